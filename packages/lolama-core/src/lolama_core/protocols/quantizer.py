@@ -1,0 +1,52 @@
+"""Quantisation, and faster products for weights that are not quantised."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """Swaps the linears of any module from outside. Found through ``lolama.quantizers``."""
+
+    @property
+    def name(self) -> str:
+        """The scheme's name, such as ``int8``."""
+        ...
+
+    def quantize_(self, module: nn.Module, scheme: QuantizationScheme) -> QuantizationReport:
+        """Replace the linears of ``module`` in place.
+
+        Raises:
+            ModelError: naming the weight, if one holds NaN or Inf.
+            UsageError: if the module is quantised already.
+        """
+        ...
+
+    def prepare_(self, module: nn.Module, scheme: QuantizationScheme) -> None:
+        """Give a module on the meta device the layout that a saved quantised model loads into."""
+        ...
+
+
+@runtime_checkable
+class LinearKernel(Protocol):
+    """A faster ``x @ weight.T + bias`` for dense weights. Found through ``lolama.linear_kernels``."""
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        ...
+
+    def max_rows(self, device: torch.device, dtype: torch.dtype) -> int:
+        """Up to how many rows of ``x`` it is the faster choice for such weights; 0 if never."""
+        ...
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x (..., K) and weight (N, K) → (..., N) in the dtype of ``x``."""
+        ...

@@ -1,0 +1,71 @@
+"""Text in, ids out, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from lolama_core.protocols.types import Message
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Turns text into ids and ids into text. The argument names are those of Hugging Face tokenizers."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids: each id is below it."""
+        ...
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id that begins a text, if the model uses one."""
+        ...
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The ids that end a text."""
+        ...
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `render_chat` can be used."""
+        ...
+
+    def encode_ids(
+        self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
+    ) -> list[int]:
+        """Text → ids.
+
+        Args:
+            text: The text.
+            add_special_tokens: Add what the tokenizer adds by itself (at most one BOS, for most models).
+            split_special_tokens: Read control tokens written out in ``text``, such as ``</s>``, as the
+                plain text they are. True for every text that a user typed.
+        """
+        ...
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Ids → text."""
+        ...
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the id is a control token, which `decode` leaves out."""
+        ...
+
+    def starts_character_run(self, token_id: int) -> bool:
+        """Whether the id is a lone byte whose text depends on its neighbours (``<0xE2>``)."""
+        ...
+
+    def render_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True
+    ) -> list[int]:
+        """A conversation → ids, by the model's chat template.
+
+        Control and image ids come from the structure of the messages alone, never from their text; for
+        text without control tokens the result equals transformers' ``apply_chat_template``.
+
+        Raises:
+            ModelError: if there is no template, or it misbehaves.
+        """
+        ...

@@ -1,0 +1,212 @@
+"""Values that cross package borders: plain, frozen, and importable without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NotRequired, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+
+FORMAT_NAME = "lolama"
+FORMAT_VERSION = 1
+
+
+class ContentPart(TypedDict):
+    """One part of a message whose content is a list: text, or the place of a picture."""
+
+    type: str
+    text: NotRequired[str]
+
+
+class Message(TypedDict):
+    """One turn of a conversation. ``role`` is ``system``, ``user`` or ``assistant``."""
+
+    role: str
+    content: str | list[ContentPart]
+
+
+class GenerationBlock(TypedDict, total=False):
+    """What a checkpoint says about generation.
+
+    ``eos_ids``: every id that ends a reply. ``vocab_size``: how many ids the tokenizer knows; the rows of
+    ``lm_head`` past it are noise and are never sampled. ``sampling``: field names of `GenerationConfig`
+    and the values its authors recommend.
+    """
+
+    eos_ids: list[int]
+    vocab_size: int
+    sampling: dict[str, float]
+
+
+class TokenizerBlock(TypedDict, total=False):
+    """The control tokens by their text; a chat template may name them."""
+
+    bos_token: str | None
+    eos_token: str | None
+    add_bos: bool
+
+
+class CanonicalConfig(TypedDict):
+    """The ``config.json`` of a lolama checkpoint, and what the hub makes of any other layout.
+
+    ``model`` is read by the family named in ``family``; for ``llama`` its keys are the fields of
+    `LlamaConfig`. ``dtype`` is how the weights are stored: ``float32``, ``bfloat16`` or ``float16``.
+    """
+
+    format: str
+    format_version: int
+    family: str
+    model: dict[str, JSON]
+    dtype: str
+    generation: GenerationBlock
+    tokenizer: TokenizerBlock
+    quantization: NotRequired[dict[str, JSON]]
+    source: NotRequired[dict[str, JSON]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationDefaults:
+    """`GenerationBlock` as it travels with a loaded model."""
+
+    eos_ids: frozenset[int] = frozenset()
+    vocab_size: int | None = None
+    sampling: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorLocation:
+    """Where one canonical tensor lies, and how to bring it into canonical form.
+
+    ``transform`` gets the stored tensor and returns the canonical one; None when they are the same.
+    """
+
+    path: Path
+    key: str
+    transform: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerFiles:
+    """``tokenizer.json`` and the chat template (Jinja source), if the model has one."""
+
+    tokenizer_json: Path
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A resolved model: everything needed to build it, and nothing that says how it was published.
+
+    ``tensors`` maps canonical names to places; only files listed there are ever opened.
+    ``repo`` and ``revision`` are empty for a folder that did not come from a hub.
+    """
+
+    name: str
+    config: CanonicalConfig
+    tensors: Mapping[str, TensorLocation]
+    tokenizer: TokenizerFiles
+    repo: str = ""
+    revision: str = ""
+
+    @property
+    def family(self) -> str:
+        """The model family that builds it, such as ``llama``."""
+        return self.config["family"]
+
+
+PromptKey: TypeAlias = Hashable
+"""Identity of one embedded position: a token id, or (picture hash, preprocessing, patch)."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An embedded prompt, ready for `CausalLM.forward_embeds`.
+
+    Attributes:
+        embeds: (B, T, D), rows right-padded.
+        lengths: positions in use per row, each ≤ T.
+        keys: per row, one key per position in use. Prefixes are matched on keys, never on ids alone:
+            two pictures share their ids.
+    """
+
+    embeds: Tensor
+    lengths: tuple[int, ...]
+    keys: tuple[tuple[PromptKey, ...], ...]
+
+
+class ImageInputs(TypedDict):
+    """What an image processor hands to a vision model.
+
+    ``pixel_values`` (N, 3, S, S) holds all tiles of all pictures, flat, in the order of their ``<image>``,
+    row by row; the other fields have one entry per picture.
+    """
+
+    pixel_values: Tensor
+    tiles_per_image: Sequence[int]
+    image_sizes: Sequence[tuple[int, int]]
+    tokens_per_image: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """One line of ``lolama models``: an alias and what it stands for."""
+
+    alias: str
+    repo: str
+    parameters: str
+    description: str
+    kind: str
+    license: str
+    gated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePlan:
+    """One file of a planned download. ``size`` in bytes; ``present`` if it need not be fetched."""
+
+    name: str
+    size: int
+    present: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadPlan:
+    """What fetching a model would transfer."""
+
+    repo: str
+    revision: str
+    files: tuple[FilePlan, ...]
+
+    @property
+    def bytes_to_fetch(self) -> int:
+        """Bytes that are not here yet."""
+        return sum(file.size for file in self.files if not file.present)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationScheme:
+    """How a model is quantised; stored as the checkpoint's ``quantization`` block.
+
+    ``skipped`` are names of linears left as they are; ``outlier_columns`` maps a linear's name to the
+    input columns kept in full precision.
+    """
+
+    name: str
+    version: int = 1
+    skipped: tuple[str, ...] = ("lm_head",)
+    outlier_columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationReport:
+    """What `Quantizer.quantize_` did: names of the replaced linears, and weight bytes before and after."""
+
+    scheme: QuantizationScheme
+    replaced: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
