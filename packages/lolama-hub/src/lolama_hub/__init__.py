@@ -1,0 +1,1 @@
+"""From published weights to models that lolama can run: aliases, layouts, tokenizers."""
