@@ -1,0 +1,277 @@
+"""Every check of this repository, by name.
+
+    python3 noxfile.py                          the tests of every package, one environment each
+    python3 noxfile.py -s demo                  text from the built-in model, lolama-core alone
+    python3 noxfile.py -s "test(lolama-core)" -- -k rope
+    python3 noxfile.py -l                       all names
+
+A Python ≥ 3.11 is all this needs: where nox is not at hand, the file makes ``.nox/_tool``, installs
+``nox[uv]`` there and starts itself again. It works the same as ``nox``, ``pipx run nox`` or
+``uvx --from 'nox[uv]' nox``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one should read this, not a traceback
+    sys.exit(f"lolama needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}")
+
+import ast
+import functools
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+TOOL_REQUIREMENT = "nox[uv]>=2025.5.1"
+
+
+def start_self() -> int:
+    """Run this file under the nox in ``.nox/_tool``, made on first use. Returns the exit status."""
+    tool = ROOT / ".nox" / "_tool"
+    python = tool / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    try:
+        # Not just that the file exists: an interrupted set-up, or a Python since removed, is done again.
+        probe = subprocess.run([python, "-c", "import nox, uv"], stderr=subprocess.DEVNULL)
+        ready = probe.returncode == 0
+    except OSError:
+        ready = False
+    if not ready:
+        print(f"setting up nox in {tool} (once)", file=sys.stderr)
+        for command in (
+            [sys.executable, "-m", "venv", "--clear", str(tool)],
+            [str(python), "-m", "pip", "install", "--quiet", TOOL_REQUIREMENT],
+        ):
+            status = subprocess.run(command).returncode
+            if status:
+                print(f"could not set up nox: {' '.join(command)} failed", file=sys.stderr)
+                return status
+    try:
+        return subprocess.run([python, __file__, *sys.argv[1:]]).returncode
+    except KeyboardInterrupt:
+        return 130  # nox got the signal too and has said so
+
+
+try:
+    import nox
+except ImportError:
+    sys.exit(start_self())
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["test"]
+
+# Without byte code every process compiles torch again, which doubles the time to import it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+PACKAGES = ("lolama-core", "lolama-vision", "lolama-quant", "lolama-hub", "lolama-cli")
+DIST = ROOT / "dist"
+
+# Tests never reach the network, and pytest's own workers are the parallelism.
+TEST_ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+# What the packages say of themselves
+
+
+def directory(package: str) -> Path:
+    """Where a distribution lives."""
+    return ROOT / "packages" / package
+
+
+@functools.cache
+def pyproject(folder: Path) -> dict[str, Any]:
+    """A parsed pyproject.toml."""
+    return nox.project.load_toml(folder / "pyproject.toml")
+
+
+def group(name: str, folder: Path = ROOT) -> list[str]:
+    """The requirements in a dependency group."""
+    return list(nox.project.dependency_groups(pyproject(folder), name))
+
+
+def import_names(package: str) -> list[str]:
+    """The top-level modules that a distribution ships."""
+    return sorted(path.parent.name for path in directory(package).glob("src/*/__init__.py"))
+
+
+def with_siblings(package: str) -> list[str]:
+    """A package and the lolama packages it declares, directly or through another."""
+    found: set[str] = set()
+    pending = [package]
+    while pending:
+        name = pending.pop()
+        found.add(name)
+        requirements = pyproject(directory(name))["project"]["dependencies"]
+        declared = {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
+        pending += declared.intersection(PACKAGES) - found
+    return [name for name in PACKAGES if name in found]
+
+
+# Installing
+
+
+@functools.cache
+def pip_settings_for_uv() -> dict[str, str]:
+    """What pip is configured to do here, in the words of uv, which does not read pip's configuration."""
+    listing = ""
+    for python in (sys.executable, sys._base_executable):  # type: ignore[attr-defined] # not in typeshed
+        command = [python, "-m", "pip", "config", "list"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode == 0:  # pipx and uvx make environments without pip
+            listing = result.stdout
+            break
+    # Lines such as `global.index-url='…'`. A variable (:env:) wins over [install], and that over [global].
+    options: dict[str, str] = {}
+    for section in ("global", "install", ":env:"):
+        for option, value in re.findall(rf"^{section}\.([\w-]+)=(.*)$", listing, re.MULTILINE):
+            options[option] = str(ast.literal_eval(value))
+    settings = {}
+    if "find-links" in options:
+        settings["UV_FIND_LINKS"] = ",".join(options["find-links"].split())
+    if "index-url" in options:
+        settings["UV_DEFAULT_INDEX"] = options["index-url"]
+    if "extra-index-url" in options:
+        settings["UV_INDEX"] = " ".join(options["extra-index-url"].split())
+        # pip takes the best version from any index; uv would stop at the first that has the package.
+        settings["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    if "cert" in options:
+        settings["SSL_CERT_FILE"] = options["cert"]
+    return {name: value for name, value in settings.items() if name not in os.environ}
+
+
+def install(session: nox.Session, *requirements: str | Path) -> None:
+    """Install in one command, so that the packages find each other, and with the one pinned torch.
+
+    Left to itself an installer takes the newest torch, which on Linux comes with gigabytes of CUDA.
+    """
+    options: list[str] = []
+    env: dict[str, str] = {}
+    if session.venv_backend == "uv":
+        env = pip_settings_for_uv()
+        # uv takes a folder that it has seen for unchanged as long as its pyproject.toml is.
+        options = [f"--reinstall-package={package}" for package in PACKAGES]
+    session.install(*options, *group("torch"), *map(str, requirements), env=env)
+
+
+def editable(packages: Iterable[str]) -> list[str]:
+    """Arguments that install packages from their folders, so that an edit needs no new install."""
+    return [argument for package in packages for argument in ("-e", str(directory(package)))]
+
+
+# Checking
+
+
+def run_tests(session: nox.Session, tests: Path, requirements: list[str]) -> None:
+    """Run pytest, on several cores where the tests have asked for pytest-xdist."""
+    parallel = any(requirement.startswith("pytest-xdist") for requirement in requirements)
+    workers = ["-n", str(min(4, os.cpu_count() or 1))] if parallel else []
+    config = str(ROOT / "pyproject.toml")
+    session.run("pytest", "-c", config, *workers, str(tests), *session.posargs, env=TEST_ENV)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Write text with the built-in model through lolama-core alone."""
+    install(session, directory("lolama-core"))
+    session.run("python", "-m", "lolama_core", *(session.posargs or ["Once upon a time"]))
+
+
+@nox.session
+@nox.parametrize("package", [nox.param(name, id=name) for name in (*PACKAGES, "together")])
+def test(session: nox.Session, package: str) -> None:
+    """Run a package's tests, or (together) the tests across packages."""
+    together = package == "together"
+    requirements = group("test") if together else group("test", directory(package))
+    install(session, *editable(PACKAGES if together else with_siblings(package)), *requirements)
+    run_tests(session, (ROOT if together else directory(package)) / "tests", requirements)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types, the arrows between packages, their metadata, and the workflows."""
+    folders = (ROOT, *map(directory, PACKAGES))
+    test_requirements = sorted({name for folder in folders for name in group("test", folder)})
+    install(session, *editable(PACKAGES), *group("lint"), *test_requirements)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy", "noxfile.py", "training", "tests", *map(str, ROOT.glob("packages/*/src")))
+    for package in PACKAGES:  # one by one: test modules of different packages may share a name
+        session.run("mypy", str(directory(package) / "tests"))
+    session.run("lint-imports")
+    session.run("validate-pyproject", *map(str, ROOT.glob("packages/*/pyproject.toml")))
+    session.run("zizmor", "--offline", "--quiet", ".github")
+
+
+@nox.session
+def format(session: nox.Session) -> None:
+    """Mend what ruff can mend, and format."""
+    session.install(*group("lint"), env=pip_settings_for_uv())
+    session.run("ruff", "check", "--fix", ".")
+    session.run("ruff", "format", ".")
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build every distribution into dist/ and check what is in it."""
+    session.install(*group("wheels"), env=pip_settings_for_uv())
+    shutil.rmtree(DIST, ignore_errors=True)
+    for package in PACKAGES:
+        # The wheel is made from the source archive, which shows that the archive is complete.
+        arguments = ["--no-isolation", "--outdir", str(DIST), str(directory(package))]
+        session.run("python", "-m", "build", *arguments, silent=True)
+        toplevel = ",".join(import_names(package))
+        session.run("check-wheel-contents", "--toplevel", toplevel, str(wheel(package)))
+    session.run("twine", "check", "--strict", *map(str, sorted(DIST.iterdir())))
+
+
+def wheel(package: str) -> Path:
+    """The built wheel of a package."""
+    (path,) = DIST.glob(f"{package.replace('-', '_')}-*.whl")
+    return path
+
+
+@nox.session(reuse_venv=False, requires=["wheels"])
+@nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
+def alone(session: nox.Session, package: str) -> None:
+    """Install a package's wheel in a fresh environment, with what it declares, and test it there."""
+    expected = with_siblings(package)
+    install(session, *map(wheel, expected))
+    # Before pytest and the oracle bring more: every module must import with what is declared.
+    session.run("python", "-I", "-c", IMPORT_EVERYTHING, *import_names(package))
+    requirements = group("test", directory(package))
+    session.install(*requirements, env=pip_settings_for_uv())
+    installed = session.run("python", "-I", "-c", LIST_LOLAMA, silent=True)
+    if (installed or "").split() != sorted(expected):
+        session.error(f"{package} declares {expected} but the environment has {installed}")
+    session.chdir(session.create_tmp())
+    run_tests(session, directory(package) / "tests", requirements)
+
+
+IMPORT_EVERYTHING = """
+import importlib, pkgutil, sys
+for name in sys.argv[1:]:
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, name + "."):
+        # A __main__ is a program; suites of tests need pytest, which whoever runs them has.
+        if "__main__" not in module.name and not module.name.startswith("lolama_core.testing"):
+            importlib.import_module(module.name)
+    print(name, "imports with what it declares, from", *package.__path__)
+"""
+
+LIST_LOLAMA = """
+from importlib.metadata import distributions
+names = {distribution.name for distribution in distributions()}
+print(*sorted(name for name in names if name.startswith("lolama")))
+"""
+
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["--noxfile", __file__]
+    nox.main()
