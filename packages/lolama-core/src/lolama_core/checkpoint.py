@@ -1,0 +1,185 @@
+"""Lolama checkpoints and other model files: what is in them, and their tensors one by one.
+
+A lolama checkpoint is a directory::
+
+    config.json            format version, model family, configuration (`protocols.types.CanonicalConfig`)
+    model.safetensors      the weights, under their canonical names
+    tokenizer.json         in the format of Hugging Face's tokenizers
+    chat_template.jinja    optional
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lolama_core.checkpoint_config import WEIGHT_DTYPES, check_config, declared_dtypes
+from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.types import (
+    CanonicalConfig,
+    ModelFiles,
+    TensorLocation,
+    TokenizerFiles,
+)
+from lolama_core.safetensors_file import DTYPE_NAMES, SafetensorsFile, TensorInfo
+from lolama_core.untrusted_files import open_regular, quote, read_json, read_text
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+
+
+def open_checkpoint(directory: Path) -> ModelFiles:
+    """The files of a lolama checkpoint directory. The weights' header is read, not the weights.
+
+    Raises:
+        ModelError: if the directory is no lolama checkpoint, or one of another format version; if a file
+            is missing or damaged, naming it; for a folder in Hugging Face's layout, naming lolama-hub.
+
+    Example:
+        >>> checkpoint = FileCheckpoint(open_checkpoint(Path("my-model")))
+    """
+    if not directory.is_dir():
+        raise ModelError(str(directory), "is not a directory", "give the path of a model directory")
+    config_path = directory / CONFIG_FILE
+    config = check_config(read_json(config_path), str(config_path))
+    weights = directory / WEIGHTS_FILE
+    tokenizer = directory / TOKENIZER_FILE
+    with open_regular(tokenizer):
+        pass  # it is read by the tokenizer, but a model without one is refused here
+    template = directory / CHAT_TEMPLATE_FILE
+    return ModelFiles(
+        name=str(directory),
+        config=config,
+        tensors={
+            name: TensorLocation(path=weights, key=name)
+            for name in SafetensorsFile(weights).header()
+        },
+        tokenizer=TokenizerFiles(
+            tokenizer_json=tokenizer,
+            chat_template=read_text(template) if template.exists() else None,
+        ),
+    )
+
+
+class FileCheckpoint:
+    """The tensors of resolved model files under their canonical names: a `protocols.Checkpoint`.
+
+    Everything that headers can tell is checked at once, before any weight is read.
+
+    Args:
+        files: What to read and how it is called here.
+
+    Raises:
+        ModelError: for a damaged or missing file, a tensor that is not where ``files`` says, or a dtype
+            that weights may not have. Whole numbers and float64 are never converted silently; they are
+            right only for names that the configuration's ``quantization.tensors`` declares so.
+    """
+
+    def __init__(self, files: ModelFiles) -> None:
+        self._files = files
+        paths = {location.path for location in files.tensors.values()}
+        self._shards = {path: SafetensorsFile(path) for path in sorted(paths)}
+        declared = declared_dtypes(files.config)
+        for name, location in files.tensors.items():
+            if location.key not in self._shards[location.path].header():
+                reason = f"has no tensor {quote(location.key)}"
+                raise ModelError(str(location.path), reason, "download the model again")
+            check_dtype(name, self._info(name).dtype, declared, str(location.path))
+
+    @property
+    def name(self) -> str:
+        """What the model is called in messages."""
+        return self._files.name
+
+    @property
+    def config(self) -> CanonicalConfig:
+        """The canonical configuration."""
+        return self._files.config
+
+    def names(self) -> frozenset[str]:
+        """Canonical names of all tensors."""
+        return frozenset(self._files.tensors)
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Canonical name → shape, for the tensors whose header tells: those that need no transform."""
+        return {
+            name: self._info(name).shape
+            for name, location in self._files.tensors.items()
+            if location.transform is None
+        }
+
+    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Name and tensor, one at a time and in the order of the files, of names with this prefix.
+
+        Raises:
+            ModelError: if a file changed since it was opened, or a tensor holds NaN or Inf.
+        """
+        by_path = defaultdict(list)
+        for name, location in self._files.tensors.items():
+            if name.startswith(prefix):
+                by_path[location.path].append(name)
+        for path in sorted(by_path):
+            for name in sorted(by_path[path], key=lambda name: self._info(name).begin):
+                location = self._files.tensors[name]
+                tensor = self._shards[path].read(location.key)
+                check_finite(name, tensor, str(path))
+                yield name, tensor if location.transform is None else location.transform(tensor)
+
+    def _info(self, name: str) -> TensorInfo:
+        location = self._files.tensors[name]
+        return self._shards[location.path].header()[location.key]
+
+
+def check_dtype(name: str, dtype: str, declared: Mapping[str, str], subject: str) -> None:
+    """Refuse a dtype that weights may not have.
+
+    Args:
+        name: The tensor's canonical name.
+        dtype: As safetensors spells it.
+        declared: From `declared_dtypes`.
+        subject: What errors name as their place.
+
+    Raises:
+        ModelError: if the dtype is neither a weight's nor the declared one.
+    """
+    if name in declared:
+        if dtype != declared[name]:
+            reason = (
+                f"tensor {quote(name)} is {dtype}, but the quantization block declares "
+                f"{quote(declared[name])}"
+            )
+            raise ModelError(subject, reason, "replace the model: its files do not belong together")
+    elif dtype not in WEIGHT_DTYPES.values():
+        allowed = ", ".join(WEIGHT_DTYPES)
+        reason = f"tensor {quote(name)} is {dtype}; weights are one of {allowed}"
+        raise ModelError(subject, reason, "convert it with the tool that made it")
+
+
+def check_finite(name: str, tensor: Tensor, subject: str) -> None:
+    """Refuse NaN and infinities: one such weight makes every output meaningless.
+
+    Raises:
+        ModelError: naming the tensor.
+    """
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return
+    # The extremes of a tensor that holds a NaN are NaN. One pass without a temporary: 30 times as fast as
+    # isfinite on each element.
+    low, high = torch.aminmax(tensor)
+    if not (low.isfinite() & high.isfinite()):
+        count = int(tensor.numel() - tensor.isfinite().sum())
+        reason = f"tensor {quote(name)} holds NaN or Inf ({count} of {tensor.numel()} values)"
+        raise ModelError(
+            subject, reason, "download the model again, or use another conversion of it"
+        )
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """How safetensors spells a dtype; torch's own name for one that it does not have."""
+    return DTYPE_NAMES.get(dtype, str(dtype))

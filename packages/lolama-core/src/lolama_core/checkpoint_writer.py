@@ -1,0 +1,181 @@
+"""Writing a lolama checkpoint: all of it or nothing, whatever interrupts.
+
+Everything goes into a hidden directory beside the target, is forced to the disk, and becomes visible by
+one rename. A writer that is killed leaves its hidden directory behind; the next writer of the same target
+removes it. It knows that nobody is at work there by the lock that every writer holds on its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+
+from lolama_core.checkpoint import (
+    CHAT_TEMPLATE_FILE,
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    check_dtype,
+    check_finite,
+    dtype_name,
+)
+from lolama_core.checkpoint_config import check_config, declared_dtypes
+from lolama_core.protocols.errors import ResourceError, UsageError
+from lolama_core.protocols.types import JSON, CanonicalConfig
+from lolama_core.safetensors_writer import SafetensorsWriter
+
+
+def write_checkpoint(
+    directory: Path,
+    config: CanonicalConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    tokenizer_json: str,
+    chat_template: str | None = None,
+) -> None:
+    """Write a lolama checkpoint directory.
+
+    Args:
+        directory: Where; must not exist, but its parent must.
+        config: The canonical configuration.
+        tensors: Canonical name and tensor, taken one at a time: the whole model need never be in memory.
+            A tensor that has two names is to be given once.
+        tokenizer_json: The content of ``tokenizer.json``.
+        chat_template: Jinja source, if the model has a template.
+
+    Raises:
+        UsageError: if ``directory`` exists or cannot be made, or a name is given twice.
+        ModelError: for a configuration or tensor that could not be read back.
+        ResourceError: if the disk is full.
+
+    Example:
+        >>> write_checkpoint(path, config, model.state_dict().items(), tokenizer_json=text)
+    """
+    directory = Path(os.path.abspath(directory))
+    subject = str(directory)
+    check_config(cast(Mapping[str, JSON], config), subject)
+    if os.path.lexists(directory):
+        raise UsageError(subject, "exists already", "choose another name or remove it first")
+    if not directory.parent.is_dir():
+        raise UsageError(subject, "the folder to write it in does not exist", "create it first")
+    try:
+        with _staging(directory) as staging:
+            _write_weights(staging / WEIGHTS_FILE, config, tensors, subject)
+            _write_text(staging / TOKENIZER_FILE, tokenizer_json)
+            if chat_template is not None:
+                _write_text(staging / CHAT_TEMPLATE_FILE, chat_template)
+            text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
+            _write_text(staging / CONFIG_FILE, text + "\n")
+            _sync_directory(staging)
+            os.rename(staging, directory)
+            _sync_directory(directory.parent)
+    except OSError as error:
+        raise _translated(error, directory) from error
+
+
+def _write_weights(
+    path: Path, config: CanonicalConfig, tensors: Iterable[tuple[str, Tensor]], subject: str
+) -> None:
+    declared = declared_dtypes(config)
+    with open(path, "x+b", buffering=0) as file:
+        writer = SafetensorsWriter(file)
+        for name, tensor in tensors:
+            # What the reader refuses must not be written: the damage would show only at the next load.
+            check_dtype(name, dtype_name(tensor.dtype), declared, subject)
+            check_finite(name, tensor, subject)
+            writer.add(name, tensor)
+        writer.finish()
+        os.fsync(file.fileno())
+
+
+def _write_text(path: Path, text: str) -> None:
+    with open(path, "xb") as file:
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    """Force names, not only contents, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _staging(directory: Path) -> Iterator[Path]:
+    """A locked hidden directory beside ``directory``; removed unless it was renamed away."""
+    _sweep(directory)
+    while True:
+        path = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(8)}")
+        os.mkdir(path)
+        handle = _lock(path)
+        if handle is not None:
+            break
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(handle)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what killed writers of the same target left."""
+    pattern = re.compile(re.escape(f".{directory.name}.partial-") + "[0-9a-f]{16}")
+    for entry in list(os.scandir(directory.parent)):
+        if pattern.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            handle = _lock(Path(entry.path))
+            if handle is not None:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                os.close(handle)
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a directory for as long as the handle is open; None if another process has it, or removed it.
+
+    Between making a directory and locking it a sweep may take it for a leftover. Then the lock fails, or
+    succeeds on something that no longer has a name; either way the caller gets None and tries anew.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), os.stat(path)):
+            return handle
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
+
+
+def _translated(error: OSError, directory: Path) -> UsageError | ResourceError:
+    subject = str(directory)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(directory.parent).free
+        return ResourceError(
+            subject,
+            f"cannot be written: {error.strerror}, {free / 2**20:,.0f} MiB free",
+            "free some space or choose another disk",
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+        return UsageError(subject, "exists already", "choose another name or remove it first")
+    reason = f"cannot be written: {error.strerror or error}"
+    return UsageError(subject, reason, "choose a place where you may write")
