@@ -45,7 +45,15 @@ def start_self() -> int:
         print(f"setting up nox in {tool} (once)", file=sys.stderr)
         for command in (
             [sys.executable, "-m", "venv", "--clear", str(tool)],
-            [str(python), "-m", "pip", "install", "--quiet", TOOL_REQUIREMENT],
+            [
+                str(python),
+                "-m",
+                "pip",
+                "--disable-pip-version-check",
+                "install",
+                "-q",
+                TOOL_REQUIREMENT,
+            ],
         ):
             status = subprocess.run(command).returncode
             if status:
@@ -193,6 +201,16 @@ def test(session: nox.Session, package: str) -> None:
     run_tests(session, (ROOT if together else directory(package)) / "tests", requirements)
 
 
+@nox.session(venv_backend="uv")
+@nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
+def lowest(session: nox.Session, package: str) -> None:
+    """Run a package's tests with the oldest versions that it says it works with, torch aside."""
+    requirements = group("test", directory(package))
+    packages = editable(with_siblings(package))
+    install(session, "--resolution=lowest-direct", *packages, *requirements)
+    run_tests(session, directory(package) / "tests", requirements)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, types, the arrows between packages, their metadata, and the workflows."""
@@ -244,10 +262,10 @@ def alone(session: nox.Session, package: str) -> None:
     expected = with_siblings(package)
     install(session, *map(wheel, expected))
     # Before pytest and the oracle bring more: every module must import with what is declared.
-    session.run("python", "-I", "-c", IMPORT_EVERYTHING, *import_names(package))
+    session.run("python", "-I", "-c", IMPORT_EVERYTHING, *import_names(package), log=False)
     requirements = group("test", directory(package))
     session.install(*requirements, env=pip_settings_for_uv())
-    installed = session.run("python", "-I", "-c", LIST_LOLAMA, silent=True)
+    installed = session.run("python", "-I", "-c", LIST_LOLAMA, silent=True, log=False)
     if (installed or "").split() != sorted(expected):
         session.error(f"{package} declares {expected} but the environment has {installed}")
     session.chdir(session.create_tmp())
