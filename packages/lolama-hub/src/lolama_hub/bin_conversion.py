@@ -1,0 +1,155 @@
+"""Folders that have only pickled ``.bin`` weights: read once, without running what a pickle may hold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lolama_core.protocols.checkpoint import CheckpointIO
+from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.types import JSON, CanonicalConfig
+from lolama_hub.fields import shown
+from lolama_hub.folder import PICKLED, SAFETENSORS, Folder, index_shards
+from lolama_hub.layouts import TextLayout
+from lolama_hub.store import Store
+from lolama_hub.weights import StoredTensors, check_index, match_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_VERSION = 1  # of what `convert` writes; a new one leaves earlier conversions unused
+_log = logging.getLogger(__name__)
+
+
+def find_pickled(
+    folder: Folder, io: CheckpointIO
+) -> tuple[list[Path], dict[str, str], Path] | None:
+    """The ``.bin`` files of a folder, their index's map (empty for a single file), and the file that says so.
+
+    Raises:
+        ModelError: for a damaged index or an absent shard.
+    """
+    single = folder.find(PICKLED)
+    if single is not None:
+        return [single], {}, single
+    index = folder.find(PICKLED + ".index.json")
+    if index is None:
+        return None
+    shards = index_shards(index, io.read_json(index))
+    return (
+        [folder.require(name, index.name) for name in sorted(set(shards.values()))],
+        shards,
+        index,
+    )
+
+
+def convert(
+    folder: Folder,
+    config: CanonicalConfig,
+    layout: TextLayout,
+    store: Store,
+    io: CheckpointIO,
+    *,
+    tokenizer_json: Path,
+    chat_template: str | None,
+) -> StoredTensors | None:
+    """The folder's ``.bin`` weights as a lolama checkpoint in the store, written unless it is there already.
+
+    A conversion is found again by the folder's path and the names, sizes and times of the files it came
+    from, so a changed file is converted anew.
+
+    Returns:
+        Its tensors, under canonical names; None if the folder has no such weights.
+
+    Raises:
+        ModelError: for weights that are damaged, or that the weights-only reader refuses.
+        ResourceError: if there is no room for the conversion.
+    """
+    found = find_pickled(folder, io)
+    if found is None:
+        return None
+    files, shards, listing = found
+    sources = [*files, listing, folder.require("config.json")]
+    place = store.place(
+        "converted", folder.root.resolve().name, [_VERSION, *map(_identity, sources)]
+    )
+    if not place.is_dir():
+        _log.info("converting %s to safetensors, once, into %s", listing, place)
+        tensors = _read_all(files, shards, listing)
+        names, tied = match_names(listing, tensors, layout.tensors, config["model"])
+        if (
+            config["model"]["tie_word_embeddings"]
+            and not tied
+            and _equal_embeddings(tensors, names)
+        ):
+            # A .bin stores both names of one tensor; safetensors, and we, store it once.
+            tied = True
+            names.pop("lm_head.weight")
+        model = {**config["model"], "tie_word_embeddings": tied}
+        try:
+            io.write(
+                place,
+                {**config, "model": model},
+                ((name, tensors[key]) for name, key in names.items()),
+                tokenizer_json=io.read_text(tokenizer_json),
+                chat_template=chat_template,
+            )
+        except UsageError:
+            # Another process was faster, which is as good; anything else would be ours to report.
+            if not place.is_dir():
+                raise
+    weights = place / SAFETENSORS
+    headers = io.header(weights)
+    return StoredTensors(weights, dict.fromkeys(headers, weights), headers)
+
+
+def _identity(path: Path) -> JSON:
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _read_all(files: list[Path], shards: Mapping[str, str], listing: Path) -> dict[str, Tensor]:
+    parts = {path.name: dict(_read(path)) for path in files}
+    if shards:
+        check_index(listing, shards, parts)
+    return {key: tensor for part in parts.values() for key, tensor in part.items()}
+
+
+def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one file, by torch's weights-only reader: tensors and plain containers, no code.
+
+    Raises:
+        ModelError: for everything else that a pickle can be.
+    """
+    import torch
+
+    remedy = "get the file again, or use a version of the model in safetensors"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except MemoryError:
+        raise
+    # A damaged or hostile pickle can make the reader raise nearly anything; what it says is not for users.
+    except Exception as error:
+        raise ModelError(
+            str(path),
+            f"is not a file of plain tensors ({type(error).__name__}); nothing in it was run",
+            remedy,
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(
+            str(path), f"holds a {type(content).__name__}, expected named tensors", remedy
+        )
+    for key, tensor in content.items():
+        if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
+            raise ModelError(str(path), f"holds {shown(key)}, which is no named tensor", remedy)
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            raise ModelError(str(path), f"the tensor {shown(key)} is sparse or quantised", remedy)
+        yield key, tensor.detach().contiguous()
+
+
+def _equal_embeddings(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> bool:
+    import torch
+
+    return torch.equal(tensors[names["embed_tokens.weight"]], tensors[names["lm_head.weight"]])

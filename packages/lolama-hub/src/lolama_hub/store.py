@@ -1,0 +1,50 @@
+"""Where lolama keeps what it made out of other people's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import platformdirs
+
+from lolama_core.protocols.errors import ResourceError
+from lolama_core.protocols.types import JSON
+
+
+class Store:
+    """A directory of converted files, each kind in its own sub-directory and keyed by its source.
+
+    Args:
+        root: The directory; by default the environment's ``LOLAMA_HOME``, else the user's cache.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        chosen = root or os.environ.get("LOLAMA_HOME") or platformdirs.user_cache_dir("lolama")
+        self.root = Path(chosen).expanduser()
+
+    def place(self, kind: str, label: str, identity: JSON) -> Path:
+        """Where the product of one conversion belongs. Its parent exists; the place itself may not.
+
+        Args:
+            kind: What it is, the sub-directory.
+            label: Who it came from, for people who look into the store; not part of the key.
+            identity: Everything the product depends on.
+
+        Raises:
+            ResourceError: if the store cannot be made.
+        """
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", label)[:64].strip("-.")
+        directory = self.root / kind
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(
+                str(directory),
+                f"cannot be made: {error.strerror}",
+                "set LOLAMA_HOME to a directory that can be written to",
+            ) from None
+        return directory / f"{readable}-{digest[:24]}"
