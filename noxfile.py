@@ -217,14 +217,26 @@ def lint(session: nox.Session) -> None:
     folders = (ROOT, *map(directory, PACKAGES))
     test_requirements = sorted({name for folder in folders for name in group("test", folder)})
     install(session, *editable(PACKAGES), *group("lint"), *test_requirements)
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
-    session.run("mypy", "noxfile.py", "training", "tests", *map(str, ROOT.glob("packages/*/src")))
-    for package in PACKAGES:  # one by one: test modules of different packages may share a name
-        session.run("mypy", str(directory(package) / "tests"))
-    session.run("lint-imports")
-    session.run("validate-pyproject", *map(str, ROOT.glob("packages/*/pyproject.toml")))
-    session.run("zizmor", "--offline", "--quiet", ".github")
+    sources = [str(path) for path in ROOT.glob("packages/*/src")]
+    metadata = [str(path) for path in ROOT.glob("packages/*/pyproject.toml")]
+    commands = [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy", "noxfile.py", "training", "tests", *sources],
+        # One by one: test modules of different packages may share a name.
+        *(["mypy", str(directory(package) / "tests")] for package in PACKAGES),
+        ["lint-imports"],
+        ["validate-pyproject", *metadata],
+        ["zizmor", "--offline", "--quiet", ".github"],
+    ]
+    failed = []
+    for command in commands:  # all of them, so that one run tells all
+        try:
+            session.run(*command)
+        except nox.command.CommandFailed:
+            failed.append(" ".join(command[:2]))
+    if failed:
+        session.error("failed: " + ", ".join(failed))
 
 
 @nox.session
