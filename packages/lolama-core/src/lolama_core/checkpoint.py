@@ -167,17 +167,25 @@ def check_finite(name: str, tensor: Tensor, subject: str) -> None:
     Raises:
         ModelError: naming the tensor.
     """
-    if tensor.numel() == 0 or not tensor.is_floating_point():
-        return
-    # The extremes of a tensor that holds a NaN are NaN. One pass without a temporary: 30 times as fast as
-    # isfinite on each element.
-    low, high = torch.aminmax(tensor)
-    if not (low.isfinite() & high.isfinite()):
-        count = int(tensor.numel() - tensor.isfinite().sum())
-        reason = f"tensor {quote(name)} holds NaN or Inf ({count} of {tensor.numel()} values)"
+    if not is_finite(tensor):
+        reason = f"tensor {quote(name)} holds NaN or Inf"
         raise ModelError(
             subject, reason, "download the model again, or use another conversion of it"
         )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite.
+
+    Looks at the two extremes, which are NaN where any value is: one pass, nothing allocated, 30 times as
+    fast as ``isfinite`` on each value.
+    """
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return True
+    if tensor.element_size() == 1:
+        tensor = tensor.float()  # torch does not compare float8
+    low, high = torch.aminmax(tensor)
+    return bool(low.isfinite() & high.isfinite())
 
 
 def dtype_name(dtype: torch.dtype) -> str:

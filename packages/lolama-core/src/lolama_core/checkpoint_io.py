@@ -14,16 +14,19 @@ from lolama_core.safetensors_file import SafetensorsFile, TensorInfo
 from lolama_core.untrusted_files import read_json, read_text
 
 
-class _FileIO:
-    """See `protocols.CheckpointIO`, which this implements with the functions of this package."""
+class FileCheckpointIO:
+    """`protocols.CheckpointIO` by the functions of this package; it has no state."""
 
     def header(self, path: Path) -> Mapping[str, TensorInfo]:
+        """See `SafetensorsFile`."""
         return SafetensorsFile(path).header()
 
     def read_json(self, path: Path) -> dict[str, JSON]:
+        """See `untrusted_files.read_json`."""
         return read_json(path)
 
     def read_text(self, path: Path) -> str:
+        """See `untrusted_files.read_text`."""
         return read_text(path)
 
     def write(
@@ -35,9 +38,10 @@ class _FileIO:
         tokenizer_json: str,
         chat_template: str | None = None,
     ) -> None:
+        """See `write_checkpoint`."""
         write_checkpoint(
             directory, config, tensors, tokenizer_json=tokenizer_json, chat_template=chat_template
         )
 
 
-checkpoint_io: CheckpointIO = _FileIO()
+checkpoint_io: CheckpointIO = FileCheckpointIO()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from lolama_core.checkpoint import FileCheckpoint, check_finite, dtype_name
+from lolama_core.checkpoint import FileCheckpoint, dtype_name, is_finite
 from lolama_core.checkpoint_config import declared_dtypes
 from lolama_core.protocols import Checkpoint
 from lolama_core.protocols.errors import ModelError
@@ -64,8 +64,10 @@ def load_into(
             value = stored.to(device)
         else:
             value = stored.to(device=device, dtype=dtype)
-            if value.dtype != stored.dtype:
-                _check_range(name, value, subject)
+            # The stored tensor was finite, so an infinity here comes from the conversion.
+            if value.dtype != stored.dtype and not is_finite(value):
+                reason = f"tensor {quote(name)} has values too large for {str(dtype)[6:]}"
+                raise ModelError(subject, reason, "load it as bfloat16 or float32")
         if id(target) in filled:
             _check_tied(name, value, filled[id(target)], subject)
             continue
@@ -113,15 +115,6 @@ def _check_declared(name: str, stored: Tensor, target: Tensor, subject: str) -> 
         found, expected = dtype_name(stored.dtype), dtype_name(target.dtype)
         reason = f"tensor {quote(name)} is {found}; this kind of quantisation uses {expected}"
         raise ModelError(subject, reason, REPLACE_MODEL)
-
-
-def _check_range(name: str, value: Tensor, subject: str) -> None:
-    """The stored tensor was finite, so an infinity came from converting it."""
-    try:
-        check_finite(name, value, subject)
-    except ModelError:
-        reason = f"tensor {quote(name)} has values too large for {str(value.dtype)[6:]}"
-        raise ModelError(subject, reason, "load it as bfloat16 or float32") from None
 
 
 def _check_tied(name: str, value: Tensor, kept: Tensor, subject: str) -> None:

@@ -32,6 +32,11 @@ class CausalLM(Protocol):
         ...
 
     @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding: each token id is below it."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where inputs must be."""
         ...

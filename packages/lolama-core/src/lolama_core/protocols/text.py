@@ -45,6 +45,10 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def ensure_bos(self, ids: Sequence[int]) -> list[int]:
+        """``ids`` with exactly one BOS in front, if this tokenizer begins texts with one."""
+        ...
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Ids → text."""
         ...
@@ -53,8 +57,8 @@ class Tokenizer(Protocol):
         """Whether the id is a control token, which `decode` leaves out."""
         ...
 
-    def starts_character_run(self, token_id: int) -> bool:
-        """Whether the id is a lone byte whose text depends on its neighbours (``<0xE2>``)."""
+    def is_byte(self, token_id: int) -> bool:
+        """Whether the id is a single byte (``<0xE2>``), whose text depends on the ids around it."""
         ...
 
     def render_chat(

@@ -1,0 +1,94 @@
+"""lolama-core: a LLaMA-family language model in readable PyTorch, from weights to text.
+
+    from lolama_core import TextGenerator, load
+
+    model, tokenizer = load("demo")
+    print(TextGenerator(model, tokenizer).generate(tokenizer.encode("Once upon a time")).text)
+
+Names are imported when they are first used: ``lolama_core.protocols`` alone loads neither torch nor any
+model code.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lolama_core.__about__ import __version__
+
+if TYPE_CHECKING:
+    from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
+    from lolama_core.checkpoint_io import checkpoint_io
+    from lolama_core.checkpoint_writer import write_checkpoint
+    from lolama_core.config import LlamaConfig, RopeScaling
+    from lolama_core.device import choose_device, choose_dtype, free_memory
+    from lolama_core.family import LlamaFamily
+    from lolama_core.generation_config import GenerationConfig
+    from lolama_core.generator import Generation, TextGenerator, TokenStream
+    from lolama_core.kv_cache import KVCache
+    from lolama_core.llama import Llama
+    from lolama_core.load import load, load_model, load_tokenizer
+    from lolama_core.load_weights import load_into
+    from lolama_core.sampling import Sampler
+    from lolama_core.text_stream import TextStream
+    from lolama_core.tokenizer import Tokenizer
+
+_HOME = {
+    "FileCheckpoint": "checkpoint",
+    "Generation": "generator",
+    "GenerationConfig": "generation_config",
+    "KVCache": "kv_cache",
+    "Llama": "llama",
+    "LlamaConfig": "config",
+    "LlamaFamily": "family",
+    "RopeScaling": "config",
+    "Sampler": "sampling",
+    "TextGenerator": "generator",
+    "TextStream": "text_stream",
+    "TokenStream": "generator",
+    "Tokenizer": "tokenizer",
+    "checkpoint_io": "checkpoint_io",
+    "choose_device": "device",
+    "choose_dtype": "device",
+    "free_memory": "device",
+    "load": "load",
+    "load_into": "load_weights",
+    "load_model": "load",
+    "load_tokenizer": "load",
+    "open_checkpoint": "checkpoint",
+    "write_checkpoint": "checkpoint_writer",
+}
+
+__all__ = [
+    "FileCheckpoint",
+    "Generation",
+    "GenerationConfig",
+    "KVCache",
+    "Llama",
+    "LlamaConfig",
+    "LlamaFamily",
+    "RopeScaling",
+    "Sampler",
+    "TextGenerator",
+    "TextStream",
+    "TokenStream",
+    "Tokenizer",
+    "__version__",
+    "checkpoint_io",
+    "choose_device",
+    "choose_dtype",
+    "free_memory",
+    "load",
+    "load_into",
+    "load_model",
+    "load_tokenizer",
+    "open_checkpoint",
+    "write_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Importing a submodule of the same name (``load``) would set it as the attribute; set ours after.
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,28 @@
+"""One transformer block."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lolama_core.attention import Attention, AttentionPlan
+from lolama_core.config import LlamaConfig
+from lolama_core.feed_forward import FeedForward
+from lolama_core.norm import RMSNorm
+from lolama_core.protocols import KVCache
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each on a normalised copy and added back to the stream (pre-norm)."""
+
+    def __init__(self, config: LlamaConfig, layer: int) -> None:
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.attention_norm = RMSNorm(config.d_model, config.eps)
+        self.feed_forward = FeedForward(config)
+        self.ffn_norm = RMSNorm(config.d_model, config.eps)
+
+    def forward(self, x: Tensor, plan: AttentionPlan, cache: KVCache | None) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        x = x + self.attention(self.attention_norm(x), plan, cache)
+        x = x + self.feed_forward(self.ffn_norm(x))
+        return x

@@ -1,0 +1,195 @@
+"""The shape of a LLaMA-family model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.types import JSON
+
+RopeType = Literal["linear", "dynamic", "llama3", "yarn"]
+ROPE_TYPES: tuple[RopeType, ...] = ("linear", "dynamic", "llama3", "yarn")
+
+# Far above any published model, far below what would hang or exhaust a machine before it is refused.
+_LIMITS = {
+    "vocab_size": 1 << 22,
+    "d_model": 1 << 17,
+    "num_heads": 1 << 12,
+    "num_kv_heads": 1 << 12,
+    "num_layers": 1 << 10,
+    "hidden_dim": 1 << 20,
+    "max_seq_len": 1 << 24,
+    "head_dim": 1 << 12,
+    "sliding_window": 1 << 40,
+}
+
+
+def _refuse(name: str, value: object, expected: str) -> ModelError:
+    shown = repr(value) if not isinstance(value, int) or abs(value) < 10**18 else "a huge integer"
+    return ModelError(f"config {name}", f"is {shown:.60}, expected {expected}", "check the model's config.json")
+
+
+def _check_integer(name: str, value: object, limit: int) -> int:
+    # ``bool`` is an ``int`` to Python; a configuration that says ``true`` layers is damaged all the same.
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
+        raise _refuse(name, value, f"an integer from 1 to {limit}")
+    return value
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _refuse(name, value, "a number")
+    if isinstance(value, int) and abs(value) > 10**18:
+        raise _refuse(name, value, f"a number from {low} to {high}")
+    if not (math.isfinite(value) and low <= value <= high):
+        raise _refuse(name, value, f"a number from {low} to {high}")
+    return float(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How rotary frequencies are stretched to reach past the length a model was trained on.
+
+    Args:
+        type: ``linear`` (Chen 2023), ``dynamic`` NTK, ``llama3`` (Llama 3.1) or ``yarn`` (Peng 2023).
+        factor: How many times longer.
+        original_max_seq_len: Positions the model was trained on.
+        low_freq_factor, high_freq_factor: ``llama3``: the band that is interpolated, in rotations.
+        beta_fast, beta_slow: ``yarn``: the same, in rotations over the original length.
+        attention_factor: ``yarn``: multiplies cos and sin; None for the paper's 0.1 ln(factor) + 1.
+        truncate: ``yarn``: round the band to whole dimensions.
+    """
+
+    type: RopeType
+    factor: float
+    original_max_seq_len: int
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    truncate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.type not in ROPE_TYPES:
+            raise _refuse("rope_scaling type", self.type, "one of " + ", ".join(ROPE_TYPES))
+        _check_number("rope_scaling factor", self.factor, 1.0, 1e6)
+        _check_integer(
+            "rope_scaling original_max_seq_len", self.original_max_seq_len, _LIMITS["max_seq_len"]
+        )
+        for name in ("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"):
+            _check_number(f"rope_scaling {name}", getattr(self, name), 1e-6, 1e6)
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise _refuse(
+                "rope_scaling high_freq_factor",
+                self.high_freq_factor,
+                f"more than low_freq_factor ({self.low_freq_factor})",
+            )
+        if self.attention_factor is not None:
+            _check_number("rope_scaling attention_factor", self.attention_factor, 1e-6, 1e6)
+        if not isinstance(self.truncate, bool):
+            raise _refuse("rope_scaling truncate", self.truncate, "true or false")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+    """Sizes and switches of a LLaMA-family decoder; the defaults are LLaMA 1's.
+
+    Args:
+        vocab_size: Tokens V.
+        d_model: Width D of the residual stream.
+        num_heads: Query heads H.
+        num_kv_heads: Key/value heads K; H is a multiple of it. None: one for each query head.
+        num_layers: Transformer blocks.
+        hidden_dim: Inner width of the feed-forward network.
+        max_seq_len: Positions the model can attend over.
+        rope_base: θ of the rotary embedding.
+        eps: Added to the mean square inside RMSNorm.
+        tie_word_embeddings: ``lm_head`` is ``embed_tokens``.
+        head_dim: Width of one head, even. None: d_model / num_heads.
+        attention_bias: Biases on q, k, v and o; ``"qkv"`` leaves o without one (Qwen2).
+        mlp_bias: Biases in the feed-forward network.
+        sliding_window: A query sees this many positions, its own included. None: all before it.
+        rope_scaling: Stretching of the rotary frequencies (a `RopeScaling` or its fields as a mapping).
+
+    Raises:
+        ModelError: naming the field, its value and what was expected.
+    """
+
+    vocab_size: int
+    d_model: int
+    num_heads: int
+    num_kv_heads: int = None  # type: ignore[assignment]  # resolved to an int below
+    num_layers: int
+    hidden_dim: int
+    max_seq_len: int = 2048
+    rope_base: float = 10000.0
+    eps: float = 1e-5
+    tie_word_embeddings: bool = False
+    head_dim: int = None  # type: ignore[assignment]  # resolved to an int below
+    attention_bias: bool | Literal["qkv"] = False
+    mlp_bias: bool = False
+    sliding_window: int | None = None
+    rope_scaling: RopeScaling | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "d_model", "num_heads", "num_layers", "hidden_dim", "max_seq_len"):
+            _check_integer(name, getattr(self, name), _LIMITS[name])
+        if self.num_kv_heads is None:
+            object.__setattr__(self, "num_kv_heads", self.num_heads)
+        _check_integer("num_kv_heads", self.num_kv_heads, _LIMITS["num_kv_heads"])
+        if self.num_heads % self.num_kv_heads:
+            raise _refuse("num_kv_heads", self.num_kv_heads, f"a divisor of num_heads ({self.num_heads})")
+        if self.head_dim is None:
+            if self.d_model % self.num_heads:
+                raise _refuse("num_heads", self.num_heads, f"a divisor of d_model ({self.d_model})")
+            object.__setattr__(self, "head_dim", self.d_model // self.num_heads)
+        if _check_integer("head_dim", self.head_dim, _LIMITS["head_dim"]) % 2:
+            raise _refuse("head_dim", self.head_dim, "an even number, for rotary pairs")
+        if self.sliding_window is not None:
+            _check_integer("sliding_window", self.sliding_window, _LIMITS["sliding_window"])
+        _check_number("rope_base", self.rope_base, 1.0, 1e12)
+        _check_number("eps", self.eps, 0.0, 1.0)
+        for name in ("tie_word_embeddings", "mlp_bias"):
+            if not isinstance(getattr(self, name), bool):
+                raise _refuse(name, getattr(self, name), "true or false")
+        if self.attention_bias not in (True, False, "qkv") or isinstance(self.attention_bias, int) != isinstance(
+            self.attention_bias, bool
+        ):
+            raise _refuse("attention_bias", self.attention_bias, 'true, false or "qkv"')
+        if isinstance(self.rope_scaling, Mapping):
+            object.__setattr__(self, "rope_scaling", _from_mapping(RopeScaling, self.rope_scaling, "rope_scaling"))
+        if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
+            raise _refuse("rope_scaling", self.rope_scaling, "an object or null")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, JSON]) -> LlamaConfig:
+        """Read the ``model`` block of a canonical configuration.
+
+        Raises:
+            ModelError: for a missing or unknown field, or a value that `LlamaConfig` refuses.
+        """
+        return _from_mapping(cls, values, "model")
+
+    def to_json(self) -> dict[str, JSON]:
+        """The ``model`` block that `from_json` reads."""
+        return asdict(self)
+
+
+def _from_mapping(cls: type[Any], values: Mapping[str, Any], block: str) -> Any:
+    known = {field.name for field in fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ModelError(
+            f"config {block}",
+            f"has fields that are not known here: {', '.join(unknown[:5])}",
+            "upgrade lolama-core, or write the checkpoint again",
+        )
+    try:
+        return cls(**values)
+    except TypeError as error:
+        # dataclasses word a missing argument well enough: "... missing 1 required ... 'd_model'".
+        raise ModelError(f"config {block}", str(error).partition("()")[2].strip(), "") from None

@@ -1,0 +1,99 @@
+"""Where a model runs, and in which precision."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from lolama_core.protocols.errors import ResourceError, UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of that name, or the best one here: CUDA, then Apple MPS, then the CPU.
+
+    Raises:
+        UsageError: for a device that does not exist or is not usable here.
+    """
+    if name is None or name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError("--device", f"{name!s:.40} is not a device", "use cpu, cuda or mps") from None
+    usable = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not usable.get(device.type, False):
+        raise UsageError("--device", f"{device} is not available here", "use cpu, or leave it out")
+    return device
+
+
+def choose_dtype(name: str | torch.dtype | None, device: torch.device, stored: torch.dtype) -> torch.dtype:
+    """The dtype of that name, or the best one for weights stored as ``stored`` on ``device``.
+
+    On a CPU weights stay as they are stored. A GPU gets sixteen bits: bfloat16 where it is native.
+
+    Raises:
+        UsageError: for a dtype that weights cannot have.
+    """
+    if isinstance(name, torch.dtype):
+        name = str(name).removeprefix("torch.")
+    if name is not None and name != "auto":
+        if name not in DTYPES:
+            raise UsageError("--dtype", f"{name:.40} is not a dtype", "use " + ", ".join(DTYPES))
+        return DTYPES[name]
+    if device.type == "cpu":
+        return stored
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16 if stored == torch.float32 else stored
+
+
+def activation_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
+    """Precision of the residual stream: float32 on a CPU, where it is faster; on a GPU that of the weights."""
+    return torch.float32 if device.type == "cpu" else weights
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on ``device``, as far as the system tells; 0 if it does not."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows, macOS
+        return 0
+
+
+@contextmanager
+def memory_errors(device: torch.device) -> Iterator[None]:
+    """Turn an allocation that failed inside the block into one clear error.
+
+    Raises:
+        ResourceError: with what was needed and what is free.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        cpu = re.search(r"you tried to allocate (\d+) bytes", text)
+        gpu = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
+        if not (cpu or gpu or isinstance(error, MemoryError)):
+            raise
+        need = f"{int(cpu[1]) / 1e9:.1f} GB" if cpu else gpu[1] if gpu else "more memory"
+        raise ResourceError(
+            f"memory of {device}",
+            f"{need} more needed, {free_memory(device) / 1e9:.1f} GB free",
+            "use a smaller model, fewer tokens, or --quantize",
+        ) from None

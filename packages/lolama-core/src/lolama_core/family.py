@@ -1,0 +1,37 @@
+"""The LLaMA family: how a canonical configuration becomes a `Llama`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lolama_core.config import LlamaConfig
+from lolama_core.llama import Llama
+from lolama_core.protocols import ImageProcessor
+from lolama_core.protocols.types import JSON
+
+
+class LlamaFamily:
+    """Llama, Mistral and Qwen2: text models that `Llama` covers."""
+
+    name = "llama"
+    builtins: Mapping[str, Path] = {"demo": Path(__file__).parent / "demo"}
+
+    def build(
+        self, config: Mapping[str, JSON], build_text: Callable[[Mapping[str, JSON]], nn.Module]
+    ) -> Llama:
+        """A `Llama` on the meta device: no memory, no random numbers.
+
+        Raises:
+            ModelError: for a configuration that makes no sense.
+        """
+        checked = LlamaConfig.from_json(config)
+        with torch.device("meta"):
+            return Llama(checked)
+
+    def image_processor(self, config: Mapping[str, JSON]) -> ImageProcessor | None:
+        """None: a text model."""
+        return None

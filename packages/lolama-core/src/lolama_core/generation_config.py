@@ -1,0 +1,118 @@
+"""How to generate: what to sample from, and when to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+from lolama_core.protocols.errors import UsageError
+
+# Below this a division by the temperature overflows float32 for any logits worth the name.
+_SMALLEST_TEMPERATURE = 1e-5
+
+
+def _refuse(name: str, value: object, expected: str) -> UsageError:
+    return UsageError(f"--{name.replace('_', '-')}", f"{value!s:.40} is not {expected}", "")
+
+
+def _check_number(name: str, value: object, low: float, high: float, expected: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
+        raise _refuse(name, value, expected)
+
+
+def _check_integer(name: str, value: object, low: int, expected: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise _refuse(name, value, expected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """Settings of one generation. Processors apply in the order listed here, as in transformers.
+
+    Args:
+        max_new_tokens: At most this many tokens; 0 generates nothing.
+        repetition_penalty: Divides positive and multiplies negative scores of tokens already seen, the
+            prompt's included (Keskar et al. 2019). 1 is off.
+        presence_penalty: Subtracted once from each token generated so far. 0 is off.
+        frequency_penalty: Subtracted for each time a token was generated so far. 0 is off.
+        logit_bias: Token id → number added to its score.
+        temperature: Divides the scores. 0 is greedy.
+        top_k: Only the k best tokens. 0 is off.
+        top_p: Only the smallest set of tokens with this probability (Holtzman et al. 2019). 1 is off;
+            0 leaves the best token.
+        min_p: Only tokens at least this fraction as probable as the best (Nguyen et al. 2024). 0 is off.
+        typical_p: Only the tokens nearest to the expected surprise, up to this probability
+            (Meister et al. 2022). 1 is off.
+        stop: Texts that end the generation; none of their characters is ever given out.
+        seed: Makes sampling repeatable. None draws a fresh one.
+        ignore_eos: Go on past end tokens (benchmarks).
+
+    Raises:
+        UsageError: for a value out of its range, naming the option.
+    """
+
+    max_new_tokens: int = 256
+    repetition_penalty: float = 1.1
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    temperature: float = 0.7
+    top_k: int = 0
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        _check_integer("max_new_tokens", self.max_new_tokens, 0, "a number of tokens, 0 or more")
+        _check_number("repetition_penalty", self.repetition_penalty, 1e-6, 1e6, "a number above 0")
+        for name in ("presence_penalty", "frequency_penalty"):
+            _check_number(name, getattr(self, name), -1e6, 1e6, "a finite number")
+        _check_number("temperature", self.temperature, 0.0, 1e6, "a number from 0 (greedy) up")
+        _check_integer("top_k", self.top_k, 0, "a number of tokens, 0 (off) or more")
+        for name in ("top_p", "min_p", "typical_p"):
+            _check_number(name, getattr(self, name), 0.0, 1.0, "a probability from 0 to 1")
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        object.__setattr__(self, "stop", tuple(self.stop))
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise _refuse("stop", self.stop, "a text of at least one character")
+        if self.seed is not None and (
+            isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 63
+        ):
+            raise _refuse("seed", self.seed, "an integer from 0 to 2^63 - 1")
+        for token_id, bias in self.logit_bias.items():
+            _check_integer("logit_bias", token_id, 0, "a token id")
+            _check_number("logit_bias", bias, -1e6, 1e6, "a finite number")
+
+    @classmethod
+    def greedy(cls, **settings: Any) -> Self:
+        """Always the best token, nothing penalised: what the model itself would say."""
+        return cls(**{"temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.0, **settings})
+
+    @classmethod
+    def sampling(cls, **settings: Any) -> Self:
+        """The model's own distribution, unless settings say otherwise: nothing cut, nothing penalised."""
+        return cls(**{"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0, **settings})
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether no random number is drawn."""
+        return self.temperature < _SMALLEST_TEMPERATURE or self.top_p == 0.0 or self.top_k == 1
+
+    def with_settings(self, **settings: Any) -> Self:
+        """A copy with some settings changed.
+
+        Raises:
+            UsageError: for a setting that does not exist.
+        """
+        known = {f.name for f in fields(self)}
+        for name in settings:
+            if name not in known:
+                raise UsageError(name, "is not a generation setting", "known are " + ", ".join(sorted(known)))
+        return replace(self, **settings)

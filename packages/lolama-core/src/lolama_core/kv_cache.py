@@ -1,0 +1,262 @@
+"""Preallocated keys and values, with a length of its own for every row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lolama_core.protocols import CacheSlots
+from lolama_core.protocols.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The places one forward pass writes to; see `lolama_core.protocols.CacheSlots`."""
+
+    starts: tuple[int, ...]
+    counts: tuple[int, ...]
+    width: int
+    device: torch.device
+
+    @cached_property
+    def totals(self) -> tuple[int, ...]:
+        """Valid length of each row while this pass attends."""
+        return tuple(start + count for start, count in zip(self.starts, self.counts, strict=True))
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """(B, T) int64: absolute positions. Those of padding run on past the row's total."""
+        starts = torch.tensor(self.starts, device=self.device)
+        return starts[:, None] + torch.arange(self.width, device=self.device)
+
+    @property
+    def uniform(self) -> bool:
+        """Every row writes the whole width at the same place."""
+        return len(set(self.starts)) == 1 and min(self.counts) == self.width
+
+    @cached_property
+    def scatter(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, input column and cache position of every real (unpadded) position, each (sum(counts),)."""
+        rows = [row for row, count in enumerate(self.counts) for _ in range(count)]
+        columns = [column for count in self.counts for column in range(count)]
+        places = [
+            start + i for start, count in zip(self.starts, self.counts, strict=True) for i in range(count)
+        ]
+        as_index = torch.tensor([rows, columns, places], device=self.device)
+        return as_index[0], as_index[1], as_index[2]
+
+
+class _Storage:
+    """What all views of a cache share."""
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor], inputs: Tensor | None) -> None:
+        self.keys, self.values, self.inputs = keys, values, inputs
+        self.lengths = [0] * keys[0].shape[0]
+        # How many leading positions have keys and values; less than the length only under dynamic RoPE.
+        self.written = [0] * keys[0].shape[0]
+
+
+class KVCache:
+    """Keys and values of every layer, (B, K, capacity, head_dim) each.
+
+    Writing is separate from advancing: a pass writes past the valid length, and only when the caller
+    advances do the positions count. An abandoned pass therefore changes nothing.
+
+    Args:
+        num_layers: Layers.
+        batch_size: Rows B.
+        num_kv_heads: Key/value heads K.
+        capacity: Positions per row.
+        head_dim: Width of a head.
+        dtype, device: Of keys and values.
+        keep_inputs: Width D of the input embeddings to keep as well, 0 for none. Dynamic RoPE needs them:
+            past the original length every earlier position is rotated anew.
+
+    Example:
+        >>> cache = KVCache(num_layers=1, batch_size=2, num_kv_heads=1, capacity=8, head_dim=2)
+        >>> slots = cache.reserve([3, 1], width=3)  # row 1 is two positions of padding
+        >>> keys, values = cache.update(0, torch.ones(2, 1, 3, 2), torch.ones(2, 1, 3, 2), slots)
+        >>> cache.advance(slots.counts)
+        >>> cache.lengths
+        (3, 1)
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        batch_size: int,
+        num_kv_heads: int,
+        capacity: int,
+        head_dim: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        keep_inputs: int = 0,
+    ) -> None:
+        shape = (batch_size, num_kv_heads, capacity, head_dim)
+        # Zeros, not empty: a masked position still takes part in softmax(...) @ v, and 0 · NaN is NaN.
+        # The pages of a large zeroed block are not touched until they are written.
+        inputs = None
+        if keep_inputs:
+            inputs = torch.zeros(batch_size, capacity, keep_inputs, device=device)
+        self._storage = _Storage(
+            [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
+            [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
+            inputs,
+        )
+        self._rows: range | Tensor = range(batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of rows."""
+        return len(self._rows)
+
+    @property
+    def capacity(self) -> int:
+        """Positions each row has room for."""
+        return self._storage.keys[0].shape[2]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Valid positions of each row."""
+        return tuple(self._storage.lengths[row] for row in self._row_list())
+
+    @property
+    def device(self) -> torch.device:
+        """Where keys and values are."""
+        return self._storage.keys[0].device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values, all rows."""
+        return sum(t.nbytes for t in (*self._storage.keys, *self._storage.values))
+
+    def _row_list(self) -> list[int]:
+        return list(self._rows) if isinstance(self._rows, range) else self._rows.tolist()
+
+    def _set_lengths(self, lengths: Sequence[int]) -> None:
+        for row, length in zip(self._row_list(), lengths, strict=True):
+            self._storage.lengths[row] = length
+
+    def reserve(self, counts: Sequence[int], width: int) -> Slots:
+        """Places for ``counts[b]`` ≤ ``width`` new positions in each row.
+
+        Raises:
+            UsageError: if a row would pass the capacity. A slice assignment one past the end would
+                silently write nothing, so this is always checked, on the host.
+        """
+        starts = self.lengths
+        assert len(counts) == len(starts) and all(0 <= count <= width for count in counts)
+        needed = max(start + count for start, count in zip(starts, counts, strict=True))
+        if needed > self.capacity:
+            raise UsageError(
+                "KV cache",
+                f"{needed} positions do not fit its capacity of {self.capacity}",
+                "make a cache with more room, or shorten the text",
+            )
+        for row, start in zip(self._row_list(), starts, strict=True):
+            self._storage.written[row] = min(self._storage.written[row], start)
+        return Slots(starts, tuple(counts), width, self.device)
+
+    def update(
+        self, layer: int, keys: Tensor, values: Tensor, slots: CacheSlots
+    ) -> tuple[Tensor, Tensor]:
+        """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
+        assert isinstance(slots, Slots)
+        if layer == 0:
+            for row, total in zip(self._row_list(), slots.totals, strict=True):
+                self._storage.written[row] = total
+        stored = self._storage.keys[layer], self._storage.values[layer]
+        return _write(stored[0], keys, self._rows, slots), _write(stored[1], values, self._rows, slots)
+
+    def is_written_before(self, slots: CacheSlots) -> bool:
+        """Whether every position before ``slots`` has keys and values, or only remembered inputs."""
+        written = (self._storage.written[row] for row in self._row_list())
+        return all(have >= start for have, start in zip(written, slots.starts, strict=True))
+
+    def remember_inputs(self, embeds: Tensor, slots: CacheSlots) -> Tensor:
+        """Keep (B, T, D) input embeddings; return those of all valid positions (B, max(totals), D)."""
+        assert self._storage.inputs is not None and isinstance(slots, Slots)
+        stored = self._storage.inputs[:, None]  # (B, 1, capacity, D): one head as wide as the model
+        return _write(stored, embeds[:, None], self._rows, slots)[:, 0]
+
+    def advance(self, counts: Sequence[int]) -> None:
+        """Make ``counts[b]`` positions just written valid."""
+        lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
+        assert max(lengths) <= self.capacity and min(counts) >= 0
+        self._set_lengths(lengths)
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget all but the first ``lengths[b]`` positions of each row.
+
+        Raises:
+            UsageError: if a row is shorter than that already.
+        """
+        for row, (keep, length) in enumerate(zip(lengths, self.lengths, strict=True)):
+            if not 0 <= keep <= length:
+                raise UsageError("KV cache", f"row {row} holds {length} positions, not {keep}", "")
+        self._set_lengths(lengths)
+        for row, keep in zip(self._row_list(), lengths, strict=True):
+            self._storage.written[row] = min(self._storage.written[row], keep)
+
+    def rows(self, indices: Sequence[int]) -> KVCache:
+        """A writable view of some rows. Neighbouring rows are a slice and cost nothing."""
+        own = self._row_list()
+        chosen = [own[i] for i in indices]
+        view = object.__new__(KVCache)
+        view._storage = self._storage
+        first = chosen[0]
+        contiguous = chosen == list(range(first, first + len(chosen)))
+        view._rows = range(first, first + len(chosen)) if contiguous else torch.tensor(chosen, device=self.device)
+        return view
+
+    def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Copy rows, lengths included, over other rows of the same cache."""
+        own = self._row_list()
+        sources, targets = [own[i] for i in source], [own[i] for i in target]
+        kept = [self._storage.inputs] if self._storage.inputs is not None else []
+        for tensor in (*self._storage.keys, *self._storage.values, *kept):
+            tensor[targets] = tensor[sources]
+        for counts in (self._storage.lengths, self._storage.written):
+            copied = [counts[row] for row in sources]
+            for row, count in zip(targets, copied, strict=True):
+                counts[row] = count
+
+    def grow(self, capacity: int) -> None:
+        """Make room for ``capacity`` positions a row; what is held stays. Views see it too."""
+        extra = capacity - self.capacity
+        if extra <= 0:
+            return
+        storage = self._storage
+        for tensors in (storage.keys, storage.values):
+            for layer, tensor in enumerate(tensors):
+                tensors[layer] = torch.nn.functional.pad(tensor, (0, 0, 0, extra))
+        if storage.inputs is not None:
+            storage.inputs = torch.nn.functional.pad(storage.inputs, (0, 0, 0, extra))
+
+    def reset(self) -> None:
+        """Empty every row, and wipe it: a NaN left by a failed pass would leak through the mask."""
+        rows = slice(self._rows.start, self._rows.stop) if isinstance(self._rows, range) else self._rows
+        for tensor in (*self._storage.keys, *self._storage.values):
+            tensor[rows, :, : max(self.lengths) + 1] = 0
+        self.truncate([0] * self.batch_size)
+
+
+def _write(stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots) -> Tensor:
+    """Write (B, K, T, hd) into (all rows, K, capacity, hd) and return the valid part of ``rows``."""
+    longest = max(slots.totals)
+    if isinstance(rows, range):
+        view = stored[rows.start : rows.stop]
+        if slots.uniform:
+            view[:, :, slots.starts[0] : slots.starts[0] + slots.width] = new
+        else:
+            row, column, place = slots.scatter
+            view[row, :, place] = new[row, :, column].to(stored.dtype)
+        return view[:, :, :longest]
+    row, column, place = slots.scatter
+    stored[rows[row], :, place] = new[row, :, column].to(stored.dtype)
+    return stored[rows, :, :longest]

@@ -1,0 +1,181 @@
+"""The LLaMA decoder: embeddings, blocks, final norm, output projection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lolama_core.attention import AttentionPlan, plan_mask
+from lolama_core.block import Block
+from lolama_core.config import LlamaConfig
+from lolama_core.device import activation_dtype
+from lolama_core.kv_cache import KVCache, Slots
+from lolama_core.linear import OutputProjection
+from lolama_core.norm import RMSNorm
+from lolama_core.protocols import CacheSlots
+from lolama_core.protocols import KVCache as KVCacheProtocol
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import GenerationDefaults, Prompt
+from lolama_core.rope import RotaryEmbedding
+
+
+class Llama(nn.Module):
+    """A LLaMA-family decoder (Touvron et al. 2023), also of Mistral and Qwen2 shape.
+
+    ``Llama(config)`` is randomly initialised and trainable; `lolama_core.load` fills it with weights.
+    Legend: B batch, T positions, D model width, V vocabulary.
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.generation_defaults = GenerationDefaults()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.d_model, config.eps)
+        self.lm_head = OutputProjection(config.d_model, config.vocab_size, bias=False)
+        self.rope = RotaryEmbedding(config)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+
+    @property
+    def max_seq_len(self) -> int:
+        """Positions the model can attend over."""
+        return self.config.max_seq_len
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding: each token id is below it."""
+        return self.config.vocab_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs must be."""
+        return self.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """How the weights are stored."""
+        return self.embed_tokens.weight.dtype
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        cache: KVCacheProtocol | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """(B, T) token ids → logits (B, T, V) float32 of all positions.
+
+        With a cache, positions continue after what it holds; call ``cache.advance`` to keep them.
+        """
+        return self.forward_embeds(self.embed(input_ids), cache, lengths, logits="all")
+
+    def make_cache(self, batch_size: int, capacity: int) -> KVCache:
+        """An empty cache of ``capacity`` positions a row.
+
+        Raises:
+            UsageError: for more positions than the model can attend over.
+        """
+        config = self.config
+        if not 1 <= capacity <= config.max_seq_len:
+            raise UsageError(
+                "KV cache",
+                f"{capacity} positions asked of a model that attends over {config.max_seq_len}",
+                "shorten the text",
+            )
+        return KVCache(
+            num_layers=config.num_layers,
+            batch_size=batch_size,
+            num_kv_heads=config.num_kv_heads,
+            capacity=capacity,
+            head_dim=config.head_dim,
+            dtype=self.dtype,
+            device=self.device,
+            keep_inputs=config.d_model if self.rope.dynamic_beyond is not None else 0,
+        )
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """(B, T) token ids → (B, T, D) in the dtype that activations have on this device."""
+        embeds: Tensor = self.embed_tokens(input_ids)
+        return embeds.to(activation_dtype(self.device, self.dtype))
+
+    def embed_prompt(self, input_ids: Tensor, lengths: Sequence[int], **inputs: Any) -> Prompt:
+        """(B, T) right-padded ids → `Prompt`; a text model takes nothing beside them.
+
+        Raises:
+            UsageError: for any other input, such as ``pixel_values``.
+        """
+        if inputs:
+            raise UsageError(
+                next(iter(inputs)), "is not an input of a text model", "use a vision model such as llava-1.5-7b"
+            )
+        keys = tuple(
+            tuple(row[:length]) for row, length in zip(input_ids.tolist(), lengths, strict=True)
+        )
+        return Prompt(self.embed(input_ids), tuple(lengths), keys)
+
+    def forward_embeds(
+        self,
+        embeds: Tensor,
+        cache: KVCacheProtocol | None = None,
+        lengths: Sequence[int] | None = None,
+        logits: Literal["last", "all"] = "last",
+    ) -> Tensor:
+        """(B, T, D) → float32 logits of the last real position (B, V), or of all positions (B, T, V).
+
+        Args:
+            embeds: Rows right-padded to T.
+            cache: Holds what came before; written to, not advanced.
+            lengths: Real positions per row; None if all T are.
+            logits: Computing ``all`` of a long prompt costs V · T numbers; generation wants the ``last``.
+        """
+        batch, width, _ = embeds.shape
+        counts = tuple(lengths) if lengths is not None else (width,) * batch
+        if cache is None:
+            hidden = self._run_blocks(embeds, Slots((0,) * batch, counts, width, embeds.device), None)
+        elif self.rope.dynamic_beyond is None:
+            hidden = self._run_blocks(embeds, cache.reserve(counts, width), cache)
+        else:
+            hidden = self._continue_dynamic(embeds, cache, cache.reserve(counts, width))
+        if logits == "last":
+            hidden = hidden[torch.arange(batch, device=hidden.device), [count - 1 for count in counts]]
+        output: Tensor = self.lm_head(self.norm(hidden))
+        return output.float()
+
+    def _run_blocks(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> Tensor:
+        """(B, T, D) through all blocks."""
+        width = x.shape[1]
+        cos, sin = self.rope(slots.positions, slots.totals)
+        first_key, mask, causal = plan_mask(
+            slots.starts, slots.totals, width, self.config.sliding_window, x.device
+        )
+        if cache is None and mask is not None:
+            mask = F.pad(mask, (0, width - mask.shape[-1]))  # without a cache, keys are as wide as x
+        plan = AttentionPlan(cos, sin, slots if cache is not None else None, first_key, mask, causal)
+        for block in self.layers:
+            x = block(x, plan, cache)
+        return x
+
+    def _continue_dynamic(self, embeds: Tensor, cache: KVCacheProtocol, slots: CacheSlots) -> Tensor:
+        """Dynamic RoPE turns *every* position by a base that depends on the length of the whole row.
+
+        Past the original length, keys computed earlier, and all that later layers made of them, are
+        therefore wrong. The only exact continuation is to run the whole row again, from the input
+        embeddings that the cache keeps.
+        """
+        assert isinstance(cache, KVCache)
+        history = cache.remember_inputs(embeds, slots)  # (B, max(totals), D)
+        limit = self.rope.dynamic_beyond
+        assert limit is not None
+        if max(slots.totals) <= limit and cache.is_written_before(slots):
+            return self._run_blocks(embeds, slots, cache)
+        batch, width, _ = embeds.shape
+        whole = Slots((0,) * batch, slots.totals, history.shape[1], history.device)
+        hidden = self._run_blocks(history.to(embeds.dtype), whole, None)
+        # Row b's new positions end at its total; padding repeats the last one.
+        columns = slots.positions.clamp(max=history.shape[1] - 1)
+        return hidden[torch.arange(batch, device=hidden.device)[:, None], columns]

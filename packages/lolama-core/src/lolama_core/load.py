@@ -1,0 +1,135 @@
+"""From files to a model and a tokenizer, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
+from lolama_core.device import choose_device, choose_dtype, memory_errors
+from lolama_core.family import LlamaFamily
+from lolama_core.load_weights import load_into
+from lolama_core.protocols import CausalLM, ModelFamily
+from lolama_core.protocols.errors import NotAvailableError, UsageError
+from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
+from lolama_core.tokenizer import Tokenizer
+from lolama_core.untrusted_files import read_text
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+DEMO = "demo"
+
+
+def load(
+    model: str | Path = DEMO,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> tuple[CausalLM, Tokenizer]:
+    """A text model and its tokenizer, from a lolama checkpoint directory or the built-in ``demo``.
+
+    Args:
+        model: Path of the directory, or ``demo``.
+        device: ``cpu``, ``cuda``, ``mps``; the best one here if not given.
+        dtype: ``float32``, ``bfloat16``, ``float16``; what suits the device if not given.
+
+    Raises:
+        ModelError: if the files cannot be used; a folder in Hugging Face's layout needs lolama-hub.
+        UsageError: for a device or dtype that is not to be had, or a path that does not exist.
+
+    Example:
+        >>> model, tokenizer = load("demo")
+    """
+    family = LlamaFamily()
+    path = family.builtins.get(str(model), Path(model))
+    if not path.exists():
+        raise UsageError(
+            str(model), "is neither a directory nor the built-in model demo", "give the path of a lolama checkpoint"
+        )
+    files = open_checkpoint(path)
+    return load_model(files, {family.name: family}, device=device, dtype=dtype), load_tokenizer(files)
+
+
+def load_model(
+    files: ModelFiles,
+    families: Mapping[str, ModelFamily],
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> CausalLM:
+    """Build the model that ``files`` describe, and fill it.
+
+    The one order in which models are made: build on the meta device, then load, so that neither random
+    numbers nor a second copy of the weights ever exist.
+
+    Args:
+        files: From `open_checkpoint`, or from a model source.
+        families: Families by name, to choose from.
+        device, dtype: As for `load`.
+
+    Raises:
+        NotAvailableError: if no family here builds such a model.
+        ModelError: if files or configuration cannot be used.
+        ResourceError: if it does not fit into memory.
+    """
+    import torch
+
+    where = choose_device(device)
+    weights = choose_dtype(dtype, where, getattr(torch, files.config["dtype"]))
+    checkpoint = FileCheckpoint(files)
+    module = build_module(files, families)
+    with memory_errors(where):
+        load_into(module, checkpoint, weights, where)
+        module.to(where)  # what is computed rather than loaded (RoPE frequencies)
+    module.eval().requires_grad_(False)
+    model = cast(CausalLM, module)
+    generation = files.config["generation"]
+    model.generation_defaults = GenerationDefaults(
+        eos_ids=frozenset(generation.get("eos_ids", ())),
+        vocab_size=generation.get("vocab_size"),
+        sampling=generation.get("sampling", {}),
+    )
+    return model
+
+
+def build_module(files: ModelFiles, families: Mapping[str, ModelFamily]) -> nn.Module:
+    """The empty model, on the meta device.
+
+    Raises:
+        NotAvailableError: if no family here builds such a model.
+        ModelError: for a configuration that makes no sense.
+    """
+
+    def build_text(config: Mapping[str, JSON]) -> nn.Module:
+        return LlamaFamily().build(config, build_text)
+
+    family = families.get(files.family)
+    if family is None:
+        raise NotAvailableError(
+            files.name,
+            f"is a {files.family!r:.40} model, which no installed package builds",
+            "install lolama-cli, which brings every family",
+        )
+    return family.build(files.config["model"], build_text)
+
+
+def load_tokenizer(files: ModelFiles) -> Tokenizer:
+    """The tokenizer of resolved model files.
+
+    Raises:
+        ModelError: if its files cannot be used.
+    """
+    block, generation = files.config["tokenizer"], files.config["generation"]
+    path = files.tokenizer.tokenizer_json
+    return Tokenizer(
+        read_text(path),
+        chat_template=files.tokenizer.chat_template,
+        bos_token=block.get("bos_token"),
+        eos_token=block.get("eos_token"),
+        add_bos=block.get("add_bos", False),
+        eos_ids=generation.get("eos_ids", ()),
+        source=str(path),
+    )

@@ -1,0 +1,29 @@
+"""RMSNorm."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square over the last dimension (Zhang & Sennrich 2019).
+
+    Normalised in float32, cast back, then multiplied by the weight: the order in which transformers does
+    it, which matters in sixteen bits.
+
+    Args:
+        dim: Size of the last dimension.
+        eps: Added to the mean square.
+    """
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) → (..., D)."""
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return normed.to(x.dtype) * self.weight.to(x.dtype)

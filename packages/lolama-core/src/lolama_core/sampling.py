@@ -1,0 +1,192 @@
+"""From logits to a token: a chain of pure functions on (history, scores).
+
+Each processor has the signature that transformers uses, so its processors plug in and the other way
+round. Scores are float32. Order: penalties and bias, temperature, top-k, top-p, min-p, typical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from lolama_core.generation_config import GenerationConfig
+from lolama_core.protocols import LogitsProcessor
+from lolama_core.protocols.errors import ModelError
+
+NEVER = float("-inf")
+
+
+def repetition_penalty(input_ids: Tensor, scores: Tensor, *, penalty: float) -> Tensor:
+    """Make every token seen before less likely: positive scores divided, negative ones multiplied."""
+    seen = scores.gather(1, input_ids)
+    return scores.scatter(1, input_ids, torch.where(seen < 0, seen * penalty, seen / penalty))
+
+
+def count_penalties(
+    input_ids: Tensor, scores: Tensor, *, prompt_length: int, presence: float, frequency: float
+) -> Tensor:
+    """Subtract ``presence`` once and ``frequency`` per use, of tokens generated after the prompt."""
+    generated = input_ids[:, prompt_length:]
+    uses = torch.zeros_like(scores).scatter_add(
+        1, generated, torch.ones_like(generated, dtype=scores.dtype)
+    )
+    return scores - presence * (uses > 0) - frequency * uses
+
+
+def logit_bias(input_ids: Tensor, scores: Tensor, *, bias: Mapping[int, float]) -> Tensor:
+    """Add to the scores of some tokens."""
+    biased = scores.clone()
+    for token_id, amount in bias.items():
+        if token_id < scores.shape[1]:
+            biased[:, token_id] += amount
+    return biased
+
+
+def mask_unused(input_ids: Tensor, scores: Tensor, *, vocab_size: int) -> Tensor:
+    """Never choose an id that the tokenizer does not know: its row of ``lm_head`` is noise."""
+    masked = scores.clone()
+    masked[:, vocab_size:] = NEVER
+    return masked
+
+
+def temperature(input_ids: Tensor, scores: Tensor, *, value: float) -> Tensor:
+    """Sharpen (below 1) or flatten (above 1)."""
+    return scores / value
+
+
+def top_k(input_ids: Tensor, scores: Tensor, *, k: int) -> Tensor:
+    """Keep the k best; ties with the k-th stay, as in transformers."""
+    smallest = scores.topk(min(k, scores.shape[-1])).values[:, -1:]
+    return scores.masked_fill(scores < smallest, NEVER)
+
+
+def top_p(input_ids: Tensor, scores: Tensor, *, p: float) -> Tensor:
+    """Keep the best tokens until their probability reaches p; the one that reaches it stays."""
+    ordered, order = scores.sort(descending=False)
+    below = ordered.softmax(-1).cumsum(-1) <= 1 - p
+    below[:, -1] = False  # the best token always stays
+    return scores.masked_fill(below.scatter(1, order, below), NEVER)
+
+
+def min_p(input_ids: Tensor, scores: Tensor, *, p: float) -> Tensor:
+    """Keep tokens at least p times as probable as the best."""
+    probabilities = scores.softmax(-1)
+    weak = probabilities < p * probabilities.amax(-1, keepdim=True)
+    return scores.masked_fill(weak, NEVER)
+
+
+def typical_p(input_ids: Tensor, scores: Tensor, *, p: float) -> Tensor:
+    """Keep the tokens whose surprise is nearest to the expected one, until their probability reaches p."""
+    log_probabilities = scores.log_softmax(-1)
+    probabilities = log_probabilities.exp()
+    entropy = -(probabilities * log_probabilities).nansum(-1, keepdim=True)
+    distance = (-log_probabilities - entropy).abs()
+    order = distance.argsort(-1)
+    reached = probabilities.gather(1, order).cumsum(-1)
+    last = (reached < p).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
+    farthest = distance.gather(1, order).gather(1, last)
+    return scores.masked_fill(distance > farthest, NEVER)
+
+
+def build_chain(
+    config: GenerationConfig, *, prompt_length: int, vocab_size: int | None = None
+) -> list[LogitsProcessor]:
+    """The processors that ``config`` asks for, in order; none for a setting that changes nothing."""
+    chain: list[LogitsProcessor] = []
+
+    def add(wanted: bool, processor: Callable[..., Tensor], **settings: object) -> None:
+        if wanted:
+            chain.append(partial(processor, **settings))
+
+    penalised = config.presence_penalty != 0 or config.frequency_penalty != 0
+    add(config.repetition_penalty != 1, repetition_penalty, penalty=config.repetition_penalty)
+    add(
+        penalised,
+        count_penalties,
+        prompt_length=prompt_length,
+        presence=config.presence_penalty,
+        frequency=config.frequency_penalty,
+    )
+    add(bool(config.logit_bias), logit_bias, bias=config.logit_bias)
+    add(vocab_size is not None, mask_unused, vocab_size=vocab_size)
+    if config.is_greedy:
+        return chain  # what follows keeps the best token the best
+    add(config.temperature != 1, temperature, value=config.temperature)
+    add(config.top_k > 0, top_k, k=config.top_k)
+    add(config.top_p < 1, top_p, p=config.top_p)
+    add(config.min_p > 0, min_p, p=config.min_p)
+    add(config.typical_p < 1, typical_p, p=config.typical_p)
+    return chain
+
+
+@dataclass
+class Sampler:
+    """Chooses the next token of one request.
+
+    Args:
+        chain: Processors, in order.
+        greedy: Take the best token instead of drawing one.
+        generator: The request's own source of randomness, on the device of the scores.
+    """
+
+    chain: Sequence[LogitsProcessor]
+    greedy: bool
+    generator: torch.Generator | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        config: GenerationConfig,
+        *,
+        prompt_length: int,
+        vocab_size: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Sampler:
+        """The sampler that ``config`` describes. Without a seed, a fresh one is drawn."""
+        chain = build_chain(config, prompt_length=prompt_length, vocab_size=vocab_size)
+        if config.is_greedy:
+            return cls(chain, greedy=True)
+        generator = torch.Generator(device=device)
+        if config.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(config.seed)
+        return cls(chain, greedy=False, generator=generator)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, step: int = 0) -> int:
+        """History (1, T) and float32 scores (1, V) → the chosen id.
+
+        Args:
+            input_ids: Prompt and what was generated since.
+            scores: Logits of the next position.
+            step: How many tokens came before, for the message.
+
+        Raises:
+            ModelError: if the logits hold NaN or +inf, or leave nothing to choose. ``argmax`` would quietly
+                pick the NaN, and ``multinomial`` crash on it.
+        """
+        # ``max`` propagates NaN, so one number tells NaN, +inf and all -inf apart from everything sound.
+        best, best_id = scores.max(-1)
+        if not bool(torch.isfinite(best)):
+            raise _non_finite(step, float(best))
+        for process in self.chain:
+            scores = process(input_ids, scores)
+        if self.chain:
+            best, best_id = scores.max(-1)
+            if not bool(torch.isfinite(best)):
+                raise _non_finite(step, float(best))
+        if self.greedy:
+            return int(best_id)
+        return int(torch.multinomial(scores.softmax(-1), 1, generator=self.generator))
+
+
+def _non_finite(step: int, best: float) -> ModelError:
+    return ModelError(
+        "model",
+        f"non-finite logits at step {step} (the best is {best})",
+        "the weights are damaged, or overflow in this dtype: try --dtype float32",
+    )
