@@ -1,0 +1,180 @@
+"""What every `Checkpoint` and `CheckpointIO` must do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lolama_core.protocols import Checkpoint, CheckpointIO
+from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.types import FORMAT_NAME, FORMAT_VERSION, CanonicalConfig
+
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+def tiny_config() -> CanonicalConfig:
+    """The smallest complete configuration; its ``model`` block means nothing."""
+    return {
+        "format": FORMAT_NAME,
+        "format_version": FORMAT_VERSION,
+        "family": "llama",
+        "model": {},
+        "dtype": "float32",
+        "generation": {"eos_ids": [2], "vocab_size": 8},
+        "tokenizer": {"bos_token": None, "eos_token": "</s>", "add_bos": False},
+    }
+
+
+class CheckpointSuite:
+    """Subclass it and define the fixture ``checkpoint``: one with at least two tensors."""
+
+    @pytest.fixture
+    def checkpoint(self) -> Checkpoint:
+        """The implementation under test."""
+        raise NotImplementedError("a subclass defines this fixture")
+
+    def test_is_a_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """It has every member of the protocol."""
+        assert isinstance(checkpoint, Checkpoint)
+
+    def test_config_is_canonical(self, checkpoint: Checkpoint) -> None:
+        """The configuration is in the format of this version and names its family."""
+        config = checkpoint.config
+        assert (config["format"], config["format_version"]) == (FORMAT_NAME, FORMAT_VERSION)
+        assert config["family"]
+        assert {"model", "dtype", "generation", "tokenizer"} <= config.keys()
+
+    def test_yields_every_tensor_once(self, checkpoint: Checkpoint) -> None:
+        """`tensors` and `names` agree."""
+        names = [name for name, _ in checkpoint.tensors()]
+        assert len(names) == len(set(names)) >= 2
+        assert frozenset(names) == checkpoint.names()
+
+    def test_can_be_read_again(self, checkpoint: Checkpoint) -> None:
+        """A second pass gives equal tensors, and changing what the first gave changes nothing."""
+        first = {name: tensor.clone() for name, tensor in checkpoint.tensors()}
+        for _, tensor in checkpoint.tensors():
+            tensor.zero_()
+        again = dict(checkpoint.tensors())
+        assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
+
+    def test_prefix_selects(self, checkpoint: Checkpoint) -> None:
+        """A prefix selects the names that start with it."""
+        for prefix in {name[: len(name) // 2 + 1] for name in checkpoint.names()}:
+            expected = {name for name in checkpoint.names() if name.startswith(prefix)}
+            assert {name for name, _ in checkpoint.tensors(prefix)} == expected
+        assert list(checkpoint.tensors("no tensor is called so")) == []
+
+    def test_can_be_left_early(self, checkpoint: Checkpoint) -> None:
+        """A pass that is given up does not disturb the next."""
+        next(checkpoint.tensors())
+        assert len(list(checkpoint.tensors())) == len(checkpoint.names())
+
+    def test_weights_are_finite(self, checkpoint: Checkpoint) -> None:
+        """Neither NaN nor infinities get through."""
+        assert all(bool(tensor.isfinite().all()) for _, tensor in checkpoint.tensors())
+
+
+class CheckpointIOSuite:
+    """Subclass it and define the fixture ``checkpoint_io``."""
+
+    @pytest.fixture
+    def checkpoint_io(self) -> CheckpointIO:
+        """The implementation under test."""
+        raise NotImplementedError("a subclass defines this fixture")
+
+    def test_header_tells_what_was_written(
+        self, checkpoint_io: CheckpointIO, tmp_path: Path
+    ) -> None:
+        """Names, dtypes and shapes survive writing."""
+        tensors = {"a.weight": torch.zeros(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
+        directory = tmp_path / "model"
+        checkpoint_io.write(directory, tiny_config(), tensors.items(), tokenizer_json="{}")
+        [path] = directory.glob("*.safetensors")
+        found = {
+            name: (entry.dtype, entry.shape) for name, entry in checkpoint_io.header(path).items()
+        }
+        assert found == {"a.weight": ("F32", (2, 3)), "b": ("BF16", (4,))}
+
+    def test_config_and_texts_survive(self, checkpoint_io: CheckpointIO, tmp_path: Path) -> None:
+        """So do the configuration, the tokenizer and the template."""
+        directory = tmp_path / "model"
+        checkpoint_io.write(
+            directory, tiny_config(), [], tokenizer_json='{"a": 1}', chat_template="ä"
+        )
+        assert checkpoint_io.read_json(directory / "config.json") == tiny_config()
+        assert checkpoint_io.read_json(directory / "tokenizer.json") == {"a": 1}
+        assert checkpoint_io.read_text(directory / "chat_template.jinja") == "ä"
+
+    def test_never_overwrites(self, checkpoint_io: CheckpointIO, tmp_path: Path) -> None:
+        """An existing directory is refused and left alone."""
+        (tmp_path / "model").mkdir()
+        with pytest.raises(UsageError, match="exists"):
+            checkpoint_io.write(tmp_path / "model", tiny_config(), [], tokenizer_json="{}")
+        assert list(tmp_path.rglob("*")) == [tmp_path / "model"]
+
+    def test_all_or_nothing(self, checkpoint_io: CheckpointIO, tmp_path: Path) -> None:
+        """When the tensors stop coming, nothing is left."""
+
+        def broken() -> Iterator[tuple[str, Tensor]]:
+            yield "a", torch.zeros(2)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint_io.write(tmp_path / "model", tiny_config(), broken(), tokenizer_json="{}")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"{",
+            b"[1]",
+            b'{"a": 1, "a": 2}',
+            b'{"a": NaN}',
+            b'{"a": 1e400}',
+            b'{"a": ' + b"9" * 5000 + b"}",
+            b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}",
+            b'{"a": ' + b"[" * 100_000,
+            b'{"a": "\xff"}',
+            b"<!DOCTYPE html><html></html>",
+            LFS_POINTER.encode(),
+        ],
+        ids=lambda content: repr(content[:16]),
+    )
+    def test_refuses_bad_json(
+        self, checkpoint_io: CheckpointIO, tmp_path: Path, content: bytes
+    ) -> None:
+        """Anything but one plain object is an error that names the file."""
+        path = tmp_path / "config.json"
+        path.write_bytes(content)
+        with pytest.raises(ModelError) as caught:
+            checkpoint_io.read_json(path)
+        assert caught.value.subject == str(path)
+
+    @pytest.mark.parametrize("kind", ["missing", "directory"])
+    def test_refuses_what_is_no_file(
+        self, checkpoint_io: CheckpointIO, tmp_path: Path, kind: str
+    ) -> None:
+        """Each reader names a path that is no file."""
+        path = tmp_path if kind == "directory" else tmp_path / "missing"
+        for read in (checkpoint_io.read_text, checkpoint_io.read_json, checkpoint_io.header):
+            with pytest.raises(ModelError) as caught:
+                read(path)
+            assert caught.value.subject == str(path)
+
+    def test_refuses_a_damaged_weights_file(
+        self, checkpoint_io: CheckpointIO, tmp_path: Path
+    ) -> None:
+        """A file cut short is refused by its header alone."""
+        directory = tmp_path / "model"
+        checkpoint_io.write(directory, tiny_config(), [("a", torch.zeros(9))], tokenizer_json="{}")
+        [path] = directory.glob("*.safetensors")
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(ModelError) as caught:
+            checkpoint_io.header(path)
+        assert caught.value.subject == str(path)

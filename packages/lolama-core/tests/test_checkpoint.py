@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lolama_core.checkpoint import FileCheckpoint, is_finite, open_checkpoint
+from lolama_core.checkpoint_writer import write_checkpoint
+from lolama_core.protocols import Checkpoint
+from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.types import CanonicalConfig, ModelFiles, TensorLocation, TokenizerFiles
+from lolama_core.testing.checkpoint import CheckpointSuite, tiny_config
+
+
+def files(
+    path: Path, tensors: dict[str, TensorLocation], config: CanonicalConfig | None = None
+) -> ModelFiles:
+    return ModelFiles(
+        name="tiny",
+        config=config or tiny_config(),
+        tensors=tensors,
+        tokenizer=TokenizerFiles(tokenizer_json=path / "tokenizer.json"),
+    )
+
+
+def saved(
+    directory: Path, tensors: dict[str, Tensor], config: CanonicalConfig | None = None
+) -> ModelFiles:
+    """Files as a careless tool might have written them: safetensors itself checks nothing."""
+    path = directory / "model.safetensors"
+    save_file(tensors, path)
+    places = {name: TensorLocation(path=path, key=name) for name in tensors}
+    return files(directory, places, config)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A lolama checkpoint."""
+    tensors = {"embed_tokens.weight": torch.randn(8, 4), "norm.weight": torch.ones(4)}
+    write_checkpoint(
+        tmp_path / "tiny", tiny_config(), tensors.items(), tokenizer_json="{}", chat_template="hi"
+    )
+    return tmp_path / "tiny"
+
+
+class TestDirectory(CheckpointSuite):
+    @pytest.fixture
+    def checkpoint(self, directory: Path) -> Checkpoint:
+        return FileCheckpoint(open_checkpoint(directory))
+
+
+class TestShards(CheckpointSuite):
+    """Two files, other names, one tensor transposed and another stored twice."""
+
+    @pytest.fixture
+    def checkpoint(self, tmp_path: Path) -> Checkpoint:
+        one, two = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
+        save_file({"x": torch.randn(3, 2), "rest": torch.ones(1)}, one)
+        save_file({"x": torch.randn(4).bfloat16()}, two)
+        places = {
+            "layers.0.a.weight": TensorLocation(path=one, key="x", transform=Tensor.t),
+            "layers.0.b.weight": TensorLocation(path=two, key="x"),
+            "layers.1.a.weight": TensorLocation(path=one, key="x"),
+        }
+        return FileCheckpoint(files(tmp_path, places))
+
+
+def test_open_checkpoint(directory: Path) -> None:
+    found = open_checkpoint(directory)
+    assert found.family == "llama"
+    assert found.config == tiny_config()
+    assert found.tensors.keys() == {"embed_tokens.weight", "norm.weight"}
+    assert found.tokenizer == TokenizerFiles(
+        tokenizer_json=directory / "tokenizer.json", chat_template="hi"
+    )
+    (directory / "chat_template.jinja").unlink()
+    assert open_checkpoint(directory).tokenizer.chat_template is None
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_row40_a_file_is_missing(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    with pytest.raises(ModelError, match="does not exist") as caught:
+        open_checkpoint(directory)
+    assert caught.value.subject == str(directory / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"]
+)
+def test_row38_a_file_is_a_pipe(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    os.mkfifo(directory / name)
+    with pytest.raises(ModelError, match="pipe"):
+        open_checkpoint(directory)
+
+
+def test_no_directory(directory: Path) -> None:
+    for path in (directory / "absent", directory / "config.json"):
+        with pytest.raises(ModelError, match="is not a directory"):
+            open_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"format": None, "model_type": "llama"}, "pip install lolama-hub", id="hf"),
+        pytest.param({"format": "x", "architectures": []}, "pip install lolama-hub", id="hf-old"),
+        pytest.param({"format": None}, 'does not say "format": "lolama"', id="neither"),
+        pytest.param({"format_version": 2}, "version 2; this lolama reads version 1", id="row81"),
+        pytest.param({"format_version": "1"}, "format_version is '1'", id="version-text"),
+        pytest.param({"format_version": True}, "format_version is 'True'", id="version-bool"),
+        pytest.param({"format_version": None}, "format_version is missing", id="version-null"),
+        pytest.param({"family": ""}, "family is ''", id="family-empty"),
+        pytest.param({"family": 3}, "family is '3'", id="family-number"),
+        pytest.param({"model": []}, "model is '[]'", id="model-list"),
+        pytest.param({"dtype": "int8"}, "expected float32 or bfloat16 or float16", id="dtype"),
+        pytest.param({"dtype": ["float32"]}, "dtype is", id="dtype-list"),
+        pytest.param({"generation": 1}, "generation is '1'", id="generation"),
+        pytest.param({"generation": {"eos_ids": 2}}, "generation.eos_ids", id="eos-number"),
+        pytest.param({"generation": {"eos_ids": [-1]}}, "generation.eos_ids", id="eos-negative"),
+        pytest.param({"generation": {"eos_ids": [2.0]}}, "generation.eos_ids", id="eos-float"),
+        pytest.param({"generation": {"vocab_size": 0}}, "generation.vocab_size", id="vocab-0"),
+        pytest.param({"generation": {"vocab_size": True}}, "generation.vocab_size", id="vocab-t"),
+        pytest.param(
+            {"generation": {"sampling": {"a": "1"}}}, "generation.sampling", id="sampling"
+        ),
+        pytest.param({"tokenizer": None}, "tokenizer is missing", id="tokenizer"),
+        pytest.param({"tokenizer": {"bos_token": 1}}, "tokenizer.bos_token", id="bos-number"),
+        pytest.param({"tokenizer": {"add_bos": 1}}, "tokenizer.add_bos", id="add-bos-number"),
+        pytest.param({"quantization": 1}, "quantization is '1'", id="quantization"),
+        pytest.param(
+            {"quantization": {"tensors": {"a": 1}}}, "quantization.tensors", id="declared"
+        ),
+        pytest.param({"source": "x"}, "source is 'x'", id="source"),
+    ],
+)
+def test_config_refused(directory: Path, changes: dict[str, Any], reason: str) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({**tiny_config(), **changes}))
+    with pytest.raises(ModelError) as caught:
+        open_checkpoint(directory)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert reason in str(caught.value)
+
+
+def test_unknown_keys_are_ignored(directory: Path) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({**tiny_config(), "new": 1}))
+    assert open_checkpoint(directory).family == "llama"
+
+
+def test_row41_key_in_the_wrong_shard(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "1.safetensors")
+    save_file({"b": torch.ones(1)}, tmp_path / "2.safetensors")
+    places = {
+        "a": TensorLocation(path=tmp_path / "1.safetensors", key="a"),
+        "b": TensorLocation(path=tmp_path / "1.safetensors", key="b"),
+    }
+    with pytest.raises(ModelError, match=r"1\.safetensors: has no tensor 'b'"):
+        FileCheckpoint(files(tmp_path, places))
+
+
+def test_row40_shard_is_absent(tmp_path: Path) -> None:
+    places = {"a": TensorLocation(path=tmp_path / "1.safetensors", key="a")}
+    with pytest.raises(ModelError, match=r"1\.safetensors: does not exist"):
+        FileCheckpoint(files(tmp_path, places))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["int8", "uint8", "int32", "int64", "float64", "bool", "float8_e4m3fn"],
+)
+def test_row43_dtypes_that_weights_may_not_have(tmp_path: Path, dtype: str) -> None:
+    found = saved(tmp_path, {"norm.weight": torch.ones(4).to(getattr(torch, dtype))})
+    with pytest.raises(ModelError, match=r"'norm.weight' is \w+; weights are one of float32"):
+        FileCheckpoint(found)
+
+
+def test_row43_declared_tensors_may(tmp_path: Path) -> None:
+    config = tiny_config()
+    config["quantization"] = {"tensors": {"q": "I8", "f": "F8_E4M3"}}
+    tensors = {"q": torch.ones(4, dtype=torch.int8), "f": torch.ones(2).to(torch.float8_e4m3fn)}
+    read = dict(FileCheckpoint(saved(tmp_path, tensors, config)).tensors())
+    assert {name: tensor.dtype for name, tensor in read.items()} == {
+        "q": torch.int8,
+        "f": torch.float8_e4m3fn,
+    }
+
+
+def test_row43_declared_tensors_must(tmp_path: Path) -> None:
+    config = tiny_config()
+    config["quantization"] = {"tensors": {"q": "I8"}}
+    found = saved(tmp_path, {"q": torch.ones(4)}, config)
+    with pytest.raises(ModelError, match="'q' is F32, but the quantization block declares 'I8'"):
+        FileCheckpoint(found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("place", [0, 500, 999])
+def test_row44_non_finite_weights(
+    tmp_path: Path, dtype: torch.dtype, value: str, place: int
+) -> None:
+    weight = torch.randn(1000).to(dtype)
+    weight[place] = float(value)
+    checkpoint = FileCheckpoint(saved(tmp_path, {"a": torch.ones(1), "b": weight}))
+    with pytest.raises(ModelError, match=r"model\.safetensors: tensor 'b' holds NaN or Inf"):
+        list(checkpoint.tensors())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_is_finite_agrees_with_isfinite(dtype: torch.dtype) -> None:
+    """All bit patterns of sixteen bits, a row each; the extremes of each dtype are finite."""
+    info = torch.finfo(dtype)
+    assert is_finite(torch.tensor([info.min, info.max, info.tiny, -0.0], dtype=dtype))
+    patterns = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(torch.int16)
+    values = patterns.view(torch.float16 if dtype == torch.float32 else dtype).to(dtype)
+    assert [is_finite(row) for row in values.reshape(256, 256)] == [
+        bool(row.isfinite().all()) for row in values.reshape(256, 256)
+    ]
+
+
+def test_row46_cut_short_after_opening(directory: Path) -> None:
+    checkpoint = FileCheckpoint(open_checkpoint(directory))
+    os.truncate(directory / "model.safetensors", 70_000)
+    with pytest.raises(ModelError, match="changed while it was being read"):
+        list(checkpoint.tensors())
+
+
+def test_shapes_come_from_headers(tmp_path: Path) -> None:
+    path = tmp_path / "1.safetensors"
+    save_file({"x": torch.randn(3, 2)}, path)
+    places = {
+        "plain": TensorLocation(path=path, key="x"),
+        "turned": TensorLocation(path=path, key="x", transform=Tensor.t),
+    }
+    checkpoint = FileCheckpoint(files(tmp_path, places))
+    assert checkpoint.shapes() == {"plain": (3, 2)}
+    assert dict(checkpoint.tensors())["turned"].shape == (2, 3)
+
+
+checkpoint_type: type[Checkpoint] = FileCheckpoint

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lolama_core.protocols.errors import ModelError
+from lolama_core.untrusted_files import read_json, read_text
+
+READERS: list[Callable[[Path], object]] = [read_text, read_json]
+
+
+def refused(read: Callable[[Path], object], path: Path) -> str:
+    started = time.monotonic()
+    with pytest.raises(ModelError) as caught:
+        read(path)
+    assert time.monotonic() - started < 5
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def test_reads_text_and_objects(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    value = {"a": [1, -2.5, True, None, "ä \u2028 😀"], "b": {"c": {}}, "big": 10**299}
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    assert read_json(path) == value
+    assert json.loads(read_text(path)) == value
+
+
+def test_follows_a_link_to_a_file(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_text("{}")
+    (tmp_path / "config.json").symlink_to(tmp_path / "blob")
+    assert read_json(tmp_path / "config.json") == {}
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_row38_pipe_directory_device_do_not_hang(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe, socket or device" in refused(read, tmp_path / "pipe")
+    assert "directory" in refused(read, tmp_path)
+    assert "device" in refused(read, Path("/dev/zero"))
+    assert "device" in refused(read, Path("/dev/null"))
+    (tmp_path / "link").symlink_to("/dev/zero")
+    assert "device" in refused(read, tmp_path / "link")
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_names_that_lead_nowhere(read: Callable[[Path], object], tmp_path: Path) -> None:
+    assert "does not exist" in refused(read, tmp_path / "absent.json")
+    (tmp_path / "loop").symlink_to("loop")
+    assert "cannot be read" in refused(read, tmp_path / "loop")
+    assert "cannot be read" in refused(read, tmp_path / ("x" * 300))
+    assert "not a possible file name" in refused(read, Path("a\0b"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+    path.chmod(0)
+    assert "Permission denied" in refused(read_json, path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"", "is empty", id="row53-empty"),
+        pytest.param(b"{", "not valid JSON (line 1, column 2", id="row53-truncated"),
+        pytest.param(b"\n <!DOCTYPE html><p>", "web page", id="row53-html"),
+        pytest.param(b"<HTML>", "web page", id="row53-HTML"),
+        pytest.param(b"version https://git-lfs.github.com/spec/v1\n", "git-lfs", id="lfs"),
+        pytest.param(b"\x1f\x8b\x08", "gzip", id="gzip"),
+        pytest.param(b"PK\x03\x04", "pickle", id="zip"),
+        pytest.param(b"\x80\x04\x95", "pickle", id="pickle"),
+        pytest.param(b"GGUF\x03", "GGUF", id="gguf"),
+        pytest.param(b'{"a": "\xff"}', "not UTF-8 text (byte 7)", id="not-utf-8"),
+        pytest.param(b"[]", "a JSON array where an object is expected", id="array"),
+        pytest.param(b"null", "a JSON null", id="null"),
+        pytest.param(b"true", "a JSON boolean", id="boolean"),
+        pytest.param(b'"a"', "a JSON string", id="string"),
+        pytest.param(b"1", "a JSON number", id="number"),
+        pytest.param(b'{"a": 1, "b": {"c": 1, "c": 2}}', "key 'c' twice", id="twice"),
+        pytest.param(b'{"a": NaN}', "holds NaN", id="row48-nan"),
+        pytest.param(b'{"a": -Infinity}', "holds -Infinity", id="row48-infinity"),
+        pytest.param(b'{"a": 1e400}', "floating-point", id="row48-overflow"),
+        pytest.param(b'{"a": ' + b"9" * 301 + b"}", "300 digits", id="row48-301-digits"),
+        pytest.param(b'{"a": -' + b"9" * 5000 + b"}", "300 digits", id="row48-5000-digits"),
+        pytest.param(b'{"a": ' + b"9" * 10**6 + b"}", "300 digits", id="row48-10^6-digits"),
+        pytest.param(b'{"a": ' + b"[" * 65 + b"]" * 65 + b"}", "64 levels", id="row48-nested-66"),
+        pytest.param(b'{"a":' * 10**6, "64 levels", id="row48-nested-10^6"),
+        pytest.param(rb'{"a": "\ud800"}', "not Unicode", id="half-a-surrogate-pair"),
+        pytest.param(rb'{"\udc00 \u00e4": 1}', "not Unicode", id="half-a-pair-in-a-key"),
+        pytest.param(b'{"\x1b]0;x": 1, "\x1b]0;x": 2}', "not valid", id="escape"),
+        pytest.param(rb'{"\u001b[2J": 1, "\u001b[2J": 2}', r"\x1b", id="escape-in-a-key"),
+    ],
+)
+def test_json_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    message = refused(read_json, path)
+    assert message.startswith(f"{path}: ")
+    assert reason in message
+
+
+def test_nesting_up_to_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"a": ' + "[" * 63 + "1" + "]" * 63 + "}")
+    assert "a" in read_json(path)
+
+
+def test_size_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(b"{}" + b" " * (16 * 2**20 - 2))
+    assert read_json(path) == {}
+    path.write_bytes(b"{}" + b" " * (16 * 2**20 - 1))
+    assert "larger than 16 MiB" in refused(read_json, path)
+    assert len(read_text(path)) == 16 * 2**20 + 1
+    os.truncate(path, 10**12)  # sparse: refused without reading it all
+    assert "larger than 64 MiB" in refused(read_text, path)
