@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     from lolama_core.device import choose_device, choose_dtype, free_memory
     from lolama_core.family import LlamaFamily
     from lolama_core.generation_config import GenerationConfig
-    from lolama_core.generator import Generation, TextGenerator, TokenStream
+    from lolama_core.generator import TextGenerator, TokenStream
     from lolama_core.kv_cache import KVCache
     from lolama_core.llama import Llama
     from lolama_core.load import load, load_model, load_tokenizer
     from lolama_core.load_weights import load_into
+    from lolama_core.request import Generation
     from lolama_core.sampling import Sampler
     from lolama_core.text_stream import TextStream
     from lolama_core.tokenizer import Tokenizer
 
 _HOME = {
     "FileCheckpoint": "checkpoint",
-    "Generation": "generator",
+    "Generation": "request",
     "GenerationConfig": "generation_config",
     "KVCache": "kv_cache",
     "Llama": "llama",

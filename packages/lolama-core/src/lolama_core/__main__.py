@@ -16,7 +16,10 @@ def main() -> int:
     )
     parser.add_argument("prompt", help="the text to continue")
     parser.add_argument(
-        "-m", "--model", default="demo", help="a lolama checkpoint directory (default: the built-in demo)"
+        "-m",
+        "--model",
+        default="demo",
+        help="a lolama checkpoint directory (default: the built-in demo)",
     )
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--temperature", type=float, default=0.7)
@@ -27,7 +30,9 @@ def main() -> int:
         from lolama_core import GenerationConfig, TextGenerator, load
 
         config = GenerationConfig(
-            max_new_tokens=arguments.max_tokens, temperature=arguments.temperature, seed=arguments.seed
+            max_new_tokens=arguments.max_tokens,
+            temperature=arguments.temperature,
+            seed=arguments.seed,
         )
         model, tokenizer = load(arguments.model)
         ids = tokenizer.encode(arguments.prompt, split_special_tokens=True)

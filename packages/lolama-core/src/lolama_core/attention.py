@@ -84,14 +84,20 @@ class Attention(nn.Module):
         """(B, T, D) → (B, T, D)."""
         batch, width, _ = x.shape
         heads = (batch, width, -1, self.head_dim)
-        queries = rotate(self.q_proj(x).view(heads).transpose(1, 2), plan.cos, plan.sin)  # (B, H, T, hd)
-        keys = rotate(self.k_proj(x).view(heads).transpose(1, 2), plan.cos, plan.sin)  # (B, K, T, hd)
+        queries = rotate(
+            self.q_proj(x).view(heads).transpose(1, 2), plan.cos, plan.sin
+        )  # (B, H, T, hd)
+        keys = rotate(
+            self.k_proj(x).view(heads).transpose(1, 2), plan.cos, plan.sin
+        )  # (B, K, T, hd)
         values = self.v_proj(x).view(heads).transpose(1, 2)  # (B, K, T, hd)
         if cache is not None and plan.slots is not None:
             keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)
         if plan.first_key:
             keys, values = keys[:, :, plan.first_key :], values[:, :, plan.first_key :]
-        attended = attend(queries.to(keys.dtype), keys, values, plan.mask, plan.causal)  # (B, T, H hd)
+        attended = attend(
+            queries.to(keys.dtype), keys, values, plan.mask, plan.causal
+        )  # (B, T, H hd)
         output: Tensor = self.o_proj(attended.to(x.dtype))
         return output
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 RopeType = Literal["linear", "dynamic", "llama3", "yarn"]
 ROPE_TYPES: tuple[RopeType, ...] = ("linear", "dynamic", "llama3", "yarn")
@@ -29,7 +34,9 @@ _LIMITS = {
 
 def _refuse(name: str, value: object, expected: str) -> ModelError:
     shown = repr(value) if not isinstance(value, int) or abs(value) < 10**18 else "a huge integer"
-    return ModelError(f"config {name}", f"is {shown:.60}, expected {expected}", "check the model's config.json")
+    return ModelError(
+        f"config {name}", f"is {shown:.60}, expected {expected}", "check the model's config.json"
+    )
 
 
 def _check_integer(name: str, value: object, limit: int) -> int:
@@ -136,13 +143,22 @@ class LlamaConfig:
     rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "num_heads", "num_layers", "hidden_dim", "max_seq_len"):
+        for name in (
+            "vocab_size",
+            "d_model",
+            "num_heads",
+            "num_layers",
+            "hidden_dim",
+            "max_seq_len",
+        ):
             _check_integer(name, getattr(self, name), _LIMITS[name])
         if self.num_kv_heads is None:
             object.__setattr__(self, "num_kv_heads", self.num_heads)
         _check_integer("num_kv_heads", self.num_kv_heads, _LIMITS["num_kv_heads"])
         if self.num_heads % self.num_kv_heads:
-            raise _refuse("num_kv_heads", self.num_kv_heads, f"a divisor of num_heads ({self.num_heads})")
+            raise _refuse(
+                "num_kv_heads", self.num_kv_heads, f"a divisor of num_heads ({self.num_heads})"
+            )
         if self.head_dim is None:
             if self.d_model % self.num_heads:
                 raise _refuse("num_heads", self.num_heads, f"a divisor of d_model ({self.d_model})")
@@ -156,12 +172,14 @@ class LlamaConfig:
         for name in ("tie_word_embeddings", "mlp_bias"):
             if not isinstance(getattr(self, name), bool):
                 raise _refuse(name, getattr(self, name), "true or false")
-        if self.attention_bias not in (True, False, "qkv") or isinstance(self.attention_bias, int) != isinstance(
-            self.attention_bias, bool
-        ):
+        if self.attention_bias not in (True, False, "qkv") or isinstance(
+            self.attention_bias, int
+        ) != isinstance(self.attention_bias, bool):
             raise _refuse("attention_bias", self.attention_bias, 'true, false or "qkv"')
         if isinstance(self.rope_scaling, Mapping):
-            object.__setattr__(self, "rope_scaling", _from_mapping(RopeScaling, self.rope_scaling, "rope_scaling"))
+            object.__setattr__(
+                self, "rope_scaling", _from_mapping(RopeScaling, self.rope_scaling, "rope_scaling")
+            )
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
             raise _refuse("rope_scaling", self.rope_scaling, "an object or null")
 
@@ -179,7 +197,7 @@ class LlamaConfig:
         return asdict(self)
 
 
-def _from_mapping(cls: type[Any], values: Mapping[str, Any], block: str) -> Any:
+def _from_mapping(cls: type[T], values: Mapping[str, Any], block: str) -> T:
     known = {field.name for field in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:

@@ -29,7 +29,9 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError("--device", f"{name!s:.40} is not a device", "use cpu, cuda or mps") from None
+        raise UsageError(
+            "--device", f"{name!s:.40} is not a device", "use cpu, cuda or mps"
+        ) from None
     usable = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
@@ -40,7 +42,9 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
-def choose_dtype(name: str | torch.dtype | None, device: torch.device, stored: torch.dtype) -> torch.dtype:
+def choose_dtype(
+    name: str | torch.dtype | None, device: torch.device, stored: torch.dtype
+) -> torch.dtype:
     """The dtype of that name, or the best one for weights stored as ``stored`` on ``device``.
 
     On a CPU weights stay as they are stored. A GPU gets sixteen bits: bfloat16 where it is native.
@@ -62,7 +66,7 @@ def choose_dtype(name: str | torch.dtype | None, device: torch.device, stored: t
 
 
 def activation_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
-    """Precision of the residual stream: float32 on a CPU, where it is faster; on a GPU that of the weights."""
+    """Precision of the residual stream: float32 on a CPU, where it is faster, else the weights'."""
     return torch.float32 if device.type == "cpu" else weights
 
 

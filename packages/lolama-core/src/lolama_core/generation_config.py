@@ -83,7 +83,9 @@ class GenerationConfig:
         if not all(isinstance(text, str) and text for text in self.stop):
             raise _refuse("stop", self.stop, "a text of at least one character")
         if self.seed is not None and (
-            isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 63
+            isinstance(self.seed, bool)
+            or not isinstance(self.seed, int)
+            or not 0 <= self.seed < 1 << 63
         ):
             raise _refuse("seed", self.seed, "an integer from 0 to 2^63 - 1")
         for token_id, bias in self.logit_bias.items():
@@ -114,5 +116,7 @@ class GenerationConfig:
         known = {f.name for f in fields(self)}
         for name in settings:
             if name not in known:
-                raise UsageError(name, "is not a generation setting", "known are " + ", ".join(sorted(known)))
+                raise UsageError(
+                    name, "is not a generation setting", "known are " + ", ".join(sorted(known))
+                )
         return replace(self, **settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -14,129 +14,13 @@ from lolama_core.generation_config import GenerationConfig
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import Prompt
+from lolama_core.request import Generation, Request
 from lolama_core.sampling import Sampler
 from lolama_core.text_stream import TextStream
 
 TokenIds: TypeAlias = Tensor | Sequence[int]
-FinishReason = Literal["eos", "stop", "length"]
-
 _SETTINGS = frozenset(field.name for field in fields(GenerationConfig))
 _SCORE_CHUNK = 512
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """What one prompt led to.
-
-    Attributes:
-        ids: New tokens, without the end token and without any that touch a stop text.
-        text: Their text after the prompt's; None if the generator has no tokenizer.
-        finish_reason: ``eos`` the model ended it, ``stop`` a stop text did, ``length`` there was no room.
-        context_full: With ``length``: the model's context was full before ``max_new_tokens``.
-    """
-
-    ids: tuple[int, ...]
-    text: str | None
-    finish_reason: FinishReason
-    context_full: bool = False
-
-
-class _Request:
-    """One row of a generation: its settings, history and state."""
-
-    def __init__(
-        self,
-        prompt_ids: list[int],
-        config: GenerationConfig,
-        sampler: Sampler,
-        *,
-        room: int,
-        eos_ids: frozenset[int],
-        text_stream: TextStream | None,
-        device: torch.device,
-    ) -> None:
-        self.config = config
-        self.limit = min(config.max_new_tokens, room)
-        self.finish_reason: FinishReason | None = None
-        self.released: list[int] = []
-        self.pieces: list[str] = []
-        self._sampler = sampler
-        self._eos_ids = frozenset() if config.ignore_eos else eos_ids
-        self._text_stream = text_stream
-        self._held: list[tuple[int, int]] = []
-        self._count = 0
-        self._prompt_length = len(prompt_ids)
-        self._history = torch.zeros((1, len(prompt_ids) + self.limit), dtype=torch.int64, device=device)
-        self._history[0, : len(prompt_ids)] = torch.tensor(prompt_ids, dtype=torch.int64)
-        if self.limit == 0:
-            self._finish("length")
-
-    @property
-    def context_full(self) -> bool:
-        return self.finish_reason == "length" and self.limit < self.config.max_new_tokens
-
-    def step(self, logits: Tensor) -> int:
-        """Choose from (1, V) logits, and note whether that was the last token."""
-        length = self._prompt_length + self._count
-        token_id = self._sampler(self._history[:, :length], logits, step=self._count)
-        if token_id in self._eos_ids:
-            self._finish("eos")
-            return token_id
-        self._history[0, length] = token_id
-        self._count += 1
-        self._release(token_id)
-        if self._text_stream is not None and self._text_stream.stopped:
-            self._finish("stop")
-        elif self._count == self.limit:
-            self._finish("length")
-        return token_id
-
-    def _release(self, token_id: int) -> None:
-        """Give out the id and its text, unless a stop text may have begun in it."""
-        if self._text_stream is None:
-            self.released.append(token_id)
-            return
-        before = self._text_stream.decoded
-        self._add(self._text_stream.push(token_id))
-        self._held.append((token_id, -1))
-        if self._text_stream.decoded > before or not self._text_stream.pending:
-            # All ids waiting for their text have it now; it ends here.
-            end = self._text_stream.decoded
-            self._held = [(held, end if known < 0 else known) for held, known in self._held]
-        self._release_held()
-
-    def _release_held(self, *, everything: bool = False) -> None:
-        assert self._text_stream is not None
-        keep: list[tuple[int, int]] = []
-        for held, end in self._held:
-            certain = 0 <= end <= self._text_stream.emitted
-            if self.config.stop and (keep or not (certain or everything)):
-                keep.append((held, end))
-            else:
-                self.released.append(held)
-        self._held = keep
-
-    def _finish(self, reason: FinishReason) -> None:
-        self.finish_reason = reason
-        if self._text_stream is not None:
-            self._add(self._text_stream.finish())
-            if self._text_stream.stopped:  # the last held characters completed a stop text
-                self.finish_reason = "stop"
-            self._release_held(everything=self.finish_reason != "stop")
-
-    def _add(self, piece: str) -> None:
-        if piece:
-            self.pieces.append(piece)
-
-    def result(self) -> Generation:
-        assert self.finish_reason is not None
-        text = "".join(self.pieces) if self._text_stream is not None else None
-        return Generation(
-            ids=tuple(self.released),
-            text=text,
-            finish_reason=self.finish_reason,
-            context_full=self.context_full,
-        )
 
 
 class TokenStream:
@@ -148,7 +32,7 @@ class TokenStream:
         result: The whole `Generation`, once the stream has ended by itself.
     """
 
-    def __init__(self, request: _Request, steps: Iterator[None]) -> None:
+    def __init__(self, request: Request, steps: Iterator[None]) -> None:
         self._request, self._steps = request, steps
         self.result: Generation | None = None
 
@@ -171,8 +55,10 @@ class TokenStream:
 
     def text(self) -> Iterator[str]:
         """Pieces of text, as soon as each is certain. Their sum is `Generation.text`."""
-        if self._request._text_stream is None:
-            raise UsageError("tokenizer", "is needed to stream text", "use TextGenerator(model, tokenizer)")
+        if self._request.text_stream is None:
+            raise UsageError(
+                "tokenizer", "is needed to stream text", "use TextGenerator(model, tokenizer)"
+            )
         return self._outputs("pieces")
 
     def close(self) -> None:
@@ -216,7 +102,9 @@ class TextGenerator:
         **settings: Any,
     ) -> Generation:
         """Continue one prompt to its end. Arguments as for `generate_stream`."""
-        stream = self.generate_stream(input_ids, config, logits_processors=logits_processors, **settings)
+        stream = self.generate_stream(
+            input_ids, config, logits_processors=logits_processors, **settings
+        )
         for _ in stream:
             pass
         assert stream.result is not None
@@ -244,7 +132,9 @@ class TextGenerator:
         """
         chosen, inputs = self._settings(config, settings)
         prompt_ids = self._prompt_ids(input_ids)
-        request = self._request(prompt_ids, chosen, logits_processors, self._context_for([prompt_ids]))
+        request = self._request(
+            prompt_ids, chosen, logits_processors, self._context_for([prompt_ids])
+        )
         return TokenStream(request, self._steps([prompt_ids], [request], inputs))
 
     def generate_batch(
@@ -300,7 +190,7 @@ class TextGenerator:
         cache = self.model.make_cache(1, len(ids))
         scores = []
         # In chunks: the logits of a long text are larger than many a model.
-        for chunk in tokens[:, :-1].split(_SCORE_CHUNK, dim=1):
+        for chunk in torch.split(tokens[:, :-1], _SCORE_CHUNK, dim=1):
             width, start = chunk.shape[1], cache.lengths[0]
             logits = self.model.forward_embeds(self.model.embed(chunk), cache, logits="all")
             cache.advance([width])
@@ -319,16 +209,22 @@ class TextGenerator:
             config = GenerationConfig()
         chosen = config.with_settings(**named) if named else config
         if chosen.stop and self.tokenizer is None:
-            raise UsageError("--stop", "stop texts need a tokenizer", "use TextGenerator(model, tokenizer)")
+            raise UsageError(
+                "--stop", "stop texts need a tokenizer", "use TextGenerator(model, tokenizer)"
+            )
         return chosen, inputs
 
     def _prompt_ids(self, input_ids: TokenIds) -> list[int]:
         """One row of ids, checked."""
         if isinstance(input_ids, Tensor):
-            if input_ids.is_floating_point() or input_ids.dim() > 2 or (input_ids.dim() == 2 and len(input_ids) != 1):
+            if (
+                input_ids.is_floating_point()
+                or input_ids.dim() > 2
+                or (input_ids.dim() == 2 and len(input_ids) != 1)
+            ):
                 raise UsageError(
                     "input_ids",
-                    f"has shape {tuple(input_ids.shape)} and dtype {input_ids.dtype}, expected (1, T) whole numbers",
+                    f"is {tuple(input_ids.shape)} {input_ids.dtype}, expected (1, T) whole numbers",
                     "use generate_batch for several prompts",
                 )
             input_ids = input_ids.flatten().tolist()
@@ -336,7 +232,10 @@ class TextGenerator:
         if not ids:
             raise UsageError("prompt", "is empty", "give some text")
         limit = self.model.vocab_size
-        wrong = next((i for i in ids if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < limit), None)
+        wrong = next(
+            (i for i in ids if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < limit),
+            None,
+        )
         if wrong is not None:
             raise UsageError("input_ids", f"{wrong!r:.40} is not a token id below {limit}", "")
         return ids
@@ -355,7 +254,7 @@ class TextGenerator:
         config: GenerationConfig,
         processors: Sequence[LogitsProcessor],
         context: int,
-    ) -> _Request:
+    ) -> Request:
         defaults, device = self.model.generation_defaults, self.model.device
         sampler = Sampler.from_config(
             config, prompt_length=len(prompt_ids), vocab_size=defaults.vocab_size, device=device
@@ -365,7 +264,7 @@ class TextGenerator:
         if self.tokenizer is not None:
             stream = TextStream(self.tokenizer, prompt_ids, config.stop)
             eos_ids = eos_ids | self.tokenizer.eos_ids
-        return _Request(
+        return Request(
             prompt_ids,
             config,
             sampler,
@@ -376,7 +275,7 @@ class TextGenerator:
         )
 
     def _steps(
-        self, prompts: list[list[int]], requests: list[_Request], inputs: dict[str, Any]
+        self, prompts: list[list[int]], requests: list[Request], inputs: dict[str, Any]
     ) -> Iterator[None]:
         """Run the requests to their ends; yields after each step."""
         active = [request for request in requests if request.finish_reason is None]
@@ -386,7 +285,10 @@ class TextGenerator:
             cache, logits = self._prefill(prompts, requests, inputs)
             rows = [row for row, request in enumerate(requests) if request.finish_reason is None]
         while active:
-            chosen = [request.step(logits[row : row + 1]) for row, request in zip(rows, active, strict=True)]
+            chosen = [
+                request.step(logits[row : row + 1])
+                for row, request in zip(rows, active, strict=True)
+            ]
             yield
             going = [place for place, request in enumerate(active) if request.finish_reason is None]
             if len(going) < len(rows) or rows != list(range(len(rows))):
@@ -402,7 +304,7 @@ class TextGenerator:
 
     @torch.inference_mode()
     def _prefill(
-        self, prompts: list[list[int]], requests: list[_Request], inputs: dict[str, Any]
+        self, prompts: list[list[int]], requests: list[Request], inputs: dict[str, Any]
     ) -> tuple[Any, Tensor]:
         """Run all prompts; the cache, and logits of each row's last position (B, V)."""
         lengths = [len(ids) for ids in prompts]
@@ -429,5 +331,7 @@ class TextGenerator:
 
 def _too_long(length: int, limit: int) -> UsageError:
     return UsageError(
-        "prompt", f"has {length} tokens, more than the {limit} the model can attend over", "shorten it"
+        "prompt",
+        f"has {length} tokens, more than the {limit} the model can attend over",
+        "shorten it",
     )

@@ -44,7 +44,9 @@ class Slots:
         rows = [row for row, count in enumerate(self.counts) for _ in range(count)]
         columns = [column for count in self.counts for column in range(count)]
         places = [
-            start + i for start, count in zip(self.starts, self.counts, strict=True) for i in range(count)
+            start + i
+            for start, count in zip(self.starts, self.counts, strict=True)
+            for i in range(count)
         ]
         as_index = torch.tensor([rows, columns, places], device=self.device)
         return as_index[0], as_index[1], as_index[2]
@@ -171,7 +173,9 @@ class KVCache:
             for row, total in zip(self._row_list(), slots.totals, strict=True):
                 self._storage.written[row] = total
         stored = self._storage.keys[layer], self._storage.values[layer]
-        return _write(stored[0], keys, self._rows, slots), _write(stored[1], values, self._rows, slots)
+        return _write(stored[0], keys, self._rows, slots), _write(
+            stored[1], values, self._rows, slots
+        )
 
     def is_written_before(self, slots: CacheSlots) -> bool:
         """Whether every position before ``slots`` has keys and values, or only remembered inputs."""
@@ -211,7 +215,11 @@ class KVCache:
         view._storage = self._storage
         first = chosen[0]
         contiguous = chosen == list(range(first, first + len(chosen)))
-        view._rows = range(first, first + len(chosen)) if contiguous else torch.tensor(chosen, device=self.device)
+        view._rows = (
+            range(first, first + len(chosen))
+            if contiguous
+            else torch.tensor(chosen, device=self.device)
+        )
         return view
 
     def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
@@ -240,7 +248,11 @@ class KVCache:
 
     def reset(self) -> None:
         """Empty every row, and wipe it: a NaN left by a failed pass would leak through the mask."""
-        rows = slice(self._rows.start, self._rows.stop) if isinstance(self._rows, range) else self._rows
+        rows = (
+            slice(self._rows.start, self._rows.stop)
+            if isinstance(self._rows, range)
+            else self._rows
+        )
         for tensor in (*self._storage.keys, *self._storage.values):
             tensor[rows, :, : max(self.lengths) + 1] = 0
         self.truncate([0] * self.batch_size)

@@ -34,4 +34,6 @@ class OutputProjection(Linear):
         if self.weight.dtype == x.dtype or x.dtype != torch.float32:
             return super().forward(x)
         rows = max(1, _CACHED_ELEMENTS // self.in_features)
-        return torch.cat([F.linear(x, block.float()) for block in self.weight.split(rows)], dim=-1)
+        return torch.cat(
+            [F.linear(x, block.float()) for block in torch.split(self.weight, rows)], dim=-1
+        )

@@ -111,7 +111,9 @@ class Llama(nn.Module):
         """
         if inputs:
             raise UsageError(
-                next(iter(inputs)), "is not an input of a text model", "use a vision model such as llava-1.5-7b"
+                next(iter(inputs)),
+                "is not an input of a text model",
+                "use a vision model such as llava-1.5-7b",
             )
         keys = tuple(
             tuple(row[:length]) for row, length in zip(input_ids.tolist(), lengths, strict=True)
@@ -136,13 +138,17 @@ class Llama(nn.Module):
         batch, width, _ = embeds.shape
         counts = tuple(lengths) if lengths is not None else (width,) * batch
         if cache is None:
-            hidden = self._run_blocks(embeds, Slots((0,) * batch, counts, width, embeds.device), None)
+            hidden = self._run_blocks(
+                embeds, Slots((0,) * batch, counts, width, embeds.device), None
+            )
         elif self.rope.dynamic_beyond is None:
             hidden = self._run_blocks(embeds, cache.reserve(counts, width), cache)
         else:
             hidden = self._continue_dynamic(embeds, cache, cache.reserve(counts, width))
         if logits == "last":
-            hidden = hidden[torch.arange(batch, device=hidden.device), [count - 1 for count in counts]]
+            hidden = hidden[
+                torch.arange(batch, device=hidden.device), [count - 1 for count in counts]
+            ]
         output: Tensor = self.lm_head(self.norm(hidden))
         return output.float()
 
@@ -154,13 +160,19 @@ class Llama(nn.Module):
             slots.starts, slots.totals, width, self.config.sliding_window, x.device
         )
         if cache is None and mask is not None:
-            mask = F.pad(mask, (0, width - mask.shape[-1]))  # without a cache, keys are as wide as x
-        plan = AttentionPlan(cos, sin, slots if cache is not None else None, first_key, mask, causal)
+            mask = F.pad(
+                mask, (0, width - mask.shape[-1])
+            )  # without a cache, keys are as wide as x
+        plan = AttentionPlan(
+            cos, sin, slots if cache is not None else None, first_key, mask, causal
+        )
         for block in self.layers:
             x = block(x, plan, cache)
         return x
 
-    def _continue_dynamic(self, embeds: Tensor, cache: KVCacheProtocol, slots: CacheSlots) -> Tensor:
+    def _continue_dynamic(
+        self, embeds: Tensor, cache: KVCacheProtocol, slots: CacheSlots
+    ) -> Tensor:
         """Dynamic RoPE turns *every* position by a base that depends on the length of the whole row.
 
         Past the original length, keys computed earlier, and all that later layers made of them, are
@@ -173,7 +185,7 @@ class Llama(nn.Module):
         assert limit is not None
         if max(slots.totals) <= limit and cache.is_written_before(slots):
             return self._run_blocks(embeds, slots, cache)
-        batch, width, _ = embeds.shape
+        batch = embeds.shape[0]
         whole = Slots((0,) * batch, slots.totals, history.shape[1], history.device)
         hidden = self._run_blocks(history.to(embeds.dtype), whole, None)
         # Row b's new positions end at its total; padding repeats the last one.

@@ -47,10 +47,14 @@ def load(
     path = family.builtins.get(str(model), Path(model))
     if not path.exists():
         raise UsageError(
-            str(model), "is neither a directory nor the built-in model demo", "give the path of a lolama checkpoint"
+            str(model),
+            "is neither a directory nor the built-in model demo",
+            "give the path of a lolama checkpoint",
         )
     files = open_checkpoint(path)
-    return load_model(files, {family.name: family}, device=device, dtype=dtype), load_tokenizer(files)
+    return load_model(files, {family.name: family}, device=device, dtype=dtype), load_tokenizer(
+        files
+    )
 
 
 def load_model(

@@ -66,7 +66,9 @@ def _yarn(
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, head_dim - 1)
     width = last - first if last != first else 0.001
-    ramp = ((torch.arange(head_dim // 2, dtype=torch.float32, device="cpu") - first) / width).clamp(0, 1)
+    ramp = ((torch.arange(head_dim // 2, dtype=torch.float32, device="cpu") - first) / width).clamp(
+        0, 1
+    )
     kept = 1.0 / base**exponents
     interpolated = 1.0 / (scaling.factor * base**exponents)
     factor = scaling.attention_factor
@@ -86,8 +88,14 @@ class RotaryEmbedding(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.head_dim, self.base, self.scaling = config.head_dim, config.rope_base, config.rope_scaling
-        frequencies, self.attention_factor = inverse_frequencies(self.head_dim, self.base, self.scaling)
+        self.head_dim, self.base, self.scaling = (
+            config.head_dim,
+            config.rope_base,
+            config.rope_scaling,
+        )
+        frequencies, self.attention_factor = inverse_frequencies(
+            self.head_dim, self.base, self.scaling
+        )
         # On the CPU even when the model is built on the meta device: it is computed, never loaded.
         self.register_buffer("inv_freq", frequencies, persistent=False)
 
@@ -105,7 +113,10 @@ class RotaryEmbedding(nn.Module):
         """
         inv_freq = self.inv_freq
         if self.dynamic_beyond is not None and max(totals) > self.dynamic_beyond:
-            rows = [inverse_frequencies(self.head_dim, self.base, self.scaling, total)[0] for total in totals]
+            rows = [
+                inverse_frequencies(self.head_dim, self.base, self.scaling, total)[0]
+                for total in totals
+            ]
             inv_freq = torch.stack(rows)[:, None].to(positions.device)  # (B, 1, head_dim / 2)
         angles = positions[..., None].float() * inv_freq  # (B, T, head_dim / 2)
         # The same angle for both halves: dimension i turns together with i + head_dim / 2, the layout in

@@ -54,7 +54,11 @@ class TextStream:
     def push(self, token_id: int) -> str:
         """Take the next id; return the text that is now certain, often empty."""
         self._window.append(token_id)
-        if self.stopped or self._tokenizer.is_byte(token_id) or self._tokenizer.is_special(token_id):
+        if (
+            self.stopped
+            or self._tokenizer.is_byte(token_id)
+            or self._tokenizer.is_special(token_id)
+        ):
             return ""
         text = self._tokenizer.decode(self._window)
         if text.endswith(_BROKEN):

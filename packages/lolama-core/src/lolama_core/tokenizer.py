@@ -70,7 +70,9 @@ class Tokenizer:
         decoder = json.loads(self._native.decoder.__getstate__()) if self._native.decoder else None
         if '"Regex"' in json.dumps(decoder):
             raise ModelError(source, "has a decoder with a pattern", "use another tokenizer.json")
-        names = [f"<0x{byte:02X}>" for byte in range(256)] if _mentions(decoder, "ByteFallback") else []
+        names = (
+            [f"<0x{byte:02X}>" for byte in range(256)] if _mentions(decoder, "ByteFallback") else []
+        )
         self._byte_ids = frozenset(vocabulary[name] for name in names if name in vocabulary)
         self.bos_token, self.eos_token = bos_token, eos_token
         self._bos_id = self._control_id(vocabulary, bos_token)
@@ -94,7 +96,9 @@ class Tokenizer:
             return None
         if token not in vocabulary:
             raise ModelError(
-                self._source, f"does not contain the control token {token!r:.40}", "fetch the files again"
+                self._source,
+                f"does not contain the control token {token!r:.40}",
+                "fetch the files again",
             )
         return vocabulary[token]
 
@@ -129,6 +133,7 @@ class Tokenizer:
             self._native.add_tokens(twins)
         for token_id, token in self._specials.items():
             twin = self._native.token_to_id(placeholders[token.content])
+            assert twin is not None
             self._twin_ids[twin] = token_id
         return placeholders
 
@@ -215,7 +220,11 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int] | Tensor | int, *, skip_special_tokens: bool = True) -> str:
         """Ids → text. Takes a list, a one-dimensional tensor or one id."""
-        plain = ids if isinstance(ids, int | list | tuple) else getattr(ids, "tolist", lambda: list(ids))()
+        plain = (
+            ids
+            if isinstance(ids, int | list | tuple)
+            else getattr(ids, "tolist", lambda: list(ids))()
+        )
         plain = [plain] if isinstance(plain, int) else list(plain)
         # The twins are ours alone; to everyone else an id past the vocabulary has no text.
         known = [i for i in plain if 0 <= i < self._vocab_size]
@@ -227,7 +236,9 @@ class Tokenizer:
     ) -> list[int]:
         """A conversation → ids, by the chat template; see `lolama_core.protocols.Tokenizer`."""
         if self._template is None:
-            raise ModelError(self._source, "the model has no chat template", "use --raw, or encode the text")
+            raise ModelError(
+                self._source, "the model has no chat template", "use --raw, or encode the text"
+            )
         text = self._template.render(
             messages,
             add_generation_prompt=add_generation_prompt,

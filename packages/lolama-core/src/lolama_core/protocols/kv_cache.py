@@ -10,23 +10,27 @@ if TYPE_CHECKING:
 
 
 class CacheSlots(Protocol):
-    """The places one forward pass writes to: computed once, used by every layer.
-
-    Attributes:
-        counts: new positions per row; row b of a (B, T, ...) input holds counts[b] of them, then padding.
-        starts: positions each row held before.
-        totals: starts + counts, the valid length of each row while this pass attends.
-        positions: (B, T) int64, the absolute position of each input position, on the cache's device.
-    """
+    """The places one forward pass writes to: computed once, used by every layer."""
 
     @property
-    def counts(self) -> tuple[int, ...]: ...
+    def counts(self) -> tuple[int, ...]:
+        """New positions per row: row b of a (B, T, ...) input holds counts[b] of them, then padding."""
+        ...
+
     @property
-    def starts(self) -> tuple[int, ...]: ...
+    def starts(self) -> tuple[int, ...]:
+        """Positions each row held before."""
+        ...
+
     @property
-    def totals(self) -> tuple[int, ...]: ...
+    def totals(self) -> tuple[int, ...]:
+        """starts + counts: the valid length of each row while this pass attends."""
+        ...
+
     @property
-    def positions(self) -> Tensor: ...
+    def positions(self) -> Tensor:
+        """(B, T) int64: absolute position of each input position, on the cache's device."""
+        ...
 
 
 @runtime_checkable

@@ -54,9 +54,7 @@ class CausalLM(Protocol):
         """(B, T) token ids → (B, T, D)."""
         ...
 
-    def embed_prompt(
-        self, input_ids: Tensor, lengths: Sequence[int], **inputs: Any
-    ) -> Prompt:
+    def embed_prompt(self, input_ids: Tensor, lengths: Sequence[int], **inputs: Any) -> Prompt:
         """(B, T) right-padded ids, and whatever else the model reads (``pixel_values``, ...) → `Prompt`.
 
         Raises:

@@ -1,0 +1,94 @@
+"""What every `Quantizer` and `LinearKernel` must do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lolama_core.protocols import LinearKernel, Quantizer
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import QuantizationScheme
+
+
+class QuantizerSuite:
+    """Subclass it and define the fixture ``quantizer``."""
+
+    tolerance = 0.02
+
+    @pytest.fixture
+    def quantizer(self) -> Quantizer:
+        """The implementation under test."""
+        raise NotImplementedError("a subclass defines this fixture")
+
+    def module(self) -> nn.Sequential:
+        """Two linears, the second with a bias."""
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(64, 96, bias=False), nn.SiLU(), nn.Linear(96, 32))
+
+    def test_is_close_and_smaller(self, quantizer: Quantizer) -> None:
+        """The quantised module says nearly the same, in fewer bytes, and reports what it replaced."""
+        module, x = self.module(), torch.randn(5, 64)
+        expected = module(x)
+        report = quantizer.quantize_(module, QuantizationScheme(name=quantizer.name))
+        assert report.replaced == ("0", "2")
+        assert report.bytes_after < report.bytes_before
+        error = (module(x) - expected).norm() / expected.norm()
+        assert error < self.tolerance
+
+    def test_skipped_names_stay(self, quantizer: Quantizer) -> None:
+        """A skipped linear is the very same object."""
+        module = self.module()
+        kept = module[2]
+        quantizer.quantize_(module, QuantizationScheme(name=quantizer.name, skipped=("2",)))
+        assert module[2] is kept
+
+    def test_twice_is_refused(self, quantizer: Quantizer) -> None:
+        """Quantising what is quantised would lose twice."""
+        module, scheme = self.module(), QuantizationScheme(name=quantizer.name)
+        quantizer.quantize_(module, scheme)
+        with pytest.raises(UsageError):
+            quantizer.quantize_(module, scheme)
+
+    def test_prepare_takes_the_saved_state(self, quantizer: Quantizer) -> None:
+        """A prepared empty module has the layout of a quantised one."""
+        module, scheme = self.module(), QuantizationScheme(name=quantizer.name)
+        quantizer.quantize_(module, scheme)
+        empty = self.module().to("meta")
+        quantizer.prepare_(empty, scheme)
+        layout = {name: (t.shape, t.dtype) for name, t in module.state_dict().items()}
+        assert {name: (t.shape, t.dtype) for name, t in empty.state_dict().items()} == layout
+
+
+class LinearKernelSuite:
+    """Subclass it and define the fixture ``kernel``."""
+
+    tolerance = 2e-2
+
+    @pytest.fixture
+    def kernel(self) -> LinearKernel:
+        """The implementation under test."""
+        raise NotImplementedError("a subclass defines this fixture")
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("shape", [(1, 7, 5), (1, 64, 33), (2, 100, 17)])
+    @pytest.mark.parametrize("bias", [False, True])
+    def test_equals_the_float64_product(
+        self, kernel: LinearKernel, dtype: torch.dtype, shape: tuple[int, int, int], bias: bool
+    ) -> None:
+        """Up to as many rows as it claims to be good for, at shapes that are multiples of nothing."""
+        rows, inputs, outputs = shape
+        torch.manual_seed(0)
+        weight = torch.randn(outputs, inputs).to(dtype)
+        addend = torch.randn(outputs).to(dtype) if bias else None
+        x = torch.randn(rows, inputs)
+        if kernel.max_rows(weight.device, dtype) < rows:
+            pytest.skip("not claimed")
+        result = kernel.linear(x, weight, addend)
+        expected = x.double() @ weight.double().T
+        if addend is not None:
+            expected += addend.double()
+        assert result.dtype == x.dtype
+        torch.testing.assert_close(
+            result.double(), expected, atol=self.tolerance, rtol=self.tolerance
+        )
