@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lolama_core.checkpoint_io import checkpoint_io
+from lolama_core.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols import CheckpointIO
 from lolama_core.testing.checkpoint import CheckpointIOSuite
 
@@ -10,4 +10,4 @@ from lolama_core.testing.checkpoint import CheckpointIOSuite
 class TestFileCheckpointIO(CheckpointIOSuite):
     @pytest.fixture
     def checkpoint_io(self) -> CheckpointIO:
-        return checkpoint_io
+        return FileCheckpointIO()

@@ -16,7 +16,7 @@ from lolama_core.__about__ import __version__
 
 if TYPE_CHECKING:
     from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
-    from lolama_core.checkpoint_io import checkpoint_io
+    from lolama_core.checkpoint_io import FileCheckpointIO
     from lolama_core.checkpoint_writer import write_checkpoint
     from lolama_core.config import LlamaConfig, RopeScaling
     from lolama_core.device import choose_device, choose_dtype, free_memory
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from lolama_core.generator import TextGenerator, TokenStream
     from lolama_core.kv_cache import KVCache
     from lolama_core.llama import Llama
-    from lolama_core.load import load, load_model, load_tokenizer
     from lolama_core.load_weights import load_into
+    from lolama_core.loading import load, load_model, load_tokenizer
     from lolama_core.request import Generation
     from lolama_core.sampling import Sampler
     from lolama_core.text_stream import TextStream
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "FileCheckpoint": "checkpoint",
+    "FileCheckpointIO": "checkpoint_io",
     "Generation": "request",
     "GenerationConfig": "generation_config",
     "KVCache": "kv_cache",
@@ -46,20 +47,20 @@ _HOME = {
     "TextStream": "text_stream",
     "TokenStream": "generator",
     "Tokenizer": "tokenizer",
-    "checkpoint_io": "checkpoint_io",
     "choose_device": "device",
     "choose_dtype": "device",
     "free_memory": "device",
-    "load": "load",
+    "load": "loading",
     "load_into": "load_weights",
-    "load_model": "load",
-    "load_tokenizer": "load",
+    "load_model": "loading",
+    "load_tokenizer": "loading",
     "open_checkpoint": "checkpoint",
     "write_checkpoint": "checkpoint_writer",
 }
 
 __all__ = [
     "FileCheckpoint",
+    "FileCheckpointIO",
     "Generation",
     "GenerationConfig",
     "KVCache",
@@ -73,7 +74,6 @@ __all__ = [
     "TokenStream",
     "Tokenizer",
     "__version__",
-    "checkpoint_io",
     "choose_device",
     "choose_dtype",
     "free_memory",
@@ -89,7 +89,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Importing a submodule of the same name (``load``) would set it as the attribute; set ours after.
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value

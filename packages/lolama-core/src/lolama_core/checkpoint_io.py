@@ -8,7 +8,6 @@ from pathlib import Path
 from torch import Tensor
 
 from lolama_core.checkpoint_writer import write_checkpoint
-from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.types import JSON, CanonicalConfig
 from lolama_core.safetensors_file import SafetensorsFile, TensorInfo
 from lolama_core.untrusted_files import read_json, read_text
@@ -42,6 +41,3 @@ class FileCheckpointIO:
         write_checkpoint(
             directory, config, tensors, tokenizer_json=tokenizer_json, chat_template=chat_template
         )
-
-
-checkpoint_io: CheckpointIO = FileCheckpointIO()
