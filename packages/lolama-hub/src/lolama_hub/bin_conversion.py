@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lolama_core.protocols.checkpoint import CheckpointIO
-from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import JSON, CanonicalConfig
 from lolama_hub.fields import shown
 from lolama_hub.folder import PICKLED, SAFETENSORS, Folder, index_shards
@@ -65,7 +66,7 @@ def convert(
 
     Raises:
         ModelError: for weights that are damaged, or that the weights-only reader refuses.
-        ResourceError: if there is no room for the conversion.
+        ResourceError: if there is no room for the conversion, in memory or on disk.
     """
     found = find_pickled(folder, io)
     if found is None:
@@ -127,9 +128,12 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
 
     remedy = "get the file again, or use a version of the model in safetensors"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's thoughts on old formats help nobody here
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except MemoryError:
-        raise
+        reason = "does not fit into memory, where it is converted as a whole"
+        raise ResourceError(str(path), reason, "use a version of the model in safetensors") from None
     # A damaged or hostile pickle can make the reader raise nearly anything; what it says is not for users.
     except Exception as error:
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def parse_name(name: str) -> Path | HubModel:
     info = registry.find(name)
     if info is not None:
         return HubModel(info.repo)
-    if "\0" not in name and Path(name).exists():
+    if name and os.path.exists(name):
         return _existing(Path(name))
     match = _HUB_ID.fullmatch(name)
     if match and ".." not in name and "--" not in match[1]:

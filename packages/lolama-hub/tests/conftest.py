@@ -1,0 +1,73 @@
+"""Fixtures; what they are made of is in `tiny_folders`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lolama_core.checkpoint_io import FileCheckpointIO
+from lolama_core.protocols import CheckpointIO
+from lolama_core.protocols.types import ModelFiles
+from lolama_hub import HuggingFaceSource
+
+# pytest imports tests by path (importlib mode), so a module that they share has to be put in reach.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_folders import save, tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_transformers() -> Iterator[None]:
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> HuggingFaceSource:
+    return HuggingFaceSource(store=tmp_path / "store")
+
+
+@pytest.fixture
+def io() -> CheckpointIO:
+    return FileCheckpointIO()
+
+
+@pytest.fixture
+def resolve(source: HuggingFaceSource, io: CheckpointIO) -> Callable[[Path], ModelFiles]:
+    return lambda folder: source.resolve(str(folder), io)
+
+
+@pytest.fixture(scope="session")
+def llama_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a small llama folder, by name."""
+    folder = save(tiny_model("llama"), tmp_path_factory.mktemp("llama"))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def llama(tmp_path: Path, llama_files: dict[str, bytes]) -> Path:
+    """A fresh copy of a small llama folder, to be damaged at will."""
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    for name, content in llama_files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stories() -> Path:
+    """A small trained model as a Hugging Face folder, if the checkout has it beside it."""
+    for parent in Path(__file__).resolve().parents:
+        folder = parent / "shared" / "data" / "stories260K"
+        if folder.is_dir():
+            return folder
+    pytest.skip("the stories260K folder is not here")

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from lolama_core.protocols import CheckpointIO, ModelSource
+from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
+from lolama_core.protocols.types import DownloadPlan
+from lolama_core.testing.source import ModelSourceSuite
+from lolama_hub import HuggingFaceSource
+from lolama_hub.source import HubModel, parse_name
+
+CONFORMS: ModelSource = HuggingFaceSource()  # for mypy
+
+
+class TestConformance(ModelSourceSuite):
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> ModelSource:
+        return HuggingFaceSource(store=tmp_path / "store")
+
+    @pytest.fixture
+    def resolvable(self, llama: Path) -> str:
+        return str(llama)
+
+    @pytest.fixture
+    def absent(self) -> str:
+        return "tinyllama"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_what_names_mean(here: Path) -> None:
+    for folder in ("tinyllama", "my-model", "owner/name"):
+        (here / folder).mkdir(parents=True)
+    assert parse_name("tinyllama") == HubModel("TinyLlama/TinyLlama-1.1B-Chat-v1.0")
+    assert parse_name("./tinyllama") == Path("tinyllama")
+    assert parse_name(str(here / "tinyllama")) == here / "tinyllama"
+    assert parse_name("my-model") == Path("my-model")
+    assert parse_name("owner/name") == Path("owner/name")
+    assert parse_name("owner/other") == HubModel("owner/other")
+    assert parse_name("owner/other@main") == HubModel("owner/other", "main")
+    assert parse_name("a.b/C_d-1.5@refs/pr/3") == HubModel("a.b/C_d-1.5", "refs/pr/3")
+    assert parse_name(".") == Path(".")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../etc", "a b/c", "", " ", "a/b/c", "owner/", "/name/that/is/not", "owner/..", "-a/b", "a/b.",
+        "a--b/c", "a/b@", "a/b@-x", "a/b@x..y", "owner/na\nme", "~nobody-at-all/x", "tiny llama", "\0",
+        "C:\\models\\x", "x" * 300 + "/y", "./" + "x" * 300,
+    ],
+)  # fmt: skip
+def test_row27_a_bad_id_is_a_usage_error(
+    name: str, here: Path, source: HuggingFaceSource, io: CheckpointIO
+) -> None:
+    for act in (
+        lambda: source.resolve(name, io),
+        lambda: source.plan(name),
+        lambda: source.remove(name),
+    ):
+        with pytest.raises(UsageError) as caught:
+            act()
+        assert caught.value.exit_code == 2
+        assert caught.value.remedy
+        assert str(caught.value).isprintable()
+
+
+def test_a_mistyped_alias_is_answered_with_the_right_one(
+    source: HuggingFaceSource, io: CheckpointIO, here: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"did you mean tinyllama\?"):
+        source.resolve("tinyllma", io)
+
+
+def test_a_file_is_not_a_folder(source: HuggingFaceSource, io: CheckpointIO, llama: Path) -> None:
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        source.resolve(str(llama / "model.safetensors"), io)
+
+
+@pytest.mark.parametrize("name", ["tinyllama", "llava-med", "owner/name", "owner/name@v1.0"])
+def test_downloading_says_that_it_is_not_there_yet(
+    name: str, source: HuggingFaceSource, io: CheckpointIO, here: Path
+) -> None:
+    for act in (lambda: source.resolve(name, io), lambda: source.plan(name)):
+        with pytest.raises(NotAvailableError, match=r"does not download yet; .*path of the folder"):
+            act()
+    with pytest.raises(NotAvailableError, match="nothing to remove"):
+        source.remove(name)
+    with pytest.raises(NotAvailableError, match="does not download yet"):
+        source.fetch(DownloadPlan(repo="a/b", revision="c", files=()), confirm=lambda _: True)
+
+
+def test_a_folder_of_ones_own_is_neither_planned_nor_removed(
+    source: HuggingFaceSource, llama: Path
+) -> None:
+    with pytest.raises(UsageError, match="nothing to download"):
+        source.plan(str(llama))
+    with pytest.raises(UsageError, match="remove it yourself"):
+        source.remove(str(llama))
+    assert (llama / "model.safetensors").exists()
+
+
+def test_an_empty_folder_says_what_it_lacks(
+    source: HuggingFaceSource, io: CheckpointIO, llama: Path
+) -> None:
+    (llama / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"holds no weights: neither model\.safetensors"):
+        source.resolve(str(llama), io)
+    (llama / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"config\.json: does not exist"):
+        source.resolve(str(llama), io)
+
+
+def test_entry_point() -> None:
+    found = [entry for entry in entry_points(group="lolama.sources") if entry.name == "huggingface"]
+    if not found:
+        pytest.skip("lolama-hub is not installed as a distribution")
+    assert found[0].load() is HuggingFaceSource
+
+
+def test_importing_and_listing_load_neither_torch_nor_transformers() -> None:
+    program = (
+        "import sys, lolama_hub; lolama_hub.HuggingFaceSource().list(); "
+        "heavy = {'torch', 'transformers', 'tokenizers', 'huggingface_hub', 'sentencepiece'}; "
+        "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_row51_code_of_the_folder_is_never_imported(llama: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "it-ran"
+    for module in ("configuration_x", "modeling_x", "tokenization_x"):
+        (llama / f"{module}.py").write_text(f"open({str(marker)!r}, 'w')\nclass X: pass\n")
+    from tiny_folders import edit_json
+
+    edit_json(
+        llama / "config.json",
+        auto_map={"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.X"},
+        trust_remote_code=True,
+    )
+    edit_json(
+        llama / "tokenizer_config.json",
+        auto_map={"AutoTokenizer": ["tokenization_x.X", "tokenization_x.X"]},
+        tokenizer_class="X",
+    )
+    program = (
+        "import sys\n"
+        "from lolama_core.checkpoint import FileCheckpoint\n"
+        "from lolama_core.checkpoint_io import FileCheckpointIO\n"
+        "from lolama_hub import HuggingFaceSource\n"
+        "files = HuggingFaceSource().resolve(sys.argv[1], FileCheckpointIO())\n"
+        "print(len(list(FileCheckpoint(files).tensors())), 'transformers' in sys.modules)\n"
+        "print(sys.stdin.read())\n"
+    )
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(llama)],
+        input="y\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=llama,
+    )
+    # Nothing asked, so the "y" is still there to be read.
+    assert done.stdout == "21 False\ny\n\n"
+    assert done.stderr == ""
+    assert not marker.exists()
+    assert time.monotonic() - started < 60

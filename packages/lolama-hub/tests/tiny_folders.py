@@ -1,0 +1,118 @@
+"""Tiny models, saved by transformers the way people publish theirs, and what the tests ask of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lolama_core.checkpoint import FileCheckpoint
+from lolama_core.protocols.types import ModelFiles
+
+VOCAB = 64
+
+
+def tiny_tokenizer_json() -> str:
+    """A byte-fallback tokenizer of 40 ids with <unk>, <s> and </s>."""
+    from tokenizers import AddedToken, Tokenizer, decoders, normalizers
+    from tokenizers.models import BPE
+
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    for token in ("▁", *"abcdefghijklmnopqrstuvwxyz", "th", "the", "▁the"):
+        vocab[token] = len(vocab)
+    merges = [("t", "h"), ("th", "e"), ("▁", "the")]
+    tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")]
+    )
+    text: str = tokenizer.to_str()
+    return text
+
+
+def write_json(path: Path, values: object) -> None:
+    path.write_text(json.dumps(values))
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    """Change fields of a JSON file; the value ... removes one."""
+    values = json.loads(path.read_text()) if path.exists() else {}
+    values |= changes
+    write_json(path, {key: value for key, value in values.items() if value is not ...})
+
+
+def tiny_config(model_type: str, **changes: Any) -> Any:
+    """A transformers configuration of two narrow layers."""
+    import transformers
+
+    sizes = {
+        "vocab_size": VOCAB,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    classes = {"llama": "LlamaConfig", "mistral": "MistralConfig", "qwen2": "Qwen2Config"}
+    return getattr(transformers, classes[model_type])(**(sizes | changes))
+
+
+def tiny_model(model_type: str, **changes: Any) -> Any:
+    """A random transformers model, its biases and norms random too, so that none can be mixed up."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = tiny_config(model_type, **changes)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    return model.eval()
+
+
+def save(model: Any, folder: Path, **arguments: Any) -> Path:
+    """``save_pretrained`` plus a tokenizer."""
+    model.save_pretrained(folder, **arguments)
+    (folder / "tokenizer.json").write_text(tiny_tokenizer_json())
+    write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>"})
+    return folder
+
+
+def read(files: ModelFiles) -> dict[str, Tensor]:
+    """Every tensor of resolved files, through core's reader."""
+    return dict(FileCheckpoint(files).tensors())
+
+
+def published_name(canonical: str) -> str:
+    """Hugging Face's name of a tensor, spelled out once more so that a wrong table shows."""
+    name = canonical
+    for ours, theirs in [
+        ("attention.", "self_attn."),
+        ("feed_forward.w_gate", "mlp.gate_proj"),
+        ("feed_forward.w_up", "mlp.up_proj"),
+        ("feed_forward.w_down", "mlp.down_proj"),
+        ("attention_norm", "input_layernorm"),
+        ("ffn_norm", "post_attention_layernorm"),
+    ]:
+        name = name.replace(ours, theirs)
+    return name if name.startswith("lm_head") else f"model.{name}"
+
+
+def assert_same_tensors(files: ModelFiles, state: dict[str, Tensor]) -> None:
+    """Every tensor of the files is transformers' one, and none of transformers' is left out."""
+    tensors = read(files)
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, state[published_name(name)]), name
+    expected = {name for name in state if name != "lm_head.weight"}
+    if not files.config["model"]["tie_word_embeddings"]:
+        expected.add("lm_head.weight")
+    assert {published_name(name) for name in tensors} == expected
