@@ -103,10 +103,10 @@ def test_row49_heads_must_divide() -> None:
     ],
 )
 def test_row50_rope_scaling_is_named(change: dict[str, object], named: str) -> None:
-    good: dict[str, object] = {"type": "llama3", "factor": 8.0, "original_max_seq_len": 64}
-    LlamaConfig(**SMALL, rope_scaling=good)
+    good: dict[str, Any] = {"type": "llama3", "factor": 8.0, "original_max_seq_len": 64}
+    LlamaConfig(**{**SMALL, "rope_scaling": good})
     with pytest.raises(ModelError, match=named):
-        LlamaConfig(**SMALL, rope_scaling={**good, **change})
+        LlamaConfig(**{**SMALL, "rope_scaling": {**good, **change}})
 
 
 def test_row50_missing_and_unknown_fields_are_named() -> None:

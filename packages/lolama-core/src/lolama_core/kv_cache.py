@@ -101,7 +101,6 @@ class KVCache:
     ) -> None:
         shape = (batch_size, num_kv_heads, capacity, head_dim)
         # Zeros, not empty: a masked position still takes part in softmax(...) @ v, and 0 · NaN is NaN.
-        # The pages of a large zeroed block are not touched until they are written.
         inputs = None
         if keep_inputs:
             inputs = torch.zeros(batch_size, capacity, keep_inputs, device=device)
