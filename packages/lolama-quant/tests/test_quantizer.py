@@ -9,20 +9,29 @@ from torch import nn
 from lolama_core.protocols import Quantizer
 from lolama_core.protocols.errors import NotAvailableError
 from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.testing.quantizer import QuantizerSuite
 from lolama_quant import Int8Quantizer
 
-quantizer: Quantizer = Int8Quantizer()  # checked by mypy: it is what lolama expects to find
+INT8: Quantizer = Int8Quantizer()  # checked by mypy: it is what lolama expects to find
 SCHEME = QuantizationScheme(name="int8")
 
 
+# Strict: once the quantizer works, this mark fails every test until it is taken away.
+@pytest.mark.xfail(raises=NotAvailableError, strict=True, reason="not in this version")
+class TestInt8Quantizer(QuantizerSuite):
+    @pytest.fixture
+    def quantizer(self) -> Quantizer:
+        return INT8
+
+
 def test_keeps_to_the_protocol() -> None:
-    assert isinstance(quantizer, Quantizer)
+    assert isinstance(INT8, Quantizer)
 
 
 def test_is_found_by_its_name() -> None:
     (found,) = entry_points(group="lolama.quantizers", name="int8")
     assert found.load() is Int8Quantizer
-    assert quantizer.name == found.name
+    assert found.name == INT8.name
 
 
 def test_refuses_and_leaves_the_model_as_it_was() -> None:
@@ -31,11 +40,11 @@ def test_refuses_and_leaves_the_model_as_it_was() -> None:
     with pytest.raises(
         NotAvailableError, match=r"int8: quantising .* lolama-quant; use the model as it is"
     ):
-        quantizer.quantize_(module, SCHEME)
+        INT8.quantize_(module, SCHEME)
     assert module[0] is linear
     assert torch.equal(linear.weight, weight)
 
 
 def test_loading_a_quantised_model_is_refused_too() -> None:
     with pytest.raises(NotAvailableError, match=r"int8: loading a quantised model .* lolama-quant"):
-        quantizer.prepare_(nn.Linear(4, 4, device="meta"), SCHEME)
+        INT8.prepare_(nn.Linear(4, 4, device="meta"), SCHEME)
