@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def stories() -> Path:
+    """A small real model (260 thousand parameters), where there is one beside the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip("stories260K is not here")
+    return folder

@@ -1,0 +1,214 @@
+"""lolama against transformers, through files: the same folder, the same logits and the same tokens."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from lolama_core import (
+    FileCheckpointIO,
+    GenerationConfig,
+    Llama,
+    LlamaFamily,
+    TextGenerator,
+    load_model,
+)
+from lolama_hub import HuggingFaceSource
+
+TOLERANCE = 1e-5
+LENGTH = 40  # longer than every "original" length below, so that each kind of scaling is in force
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 88,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def rope(rope_type: str, **settings: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": rope_type, "rope_theta": 10000.0, **settings}}
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama_gqa": ("llama", {}),
+    "llama_mha": ("llama", {"num_key_value_heads": 4}),
+    "llama_mqa": ("llama", {"num_key_value_heads": 1}),
+    "llama_bias": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama_head_dim": ("llama", {"head_dim": 24}),
+    "llama_tied": ("llama", {"tie_word_embeddings": True}),
+    "llama_tied_head_stored": ("llama", {"tie_word_embeddings": True}),
+    "llama_tied_only_head_stored": ("llama", {"tie_word_embeddings": True}),
+    "llama_linear": ("llama", rope("linear", factor=4.0)),
+    "llama_dynamic": ("llama", {"max_position_embeddings": 16, **rope("dynamic", factor=4.0)}),
+    "llama_llama3": (
+        "llama",
+        rope(
+            "llama3",
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=16,
+        ),
+    ),
+    "llama_yarn": ("llama", rope("yarn", factor=4.0, original_max_position_embeddings=16)),
+    "llama_old_style_config": ("llama", rope("linear", factor=2.0)),
+    "mistral_window": ("mistral", {"sliding_window": 7}),
+    "mistral_no_window": ("mistral", {"sliding_window": None}),
+    "qwen2": ("qwen2", {}),
+    "qwen2_tied": ("qwen2", {"tie_word_embeddings": True}),
+}
+
+
+class Pair(NamedTuple):
+    """The same weights in both implementations."""
+
+    name: str
+    ours: Llama
+    theirs: Any
+
+    def expected(self, ids: Tensor) -> Tensor:
+        """transformers' logits (B, T, V). A fresh copy: dynamic RoPE leaves state behind."""
+        with torch.inference_mode():
+            logits: Tensor = copy.deepcopy(self.theirs)(ids, use_cache=False).logits
+        return logits
+
+
+def save(name: str, folder: Path) -> Any:
+    import transformers
+
+    model_type, changes = CASES[name]
+    kinds = {
+        "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+        "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
+        "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    }
+    config_class, model_class = kinds[model_type]
+    torch.manual_seed(7)
+    model = model_class(config_class(**{**SIZES, **changes})).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            around = 1.0 if "norm" in key else 0.0
+            parameter.copy_(torch.randn_like(parameter) * 0.1 + around)
+    model.save_pretrained(folder)
+    rewrite(name, folder)
+    return model
+
+
+def rewrite(name: str, folder: Path) -> None:
+    """Other ways in which the same model is published."""
+    from safetensors.torch import load_file, save_file
+
+    weights = folder / "model.safetensors"
+    if "head_stored" in name:
+        tensors = load_file(weights)
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        if "only" in name:
+            del tensors["model.embed_tokens.weight"]
+        save_file(tensors, weights, metadata={"format": "pt"})
+    if "old_style" in name:
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        parameters = config.pop("rope_parameters")
+        config["rope_theta"] = parameters["rope_theta"]
+        config["rope_scaling"] = {"type": parameters["rope_type"], "factor": parameters["factor"]}
+        config["torch_dtype"] = config.pop("dtype")
+        path.write_text(json.dumps(config))
+
+
+def write_tokenizer(folder: Path) -> None:
+    from tokenizers import AddedToken, Tokenizer, models
+
+    vocabulary = {f"t{i}": i for i in range(SIZES["vocab_size"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
+    tokenizer.add_special_tokens([AddedToken("t1", special=True), AddedToken("t2", special=True)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": "t1", "eos_token": "t2", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp(request.param)
+    theirs = save(request.param, folder)
+    write_tokenizer(folder)
+    files = HuggingFaceSource().resolve(str(folder), FileCheckpointIO())
+    ours = load_model(files, {"llama": LlamaFamily()}, device="cpu", dtype="float32")
+    assert isinstance(ours, Llama)
+    return Pair(request.param, ours, theirs)
+
+
+def random_ids(batch: int, length: int) -> Tensor:
+    return torch.randint(
+        3, SIZES["vocab_size"], (batch, length), generator=torch.Generator().manual_seed(3)
+    )
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=0)
+
+
+@torch.inference_mode()
+def test_logits_of_all_positions(pair: Pair) -> None:
+    ids = random_ids(2, LENGTH)
+    close(pair.ours(ids), pair.expected(ids))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("chunks", [[1] * LENGTH, [LENGTH - 3, 1, 1, 1], [11, 17, 12]])
+def test_cached_and_chunked_equal_the_whole(pair: Pair, chunks: list[int]) -> None:
+    ids = random_ids(1, LENGTH)
+    cache, start = pair.ours.make_cache(1, LENGTH), 0
+    whole = None if pair.ours.rope.dynamic_beyond else pair.expected(ids)
+    for width in chunks:
+        logits = pair.ours.forward_embeds(pair.ours.embed(ids[:, start : start + width]), cache)
+        cache.advance([width])
+        start += width
+        # Under dynamic RoPE every length has a base of its own, hence a whole of its own.
+        close(logits, (whole if whole is not None else pair.expected(ids[:, :start]))[:, start - 1])
+
+
+@torch.inference_mode()
+def test_batch_equals_single(pair: Pair) -> None:
+    lengths = [LENGTH, 9, 23]
+    ids = random_ids(3, LENGTH)
+    cache = pair.ours.make_cache(3, LENGTH + 1)
+    prompt = pair.ours.embed_prompt(ids, lengths)
+    last = pair.ours.forward_embeds(prompt.embeds, cache, prompt.lengths)
+    cache.advance(prompt.lengths)
+    following = random_ids(3, 1)
+    after = pair.ours.forward_embeds(pair.ours.embed(following), cache)
+    for row, length in enumerate(lengths):
+        alone = torch.cat((ids[row : row + 1, :length], following[row : row + 1]), dim=1)
+        close(last[row], pair.expected(alone[:, :-1])[0, -1])
+        close(after[row], pair.expected(alone)[0, -1])
+
+
+def test_greedy_tokens(pair: Pair) -> None:
+    ids = random_ids(1, 5)
+    settings = GenerationConfig.greedy(max_new_tokens=32, ignore_eos=True)
+    ours = TextGenerator(pair.ours).generate(ids, settings).ids
+    rows = ids
+    for _ in range(32):  # without a cache: the reference that every other way must equal
+        best = pair.expected(rows)[:, -1:].argmax(-1)
+        rows = torch.cat((rows, best), dim=1)
+    assert list(ours) == rows[0, 5:].tolist()
+
+
+def test_log_probabilities(pair: Pair) -> None:
+    ids = random_ids(1, LENGTH)
+    scores = TextGenerator(pair.ours).score(ids)
+    # The last token is only scored, never seen, which matters where the length does (dynamic RoPE).
+    expected = pair.expected(ids[:, :-1]).log_softmax(-1).gather(-1, ids[:, 1:, None])[0, :, 0]
+    close(scores, expected)
