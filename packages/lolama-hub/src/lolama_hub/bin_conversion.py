@@ -133,7 +133,9 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except MemoryError:
         reason = "does not fit into memory, where it is converted as a whole"
-        raise ResourceError(str(path), reason, "use a version of the model in safetensors") from None
+        raise ResourceError(
+            str(path), reason, "use a version of the model in safetensors"
+        ) from None
     # A damaged or hostile pickle can make the reader raise nearly anything; what it says is not for users.
     except Exception as error:
         raise ModelError(
@@ -148,12 +150,14 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
     for key, tensor in content.items():
         if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
             raise ModelError(str(path), f"holds {shown(key)}, which is no named tensor", remedy)
-        if tensor.layout is not torch.strided or tensor.is_quantized:
-            raise ModelError(str(path), f"the tensor {shown(key)} is sparse or quantised", remedy)
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+            reason = f"the tensor {shown(key)} is sparse, quantised or empty"
+            raise ModelError(str(path), reason, remedy)
         yield key, tensor.detach().contiguous()
 
 
 def _equal_embeddings(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> bool:
     import torch
 
-    return torch.equal(tensors[names["embed_tokens.weight"]], tensors[names["lm_head.weight"]])
+    embedding, head = tensors[names["embed_tokens.weight"]], tensors[names["lm_head.weight"]]
+    return embedding.dtype == head.dtype and torch.equal(embedding, head)
