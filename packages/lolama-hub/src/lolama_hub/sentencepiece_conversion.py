@@ -1,9 +1,9 @@
 """Folders whose only tokenizer is a sentencepiece ``tokenizer.model``: made into a tokenizer.json, once.
 
 The file's pieces and scores are read with sentencepiece's own schema; no code and no class name of the
-folder plays a part. The ids are those of the sentencepiece library, with one exception that everyone who
-published a tokenizer.json for LLaMA makes too: runs of spaces are kept, even where the file asks for them
-to be merged into one. (transformers 5.23, given such a file, also loses one of two leading spaces.)
+folder plays a part. The ids are those of the sentencepiece library, with one exception that transformers'
+``LlamaConverter`` makes too: runs of spaces are kept, even where the file asks for them to be merged into
+one. (Loading such a file with transformers 5.23 also loses one of two leading spaces.)
 """
 
 from __future__ import annotations
@@ -55,8 +55,12 @@ def convert(folder: Folder, config: Fields, store: Store, io: CheckpointIO) -> P
             "has neither tokenizer.json nor tokenizer.model",
             "get the tokenizer's files, or save it again with transformers as a fast tokenizer",
         )
-    with path.open("rb") as file:
-        data = file.read(_MAX_BYTES + 1)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise ModelError(str(path), reason, "check the file and its permissions") from None
     if len(data) > _MAX_BYTES:
         raise ModelError(str(path), f"is larger than {_MAX_BYTES // 2**20} MiB", _REMEDY)
     # transformers' names: legacy (the default) puts a space before text that follows a control token too.
