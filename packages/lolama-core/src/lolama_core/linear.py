@@ -1,10 +1,15 @@
-"""The linear layers: one for the blocks, one for the logits."""
+"""The linear layers: one for the blocks, one for the logits, and faster products for both."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import entry_points
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lolama_core.protocols import LinearKernel
 
 _CACHED_ELEMENTS = 1 << 19  # 2 MB of float32
 
@@ -14,10 +19,22 @@ class Linear(nn.Linear):
 
     On a CPU the residual stream is float32 while weights are sixteen-bit: the product is taken in the
     weight's dtype, where memory traffic is half, and handed back in the input's.
+
+    Attributes:
+        kernel: A faster product for up to ``kernel_rows`` rows of input; see `prepare_`.
     """
+
+    kernel: LinearKernel | None = None
+    kernel_rows = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) → (..., N) in the dtype of ``x``."""
+        if self.kernel is not None and x.shape[:-1].numel() <= self.kernel_rows:
+            return self.kernel.linear(x, self.weight, self.bias)
+        return self.product(x)
+
+    def product(self, x: Tensor) -> Tensor:
+        """The same by torch's own operators."""
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
 
 
@@ -29,11 +46,42 @@ class OutputProjection(Linear):
     stays in the processor's cache, so memory still moves sixteen bits a weight.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def product(self, x: Tensor) -> Tensor:
         """(..., D) → (..., V) in the dtype of ``x``."""
         if self.weight.dtype == x.dtype or x.dtype != torch.float32:
-            return super().forward(x)
+            return super().product(x)
         rows = max(1, _CACHED_ELEMENTS // self.in_features)
-        return torch.cat(
-            [F.linear(x, block.float()) for block in torch.split(self.weight, rows)], dim=-1
-        )
+        blocks = torch.split(self.weight, rows)
+        return torch.cat([F.linear(x, block.float()) for block in blocks], dim=-1)
+
+
+def linear_kernels() -> list[LinearKernel]:
+    """The kernels that installed packages provide, through the entry point ``lolama.linear_kernels``."""
+    return [found.load()() for found in entry_points(group="lolama.linear_kernels")]
+
+
+def prepare_(module: nn.Module, kernels: Sequence[LinearKernel]) -> None:
+    """Let every dense linear inside ``module`` use the kernel that takes the most rows of its weights.
+
+    In place, after loading; parameters, their names and ``state_dict`` stay as they are. Without a kernel
+    for its device and dtype a layer uses torch's product, as before.
+    """
+    for parent in module.modules():
+        for name, child in parent.named_children():
+            if not isinstance(child, nn.Linear):
+                continue
+            device, dtype = child.weight.device, child.weight.dtype
+            best = max(kernels, key=lambda kernel: kernel.max_rows(device, dtype), default=None)
+            if best is None or best.max_rows(device, dtype) == 0:
+                continue
+            linear = child if isinstance(child, Linear) else _with_same_parameters(child)
+            linear.kernel, linear.kernel_rows = best, best.max_rows(device, dtype)
+            setattr(parent, name, linear)
+
+
+def _with_same_parameters(plain: nn.Linear) -> Linear:
+    linear = Linear(
+        plain.in_features, plain.out_features, bias=plain.bias is not None, device="meta"
+    )
+    linear.weight, linear.bias = plain.weight, plain.bias
+    return linear.train(plain.training)

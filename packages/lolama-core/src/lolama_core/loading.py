@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
 from lolama_core.device import choose_device, choose_dtype, memory_errors
 from lolama_core.family import LlamaFamily
+from lolama_core.linear import linear_kernels, prepare_
 from lolama_core.load_weights import load_into
 from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_core.protocols.errors import NotAvailableError, UsageError
@@ -67,7 +68,7 @@ def load_model(
     """Build the model that ``files`` describe, and fill it.
 
     The one order in which models are made: build on the meta device, then load, so that neither random
-    numbers nor a second copy of the weights ever exist.
+    numbers nor a second copy of the weights ever exist, then let linears use the kernels at hand.
 
     Args:
         files: From `open_checkpoint`, or from a model source.
@@ -88,6 +89,7 @@ def load_model(
     with memory_errors(where):
         load_into(module, checkpoint, weights, where)
         module.to(where)  # what is computed rather than loaded (RoPE frequencies)
+    prepare_(module, linear_kernels())
     module.eval().requires_grad_(False)
     model = cast(CausalLM, module)
     generation = files.config["generation"]

@@ -43,6 +43,10 @@ class LinearKernel(Protocol):
         """How reports call it."""
         ...
 
+    def describe(self) -> str:
+        """One line for reports: what it runs on here, or why it does not run."""
+        ...
+
     def max_rows(self, device: torch.device, dtype: torch.dtype) -> int:
         """Up to how many rows of ``x`` it is the faster choice for such weights; 0 if never."""
         ...

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lolama_core.linear import Linear, OutputProjection, prepare_
+
+
+class CountingKernel:
+    """The obvious product, counted."""
+
+    name = "counting"
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.calls = rows, 0
+
+    def describe(self) -> str:
+        return "for tests"
+
+    def max_rows(self, device: torch.device, dtype: torch.dtype) -> int:
+        return self.rows if dtype == torch.bfloat16 else 0
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        self.calls += 1
+        return nn.functional.linear(x, weight.float(), None if bias is None else bias.float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_input_decides_the_dtype_of_the_output(dtype: torch.dtype) -> None:
+    linear = Linear(8, 4).to(dtype)
+    assert linear(torch.randn(2, 3, 8)).dtype == torch.float32
+
+
+def test_logits_are_exact_in_float32() -> None:
+    head = OutputProjection(1 << 12, 300, bias=False).bfloat16()  # three blocks of rows
+    x = torch.randn(2, 1 << 12)
+    expected = x @ head.weight.float().T
+    torch.testing.assert_close(head(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_prepare_uses_the_kernel_up_to_its_rows() -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), Linear(4, 2)).bfloat16()
+    before = {name: t.data_ptr() for name, t in model.state_dict().items()}
+    few, many = CountingKernel(2), CountingKernel(3)
+    prepare_(model, [few, many])
+    assert {name: t.data_ptr() for name, t in model.state_dict().items()} == before
+    assert model(torch.randn(3, 8)).shape == (3, 2)
+    assert (few.calls, many.calls) == (0, 2)
+    model(torch.randn(2, 2, 8))
+    assert many.calls == 2
+
+
+def test_prepare_leaves_alone_what_no_kernel_is_for() -> None:
+    model = nn.Sequential(nn.Linear(8, 4))
+    plain = model[0]
+    prepare_(model, [CountingKernel(4)])
+    prepare_(model, [])
+    assert model[0] is plain
+
+
+def test_both_products_agree() -> None:
+    linear = Linear(64, 32).bfloat16()
+    x = torch.randn(2, 64)
+    plain = linear(x)
+    prepare_(nn.Sequential(linear), [CountingKernel(2)])
+    assert linear.kernel is not None
+    torch.testing.assert_close(linear(x), plain, atol=2e-2, rtol=2e-2)

@@ -1,0 +1,61 @@
+"""Builds the native library into the wheel, with the system's C compiler.
+
+The library uses no header of Python or torch, so one wheel serves every version of both on a platform.
+Without a compiler, or with one that has no OpenMP, the wheel is pure Python: everything works, with torch's
+own products, and ``lolama doctor`` says so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+NATIVE = Path("src/lolama_quant/native")
+
+
+class NativeLibraryHook(BuildHookInterface[Any]):
+    """Compiles ``native/linear.c`` before the wheel is put together."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile; on success mark the wheel as one of this platform."""
+        library = (
+            Path(self.root) / NATIVE / ("lolama.dylib" if sys.platform == "darwin" else "lolama.so")
+        )
+        problem = compile_library(Path(self.root) / NATIVE / "linear.c", library)
+        if problem:
+            library.unlink(missing_ok=True)
+            self.app.display_warning(f"lolama-quant is built without its native library: {problem}")
+            return
+        build_data["pure_python"] = False
+        build_data["tag"] = (
+            f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        )
+        # Git ignores the library, and hatchling follows git.
+        build_data["force_include"][str(library)] = f"lolama_quant/native/{library.name}"
+
+
+def compile_library(source: Path, library: Path) -> str:
+    """Compile ``source`` into ``library``; what went wrong, or nothing.
+
+    ``CC`` names the compiler. The sources choose the instruction set when they run, so no ``-march`` here.
+    """
+    if os.environ.get("LOLAMA_NO_NATIVE"):
+        return "LOLAMA_NO_NATIVE is set"
+    command = os.environ.get("CC", "cc").split()
+    if shutil.which(command[0]) is None:
+        return f"there is no C compiler ({command[0]})"
+    flags = "-std=c11 -O3 -shared -fPIC -fopenmp -fvisibility=hidden -Wall -Wextra -Werror=implicit".split()
+    result = subprocess.run(
+        [*command, *flags, "-o", str(library), source.name],
+        cwd=source.parent,  # a bare name, or the path would be part of the library
+        capture_output=True,
+        text=True,
+    )
+    return "" if result.returncode == 0 else " ".join(result.stderr.split())[:300]

@@ -1,0 +1,127 @@
+"""The native product: right on every instruction set this processor has, and safe at odd shapes."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import pytest
+import torch
+from torch import Tensor
+
+from lolama_core.protocols import LinearKernel
+from lolama_core.testing.quantizer import LinearKernelSuite
+from lolama_quant.linear_kernel import NativeLinearKernel
+from lolama_quant.native_library import (
+    INSTRUCTION_SETS,
+    NativeLibrary,
+    dtype_number,
+    native_library,
+)
+
+KERNEL: LinearKernel = NativeLinearKernel()
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+needs_library = pytest.mark.skipif(
+    isinstance(native_library(), str), reason=f"no native library: {native_library()}"
+)
+
+
+class TestNativeLinearKernel(LinearKernelSuite):
+    @pytest.fixture
+    def kernel(self) -> LinearKernel:
+        return KERNEL
+
+
+def test_is_found_by_its_name() -> None:
+    (found,) = entry_points(group="lolama.linear_kernels", name="native")
+    assert found.load() is NativeLinearKernel
+
+
+def usable_sets() -> list[int]:
+    library = native_library()
+    if isinstance(library, str):
+        return []
+    best = INSTRUCTION_SETS[library.instruction_set]
+    usable = {"portable": [0], "AVX2": [0, 1], "AVX-512": [0, 1, 2], "NEON": [0, 3]}
+    return usable[best]
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("instruction_set", usable_sets())
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (5, 7), (33, 64), (17, 129), (40, 2048)])
+def test_every_instruction_set_equals_float64(
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    instruction_set: int,
+    rows: int,
+    outputs: int,
+    inputs: int,
+) -> None:
+    library = native_library()
+    assert isinstance(library, NativeLibrary)
+    torch.manual_seed(rows)
+    x, weight = torch.randn(rows, inputs), torch.randn(outputs, inputs).to(dtype)
+    y = torch.full((rows, outputs), float("nan"))
+    library.linear(
+        x.data_ptr(),
+        weight.data_ptr(),
+        None,
+        y.data_ptr(),
+        rows,
+        outputs,
+        inputs,
+        dtype_number(dtype),
+        instruction_set,
+    )
+    expected = x.double() @ weight.double().T
+    # Only the order of float32 additions differs: no weight or activation is rounded.
+    torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_every_sixteen_bit_pattern_is_widened_exactly(dtype: torch.dtype) -> None:
+    patterns = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16).view(dtype)
+    weight = patterns[patterns.isfinite()][:, None].contiguous()
+    result = KERNEL.linear(torch.ones(1, 1), weight, None)[0]
+    assert torch.equal(result, weight[:, 0].float())
+
+
+@needs_library
+def test_shapes_and_layouts() -> None:
+    weight = torch.randn(6, 10).bfloat16()
+    x = torch.randn(2, 10, 3).transpose(1, 2)  # not contiguous
+    assert KERNEL.linear(x, weight, None).shape == (2, 3, 6)
+    assert KERNEL.linear(torch.randn(0, 10), weight, None).shape == (0, 6)
+    assert KERNEL.linear(torch.randn(10), weight, None).shape == (6,)
+    half = KERNEL.linear(x.half(), weight, torch.ones(6))
+    assert half.dtype == torch.float16
+
+
+@needs_library
+def test_torch_keeps_one_pool_of_threads() -> None:
+    try:
+        with open("/proc/self/maps", encoding="utf-8") as maps:
+            runtimes = {line.split()[-1] for line in maps if "libgomp" in line or "libomp" in line}
+    except OSError:
+        pytest.skip("reads loaded libraries from /proc")
+    assert len(runtimes) == 1
+
+
+@needs_library
+def test_survives_torch_compile() -> None:
+    weight = torch.randn(6, 10).bfloat16()
+
+    def product(x: Tensor) -> Tensor:
+        return KERNEL.linear(x * 2, weight, None) + 1
+
+    x = torch.randn(1, 10)
+    compiled = torch.compile(product, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), product(x))
+
+
+def test_other_devices_and_dtypes_are_left_to_torch() -> None:
+    assert KERNEL.max_rows(torch.device("cuda"), torch.bfloat16) == 0
+    assert KERNEL.max_rows(torch.device("cpu"), torch.float64) == 0
+    assert KERNEL.describe()
