@@ -1,0 +1,94 @@
+"""Rebuild the built-in model `demo`, from nothing, in one command:
+
+    python -m training.text.build
+
+Run it in the root of the repository, in an environment with lolama-core installed. On two CPU cores
+it takes well under an hour. Everything is seeded; the weights may still differ in their last bits
+between processors and versions of torch. Measure the result with `python -m training.text.evaluate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from lolama_core import Llama, write_checkpoint
+from lolama_core.protocols.types import CanonicalConfig
+
+from .corpus import build_corpus, tokenizer_texts
+from .tokenizer import BOS, CHAT_TEMPLATE, EOS, control_id, train_tokenizer
+from .train import CONFIG, Recipe, train
+
+DESTINATION = Path(__file__).parents[2] / "packages/lolama-core/src/lolama_core/demo"
+
+
+def canonical_config(model: Llama, tokenizer: Tokenizer) -> CanonicalConfig:
+    """What `config.json` says of the model."""
+    return {
+        "format": "lolama",
+        "format_version": 1,
+        "family": "llama",
+        "model": {
+            key: value
+            for key, value in dataclasses.asdict(model.config).items()
+            if value is not None
+        },
+        "dtype": "bfloat16",
+        "generation": {
+            "eos_ids": [control_id(tokenizer, EOS)],
+            "vocab_size": tokenizer.get_vocab_size(),
+            # So small a model needs its own words again and again: no repetition penalty.
+            "sampling": {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.0},
+        },
+        "tokenizer": {"bos_token": BOS, "eos_token": EOS},
+    }
+
+
+def save(model: Llama, tokenizer: Tokenizer, destination: Path) -> None:
+    """Write the checkpoint beside its destination, then put it in the place of what is there."""
+    tensors = [
+        (name, tensor.detach().to(torch.bfloat16).contiguous())
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"  # Tied to the embeddings.
+    ]
+    with tempfile.TemporaryDirectory(dir=destination.parent) as folder:
+        fresh = Path(folder) / destination.name
+        write_checkpoint(
+            fresh,
+            canonical_config(model, tokenizer),
+            tensors,
+            tokenizer_json=tokenizer.to_str(),
+            chat_template=CHAT_TEMPLATE,
+        )
+        if destination.exists():
+            shutil.rmtree(destination)
+        fresh.rename(destination)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Rebuild the built-in model `demo`.")
+    parser.add_argument("--output", type=Path, default=DESTINATION, help="checkpoint directory")
+    options = parser.parse_args(arguments)
+    recipe = Recipe()
+    started = time.monotonic()
+    tokenizer = train_tokenizer(tokenizer_texts(recipe.seed))
+    documents = build_corpus(
+        tokenizer, recipe.stories, recipe.dialogues, recipe.seed, CONFIG.max_seq_len
+    )
+    tokens = sum(len(document.ids) for document in documents)
+    print(f"{tokens:,} tokens, {time.monotonic() - started:.0f} s", flush=True)
+    model = train(documents, recipe)
+    save(model, tokenizer, options.output)
+    print(f"wrote {options.output} after {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,400 @@
+"""Seeded dialogues: questions of the small world with their one right answer.
+
+Every exchange has a key naming what it asks (kind, form, items). The key's hash decides whether it
+is held out, so the evaluation asks only questions that training never saw, although it saw the same
+form about other items and the same item in other forms.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import knowledge as know
+from . import reading
+from .smalltalk import DECLINE, DECLINE_STORY, TALK, invented_word, unknown_question
+from .stories import Story, is_held_out, make_story
+from .world import ANIMALS, BOYS, COLOURS, FEMALE_PETS, GIRLS, MALE_PETS, THINGS, an
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question with its answer."""
+
+    question: str
+    answer: str
+    key: str
+    story: Story | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.key.split("/")[0]
+
+    @property
+    def held_out(self) -> bool:
+        return is_held_out(self.key) or (self.story is not None and self.story.held_out)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _ask(rng: random.Random, kind: str, item: str, forms: str, answer: str) -> Exchange:
+    form = rng.choice(forms.split("|"))
+    question = an(form.replace("{x}", item))
+    return Exchange(question, _sentence(an(answer)), f"{kind}/{form}/{item}")
+
+
+def colour(rng: random.Random) -> Exchange:
+    thing, right = rng.choice(list(know.COLOUR_OF.items()))
+    word = rng.choice(("colour", "color"))
+    if rng.random() < 0.4:
+        guess = right if rng.random() < 0.5 else rng.choice(COLOURS)
+        yes = "Yes" if guess == right else "No"
+        return Exchange(
+            f"Is {thing} {guess}?", f"{yes}, {thing} is {right}.", f"colour/is/{thing}/{guess}"
+        )
+    forms = (
+        f"What {word} is {{x}}?|Which {word} is {{x}}?|Tell me the {word} of {{x}}.|"
+        f"What is the {word} of {{x}}?|Do you know what {word} {{x}} is?|What {word} does {{x}} have?"
+    )
+    return _ask(rng, "colour", thing, forms, f"{thing} is {right}.")
+
+
+def body(rng: random.Random) -> Exchange:
+    part, table = rng.choice((("legs", know.LEGS), ("legs", know.LEGS), ("wheels", know.WHEELS)))
+    owner, count = rng.choice(list(table.items()))
+    forms = (
+        f"How many {part} does a {{x}} have?|How many {part} has a {{x}}?|"
+        f"How many {part} are there on a {{x}}?|Tell me how many {part} a {{x}} has."
+    )
+    return _ask(rng, "body", owner, forms, f"a {owner} has {count} {part}.")
+
+
+def nature(rng: random.Random) -> Exchange:
+    """What animals say, eat, where they live, and what their young are called."""
+    table, forms, answer = rng.choice(
+        (
+            (know.SOUNDS, "What does a {x} say?|What sound does a {x} make?", "a {x} says {y}."),
+            (
+                know.HOMES,
+                "Where does a {x} live?|Where can I find a {x}?|Where is the home of a {x}?",
+                "a {x} lives {y}.",
+            ),
+            (
+                know.FOOD_OF,
+                "What does a {x} eat?|What does a {x} like to eat?|What is the food of a {x}?",
+                "a {x} eats {y}.",
+            ),
+            (
+                know.BABIES,
+                "What is a baby {x} called?|What do you call a baby {x}?|What is a young {x} called?",
+                "a baby {x} is called a {y}.",
+            ),
+        )
+    )
+    animal, value = rng.choice(list(table.items()))
+    return _ask(rng, "nature", animal, forms, answer.replace("{x}", animal).replace("{y}", value))
+
+
+def opposite(rng: random.Random) -> Exchange:
+    first, second = rng.choice(know.OPPOSITES).split()
+    if rng.random() < 0.5 and "short" not in (first, second):
+        first, second = second, first
+    if first == "short":
+        first, second = "tall", "short"
+    forms = (
+        "What is the opposite of {x}?|What is the opposite of the word {x}?|The opposite of {x} is?"
+    )
+    return _ask(rng, "opposite", first, forms, f"the opposite of {first} is {second}.")
+
+
+def group(rng: random.Random) -> Exchange:
+    name = rng.choice(list(know.GROUPS))
+    member = rng.choice(know.GROUPS[name])
+    article = "" if name in ("colour", "season", "day") else "a "
+    if rng.random() < 0.5:
+        other = name if rng.random() < 0.5 else rng.choice(list(know.GROUPS))
+        if member == "orange":
+            other = name
+        yes = "Yes" if other == name else "No"
+        return Exchange(
+            an(f"Is {article}{member} a {other}?"),
+            an(f"{yes}, {article}{member} is a {name}."),
+            f"group/is/{member}/{other}",
+        )
+    return _ask(rng, "group", member, f"What is {article}{{x}}?", f"{article}{member} is a {name}.")
+
+
+def ability(rng: random.Random) -> Exchange:
+    verb, able, unable = rng.choice(
+        (("fly", know.FLIERS, know.WALKERS), ("swim", know.SWIMMERS, ["bee", "butterfly", "hen"]))
+    )
+    can = rng.random() < 0.5
+    animal = rng.choice(able if can else unable)
+    answer = f"Yes, a {animal} can {verb}." if can else f"No, a {animal} cannot {verb}."
+    return Exchange(an(f"Can a {animal} {verb}?"), an(answer), f"ability/{verb}/{animal}")
+
+
+def bigger(rng: random.Random) -> Exchange:
+    one, two = rng.sample(know.SIZES_IN_ORDER, 2)
+    big, small = sorted((one, two), key=know.SIZES_IN_ORDER.index, reverse=True)
+    word, answer = rng.choice(
+        (
+            ("bigger", f"a {big} is bigger than a {small}."),
+            ("smaller", f"a {small} is smaller than a {big}."),
+        )
+    )
+    question = an(f"Which is {word}, a {one} or a {two}?")
+    return Exchange(question, _sentence(an(answer)), f"bigger/{word}/{one}/{two}")
+
+
+def sequence(rng: random.Random) -> Exchange:
+    names, noun = rng.choice(((know.DAYS, "day"), (know.MONTHS, "month"), (know.SEASONS, "season")))
+    index = rng.randrange(len(names))
+    step, word = rng.choice(((1, "after"), (-1, "before")))
+    item, other = names[index], names[(index + step) % len(names)]
+    forms = (
+        f"What {noun} comes {word} {{x}}?|Which {noun} comes {word} {{x}}?|What comes {word} {{x}}?"
+    )
+    return _ask(rng, "sequence", item, forms, f"{other} comes {word} {item}.")
+
+
+def number(rng: random.Random) -> Exchange:
+    """Counting, and sums and differences in words or digits."""
+    choice = rng.random()
+    words = know.NUMBER_WORDS
+    if choice < 0.1:
+        last = rng.randint(2, 12)
+        row = words[1 : last + 1]
+        forms = "Count to {x}.|Can you count to {x}?|Please count to {x}."
+        return _ask(rng, "count", words[last], forms, ", ".join(row[:-1]) + f" and {row[-1]}.")
+    if choice < 0.2:
+        index = rng.randint(1, 19)
+        step, word = rng.choice(((1, "after"), (-1, "before")))
+        forms = f"What number comes {word} {{x}}?|Which number comes {word} {{x}}?"
+        return _ask(
+            rng, "count", words[index], forms, f"{words[index + step]} comes {word} {words[index]}."
+        )
+    first, second = rng.randint(0, 10), rng.randint(0, 10)
+    plus = rng.random() < 0.5
+    if not plus and second > first:
+        first, second = second, first
+    total = first + second if plus else first - second
+    spell = rng.random() < 0.5
+    a, b, c = (words[n] if spell else str(n) for n in (first, second, total))
+    sign = ("plus" if plus else "minus") if spell or rng.random() < 0.3 else "+" if plus else "-"
+    form = rng.choice(
+        ("What is {x}?", "How much is {x}?", "What is {x}", "{x}?", "Can you work out {x}?")
+    )
+    if rng.random() < 0.2:
+        form = "What does {x} make?"
+    problem = f"{a} {sign} {b}"
+    question = _sentence(form.replace("{x}", problem))
+    return Exchange(question, _sentence(f"{problem} is {c}."), f"sum/{form}/{problem}")
+
+
+def fixed(rng: random.Random) -> Exchange:
+    """A fact with one wording. Nothing could be held out, so it is never evaluated."""
+    question, answer = rng.choice(list(know.FIXED.items()))
+    return Exchange(question, answer, "fixed")
+
+
+def talk(rng: random.Random) -> Exchange:
+    answer, questions = rng.choice(list(TALK.items()))
+    return Exchange(rng.choice(questions.split("|")), answer, "talk")
+
+
+def unknown(rng: random.Random) -> Exchange:
+    question, key = unknown_question(rng)
+    return Exchange(question, DECLINE, key)
+
+
+def passage(rng: random.Random) -> Exchange:
+    question, answer, key = reading.make_reading(rng)
+    return Exchange(question, answer, key)
+
+
+def story_request(rng: random.Random) -> Exchange:
+    seed = f"chat{rng.getrandbits(64)}"
+    ask = rng.choice(
+        (
+            "Tell me a story{x}.|Tell me a short story{x}.|Can you tell me a story{x}?|"
+            "Please tell me a story{x}.|Write a story{x}.|I would like a story{x}.|"
+            "Write a short story{x}.|Can you write a story{x}?|A story{x}, please.|"
+            "Do you know a story{x}?|Make up a story{x}.|Now tell me a story{x}."
+        ).split("|")
+    )
+    choice = rng.random()
+    if choice < 0.08:
+        topic = rng.choice((f"a {invented_word(rng)}", *_FAR_TOPICS))
+        return Exchange(an(ask.replace("{x}", f" about {topic}")), DECLINE_STORY, "decline_story")
+    if choice < 0.3:
+        story, topic = make_story(seed), ""
+    elif choice < 0.55:
+        kind = rng.choice((*ANIMALS, "girl", "boy"))
+        look = rng.choice(("", "", "little ", "brave "))
+        story, topic = make_story(seed, kind=kind), f" about a {look}{kind}"
+    elif choice < 0.7:
+        name = rng.choice((*GIRLS, *BOYS))
+        kind = "girl" if name in GIRLS else "boy"
+        said = name if rng.random() < 0.5 else f"a {kind} named {name}"
+        story, topic = make_story(seed, name=name), f" about {said}"
+    elif choice < 0.8:
+        kind = rng.choice(ANIMALS)
+        name = rng.choice((*FEMALE_PETS, *MALE_PETS))
+        story = make_story(seed, kind=kind, name=name)
+        topic = f" about a {kind} named {name}"
+    elif choice < 0.9:
+        thing = rng.choice(THINGS)
+        kind = rng.choice((*ANIMALS, "girl", "boy"))
+        story = make_story(seed, kind=kind, thing=thing)
+        topic = f" about a {kind} and {rng.choice((thing.plural, 'a ' + thing.singular))}"
+    else:
+        # A user types the beginning: the story starts with exactly these words.
+        story = make_story(seed)
+        words = story.text.split(" ")
+        opening = " ".join(words[: rng.randint(1, 9)]).rstrip(",")
+        return Exchange(opening, story.text, "opening", story)
+    return Exchange(an(ask.replace("{x}", topic)), story.text, "story", story)
+
+
+_FAR_TOPICS = (
+    "spaceships|dragons|a robot|the war|politics|aliens|a lawyer|zombies|computers|the president|"
+    "a wizard|a pirate|vampires|a superhero|a princess|unicorns"
+).split("|")
+
+
+def follow_up(rng: random.Random, story: Story) -> Exchange:
+    """A question about the story that has just been told."""
+    pronoun = "Her" if story.hero_gender == "f" else "His"
+    kind, name = story.hero_kind, story.hero_name
+    questions = (
+        ("Who was the story about?", f"It was about a {kind} named {name}."),
+        (f"What was the {kind}'s name?", f"{pronoun} name was {name}."),
+        (f"What was the name of the {kind}?", f"{pronoun} name was {name}."),
+    )
+    question, answer = rng.choice(questions)
+    return Exchange(question, answer, f"follow_up/{question}/{kind}/{name}")
+
+
+def remember(rng: random.Random) -> tuple[Exchange, Exchange]:
+    """Something the user says about themselves, and the question that asks for it later."""
+    name = rng.choice((*GIRLS, *BOYS)) if rng.random() < 0.5 else invented_word(rng, 2).capitalize()
+    choice = rng.random()
+    if choice < 0.5:
+        said = rng.choice(("My name is {x}.", "I am {x}.", "I am called {x}.", "Hello, I am {x}."))
+        asked = rng.choice(
+            ("What is my name?", "Do you know my name?", "Who am I?", "What am I called?")
+        )
+        return (
+            Exchange(
+                said.replace("{x}", name), f"Hello, {name}! Nice to meet you.", f"tell/{name}"
+            ),
+            Exchange(asked, f"Your name is {name}.", f"remember/{asked}/{name}"),
+        )
+    if choice < 0.75:
+        colour_name = rng.choice(COLOURS)
+        word = rng.choice(("colour", "color"))
+        return (
+            Exchange(
+                f"My favourite {word} is {colour_name}.",
+                f"{_sentence(colour_name)} is a lovely colour.",
+                f"tell/{colour_name}",
+            ),
+            Exchange(
+                f"What is my favourite {word}?",
+                f"Your favourite colour is {colour_name}.",
+                f"remember/{word}/{colour_name}",
+            ),
+        )
+    pet = rng.choice(ANIMALS)
+    pet_name = rng.choice((*FEMALE_PETS, *MALE_PETS, name))
+    return (
+        Exchange(
+            an(f"I have a {pet} named {pet_name}."),
+            an(f"{pet_name} is a lovely name for a {pet}."),
+            f"tell/{pet}/{pet_name}",
+        ),
+        Exchange(
+            f"What is my {pet} called?",
+            f"Your {pet} is called {pet_name}.",
+            f"remember/{pet}/{pet_name}",
+        ),
+    )
+
+
+# Each maker with its weight among single exchanges.
+MAKERS: dict[Callable[[random.Random], Exchange], int] = {
+    colour: 8,
+    body: 7,
+    nature: 10,
+    opposite: 4,
+    group: 7,
+    ability: 3,
+    bigger: 5,
+    sequence: 5,
+    number: 14,
+    fixed: 3,
+    talk: 8,
+    unknown: 16,
+    passage: 30,
+    story_request: 25,
+}
+
+
+def single(rng: random.Random, held_out: bool) -> Exchange:
+    """Draw one exchange of the wanted split."""
+    makers, weights = list(MAKERS), list(MAKERS.values())
+    while True:
+        exchange = rng.choices(makers, weights)[0](rng)
+        if exchange.held_out == held_out:
+            return exchange
+
+
+def _typed(rng: random.Random, text: str) -> str:
+    """The way people type: sometimes without capitals or the final mark."""
+    if rng.random() < 0.1:
+        text = text[0].lower() + text[1:]
+    if rng.random() < 0.12 and text[-1] in ".?!":
+        text = text[:-1]
+    return text
+
+
+def make_dialogue(seed: str) -> list[Message]:
+    """A training dialogue of one to five exchanges; nothing in it is held out."""
+    rng = random.Random(seed)
+    exchanges: list[Exchange] = []
+    recall: Exchange | None = None
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 4, 5))):
+        previous = exchanges[-1].story if exchanges else None
+        if previous is not None and rng.random() < 0.5:
+            extra = follow_up(rng, previous)
+        elif recall is None and rng.random() < 0.2:
+            extra, recall = remember(rng)
+            while extra.held_out or recall.held_out:
+                extra, recall = remember(rng)
+        else:
+            extra = single(rng, held_out=False)
+            while recall is not None and "name yet" in extra.answer:
+                extra = single(rng, held_out=False)
+        if not extra.held_out:
+            exchanges.append(extra)
+    if recall is not None:
+        exchanges.append(recall)
+    messages: list[Message] = []
+    if rng.random() < 0.1:
+        messages.append({"role": "system", "content": rng.choice(_SYSTEM)})
+    for exchange in exchanges:
+        messages.append({"role": "user", "content": _typed(rng, exchange.question)})
+        messages.append({"role": "assistant", "content": exchange.answer})
+    return messages if exchanges else make_dialogue(seed + "+")
+
+
+_SYSTEM = (
+    "You are a helpful assistant.|You are a friendly storyteller.|Answer in short sentences.|"
+    "You are demo, a small language model.|Be kind and brief.|You help children."
+).split("|")
