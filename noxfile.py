@@ -218,11 +218,12 @@ def lint(session: nox.Session) -> None:
     test_requirements = sorted({name for folder in folders for name in group("test", folder)})
     install(session, *editable(PACKAGES), *group("lint"), *test_requirements)
     sources = [str(path) for path in ROOT.glob("packages/*/src")]
+    build_hooks = [str(path) for path in ROOT.glob("packages/*/hatch_build.py")]
     metadata = [str(path) for path in ROOT.glob("packages/*/pyproject.toml")]
     commands = [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
-        ["mypy", "noxfile.py", "training", "tests", *sources],
+        ["mypy", "noxfile.py", "benchmarks", "training", "tests", *sources, *build_hooks],
         # One by one: test modules of different packages may share a name.
         *(["mypy", str(directory(package) / "tests")] for package in PACKAGES),
         ["lint-imports"],
