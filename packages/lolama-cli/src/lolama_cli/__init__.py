@@ -1,1 +1,1 @@
-"""The ``lolama`` command."""
+"""The ``lolama`` command: a program over the Python face `lolama`."""

@@ -1,16 +1,22 @@
-"""core's file code as one object, to hand to packages that may not import it."""
+"""core's file code as one object, to hand to packages that may not import it.
+
+What needs torch is imported when it is used: a name that means nothing, or a configuration that cannot be
+used, is refused before torch is there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from lolama_core.checkpoint_writer import write_checkpoint
 from lolama_core.protocols.types import JSON, CanonicalConfig
-from lolama_core.safetensors_file import SafetensorsFile, TensorInfo
 from lolama_core.untrusted_files import read_json, read_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lolama_core.safetensors_file import TensorInfo
 
 
 class FileCheckpointIO:
@@ -18,6 +24,8 @@ class FileCheckpointIO:
 
     def header(self, path: Path) -> Mapping[str, TensorInfo]:
         """See `SafetensorsFile`."""
+        from lolama_core.safetensors_file import SafetensorsFile
+
         return SafetensorsFile(path).header()
 
     def read_json(self, path: Path) -> dict[str, JSON]:
@@ -38,6 +46,8 @@ class FileCheckpointIO:
         chat_template: str | None = None,
     ) -> None:
         """See `write_checkpoint`."""
+        from lolama_core.checkpoint_writer import write_checkpoint
+
         write_checkpoint(
             directory, config, tensors, tokenizer_json=tokenizer_json, chat_template=chat_template
         )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from lolama_core.config import LlamaConfig
-from lolama_core.llama import Llama
 from lolama_core.protocols import ImageProcessor
 from lolama_core.protocols.types import JSON
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lolama_core.llama import Llama
 
 
 class LlamaFamily:
@@ -28,6 +29,12 @@ class LlamaFamily:
         Raises:
             ModelError: for a configuration that makes no sense.
         """
+        # Here, so that listing the built-in models costs no import of torch.
+        import torch
+
+        from lolama_core.config import LlamaConfig
+        from lolama_core.llama import Llama
+
         checked = LlamaConfig.from_json(config)
         with torch.device("meta"):
             return Llama(checked)

@@ -1,0 +1,197 @@
+"""Names → files → models and tokenizers: where the packages meet.
+
+A name is looked up in this order:
+
+1. a model that ships inside a package, such as ``demo``;
+2. the directory of a lolama checkpoint;
+3. whatever the model source makes of it: a folder in Hugging Face's layout, an alias, ``owner/name``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, cast
+
+import lolama_core
+from lolama import providers
+from lolama_core.protocols import CausalLM, CheckpointIO
+from lolama_core.protocols.errors import NotAvailableError, UsageError
+from lolama_core.protocols.types import (
+    FORMAT_NAME,
+    CanonicalConfig,
+    ModelFiles,
+    ModelInfo,
+    QuantizationScheme,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from lolama_core import Tokenizer
+
+INT8 = QuantizationScheme(name="int8")
+
+
+def load_model(
+    name: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    quantize: bool = False,
+) -> CausalLM:
+    """A model, ready to generate with.
+
+    Args:
+        name: ``demo``, the path of a model's folder, or an alias (``lolama models`` lists them).
+        device: ``cpu``, ``cuda``, ``mps``; the best one here if not given.
+        dtype: ``float32``, ``bfloat16``, ``float16``; what suits the device if not given.
+        quantize: Store the weights as 8-bit integers. Not in this version.
+
+    Raises:
+        UsageError: for a name that means nothing, or a device or dtype that is not to be had.
+        NotAvailableError: for what a later version will do.
+        ModelError: if the files cannot be used.
+        ResourceError: if the model does not fit into memory.
+
+    Example:
+        >>> model = load_model("demo")
+    """
+    if quantize:
+        refuse_int8()
+    return load_files(resolve(name), device=device, dtype=dtype)
+
+
+def load_tokenizer(name: str | Path) -> Tokenizer:
+    """The tokenizer of a model, named as for `load_model`.
+
+    Example:
+        >>> load_tokenizer("demo").encode("Once upon a time", return_tensors="pt").shape[0]
+        1
+    """
+    return tokenizer_of(resolve(name))
+
+
+def resolve(name: str | Path) -> ModelFiles:
+    """What a name means. Headers and configurations are read, weights are not.
+
+    Raises:
+        UsageError: if it means nothing, with the closest name that does.
+        NotAvailableError: if it is a model that would have to be downloaded.
+        ModelError: if the files cannot be used.
+    """
+    name = str(name)
+    builtins = builtin_models()
+    if name in builtins:
+        return replace(lolama_core.open_checkpoint(builtins[name]), name=name)
+    io = lolama_core.FileCheckpointIO()
+    directory = _checkpoint_directory(name, io)
+    if directory is not None:
+        return replace(lolama_core.open_checkpoint(directory), name=name)
+    try:
+        return providers.source().resolve(name, io)
+    except NotAvailableError as error:
+        if os.path.exists(name):
+            raise
+        raise NotAvailableError(
+            error.subject, error.reason, _and_builtins(error.remedy, builtins)
+        ) from None
+    except UsageError as error:
+        close = get_close_matches(name.lower(), builtins, n=1, cutoff=0.6)
+        if not close:
+            raise
+        raise UsageError(error.subject, error.reason, f"did you mean {close[0]}?") from None
+
+
+def load_files(
+    files: ModelFiles,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> CausalLM:
+    """`load_model` for a name that is resolved already."""
+    family = providers.family(files.family)
+    return lolama_core.load_model(files, {family.name: family}, device=device, dtype=dtype)
+
+
+def tokenizer_of(files: ModelFiles) -> Tokenizer:
+    """`load_tokenizer` for a name that is resolved already."""
+    return lolama_core.load_tokenizer(files)
+
+
+def context_length(files: ModelFiles) -> int | None:
+    """Positions that the model can attend over, as far as its configuration tells before it is built."""
+    length = files.config["model"].get("max_seq_len")
+    return length if isinstance(length, int) else None
+
+
+def builtin_models() -> dict[str, Path]:
+    """Models that ship inside the installed packages: name → lolama checkpoint directory."""
+    return {
+        name: path
+        for family in providers.families()
+        for name, path in family.builtins.items()
+        if path.is_dir()
+    }
+
+
+def known_models() -> list[ModelInfo]:
+    """Every name that needs no path: what is built in, then the aliases."""
+    built_in = [_describe(name, path) for name, path in builtin_models().items()]
+    return [*built_in, *providers.source().list()]
+
+
+def refuse_int8() -> NoReturn:
+    """Say that int8 is not there yet, in the words of the package that will bring it.
+
+    Raises:
+        NotAvailableError: always, in this version.
+    """
+    # It refuses before it looks at the module, so none has to be built for it.
+    providers.quantizer().prepare_(cast("nn.Module", None), INT8)
+    raise NotAvailableError("int8", "this lolama cannot use it yet", "upgrade lolama-cli")
+
+
+def refuse_pictures() -> NoReturn:
+    """Say that pictures are not there yet, in the words of the package that will bring them.
+
+    Raises:
+        NotAvailableError: always, in this version.
+    """
+    providers.family("llava").image_processor({})
+    raise NotAvailableError("pictures", "this lolama cannot use them yet", "upgrade lolama-cli")
+
+
+def _checkpoint_directory(name: str, io: CheckpointIO) -> Path | None:
+    """The directory ``name``, if it holds a configuration that calls itself lolama's."""
+    path = Path(os.path.expanduser(name))
+    try:
+        if not name or not (path / "config.json").exists():
+            return None
+    except (OSError, ValueError):  # no possible file name: let the source say so
+        return None
+    return path if io.read_json(path / "config.json").get("format") == FORMAT_NAME else None
+
+
+def _describe(name: str, path: Path) -> ModelInfo:
+    io = lolama_core.FileCheckpointIO()
+    config = cast(CanonicalConfig, io.read_json(path / "config.json"))
+    # Near enough, and without reading the header: beside the weights the file holds a few kilobytes.
+    bytes_each = 4 if config["dtype"] == "float32" else 2
+    parameters = (path / "model.safetensors").stat().st_size / bytes_each
+    pictures = providers.family(config["family"]).image_processor(config["model"]) is not None
+    return ModelInfo(
+        alias=name,
+        repo="",
+        parameters=f"{parameters / 1e6:.1f}M",
+        description="Built in: no download",
+        kind="vision" if pictures else "text",
+        license="MIT",
+    )
+
+
+def _and_builtins(remedy: str, builtins: dict[str, Path]) -> str:
+    return f"{remedy}, or use {' or '.join(builtins)}, which is built in" if builtins else remedy

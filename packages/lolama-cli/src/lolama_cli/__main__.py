@@ -1,0 +1,85 @@
+"""The program ``lolama``; also ``python -m lolama_cli``.
+
+Nothing here imports more than the interpreter has at hand until the guards are up, so that Ctrl-C is quiet
+and a closed stream harmless from the first moment on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from types import FrameType
+
+
+def main() -> None:
+    """Run the command line; ends the process with an exit code of the contract."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+class _Signals:
+    """Turns SIGINT and SIGTERM into exceptions, and remembers that one came.
+
+    A library may turn the exception into one of its own on its way up; the exit code still tells the truth.
+    """
+
+    def __init__(self) -> None:
+        self.exit_code: int | None = None
+
+    def install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # A shell that starts a job in the background has it ignore Ctrl-C; that stays so.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._received)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        self.exit_code = 128 + number
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        from lolama_cli.errors import Terminated
+
+        raise Terminated
+
+
+def _run(arguments: list[str]) -> int:
+    signals = _Signals()
+    try:
+        signals.install()
+        _occupy_standard_descriptors()
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BaseException:
+        if signals.exit_code is None:
+            raise
+        return signals.exit_code
+    finally:
+        if signals.exit_code is not None:
+            with contextlib.suppress(Exception):
+                from lolama_cli.console import silence
+
+                silence(1)  # what is left unwritten stays so
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from lolama_cli.errors import Settings, report
+
+    settings = Settings()
+    try:
+        from lolama_cli.app import run
+
+        return run(arguments, settings)
+    except BaseException as error:
+        return report(error, settings)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Fill a closed 0, 1 or 2, or the next file opened would get that number and library chatter."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The command line: global options and the commands."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from lolama import __version__
+from lolama_cli.commands.generate import EXAMPLES, generate
+from lolama_cli.commands.models import models
+from lolama_cli.console import closed_stdout, stdout_failed
+from lolama_cli.errors import Settings
+from lolama_core.protocols.errors import UsageError
+
+app = typer.Typer(
+    name="lolama",
+    help="Run LLaMA-family language models: from scratch, in readable PyTorch.",
+    add_completion=False,
+    rich_markup_mode=None,  # half the start-up time, and plain text to everyone who reads it,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command(epilog=EXAMPLES)(generate)
+app.command()(models)
+
+
+def run(arguments: list[str], settings: Settings) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: What stands behind the program's name.
+        settings: Receives the options before the command.
+
+    Raises:
+        LolamaError: and much else; `errors.report` knows what to say.
+    """
+    if sys.stdout is None:
+        raise closed_stdout()
+    command = typer.main.get_command(app)
+    try:
+        # Not command.main(), which reports errors its own way.
+        with command.make_context("lolama", arguments, obj=settings) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        if done.exit_code:
+            return done.exit_code
+    except OSError as error:
+        # What a command writes it guards itself; help and version are printed by typer.
+        if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):
+            raise stdout_failed(error) from None
+        raise
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise stdout_failed(error) from None
+    return 0
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lolama {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _global_options(
+    context: typer.Context,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show model loading details and speed.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show all that, warnings and tracebacks.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "-V", "--version", help="Show the version.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    settings: Settings = context.obj
+    settings.debug = debug
+    settings.verbose = verbose or debug
+    if not debug:
+        warnings.simplefilter("ignore")  # standard error is for the user, not for libraries
+    if context.invoked_subcommand is None:
+        raise UsageError("lolama", "no command given", "see lolama --help")

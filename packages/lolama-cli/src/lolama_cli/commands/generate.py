@@ -1,0 +1,261 @@
+"""``lolama generate``: a prompt in, new text out."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+from lolama_cli.console import Output, note, read_prompt
+from lolama_cli.errors import Settings
+from lolama_core.protocols.errors import NotAvailableError, UsageError
+
+if TYPE_CHECKING:
+    from lolama import GenerationConfig
+    from lolama_core.protocols import CausalLM, Tokenizer
+    from lolama_core.protocols.types import ModelFiles
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+
+# So many characters a token that a text of them is longer than its share of the context nearly always.
+_CHARACTERS_PER_TOKEN = 32
+
+EXAMPLES = """\b
+Examples:
+  lolama generate -m demo "Once upon a time"
+  lolama generate -m ./my-model --temperature 0 "The capital of France is"
+  echo "Explain transformers" | lolama generate -m ./my-model
+"""
+
+
+def generate(
+    context: typer.Context,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT",
+            hidden=True,  # from the list; the text above it says all
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="Model alias or local path.", metavar="TEXT")
+    ] = "tinyllama",
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "-i", "--image", help="Image file for VLM models. Not in this version.", metavar="PATH"
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", help="Maximum tokens to generate.", metavar="INT")
+    ] = 256,
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", help="Sampling temperature; 0 is greedy.", metavar="FLOAT"),
+    ] = 0.7,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Nucleus sampling threshold.", metavar="FLOAT")
+    ] = 0.9,
+    top_k: Annotated[
+        int,
+        typer.Option("--top-k", help="Sample from the k best tokens; 0 is off.", metavar="INT"),
+    ] = 0,
+    min_p: Annotated[
+        float,
+        typer.Option(
+            "--min-p",
+            help="Drop tokens less probable than this share of the best; 0 is off.",
+            metavar="FLOAT",
+        ),
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option("--repetition-penalty", help="Repetition penalty; 1 is off.", metavar="FLOAT"),
+    ] = 1.1,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", help="Text that ends the output; may be repeated.", metavar="TEXT"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Make the same choices every time.", metavar="INT"),
+    ] = None,
+    no_stream: Annotated[
+        bool, typer.Option("--no-stream", help="Disable streaming (wait for full response).")
+    ] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the text; leave the chat template aside.")
+    ] = False,
+    quantize: Annotated[
+        bool, typer.Option("--quantize", help="Use int8 quantization. Not in this version.")
+    ] = False,
+    device: Annotated[
+        str,
+        typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="TEXT"),
+    ] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option("--dtype", help="auto, float32, bfloat16 or float16.", metavar="TEXT"),
+    ] = "auto",
+) -> None:
+    """Generate text from a prompt. Streams by default.
+
+    Without PROMPT, or with -, standard input is read. A model that comes with a chat template is asked in it;
+    a base model continues the text. Standard output is the new text and nothing else.
+    """
+    # From here on in the order of what things cost: options, the prompt, small files, and only then weights.
+    config = _config(
+        max_new_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=tuple(stop or ()),
+        seed=seed,
+    )
+    if not _DEVICE.fullmatch(device):
+        raise UsageError(
+            "--device", f"{device!r:.40} is not a device", "use cpu, cuda, cuda:N or mps"
+        )
+    if image is not None:
+        _refuse("--image")
+    if quantize:
+        _refuse("--quantize")
+    output = Output()
+    text = read_prompt(prompt)
+
+    from lolama import wiring
+
+    files = wiring.resolve(model)
+    tokenizer = wiring.tokenizer_of(files)
+    ids = _encode(text, tokenizer, raw=raw, context_length=wiring.context_length(files))
+    started = time.perf_counter()
+    loaded = wiring.load_files(files, device=device, dtype=dtype)
+    settings: Settings = context.obj
+    if settings.verbose:
+        _tell_loaded(files, loaded, time.perf_counter() - started)
+    run = _Run(loaded, tokenizer, ids, config, output)
+    run.generate(stream=not no_stream)
+    run.tell(verbose=settings.verbose)
+
+
+def _config(**settings: object) -> GenerationConfig:
+    from lolama import GenerationConfig
+
+    try:
+        return GenerationConfig(**settings)  # type: ignore[arg-type] # it checks its own fields
+    except UsageError as error:
+        if error.subject == "--max-new-tokens":
+            raise UsageError("--max-tokens", error.reason, error.remedy) from None
+        raise
+
+
+def _refuse(option: str) -> NoReturn:
+    """What a later version will do, in the words of the package that will bring it."""
+    from lolama import wiring
+
+    try:
+        if option == "--image":
+            wiring.refuse_pictures()
+        wiring.refuse_int8()
+    except NotAvailableError as error:
+        raise NotAvailableError(option, error.reason, error.remedy) from None
+
+
+def _encode(
+    text: str, tokenizer: Tokenizer, *, raw: bool, context_length: int | None
+) -> Sequence[int]:
+    """The prompt's ids, refused if they are more than the model can attend over."""
+    if context_length is not None and len(text) > context_length * _CHARACTERS_PER_TOKEN:
+        # Tokenising megabytes takes longer than it is worth to say by how much they are too many.
+        start = text[: context_length * _CHARACTERS_PER_TOKEN]
+        count = len(tokenizer.encode_ids(start, split_special_tokens=True))
+        if count > 2 * context_length:
+            raise _too_long(f"about {count * len(text) // len(start):,}", context_length)
+    if tokenizer.has_chat_template and not raw:
+        ids = tokenizer.ensure_bos(tokenizer.render_chat([{"role": "user", "content": text}]))
+    else:
+        ids = tokenizer.encode_ids(text, split_special_tokens=True)
+    if context_length is not None and len(ids) > context_length:
+        raise _too_long(f"{len(ids):,}", context_length)
+    return ids
+
+
+def _too_long(count: str, limit: int) -> UsageError:
+    return UsageError(
+        "prompt",
+        f"has {count} tokens, more than the {limit:,} the model attends over",
+        "shorten it",
+    )
+
+
+@dataclass
+class _Run:
+    """One generation: its text to standard output, what there is to say about it to standard error."""
+
+    model: CausalLM
+    tokenizer: Tokenizer
+    ids: Sequence[int]
+    config: GenerationConfig
+    output: Output
+
+    def generate(self, *, stream: bool) -> None:
+        from lolama import TextGenerator
+
+        self.started = time.perf_counter()
+        self.first: float | None = None
+        pieces = []
+        try:
+            with TextGenerator(self.model, self.tokenizer).generate_stream(
+                self.ids, self.config
+            ) as tokens:
+                for piece in tokens.text():
+                    if self.first is None:
+                        self.first = time.perf_counter()
+                    if stream:
+                        self.output.write(piece)
+                    else:
+                        pieces.append(piece)
+            self.output.write("".join(pieces))
+        finally:
+            # Before an error says anything, and where Ctrl-C leaves the cursor.
+            self.output.end_line()
+        assert tokens.result is not None
+        self.result = tokens.result
+        self.ended = time.perf_counter()
+
+    def tell(self, *, verbose: bool) -> None:
+        if self.result.context_full:
+            note(
+                f"note: the text ends here because the model's context of {self.model.max_seq_len:,} "
+                f"tokens is full ({len(self.ids):,} of the prompt, {len(self.result.ids):,} new)"
+            )
+        if not verbose:
+            return
+        why = {"eos": "the model ended it", "stop": "a stop text came", "length": "at the limit"}
+        new = len(self.result.ids)
+        line = f"{len(self.ids):,} prompt tokens, {new:,} new ({why[self.result.finish_reason]})"
+        if self.first is not None:
+            line += f"; first text after {self.first - self.started:.2f} s"
+            if new > 1:
+                line += f", then {(new - 1) / max(self.ended - self.first, 1e-9):.1f} tokens/s"
+        note(line)
+
+
+def _tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:
+    shape = files.config["model"]
+    stored, used = files.config["dtype"], str(model.dtype).removeprefix("torch.")
+    note(
+        f"{files.name}: {files.family}, {shape.get('num_layers')} layers of width "
+        f"{shape.get('d_model')}, context {model.max_seq_len:,}, {len(files.tensors)} tensors"
+    )
+    for path in sorted({location.path for location in files.tensors.values()}):
+        note(f"read {path} ({path.stat().st_size / 1e6:,.1f} MB)")
+    converted = "" if stored == used else f" (stored as {stored})"
+    note(f"loaded in {seconds:.2f} s: {used}{converted} on {model.device}")

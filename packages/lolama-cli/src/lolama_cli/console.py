@@ -1,0 +1,174 @@
+"""The three standard streams: text that a user gave, text for the user, and everything else.
+
+Standard output is the payload alone. Into a pipe or file it goes byte for byte, as UTF-8 whatever the
+locale; on a terminal control characters are made visible, or a model (or whoever wrote its training text)
+could move the cursor, retitle the window or fill the clipboard.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
+
+MAX_PROMPT_BYTES = 8_000_000
+"""What is read of a prompt at most: several times the longest context of any model of these families."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class ClosedPipeError(Exception):
+    """Whoever read standard output has gone. Nobody is left to tell."""
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """``text`` with control characters spelled out (``^[``, ``\\x9b``), those in ``keep`` excepted."""
+
+    def spell(match: re.Match[str]) -> str:
+        character = match[0]
+        if character in keep:
+            return character
+        code = ord(character)
+        return f"\\x{code:02x}" if code >= 0x80 else f"^{chr(code ^ 0x40)}"
+
+    return _CONTROL.sub(spell, text)
+
+
+def note(text: str) -> None:
+    """A line on standard error. A standard error that is closed or full is nobody's loss."""
+    if sys.stderr is None:
+        return
+    try:
+        print(visible(text), file=sys.stderr, flush=True)
+    except OSError:
+        silence(2)
+
+
+def silence(descriptor: int) -> None:
+    """Send a stream nowhere from now on, or the interpreter complains about it on its way out."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, descriptor)
+    os.close(sink)
+
+
+def stdout_failed(error: OSError) -> Exception:
+    """What to raise for a write to standard output that failed."""
+    silence(1)
+    if isinstance(error, BrokenPipeError):
+        return ClosedPipeError()
+    return ResourceError(
+        "standard output",
+        f"cannot be written: {error.strerror or error}",
+        "free some space or send it elsewhere",
+    )
+
+
+class Output:
+    """Writes payload to standard output, each piece at once.
+
+    Raises:
+        LolamaError: from every method, if standard output cannot be written.
+        ClosedPipeError: if nobody reads it any more.
+    """
+
+    def __init__(self) -> None:
+        if sys.stdout is None:
+            raise closed_stdout()
+        self.is_terminal = sys.stdout.isatty()
+        self._encoding = sys.stdout.encoding if self.is_terminal else "utf-8"
+        self._at_line_start = True
+
+    def write(self, text: str) -> None:
+        """Write ``text`` and flush."""
+        if not text:
+            return
+        self._at_line_start = text.endswith("\n")
+        if self.is_terminal:
+            text = visible(text, keep="\n\t")
+        try:
+            sys.stdout.buffer.write(text.encode(self._encoding, errors="replace"))
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise stdout_failed(error) from None
+
+    def end_line(self) -> None:
+        """On a terminal, begin a new line unless at the start of one; elsewhere add nothing."""
+        if self.is_terminal and not self._at_line_start:
+            self.write("\n")
+
+
+def closed_stdout() -> LolamaError:
+    """The error for a standard output that was closed from the beginning."""
+    return UsageError("standard output", "is closed", "send it to a file or a pipe")
+
+
+def read_prompt(argument: str | None) -> str:
+    """The prompt: the argument, or with none (or ``-``) what stands on standard input.
+
+    One line break at the end of standard input is dropped: it ends the line that ``echo`` wrote.
+
+    Raises:
+        UsageError: if there is none, it is empty, too long for any model, or not text.
+    """
+    if argument is not None and argument != "-":
+        return _checked(_readable(argument), "prompt")
+    if sys.stdin is None:
+        raise UsageError("prompt", "is missing, and standard input is closed", _GIVE)
+    if argument is None and sys.stdin.isatty():
+        raise UsageError("prompt", "is missing", _GIVE)
+    try:
+        data = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror or error}"
+        raise UsageError("standard input", reason, _GIVE) from None
+    if len(data) > MAX_PROMPT_BYTES:
+        raise _too_long(f"more than {MAX_PROMPT_BYTES:,}")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            "standard input",
+            f"is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}",
+            "convert it, for example with iconv",
+        ) from None
+    if text.endswith("\n"):
+        text = text[:-1].removesuffix("\r")
+    return _checked(text, "standard input")
+
+
+_GIVE = 'give it as an argument, as in lolama generate "Once upon a time", or pipe it in'
+
+
+def _readable(argument: str) -> str:
+    """Arguments are bytes; Python hands on those that the locale cannot decode as lone surrogates."""
+    try:
+        argument.encode("utf-8")
+        return argument
+    except UnicodeEncodeError:
+        pass
+    try:
+        return os.fsencode(argument).decode("utf-8")  # UTF-8 all the same, in an ASCII locale
+    except UnicodeDecodeError as error:
+        reason = f"is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}"
+        raise UsageError("prompt", reason, "set a UTF-8 locale or pipe it in") from None
+
+
+def _checked(text: str, subject: str) -> str:
+    if not text:
+        raise UsageError(subject, "is empty", _GIVE)
+    if "\0" in text:
+        reason = f"holds a NUL character at offset {text.index(chr(0))}, so it is not text"
+        raise UsageError(subject, reason, "give text")
+    if len(text) > MAX_PROMPT_BYTES:
+        raise _too_long(f"{len(text):,}")
+    return text
+
+
+def _too_long(count: str) -> UsageError:
+    return UsageError(
+        "prompt",
+        f"has {count} bytes, which no model can attend over",
+        "shorten it",
+    )

@@ -1,0 +1,129 @@
+"""Every way a run can end badly → one line on standard error and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import re
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import typer
+
+from lolama_cli.console import ClosedPipeError, note
+from lolama_core.protocols.errors import (
+    EXIT_CLOSED_PIPE,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    LolamaError,
+    ResourceError,
+    UsageError,
+)
+
+_LONGEST_LINE = 1000
+_TOKEN = re.compile(r"\bhf_\w{4,}")
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Terminated(BaseException):
+    """SIGTERM came. No ``except Exception`` may swallow it."""
+
+
+@dataclass
+class Settings:
+    """The options before the command. Filled while the command line is read; errors look at ``debug``."""
+
+    verbose: bool = False
+    debug: bool = False
+
+
+def report(error: BaseException, settings: Settings) -> int:
+    """Tell the user about ``error``; the exit code it calls for."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return EXIT_INTERRUPTED
+    if isinstance(error, Terminated):
+        return EXIT_TERMINATED
+    if isinstance(error, ClosedPipeError):
+        return EXIT_CLOSED_PIPE
+    if settings.debug:
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            note(line)
+    told = _as_lolama_error(error)
+    note(error_line(told))
+    return told.exit_code
+
+
+def error_line(error: LolamaError) -> str:
+    """``error: subject: reason; remedy``, on one line that is safe to print."""
+    line = _TOKEN.sub("hf_…", f"error: {error}")
+    return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
+
+
+def _as_lolama_error(error: BaseException) -> LolamaError:
+    if isinstance(error, LolamaError):
+        return error
+    if isinstance(error, typer.TyperException):
+        return _usage_error(error)
+    if isinstance(error, MemoryError):
+        return ResourceError("memory", "there is not enough of it", "use a smaller model")
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        return ResourceError(str(error.filename or "disk"), str(error.strerror), "free some space")
+    return LolamaError(
+        "lolama",
+        f"{type(error).__name__}: {str(error) or 'no message'}"[:300] + ", which is a bug",
+        "report it with what `lolama --debug ...` prints",
+    )
+
+
+def _usage_error(error: typer.TyperException) -> UsageError:
+    """What typer says about a command line, in the shape of every other error."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "lolama"
+    remedy = f"see {command} --help"
+    option = getattr(error, "option_name", None)
+    parameter = getattr(error, "param", None)
+    message = error.message.rstrip(".")
+    if option is not None:
+        possible: Sequence[str] = getattr(error, "possibilities", None) or ()
+        if message.startswith("No such option"):
+            if command != "lolama" and option in ("-v", "--verbose", "--debug"):
+                example = command.replace("lolama", f"lolama {option}", 1)
+                return UsageError(option, "stands before the command", f"try {example} ...")
+            if possible:  # closest first, but what is only cut short comes before that
+                closest = min(possible, key=lambda name: not name.startswith(option))
+                remedy = f"did you mean {closest}?"
+            return UsageError(_short(option), "no such option", remedy)
+        reason = re.sub(r"^Option '[^']*' ", "", message)
+        return UsageError(_short(option), reason[:1].lower() + reason[1:], remedy)
+    if parameter is not None:
+        return UsageError(_name_of(parameter), _plain(message), remedy)
+    if message.startswith("Got unexpected extra argument"):
+        return UsageError(command, "takes one argument", "put quotes around it")
+    reason, _, close = message.partition(". Did you mean ")
+    remedy = f"did you mean {close.replace(chr(39), '')}" if close else remedy
+    return UsageError(command, _short(reason[:1].lower() + reason[1:]), remedy)
+
+
+def _name_of(parameter: object) -> str:
+    names: Sequence[str] = getattr(parameter, "opts", ())
+    return max(names, key=len, default="argument")
+
+
+_VALIDATION = (
+    (r"Input should be a valid integer.*", "is not a whole number"),
+    (r"Input should be a valid number.*", "is not a number"),
+    (r"Value error, (.*)", r"\1"),
+)
+
+
+def _plain(message: str) -> str:
+    """What the library that checks values says, as a reader of an error line would say it."""
+    for pattern, plain in _VALIDATION:
+        message = re.sub(pattern, plain, message)
+    return _short(message)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:199] + "…"
