@@ -23,9 +23,10 @@ import torch
 from lolama_core import GenerationConfig, TextGenerator, Tokenizer, __version__, load
 from lolama_core.protocols.types import Message
 
-from .chat import MAKERS, Exchange, remember
+from .chat import MAKERS, remember
 from .checker import fault_in
 from .corpus import held_out_dialogue_rng, held_out_stories, training_dialogues, training_stories
+from .questions import Exchange
 from .train import Recipe
 
 RESULTS = Path(__file__).with_name("results.json")

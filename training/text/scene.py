@@ -9,47 +9,17 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from . import world
+from .characters import Character
+from .words import Words
 from .world import Thing, an, number_of
 
 _SLOT = re.compile(r"\{([a-z0-9.]+)\}")
 _SENTENCE_START = re.compile(r'(^"?|[.!?] "?|[.!?,]" ")([a-z])')
 
 
-@dataclass
-class Character:
-    """A person or an animal of the story.
-
-    Args:
-        name: The proper name, or None for a relative ("her mother").
-        kind: "girl", "fox", "mother": what the character is.
-        gender: "f" or "m".
-        relation: For a pal: "friend", "brother" or "" for a stranger.
-    """
-
-    name: str | None
-    kind: str
-    gender: str
-    relation: str = ""
-    mentioned: bool = False
-    kind_known: bool = False
-
-    @property
-    def subject(self) -> str:
-        return "she" if self.gender == "f" else "he"
-
-    @property
-    def object(self) -> str:
-        return "her" if self.gender == "f" else "him"
-
-    @property
-    def possessive(self) -> str:
-        return "her" if self.gender == "f" else "his"
-
-
-class Scene:
+class Scene(Words):
     """Fills the slots of templates for one story.
 
     Args:
@@ -69,7 +39,7 @@ class Scene:
         other: Thing,
         numbers: tuple[int, int, int],
     ) -> None:
-        self.rng = rng
+        super().__init__(rng)
         self.hero, self.pal = hero, pal
         self.thing, self.other = thing, other
         self.numbers = dict(zip("nkm", numbers, strict=True))
@@ -81,14 +51,8 @@ class Scene:
         self.beast_look = self.pick(world.BEAST_ADJECTIVES)
         self.sentences: list[str] = []
         self._used: set[str] = set()
-        self._said: set[str] = set()  # Words already drawn for the current sentence.
         self.topic = self.slot_things()
         self._dreamed = [thing, other]  # Things that no longer serve as just any thing.
-        self._stage = ""
-        self._day_named = False
-
-    def pick(self, options: Sequence[str]) -> str:
-        return options[int(self.rng.random() * len(options))]
 
     def look_of(self, thing: Thing) -> str:
         if thing.food:
@@ -103,22 +67,13 @@ class Scene:
         ):
             template = self.pick(templates)
         self._used.add(template)
-        self._said.clear()
-        self._day_named |= "{weather}" in template or "{season.day}" in template
+        self.start_sentence(template)
         text = an(_SLOT.sub(lambda match: self.fill(match[1]), template))
         text = _SENTENCE_START.sub(lambda match: match[1] + match[2].upper(), text)
         self.sentences.append(text)
 
     def text(self) -> str:
         return " ".join(self.sentences)
-
-    def fresh(self, options: Sequence[str]) -> str:
-        """Pick a word that this sentence has not used yet."""
-        word = self.pick(options)
-        while word in self._said:
-            word = self.pick(options)
-        self._said.add(word)
-        return word
 
     # Slots ---------------------------------------------------------------------------------
 
@@ -131,8 +86,7 @@ class Scene:
             return self.character(character, form)
         if head in ("n", "k", "m"):
             return self.counted(self.numbers[head], form)
-        named = getattr(self, "slot_" + slot.replace(".", "_"), None)
-        return str(named()) if named is not None else self.fresh(SIMPLE[slot])
+        return self.draw(slot)
 
     def clear(self, character: Character) -> bool:
         """Whether a pronoun can only mean this character."""
@@ -221,9 +175,6 @@ class Scene:
     def slot_noun2(self) -> str:
         return self.other.singular
 
-    def slot_a_other(self) -> str:
-        return f"a {self.looks[True]} {self.other.singular}"
-
     def slot_kind_things(self) -> str:
         thing = self.rng.choice(world.THINGS)
         while thing in self._dreamed:
@@ -269,17 +220,6 @@ class Scene:
             raise ValueError("no container has been mentioned")
         return self.own_container[1]
 
-    def slot_place(self) -> str:
-        place = self.pick(world.PLACES)
-        if self.rng.random() < 0.6:
-            words = place.split(" ")
-            place = " ".join((*words[:-1], self.pick(world.PLACE_ADJECTIVES), words[-1]))
-        return place
-
-    def slot_goal(self) -> str:
-        goal = self.pick(world.GOALS)
-        return goal if self.rng.random() < 0.5 else f"{self.pick(world.PLACE_ADJECTIVES)} {goal}"
-
     def slot_home(self) -> str:
         houses = world.HOUSES if self.hero.kind in ("girl", "boy") else world.ANIMAL_HOMES
         home = f"in a {self.pick(world.HOME_ADJECTIVES)} {self.pick(houses)}"
@@ -287,91 +227,5 @@ class Scene:
             return f"{home} {self.slot_place()}"
         return f"{home} {self.pick(world.NEAR)} the {self.slot_goal()}"
 
-    def slot_stage(self) -> str:
-        """The place of a scene that goes on, said the same way each time."""
-        self._stage = self._stage or self.slot_place()
-        return self._stage
-
-    def slot_day(self) -> str:
-        if self._day_named:
-            return self.pick(world.NEXT_TIME if self.rng.random() < 0.5 else world.LATER)
-        self._day_named = True
-        weather, part = self.pick(world.WEATHER), self.pick(world.DAY_PARTS)
-        return self.pick(
-            (
-                f"one {weather} {part}",
-                f"one {weather} {part}",
-                f"one {self.pick(tuple(world.SEASONS))} {part}",
-                f"on a {weather} {part}",
-                f"on {self.pick(world.DAYS)} {part if part != 'day' else 'morning'}",
-                f"early one {weather} morning",
-                "one day",
-                f"on a {self.slot_season_day()}",
-            )
-        )
-
-    def slot_season_day(self) -> str:
-        season = self.pick(tuple(world.SEASONS))
-        weather = self.pick(world.SEASONS[season].split())
-        return f"{weather} {season} {self.pick(world.DAY_PARTS)}"
-
-    def slot_spot(self) -> str:
-        spot = self.fresh(world.HIDING_PLACES)
-        if self.rng.random() < 0.4 and spot not in ("between two rocks", "on a branch"):
-            words = spot.split(" ")
-            return " ".join((*words[:-1], self.pick(world.SPOT_ADJECTIVES), words[-1]))
-        return spot
-
-    def slot_season_when(self) -> str:
-        return self.pick(
-            (
-                f"in the {self.pick(tuple(world.SEASONS))}",
-                f"on {self.pick(world.DAYS)}",
-                f"one {self.pick(world.WEATHER)} {self.pick(world.DAY_PARTS)}",
-                f"last {self.pick(tuple(world.SEASONS))}",
-            )
-        )
-
-    def slot_tool(self) -> str:
-        return f"{self.pick(world.TOOL_ADJECTIVES)} {self.pick(world.TOOLS)}"
-
     def slot_skill(self) -> str:
         return self.skill
-
-    def slot_mood(self) -> str:
-        return self.pick(world.SAD if self.rng.random() < 0.5 else world.GLAD)
-
-
-SIMPLE: dict[str, Sequence[str]] = {
-    "adj": world.PERSON_ADJECTIVES,
-    "act": tuple(world.ACTIVITIES),
-    "did": tuple(world.ACTIVITIES.values()),
-    "doing": tuple(world.ING),
-    "moved": world.MOVED,
-    "went": world.WENT,
-    "weather": world.WEATHER,
-    "daypart": world.DAY_PARTS,
-    "later": world.LATER,
-    "adv": world.MANNERS,
-    "speaking": world.SPEAKING,
-    "moving": world.MOVING,
-    "generous": world.GENEROUS,
-    "content": ("happy", "pleased", "delighted", "content"),
-    "late": world.TOO,
-    "hard": world.HARD,
-    "lovely": world.LOVELY,
-    "days": ("days", "hours", "weeks"),
-    "keeping": world.KEEPING_PLACES,
-    "height": world.HEIGHTS,
-    "sad": world.SAD,
-    "glad": world.GLAD,
-    "spot": world.HIDING_PLACES,
-    "quality": world.TOY_QUALITIES,
-    "foodlike": world.FOOD_QUALITIES,
-    "smile": world.SMILES,
-    "songlike": world.SONG_ADJECTIVES,
-    "dusk": world.DUSK,
-    "game": world.GAMES,
-    "job": world.JOBS,
-    "count": world.NUMBERS[2:11],
-}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from . import templates as t
 from . import world
-from .scene import Character, Scene
+from .characters import new_hero, new_pal
+from .scene import Scene
 from .world import Thing
 
 HELD_OUT_SHARE = 32  # One in this many parameter sets is held out.
@@ -42,43 +43,6 @@ def is_held_out(parameters: str) -> bool:
     """Whether these parameters are kept from training (a stable hash, not Python's)."""
     digest = hashlib.sha256(parameters.encode()).digest()
     return digest[0] % HELD_OUT_SHARE == 0
-
-
-def new_hero(rng: random.Random, kind: str | None = None, name: str | None = None) -> Character:
-    gender = rng.choice("fm")
-    if kind is None:
-        kind = (
-            {"f": "girl", "m": "boy"}[gender] if rng.random() < 0.6 else rng.choice(world.ANIMALS)
-        )
-    if name is not None:
-        gender = "f" if name in world.GIRLS or name in world.FEMALE_PETS else "m"
-        kind = "girl" if name in world.GIRLS else "boy" if name in world.BOYS else kind
-    if kind in ("girl", "boy"):
-        gender = "f" if kind == "girl" else "m"
-    names = {
-        ("f", True): world.GIRLS,
-        ("m", True): world.BOYS,
-        ("f", False): world.FEMALE_PETS,
-        ("m", False): world.MALE_PETS,
-    }
-    return Character(name or rng.choice(names[gender, kind in ("girl", "boy")]), kind, gender)
-
-
-def new_pal(rng: random.Random, hero: Character) -> Character:
-    """A second character: a relative, a friend or a stranger; mostly of the other gender."""
-    if rng.random() < 0.2:
-        gender = rng.choice("fm")
-        return Character(None, rng.choice(world.FAMILY[gender]), gender)
-    while True:
-        pal = new_hero(rng)
-        if pal.name == hero.name or (pal.gender == hero.gender and rng.random() < 0.4):
-            continue
-        human = pal.kind in ("girl", "boy")
-        if human and hero.kind in ("girl", "boy") and rng.random() < 0.25:
-            pal.relation = "sister" if pal.gender == "f" else "brother"
-        elif human == (hero.kind in ("girl", "boy")) and rng.random() < 0.5:
-            pal.relation = "friend"
-        return pal
 
 
 def _opening(scene: Scene, hobby: float = 0.5) -> None:
