@@ -12,7 +12,7 @@ from training.text.corpus import IGNORE, Document, batches, build_corpus, tokeni
 from training.text.tokenizer import ASSISTANT, VOCAB_SIZE, encode_dialogue, encode_story
 from training.text.train import Recipe, gradients, initialise, loss_of, train
 
-from lolama_core import Llama, LlamaConfig, load_tokenizer
+from lolama_core import Llama, LlamaConfig, load
 
 CONFIG = LlamaConfig(
     vocab_size=VOCAB_SIZE,
@@ -34,7 +34,7 @@ def tokenizer() -> NativeTokenizer:
 def test_training_encodes_a_dialogue_as_the_chat_template_renders_it(
     tokenizer: NativeTokenizer,
 ) -> None:
-    shipped = load_tokenizer("demo")
+    _, shipped = load("demo", device="cpu")
     for index in range(50):
         dialogue = make_dialogue(str(index))
         ids, _ = encode_dialogue(tokenizer, dialogue)
