@@ -177,7 +177,8 @@ def _encode(
         start = text[: context_length * _CHARACTERS_PER_TOKEN]
         count = len(tokenizer.encode_ids(start, split_special_tokens=True))
         if count > 2 * context_length:
-            raise _too_long(f"about {count * len(text) // len(start):,}", context_length)
+            estimate = float(f"{count * len(text) / len(start):.2g}")
+            raise _too_long(f"about {estimate:,.0f}", context_length)
     if tokenizer.has_chat_template and not raw:
         ids = tokenizer.ensure_bos(tokenizer.render_chat([{"role": "user", "content": text}]))
     else:

@@ -1,0 +1,44 @@
+"""Fixtures: models whose every word is known (`known_model`), and the installed program (`program`)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# pytest imports tests by path (importlib mode), so modules that they share have to be put in reach.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model: no chat template."""
+    import known_model
+
+    return known_model.write(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="session")
+def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a chat template."""
+    import known_model
+
+    directory = tmp_path_factory.mktemp("models") / "chatty"
+    return known_model.write(directory, chat_template=known_model.CHAT_TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a context of 16 tokens."""
+    import known_model
+
+    return known_model.write(tmp_path_factory.mktemp("models") / "short", max_seq_len=16)
+
+
+@pytest.fixture(scope="session")
+def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with finite weights and infinite logits."""
+    import known_model
+
+    return known_model.write(tmp_path_factory.mktemp("models") / "overflowing", scale=1e38)

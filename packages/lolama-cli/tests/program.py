@@ -1,0 +1,124 @@
+"""Runs the installed program as a user would: in a process of its own, on pipes or on a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "lolama_cli")
+TIME_LIMIT = 60.0
+_ERROR_LINE = re.compile(r"error: [^:\n]+: [^\n]+\n")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run. ``seconds`` of wall time."""
+
+    code: int
+    out: bytes
+    err: str
+    seconds: float
+
+    def refused(self, code: int, *words: str) -> None:
+        """Check the contract of every failure: one line, these words in it, no payload, this code."""
+        assert self.code == code, self.err
+        assert self.out == b""
+        assert _ERROR_LINE.fullmatch(self.err), self.err
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", self.err)
+        for word in words:
+            assert word in self.err, self.err
+
+
+def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a run: one thread, so that tests in parallel do not wait for each other."""
+    unset = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LOLAMA_HOME")
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    return {**kept, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color", **(changes or {})}
+
+
+def run(
+    *arguments: str | bytes | Path,
+    stdin: bytes | int = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
+    python: tuple[str, ...] = (),
+) -> Outcome:
+    """Run ``lolama arguments...`` on pipes.
+
+    Args:
+        arguments: Of the command line; bytes need not be UTF-8.
+        stdin: What to pipe in; else a file descriptor.
+        env: Changes to the environment.
+        python: Options of the interpreter.
+    """
+    command = (COMMAND[0], *python, *COMMAND[1:], *arguments)
+    given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+    started = time.perf_counter()
+    process = subprocess.run(
+        command,
+        capture_output=True,
+        env=environment(env),
+        timeout=TIME_LIMIT,
+        **given,
+    )
+    seconds = time.perf_counter() - started
+    err = process.stderr.decode("utf-8", errors="surrogateescape")
+    return Outcome(process.returncode, process.stdout, err, seconds)
+
+
+def shell(script: str, *arguments: str | Path) -> Outcome:
+    """Run a line of bash in which ``lolama`` is the program and ``$1``, ``$2``, ... are ``arguments``."""
+    define = f'lolama() {{ "{COMMAND[0]}" -m lolama_cli "$@"; }}\n'
+    started = time.perf_counter()
+    process = subprocess.run(
+        ["bash", "-c", define + script, "bash", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=environment(),
+        timeout=TIME_LIMIT,
+    )
+    seconds = time.perf_counter() - started
+    return Outcome(process.returncode, process.stdout, process.stderr.decode(), seconds)
+
+
+def on_terminal(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, columns: int = 80
+) -> Outcome:
+    """Run with standard output on a terminal; ``out`` is what it was sent (each line break as CR LF)."""
+    import fcntl
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        (*COMMAND, *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=environment(env),
+    )
+    os.close(theirs)
+    out = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # how a terminal says that nobody holds the other end any more
+            break
+        if not piece:
+            break
+        out += piece
+    os.close(ours)
+    assert process.stderr is not None
+    with process.stderr:
+        err = process.stderr.read().decode()
+    code = process.wait(TIME_LIMIT)
+    return Outcome(code, out, err, time.perf_counter() - started)

@@ -1,0 +1,94 @@
+"""``lolama generate``: what it writes, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from known_model import REPLY, write_hugging_face
+from program import run
+
+
+def test_a_base_model_continues_the_text_and_nothing_else_is_written(base: Path) -> None:
+    outcome = run("generate", "-m", base, "--max-tokens", "5", "xyz")
+    assert (outcome.code, outcome.out, outcome.err) == (0, b"abcde", "")
+
+
+def test_a_chat_model_is_asked_in_its_template(chatty: Path) -> None:
+    outcome = run("generate", "--model", chatty, "xyz")
+    assert (outcome.code, outcome.out, outcome.err) == (0, REPLY.encode(), "")
+
+
+def test_raw_leaves_the_template_aside(chatty: Path) -> None:
+    outcome = run("generate", "-m", chatty, "--raw", "--max-tokens", "5", "xyz")
+    assert (outcome.code, outcome.out) == (0, b"abcde")
+
+
+def test_what_a_user_types_is_never_a_control_token(base: Path) -> None:
+    # As a control token it would be answered with the reply; as text it ends in "a" … ">" and is not.
+    outcome = run("generate", "-m", base, "--max-tokens", "3", "<|assistant|>")
+    assert outcome.code == 0
+    assert REPLY.encode() not in outcome.out
+
+
+@pytest.mark.parametrize("arguments", [(), ("-",)])
+def test_the_prompt_from_standard_input(base: Path, arguments: tuple[str, ...]) -> None:
+    outcome = run("generate", "-m", base, "--max-tokens", "3", *arguments, stdin=b"xyz\n")
+    assert (outcome.code, outcome.out) == (0, b"abc")
+
+
+def test_the_argument_wins_over_standard_input(base: Path) -> None:
+    outcome = run("generate", "-m", base, "--max-tokens", "3", "c", stdin=b"x")
+    assert (outcome.code, outcome.out) == (0, b"def")
+
+
+def test_no_stream_gives_the_same_text(base: Path) -> None:
+    outcome = run("generate", "-m", base, "--max-tokens", "30", "--no-stream", "z")
+    assert (outcome.code, outcome.out) == (0, b"abcdefghijklmnopqrstuvwxyzabcd")
+
+
+def test_stop_texts_end_the_output_and_do_not_leak(base: Path) -> None:
+    outcome = run("generate", "-m", base, "--stop", "zzz", "--stop", "efg", "z")
+    assert (outcome.code, outcome.out) == (0, b"abcd")
+
+
+def test_a_seed_repeats_the_choices(base: Path) -> None:
+    def text(seed: int) -> bytes:
+        outcome = run("generate", "-m", base, "--seed", str(seed), "--max-tokens", "1", "what?")
+        assert outcome.code == 0
+        return outcome.out
+
+    assert text(1) == text(1)
+    assert len({text(seed) for seed in (1, 2, 3)}) > 1
+
+
+def test_verbose_tells_about_loading_and_speed_on_standard_error(base: Path) -> None:
+    outcome = run("-v", "generate", "-m", base, "--dtype", "bfloat16", "--max-tokens", "9", "z")
+    assert (outcome.code, outcome.out) == (0, b"abcdefghi")
+    assert str(base / "model.safetensors") in outcome.err
+    assert "bfloat16 (stored as float32) on cpu" in outcome.err
+    assert "2 prompt tokens, 9 new" in outcome.err
+    assert "tokens/s" in outcome.err
+
+
+def test_a_hugging_face_folder(tmp_path: Path) -> None:
+    folder = write_hugging_face(tmp_path / "published")
+    outcome = run("generate", "-m", folder, "--max-tokens", "5", "xyz")
+    assert (outcome.code, outcome.out, outcome.err) == (0, b"abcde", "")
+
+
+def test_the_built_in_model_writes_words() -> None:
+    outcome = run("generate", "-m", "demo", "--raw", "--temperature", "0", "Once upon a time")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(outcome.out.decode().split()) > 10
+
+
+def test_a_known_story() -> None:
+    root = Path(__file__).resolve().parents[3]
+    folder = root.parent / "shared" / "data" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip("stories260K is not here")
+    options = ("--temperature", "0", "--repetition-penalty", "1", "--max-tokens", "196")
+    outcome = run("generate", "-m", folder, *options, "Once upon a time")
+    assert outcome.code == 0
+    assert b"Once upon a time" + outcome.out == (folder / "expected.txt").read_bytes()

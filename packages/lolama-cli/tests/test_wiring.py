@@ -1,0 +1,106 @@
+"""The Python face: names → models, and the imports that users were promised."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from known_model import write_hugging_face
+
+import lolama
+import lolama.data
+import lolama.vision
+from lolama import wiring
+from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
+
+
+def test_the_first_example_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    from lolama import TextGenerator, load_model, load_tokenizer
+
+    model = load_model("demo")
+    tokenizer = load_tokenizer("demo")
+    generator = TextGenerator(model)
+
+    # Tokenize and move to model device
+    input_ids = tokenizer.encode("The meaning of life is", return_tensors="pt")
+    input_ids = input_ids.to(next(model.parameters()).device)  # type: ignore[attr-defined]
+
+    # Stream tokens as they're generated
+    for token_id in generator.generate_stream(input_ids, max_new_tokens=20):
+        print(tokenizer.decode([token_id]), end="", flush=True)
+
+    assert capsys.readouterr().out
+
+
+def test_names_are_imported_when_they_are_used() -> None:
+    program = (
+        "import lolama, sys; assert 'torch' not in sys.modules; print(*sorted(lolama.__all__))"
+    )
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert shown == sorted(shown)
+    assert {"load_model", "load_tokenizer", "TextGenerator", "Llama", "LlamaConfig"} <= set(shown)
+    for name in shown:
+        assert getattr(lolama, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        lolama.nonsense  # noqa: B018
+
+
+def test_a_lolama_checkpoint_a_hugging_face_folder_and_a_path_object(
+    base: Path, tmp_path: Path
+) -> None:
+    folder = write_hugging_face(tmp_path / "published")
+    for name in (str(base), base, folder):
+        files = wiring.resolve(name)
+        assert (files.name, files.family) == (str(name), "llama")
+        assert wiring.context_length(files) == 4096
+
+
+def test_built_in_comes_before_a_directory_of_that_name(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").symlink_to(base)
+    monkeypatch.chdir(tmp_path)
+    assert wiring.resolve("demo").config["model"]["d_model"] != 288
+    assert wiring.resolve("./demo").config["model"]["d_model"] == 288
+
+
+def test_a_damaged_checkpoint_is_named(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json"):
+        wiring.resolve(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["\0", "x" * 5000, "a b/c", "../etc/x", "~nobody/x", ""])
+def test_names_that_mean_nothing(name: str) -> None:
+    with pytest.raises(UsageError):
+        wiring.resolve(name)
+
+
+def test_what_is_not_there_yet_says_so(base: Path) -> None:
+    with pytest.raises(NotAvailableError, match=r"int8: .*lolama-quant"):
+        lolama.load_model(base, quantize=True)
+    with pytest.raises(NotAvailableError, match=r"does not download yet.*or use demo"):
+        lolama.load_model("tinyllama")
+    with pytest.raises(UsageError, match="text model"):
+        lolama.data.load_llava_model(base)
+    with pytest.raises(NotAvailableError, match="lolama-vision"):
+        lolama.vision.CLIPImageProcessor  # noqa: B018
+    with pytest.raises(AttributeError):
+        lolama.vision.anything  # noqa: B018
+    from lolama.model import quantize_model_int8
+
+    with pytest.raises(NotAvailableError, match="lolama-quant"):
+        quantize_model_int8(lolama.load_model(base))  # type: ignore[arg-type]
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**kwargs: str) -> Iterator[object]:
+        return iter(())
+
+    monkeypatch.setattr("lolama.providers.entry_points", none)
+    with pytest.raises(NotAvailableError, match="lolama-hub is not installed"):
+        wiring.resolve("tinyllama")
