@@ -1,8 +1,8 @@
 """Chat templates: untrusted Jinja programs that turn a conversation into text.
 
-A template comes with a model, so it is run in Jinja's sandbox, with the little it needs and a budget: so
-many steps, so many characters, so many seconds. Two groups of its inputs are kept apart. Control tokens
-that the *template* writes become placeholders; the same characters in a *message* stay text.
+A template comes with a model, so it is run in Jinja's sandbox, with the little it needs and a budget of
+characters and seconds. Two groups of its inputs are kept apart: control tokens that the *template* writes
+become placeholders; the same characters in a *message* stay text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import Message
-from lolama_core.template_sandbox import BudgetExceeded, TemplateRefusal, metered_environment
+from lolama_core.template_budget import BudgetExceeded
+from lolama_core.template_sandbox import TemplateRefusal, metered_environment
+from lolama_core.untrusted_files import is_unicode
 
 _MAX_SOURCE = 1_000_000
 
@@ -67,25 +69,34 @@ class ChatTemplate:
         Raises:
             ModelError: if the template fails, refuses the conversation, or goes past its budget.
         """
-        from jinja2 import TemplateError
-
         every_text = "".join(_texts(messages))
         mark = next(chr(c) for c in range(0xF0000, 0xFFFFE) if chr(c) not in every_text)
         guard = _Guard(control_tokens, mark)
-        self._environment.start()
+        self._environment.budget.start(len(every_text))
+        settings = {
+            "add_generation_prompt": add_generation_prompt,
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+            "tools": None,
+            "documents": None,
+        }
+        text = self._run(guard.protect(list(messages)), settings)
+        wary = guard.protect(list(messages), wary=True)
+        if wary is not None:
+            # A template may cut and join: "<" and "/s>" from two parts, or around a piece it takes out.
+            safe = self._run(wary, settings)
+            if guard.found(safe) != guard.found(text):
+                text = safe
+        if is_unicode(every_text) and not is_unicode(text):
+            raise _refused("writes text that is not Unicode")
+        return guard.restore(text)
+
+    def _run(self, messages: Any, settings: Mapping[str, Any]) -> str:
+        from jinja2 import TemplateError
+
         try:
-            text = "".join(
-                self._environment.bounded_pieces(
-                    self._template.generate(
-                        messages=guard.protect(list(messages)),
-                        add_generation_prompt=add_generation_prompt,
-                        bos_token=bos_token,
-                        eos_token=eos_token,
-                        tools=None,
-                        documents=None,
-                    )
-                )
-            )
+            pieces = self._template.generate(messages=messages, **settings)
+            return "".join(self._environment.budget.pieces(pieces))
         except TemplateRefusal as error:
             raise _refused(f"refuses this conversation: {error}") from None
         except BudgetExceeded as error:
@@ -94,7 +105,6 @@ class ChatTemplate:
             raise _refused(f"fails: {error or type(error).__name__}") from None
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise _refused(f"fails: {type(error).__name__}: {error}") from None
-        return guard.restore(text)
 
 
 def _refused(reason: str) -> ModelError:
@@ -116,47 +126,49 @@ def _texts(value: object) -> Iterator[str]:
 class _Guard:
     """Keeps control tokens spelled out in messages apart from those a template writes.
 
-    Before rendering, a mark that occurs in no message is put inside each such spelling (and after a
-    beginning of one at the end of a text, which the next text might complete). Whatever is found whole
-    afterwards was written by the template. Texts without such spellings reach the template untouched, so
-    its tests and trims see what transformers' would.
+    Before rendering, a mark that occurs in no message is put behind the first character of each such
+    spelling; whatever is found whole afterwards was written by the template. Texts without one reach the
+    template untouched, so its tests and trims see what transformers' would.
+
+    Being *wary*, the mark follows every character with which a spelling begins, so that no piece of a
+    message can become part of one however the template cuts and joins. That may change what the template
+    sees, so it only serves to find out whether the untouched messages led to the same control tokens.
     """
 
     def __init__(self, control_tokens: Mapping[str, str], mark: str) -> None:
         self._control_tokens, self._mark = control_tokens, mark
         # Longest first, as the tokenizer matches them.
         spellings = sorted(filter(None, control_tokens), key=len, reverse=True)
-        self._any = re.compile("|".join(map(re.escape, spellings))) if spellings else None
-        self._beginnings = {s[:length] for s in spellings for length in range(1, len(s))}
-        self._longest = max(map(len, spellings), default=0)
+        self._whole = re.compile("|".join(map(re.escape, spellings)) or "(?!)")
+        # Looking ahead finds overlapping spellings too.
+        self._starts = re.compile(f"(?={self._whole.pattern}).", re.DOTALL)
+        firsts = {re.escape(spelling[0]) for spelling in spellings}
+        self._firsts = re.compile("|".join(firsts) or "(?!)")
 
-    def protect(self, value: Any) -> Any:
-        """A copy of a value made of lists and mappings, with the marks put into its strings."""
+    def protect(self, messages: list[Any], *, wary: bool = False) -> list[Any] | None:
+        """A copy with the marks put in; None if being wary makes no difference."""
+        pattern = self._firsts if wary else self._starts
+        changed: list[Any] = self._marked(messages, pattern)
+        return None if wary and changed == self._marked(messages, self._starts) else changed
+
+    def _marked(self, value: Any, pattern: re.Pattern[str]) -> Any:
         if isinstance(value, str):
-            return self._protect_text(value)
+            return pattern.sub(lambda match: match[0] + self._mark, value)
         if isinstance(value, Mapping):
-            return {key: self.protect(part) for key, part in value.items()}
+            # A template builds tokens from roles, and chooses by types.
+            return {
+                key: self._marked(part, self._starts if key in ("role", "type") else pattern)
+                for key, part in value.items()
+            }
         if isinstance(value, list | tuple):
-            return [self.protect(part) for part in value]
+            return [self._marked(part, pattern) for part in value]
         return value
 
-    def _protect_text(self, text: str) -> str:
-        if self._any is None:
-            return text
-        # Overlapping spellings: break each one where it starts, then look again from the next character.
-        pieces, at = [], 0
-        while found := self._any.search(text, at):
-            pieces += [text[at : found.start() + 1], self._mark]
-            at = found.start() + 1
-        pieces.append(text[at:])
-        text = "".join(pieces)
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
-            if text[-length:] in self._beginnings:
-                return text + self._mark
-        return text
+    def found(self, text: str) -> list[str]:
+        """The control tokens in a rendered text, in order."""
+        return self._whole.findall(text)
 
     def restore(self, text: str) -> str:
         """Replace the template's control tokens, then take the marks out."""
-        if self._any is not None:
-            text = self._any.sub(lambda match: self._control_tokens[match[0]], text)
+        text = self._whole.sub(lambda match: self._control_tokens[match[0]], text)
         return text.replace(self._mark, "")

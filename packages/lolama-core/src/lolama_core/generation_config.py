@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
@@ -14,12 +13,16 @@ _SMALLEST_TEMPERATURE = 1e-5
 
 
 def _refuse(name: str, value: object, expected: str) -> UsageError:
-    return UsageError(f"--{name.replace('_', '-')}", f"{value!s:.40} is not {expected}", "")
+    # Python refuses to spell an integer of more than 4300 digits.
+    huge = isinstance(value, int) and value.bit_length() > 100
+    shown = "a huge integer" if huge else f"{value!s:.40}"
+    return UsageError(f"--{name.replace('_', '-')}", f"{shown} is not {expected}", "")
 
 
 def _check_number(name: str, value: object, low: float, high: float, expected: str) -> None:
+    # NaN is neither above nor below anything, and infinities are past every limit.
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
+    if not number or not low <= value <= high:  # type: ignore[operator]
         raise _refuse(name, value, expected)
 
 
@@ -77,17 +80,18 @@ class GenerationConfig:
         _check_integer("top_k", self.top_k, 0, "a number of tokens, 0 (off) or more")
         for name in ("top_p", "min_p", "typical_p"):
             _check_number(name, getattr(self, name), 0.0, 1.0, "a probability from 0 to 1")
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        object.__setattr__(self, "stop", tuple(self.stop))
-        if not all(isinstance(text, str) and text for text in self.stop):
-            raise _refuse("stop", self.stop, "a text of at least one character")
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        if not isinstance(stop, list | tuple) or not all(isinstance(s, str) and s for s in stop):
+            raise _refuse("stop", stop, "a text of at least one character, or a list of such")
+        object.__setattr__(self, "stop", tuple(stop))
         if self.seed is not None and (
             isinstance(self.seed, bool)
             or not isinstance(self.seed, int)
             or not 0 <= self.seed < 1 << 63
         ):
             raise _refuse("seed", self.seed, "an integer from 0 to 2^63 - 1")
+        if not isinstance(self.logit_bias, Mapping):
+            raise _refuse("logit_bias", self.logit_bias, "a mapping from token id to number")
         for token_id, bias in self.logit_bias.items():
             _check_integer("logit_bias", token_id, 0, "a token id")
             _check_number("logit_bias", bias, -1e6, 1e6, "a finite number")

@@ -12,7 +12,7 @@ from torch import Tensor
 from lolama_core.device import memory_errors
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import Prompt
 from lolama_core.request import Generation, Request
 from lolama_core.sampling import Sampler
@@ -45,7 +45,8 @@ class TokenStream:
                 yield from ready[given:]
                 given = len(ready)
                 if ended:
-                    self.result = self._request.result()
+                    if self._request.finish_reason is not None:  # else it was closed, or failed
+                        self.result = self._request.result()
                     return
         finally:
             self.close()
@@ -153,7 +154,7 @@ class TextGenerator:
         Returns:
             One `Generation` for each prompt, in order.
         """
-        if not prompts:
+        if len(prompts) == 0:
             return []
         per_row = config if isinstance(config, Sequence) else [config] * len(prompts)
         if len(per_row) != len(prompts):
@@ -187,15 +188,16 @@ class TextGenerator:
         if len(ids) > self.model.max_seq_len:
             raise _too_long(len(ids), self.model.max_seq_len)
         tokens = torch.tensor([ids], device=self.model.device)
-        cache = self.model.make_cache(1, len(ids))
         scores = []
-        # In chunks: the logits of a long text are larger than many a model.
-        for chunk in torch.split(tokens[:, :-1], _SCORE_CHUNK, dim=1):
-            width, start = chunk.shape[1], cache.lengths[0]
-            logits = self.model.forward_embeds(self.model.embed(chunk), cache, logits="all")
-            cache.advance([width])
-            following = tokens[:, start + 1 : start + 1 + width, None]
-            scores.append(logits.log_softmax(-1).gather(-1, following)[0, :, 0].cpu())
+        with memory_errors(self.model.device):
+            cache = self.model.make_cache(1, len(ids))
+            # In chunks: the logits of a long text are larger than many a model.
+            for chunk in torch.split(tokens[:, :-1], _SCORE_CHUNK, dim=1):
+                width, start = chunk.shape[1], cache.lengths[0]
+                logits = self.model.forward_embeds(self.model.embed(chunk), cache, logits="all")
+                cache.advance([width])
+                following = tokens[:, start + 1 : start + 1 + width, None]
+                scores.append(logits.log_softmax(-1).gather(-1, following)[0, :, 0].cpu())
         return torch.cat(scores)
 
     def _settings(
@@ -205,8 +207,13 @@ class TextGenerator:
         named = {name: value for name, value in settings.items() if name in _SETTINGS}
         inputs = {name: value for name, value in settings.items() if name not in _SETTINGS}
         if config is None:
-            named = {**self.model.generation_defaults.sampling, **named}
-            config = GenerationConfig()
+            recommended = self.model.generation_defaults.sampling
+            try:
+                config = GenerationConfig().with_settings(**recommended)
+            except UsageError as error:
+                raise ModelError(
+                    "the model's sampling defaults", str(error), "give a GenerationConfig"
+                ) from None
         chosen = config.with_settings(**named) if named else config
         if chosen.stop and self.tokenizer is None:
             raise UsageError(
@@ -278,12 +285,12 @@ class TextGenerator:
         self, prompts: list[list[int]], requests: list[Request], inputs: dict[str, Any]
     ) -> Iterator[None]:
         """Run the requests to their ends; yields after each step."""
-        active = [request for request in requests if request.finish_reason is None]
-        if not active:
+        if all(request.finish_reason is not None for request in requests):
             return
         with memory_errors(self.model.device):
             cache, logits = self._prefill(prompts, requests, inputs)
-            rows = [row for row, request in enumerate(requests) if request.finish_reason is None]
+        rows = [row for row, request in enumerate(requests) if request.finish_reason is None]
+        active = [requests[row] for row in rows]
         while active:
             chosen = [
                 request.step(logits[row : row + 1])
@@ -300,7 +307,8 @@ class TextGenerator:
                 active = [active[place] for place in going]
                 chosen = [chosen[place] for place in going]
             if active:
-                logits = self._decode(cache.rows(rows), chosen)
+                with memory_errors(self.model.device):
+                    logits = self._decode(cache.rows(rows), chosen)
 
     @torch.inference_mode()
     def _prefill(
@@ -312,10 +320,13 @@ class TextGenerator:
         for row, ids in enumerate(prompts):
             padded[row, : len(ids)] = torch.tensor(ids)
         prompt: Prompt = self.model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
-        longest = max(
-            length + request.limit for length, request in zip(prompt.lengths, requests, strict=True)
-        )
-        cache = self.model.make_cache(len(prompts), min(longest, self.model.max_seq_len))
+        context, capacity = self.model.max_seq_len, 0
+        for length, request in zip(prompt.lengths, requests, strict=True):
+            if length > context:  # a picture takes more positions than ids
+                raise _too_long(length, context)
+            request.restrict(context - length)
+            capacity = max(capacity, length + request.limit)
+        cache = self.model.make_cache(len(prompts), capacity)
         logits = self.model.forward_embeds(prompt.embeds, cache, prompt.lengths)
         cache.advance(prompt.lengths)
         return cache, logits

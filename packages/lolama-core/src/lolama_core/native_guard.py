@@ -14,22 +14,45 @@ from lolama_core.protocols.errors import ModelError
 T = TypeVar("T")
 
 
-@contextmanager
-def _native_stderr_closed() -> Iterator[None]:
-    """Drop what native code writes to file descriptor 2: a Rust panic prints a backtrace there."""
-    try:
-        sys.stderr.flush()
-        saved = os.dup(2)
-    except (OSError, AttributeError, ValueError):  # there is no standard error to protect
-        yield
-        return
-    try:
+class _NativeStderr:
+    """Drops what native code writes to file descriptor 2: a Rust panic prints a backtrace there.
+
+    The descriptor belongs to the whole process. Of the threads that want it closed at the same time, the
+    first saves it and the last puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._saved = -1
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._close()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0 and self._saved >= 0:
+                    os.dup2(self._saved, 2)
+                    os.close(self._saved)
+                    self._saved = -1
+
+    def _close(self) -> None:
+        try:
+            sys.stderr.flush()
+            self._saved = os.dup(2)
+        except (OSError, AttributeError, ValueError):  # there is no standard error to protect
+            return
         with open(os.devnull, "wb") as sink:
             os.dup2(sink.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+
+
+_stderr = _NativeStderr()
 
 
 def call_native(function: Callable[[], T], *, subject: str, seconds: float | None = None) -> T:
@@ -53,7 +76,7 @@ def call_native(function: Callable[[], T], *, subject: str, seconds: float | Non
         except BaseException as error:  # a Rust panic derives from BaseException alone
             failure.append(error)
 
-    with _native_stderr_closed():
+    with _stderr.closed():
         if seconds is None:
             run()
         else:

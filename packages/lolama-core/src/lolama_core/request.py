@@ -79,6 +79,13 @@ class Request:
         if self.limit == 0:
             self._finish("length")
 
+    def restrict(self, room: int) -> None:
+        """Let it go on for ``room`` positions at most: pictures took more of them than their ids did."""
+        if room < self.limit:
+            self.limit = room
+            if room == 0:
+                self._finish("length")
+
     @property
     def context_full(self) -> bool:
         """Whether it ended because the model's context did."""

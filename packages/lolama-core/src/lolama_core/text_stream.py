@@ -36,8 +36,7 @@ class TextStream:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._window = self._anchored_tail(prompt_ids)
-        # A character that the prompt left unfinished belongs to what follows.
-        self._shown = tokenizer.decode(self._window).rstrip(_BROKEN)
+        self._shown = tokenizer.decode(self._window)
         self._held = ""
         self.decoded = 0
         """Characters decoded for good so far, whether given out or held back."""
@@ -63,7 +62,7 @@ class TextStream:
         text = self._tokenizer.decode(self._window)
         if text.endswith(_BROKEN):
             return ""
-        new = text[len(self._shown) :]
+        new = self._unseen(text)
         self._window = [token_id]
         self._shown = self._tokenizer.decode(self._window)
         return self._give_out(new, last=False)
@@ -73,9 +72,20 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._tokenizer.decode(self._window)
-        new = text[len(self._shown) :]
+        new = self._unseen(text)
         self._shown = text
         return self._give_out(new, last=True)
+
+    def _unseen(self, text: str) -> str:
+        """What ``text`` adds to the text shown.
+
+        A prompt may end within a character. It was shown as U+FFFD; what follows may complete it, and then
+        the whole character is given out, or show that it was broken.
+        """
+        seen = len(self._shown.rstrip(_BROKEN))
+        while seen < len(self._shown) and text[seen : seen + 1] == _BROKEN:
+            seen += 1
+        return text[seen:]
 
     def _anchored_tail(self, ids: Sequence[int]) -> list[int]:
         """The end of ``ids`` from the last anchor on; all of them if there is none."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from lolama_core.chat_template import ChatTemplate
 from lolama_core.native_guard import call_native
-from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import Message
+from lolama_core.untrusted_files import is_unicode, read_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -57,7 +59,13 @@ class Tokenizer:
         )
         self._native.no_padding()
         self._native.no_truncation()
-        self._has_pattern = '"Regex"' in tokenizer_json
+        # As the library understood it: a file may spell "Regex" with escapes.
+        self._has_pattern = any(
+            b'"Regex"' in part.__getstate__()
+            for part in (self._native.normalizer, self._native.pre_tokenizer)
+            if part is not None
+        )
+        self._in_use = threading.Lock()
         vocabulary = self._native.get_vocab(with_added_tokens=True)
         if not vocabulary:
             raise ModelError(source, "has an empty vocabulary", "fetch the file again")
@@ -87,8 +95,6 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path: Path | str, **settings: str | None) -> Tokenizer:
         """Read a ``tokenizer.json``; the other arguments are those of `Tokenizer`."""
-        from lolama_core.untrusted_files import read_text
-
         return cls(read_text(Path(path)), source=str(path), **settings)  # type: ignore[arg-type]
 
     def _control_id(self, vocabulary: Mapping[str, int], token: str | None) -> int | None:
@@ -249,10 +255,19 @@ class Tokenizer:
         return [self._twin_ids.get(i, i) for i in self._encode(text, False, True)]
 
     def _encode(self, text: str, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
+        if not is_unicode(text):
+            raise UsageError(
+                "text", "holds half of a surrogate pair, which is not Unicode", "give UTF-8 text"
+            )
+
         def run() -> list[int]:
-            self._native.encode_special_tokens = split_special_tokens
-            # The batch call, unlike the single one, lets other threads run meanwhile.
-            [encoding] = self._native.encode_batch([text], add_special_tokens=add_special_tokens)
+            # The switch is the tokenizer's, not the call's: no other thread may turn it meanwhile.
+            with self._in_use:
+                self._native.encode_special_tokens = split_special_tokens
+                # The batch call, unlike the single one, lets other threads run meanwhile.
+                [encoding] = self._native.encode_batch(
+                    [text], add_special_tokens=add_special_tokens
+                )
             ids: list[int] = encoding.ids
             return ids
 

@@ -212,7 +212,7 @@ def _problem_inside(root: JSON) -> str:
             elif isinstance(node, list):
                 deeper.extend(node)
             elif isinstance(node, str):
-                if not (node.isascii() or _is_unicode(node)):
+                if not is_unicode(node):
                     return f"holds text that is not Unicode: {quote(node)}"
             elif isinstance(node, int):
                 if abs(node) >= _TOO_LARGE:
@@ -225,10 +225,13 @@ def _problem_inside(root: JSON) -> str:
     return f"is nested more than {MAX_DEPTH} levels deep"
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: half of a surrogate pair, as in ``\\ud800``, cannot."""
+    if text.isascii():
+        return True
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair, written as \ud800
+    except UnicodeEncodeError:
         return False
     return True
 
