@@ -9,12 +9,14 @@ Names are imported when they are first used: ``lolama_core.protocols`` alone loa
 model code.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lolama_core.__about__ import __version__
 
 if TYPE_CHECKING:
+    from lolama_core.batch_generator import BatchGenerator
     from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
     from lolama_core.checkpoint_io import FileCheckpointIO
     from lolama_core.checkpoint_writer import write_checkpoint
@@ -32,7 +34,11 @@ if TYPE_CHECKING:
     from lolama_core.text_stream import TextStream
     from lolama_core.tokenizer import Tokenizer
 
+# torch says so on standard error at its first import. Nothing here uses NumPy.
+warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)
+
 _HOME = {
+    "BatchGenerator": "batch_generator",
     "FileCheckpoint": "checkpoint",
     "FileCheckpointIO": "checkpoint_io",
     "Generation": "request",
@@ -59,6 +65,7 @@ _HOME = {
 }
 
 __all__ = [
+    "BatchGenerator",
     "FileCheckpoint",
     "FileCheckpointIO",
     "Generation",

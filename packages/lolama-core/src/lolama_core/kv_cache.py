@@ -225,9 +225,11 @@ class KVCache:
         """Copy rows, lengths included, over other rows of the same cache."""
         own = self._row_list()
         sources, targets = [own[i] for i in source], [own[i] for i in target]
-        kept = [self._storage.inputs] if self._storage.inputs is not None else []
-        for tensor in (*self._storage.keys, *self._storage.values, *kept):
-            tensor[targets] = tensor[sources]
+        held = max((self._storage.lengths[row] for row in sources), default=0)
+        for tensor in (*self._storage.keys, *self._storage.values):
+            tensor[targets, :, :held] = tensor[sources, :, :held]
+        if self._storage.inputs is not None:
+            self._storage.inputs[targets, :held] = self._storage.inputs[sources, :held]
         for counts in (self._storage.lengths, self._storage.written):
             copied = [counts[row] for row in sources]
             for row, count in zip(targets, copied, strict=True):

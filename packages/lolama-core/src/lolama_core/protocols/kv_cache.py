@@ -90,6 +90,10 @@ class KVCache(Protocol):
         """Copy whole rows within the cache, lengths included."""
         ...
 
+    def grow(self, capacity: int) -> None:
+        """Make room for ``capacity`` positions a row; what is held stays, and views see it too."""
+        ...
+
     def reset(self) -> None:
         """Empty every row."""
         ...

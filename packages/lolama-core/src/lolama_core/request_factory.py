@@ -1,0 +1,152 @@
+"""From what a caller hands in to requests that can run: ids, settings and inputs, all checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from lolama_core.generation_config import GenerationConfig
+from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
+from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.request import Request
+from lolama_core.sampling import Sampler
+from lolama_core.text_stream import TextStream
+
+TokenIds: TypeAlias = Tensor | Sequence[int]
+
+_SETTINGS = frozenset(field.name for field in fields(GenerationConfig))
+
+
+@dataclass(frozen=True)
+class RequestFactory:
+    """Makes the requests for one model; without a tokenizer they have ids but no text."""
+
+    model: CausalLM
+    tokenizer: Tokenizer | None
+
+    def requests(
+        self,
+        prompts: Sequence[TokenIds],
+        configs: Sequence[GenerationConfig | None],
+        processors: Sequence[LogitsProcessor],
+        settings: dict[str, Any],
+    ) -> list[tuple[Request, Tensor]]:
+        """A request for each prompt, and its embeddings (1, T, D).
+
+        Args:
+            prompts: Ids of each.
+            configs: Settings of each; None for the defaults with the model's recommendations over them.
+            processors: Run before those of the settings.
+            settings: Settings by name, laid over all configs; anything else is an input of the model.
+
+        Raises:
+            UsageError: for settings, ids or inputs that make no sense.
+        """
+        named = {name: value for name, value in settings.items() if name in _SETTINGS}
+        inputs = {name: value for name, value in settings.items() if name not in _SETTINGS}
+        chosen = [self._config(config, named) for config in configs]
+        all_ids = [self.ids(prompt) for prompt in prompts]
+        requests = [
+            self._request(ids, config, processors)
+            for ids, config in zip(all_ids, chosen, strict=True)
+        ]
+        lengths = [len(ids) for ids in all_ids]
+        padded = torch.zeros((len(prompts), max(lengths)), dtype=torch.int64)
+        for row, ids in enumerate(all_ids):
+            padded[row, : len(ids)] = torch.tensor(ids)
+        with torch.inference_mode():
+            prompt = self.model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
+        for length, request in zip(prompt.lengths, requests, strict=True):
+            # A picture takes more positions than its ids.
+            request.restrict(self._room_after(length))
+        return [
+            (request, prompt.embeds[row : row + 1, :length])
+            for row, (request, length) in enumerate(zip(requests, prompt.lengths, strict=True))
+        ]
+
+    def ids(self, input_ids: TokenIds) -> list[int]:
+        """One row of ids, checked.
+
+        Raises:
+            UsageError: if it is empty, several rows, or holds what is no id of this model.
+        """
+        if isinstance(input_ids, Tensor):
+            if (
+                input_ids.is_floating_point()
+                or input_ids.dim() > 2
+                or (input_ids.dim() == 2 and len(input_ids) != 1)
+            ):
+                raise UsageError(
+                    "input_ids",
+                    f"is {tuple(input_ids.shape)} {input_ids.dtype}, expected (1, T) whole numbers",
+                    "use generate_batch for several prompts",
+                )
+            input_ids = input_ids.flatten().tolist()
+        ids = list(input_ids)
+        if not ids:
+            raise UsageError("prompt", "is empty", "give some text")
+        limit = self.model.vocab_size
+        wrong = next(
+            (i for i in ids if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < limit),
+            None,
+        )
+        if wrong is not None:
+            raise UsageError("input_ids", f"{wrong!r:.40} is not a token id below {limit}", "")
+        return ids
+
+    def _room_after(self, length: int) -> int:
+        """Positions left in the model's context; a prompt that is longer is refused, never cut."""
+        if length > self.model.max_seq_len:
+            raise too_long(length, self.model.max_seq_len)
+        return self.model.max_seq_len - length
+
+    def _config(self, config: GenerationConfig | None, named: dict[str, Any]) -> GenerationConfig:
+        if config is None:
+            recommended = self.model.generation_defaults.sampling
+            try:
+                config = GenerationConfig().with_settings(**recommended)
+            except UsageError as error:
+                raise ModelError(
+                    "the model's sampling defaults", str(error), "give a GenerationConfig"
+                ) from None
+        chosen = config.with_settings(**named) if named else config
+        if chosen.stop and self.tokenizer is None:
+            raise UsageError(
+                "--stop", "stop texts need a tokenizer", "use TextGenerator(model, tokenizer)"
+            )
+        return chosen
+
+    def _request(
+        self, prompt_ids: list[int], config: GenerationConfig, processors: Sequence[LogitsProcessor]
+    ) -> Request:
+        defaults, device = self.model.generation_defaults, self.model.device
+        sampler = Sampler.from_config(
+            config, prompt_length=len(prompt_ids), vocab_size=defaults.vocab_size, device=device
+        )
+        sampler.chain = [*processors, *sampler.chain]
+        stream, eos_ids = None, defaults.eos_ids
+        if self.tokenizer is not None:
+            stream = TextStream(self.tokenizer, prompt_ids, config.stop)
+            eos_ids = eos_ids | self.tokenizer.eos_ids
+        return Request(
+            prompt_ids,
+            config,
+            sampler,
+            room=self._room_after(len(prompt_ids)),
+            eos_ids=eos_ids,
+            text_stream=stream,
+            device=device,
+        )
+
+
+def too_long(length: int, limit: int) -> UsageError:
+    """The error for a prompt that the model cannot attend over."""
+    return UsageError(
+        "prompt",
+        f"has {length} tokens, more than the {limit} the model can attend over",
+        "shorten it",
+    )

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lolama_core import (
+    BatchGenerator,
+    Generation,
+    GenerationConfig,
+    Llama,
+    LlamaConfig,
+    TextGenerator,
+)
+from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, UsageError
+
+
+@pytest.fixture(scope="module")
+def model() -> Llama:
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=61,
+        d_model=32,
+        num_heads=4,
+        num_kv_heads=2,
+        num_layers=2,
+        hidden_dim=48,
+        max_seq_len=600,
+    )
+    model = Llama(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.25 + (1.0 if "norm" in name else 0.0))
+    return model
+
+
+def workload(count: int, seed: int = 0) -> list[tuple[list[int], GenerationConfig]]:
+    draw = random.Random(seed)
+    jobs = []
+    for _ in range(count):
+        ids = [draw.randrange(61) for _ in range(draw.choice([1, 3, 9, 40, 90]))]
+        length = draw.randrange(1, 14)
+        if draw.random() < 0.5:
+            config = GenerationConfig.greedy(max_new_tokens=length)
+        else:
+            config = GenerationConfig.sampling(max_new_tokens=length, seed=draw.randrange(99))
+        jobs.append((ids, config))
+    return jobs
+
+
+def run(batch: BatchGenerator) -> dict[int, Generation | LolamaError]:
+    results: dict[int, Generation | LolamaError] = {}
+    while batch.busy:
+        batch.step()
+        results |= batch.collect()
+    return results
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 16])
+@pytest.mark.parametrize("prefill_chunk", [7, 64, 512])
+def test_every_row_is_as_it_would_be_alone(model: Llama, rows: int, prefill_chunk: int) -> None:
+    alone = TextGenerator(model)
+    batch = BatchGenerator(model, rows=rows, prefill_chunk=prefill_chunk)
+    jobs = workload(25)
+    tickets = [batch.submit(ids, config) for ids, config in jobs]
+    results = run(batch)
+    for ticket, (ids, config) in zip(tickets, jobs, strict=True):
+        assert results[ticket] == alone.generate(ids, config)
+
+
+def test_rows_join_and_leave_while_it_runs(model: Llama) -> None:
+    alone, batch = TextGenerator(model), BatchGenerator(model, rows=4, prefill_chunk=16)
+    draw, jobs = random.Random(5), workload(40, seed=5)
+    expected: dict[int, Generation] = {}
+    results: dict[int, Generation | LolamaError] = {}
+    streamed: dict[int, list[int]] = {}
+    while jobs or batch.busy:
+        if jobs and draw.random() < 0.6:
+            ids, config = jobs.pop()
+            expected[batch.submit(ids, config)] = alone.generate(ids, config)
+        for ticket, new in batch.step().items():
+            streamed.setdefault(ticket, []).extend(new)
+        results |= batch.collect()
+    assert results == expected
+    assert {ticket: tuple(ids) for ticket, ids in streamed.items()} == {
+        ticket: result.ids for ticket, result in expected.items()
+    }
+
+
+def test_a_long_prompt_does_not_stall_the_others(model: Llama) -> None:
+    batch = BatchGenerator(model, rows=2, prefill_chunk=20)
+    short = batch.submit([1, 2, 3], GenerationConfig.greedy(max_new_tokens=30))
+    batch.step()
+    long = batch.submit(list(range(60)) * 5, GenerationConfig.greedy(max_new_tokens=2))
+    for _ in range(14):  # 300 positions in chunks of 20
+        news = batch.step()
+        assert len(news[short]) == 1
+        assert long not in news
+    assert long in batch.step()
+
+
+def test_one_pass_runs_several_short_prompts(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    forward = Llama.forward_embeds
+
+    def counted(self: Llama, embeds: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        shapes.append(tuple(embeds.shape[:2]))
+        return forward(self, embeds, *args, **kwargs)
+
+    monkeypatch.setattr(Llama, "forward_embeds", counted)
+    batch = BatchGenerator(model, rows=8)
+    for length in (3, 5, 4):
+        batch.submit([1] * length, GenerationConfig.greedy(max_new_tokens=3))
+    run(batch)
+    assert shapes == [(3, 5), (3, 1), (3, 1)]
+
+
+def test_cancelling(model: Llama) -> None:
+    alone, batch = TextGenerator(model), BatchGenerator(model, rows=3, prefill_chunk=20)
+    config = GenerationConfig.greedy(max_new_tokens=12)
+    prompts = [[1, 2], [3], list(range(55)), [4, 5], [6]]
+    running, kept, half_run, waiting, later = (batch.submit(ids, config) for ids in prompts)
+    batch.step()
+    for ticket in (running, half_run, waiting):
+        batch.cancel(ticket)
+    batch.cancel(999)
+    assert run(batch) == {
+        kept: alone.generate([3], config),
+        later: alone.generate([6], config),
+    }
+
+
+def test_one_rows_broken_logits_are_no_other_rows_trouble(model: Llama) -> None:
+    def broken(input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores if input_ids.shape[1] < 8 else scores * float("nan")
+
+    batch = BatchGenerator(model, rows=3)
+    config = GenerationConfig.greedy(max_new_tokens=20)
+    bad = batch.submit([1, 2, 3], config, logits_processors=[broken])
+    good = batch.submit([4, 5], config)
+    results = run(batch)
+    assert isinstance(results[bad], ModelError)
+    assert "non-finite logits at step 5" in str(results[bad])
+    assert results[good] == TextGenerator(model).generate([4, 5], config)
+
+
+def test_no_memory_leaves_what_runs_as_it_was(
+    model: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = BatchGenerator(model, rows=2)
+    config = GenerationConfig.greedy(max_new_tokens=10)
+    ticket = batch.submit([7, 8], config)
+    batch.step()
+    forward = Llama.forward_embeds
+
+    def full(self: Llama, *args: Any, **kwargs: Any) -> Tensor:
+        raise RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."
+        )
+
+    monkeypatch.setattr(Llama, "forward_embeds", full)
+    with pytest.raises(ResourceError):
+        batch.step()
+    monkeypatch.setattr(Llama, "forward_embeds", forward)
+    assert run(batch)[ticket] == TextGenerator(model).generate([7, 8], config)
+
+
+def test_bad_prompts_are_refused_at_once(model: Llama) -> None:
+    batch = BatchGenerator(model)
+    for ids in ([], [61], list(range(60)) * 11):
+        with pytest.raises(UsageError):
+            batch.submit(ids)
+    with pytest.raises(UsageError):
+        batch.submit([1], pixel_values=torch.zeros(1))
+    assert not batch.busy
+    nothing = batch.submit([1], max_new_tokens=0)
+    assert batch.collect()[nothing] == Generation(ids=(), text=None, finish_reason="length")
+
+
+def test_the_cache_grows_for_a_longer_request(model: Llama) -> None:
+    batch = BatchGenerator(model, rows=2)
+    config = GenerationConfig.greedy(max_new_tokens=8)
+    short = batch.submit([1, 2], config)
+    batch.step()
+    ids = [5, 6, 7] * 150
+    long = batch.submit(ids, config)
+    results = run(batch)
+    alone = TextGenerator(model)
+    assert results == {short: alone.generate([1, 2], config), long: alone.generate(ids, config)}
