@@ -132,6 +132,26 @@ def test_rows_22_and_65_signals_end_it_quietly(base: Path, number: int, code: in
     assert Running(base).signal_after_first_text(number) == (code, b"")
 
 
+@pytest.mark.parametrize("module", ["lolama_cli.app", "torch._C", "torch.nn", "lolama_core.llama"])
+def test_row_22_ctrl_c_while_starting(base: Path, module: str) -> None:
+    # The interpreter names each module on standard error once it is imported; that tells when to strike.
+    process = subprocess.Popen(
+        (COMMAND[0], "-X", "importtime", *COMMAND[1:], "generate", "-m", base, "z"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.split(b"|")[-1].strip() == module.encode():
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert [line for line in rest.splitlines() if not line.startswith(b"import time:")] == []
+
+
 def test_row_82_whoever_reads_goes_away(base: Path) -> None:
     script = 'lolama generate -m "$1" --max-tokens 4000 z | head -c 5; exit ${PIPESTATUS[0]}'
     outcome = shell(script, base)

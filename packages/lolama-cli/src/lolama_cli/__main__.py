@@ -15,7 +15,13 @@ from types import FrameType
 
 def main() -> None:
     """Run the command line; ends the process with an exit code of the contract."""
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError):  # one that is closed
+            stream.flush()
+    # Not sys.exit(): the interpreter takes a while to pull down torch, during which Ctrl-C would kill it,
+    # and it kills itself anyway if Ctrl-C once came inside a library's exec().
+    os._exit(code)
 
 
 class _Signals:
@@ -35,6 +41,9 @@ class _Signals:
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         self.exit_code = 128 + number
+        if _is_being_imported("torch"):  # which an exception may abort, with a dump of the stack
+            os._exit(self.exit_code)
+        signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not want to wait
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         from lolama_cli.errors import Terminated
@@ -42,36 +51,34 @@ class _Signals:
         raise Terminated
 
 
+def _is_being_imported(name: str) -> bool:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
+
+
 def _run(arguments: list[str]) -> int:
     signals = _Signals()
     try:
         signals.install()
         _occupy_standard_descriptors()
-        return _dispatch(arguments)
-    except KeyboardInterrupt:
-        return 130
+        from lolama_cli.errors import Settings, report
+
+        settings = Settings()
+        try:
+            from lolama_cli.app import run
+
+            return run(arguments, settings)
+        except BaseException as error:
+            if signals.exit_code is not None:
+                raise
+            return report(error, settings)
     except BaseException:
         if signals.exit_code is None:
             raise
-        return signals.exit_code
-    finally:
-        if signals.exit_code is not None:
-            with contextlib.suppress(Exception):
-                from lolama_cli.console import silence
+    from lolama_cli.console import silence
 
-                silence(1)  # what is left unwritten stays so
-
-
-def _dispatch(arguments: list[str]) -> int:
-    from lolama_cli.errors import Settings, report
-
-    settings = Settings()
-    try:
-        from lolama_cli.app import run
-
-        return run(arguments, settings)
-    except BaseException as error:
-        return report(error, settings)
+    silence(1)  # what is left unwritten stays so
+    return signals.exit_code
 
 
 def _occupy_standard_descriptors() -> None:
