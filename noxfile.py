@@ -262,6 +262,14 @@ def wheels(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", *map(str, sorted(DIST.iterdir())))
 
 
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure lolama beside its peers (minutes to hours; builds llama.cpp, so it needs a C++ compiler)."""
+    install(session, *editable(PACKAGES), *group("bench"))
+    arguments = session.posargs or ["--shape", "160m", "--short"]
+    session.run("python", "-m", "benchmarks.run", *arguments)
+
+
 def wheel(package: str) -> Path:
     """The built wheel of a package."""
     (path,) = DIST.glob(f"{package.replace('-', '_')}-*.whl")
