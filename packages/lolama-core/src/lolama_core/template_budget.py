@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from itertools import islice
 from typing import Any
 
 _CHARACTERS = 1_000_000
@@ -11,6 +12,7 @@ _CHARACTERS_PER_CHARACTER = 4  # that the conversation holds
 _COPIES = 50
 _VALUES = 200_000
 _SECONDS = 1.0
+_TOO_MANY = f"a list of more than {_VALUES} values"
 
 
 class BudgetExceeded(Exception):
@@ -87,6 +89,14 @@ class Budget:
             self.tick()
             yield value
 
+    def listed(self, values: Iterable[Any]) -> list[Any]:
+        """``values``, as a list of bearable length."""
+        taken = list(islice(self.each(values), _VALUES + 1))
+        if len(taken) > _VALUES:
+            raise BudgetExceeded(_TOO_MANY)
+        self.measured(taken)
+        return taken
+
 
 def _parts(value: Any) -> list[Any] | None:
     """What the text of ``value`` is made of; None if it is no container."""
@@ -106,7 +116,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         part = waiting.pop()
         seen += 1
         if seen > _VALUES:
-            raise BudgetExceeded(f"a list of more than {_VALUES} values")
+            raise BudgetExceeded(_TOO_MANY)
         parts = _parts(part)
         if parts is None:
             yield part

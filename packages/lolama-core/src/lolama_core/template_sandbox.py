@@ -19,7 +19,7 @@ from lolama_core.template_budget import Budget, BudgetExceeded
 _MAX_TOKENS = 20_000
 _FILTERS = (
     "capitalize count d default dictsort first float int items last length lower map reject rejectattr "
-    "reverse safe select selectattr sort title trim unique upper"
+    "reverse safe select selectattr title trim unique upper"
 ).split()
 _METHODS = frozenset(
     "append capitalize count endswith find get index isalpha isdigit isspace items join keys lower "
@@ -205,6 +205,11 @@ def metered_environment() -> Any:
         budget.allow(len(text) + len(margin) * (text.count("\n") + 1))
         return budget.joined([original["indent"](text, margin, first, blank)])
 
+    def sort(values: Iterable[Any], *args: Any, **options: Any) -> list[Any]:
+        return budget.listed(
+            original["sort"](environment, budget.listed(values), *args, **options)
+        )
+
     def bounded(function: Callable[..., Any]) -> Callable[..., Any]:
         """A filter of Jinja's own, whose result is measured."""
 
@@ -219,9 +224,10 @@ def metered_environment() -> Any:
         "each": budget.each,
         "indent": indent,
         "join": join,
-        "list": lambda values: budget.made(list(budget.each(values))),
+        "list": budget.listed,
         "made": budget.made,
         "replace": replace,
+        "sort": sort,
         "string": budget.text_of,
         "tojson": tojson,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -44,6 +44,10 @@ class CausalLM(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """How the weights are stored."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """The weights, as `torch.nn.Module` lists them."""
         ...
 
     def make_cache(self, batch_size: int, capacity: int) -> KVCache:

@@ -23,6 +23,8 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
+#define SMALLEST_PARALLEL (1 << 19)
+
 enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
 
 /* A dot product of k weights with each of `rows` (1 to 4) rows of x, `stride` floats apart. */
@@ -211,7 +213,10 @@ EXPORT void lolama_linear(const float *x, const void *weight, const float *bias,
                           int64_t n, int64_t k, int dtype, int isa) {
     const dot_function *dots = functions_for(isa, dtype);
     const int64_t row_bytes = k * (dtype == FLOAT32 ? 4 : 2);
-#pragma omp parallel for schedule(static)
+    /* Below a few hundred thousand products, waking threads takes longer than the work; and when other
+     * programs hold the cores, waiting for a thread that is not scheduled takes a thousand times longer. */
+    const int worth_threads = rows * n * k >= SMALLEST_PARALLEL;
+#pragma omp parallel for schedule(static) if (worth_threads)
     for (int64_t j = 0; j < n; j++) {
         const char *weights = (const char *)weight + j * row_bytes;
         /* The second four rows find the weights in the first-level cache. */
