@@ -13,7 +13,7 @@ import argparse
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ RESULTS = Path(__file__).with_name("results.json")
 RUN = 20  # Tokens in a row that count as copied.
 SETTINGS = {
     "temperature 0.8": GenerationConfig.sampling(temperature=0.8),
-    "command line defaults": GenerationConfig(),
+    "temperature 0.7, top-p 0.9": GenerationConfig.sampling(temperature=0.7, top_p=0.9),
+    "temperature 0.7, top-p 0.9, repetition penalty 1.1": GenerationConfig(),
 }
 PROMPTS = ("", "Once upon a time")
 
@@ -45,19 +46,27 @@ def perplexity(generator: TextGenerator, tokenizer: Tokenizer, texts: Iterable[s
     return float(torch.cat(scores).mean().neg().exp())
 
 
-def training_runs(tokenizer: Tokenizer, recipe: Recipe) -> set[int]:
-    """Hashes of every run of RUN tokens in the texts that the model learned to write."""
-    runs: set[int] = set()
-    texts = list(training_stories(recipe.stories, recipe.seed))
+def written_in_training(recipe: Recipe) -> Iterator[str]:
+    """All texts that the model learned to write."""
+    yield from training_stories(recipe.stories, recipe.seed)
     for dialogue in training_dialogues(recipe.dialogues, recipe.seed):
-        texts += [turn["content"] for turn in dialogue if turn["role"] == "assistant"]
-    for text in texts:
-        runs.update(_runs(tokenizer.encode(text, add_special_tokens=False)))
-    return runs
+        yield from (turn["content"] for turn in dialogue if turn["role"] == "assistant")
 
 
-def _runs(ids: Sequence[int]) -> list[int]:
-    return [hash(tuple(ids[start : start + RUN])) for start in range(len(ids) - RUN + 1)]
+def runs_of(tokenizer: Tokenizer, text: str) -> set[tuple[int, ...]]:
+    """Every run of RUN tokens in the text."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    return {tuple(ids[start : start + RUN]) for start in range(len(ids) - RUN + 1)}
+
+
+def share_copied(tokenizer: Tokenizer, samples: Sequence[str], training: Iterable[str]) -> float:
+    """Share of the samples that have a run of RUN tokens in common with the training texts."""
+    sampled = [runs_of(tokenizer, text) for text in samples]
+    wanted = set().union(*sampled)
+    seen: set[tuple[int, ...]] = set()
+    for text in training:
+        seen |= wanted & runs_of(tokenizer, text)
+    return sum(bool(runs & seen) for runs in sampled) / len(sampled)
 
 
 def sample_stories(
@@ -78,19 +87,16 @@ def sample_stories(
 
 
 def judge_stories(
-    stories: Sequence[tuple[str, bool]], tokenizer: Tokenizer, runs: set[int]
+    stories: Sequence[tuple[str, bool]], tokenizer: Tokenizer, training: Iterable[str]
 ) -> dict[str, Any]:
     """Shares, and the faults that were found."""
     faults = [fault_in(text) if ended else "does not end" for text, ended in stories]
-    copied = sum(
-        any(run in runs for run in _runs(tokenizer.encode(text, add_special_tokens=False)))
-        for text, _ in stories
-    )
+    copied = share_copied(tokenizer, [text for text, _ in stories], training)
     return {
         "samples": len(stories),
         "pass": faults.count(None) / len(stories),
         "distinct": len({text for text, _ in stories}) / len(stories),
-        f"with a run of {RUN} training tokens": copied / len(stories),
+        f"with a run of {RUN} training tokens": copied,
         "faults": [fault for fault in faults if fault is not None],
     }
 
@@ -173,10 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "stories": {},
         "answers": {},
     }
-    runs = training_runs(tokenizer, recipe)
     for name, config in SETTINGS.items():
         stories = sample_stories(generator, tokenizer, config, options.samples, options.seed)
-        results["stories"][name] = judge_stories(stories, tokenizer, runs)
+        results["stories"][name] = judge_stories(stories, tokenizer, written_in_training(recipe))
     for name, config in {"greedy": GenerationConfig.greedy(), **SETTINGS}.items():
         results["answers"][name] = judge_answers(generator, tokenizer, config, options.seed)
     text = json.dumps(results, indent=2)
