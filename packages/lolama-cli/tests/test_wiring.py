@@ -26,7 +26,7 @@ def test_the_first_example_of_the_readme(capsys: pytest.CaptureFixture[str]) -> 
 
     # Tokenize and move to model device
     input_ids = tokenizer.encode("The meaning of life is", return_tensors="pt")
-    input_ids = input_ids.to(next(model.parameters()).device)  # type: ignore[attr-defined]
+    input_ids = input_ids.to(next(model.parameters()).device)
 
     # Stream tokens as they're generated
     for token_id in generator.generate_stream(input_ids, max_new_tokens=20):

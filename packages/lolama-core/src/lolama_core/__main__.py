@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from lolama_core.protocols.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, LolamaError
+from lolama_core.generation_config import GenerationConfig
+from lolama_core.protocols.errors import (
+    EXIT_CLOSED_PIPE,
+    EXIT_INTERRUPTED,
+    LolamaError,
+    ResourceError,
+)
 
 
 def main() -> int:
@@ -26,28 +33,48 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     arguments = parser.parse_args()
     try:
-        # After the arguments are read: torch takes a second to import.
-        from lolama_core import GenerationConfig, TextGenerator, load
-
         config = GenerationConfig(
             max_new_tokens=arguments.max_tokens,
             temperature=arguments.temperature,
             seed=arguments.seed,
         )
+        # After the arguments are checked: torch takes a second to import.
+        from lolama_core import TextGenerator, load
+
         model, tokenizer = load(arguments.model)
         ids = tokenizer.encode(arguments.prompt, split_special_tokens=True)
-        for piece in TextGenerator(model, tokenizer).generate_stream(ids, config).text():
-            print(piece, end="", flush=True)
-        print(flush=True)
+        stream = TextGenerator(model, tokenizer).generate_stream(ids, config)
+        for piece in stream.text():
+            _write(piece)
+        _write("\n")
+        if stream.result is not None and stream.result.context_full:
+            print("the model's context is full: the text ends here", file=sys.stderr)
     except LolamaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()  # or the interpreter complains once more on its way out
         return EXIT_CLOSED_PIPE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0
+
+
+def _write(text: str) -> None:
+    """Put text out at once. What cannot be spelled there becomes ``?``."""
+    if sys.stdout is None:
+        raise ResourceError("standard output", "is closed", "give it somewhere to go")
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ResourceError(
+            "standard output", f"cannot be written: {error.strerror}", "free some space"
+        ) from None
 
 
 if __name__ == "__main__":

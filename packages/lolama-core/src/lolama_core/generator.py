@@ -128,6 +128,7 @@ class TextGenerator:
         Raises:
             UsageError: for settings, ids or inputs that make no sense, at once; nothing has run yet.
             ModelError: while iterating, if the model's logits are not finite.
+            ResourceError: while iterating, if memory runs out.
         """
         [(request, embeds)] = self._factory.requests(
             [input_ids], [config], logits_processors, settings

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from lolama_core.device import memory_errors
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
@@ -45,6 +46,7 @@ class RequestFactory:
 
         Raises:
             UsageError: for settings, ids or inputs that make no sense.
+            ResourceError: if the memory does not suffice for the embeddings.
         """
         named = {name: value for name, value in settings.items() if name in _SETTINGS}
         inputs = {name: value for name, value in settings.items() if name not in _SETTINGS}
@@ -58,7 +60,7 @@ class RequestFactory:
         padded = torch.zeros((len(prompts), max(lengths)), dtype=torch.int64)
         for row, ids in enumerate(all_ids):
             padded[row, : len(ids)] = torch.tensor(ids)
-        with torch.inference_mode():
+        with memory_errors(self.model.device), torch.inference_mode():
             prompt = self.model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
         for length, request in zip(prompt.lengths, requests, strict=True):
             # A picture takes more positions than its ids.

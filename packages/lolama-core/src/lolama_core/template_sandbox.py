@@ -206,9 +206,7 @@ def metered_environment() -> Any:
         return budget.joined([original["indent"](text, margin, first, blank)])
 
     def sort(values: Iterable[Any], *args: Any, **options: Any) -> list[Any]:
-        return budget.listed(
-            original["sort"](environment, budget.listed(values), *args, **options)
-        )
+        return budget.listed(original["sort"](environment, budget.listed(values), *args, **options))
 
     def bounded(function: Callable[..., Any]) -> Callable[..., Any]:
         """A filter of Jinja's own, whose result is measured."""

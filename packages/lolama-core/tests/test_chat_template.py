@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import time
+import tracemalloc
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+import transformers
+
+from lolama_core import Tokenizer
+from lolama_core.chat_template import ChatTemplate
+from lolama_core.protocols.errors import EXIT_MODEL, ModelError
+from lolama_core.protocols.types import Message
+
+SPECIALS = (
+    "<s> </s> <|begin_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|im_start|> <|im_end|> "
+    "<|user|> <|assistant|> <|system|> <image> [INST] [/INST] <|endoftext|>"
+).split()
+
+# In the styles of published models, written for these tests.
+TEMPLATES = {
+    path.stem: path.read_text(encoding="utf-8")
+    for path in sorted(Path(__file__).with_name("chat_templates").glob("*.jinja"))
+}
+PARTS_TEMPLATE = TEMPLATES.pop("llava")
+
+
+def conversation(*contents: str, system: str | None = None) -> list[Message]:
+    roles = ["user", "assistant"] * len(contents)
+    messages: list[Message] = [{"role": "system", "content": system}] if system is not None else []
+    return messages + [
+        {"role": role, "content": content} for role, content in zip(roles, contents, strict=False)
+    ]
+
+
+CONVERSATIONS = [
+    conversation("Hello, who are you?"),
+    conversation("  spaced  out \n", "\n yes \n\n", "and\n\nthen?"),
+    conversation("hi", "<think>\nhm\n</think>\n\nhello", "again", system="Be kind. "),
+    conversation(
+        "a < b > c [d] {{ bos_token }} {% x %} 'q' \"r\" \\n", "naïve 漢字 🙂\r\n\t", "", system="é"
+    ),
+    conversation("<think>typed</think>", "no", "x" * 3000),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer_json(byte_level_json: str) -> str:
+    native = tokenizers.Tokenizer.from_str(byte_level_json)
+    native.add_special_tokens(SPECIALS)
+    return str(native.to_str())
+
+
+@pytest.fixture(scope="module")
+def reference(tokenizer_json: str) -> Any:
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer.from_str(tokenizer_json),
+        bos_token="<s>",
+        eos_token="</s>",
+    )
+
+
+def check(source: str, messages: list[Message], tokenizer_json: str, reference: Any) -> None:
+    """The same text and the same ids as transformers gives."""
+    ours = Tokenizer(tokenizer_json, chat_template=source, bos_token="<s>", eos_token="</s>")
+    for prompt in (True, False):
+        settings = {"chat_template": source, "add_generation_prompt": prompt}
+        text = ChatTemplate(source).render(
+            messages,
+            add_generation_prompt=prompt,
+            control_tokens={token: token for token in SPECIALS},
+            bos_token="<s>",
+            eos_token="</s>",
+        )
+        assert text == reference.apply_chat_template(messages, tokenize=False, **settings)
+        assert ours.render_chat(
+            messages, add_generation_prompt=prompt
+        ) == reference.apply_chat_template(messages, tokenize=True, return_dict=False, **settings)
+
+
+@pytest.mark.parametrize("index", range(len(CONVERSATIONS)))
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_equals_transformers(name: str, index: int, tokenizer_json: str, reference: Any) -> None:
+    check(TEMPLATES[name], CONVERSATIONS[index], tokenizer_json, reference)
+
+
+def test_parts_equal_transformers(tokenizer_json: str, reference: Any) -> None:
+    messages: list[Message] = [
+        {"role": "system", "content": [{"type": "text", "text": "Look well."}]},
+        {"role": "user", "content": [{"type": "text", "text": "What is"}, {"type": "image"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A fox"}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "image"},
+                {"type": "image"},
+                {"type": "text", "text": "And <these>?"},
+            ],
+        },
+    ]
+    check(PARTS_TEMPLATE, messages, tokenizer_json, reference)
+
+
+def render(source: str, messages: list[Message] | None = None, **controls: str) -> str:
+    return ChatTemplate(source).render(
+        messages or conversation("hello"),
+        add_generation_prompt=True,
+        control_tokens={"</s>": "[END]", "<s>": "[BEGIN]"},
+        **controls,
+    )
+
+
+@pytest.mark.parametrize("name", ["llama-2", "mistral"])
+def test_a_template_may_refuse(name: str) -> None:
+    messages = [*conversation("a"), *conversation("b")]
+    with pytest.raises(ModelError, match=r"refuses this conversation: .*must alternate"):
+        render(TEMPLATES[name], messages)
+
+
+def test_strftime_now() -> None:
+    today = {datetime.now().strftime("%d %b %Y")}
+    text = render("{{ strftime_now('%d %b %Y') }}")
+    assert text in today | {datetime.now().strftime("%d %b %Y")}
+
+
+def test_only_the_templates_own_control_tokens_are_replaced() -> None:
+    source = "<s>{{ messages[0].content }}</s>{{ eos_token }}"
+    assert render(source, conversation("a</s>b"), eos_token="</s>") == "[BEGIN]a</s>b[END][END]"
+    assert render(source, conversation("</</s>s>"), eos_token="") == "[BEGIN]</</s>s>[END]"
+    assert render(source, conversation("a<"), eos_token="") == "[BEGIN]a<[END]"
+    assert render(source, conversation("</s"), eos_token="") == "[BEGIN]</s[END]"
+
+
+def test_private_characters_of_users_survive() -> None:
+    """The mark that keeps texts apart is one that no message holds."""
+    text = "".join(map(chr, range(0xF0000, 0xF0010))) + "</s>"
+    assert render("{{ messages[0].content }}", conversation(text)) == text
+
+
+def test_messages_are_not_changed() -> None:
+    messages = conversation("</s> <s>", "b")
+    before = [dict(message) for message in messages]
+    render("{% for m in messages %}{{ m.content }}{% endfor %}", messages)
+    assert messages == before
+
+
+def test_a_long_conversation_is_within_the_budget() -> None:
+    """200 turns of 5,000 characters, more than any context holds, in every style."""
+    messages = conversation(*["word <b> " * 555] * 201)
+    for name in ("llama-2", "llama-3", "chatml", "mistral", "qwen-3"):
+        assert len(render(TEMPLATES[name], messages)) > 950_000
+
+
+def test_rendering_again_begins_a_new_budget() -> None:
+    template = ChatTemplate("{{ 'a' * 600000 }}")
+    for _ in range(100):
+        text = template.render(conversation("x"), add_generation_prompt=True, control_tokens={})
+        assert len(text) == 600_000
+
+
+# ---------------------------------------------------------------------------------- hostile templates
+
+
+def loop(start: str, step: str, end: str, times: int = 60) -> str:
+    """``step`` again and again; with a doubling one, 2^60."""
+    return f"{{% set ns = namespace({start}) %}}{{% for i in range({times}) %}}{step}{{% endfor %}}{end}"
+
+
+HOSTILE = {
+    # reaching Python
+    "class": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "globals": "{{ raise_exception.__globals__['__builtins__'] }}",
+    "namespace": "{{ namespace.__init__.__globals__ }}",
+    "macro": "{% macro f() %}{% endmacro %}{{ f.__call__.__globals__ }}",
+    "attr filter": "{{ messages | attr('__class__') }}",
+    "cycler": "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "import": "{% import 'os' as os %}",
+    "include": "{% include '/etc/passwd' %}",
+    "extends": "{% extends 'x' %}",
+    # changing what it was given
+    "append": "{{ messages.append(1) }}",
+    "update": "{{ messages[0].update({'role': 'system'}) }}",
+    "pop": "{{ messages[0].pop('role') }}",
+    "clear": "{{ messages.clear() }}",
+    "setitem": "{{ messages[0].__setitem__('role', 'system') }}",
+    # numbers
+    "power": "{{ 10 ** 10 ** 10 }}",
+    "squares": loop("x=9", "{% set ns.x = ns.x * ns.x %}", "{{ ns.x }}"),
+    "division": "{{ 1 / 0 }}",
+    "infinity": "{{ (1e308 * 10) | int }}",
+    "range": "{% for a in range(999999999) %}{% endfor %}",
+    # time
+    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "long loops": "{% for a in 'ab' * 400000 %}{% for b in 'ab' * 400000 %}{% endfor %}{% endfor %}",
+    "calls": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "search": "{% set x = 'a' * 900000 %}{% for i in range(99999) %}{{ 'b' in x }}{% endfor %}",
+    "backwards": "{{ ('a' * 1000000).rfind('ab' + 'a' * 400000) }}",
+    "rsplit": "{{ ('a' * 1000000).rsplit('ab' + 'a' * 400000) }}",
+    "generators": "{{ range(99999) | map('string') | map('upper') | join('x' * 1000) }}",
+    "sorting": "{{ ('ab' * 450000) | sort | length }}",
+    # memory
+    "10^8": "{{ 'a' * 100000000 }}",
+    "10^8 in pieces": "{% for i in range(10000) %}{{ 'a' * 10000 }}{% endfor %}",
+    "10^8 of a list": "{{ ['a' * 10000] * 10000 }}",
+    "10^8 joined": "{{ ['a' * 900000, 'b'] | join('x' * 900000) }}",
+    "10^8 with ~": "{% set x = 'a' * 999999 %}{{ x ~ x ~ x }}",
+    "repeated list": "{{ ([[]] * 999999) | length }}",
+    "slices": "{% set x = 'a' * 900000 %}"
+    + "".join(f"{{% set a{i} = x[1:] %}}" for i in range(300)),
+    "filters": "{% set x = 'a' * 900000 %}"
+    + "".join(f"{{% set a{i} = x | upper %}}" for i in range(300)),
+    "variables": "".join(f"{{% set a{i} = 'a' * 900000 ~ {i} %}}" for i in range(300)),
+    "blocks": "{% set x = 'a' * 900000 %}"
+    + "".join(f"{{% set a{i} %}}{{{{ x }}}}b{{% endset %}}" for i in range(300)),
+    "growing list": loop("x=[]", "{% set ns.x = ns.x + ['a' * 900] %}", "", 99999),
+    "doubling +": loop("x='ab'", "{% set ns.x = ns.x + ns.x %}", ""),
+    "doubling ~": loop("x='ab'", "{% set ns.x = ns.x ~ ns.x %}", ""),
+    "doubling join": loop("x='ab'", "{% set ns.x = [ns.x, ns.x] | join %}", ""),
+    "doubling .join": loop("x='ab'", "{% set ns.x = ns.x.join(['', '', '']) %}", ""),
+    "doubling replace": loop("x='ab'", "{% set ns.x = ns.x.replace('a', 'aa') %}", ""),
+    "doubling | replace": loop("x='ab'", "{% set ns.x = ns.x | replace('a', 'aab') %}", ""),
+    "doubling tojson": loop("x='\"'", "{% set ns.x = ns.x | tojson %}", ""),
+    "doubling indent": loop("x='a\\na'", "{% set ns.x = ns.x | indent(ns.x) %}", ""),
+    "doubling block": loop(
+        "x='ab'", "{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}", ""
+    ),
+    "doubling macro": "{% macro f(x) %}{{ x }}{{ x }}{% endmacro %}"
+    + loop("x='ab'", "{% set ns.x = f(ns.x) %}", ""),
+    "list printed": loop("x=[1]", "{% set ns.x = [ns.x, ns.x] %}", "{{ ns.x }}"),
+    "tuple as text": loop("x=[1]", "{% set ns.x = (ns.x, ns.x) %}", "{{ ns.x | string }}"),
+    "dict as JSON": loop("x={}", "{% set ns.x = {'a': ns.x, 'b': ns.x} %}", "{{ ns.x | tojson }}"),
+    "items": loop("x={}", "{% set ns.x = {'a': ns.x, 'b': ns.x}.items() %}", "{{ ns.x }}"),
+    "list * ": loop("x=[1]", "{% set ns.x = [ns.x] * 2 %}", "{{ ns.x | upper }}"),
+    "lists compared": loop(
+        "x=[1], y=[1]",
+        "{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}",
+        "{{ ns.x == ns.y }}",
+    ),
+    "arguments compared": "{% macro f() %}{% set ns.x = varargs %}{% endmacro %}"
+    "{% macro g() %}{% set ns.y = varargs %}{% endmacro %}"
+    + loop("x=[1], y=[1]", "{{ f(ns.x, ns.x) }}{{ g(ns.y, ns.y) }}", "{{ ns.x < ns.y }}"),
+    "deep list": loop("x=[]", "{% set ns.x = [ns.x] %}", "{{ ns.x }}", 99999),
+    # widths
+    "format": "{{ '{:>1000000000}'.format(1) }}",
+    "format_map": "{{ '{a:>1000000000}'.format_map({'a': 1}) }}",
+    "percent": "{{ '%1000000000d' % 1 }}",
+    "format filter": "{{ '%1000000000d' | format(1) }}",
+    "center": "{{ 'a'.center(1000000000) }}",
+    "center filter": "{{ 'a' | center(1000000000) }}",
+    "ljust": "{{ 'a'.ljust(1000000000) }}",
+    "zfill": "{{ 'a'.zfill(1000000000) }}",
+    "expandtabs": "{{ '\t'.expandtabs(1000000000) }}",
+    "translate": "{{ 'a'.translate({97: 'b' * 1000000}) }}",
+    "encode": "{{ 'a'.encode() }}",
+    "indent": "{{ ('a\n' * 100000) | indent(1000000000) }}",
+    "JSON indent": "{{ messages | tojson(indent=1000000000) }}",
+    "JSON indent text": "{{ messages | tojson(indent='x' * 900000) }}",
+    "JSON separators": "{{ ([1] * 9999) | tojson(separators=['x' * 900000, ':']) }}",
+    "wordwrap": "{{ ('a ' * 1000) | wordwrap(1) }}",
+    "lipsum": "{{ lipsum(n=100000) }}",
+    # the source itself
+    "recursion": "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
+    "recursive loop": "{% for a in [[1]] recursive %}{{ loop([a]) }}{% endfor %}",
+    "parentheses": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "negations": "{{ " + "not " * 5000 + "1 }}",
+    "sums": "{{ " + "1 + " * 5000 + "1 }}",
+    "conditions": "{% if x %}" * 1000 + "{% endif %}" * 1000,
+    "nested loops": "{% for a in [1] %}" * 25 + "{% endfor %}" * 25,
+    "so much to compile": "{{ x }}" * 100_000,
+    "too long": " " * 1_000_001,
+    "not Jinja": "{% if %}",
+    "unknown tag": "{% include_raw %}",
+    "unclosed": "{{ 'a",
+    "unknown function": "{{ nope() }}",
+    "wrong types": "{{ 'a' + 1 }}",
+    "index": "{{ messages[0].content.index('zzz') }}",
+    "no Unicode": "{{ '\\ud800' }}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_templates(name: str) -> None:
+    """One error within two seconds."""
+    messages = conversation("hello </s", "hi")
+    start = time.monotonic()
+    with pytest.raises(ModelError) as caught:
+        render(HOSTILE[name], messages)
+    assert time.monotonic() - start < 2
+    assert caught.value.exit_code == EXIT_MODEL
+    assert caught.value.subject == "chat template"
+    assert len(str(caught.value)) < 400
+    assert messages == conversation("hello </s", "hi")
+
+
+INNOCUOUS = {
+    "{{ messages.__class__ }}": "",  # what may not be seen is undefined
+    "{{ ''['__class__'] }}": "",
+    "{% for a in [1] %}{{ loop.__class__ }}{% endfor %}": "",
+    "{{ self._TemplateReference__context }}": "",
+    "{{ messages | map(attribute='__class__') | map('string') | join }}": "",
+    "{{ strftime_now('%1000000000Y') | length < 1000 }}": "True",
+    "{{ ('9' * 900000) | int }}": "0",
+    "{{ 'a' * -5 }}": "",
+    # A namespace may hold itself, twice.
+    "{% set a = namespace() %}{% set a.x = [a, a] %}{% set a.y = [a, a] %}{{ a.x | upper }}": (
+        "[<NAMESPACE>, <NAMESPACE>]"
+    ),
+}
+
+
+@pytest.mark.parametrize("source", INNOCUOUS)
+def test_tricks_that_lead_nowhere(source: str) -> None:
+    assert render(source) == INNOCUOUS[source]
+
+
+def test_namespaces_within_namespaces_have_no_text() -> None:
+    """Or 60 of them, each holding the one before twice, would have 2^60 characters."""
+    source = loop(
+        "x=1", "{% set ns.x = namespace(a=ns.x, b=ns.x) %}", "{{ ns.x }}{{ ns.x | upper }}"
+    )
+    assert render(source) == "<namespace><NAMESPACE>"
+
+
+GREEDY = [
+    *(name for name in HOSTILE if "10^8" in name or "doubling" in name),
+    *("slices", "filters", "variables", "blocks", "sorting", "growing list"),
+    *("JSON separators", "JSON indent text", "indent", "format"),
+]
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_hostile_templates_take_little_memory(name: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError):
+            render(HOSTILE[name])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from lolama_core import GenerationConfig
+from lolama_core.protocols.errors import EXIT_USAGE, UsageError
+
+HUGE = 10**5000  # more digits than Python agrees to print
+
+REFUSED: list[tuple[str, Any]] = [
+    *(("temperature", value) for value in (math.nan, math.inf, -math.inf, -1, -1e-9, 1e400, HUGE)),
+    *(("temperature", value) for value in ("1", None, True, [0.5], 1j)),
+    *(("top_p", value) for value in (-1, -0.001, 1.001, 2, math.nan, math.inf, HUGE, "0.9", True)),
+    *(("min_p", value) for value in (-0.1, 1.1, math.nan, None)),
+    *(("typical_p", value) for value in (-0.1, 1.1, math.nan, None)),
+    *(("top_k", value) for value in (-1, 1.0, "5", True, math.nan, -HUGE)),
+    *(("repetition_penalty", value) for value in (0, -1, math.nan, math.inf, 1e-45, HUGE, "1")),
+    *(("presence_penalty", value) for value in (math.nan, math.inf, -math.inf, HUGE, None)),
+    *(("frequency_penalty", value) for value in (math.nan, math.inf, -HUGE, "x")),
+    *(("max_new_tokens", value) for value in (-1, -HUGE, 1.0, "5", True, None, math.nan)),
+    *(("seed", value) for value in (-1, 1 << 63, HUGE, 1.0, "1", True)),
+    *(("stop", value) for value in ("", ("a", ""), [1], 5, None, {"a": 1}, b"a")),
+    *(("logit_bias", value) for value in (5, [1], {-1: 1.0}, {"1": 1.0}, {True: 1.0}, {1: "2"})),
+    *(("logit_bias", {1: value}) for value in (math.nan, math.inf, -math.inf, HUGE)),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), REFUSED, ids=[f"{name}-{i}" for i, (name, _) in enumerate(REFUSED)]
+)
+def test_nonsense_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        GenerationConfig(**{name: value})
+    assert caught.value.subject == f"--{name.replace('_', '-')}"
+    assert caught.value.exit_code == EXIT_USAGE
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0),
+        ("temperature", 1e-45),
+        ("temperature", 2),
+        ("top_p", 0),
+        ("top_p", 1),
+        ("min_p", 1.0),
+        ("top_k", 10**9),
+        ("repetition_penalty", 0.5),
+        ("presence_penalty", -2.0),
+        ("max_new_tokens", 0),
+        ("seed", 0),
+        ("seed", (1 << 63) - 1),
+        ("logit_bias", {0: -1e6}),
+        ("stop", ()),
+    ],
+)
+def test_what_makes_sense_is_kept(name: str, value: object) -> None:
+    assert getattr(GenerationConfig(**{name: value}), name) == value  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [0, 0.0, -0.0, 1e-45, 1e-300, 1e-6])
+def test_a_temperature_of_nearly_nothing_is_greedy(temperature: float) -> None:
+    assert GenerationConfig.sampling(temperature=temperature).is_greedy
+
+
+def test_what_leaves_one_token_is_greedy() -> None:
+    assert GenerationConfig.sampling(top_p=0).is_greedy
+    assert GenerationConfig.sampling(top_k=1).is_greedy
+    assert not GenerationConfig.sampling(top_k=2, top_p=1e-9, temperature=0.01).is_greedy
+
+
+def test_one_stop_text_needs_no_list() -> None:
+    assert GenerationConfig(stop="\n").stop == ("\n",)  # type: ignore[arg-type]
+    assert GenerationConfig(stop=["a", "b"]).stop == ("a", "b")  # type: ignore[arg-type]
+
+
+def test_greedy_and_sampling_change_nothing_else() -> None:
+    """What the model itself would say: no penalty, nothing cut."""
+    for config in (GenerationConfig.greedy(), GenerationConfig.sampling()):
+        assert (config.repetition_penalty, config.top_p, config.top_k) == (1.0, 1.0, 0)
+        assert (config.min_p, config.typical_p, config.presence_penalty) == (0.0, 1.0, 0.0)
+    assert GenerationConfig.greedy().is_greedy
+    assert GenerationConfig.sampling().temperature == 1.0
+    assert GenerationConfig.greedy(repetition_penalty=1.3, seed=4).repetition_penalty == 1.3
+
+
+def test_with_settings() -> None:
+    config = GenerationConfig(seed=3)
+    changed = config.with_settings(top_k=4, max_new_tokens=1)
+    assert (changed.top_k, changed.max_new_tokens, changed.seed) == (4, 1, 3)
+    assert config.top_k == 0
+    with pytest.raises(UsageError, match=r"tempreature.*known are.*temperature"):
+        config.with_settings(tempreature=1.0)
+    with pytest.raises(UsageError, match="--top-p"):
+        config.with_settings(top_p=3)
+
+
+def test_it_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        GenerationConfig().top_k = 3  # type: ignore[misc]

@@ -1,0 +1,62 @@
+"""What importing costs, each time in a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import lolama_core
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import lolama_core",
+        "import lolama_core.protocols",
+        "import lolama_core.protocols.errors, lolama_core.protocols.types",
+        "from lolama_core.protocols import CausalLM, KVCache, ModelFamily, Tokenizer",
+        "import lolama_core.generation_config",
+        "import lolama_core.chat_template, lolama_core.tokenizer",
+        "import lolama_core.__main__",
+    ],
+)
+def test_no_torch_without_need(statement: str) -> None:
+    heavy = {"torch", "numpy", "transformers", "tokenizers", "jinja2", "safetensors", "PIL"}
+    loaded = run(f"{statement}\nimport sys\nprint(*sys.modules)").split()
+    assert heavy & {*loaded} == set()
+
+
+def test_protocols_load_nothing_concrete() -> None:
+    loaded = run("import lolama_core.protocols, sys; print(*sys.modules)").split()
+    ours = {name for name in loaded if name.startswith("lolama")}
+    assert all(
+        name in ("lolama_core", "lolama_core.__about__") or name.startswith("lolama_core.protocols")
+        for name in ours
+    ), ours
+
+
+def test_models_and_generators_cost_little_beside_torch() -> None:
+    """At most 0.3 s; the best of three, as other programs run too."""
+    code = (
+        "import time, torch\n"
+        "start = time.perf_counter()\n"
+        "from lolama_core import Llama, TextGenerator\n"
+        "print(time.perf_counter() - start)\n"
+    )
+    assert min(float(run(code)) for _ in range(3)) <= 0.3
+
+
+def test_every_public_name_is_there() -> None:
+    for name in lolama_core.__all__:
+        assert getattr(lolama_core, name) is not None
+    assert sorted(lolama_core.__all__) == lolama_core.__all__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = lolama_core.no_such_name

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from lolama_core import TextStream, Tokenizer
+
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+LONG = "Once upon a time, naïve 漢字 🙂👍🏽 café – the end.\n\n  And “so” on."
+SEQUENCES = 10_000
+
+
+def streamed(
+    tokenizer: Tokenizer, ids: Sequence[int], prompt: Sequence[int] = (), stop: Sequence[str] = ()
+) -> list[str]:
+    stream = TextStream(tokenizer, prompt, stop)
+    return [*map(stream.push, ids), stream.finish()]
+
+
+def mixed(draw: random.Random, tokenizer: Tokenizer, likely: list[int]) -> list[int]:
+    """Random ids: some uniform, most from true text or from the bytes of characters, cut anywhere."""
+    ids: list[int] = []
+    for _ in range(draw.randrange(1, 8)):
+        kind = draw.random()
+        if kind < 0.4:
+            ids += [draw.randrange(tokenizer.vocab_size) for _ in range(draw.randrange(1, 6))]
+        else:
+            start = draw.randrange(len(likely))
+            ids += likely[start : start + draw.randrange(1, 8)]
+    return ids
+
+
+@pytest.fixture(scope="module")
+def stories(stories_json: str) -> Tokenizer:
+    return Tokenizer(stories_json, bos_token="<s>", eos_token="</s>")
+
+
+def check_sequences(tokenizer: Tokenizer) -> None:
+    """Streamed text is the whole text, and goes on where the prompt's ended."""
+    draw = random.Random(0)
+    likely = tokenizer.encode(LONG * 2, add_special_tokens=False)
+    continued = 0
+    for _ in range(SEQUENCES):
+        ids = mixed(draw, tokenizer, likely)
+        assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids), ids
+        cut = draw.randrange(len(ids) + 1)
+        prompt, new = ids[:cut], ids[cut:]
+        before, whole = tokenizer.decode(prompt), tokenizer.decode(ids)
+        text = "".join(streamed(tokenizer, new, prompt))
+        if whole.startswith(before):
+            continued += 1
+            assert before + text == whole, (prompt, new)
+        else:  # the prompt ended within a character, or in bytes that more bytes made invalid
+            assert whole.endswith(text), (prompt, new)
+    assert continued > SEQUENCES / 2
+
+
+def test_byte_level_sequences(byte_level: Tokenizer) -> None:
+    check_sequences(byte_level)
+
+
+def test_byte_fallback_sequences(byte_fallback: Tokenizer) -> None:
+    check_sequences(byte_fallback)
+
+
+def test_sequences_of_a_real_tokenizer(stories: Tokenizer) -> None:
+    check_sequences(stories)
+
+
+def test_a_character_that_the_prompt_left_unfinished(tokenizer: Tokenizer) -> None:
+    """It is given out whole once the bytes that follow complete it."""
+    hand = tokenizer.encode("hello 👍", add_special_tokens=False)
+    after = tokenizer.encode("hello 👍 fox", add_special_tokens=False)[len(hand) :]
+    for cut in range(len(hand)):
+        before = tokenizer.decode(hand[:cut])
+        text = "".join(streamed(tokenizer, [*hand[cut:], *after], hand[:cut]))
+        assert before.rstrip(BROKEN) + text == "hello 👍 fox"
+
+
+def test_a_character_that_stays_unfinished(tokenizer: Tokenizer) -> None:
+    """It was shown as broken, and is not shown twice."""
+    hand = tokenizer.encode("hello 👍", add_special_tokens=False)[:-1]
+    prompt = tokenizer.decode(hand)
+    fox = tokenizer.encode("hello fox", add_special_tokens=False)[-2:]
+    assert prompt.endswith(BROKEN)
+    assert prompt + "".join(streamed(tokenizer, fox, hand)) == tokenizer.decode([*hand, *fox])
+
+
+def test_a_mark_that_the_prompt_itself_holds(byte_level: Tokenizer) -> None:
+    """U+FFFD is also a character that anyone may write."""
+    prompt = byte_level.encode(f"what is {BROKEN}", add_special_tokens=False)
+    fox = byte_level.encode(" fox", add_special_tokens=False)
+    assert "".join(streamed(byte_level, fox, prompt)) == " fox"
+
+
+def test_the_first_space_depends_on_the_prompt(byte_fallback: Tokenizer) -> None:
+    """SentencePiece writes it before every word, and decoders drop the first of a text."""
+    ids = byte_fallback.encode("fox dog", add_special_tokens=False)
+    assert "".join(streamed(byte_fallback, ids)) == "fox dog"
+    assert "".join(streamed(byte_fallback, ids, [1])) == "fox dog"
+    prompt = byte_fallback.encode("the")
+    assert "".join(streamed(byte_fallback, ids, prompt)) == " fox dog"
+
+
+def test_control_tokens_have_no_text(tokenizer: Tokenizer) -> None:
+    """Wherever they stand, even within a character."""
+    special = next(filter(tokenizer.is_special, range(tokenizer.vocab_size)))
+    ids = tokenizer.encode("a 👍 b", add_special_tokens=False)
+    for place in range(len(ids) + 1):
+        with_special = [*ids[:place], special, special, *ids[place:]]
+        assert "".join(streamed(tokenizer, with_special)) == "a 👍 b"
+
+
+def test_text_comes_as_soon_as_it_is_certain(byte_level: Tokenizer) -> None:
+    ids = byte_level.encode("hello world fox", add_special_tokens=False)
+    pieces = streamed(byte_level, ids)
+    assert pieces[:-1] == [byte_level.decode([i]) for i in ids]
+    assert pieces[-1] == ""
+
+
+def test_nothing_broken_is_given_out_before_it_is_certain(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(LONG, add_special_tokens=False)
+    assert not any(BROKEN in piece for piece in streamed(tokenizer, ids))
+    cut = tokenizer.encode("👍", add_special_tokens=False)[:-1]
+    assert streamed(tokenizer, cut)[-1].startswith(BROKEN)
+
+
+def test_nothing_to_say(tokenizer: Tokenizer) -> None:
+    assert streamed(tokenizer, []) == [""]
+    assert streamed(tokenizer, [], tokenizer.encode("fox")) == [""]
+
+
+def after_newline(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of ``text`` as they would be in the middle of a line."""
+    if not text:
+        return []
+    newline = tokenizer.encode("\n", add_special_tokens=False)
+    ids = tokenizer.encode("\n" + text, add_special_tokens=False, split_special_tokens=True)
+    return ids[len(newline) :]
+
+
+def check_stop(tokenizer: Tokenizer, ids: list[int], stop: Sequence[str], expected: str) -> None:
+    stream, text = TextStream(tokenizer, (), stop), ""
+    for token_id in ids:
+        text += stream.push(token_id)
+        assert expected.startswith(text), (stop, text)
+    text += stream.finish()
+    assert text == expected, stop
+    assert stream.stopped
+    assert stream.emitted == len(expected)
+
+
+def test_a_stop_text_anywhere(tokenizer: Tokenizer) -> None:
+    """Any part of a text, of any length: what comes before it, and not a character more."""
+    ids = tokenizer.encode(LONG, add_special_tokens=False)
+    for start in range(len(LONG)):
+        for length in (1, 2, 3, 7, 20):
+            stop = LONG[start : start + length]
+            check_stop(tokenizer, ids, [stop], LONG[: LONG.find(stop)])
+
+
+@pytest.mark.parametrize("stop", ["STOP", "</s>", "\n\nUser:", "漢字", "👍🏽", "aab", " "])
+def test_a_stop_text_split_at_every_offset(tokenizer: Tokenizer, stop: str) -> None:
+    before, after = "Once,aa", "b fox"
+    expected = (before + stop + after).partition(stop)[0]
+    for first in range(len(stop) + 1):
+        for second in range(first, len(stop) + 1):
+            pieces = (stop[:first], stop[first:second], stop[second:] + after)
+            ids = tokenizer.encode(before, add_special_tokens=False)
+            for piece in pieces:
+                ids += after_newline(tokenizer, piece)
+            assert tokenizer.decode(ids) == before + stop + after
+            check_stop(tokenizer, ids, [stop], expected)
+            check_stop(tokenizer, ids, ["never seen", stop, stop + "x"], expected)
+
+
+def test_the_first_stop_text_counts(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("one two three", add_special_tokens=False)
+    check_stop(tokenizer, ids, ["three", "two", "hre"], "one ")
+
+
+def test_a_stop_text_that_does_not_come(tokenizer: Tokenizer) -> None:
+    """What looked like its beginning is given out after all."""
+    text = "tell me: st sto stopp sto"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    stream = TextStream(tokenizer, (), ["stop!", "sto!"])
+    pieces = [*map(stream.push, ids)]
+    assert "".join(pieces) == text.removesuffix("sto")
+    assert stream.finish() == "sto"
+    assert not stream.stopped
+
+
+def test_a_stop_text_in_bytes_that_only_the_end_makes_certain(byte_fallback: Tokenizer) -> None:
+    ids = byte_fallback.encode("fox 漢", add_special_tokens=False)
+    stream = TextStream(byte_fallback, (), ["漢"])
+    assert "".join(map(stream.push, ids)) == "fox "
+    assert not stream.stopped
+    assert stream.finish() == ""
+    assert stream.stopped
+
+
+def test_nothing_follows_a_stop_text(tokenizer: Tokenizer) -> None:
+    stream = TextStream(tokenizer, (), ["fox"])
+    text = "".join(map(stream.push, tokenizer.encode("a fox b", add_special_tokens=False)))
+    assert text == "a "
+    assert stream.push(5) + stream.push(6) + stream.finish() == ""
+
+
+def test_a_stop_text_in_the_prompt_is_no_stop(tokenizer: Tokenizer) -> None:
+    prompt = tokenizer.encode("a fox", add_special_tokens=False)
+    ids = after_newline(tokenizer, "y dog")
+    assert "".join(streamed(tokenizer, ids, prompt, ["fox"])) == "y dog"
