@@ -33,7 +33,8 @@ class TestTokenizer(TokenizerSuite):
 class TestRealTokenizer(TokenizerSuite):
     @pytest.fixture
     def tokenizer(self, stories_json: str) -> Tokenizer:
-        return Tokenizer(stories_json, bos_token="<s>", eos_token="</s>")
+        template = "{{ bos_token }}{{ messages[0].content | trim }}{{ eos_token }}"
+        return Tokenizer(stories_json, chat_template=template, bos_token="<s>", eos_token="</s>")
 
 
 # ------------------------------------------------------------------------------ damaged and odd files
