@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import pytest
 
 # pytest imports tests by path (importlib mode), so modules that they share have to be put in reach.
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and every program they start
+# would inherit that and rightly ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
