@@ -134,6 +134,18 @@ def test_only_the_templates_own_control_tokens_are_replaced() -> None:
     assert render(source, conversation("</s"), eos_token="") == "[BEGIN]</s[END]"
 
 
+def test_roles_are_structure_not_text() -> None:
+    """A template compares them, also if a control token begins like one."""
+    source = "{% for m in messages if m.role == 'user' %}<s>{{ m.content }}{% endfor %}"
+    for text in ("you there", "u>", "use <u>u>"):
+        rendered = ChatTemplate(source).render(
+            conversation(text),
+            add_generation_prompt=True,
+            control_tokens={"<s>": "[BEGIN]", "u>": "[U]"},
+        )
+        assert rendered == "[BEGIN]" + text
+
+
 def test_private_characters_of_users_survive() -> None:
     """The mark that keeps texts apart is one that no message holds."""
     text = "".join(map(chr, range(0xF0000, 0xF0010))) + "</s>"

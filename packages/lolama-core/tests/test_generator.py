@@ -527,6 +527,18 @@ def test_a_stop_text_that_only_the_end_makes_certain(byte_fallback: Tokenizer) -
         assert byte_fallback.decode(result.ids) == "fox "
 
 
+def test_an_unfinished_character_at_the_end_is_given_out(tokenizer: Tokenizer) -> None:
+    """As the decode of all ids shows it; a stop text that did not come takes nothing away."""
+    ids = tokenizer.encode("fox 🙂", add_special_tokens=False)[:-1]
+    prompt = tokenizer.encode("")
+    generator = TextGenerator(says(ids, len(prompt)), tokenizer)
+    config = GenerationConfig.greedy(max_new_tokens=len(ids), stop=("stop",))
+    result = check_streams(generator, prompt, config)
+    assert list(result.ids) == ids
+    assert result.text == tokenizer.decode(ids)
+    assert (result.text or "").endswith("\ufffd")
+
+
 def test_what_only_looked_like_a_stop_text_is_given_out(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a fox sto", add_special_tokens=False)
     prompt = tokenizer.encode("")

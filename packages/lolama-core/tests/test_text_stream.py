@@ -181,6 +181,15 @@ def test_the_first_stop_text_counts(tokenizer: Tokenizer) -> None:
     check_stop(tokenizer, ids, ["three", "two", "hre"], "one ")
 
 
+def test_the_first_of_two_stop_texts_in_one_token(tokenizer: Tokenizer) -> None:
+    texts = {i: tokenizer.decode([i]) for i in range(tokenizer.vocab_size)}
+    longest = max((i for i in texts if BROKEN not in texts[i]), key=lambda i: len(texts[i]))
+    text = texts[longest]
+    assert len(text) > 4
+    check_stop(tokenizer, [longest], [text[3:], text[1:3]], text[:1])
+    check_stop(tokenizer, [longest], [text[1:3], text[3:]], text[:1])
+
+
 def test_a_stop_text_that_does_not_come(tokenizer: Tokenizer) -> None:
     """What looked like its beginning is given out after all."""
     text = "tell me: st sto stopp sto"

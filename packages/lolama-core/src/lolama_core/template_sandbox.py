@@ -124,10 +124,9 @@ def metered_environment() -> Any:
             return self.budget.made(super().call_binop(context, operator, left, right))
 
         def call(self, context: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
+            # A macro finds what it is given in new lists, ``varargs`` and ``kwargs``.
             given = [*args, *(kwargs[name] for name in kwargs if name not in _HIDDEN)]
-            self.budget.measured(
-                given
-            )  # a macro finds them in new lists, ``varargs`` and ``kwargs``
+            self.budget.measured(given)
             owner = getattr(target, "__self__", None)
             if isinstance(owner, str | bytes | list | dict | tuple):
                 name = target.__name__
