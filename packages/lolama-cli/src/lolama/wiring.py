@@ -117,6 +117,11 @@ def load_files(
     return lolama_core.load_model(files, {family.name: family}, device=device, dtype=dtype)
 
 
+def suit_threads(model: CausalLM) -> None:
+    """Let a small model run on one thread; for programs, since it counts for the whole process."""
+    lolama_core.suit_threads(model)
+
+
 def tokenizer_of(files: ModelFiles) -> Tokenizer:
     """`load_tokenizer` for a name that is resolved already."""
     return lolama_core.load_tokenizer(files)

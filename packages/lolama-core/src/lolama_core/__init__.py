@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lolama_core.checkpoint_io import FileCheckpointIO
     from lolama_core.checkpoint_writer import write_checkpoint
     from lolama_core.config import LlamaConfig, RopeScaling
-    from lolama_core.device import choose_device, choose_dtype, free_memory
+    from lolama_core.device import choose_device, choose_dtype, free_memory, suit_threads
     from lolama_core.family import LlamaFamily
     from lolama_core.generation_config import GenerationConfig
     from lolama_core.generator import TextGenerator, TokenStream
@@ -61,6 +61,7 @@ _HOME = {
     "load_model": "loading",
     "load_tokenizer": "loading",
     "open_checkpoint": "checkpoint",
+    "suit_threads": "device",
     "write_checkpoint": "checkpoint_writer",
 }
 
@@ -89,6 +90,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "open_checkpoint",
+    "suit_threads",
     "write_checkpoint",
 ]
 

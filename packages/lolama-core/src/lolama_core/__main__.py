@@ -39,9 +39,10 @@ def main() -> int:
             seed=arguments.seed,
         )
         # After the arguments are checked: torch takes a second to import.
-        from lolama_core import TextGenerator, load
+        from lolama_core import TextGenerator, load, suit_threads
 
         model, tokenizer = load(arguments.model)
+        suit_threads(model)
         ids = tokenizer.encode(arguments.prompt, split_special_tokens=True)
         stream = TextGenerator(model, tokenizer).generate_stream(ids, config)
         for piece in stream.text():

@@ -112,8 +112,8 @@ class Llama(nn.Module):
         if inputs:
             raise UsageError(
                 next(iter(inputs)),
-                "is not an input of a text model",
-                "use a vision model such as llava-1.5-7b",
+                "is neither a generation setting nor an input of a text model",
+                "check its spelling; pictures need a vision model such as llava-1.5-7b",
             )
         keys = tuple(
             tuple(row[:length]) for row, length in zip(input_ids.tolist(), lengths, strict=True)

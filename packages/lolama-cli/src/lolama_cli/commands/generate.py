@@ -137,6 +137,7 @@ def generate(
     ids = _encode(text, tokenizer, raw=raw, context_length=wiring.context_length(files))
     started = time.perf_counter()
     loaded = wiring.load_files(files, device=device, dtype=dtype)
+    wiring.suit_threads(loaded)
     settings: Settings = context.obj
     if settings.verbose:
         _tell_loaded(files, loaded, time.perf_counter() - started)
