@@ -10,9 +10,9 @@ from training.text.build import DESTINATION
 from training.text.chat import make_dialogue
 from training.text.corpus import IGNORE, Document, batches, build_corpus, tokenizer_texts
 from training.text.tokenizer import ASSISTANT, VOCAB_SIZE, encode_dialogue, encode_story
-from training.text.train import Recipe, gradients, initialise, loss_of, train
+from training.text.train import Recipe, fresh_model, gradients, loss_of, train
 
-from lolama_core import Llama, LlamaConfig, load
+from lolama_core import LlamaConfig, load
 
 CONFIG = LlamaConfig(
     vocab_size=VOCAB_SIZE,
@@ -79,8 +79,7 @@ def test_batches_hold_every_document_once() -> None:
 
 
 def test_threads_give_the_gradient_of_the_whole_batch() -> None:
-    model = Llama(CONFIG)
-    initialise(model, seed=1)
+    model = fresh_model(CONFIG, seed=1)
     inputs = torch.randint(0, VOCAB_SIZE, (6, 9))
     targets = inputs.roll(-1, 1)
     targets[2:4] = IGNORE
@@ -99,11 +98,12 @@ def test_threads_give_the_gradient_of_the_whole_batch() -> None:
 def test_training_learns_and_repeats_itself(tokenizer: NativeTokenizer) -> None:
     recipe = Recipe(stories=60, dialogues=60, epochs=3, tokens_per_batch=1024)
     documents = build_corpus(tokenizer, recipe.stories, recipe.dialogues, recipe.seed, 512)
-    first, again = train(documents, recipe, CONFIG), train(documents, recipe, CONFIG)
+    first, again = fresh_model(CONFIG), fresh_model(CONFIG)
+    train(documents, recipe, first)
+    train(documents, recipe, again)
     for one, other in zip(first.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(one, other)
-    fresh = Llama(CONFIG)
-    initialise(fresh, recipe.seed)
+    fresh = fresh_model(CONFIG)
     inputs, targets = next(batches(documents, 1024, 0, 0))
     with torch.no_grad():
         assert loss_of(first, inputs, targets) < 0.8 * loss_of(fresh, inputs, targets)

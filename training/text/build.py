@@ -3,7 +3,7 @@
     python -m training.text.build
 
 Run it in the root of the repository, in an environment with lolama-core installed. On two CPU cores
-it takes well under an hour. Everything is seeded; the weights may still differ in their last bits
+it takes about an hour and a half. Everything is seeded; the weights may still differ in their last bits
 between processors and versions of torch. Measure the result with `python -m training.text.evaluate`.
 """
 
@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from lolama_core import Llama, write_checkpoint
+from lolama_core import Llama, load, write_checkpoint
 from lolama_core.protocols.types import CanonicalConfig
 
 from .corpus import build_corpus, tokenizer_texts
 from .tokenizer import BOS, CHAT_TEMPLATE, EOS, control_id, train_tokenizer
-from .train import CONFIG, Recipe, train
+from .train import CONFIG, ROUNDS, fresh_model, train
 
 DESTINATION = Path(__file__).parents[2] / "packages/lolama-core/src/lolama_core/demo"
 
@@ -76,18 +76,31 @@ def save(model: Llama, tokenizer: Tokenizer, destination: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Rebuild the built-in model `demo`.")
     parser.add_argument("--output", type=Path, default=DESTINATION, help="checkpoint directory")
-    options = parser.parse_args(arguments)
-    recipe = Recipe()
-    started = time.monotonic()
-    tokenizer = train_tokenizer(tokenizer_texts(recipe.seed))
-    documents = build_corpus(
-        tokenizer, recipe.stories, recipe.dialogues, recipe.seed, CONFIG.max_seq_len
+    parser.add_argument(
+        "--from-round",
+        type=int,
+        choices=range(1, len(ROUNDS) + 1),
+        default=1,
+        help="go on with the checkpoint that the round before has left in --output",
     )
-    tokens = sum(len(document.ids) for document in documents)
-    print(f"{tokens:,} tokens, {time.monotonic() - started:.0f} s", flush=True)
-    model = train(documents, recipe)
-    save(model, tokenizer, options.output)
-    print(f"wrote {options.output} after {time.monotonic() - started:.0f} s")
+    options = parser.parse_args(arguments)
+    started = time.monotonic()
+    model = fresh_model()
+    if options.from_round > 1:
+        tokenizer = Tokenizer.from_file(str(options.output / "tokenizer.json"))
+        saved, _ = load(options.output, device="cpu", dtype="float32")
+        model.load_state_dict(saved.state_dict())
+    else:
+        tokenizer = train_tokenizer(tokenizer_texts(ROUNDS[0].seed))
+    for recipe in ROUNDS[options.from_round - 1 :]:
+        documents = build_corpus(
+            tokenizer, recipe.stories, recipe.dialogues, recipe.seed, CONFIG.max_seq_len
+        )
+        tokens = sum(len(document.ids) for document in documents)
+        print(f"{tokens:,} tokens, {time.monotonic() - started:.0f} s", flush=True)
+        train(documents, recipe, model)
+        save(model, tokenizer, options.output)
+        print(f"wrote {options.output} after {time.monotonic() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

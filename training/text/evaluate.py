@@ -27,7 +27,7 @@ from .chat import MAKERS, remember
 from .checker import fault_in
 from .corpus import held_out_dialogue_rng, held_out_stories, training_dialogues, training_stories
 from .questions import Exchange
-from .train import Recipe
+from .train import ROUNDS
 
 RESULTS = Path(__file__).with_name("results.json")
 RUN = 20  # Tokens in a row that count as copied.
@@ -46,11 +46,12 @@ def perplexity(generator: TextGenerator, tokenizer: Tokenizer, texts: Iterable[s
     return float(torch.cat(scores).mean().neg().exp())
 
 
-def written_in_training(recipe: Recipe) -> Iterator[str]:
+def written_in_training() -> Iterator[str]:
     """All texts that the model learned to write."""
-    yield from training_stories(recipe.stories, recipe.seed)
-    for dialogue in training_dialogues(recipe.dialogues, recipe.seed):
-        yield from (turn["content"] for turn in dialogue if turn["role"] == "assistant")
+    for recipe in ROUNDS:
+        yield from training_stories(recipe.stories, recipe.seed)
+        for dialogue in training_dialogues(recipe.dialogues, recipe.seed):
+            yield from (turn["content"] for turn in dialogue if turn["role"] == "assistant")
 
 
 def runs_of(tokenizer: Tokenizer, text: str) -> set[tuple[int, ...]]:
@@ -162,7 +163,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model, tokenizer = load(options.model, device="cpu")
     generator = TextGenerator(model, tokenizer)
-    recipe = Recipe()
     results: dict[str, Any] = {
         "date": date.today().isoformat(),
         "seed": options.seed,
@@ -172,7 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "python": platform.python_version(),
         },
         "machine": f"{platform.machine()} CPU, bfloat16 weights",
-        "recipe": {"stories": recipe.stories, "dialogues": recipe.dialogues},
+        "trained on": {
+            "stories": sum(recipe.stories for recipe in ROUNDS),
+            "dialogues": sum(recipe.dialogues for recipe in ROUNDS),
+        },
         "perplexity of held-out stories": perplexity(
             generator, tokenizer, held_out_stories(500, options.seed)
         ),
@@ -181,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for name, config in SETTINGS.items():
         stories = sample_stories(generator, tokenizer, config, options.samples, options.seed)
-        results["stories"][name] = judge_stories(stories, tokenizer, written_in_training(recipe))
+        results["stories"][name] = judge_stories(stories, tokenizer, written_in_training())
     for name, config in {"greedy": GenerationConfig.greedy(), **SETTINGS}.items():
         results["answers"][name] = judge_answers(generator, tokenizer, config, options.seed)
     text = json.dumps(results, indent=2)

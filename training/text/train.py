@@ -42,7 +42,7 @@ class Recipe:
         tokens_per_batch: Upper bound on B · T, padding included.
         peak_rate: Learning rate after the warm-up, of both optimisers.
         warmup: Share of the steps over which the rate rises; it falls linearly from there to zero.
-        seed: Of the corpus, the initial weights and the order.
+        seed: Of the corpus.
     """
 
     stories: int = 80_000
@@ -54,8 +54,16 @@ class Recipe:
     seed: int = 0
 
 
-def initialise(model: Llama, seed: int) -> None:
+# Each round goes on with the weights of the one before, on texts that none before it has seen.
+ROUNDS = (
+    Recipe(),
+    Recipe(stories=120_000, dialogues=70_000, peak_rate=3e-3, warmup=0.01, seed=1),
+)
+
+
+def fresh_model(config: LlamaConfig = CONFIG, seed: int = 0) -> Llama:
     """Normal(0, 0.02); matrices that write to the residual stream are scaled down by depth."""
+    model = Llama(config)
     generator = torch.Generator().manual_seed(seed)
     residual = 0.02 / math.sqrt(2 * model.config.num_layers)
     for name, parameter in model.named_parameters():
@@ -64,6 +72,7 @@ def initialise(model: Llama, seed: int) -> None:
         else:
             writes = name.endswith(("o_proj.weight", "w_down.weight"))
             nn.init.normal_(parameter, std=residual if writes else 0.02, generator=generator)
+    return model
 
 
 def make_optimizers(model: Llama, rate: float) -> list[torch.optim.Optimizer]:
@@ -112,10 +121,9 @@ def gradients(model: Llama, inputs: Tensor, targets: Tensor, pool: ThreadPoolExe
     return sum(loss for loss, _ in results)
 
 
-def train(documents: list[Document], recipe: Recipe, config: LlamaConfig = CONFIG) -> Llama:
-    """Train a fresh model on the documents and return it in float32."""
-    model = Llama(config)
-    initialise(model, recipe.seed)
+def train(documents: list[Document], recipe: Recipe, model: Llama) -> None:
+    """Train the model, which is in float32, on the documents."""
+    model.train()
     optimizers = make_optimizers(model, recipe.peak_rate)
     size = recipe.tokens_per_batch
     steps = sum(1 for epoch in range(recipe.epochs) for _ in batches(documents, size, epoch, 0))
@@ -142,4 +150,4 @@ def train(documents: list[Document], recipe: Recipe, config: LlamaConfig = CONFI
                         f"{seen / seconds:,.0f} tokens/s",
                         flush=True,
                     )
-    return model.eval()
+    model.eval()
