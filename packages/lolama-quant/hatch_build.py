@@ -21,14 +21,14 @@ NATIVE = Path("src/lolama_quant/native")
 
 
 class NativeLibraryHook(BuildHookInterface[Any]):
-    """Compiles ``native/linear.c`` before the wheel is put together."""
+    """Compiles ``native/*.c`` before the wheel is put together."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile; on success mark the wheel as one of this platform."""
         library = (
             Path(self.root) / NATIVE / ("lolama.dylib" if sys.platform == "darwin" else "lolama.so")
         )
-        problem = compile_library(Path(self.root) / NATIVE / "linear.c", library)
+        problem = compile_library(Path(self.root) / NATIVE, library)
         if problem:
             library.unlink(missing_ok=True)
             self.app.display_warning(f"lolama-quant is built without its native library: {problem}")
@@ -41,8 +41,8 @@ class NativeLibraryHook(BuildHookInterface[Any]):
         build_data["force_include"][str(library)] = f"lolama_quant/native/{library.name}"
 
 
-def compile_library(source: Path, library: Path) -> str:
-    """Compile ``source`` into ``library``; what went wrong, or nothing.
+def compile_library(sources: Path, library: Path) -> str:
+    """Compile the C files of the folder ``sources`` into ``library``; what went wrong, or nothing.
 
     ``CC`` names the compiler. The sources choose the instruction set when they run, so no ``-march`` here.
     """
@@ -51,10 +51,14 @@ def compile_library(source: Path, library: Path) -> str:
     command = os.environ.get("CC", "cc").split()
     if shutil.which(command[0]) is None:
         return f"there is no C compiler ({command[0]})"
-    flags = "-std=c11 -O3 -shared -fPIC -fopenmp -fvisibility=hidden -Wall -Wextra -Werror=implicit".split()
+    flags = (
+        "-std=c11 -O3 -fno-math-errno -shared -fPIC -fopenmp -fvisibility=hidden "
+        "-Wall -Wextra -Werror=implicit"
+    ).split()
+    names = sorted(path.name for path in sources.glob("*.c"))
     result = subprocess.run(
-        [*command, *flags, "-o", str(library), source.name],
-        cwd=source.parent,  # a bare name, or the path would be part of the library
+        [*command, *flags, "-o", str(library), *names, "-lm"],
+        cwd=sources,  # bare names, or the path would be part of the library
         capture_output=True,
         text=True,
     )

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lolama_core.linear import Linear, OutputProjection, prepare_
+from lolama_core.linear import Linear, OutputProjection, prepare_, side_by_side
 
 
 class CountingKernel:
@@ -18,12 +21,17 @@ class CountingKernel:
     def describe(self) -> str:
         return "for tests"
 
-    def max_rows(self, device: torch.device, dtype: torch.dtype) -> int:
-        return self.rows if dtype == torch.bfloat16 else 0
+    def max_rows(self, weight: Tensor) -> int:
+        return self.rows if weight.dtype == torch.bfloat16 else 0
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(
+        self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+    ) -> Tensor:
         self.calls += 1
-        return nn.functional.linear(x, weight.float(), None if bias is None else bias.float())
+        pairs = zip(weights, biases, strict=True)
+        return torch.cat(
+            [F.linear(x, w.float(), None if b is None else b.float()) for w, b in pairs], dim=-1
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -66,3 +74,22 @@ def test_both_products_agree() -> None:
     prepare_(nn.Sequential(linear), [CountingKernel(2)])
     assert linear.kernel is not None
     torch.testing.assert_close(linear(x), plain, atol=2e-2, rtol=2e-2)
+
+
+def test_side_by_side_is_one_call_of_a_shared_kernel() -> None:
+    linears = [Linear(16, n, bias=n == 3).bfloat16() for n in (2, 3, 5)]
+    x = torch.randn(1, 16)
+    apart = torch.cat([linear(x) for linear in linears], dim=-1)
+    kernel = CountingKernel(2)
+    prepare_(nn.ModuleList(linears), [kernel])
+    together = side_by_side(x, *linears)
+    assert kernel.calls == 1
+    torch.testing.assert_close(together, apart, atol=2e-2, rtol=2e-2)
+    assert side_by_side(torch.randn(3, 16), *linears).shape == (3, 10)  # too many rows for it
+    assert kernel.calls == 1
+
+
+def test_side_by_side_takes_any_module() -> None:
+    linears = [Linear(16, 4).bfloat16(), nn.Linear(16, 2)]  # such as one that is quantised
+    prepare_(nn.ModuleList([linears[0]]), [CountingKernel(2)])
+    assert side_by_side(torch.randn(1, 16), *linears).shape == (1, 6)

@@ -63,15 +63,17 @@ def test_every_instruction_set_equals_float64(
     torch.manual_seed(rows)
     x, weight = torch.randn(rows, inputs), torch.randn(outputs, inputs).to(dtype)
     y = torch.full((rows, outputs), float("nan"))
+    number = dtype_number(dtype)
+    assert number is not None
     library.linear(
         x.data_ptr(),
-        weight.data_ptr(),
-        None,
+        [weight.data_ptr()],
+        [0],
+        [outputs],
         y.data_ptr(),
         rows,
-        outputs,
         inputs,
-        dtype_number(dtype),
+        number,
         instruction_set,
     )
     expected = x.double() @ weight.double().T
@@ -84,7 +86,7 @@ def test_every_instruction_set_equals_float64(
 def test_every_sixteen_bit_pattern_is_widened_exactly(dtype: torch.dtype) -> None:
     patterns = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16).view(dtype)
     weight = patterns[patterns.isfinite()][:, None].contiguous()
-    result = KERNEL.linear(torch.ones(1, 1), weight, None)[0]
+    result = KERNEL.linear(torch.ones(1, 1), [weight], [None])[0]
     assert torch.equal(result, weight[:, 0].float())
 
 
@@ -92,11 +94,21 @@ def test_every_sixteen_bit_pattern_is_widened_exactly(dtype: torch.dtype) -> Non
 def test_shapes_and_layouts() -> None:
     weight = torch.randn(6, 10).bfloat16()
     x = torch.randn(2, 10, 3).transpose(1, 2)  # not contiguous
-    assert KERNEL.linear(x, weight, None).shape == (2, 3, 6)
-    assert KERNEL.linear(torch.randn(0, 10), weight, None).shape == (0, 6)
-    assert KERNEL.linear(torch.randn(10), weight, None).shape == (6,)
-    half = KERNEL.linear(x.half(), weight, torch.ones(6))
+    assert KERNEL.linear(x, [weight], [None]).shape == (2, 3, 6)
+    assert KERNEL.linear(torch.randn(0, 10), [weight], [None]).shape == (0, 6)
+    assert KERNEL.linear(torch.randn(10), [weight], [None]).shape == (6,)
+    half = KERNEL.linear(x.half(), [weight], [torch.ones(6)])
     assert half.dtype == torch.float16
+
+
+@needs_library
+@pytest.mark.parametrize("rows", [1, 6])
+def test_several_weights_side_by_side(rows: int) -> None:
+    x, weights = torch.randn(rows, 70), [torch.randn(n, 70).half() for n in (3, 1, 900)]
+    biases = [None, torch.randn(1), torch.randn(900).half()]
+    together = KERNEL.linear(x, weights, biases)
+    one_by_one = [KERNEL.linear(x, [w], [b]) for w, b in zip(weights, biases, strict=True)]
+    assert torch.equal(together, torch.cat(one_by_one, dim=-1))
 
 
 @needs_library
@@ -114,7 +126,7 @@ def test_survives_torch_compile() -> None:
     weight = torch.randn(6, 10).bfloat16()
 
     def product(x: Tensor) -> Tensor:
-        return KERNEL.linear(x * 2, weight, None) + 1
+        return KERNEL.linear(x * 2, [weight], [None]) + 1
 
     x = torch.randn(1, 10)
     compiled = torch.compile(product, backend="aot_eager", fullgraph=True)
@@ -122,6 +134,7 @@ def test_survives_torch_compile() -> None:
 
 
 def test_other_devices_and_dtypes_are_left_to_torch() -> None:
-    assert KERNEL.max_rows(torch.device("cuda"), torch.bfloat16) == 0
-    assert KERNEL.max_rows(torch.device("cpu"), torch.float64) == 0
+    assert KERNEL.max_rows(torch.empty(2048, 2048, dtype=torch.bfloat16, device="meta")) == 0
+    assert KERNEL.max_rows(torch.empty(2048, 2048, dtype=torch.float64)) == 0
+    assert KERNEL.max_rows(torch.empty(8, 8, dtype=torch.bfloat16)) == 0
     assert KERNEL.describe()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core.config import LlamaConfig
-from lolama_core.linear import Linear
+from lolama_core.linear import Linear, side_by_side
 from lolama_core.protocols import CacheSlots, KVCache
 from lolama_core.rope import rotate
 
@@ -83,14 +83,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, plan: AttentionPlan, cache: KVCache | None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
         batch, width, _ = x.shape
-        heads = (batch, width, -1, self.head_dim)
-        queries = rotate(
-            self.q_proj(x).view(heads).transpose(1, 2), plan.cos, plan.sin
-        )  # (B, H, T, hd)
-        keys = rotate(
-            self.k_proj(x).view(heads).transpose(1, 2), plan.cos, plan.sin
-        )  # (B, K, T, hd)
-        values = self.v_proj(x).view(heads).transpose(1, 2)  # (B, K, T, hd)
+        joined = side_by_side(x, self.q_proj, self.k_proj, self.v_proj)
+        heads = joined.view(batch, width, -1, self.head_dim).transpose(1, 2)  # (B, H + 2K, T, hd)
+        # Queries and keys turn together: at one position the calls cost more than the arithmetic.
+        rotary, values = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=1)
+        queries, keys = rotate(rotary, plan.cos, plan.sin).split(
+            (self.num_heads, self.num_kv_heads), dim=1
+        )  # (B, H, T, hd), (B, K, T, hd)
         if cache is not None and plan.slots is not None:
             keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)
         if plan.first_key:

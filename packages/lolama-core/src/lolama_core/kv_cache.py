@@ -28,12 +28,21 @@ class Slots:
         return tuple(start + count for start, count in zip(self.starts, self.counts, strict=True))
 
     @cached_property
+    def longest(self) -> int:
+        """The largest of `totals`."""
+        return max(self.totals)
+
+    @cached_property
     def positions(self) -> Tensor:
         """(B, T) int64: absolute positions. Those of padding run on past the row's total."""
+        first = self.starts[0]
+        if self.starts.count(first) == len(self.starts):
+            same = torch.arange(first, first + self.width, device=self.device)
+            return same.expand(len(self.starts), -1)
         starts = torch.tensor(self.starts, device=self.device)
         return starts[:, None] + torch.arange(self.width, device=self.device)
 
-    @property
+    @cached_property
     def uniform(self) -> bool:
         """Every row writes the whole width at the same place."""
         return len(set(self.starts)) == 1 and min(self.counts) == self.width
@@ -171,10 +180,22 @@ class KVCache:
         if layer == 0:
             for row, total in zip(self._row_list(), slots.totals, strict=True):
                 self._storage.written[row] = total
-        stored = self._storage.keys[layer], self._storage.values[layer]
-        return _write(stored[0], keys, self._rows, slots), _write(
-            stored[1], values, self._rows, slots
+        storage = self._storage
+        return (
+            _write(storage.keys[layer], keys, self._rows, slots),
+            _write(storage.values[layer], values, self._rows, slots),
         )
+
+    @property
+    def first_row(self) -> int | None:
+        """Where neighbouring rows begin in the storage; None for rows from here and there."""
+        return self._rows.start if isinstance(self._rows, range) else None
+
+    def write_in_place(self, slots: Slots) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values of each layer, all rows of the storage, for a kernel that writes at ``slots``."""
+        for row, total in zip(self._row_list(), slots.totals, strict=True):
+            self._storage.written[row] = total
+        return self._storage.keys, self._storage.values
 
     def is_written_before(self, slots: CacheSlots) -> bool:
         """Whether every position before ``slots`` has keys and values, or only remembered inputs."""
@@ -261,15 +282,16 @@ class KVCache:
 
 def _write(stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots) -> Tensor:
     """Write (B, K, T, hd) into (all rows, K, capacity, hd) and return the valid part of ``rows``."""
-    longest = max(slots.totals)
     if isinstance(rows, range):
-        view = stored[rows.start : rows.stop]
+        view = stored
+        if len(rows) < len(stored):
+            view = stored.narrow(0, rows.start, len(rows))
         if slots.uniform:
-            view[:, :, slots.starts[0] : slots.starts[0] + slots.width] = new
+            view.narrow(2, slots.starts[0], slots.width).copy_(new)
         else:
             row, column, place = slots.scatter
             view[row, :, place] = new[row, :, column].to(stored.dtype)
-        return view[:, :, :longest]
+        return view.narrow(2, 0, slots.longest)
     row, column, place = slots.scatter
     stored[rows[row], :, place] = new[row, :, column].to(stored.dtype)
-    return stored[rows, :, :longest]
+    return stored[rows, :, : slots.longest]

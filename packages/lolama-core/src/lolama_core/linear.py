@@ -30,12 +30,13 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) → (..., N) in the dtype of ``x``."""
         if self.kernel is not None and x.shape[:-1].numel() <= self.kernel_rows:
-            return self.kernel.linear(x, self.weight, self.bias)
+            return self.kernel.linear(x, (self.weight,), (self.bias,))
         return self.product(x)
 
     def product(self, x: Tensor) -> Tensor:
         """The same by torch's own operators."""
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
+        product = F.linear(x.to(self.weight.dtype), self.weight).to(x.dtype)
+        return product if self.bias is None else product + self.bias.to(x.dtype)
 
 
 class OutputProjection(Linear):
@@ -55,6 +56,21 @@ class OutputProjection(Linear):
         return torch.cat([F.linear(x, block.float()) for block in blocks], dim=-1)
 
 
+def side_by_side(x: Tensor, *linears: nn.Module) -> Tensor:
+    """(..., K) through several linears that read the same input → (..., N1 + N2 + …).
+
+    One call of a kernel where all of them use the same; otherwise each by itself, of whatever kind it is.
+    """
+    first = linears[0]
+    if isinstance(first, Linear) and first.kernel is not None:
+        alike = [l for l in linears if isinstance(l, Linear) and l.kernel is first.kernel]
+        rows = min(linear.kernel_rows for linear in alike)
+        if len(alike) == len(linears) and x.shape[:-1].numel() <= rows:
+            weights, biases = zip(*((linear.weight, linear.bias) for linear in alike), strict=True)
+            return first.kernel.linear(x, weights, biases)
+    return torch.cat([linear(x) for linear in linears], dim=-1)
+
+
 def linear_kernels() -> list[LinearKernel]:
     """The kernels that installed packages provide, through the entry point ``lolama.linear_kernels``."""
     return [found.load()() for found in entry_points(group="lolama.linear_kernels")]
@@ -70,12 +86,15 @@ def prepare_(module: nn.Module, kernels: Sequence[LinearKernel]) -> None:
         for name, child in parent.named_children():
             if not isinstance(child, nn.Linear):
                 continue
-            device, dtype = child.weight.device, child.weight.dtype
-            best = max(kernels, key=lambda kernel: kernel.max_rows(device, dtype), default=None)
-            if best is None or best.max_rows(device, dtype) == 0:
+            rows, best = max(
+                ((kernel.max_rows(child.weight), kernel) for kernel in kernels),
+                key=lambda pair: pair[0],
+                default=(0, None),
+            )
+            if rows == 0:
                 continue
             linear = child if isinstance(child, Linear) else _with_same_parameters(child)
-            linear.kernel, linear.kernel_rows = best, best.max_rows(device, dtype)
+            linear.kernel, linear.kernel_rows = best, rows
             setattr(parent, name, linear)
 
 

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from lolama_core.attention import AttentionPlan, plan_mask
 from lolama_core.block import Block
 from lolama_core.config import LlamaConfig
+from lolama_core.decode import BoundStep, bind
 from lolama_core.device import activation_dtype
 from lolama_core.kv_cache import KVCache, Slots
 from lolama_core.linear import OutputProjection
 from lolama_core.norm import RMSNorm
-from lolama_core.protocols import CacheSlots
+from lolama_core.protocols import CacheSlots, DecoderKernel
 from lolama_core.protocols import KVCache as KVCacheProtocol
+from lolama_core.protocols.decoder_kernel import DecoderShape
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import GenerationDefaults, Prompt
 from lolama_core.rope import RotaryEmbedding
@@ -39,6 +41,7 @@ class Llama(nn.Module):
         self.norm = RMSNorm(config.d_model, config.eps)
         self.lm_head = OutputProjection(config.d_model, config.vocab_size, bias=False)
         self.rope = RotaryEmbedding(config)
+        self.decode_step: BoundStep | None = None
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
 
@@ -73,6 +76,17 @@ class Llama(nn.Module):
         With a cache, positions continue after what it holds; call ``cache.advance`` to keep them.
         """
         return self.forward_embeds(self.embed(input_ids), cache, lengths, logits="all")
+
+    def use_kernels(self, kernels: Sequence[DecoderKernel]) -> None:
+        """Let the first of ``kernels`` that can take these weights, as they are now, run decoding steps."""
+        config = self.config
+        shape = DecoderShape(
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            eps=config.eps,
+        )
+        self.decode_step = bind(self.layers, shape, kernels)
 
     def make_cache(self, batch_size: int, capacity: int) -> KVCache:
         """An empty cache of ``capacity`` positions a row.
@@ -145,7 +159,9 @@ class Llama(nn.Module):
             hidden = self._run_blocks(embeds, cache.reserve(counts, width), cache)
         else:
             hidden = self._continue_dynamic(embeds, cache, cache.reserve(counts, width))
-        if logits == "last":
+        if logits == "last" and min(counts) == width:
+            hidden = hidden[:, -1]
+        elif logits == "last":
             hidden = hidden[
                 torch.arange(batch, device=hidden.device), [count - 1 for count in counts]
             ]
@@ -156,6 +172,10 @@ class Llama(nn.Module):
         """(B, T, D) through all blocks."""
         width = x.shape[1]
         cos, sin = self.rope(slots.positions, slots.totals)
+        step = self.decode_step
+        if step is not None and step.takes(x, slots, cache):
+            assert isinstance(slots, Slots) and isinstance(cache, KVCache)
+            return step.run(x, cos, sin, slots, cache, self.config.sliding_window)
         first_key, mask, causal = plan_mask(
             slots.starts, slots.totals, width, self.config.sliding_window, x.device
         )

@@ -21,6 +21,8 @@ def load_into(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
+    *,
+    vector_dtype: torch.dtype | None = None,
 ) -> None:
     """Replace every parameter and persistent buffer of ``module`` by the checkpoint's tensor.
 
@@ -37,6 +39,7 @@ def load_into(
         dtype: What floating-point weights become. Tensors declared in the configuration's
             ``quantization.tensors`` keep the dtype they have.
         device: Where they go.
+        vector_dtype: What one-dimensional weights (norms, biases) become, if not ``dtype``.
 
     Raises:
         ModelError: naming the tensors that are missing, left over, of the wrong shape, of the wrong dtype,
@@ -63,10 +66,11 @@ def load_into(
             _check_declared(name, stored, target, subject)
             value = stored.to(device)
         else:
-            value = stored.to(device=device, dtype=dtype)
+            wanted = vector_dtype if vector_dtype is not None and stored.dim() == 1 else dtype
+            value = stored.to(device=device, dtype=wanted)
             # The stored tensor was finite, so an infinity here comes from the conversion.
             if value.dtype != stored.dtype and not is_finite(value):
-                reason = f"tensor {quote(name)} has values too large for {str(dtype)[6:]}"
+                reason = f"tensor {quote(name)} has values too large for {str(wanted)[6:]}"
                 raise ModelError(subject, reason, "load it as bfloat16 or float32")
         if id(target) in filled:
             _check_tied(name, value, filled[id(target)], subject)

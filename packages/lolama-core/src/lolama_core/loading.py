@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
-from lolama_core.device import choose_device, choose_dtype, memory_errors
+from lolama_core.decode import decoder_kernels
+from lolama_core.device import activation_dtype, choose_device, choose_dtype, memory_errors
 from lolama_core.family import LlamaFamily
 from lolama_core.linear import linear_kernels, prepare_
+from lolama_core.llama import Llama
 from lolama_core.load_weights import load_into
 from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_core.protocols.errors import NotAvailableError, UsageError
@@ -87,10 +89,16 @@ def load_model(
     checkpoint = FileCheckpoint(files)
     module = build_module(files, families)
     with memory_errors(where):
-        load_into(module, checkpoint, weights, where)
+        # Norms and biases are a thousandth of the weights, and meet activations element by element: they
+        # have the precision of those.
+        vectors = activation_dtype(where, weights)
+        load_into(module, checkpoint, weights, where, vector_dtype=vectors)
         module.to(where)  # what is computed rather than loaded (RoPE frequencies)
     prepare_(module, linear_kernels())
     module.eval().requires_grad_(False)
+    for part in module.modules():
+        if isinstance(part, Llama):
+            part.use_kernels(decoder_kernels())
     model = cast(CausalLM, module)
     generation = files.config["generation"]
     model.generation_defaults = GenerationDefaults(

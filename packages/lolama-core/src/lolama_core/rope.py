@@ -107,7 +107,7 @@ class RotaryEmbedding(nn.Module):
         return None
 
     def forward(self, positions: Tensor, totals: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """(B, T) int64 positions → cos and sin, each (B, 1, T, head_dim) float32.
+        """(B, T) int64 positions → cos and sin as `rotate` takes them, each (B, 1, T, head_dim) float32.
 
         ``totals`` are the lengths of the whole rows; only dynamic scaling looks at them.
         """
@@ -117,16 +117,22 @@ class RotaryEmbedding(nn.Module):
                 inverse_frequencies(self.head_dim, self.base, self.scaling, total)[0]
                 for total in totals
             ]
-            inv_freq = torch.stack(rows)[:, None].to(positions.device)  # (B, 1, head_dim / 2)
-        angles = positions[..., None].float() * inv_freq  # (B, T, head_dim / 2)
+            inv_freq = torch.stack(rows)[:, None, None].to(positions.device)  # (B, 1, 1, head_dim / 2)
+        angles = positions[:, None, :, None] * inv_freq  # (B, 1, T, head_dim / 2) float32
+        cos, sin = angles.cos(), angles.sin()
+        if self.attention_factor != 1:
+            cos, sin = cos * self.attention_factor, sin * self.attention_factor
         # The same angle for both halves: dimension i turns together with i + head_dim / 2, the layout in
         # which Hugging Face stores q and k.
-        angles = torch.cat((angles, angles), dim=-1)[:, None]
-        return angles.cos() * self.attention_factor, angles.sin() * self.attention_factor
+        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn (B, H, T, head_dim) by the angles of its positions, in float32; returns the dtype of ``x``."""
-    first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x.float() * cos + turned * sin).to(x.dtype)
+    """Turn (B, H, T, head_dim) by the angles of its positions, in float32; returns the dtype of ``x``.
+
+    (a, b) becomes (a cos - b sin, b cos + a sin): the first half of ``sin`` carries the minus sign.
+    """
+    wide = x.float()
+    first, second = wide.chunk(2, dim=-1)
+    turned = (wide * cos).addcmul_(torch.cat((second, first), dim=-1), sin)
+    return turned.to(x.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,9 @@ from lolama_quant.native_library import INSTRUCTION_SETS, dtype_number, native_l
 
 # Past this many rows the product is no longer bound by memory, and torch's blocked one is faster.
 _FEW_ROWS = 8
+
+# The call through ctypes takes as long as torch's product with a weight of this size.
+_SMALLEST_BYTES = 1 << 16
 
 
 class NativeLinearKernel:
@@ -29,44 +34,53 @@ class NativeLinearKernel:
             f"{INSTRUCTION_SETS[library.instruction_set]}, up to {_FEW_ROWS} rows, torch's threads"
         )
 
-    def max_rows(self, device: torch.device, dtype: torch.dtype) -> int:
+    def max_rows(self, weight: Tensor) -> int:
         """Up to how many rows it is the faster choice; 0 away from the CPU or without the library."""
-        if device.type != "cpu" or dtype_number(dtype) is None or isinstance(native_library(), str):
+        if dtype_number(weight.dtype) is None or isinstance(native_library(), str):
+            return 0
+        if weight.device.type != "cpu" or weight.nbytes < _SMALLEST_BYTES:
             return 0
         return _FEW_ROWS
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """x (..., K) and weight (N, K) → (..., N) in the dtype of ``x``.
+    def linear(
+        self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+    ) -> Tensor:
+        """x (..., K) and weights (N1, K), (N2, K), … → (..., N1 + N2 + …) in the dtype of ``x``.
 
         Args:
             x: Any floating-point dtype; computed with as float32.
-            weight: float32, bfloat16 or float16.
-            bias: (N,) or None.
+            weights: All float32, all bfloat16 or all float16.
+            biases: (N,) or None for each.
         """
         if torch.compiler.is_compiling():
-            return torch.ops.lolama.linear(x, weight, bias)  # type: ignore[no-any-return]
-        return _linear(x, weight, bias)
+            return torch.ops.lolama.linear(x, weights, biases)  # type: ignore[no-any-return]
+        return _linear(x, weights, biases)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
     library = native_library()
     assert not isinstance(library, str), library
-    number = dtype_number(weight.dtype)
-    assert number is not None and weight.is_contiguous() and x.shape[-1] == weight.shape[1]
-    outputs, inputs = weight.shape
-    rows = x.to(torch.float32).contiguous()
-    wide_bias = bias.to(torch.float32).contiguous() if bias is not None else None
-    y = torch.empty((*x.shape[:-1], outputs), dtype=torch.float32)
+    number = dtype_number(weights[0].dtype)
+    inputs = x.shape[-1]
+    assert number is not None
+    for weight in weights:
+        assert weight.is_contiguous() and weight.shape[1] == inputs
+        assert weight.dtype == weights[0].dtype
+    outputs = [weight.shape[0] for weight in weights]
+    wide_x = x.to(torch.float32).contiguous()
+    wide_biases = [
+        None if bias is None else bias.to(torch.float32).contiguous() for bias in biases
+    ]
+    y = torch.empty((*x.shape[:-1], sum(outputs)), dtype=torch.float32)
     library.linear(
-        rows.data_ptr(),
-        weight.data_ptr(),
-        wide_bias.data_ptr() if wide_bias is not None else None,
-        y.data_ptr(),
-        rows.numel() // inputs if inputs else y.numel() // max(outputs, 1),
+        wide_x.data_ptr(),
+        [weight.data_ptr() for weight in weights],
+        [0 if bias is None else bias.data_ptr() for bias in wide_biases],
         outputs,
+        y.data_ptr(),
+        x.shape[:-1].numel(),
         inputs,
         number,
-        library.instruction_set,
     )
     return y.to(x.dtype)
 
@@ -76,5 +90,5 @@ _operator = torch.library.custom_op("lolama::linear", _linear, mutates_args=())
 
 
 @_operator.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+def _(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
+    return x.new_empty((*x.shape[:-1], sum(weight.shape[0] for weight in weights)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,12 +24,44 @@ class NativeLibrary:
     """The loaded library.
 
     Attributes:
-        linear: ``lolama_linear`` of native/linear.c.
+        function: ``lolama_linear`` of native/linear.c.
+        decode, decode_scratch: ``lolama_decode`` and ``lolama_decode_scratch`` of native/decoder.c.
         instruction_set: Index into `INSTRUCTION_SETS` of the best one this processor has.
     """
 
-    linear: ctypes._NamedFuncPointer
+    function: ctypes._NamedFuncPointer
+    decode: ctypes._NamedFuncPointer
+    decode_scratch: ctypes._NamedFuncPointer
     instruction_set: int
+
+    def linear(
+        self,
+        x: int,
+        weights: Sequence[int],
+        biases: Sequence[int],
+        outputs: Sequence[int],
+        y: int,
+        rows: int,
+        inputs: int,
+        dtype: int,
+        instruction_set: int | None = None,
+    ) -> None:
+        """Call ``lolama_linear``; its arguments, with addresses as whole numbers and 0 for no bias."""
+        count = len(weights)
+        addresses, sizes = ctypes.c_void_p * count, ctypes.c_int64 * count
+        chosen = self.instruction_set if instruction_set is None else instruction_set
+        self.function(
+            x,
+            addresses(*weights),
+            addresses(*biases),
+            sizes(*outputs),
+            count,
+            y,
+            rows,
+            inputs,
+            dtype,
+            chosen,
+        )
 
 
 @cache
@@ -44,21 +77,21 @@ def native_library() -> NativeLibrary | str:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         return f"cannot be loaded: {error}"
-    linear = library.lolama_linear
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    linear.argtypes = [
-        pointer,
-        pointer,
-        pointer,
-        pointer,
-        size,
-        size,
-        size,
-        ctypes.c_int,
-        ctypes.c_int,
+    function = library.lolama_linear
+    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    function.argtypes = [
+        *(pointer, pointer, pointer, pointer, number),
+        *(pointer, size, size, number, number),
     ]
-    linear.restype = None
-    return NativeLibrary(linear, library.lolama_best_isa())
+    function.restype = None
+    decode, scratch = library.lolama_decode, library.lolama_decode_scratch
+    decode.argtypes = [
+        *(pointer, pointer, pointer, size, pointer, pointer, pointer, pointer),
+        *(size, size, pointer, pointer, pointer, number),
+    ]
+    decode.restype = None
+    scratch.argtypes, scratch.restype = [pointer, size, number], size
+    return NativeLibrary(function, decode, scratch, library.lolama_best_isa())
 
 
 def dtype_number(dtype: torch.dtype) -> int | None:

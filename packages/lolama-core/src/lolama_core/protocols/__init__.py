@@ -5,6 +5,7 @@ tests for each protocol; a package that implements one subclasses the suite.
 """
 
 from lolama_core.protocols.checkpoint import Checkpoint, CheckpointIO, TensorHeader
+from lolama_core.protocols.decoder_kernel import DecoderKernel, DecoderStep
 from lolama_core.protocols.image import ImageProcessor
 from lolama_core.protocols.kv_cache import CacheSlots, KVCache
 from lolama_core.protocols.model import CausalLM, ModelFamily
@@ -18,6 +19,8 @@ __all__ = [
     "CausalLM",
     "Checkpoint",
     "CheckpointIO",
+    "DecoderKernel",
+    "DecoderStep",
     "ImageProcessor",
     "KVCache",
     "LinearKernel",

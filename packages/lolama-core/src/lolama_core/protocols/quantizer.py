@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
@@ -47,10 +48,21 @@ class LinearKernel(Protocol):
         """One line for reports: what it runs on here, or why it does not run."""
         ...
 
-    def max_rows(self, device: torch.device, dtype: torch.dtype) -> int:
-        """Up to how many rows of ``x`` it is the faster choice for such weights; 0 if never."""
+    def max_rows(self, weight: Tensor) -> int:
+        """Up to how many rows of ``x`` it is the faster choice for such a (N, K) weight; 0 if never."""
         ...
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """x (..., K) and weight (N, K) → (..., N) in the dtype of ``x``."""
+    def linear(
+        self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+    ) -> Tensor:
+        """The products of one input with several weights, side by side.
+
+        Args:
+            x: (..., K).
+            weights: (N1, K), (N2, K), …, all of one dtype.
+            biases: One for each weight, (N,) or None.
+
+        Returns:
+            (..., N1 + N2 + …) in the dtype of ``x``.
+        """
         ...

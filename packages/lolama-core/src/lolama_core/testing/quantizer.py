@@ -71,23 +71,23 @@ class LinearKernelSuite:
         raise NotImplementedError("a subclass defines this fixture")
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-    @pytest.mark.parametrize("shape", [(1, 7, 5), (1, 64, 33), (2, 100, 17)])
+    @pytest.mark.parametrize("shape", [(1, 513, 301), (1, 64, 1033), (2, 1000, 117)])
     @pytest.mark.parametrize("bias", [False, True])
     def test_equals_the_float64_product(
         self, kernel: LinearKernel, dtype: torch.dtype, shape: tuple[int, int, int], bias: bool
     ) -> None:
-        """Up to as many rows as it claims to be good for, at shapes that are multiples of nothing."""
+        """Several weights at once, for as many rows as it claims, at shapes that are multiples of nothing."""
         rows, inputs, outputs = shape
         torch.manual_seed(0)
         weight = torch.randn(outputs, inputs).to(dtype)
         addend = torch.randn(outputs).to(dtype) if bias else None
         x = torch.randn(rows, inputs)
-        if kernel.max_rows(weight.device, dtype) < rows:
+        if kernel.max_rows(weight) < rows:
             pytest.skip("not claimed")
-        result = kernel.linear(x, weight, addend)
-        expected = x.double() @ weight.double().T
-        if addend is not None:
-            expected += addend.double()
+        result = kernel.linear(x, [weight, weight[:3]], [addend, None])
+        product = x.double() @ weight.double().T
+        with_bias = product if addend is None else product + addend.double()
+        expected = torch.cat((with_bias, product[:, :3]), dim=-1)
         assert result.dtype == x.dtype
         torch.testing.assert_close(
             result.double(), expected, atol=self.tolerance, rtol=self.tolerance

@@ -1,231 +1,44 @@
-/* y = x W^T + b for a few rows of x: the product that decoding is made of.
+/* y = x W^T + b for a few rows of x: the product that decoding is made of. Threads are OpenMP's; loaded
+ * after torch, the library shares torch's thread pool. */
+#include "dot.h"
+
+EXPORT int lolama_best_isa(void) { return best_isa(); }
+
+/* Weight row j of one weight with all rows of x: column `column` of y, whose rows are `width` wide. */
+static void one_output(const dot_function *dots, const void *weights, float bias, const float *x, float *y,
+                       int64_t column, int64_t width, int64_t rows, int64_t k) {
+    /* The second four rows find the weights in the first-level cache. */
+    for (int64_t first = 0; first < rows; first += 4) {
+        int64_t count = rows - first < 4 ? rows - first : 4;
+        float sums[4];
+        dots[count - 1](weights, x + first * k, k, k, sums);
+        for (int64_t r = 0; r < count; r++) y[(first + r) * width + column] = sums[r] + bias;
+    }
+}
+
+/* The products of x with `count` weights, side by side in y: one call, and one gathering of threads, for
+ * the linears that read the same input.
  *
- * With one row every weight is read once and used once, so the product can go no faster than memory. These
- * loops read each weight row from front to back, widen sixteen bits to float32 in registers, and keep
- * enough sums going to hide the latency of the additions. x is float32 and stays in the first-level cache.
- *
- * Plain C with no header but the compiler's: one library serves every version of Python and of torch. The
- * instruction set is chosen when the library is first called. Threads are OpenMP's; loaded after torch, the
- * library shares torch's thread pool.
- */
-#include <stdint.h>
-#include <string.h>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
-
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-#define SMALLEST_PARALLEL (1 << 19)
-
-enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
-
-/* A dot product of k weights with each of `rows` (1 to 4) rows of x, `stride` floats apart. */
-typedef void (*dot_function)(const void *weights, const float *x, int64_t stride, int64_t k, float *sums);
-
-/* ---- any processor -------------------------------------------------------------------------------- */
-
-static float widen_bfloat16(uint16_t bits) {
-    uint32_t wide = (uint32_t)bits << 16;
-    float value;
-    memcpy(&value, &wide, 4);
-    return value;
-}
-
-static float widen_float16(uint16_t bits) {
-    uint32_t sign = (uint32_t)(bits & 0x8000) << 16, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    uint32_t wide;
-    float value;
-    if (exponent == 31) { /* infinity, NaN */
-        wide = sign | 0x7f800000u | fraction << 13;
-    } else if (exponent) {
-        wide = sign | (exponent + 112) << 23 | fraction << 13;
-    } else { /* zero and subnormal: fraction times 2^-24 is exact in float32 */
-        value = (float)fraction * 0x1p-24f;
-        return sign ? -value : value;
-    }
-    memcpy(&value, &wide, 4);
-    return value;
-}
-
-static float weight_at(const void *weights, int64_t i, int dtype) {
-    if (dtype == BFLOAT16) return widen_bfloat16(((const uint16_t *)weights)[i]);
-    if (dtype == FLOAT16) return widen_float16(((const uint16_t *)weights)[i]);
-    return ((const float *)weights)[i];
-}
-
-#define PORTABLE(NAME, DTYPE, ROWS)                                                                      \
-    static void NAME(const void *weights, const float *x, int64_t stride, int64_t k, float *sums) {      \
-        for (int r = 0; r < ROWS; r++) sums[r] = 0;                                                      \
-        for (int64_t i = 0; i < k; i++) {                                                                \
-            float w = weight_at(weights, i, DTYPE);                                                      \
-            for (int r = 0; r < ROWS; r++) sums[r] += w * x[r * stride + i];                             \
-        }                                                                                                \
-    }
-
-#define FOUR(MAKE, NAME, ...)                                                                            \
-    MAKE(NAME##_1, __VA_ARGS__, 1)                                                                       \
-    MAKE(NAME##_2, __VA_ARGS__, 2)                                                                       \
-    MAKE(NAME##_3, __VA_ARGS__, 3)                                                                       \
-    MAKE(NAME##_4, __VA_ARGS__, 4)
-#define TABLE(NAME) {NAME##_1, NAME##_2, NAME##_3, NAME##_4}
-
-FOUR(PORTABLE, portable_float32, FLOAT32)
-FOUR(PORTABLE, portable_bfloat16, BFLOAT16)
-FOUR(PORTABLE, portable_float16, FLOAT16)
-
-static const dot_function portable[3][4] = {
-    TABLE(portable_float32), TABLE(portable_bfloat16), TABLE(portable_float16)};
-
-/* ---- vector units --------------------------------------------------------------------------------- */
-
-/* One body for all of them. LANES weights are widened at a time, in UNROLL independent sums a row; what is
- * left at the end goes one by one. */
-#define VECTOR(NAME, TARGET, DTYPE, LOAD, VEC, LANES, UNROLL, ZERO, LOADX, FMA, ADD, SUM, SIZE, ROWS)     \
-    TARGET static void NAME(const void *weights, const float *x, int64_t stride, int64_t k,              \
-                            float *sums) {                                                               \
-        const char *w = (const char *)weights;                                                           \
-        VEC acc[ROWS][UNROLL];                                                                           \
-        for (int r = 0; r < ROWS; r++)                                                                   \
-            for (int u = 0; u < UNROLL; u++) acc[r][u] = ZERO;                                           \
-        int64_t i = 0;                                                                                   \
-        for (; i + LANES * UNROLL <= k; i += LANES * UNROLL)                                             \
-            for (int u = 0; u < UNROLL; u++) {                                                           \
-                VEC wide = LOAD(w + (i + u * LANES) * SIZE);                                             \
-                for (int r = 0; r < ROWS; r++)                                                           \
-                    acc[r][u] = FMA(wide, LOADX(x + r * stride + i + u * LANES), acc[r][u]);             \
-            }                                                                                            \
-        for (int r = 0; r < ROWS; r++) {                                                                 \
-            for (int u = 1; u < UNROLL; u++) acc[r][0] = ADD(acc[r][0], acc[r][u]);                      \
-            sums[r] = SUM(acc[r][0]);                                                                    \
-        }                                                                                                \
-        for (; i < k; i++)                                                                               \
-            for (int r = 0; r < ROWS; r++)                                                               \
-                sums[r] += weight_at(weights, i, DTYPE) * x[r * stride + i];                             \
-    }
-
-#if defined(__x86_64__)
-
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,fma")))
-#define AVX2 __attribute__((target("avx2,fma,f16c")))
-
-#define LOAD512_FLOAT32(p) _mm512_loadu_ps(p)
-#define LOAD512_BFLOAT16(p)                                                                              \
-    _mm512_castsi512_ps(                                                                                 \
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p))), 16))
-#define LOAD512_FLOAT16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
-
-#define WIDE512(NAME, DTYPE, LOAD, SIZE, ROWS)                                                           \
-    VECTOR(NAME, AVX512, DTYPE, LOAD, __m512, 16, 4, _mm512_setzero_ps(), _mm512_loadu_ps,               \
-           _mm512_fmadd_ps, _mm512_add_ps, _mm512_reduce_add_ps, SIZE, ROWS)
-
-FOUR(WIDE512, avx512_float32, FLOAT32, LOAD512_FLOAT32, 4)
-FOUR(WIDE512, avx512_bfloat16, BFLOAT16, LOAD512_BFLOAT16, 2)
-FOUR(WIDE512, avx512_float16, FLOAT16, LOAD512_FLOAT16, 2)
-
-static const dot_function avx512[3][4] = {
-    TABLE(avx512_float32), TABLE(avx512_bfloat16), TABLE(avx512_float16)};
-
-AVX2 static inline float sum256(__m256 v) {
-    __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
-}
-
-#define LOAD256_FLOAT32(p) _mm256_loadu_ps((const float *)(p))
-#define LOAD256_BFLOAT16(p)                                                                              \
-    _mm256_castsi256_ps(                                                                                 \
-        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p))), 16))
-#define LOAD256_FLOAT16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
-
-#define WIDE256(NAME, DTYPE, LOAD, SIZE, ROWS)                                                           \
-    VECTOR(NAME, AVX2, DTYPE, LOAD, __m256, 8, 4, _mm256_setzero_ps(), _mm256_loadu_ps,                  \
-           _mm256_fmadd_ps, _mm256_add_ps, sum256, SIZE, ROWS)
-
-FOUR(WIDE256, avx2_float32, FLOAT32, LOAD256_FLOAT32, 4)
-FOUR(WIDE256, avx2_bfloat16, BFLOAT16, LOAD256_BFLOAT16, 2)
-FOUR(WIDE256, avx2_float16, FLOAT16, LOAD256_FLOAT16, 2)
-
-static const dot_function avx2[3][4] = {
-    TABLE(avx2_float32), TABLE(avx2_bfloat16), TABLE(avx2_float16)};
-
-#elif defined(__aarch64__)
-
-#define LOADNEON_FLOAT32(p) vld1q_f32((const float *)(p))
-#define LOADNEON_BFLOAT16(p) vreinterpretq_f32_u32(vshll_n_u16(vld1_u16((const uint16_t *)(p)), 16))
-#define LOADNEON_FLOAT16(p) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)(p))))
-#define FMANEON(a, b, c) vfmaq_f32(c, a, b)
-
-#define WIDENEON(NAME, DTYPE, LOAD, SIZE, ROWS)                                                          \
-    VECTOR(NAME, , DTYPE, LOAD, float32x4_t, 4, 4, vdupq_n_f32(0), vld1q_f32, FMANEON, vaddq_f32,        \
-           vaddvq_f32, SIZE, ROWS)
-
-FOUR(WIDENEON, neon_float32, FLOAT32, LOADNEON_FLOAT32, 4)
-FOUR(WIDENEON, neon_bfloat16, BFLOAT16, LOADNEON_BFLOAT16, 2)
-FOUR(WIDENEON, neon_float16, FLOAT16, LOADNEON_FLOAT16, 2)
-
-static const dot_function neon[3][4] = {
-    TABLE(neon_float32), TABLE(neon_bfloat16), TABLE(neon_float16)};
-
-#endif
-
-/* ---- choosing, and the product -------------------------------------------------------------------- */
-
-enum { PORTABLE_ISA = 0, AVX2_ISA = 1, AVX512_ISA = 2, NEON_ISA = 3 };
-
-/* The best instruction set of this processor. */
-EXPORT int lolama_best_isa(void) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl"))
-        return AVX512_ISA;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        return AVX2_ISA;
-    return PORTABLE_ISA;
-#elif defined(__aarch64__)
-    return NEON_ISA;
-#else
-    return PORTABLE_ISA;
-#endif
-}
-
-static const dot_function *functions_for(int isa, int dtype) {
-#if defined(__x86_64__)
-    if (isa == AVX512_ISA) return avx512[dtype];
-    if (isa == AVX2_ISA) return avx2[dtype];
-#elif defined(__aarch64__)
-    if (isa == NEON_ISA) return neon[dtype];
-#endif
-    return portable[dtype];
-}
-
-/* x (rows, k) float32, weight (n, k) of `dtype`, bias (n) float32 or NULL, y (rows, n) float32; all
- * contiguous. `isa` is lolama_best_isa() or anything that this processor has. */
-EXPORT void lolama_linear(const float *x, const void *weight, const float *bias, float *y, int64_t rows,
-                          int64_t n, int64_t k, int dtype, int isa) {
+ * x (rows, k) float32; weights[i] (outputs[i], k) of `dtype`; biases[i] (outputs[i]) float32 or NULL;
+ * y (rows, sum of outputs) float32; all contiguous. `isa` is lolama_best_isa() or anything that this
+ * processor has. */
+EXPORT void lolama_linear(const float *x, const void *const *weights, const float *const *biases,
+                          const int64_t *outputs, int count, float *y, int64_t rows, int64_t k, int dtype,
+                          int isa) {
     const dot_function *dots = functions_for(isa, dtype);
     const int64_t row_bytes = k * (dtype == FLOAT32 ? 4 : 2);
-    /* Below a few hundred thousand products, waking threads takes longer than the work; and when other
-     * programs hold the cores, waiting for a thread that is not scheduled takes a thousand times longer. */
-    const int worth_threads = rows * n * k >= SMALLEST_PARALLEL;
-#pragma omp parallel for schedule(static) if (worth_threads)
-    for (int64_t j = 0; j < n; j++) {
-        const char *weights = (const char *)weight + j * row_bytes;
-        /* The second four rows find the weights in the first-level cache. */
-        for (int64_t first = 0; first < rows; first += 4) {
-            int64_t count = rows - first < 4 ? rows - first : 4;
-            float sums[4];
-            dots[count - 1](weights, x + first * k, k, k, sums);
-            for (int64_t r = 0; r < count; r++)
-                y[(first + r) * n + j] = sums[r] + (bias ? bias[j] : 0);
+    int64_t width = 0;
+    for (int i = 0; i < count; i++) width += outputs[i];
+    const int worth_threads = rows * width * k >= SMALLEST_PARALLEL;
+#pragma omp parallel if (worth_threads)
+    {
+        int64_t offset = 0;
+        for (int i = 0; i < count; i++) {
+#pragma omp for schedule(static) nowait
+            for (int64_t j = 0; j < outputs[i]; j++)
+                one_output(dots, (const char *)weights[i] + j * row_bytes, biases[i] ? biases[i][j] : 0, x,
+                           y, offset + j, width, rows, k);
+            offset += outputs[i];
         }
     }
 }

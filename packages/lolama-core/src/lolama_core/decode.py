@@ -1,0 +1,127 @@
+"""A decoding step in one call of a kernel, where one is installed that can take it.
+
+The blocks of `Llama` stay what defines the model; this stands beside them. It is used only while the
+model is what it was when the kernel was bound: a module that was swapped (by a quantizer, or by whoever
+tries something), a weight that moved, or a hook brings the blocks themselves back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
+
+import torch
+from torch import Tensor, nn
+
+from lolama_core.block import Block
+from lolama_core.kv_cache import KVCache, Slots
+from lolama_core.linear import Linear
+from lolama_core.norm import RMSNorm
+from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep
+from lolama_core.protocols import KVCache as KVCacheProtocol
+from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, LinearWeights
+
+_PARTS = {
+    "attention_norm": RMSNorm,
+    "attention.q_proj": Linear,
+    "attention.k_proj": Linear,
+    "attention.v_proj": Linear,
+    "attention.o_proj": Linear,
+    "ffn_norm": RMSNorm,
+    "feed_forward.w_gate": Linear,
+    "feed_forward.w_up": Linear,
+    "feed_forward.w_down": Linear,
+}
+
+
+def decoder_kernels() -> list[DecoderKernel]:
+    """The kernels that installed packages provide, through the entry point ``lolama.decoder_kernels``."""
+    return [found.load()() for found in entry_points(group="lolama.decoder_kernels")]
+
+
+class BoundStep:
+    """A kernel's step, and the modules whose weights it was made for."""
+
+    def __init__(self, kernel: DecoderKernel, step: DecoderStep, blocks: Sequence[Block]) -> None:
+        self.kernel, self._step = kernel, step
+        # Where each module hangs, what hung there, and where its parameters lay.
+        self._places: list[tuple[dict[str, nn.Module | None], str, nn.Module]] = []
+        self._parameters: list[Tensor] = []
+        for block in blocks:
+            for module in block.modules():
+                for name, child in module.named_children():
+                    self._places.append((module._modules, name, child))
+            self._parameters += block.parameters()
+        self._addresses = [parameter.data_ptr() for parameter in self._parameters]
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        # A copied or unpickled model has weights of its own: it starts without a kernel.
+        return type(None), ()
+
+    def takes(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> bool:
+        """Whether this pass is a decoding step of the model that was bound, and nobody is watching."""
+        return (
+            x.shape[1] == 1
+            and x.shape[0] <= self._step.max_rows
+            and x.dtype == torch.float32
+            and isinstance(cache, KVCache)
+            and isinstance(slots, Slots)
+            and min(slots.counts) == 1
+            and cache.first_row is not None
+            and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and all(
+                modules.get(name) is module
+                and not module._forward_hooks
+                and not module._forward_pre_hooks
+                and "forward" not in module.__dict__
+                for modules, name, module in self._places
+            )
+            and [parameter.data_ptr() for parameter in self._parameters] == self._addresses
+        )
+
+    def run(
+        self, x: Tensor, cos: Tensor, sin: Tensor, slots: Slots, cache: KVCache, window: int | None
+    ) -> Tensor:
+        """(B, 1, D) through all blocks, in place of `Block.forward`; ``cos`` and ``sin`` (B, 1, 1, hd)."""
+        first_row = cache.first_row
+        assert first_row is not None
+        keys, values = cache.write_in_place(slots)
+        first_keys = [max(0, total - window) if window else 0 for total in slots.totals]
+        hidden = self._step(
+            x[:, 0], cos[:, 0, 0], sin[:, 0, 0], keys, values, first_row, slots.starts, first_keys
+        )
+        return hidden[:, None]
+
+
+def bind(
+    blocks: Iterable[nn.Module], shape: DecoderShape, kernels: Sequence[DecoderKernel]
+) -> BoundStep | None:
+    """The first kernel that takes these blocks; None if they are no longer plain, or no kernel does."""
+    found: list[Block] = []
+    weights = []
+    for block in blocks:
+        if type(block) is not Block:
+            return None
+        parts = {path: block.get_submodule(path) for path in _PARTS}
+        if any(not isinstance(parts[path], kind) for path, kind in _PARTS.items()):
+            return None
+        found.append(block)
+        weights.append(_weights_of(parts))
+    for kernel in kernels:
+        step = kernel.bind(weights, shape)
+        if step is not None:
+            return BoundStep(kernel, step, found)
+    return None
+
+
+def _weights_of(parts: dict[str, nn.Module]) -> BlockWeights:
+    values: dict[str, Tensor | LinearWeights] = {}
+    for path, part in parts.items():
+        name = path.rpartition(".")[2]
+        if isinstance(part, Linear):
+            values[name] = LinearWeights(weight=part.weight, bias=part.bias)
+        else:
+            assert isinstance(part, RMSNorm)
+            values[name] = part.weight
+    return BlockWeights(**values)  # type: ignore[arg-type] # the paths end in its field names

@@ -1,0 +1,283 @@
+/* One new position, in each of a few rows, through all blocks of a decoder.
+ *
+ * The same arithmetic as the blocks in Python, step by step: norm, q/k/v, rotation, cache, attention, output
+ * projection; norm, gate/up, SiLU, down. Called through Python one by one, these steps cost more than the
+ * arithmetic of a small model, and threads gather for each. Here they gather once a token, and wait for
+ * each other only where one step reads what another thread has written.
+ *
+ * Activations and sums are float32; weights and cache are float32, bfloat16 or float16.
+ */
+#include <math.h>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "weighted_sum.h"
+
+/* Positions that attention looks at before it rescales: their scores stay in the first-level cache. */
+#define TILE 256
+
+/* The weights of one block: (outputs, inputs), row by row, with a float32 bias each or NULL. */
+typedef struct {
+    const float *attention_norm, *ffn_norm;
+    const void *q, *k, *v, *o, *gate, *up, *down;
+    const float *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias;
+} Block;
+
+typedef struct {
+    int64_t layers, width, heads, kv_heads, head_dim, hidden;
+    int weight_dtype, cache_dtype, isa;
+    float eps;
+} Model;
+
+static inline int thread_number(void) {
+#if defined(_OPENMP)
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+static inline int thread_count(void) {
+#if defined(_OPENMP)
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}
+
+static inline int64_t item_bytes(int dtype) { return dtype == FLOAT32 ? 4 : 2; }
+
+/* ---- storing in sixteen bits, to nearest, ties to even -------------------------------------------- */
+
+static inline uint16_t narrow_bfloat16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40); /* stays NaN */
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
+static inline uint16_t narrow_float16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    bits &= 0x7fffffffu;
+    if (bits > 0x7f800000u) return sign | 0x7e00;            /* NaN */
+    if (bits >= 0x47800000u) return sign | 0x7c00;           /* 65536 and more: infinity */
+    if (bits < 0x38800000u) {                                /* below 2^-14: subnormal */
+        float magnitude;
+        memcpy(&magnitude, &bits, 4);
+        magnitude += 0.5f; /* now the last bit of a float is worth 2^-24, and the sum was rounded to it */
+        memcpy(&bits, &magnitude, 4);
+        return sign | (uint16_t)(bits - 0x3f000000u);
+    }
+    bits += 0xfffu + (bits >> 13 & 1);
+    return sign | (uint16_t)((bits >> 13) - (112u << 10));
+}
+
+static void store(void *target, int64_t index, int dtype, const float *values, int64_t count) {
+    if (dtype == FLOAT32) {
+        memcpy((float *)target + index, values, (size_t)count * 4);
+        return;
+    }
+    uint16_t *narrow = (uint16_t *)target + index;
+    for (int64_t i = 0; i < count; i++)
+        narrow[i] = dtype == BFLOAT16 ? narrow_bfloat16(values[i]) : narrow_float16(values[i]);
+}
+
+/* ---- element by element --------------------------------------------------------------------------- */
+
+/* e^x within 2 units in the last place, in a form that compilers turn into vector code. */
+static inline __attribute__((always_inline)) float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float shifted = x * 1.44269504f + 12582912.0f; /* x / ln 2 as a whole number, in the lowest bits */
+    float n = shifted - 12582912.0f;
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = (bits + 127u) << 23; /* 2^n */
+    float scale;
+    memcpy(&scale, &bits, 4);
+    return p * scale;
+}
+
+/* The three loops below, compiled for each instruction set. */
+#define ELEMENTWISE(NAME, TARGET)                                                                        \
+    TARGET static void NAME##_norm(const float *x, const float *weight, float *y, int64_t n, float eps) { \
+        float sum = 0;                                                                                   \
+        _Pragma("omp simd reduction(+ : sum)") for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];       \
+        float scale = 1.0f / sqrtf(sum / (float)n + eps);                                                \
+        for (int64_t i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];                                 \
+    }                                                                                                    \
+    TARGET static void NAME##_silu(float *gate, const float *up, int64_t n) {                            \
+        for (int64_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];      \
+    }                                                                                                    \
+    /* scores become e^(score - best); their sum. */                                                     \
+    TARGET static float NAME##_exponentials(float *scores, int64_t n, float best) {                      \
+        float sum = 0;                                                                                   \
+        _Pragma("omp simd reduction(+ : sum)") for (int64_t i = 0; i < n; i++) {                         \
+            scores[i] = exponential(scores[i] - best);                                                   \
+            sum += scores[i];                                                                            \
+        }                                                                                                \
+        return sum;                                                                                      \
+    }
+
+ELEMENTWISE(portable, )
+#if defined(__x86_64__)
+ELEMENTWISE(avx512, AVX512)
+ELEMENTWISE(avx2, AVX2)
+#define CHOOSE(isa, FUNCTION, ...)                                                                       \
+    (isa == AVX512_ISA ? avx512_##FUNCTION(__VA_ARGS__)                                                  \
+     : isa == AVX2_ISA ? avx2_##FUNCTION(__VA_ARGS__)                                                    \
+                       : portable_##FUNCTION(__VA_ARGS__))
+#else
+#define CHOOSE(isa, FUNCTION, ...) portable_##FUNCTION(__VA_ARGS__)
+#endif
+
+/* ---- the steps ------------------------------------------------------------------------------------ */
+
+/* This thread's share of x (rows, k) times weight (n, k): y[r][j], or y[r][j] += with `add`. */
+static void product(const Model *m, const void *weight, const float *bias, const float *x, int64_t rows,
+                    int64_t n, int64_t k, float *y, int64_t y_stride, int add) {
+    const dot_function *dots = functions_for(m->isa, m->weight_dtype);
+    const int64_t row_bytes = k * item_bytes(m->weight_dtype);
+    int64_t begin, end;
+    share(n, thread_number(), thread_count(), &begin, &end);
+    for (int64_t j = begin; j < end; j++) {
+        const char *weights = (const char *)weight + j * row_bytes;
+        for (int64_t first = 0; first < rows; first += 4) {
+            int64_t count = rows - first < 4 ? rows - first : 4;
+            float sums[4];
+            dots[count - 1](weights, x + first * k, k, k, sums);
+            for (int64_t r = 0; r < count; r++) {
+                float *target = y + (first + r) * y_stride + j;
+                *target = sums[r] + (bias ? bias[j] : 0) + (add ? *target : 0);
+            }
+        }
+    }
+}
+
+/* Turn one head; see `rotate` in Python: the first half of `sine` carries the minus sign. */
+static void turn(float *head, const float *cosine, const float *sine, int64_t head_dim) {
+    int64_t half = head_dim / 2;
+    for (int64_t i = 0; i < half; i++) {
+        float a = head[i], b = head[i + half];
+        head[i] = a * cosine[i] + b * sine[i];
+        head[i + half] = b * cosine[i + half] + a * sine[i + half];
+    }
+}
+
+/* Up to four query heads over keys and values (count, head_dim), tile by tile: after each, what was summed
+ * up is rescaled to the best score so far (Milakov and Gimelshein 2018). */
+static void attend(const Model *m, const float *queries, int64_t heads, const char *keys,
+                   const char *values, int64_t count, float *out) {
+    const dot_function *dots = functions_for(m->isa, m->cache_dtype);
+    const sum_function *sums = sums_for(m->isa, m->cache_dtype);
+    const int64_t hd = m->head_dim, row_bytes = hd * item_bytes(m->cache_dtype);
+    const float scale = 1.0f / sqrtf((float)hd);
+    float scores[4][TILE], best[4], total[4], found[4];
+    for (int64_t r = 0; r < heads; r++) best[r] = -INFINITY, total[r] = 0;
+    memset(out, 0, (size_t)(heads * hd) * 4);
+    for (int64_t first = 0; first < count; first += TILE) {
+        int64_t width = count - first < TILE ? count - first : TILE;
+        for (int64_t t = 0; t < width; t++) {
+            dots[heads - 1](keys + (first + t) * row_bytes, queries, hd, hd, found);
+            for (int64_t r = 0; r < heads; r++) scores[r][t] = found[r] * scale;
+        }
+        for (int64_t r = 0; r < heads; r++) {
+            float high = best[r];
+            for (int64_t t = 0; t < width; t++) high = scores[r][t] > high ? scores[r][t] : high;
+            float shrink = exponential(best[r] - high); /* of the first tile e^-inf: nothing yet */
+            best[r] = high;
+            total[r] = total[r] * shrink + CHOOSE(m->isa, exponentials, scores[r], width, high);
+            if (first && shrink != 1)
+                for (int64_t c = 0; c < hd; c++) out[r * hd + c] *= shrink;
+        }
+        sums[heads - 1](values + first * row_bytes, width, hd, scores[0], TILE, out);
+    }
+    for (int64_t r = 0; r < heads; r++)
+        for (int64_t c = 0; c < hd; c++) out[r * hd + c] /= total[r];
+}
+
+/* Bytes of working memory that lolama_decode needs. */
+EXPORT int64_t lolama_decode_scratch(const Model *m, int64_t rows, int threads) {
+    int64_t joined = (m->heads + 2 * m->kv_heads) * m->head_dim, inner = m->heads * m->head_dim;
+    return 4 * rows * (joined + inner + 2 * m->hidden + threads * m->width);
+}
+
+/* One position of each row through all blocks.
+ *
+ * x (rows, width) float32, changed in place. cosine, sine (rows, head_dim). keys[l], values[l] (all rows,
+ * kv_heads, capacity, head_dim) of layer l; row r of x is row first_row + r there, has starts[r] positions
+ * and gets one more, which attends over all of them from first_keys[r] on. */
+EXPORT void lolama_decode(const Model *m, const Block *blocks, float *x, int64_t rows, const float *cosine,
+                          const float *sine, void *const *keys, void *const *values, int64_t first_row,
+                          int64_t capacity, const int64_t *starts, const int64_t *first_keys, float *scratch,
+                          int threads) {
+    const int64_t d = m->width, hd = m->head_dim, kv = m->kv_heads, heads = m->heads;
+    const int64_t group = heads / kv, joined = (heads + 2 * kv) * hd, inner = heads * hd;
+    const int64_t cache_item = item_bytes(m->cache_dtype);
+    /* With fewer heads of keys than threads, the query heads of a group are split, four or more together. */
+    const int64_t parts = rows * kv >= threads ? 1 : (group + 3) / 4;
+    const int64_t part = (group + parts - 1) / parts;
+    float *qkv = scratch, *attended = qkv + rows * joined, *gate = attended + rows * inner;
+    float *up = gate + rows * m->hidden, *normed_all = up + rows * m->hidden;
+    const int worth_threads = rows * d * (joined + inner + 3 * m->hidden) >= SMALLEST_PARALLEL;
+#pragma omp parallel num_threads(threads) if (worth_threads)
+    {
+        /* Every thread norms for itself, which takes less time than waiting for one that does. */
+        float *normed = normed_all + thread_number() * rows * d;
+        for (int64_t layer = 0; layer < m->layers; layer++) {
+            const Block *b = blocks + layer;
+            char *layer_keys = (char *)keys[layer], *layer_values = (char *)values[layer];
+            for (int64_t r = 0; r < rows; r++)
+                CHOOSE(m->isa, norm, x + r * d, b->attention_norm, normed + r * d, d, m->eps);
+            product(m, b->q, b->q_bias, normed, rows, inner, d, qkv, joined, 0);
+            product(m, b->k, b->k_bias, normed, rows, kv * hd, d, qkv + inner, joined, 0);
+            product(m, b->v, b->v_bias, normed, rows, kv * hd, d, qkv + inner + kv * hd, joined, 0);
+#pragma omp barrier
+#pragma omp for schedule(static)
+            for (int64_t head = 0; head < rows * (heads + kv); head++) { /* keys follow queries */
+                int64_t r = head / (heads + kv), h = head % (heads + kv);
+                float *vector = qkv + r * joined + h * hd;
+                turn(vector, cosine + r * hd, sine + r * hd, hd);
+                if (h < heads) continue;
+                int64_t place = (((first_row + r) * kv + h - heads) * capacity + starts[r]) * hd;
+                store(layer_keys, place, m->cache_dtype, vector, hd);
+                store(layer_values, place, m->cache_dtype, vector + kv * hd, hd);
+            }
+#pragma omp for schedule(static)
+            for (int64_t task = 0; task < rows * kv * parts; task++) {
+                int64_t r = task / (kv * parts), h = task / parts % kv, from = task % parts * part;
+                int64_t to = from + part < group ? from + part : group;
+                int64_t place = ((first_row + r) * kv + h) * capacity + first_keys[r];
+                for (int64_t g = from; g < to; g += 4) {
+                    int64_t head = h * group + g;
+                    attend(m, qkv + r * joined + head * hd, to - g < 4 ? to - g : 4,
+                           layer_keys + place * hd * cache_item, layer_values + place * hd * cache_item,
+                           starts[r] + 1 - first_keys[r], attended + r * inner + head * hd);
+                }
+            }
+            product(m, b->o, b->o_bias, attended, rows, d, inner, x, d, 1);
+#pragma omp barrier
+            for (int64_t r = 0; r < rows; r++)
+                CHOOSE(m->isa, norm, x + r * d, b->ffn_norm, normed + r * d, d, m->eps);
+            product(m, b->gate, b->gate_bias, normed, rows, m->hidden, d, gate, m->hidden, 0);
+            product(m, b->up, b->up_bias, normed, rows, m->hidden, d, up, m->hidden, 0);
+            int64_t begin, end; /* the share that this thread has just computed */
+            share(m->hidden, thread_number(), thread_count(), &begin, &end);
+            for (int64_t r = 0; r < rows; r++)
+                CHOOSE(m->isa, silu, gate + r * m->hidden + begin, up + r * m->hidden + begin, end - begin);
+#pragma omp barrier
+            product(m, b->down, b->down_bias, gate, rows, d, m->hidden, x, d, 1);
+#pragma omp barrier
+        }
+    }
+}
