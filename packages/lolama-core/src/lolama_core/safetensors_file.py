@@ -67,6 +67,7 @@ DTYPE_NAMES: Mapping[torch.dtype, str] = MappingProxyType(
     {dtype: name for name, dtype in DTYPES.items()}
 )
 
+_OWN_PAGES_BYTES = 256 * 2**10
 _READ_BYTES = 64 * 2**20  # one system call's worth, so that Ctrl-C is heard in between
 
 
@@ -127,8 +128,8 @@ class SafetensorsFile:
         size = info.end - info.begin
         with self._open_unchanged() as file:
             try:
-                data = torch.empty(size, dtype=torch.uint8)
-            except (RuntimeError, MemoryError):
+                data = _own_memory(size)
+            except (RuntimeError, MemoryError, OSError):
                 raise ResourceError(
                     str(self.path),
                     f"no memory for tensor {quote(key)} of {size / 2**20:,.0f} MiB",
@@ -189,6 +190,17 @@ class SafetensorsFile:
                 str(self.path), f"tensor {quote(key)} holds booleans that are neither 0 nor 1"
             )
         return data.view(DTYPES[info.dtype]).reshape(info.shape)
+
+
+def _own_memory(size: int) -> Tensor:
+    """``size`` bytes that go back to the system when the tensor goes.
+
+    What malloc is given back it keeps, in pieces between the tensors that stay. A model that is converted
+    while it loads would fill half its size again with holes.
+    """
+    if size < _OWN_PAGES_BYTES:
+        return torch.empty(size, dtype=torch.uint8)
+    return torch.frombuffer(mmap.mmap(-1, size, access=mmap.ACCESS_COPY), dtype=torch.uint8)
 
 
 def byte_view(tensor: Tensor) -> memoryview:
