@@ -57,6 +57,8 @@ def test_a_lolama_checkpoint_a_hugging_face_folder_and_a_path_object(
         files = wiring.resolve(name)
         assert (files.name, files.family) == (str(name), "llama")
         assert wiring.context_length(files) == 4096
+        assert not files.immutable
+    assert wiring.resolve("demo").immutable
 
 
 def test_built_in_comes_before_a_directory_of_that_name(

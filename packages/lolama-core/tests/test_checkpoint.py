@@ -55,6 +55,12 @@ class TestDirectory(CheckpointSuite):
         return FileCheckpoint(open_checkpoint(directory))
 
 
+class TestMapped(CheckpointSuite):
+    @pytest.fixture
+    def checkpoint(self, directory: Path) -> Checkpoint:
+        return FileCheckpoint(open_checkpoint(directory, immutable=True))
+
+
 class TestShards(CheckpointSuite):
     """Two files, other names, one tensor transposed and another stored twice."""
 
@@ -227,8 +233,34 @@ def test_is_finite_agrees_with_isfinite(dtype: torch.dtype) -> None:
     ]
 
 
-def test_row46_cut_short_after_opening(directory: Path) -> None:
-    checkpoint = FileCheckpoint(open_checkpoint(directory))
+@pytest.mark.parametrize("size", [2**15 - 1, 2**15, 2**15 + 1, 2**21, 2**21 + 1])
+def test_is_finite_looks_everywhere(size: int) -> None:
+    """Around the sizes at which it begins to look in pieces, and stops doing so."""
+    values = torch.ones(size, dtype=torch.bfloat16)
+    assert is_finite(values)
+    for place in (0, size // 2, size - 1):
+        for value in ("nan", "-inf"):
+            values[place] = float(value)
+            assert not is_finite(values), (place, value)
+            values[place] = 1
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_only_immutable_files_are_mapped(directory: Path, immutable: bool) -> None:
+    """A map of any other file, were it cut short, would kill the process."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("the system does not list maps")
+    found = open_checkpoint(directory, immutable=immutable)
+    assert found.immutable == immutable
+    tensors = dict(FileCheckpoint(found).tensors())
+    assert (str(directory) in maps.read_text()) == immutable
+    assert torch.equal(tensors["norm.weight"], torch.ones(4))
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_row46_cut_short_after_opening(directory: Path, immutable: bool) -> None:
+    checkpoint = FileCheckpoint(open_checkpoint(directory, immutable=immutable))
     os.truncate(directory / "model.safetensors", 70_000)
     with pytest.raises(ModelError, match="changed while it was being read"):
         list(checkpoint.tensors())

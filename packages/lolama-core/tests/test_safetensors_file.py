@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import time
 from pathlib import Path
@@ -103,6 +104,80 @@ def test_reading_uses_no_map_and_one_copy(tmp_path: Path) -> None:
     if maps.exists():
         assert str(path) not in maps.read_text()
     assert tensor.data_ptr() % 64 == 0
+
+
+def is_mapped(path: Path) -> bool:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("the system does not list maps")
+    return str(path) in maps.read_text()
+
+
+def test_a_map_holds_what_reading_gives(tmp_path: Path) -> None:
+    """Every dtype; empty tensors and scalars; tensors that begin in the middle of a page."""
+    path = tmp_path / "m.safetensors"
+    tensors = {
+        f"{name}.{'x'.join(map(str, shape))}": random_tensor(dtype, *shape)
+        for name, dtype in DTYPES.items()
+        for shape in ((3, 5), (), (0, 4), (50, 200))
+    }
+    save_file(tensors, path)
+    file = SafetensorsFile(path)
+    for name, tensor in tensors.items():
+        mapped = file.map(name)
+        assert (mapped.dtype, mapped.shape) == (tensor.dtype, tensor.shape)
+        same = torch.equal(
+            mapped.reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)
+        )
+        assert same, name
+
+
+def test_a_map_lives_as_long_as_its_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.arange(1000)}, path)
+    kept = SafetensorsFile(path).map("a")[10:]
+    assert is_mapped(path)
+    path.unlink()  # as an upgrade of the package does
+    assert kept[0] == 10
+    del kept
+    assert not is_mapped(path)
+
+
+def test_writing_to_a_map_leaves_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.ones(5000)}, path)
+    before = path.read_bytes()
+    file = SafetensorsFile(path)
+    weight = torch.nn.Parameter(file.map("a"))
+    with torch.no_grad():
+        weight.sub_(1)  # as an optimiser does
+    assert torch.equal(weight, torch.zeros(5000))
+    assert torch.equal(file.map("a"), torch.ones(5000))
+    assert path.read_bytes() == before
+
+
+def test_a_tensor_at_an_odd_address_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    values = torch.randn(3)
+    data = b"\x07" + bytes(values.view(torch.uint8).tolist())
+    path.write_bytes(raw({"a": entry("U8", [1], 0, 1), "b": entry("F32", [3], 1, 13)}, data))
+    tensor = SafetensorsFile(path).map("b")
+    assert torch.equal(tensor, values)
+    assert tensor.data_ptr() % 4 == 0
+    assert not is_mapped(path)
+
+
+def test_where_there_are_no_maps_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.ones(10)}, path)
+
+    def refuse(*args: Any, **kwargs: Any) -> mmap.mmap:
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    assert torch.equal(SafetensorsFile(path).map("a"), torch.ones(10))
 
 
 F32 = entry("F32", [2], 0, 8)
@@ -253,8 +328,9 @@ def test_row38_pipe_directory_device_do_not_hang(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "absent.safetensors")
 
 
+@pytest.mark.parametrize("way", ["read", "map"])
 @pytest.mark.parametrize("restore_time", [False, True])
-def test_row46_cut_short_after_opening(tmp_path: Path, restore_time: bool) -> None:
+def test_row46_cut_short_after_opening(tmp_path: Path, restore_time: bool, way: str) -> None:
     path = tmp_path / "m.safetensors"
     save_file({"a": torch.ones(100_000)}, path)
     file = SafetensorsFile(path)
@@ -263,13 +339,13 @@ def test_row46_cut_short_after_opening(tmp_path: Path, restore_time: bool) -> No
     if restore_time:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(ModelError, match="changed while it was being read"):
-        file.read("a")
+        getattr(file, way)("a")
 
 
 def test_row46_cut_short_while_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut after the last look at its size: a short read is an error as well."""
     path = tmp_path / "m.safetensors"
-    save_file({"a": torch.ones(100_000)}, path)
+    save_file({"a": torch.ones(50_000)}, path)
     file = SafetensorsFile(path)
     empty = torch.empty
 
@@ -305,11 +381,17 @@ def test_booleans_are_zero_or_one(tmp_path: Path) -> None:
 
 def test_no_memory_for_a_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.safetensors"
-    save_file({"a": torch.ones(10)}, path)
+    save_file({"small": torch.ones(10), "large": torch.ones(2**18)}, path)
 
     def full(*args: Any, **kwargs: Any) -> torch.Tensor:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
+    def full_too(*args: Any, **kwargs: Any) -> mmap.mmap:
+        raise OSError(12, "Cannot allocate memory")
+
     monkeypatch.setattr(torch, "empty", full)
-    with pytest.raises(ResourceError, match="no memory for tensor 'a'"):
-        SafetensorsFile(path).read("a")
+    monkeypatch.setattr(mmap, "mmap", full_too)
+    file = SafetensorsFile(path)
+    for name in file.header():
+        with pytest.raises(ResourceError, match=f"no memory for tensor '{name}'"):
+            file.read(name)

@@ -86,7 +86,7 @@ def resolve(name: str | Path) -> ModelFiles:
     name = str(name)
     builtins = builtin_models()
     if name in builtins:
-        return replace(lolama_core.open_checkpoint(builtins[name]), name=name)
+        return replace(lolama_core.open_checkpoint(builtins[name], immutable=True), name=name)
     io = lolama_core.FileCheckpointIO()
     directory = _checkpoint_directory(name, io)
     if directory is not None:

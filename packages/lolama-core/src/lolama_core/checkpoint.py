@@ -33,9 +33,19 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
+# torch reduces so many values in the calling thread. Where all processors are busy, each look that shares
+# its work with a second thread waits milliseconds for it: a small model's load would be nothing else.
+_ONE_THREAD = 1 << 15
+_SMALL = 1 << 21
 
-def open_checkpoint(directory: Path) -> ModelFiles:
+
+def open_checkpoint(directory: Path, *, immutable: bool = False) -> ModelFiles:
     """The files of a lolama checkpoint directory. The weights' header is read, not the weights.
+
+    Args:
+        directory: Where they are.
+        immutable: They belong to lolama and do not change while in use, such as a model inside an installed
+            package; see `ModelFiles`.
 
     Raises:
         ModelError: if the directory is no lolama checkpoint, or one of another format version; if a file
@@ -64,6 +74,7 @@ def open_checkpoint(directory: Path) -> ModelFiles:
             tokenizer_json=tokenizer,
             chat_template=read_text(template) if template.exists() else None,
         ),
+        immutable=immutable,
     )
 
 
@@ -117,6 +128,9 @@ class FileCheckpoint:
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Name and tensor, one at a time and in the order of the files, of names with this prefix.
 
+        Each has memory of its own; of immutable files it is a private map, which costs memory that the
+        system can take back, and none that another process which maps the file has not paid for.
+
         Raises:
             ModelError: if a file changed since it was opened, or a tensor holds NaN or Inf.
         """
@@ -127,7 +141,8 @@ class FileCheckpoint:
         for path in sorted(by_path):
             for name in sorted(by_path[path], key=lambda name: self._info(name).begin):
                 location = self._files.tensors[name]
-                tensor = self._shards[path].read(location.key)
+                shard = self._shards[path]
+                tensor = (shard.map if self._files.immutable else shard.read)(location.key)
                 check_finite(name, tensor, str(path))
                 yield name, tensor if location.transform is None else location.transform(tensor)
 
@@ -184,8 +199,13 @@ def is_finite(tensor: Tensor) -> bool:
         return True
     if tensor.element_size() == 1:
         tensor = tensor.float()  # torch does not compare float8
-    low, high = torch.aminmax(tensor)
-    return bool(low.isfinite() & high.isfinite())
+    if tensor.numel() <= _SMALL and tensor.device.type == "cpu":
+        pieces = torch.split(tensor.flatten(), _ONE_THREAD)
+    else:
+        pieces = (tensor,)
+    return bool(
+        torch.stack([end for piece in pieces for end in torch.aminmax(piece)]).isfinite().all()
+    )
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -34,9 +34,10 @@ class LlamaFamily:
 
         from lolama_core.config import LlamaConfig
         from lolama_core.llama import Llama
+        from lolama_core.no_init import NoInit
 
         checked = LlamaConfig.from_json(config)
-        with torch.device("meta"):
+        with torch.device("meta"), NoInit():
             return Llama(checked)
 
     def image_processor(self, config: Mapping[str, JSON]) -> ImageProcessor | None:

@@ -47,14 +47,15 @@ def load(
         >>> model, tokenizer = load("demo")
     """
     family = LlamaFamily()
-    path = family.builtins.get(str(model), Path(model))
+    built_in = str(model) in family.builtins
+    path = family.builtins[str(model)] if built_in else Path(model)
     if not path.exists():
         raise UsageError(
             str(model),
             "is neither a directory nor the built-in model demo",
             "give the path of a lolama checkpoint",
         )
-    files = open_checkpoint(path)
+    files = open_checkpoint(path, immutable=built_in)
     return load_model(files, {family.name: family}, device=device, dtype=dtype), load_tokenizer(
         files
     )

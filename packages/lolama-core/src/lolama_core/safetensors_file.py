@@ -4,17 +4,19 @@ A file is eight bytes that say how long the header is (little-endian), the heade
 The header gives each tensor's dtype, shape and place in the data; the places must cover the data exactly.
 Format: https://github.com/huggingface/safetensors#format
 
-The reader stands here, and not the ``safetensors`` package, because that one maps the file into memory
-(a file cut short afterwards then kills the process), allows headers of 100 MB, and leaves a caller to
-guess what was wrong.
+The reader stands here, and not the ``safetensors`` package, because that one maps every file into memory
+(one cut short afterwards then kills the process), allows headers of 100 MB, and leaves a caller to guess
+what was wrong.
 """
 
 from __future__ import annotations
 
 import ctypes
 import io
+import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -65,6 +67,7 @@ DTYPE_NAMES: Mapping[torch.dtype, str] = MappingProxyType(
     {dtype: name for name, dtype in DTYPES.items()}
 )
 
+_OWN_PAGES_BYTES = 256 * 2**10
 _READ_BYTES = 64 * 2**20  # one system call's worth, so that Ctrl-C is heard in between
 
 
@@ -79,9 +82,9 @@ class TensorInfo:
 
 
 class SafetensorsFile:
-    """A checked safetensors file, read without a memory map.
+    """A checked safetensors file. `read` copies a tensor out of it; `map` is for files that cannot change.
 
-    The file is open only during the constructor and each `read`, so there is nothing to close. A file
+    The file is open only during the constructor and each of these, so there is nothing to close. A file
     that changed in between is an error, not a mixture of two files.
 
     Args:
@@ -123,15 +126,10 @@ class SafetensorsFile:
         """
         info = self._tensors[key]
         size = info.end - info.begin
-        with open_regular(self.path) as file:
-            status = os.fstat(file.fileno())
-            if (status.st_size, status.st_mtime_ns) != self._identity:
-                raise ModelError(
-                    str(self.path), "changed while it was being read", "load the model again"
-                )
+        with self._open_unchanged() as file:
             try:
-                data = torch.empty(size, dtype=torch.uint8)
-            except (RuntimeError, MemoryError):
+                data = _own_memory(size)
+            except (RuntimeError, MemoryError, OSError):
                 raise ResourceError(
                     str(self.path),
                     f"no memory for tensor {quote(key)} of {size / 2**20:,.0f} MiB",
@@ -139,11 +137,70 @@ class SafetensorsFile:
                 ) from None
             file.seek(self._data_start + info.begin)
             _read_into(file, byte_view(data), str(self.path))
-        if info.dtype == "BOOL" and size and int(data.max()) > 1:
+        return self._shaped(key, data)
+
+    def map(self, key: str) -> Tensor:
+        """One tensor that is the file itself, mapped into memory for as long as the tensor lives.
+
+        Nothing is copied, and pages come from the disk when they are touched. The map is private: a write
+        to the tensor copies the page it falls on and never reaches the file.
+
+        Only for a file that nobody shortens meanwhile: where the bytes under a map are gone, the next look
+        at them kills the process. A tensor that the format left on an odd address, which no processor
+        multiplies at speed, and one on a file system without maps are read instead.
+
+        Raises:
+            KeyError: if the header does not name ``key``.
+            ModelError: if the file changed since its header was read.
+            ResourceError: if it has to be read and there is no memory for it.
+        """
+        info = self._tensors[key]
+        size, begin = info.end - info.begin, self._data_start + info.begin
+        if size == 0 or begin % DTYPES[info.dtype].itemsize:
+            return self.read(key)
+        inside = begin % mmap.ALLOCATIONGRANULARITY
+        with self._open_unchanged() as file:
+            try:
+                # Of this tensor alone, so that the memory goes when the tensor does.
+                pages = mmap.mmap(
+                    file.fileno(), inside + size, access=mmap.ACCESS_COPY, offset=begin - inside
+                )
+            except OSError:
+                return self.read(key)
+        return self._shaped(
+            key, torch.frombuffer(pages, dtype=torch.uint8, count=size, offset=inside)
+        )
+
+    @contextmanager
+    def _open_unchanged(self) -> Iterator[io.FileIO]:
+        """The file, if it is still the one whose header was read."""
+        with open_regular(self.path) as file:
+            status = os.fstat(file.fileno())
+            if (status.st_size, status.st_mtime_ns) != self._identity:
+                raise ModelError(
+                    str(self.path), "changed while it was being read", "load the model again"
+                )
+            yield file
+
+    def _shaped(self, key: str, data: Tensor) -> Tensor:
+        """A tensor's bytes as what the header says they are."""
+        info = self._tensors[key]
+        if info.dtype == "BOOL" and data.numel() and int(data.max()) > 1:
             raise ModelError(
                 str(self.path), f"tensor {quote(key)} holds booleans that are neither 0 nor 1"
             )
         return data.view(DTYPES[info.dtype]).reshape(info.shape)
+
+
+def _own_memory(size: int) -> Tensor:
+    """``size`` bytes that go back to the system when the tensor goes.
+
+    What malloc is given back it keeps, in pieces between the tensors that stay. A model that is converted
+    while it loads would fill half its size again with holes.
+    """
+    if size < _OWN_PAGES_BYTES:
+        return torch.empty(size, dtype=torch.uint8)
+    return torch.frombuffer(mmap.mmap(-1, size, access=mmap.ACCESS_COPY), dtype=torch.uint8)
 
 
 def byte_view(tensor: Tensor) -> memoryview:

@@ -104,6 +104,9 @@ class ModelFiles:
 
     ``tensors`` maps canonical names to places; only files listed there are ever opened.
     ``repo`` and ``revision`` are empty for a folder that did not come from a hub.
+    ``immutable`` says that the files belong to lolama and do not change while they are in use, so that they
+    may be mapped into memory: a file that is cut short under a map kills the process. It is never true of a
+    folder that someone named.
     """
 
     name: str
@@ -112,6 +115,7 @@ class ModelFiles:
     tokenizer: TokenizerFiles
     repo: str = ""
     revision: str = ""
+    immutable: bool = False
 
     @property
     def family(self) -> str:
