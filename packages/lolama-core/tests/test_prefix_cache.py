@@ -121,8 +121,9 @@ def test_models_never_mix(tiny_llama: MakeLlama) -> None:
     one, other = tiny_llama(seed=0), tiny_llama(seed=1)
     prefixes = stored(one, TEXT[:10])
     assert restored(prefixes, other, TEXT) == 0
-    prefixes.store(other, TEXT[:12], run(other, TEXT[:12]))
-    assert (len(prefixes), prefixes.nbytes) == (2, 22 * POSITION)
+    for length in (8, 12):  # what another model has read is neither a part of it nor replaced by it
+        prefixes.store(other, TEXT[:length], run(other, TEXT[:length]))
+        assert (len(prefixes), prefixes.nbytes) == (2, (10 + length) * POSITION)
     assert restored(prefixes, one, TEXT) == 10
     assert restored(prefixes, other, TEXT) == 12
     del one
@@ -172,6 +173,24 @@ def test_a_text_larger_than_the_cap_is_not_kept(tiny_llama: MakeLlama) -> None:
     assert len(stored(model, [1], max_bytes=0)) == 0
     with pytest.raises(UsageError, match="-1"):
         PrefixCache(-1)
+
+
+def test_the_cap_holds_while_a_text_is_copied(
+    tiny_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_llama()
+    prefixes = stored(model, TEXT[:10], max_bytes=15 * POSITION)
+    held, clone = [], Tensor.clone
+
+    def watched(self: Tensor) -> Tensor:
+        held.append(prefixes.nbytes)
+        return clone(self)
+
+    row = run(model, [1] * 6)
+    monkeypatch.setattr(Tensor, "clone", watched)
+    prefixes.store(model, [1] * 6, row)
+    assert held == [0] * 4
+    assert prefixes.nbytes == 6 * POSITION
 
 
 def test_what_is_kept_is_a_copy(tiny_llama: MakeLlama) -> None:

@@ -54,12 +54,11 @@ class PrefixCache:
         >>> generator = TextGenerator(model, tokenizer, prefix_cache=PrefixCache(max_bytes=1 << 30))
         >>> messages = [{"role": "user", "content": "Tell me a story."}]
         >>> reply = generator.generate(tokenizer.render_chat(messages))
-        >>> messages += [
-        ...     {"role": "assistant", "content": reply.text},
-        ...     {"role": "user", "content": "And then?"},
-        ... ]
-        >>> generator.generate(tokenizer.render_chat(messages)).cached_tokens
-        61
+        >>> messages.append({"role": "assistant", "content": reply.text})
+        >>> messages.append({"role": "user", "content": "And then?"})
+        >>> prompt = tokenizer.render_chat(messages)
+        >>> len(prompt), generator.generate(prompt).cached_tokens
+        (123, 116)
 
     Raises:
         UsageError: if ``max_bytes`` is negative.
