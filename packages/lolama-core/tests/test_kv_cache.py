@@ -54,3 +54,8 @@ def test_knows_which_positions_have_no_keys_yet() -> None:
     assert not cache.is_written_before(cache.reserve([1] * 3, 1))
     cache.truncate([2] * 3)
     assert cache.is_written_before(cache.reserve([1] * 3, 1))
+
+
+def test_rows_are_stable_unless_they_are_rotated_anew() -> None:
+    assert make_cache().stable
+    assert not make_cache(keep_inputs=2).stable

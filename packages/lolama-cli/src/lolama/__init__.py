@@ -15,12 +15,13 @@ from lolama.__about__ import __version__
 
 if TYPE_CHECKING:
     from lolama.wiring import load_model, load_tokenizer
-    from lolama_core import GenerationConfig, Llama, LlamaConfig, TextGenerator
+    from lolama_core import GenerationConfig, Llama, LlamaConfig, PrefixCache, TextGenerator
 
 _HOME = {
     "GenerationConfig": "lolama_core",
     "Llama": "lolama_core",
     "LlamaConfig": "lolama_core",
+    "PrefixCache": "lolama_core",
     "TextGenerator": "lolama_core",
     "load_model": "lolama.wiring",
     "load_tokenizer": "lolama.wiring",
@@ -30,6 +31,7 @@ __all__ = [
     "GenerationConfig",
     "Llama",
     "LlamaConfig",
+    "PrefixCache",
     "TextGenerator",
     "__version__",
     "load_model",

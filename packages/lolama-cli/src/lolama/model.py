@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING
 
 from lolama.providers import quantizer
 from lolama.wiring import INT8
-from lolama_core import GenerationConfig, Llama, LlamaConfig, TextGenerator
+from lolama_core import GenerationConfig, Llama, LlamaConfig, PrefixCache, TextGenerator
 
 if TYPE_CHECKING:
     from torch import nn
 
     from lolama_core.protocols.types import QuantizationReport
 
-__all__ = ["GenerationConfig", "Llama", "LlamaConfig", "TextGenerator", "quantize_model_int8"]
+__all__ = [
+    "GenerationConfig",
+    "Llama",
+    "LlamaConfig",
+    "PrefixCache",
+    "TextGenerator",
+    "quantize_model_int8",
+]
 
 
 def quantize_model_int8(model: nn.Module) -> QuantizationReport:

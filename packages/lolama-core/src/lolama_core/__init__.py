@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lolama_core.llama import Llama
     from lolama_core.load_weights import load_into
     from lolama_core.loading import load, load_model, load_tokenizer
+    from lolama_core.prefix_cache import PrefixCache
     from lolama_core.request import Generation
     from lolama_core.sampling import Sampler
     from lolama_core.text_stream import TextStream
@@ -47,6 +48,7 @@ _HOME = {
     "Llama": "llama",
     "LlamaConfig": "config",
     "LlamaFamily": "family",
+    "PrefixCache": "prefix_cache",
     "RopeScaling": "config",
     "Sampler": "sampling",
     "TextGenerator": "generator",
@@ -75,6 +77,7 @@ __all__ = [
     "Llama",
     "LlamaConfig",
     "LlamaFamily",
+    "PrefixCache",
     "RopeScaling",
     "Sampler",
     "TextGenerator",

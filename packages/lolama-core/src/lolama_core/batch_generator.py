@@ -121,7 +121,7 @@ class BatchGenerator:
             UsageError: as `submit`; then none of them has joined.
         """
         tickets = []
-        for request, embeds in self._factory.requests(
+        for request, prompt in self._factory.requests(
             prompts, configs, logits_processors, settings
         ):
             self._tickets += 1
@@ -129,7 +129,7 @@ class BatchGenerator:
             if request.finish_reason is not None:
                 self._results[self._tickets] = request.result()
             else:
-                self._waiting.append(_Row(self._tickets, request, embeds))
+                self._waiting.append(_Row(self._tickets, request, prompt.embeds))
         return tickets
 
     @torch.inference_mode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import torch
@@ -11,12 +12,15 @@ from torch import Tensor
 from lolama_core.batch_generator import BatchGenerator
 from lolama_core.device import memory_errors
 from lolama_core.generation_config import GenerationConfig
+from lolama_core.prefix_cache import PrefixCache
 from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.errors import ResourceError, UsageError
+from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.request import Generation, Request
 from lolama_core.request_factory import RequestFactory, TokenIds, too_long
 
-_SCORE_CHUNK = 512
+_PREFILL_CHUNK = 512
+"""Positions that run in one pass: activations, and logits of all positions, of a long text need not fit."""
 _MOST_ROWS = 64
 
 
@@ -78,6 +82,8 @@ class TextGenerator:
     Args:
         model: The model.
         tokenizer: Needed for stop texts and for text in results; ids work without.
+        prefix_cache: Where what `generate` and `generate_stream` run is kept, and reused by a prompt that
+            begins like it; None to run every prompt from its beginning. `generate_batch` does without.
 
     Settings come from a `GenerationConfig`, from keywords named like its fields, or both; without a
     config, from the defaults with what the model's authors recommend laid over them.
@@ -88,8 +94,14 @@ class TextGenerator:
         >>> print(result.text)
     """
 
-    def __init__(self, model: CausalLM, tokenizer: Tokenizer | None = None) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer | None = None,
+        *,
+        prefix_cache: PrefixCache | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.prefix_cache = model, tokenizer, prefix_cache
         self._factory = RequestFactory(model, tokenizer)
 
     def generate(
@@ -130,10 +142,10 @@ class TextGenerator:
             ModelError: while iterating, if the model's logits are not finite.
             ResourceError: while iterating, if memory runs out.
         """
-        [(request, embeds)] = self._factory.requests(
+        [(request, prompt)] = self._factory.requests(
             [input_ids], [config], logits_processors, settings
         )
-        return TokenStream(request, self._steps(request, embeds))
+        return TokenStream(request, self._steps(request, prompt))
 
     def generate_batch(
         self,
@@ -188,8 +200,7 @@ class TextGenerator:
         scores = []
         with memory_errors(self.model.device):
             cache = self.model.make_cache(1, len(ids))
-            # In chunks: the logits of a long text are larger than many a model.
-            for chunk in torch.split(tokens[:, :-1], _SCORE_CHUNK, dim=1):
+            for chunk in torch.split(tokens[:, :-1], _PREFILL_CHUNK, dim=1):
                 width, start = chunk.shape[1], cache.lengths[0]
                 logits = self.model.forward_embeds(self.model.embed(chunk), cache, logits="all")
                 cache.advance([width])
@@ -197,23 +208,55 @@ class TextGenerator:
                 scores.append(logits.log_softmax(-1).gather(-1, following)[0, :, 0].cpu())
         return torch.cat(scores)
 
-    def _steps(self, request: Request, embeds: Tensor) -> Iterator[None]:
+    def _steps(self, request: Request, prompt: Prompt) -> Iterator[None]:
         """Run one request to its end; yields after each token."""
         if request.finish_reason is not None:
             return
         device = self.model.device
+        keys: list[PromptKey] = list(prompt.keys[0])
         with memory_errors(device):
-            cache = self.model.make_cache(1, embeds.shape[1] + request.limit)
-            logits = self._forward(embeds, cache)
-        while True:
+            cache = self.model.make_cache(1, prompt.lengths[0] + request.limit)
+            if self.prefix_cache is not None:
+                request.cached_tokens = self.prefix_cache.restore(self.model, keys, cache)
+        with self._kept(keys, cache):
+            with memory_errors(device):
+                logits = self._prefill(prompt.embeds[:, request.cached_tokens :], cache)
             token = request.step(logits)
             yield
-            if request.finish_reason is not None:
-                return
-            with memory_errors(device):
-                logits = self._forward(
-                    self.model.embed(torch.tensor([[token]], device=device)), cache
-                )
+            while request.finish_reason is None:
+                keys.append(token)
+                with memory_errors(device):
+                    embeds = self.model.embed(torch.tensor([[token]], device=device))
+                    logits = self._forward(embeds, cache)
+                token = request.step(logits)
+                yield
+
+    @contextmanager
+    def _kept(self, keys: list[PromptKey], cache: KVCache) -> Iterator[None]:
+        """Whether the block ends by itself or is broken off, the prefix cache gets what it has run.
+
+        Not if it fails, since keys and values behind logits that are not finite may be no better.
+        """
+        failed = False
+        try:
+            yield
+        except Exception:
+            failed = True
+            raise
+        finally:
+            if self.prefix_cache is not None and not failed:
+                # Without memory for a copy it is not kept, which is no reason to fail.
+                with suppress(ResourceError), memory_errors(self.model.device):
+                    self.prefix_cache.store(self.model, keys, cache)
+
+    def _prefill(self, embeds: Tensor, cache: KVCache) -> Tensor:
+        """Run a prompt (1, T, D) in chunks; the logits (1, V) of its last position."""
+        # A row that is not stable runs from its beginning for each chunk.
+        width = _PREFILL_CHUNK if cache.stable else embeds.shape[1]
+        *first, last = torch.split(embeds, width, dim=1)
+        for chunk in first:
+            self._forward(chunk, cache)
+        return self._forward(last, cache)
 
     @torch.inference_mode()
     def _forward(self, embeds: Tensor, cache: KVCache) -> Tensor:

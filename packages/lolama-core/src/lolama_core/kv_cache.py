@@ -145,6 +145,11 @@ class KVCache:
         """Bytes of keys and values, all rows."""
         return sum(t.nbytes for t in (*self._storage.keys, *self._storage.values))
 
+    @property
+    def stable(self) -> bool:
+        """Whether what is held of a position stays right whatever follows; not under dynamic RoPE."""
+        return self._storage.inputs is None
+
     def _row_list(self) -> list[int]:
         return list(self._rows) if isinstance(self._rows, range) else self._rows.tolist()
 
@@ -255,6 +260,14 @@ class KVCache:
             copied = [counts[row] for row in sources]
             for row, count in zip(targets, copied, strict=True):
                 counts[row] = count
+
+    def read_row(self, row: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer, (K, lengths[row], head_dim) each: views, cut to the length."""
+        place, held = self._row_list()[row], self.lengths[row]
+        return [
+            (keys[place, :, :held], values[place, :, :held])
+            for keys, values in zip(self._storage.keys, self._storage.values, strict=True)
+        ]
 
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` positions a row; what is held stays. Views see it too."""

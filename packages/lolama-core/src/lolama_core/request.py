@@ -24,12 +24,14 @@ class Generation:
         text: Their text after the prompt's; None if the generator has no tokenizer.
         finish_reason: ``eos`` the model ended it, ``stop`` a stop text did, ``length`` there was no room.
         context_full: With ``length``: the model's context was full before ``max_new_tokens``.
+        cached_tokens: Positions of the prompt that came from a `PrefixCache` and were not run again.
     """
 
     ids: tuple[int, ...]
     text: str | None
     finish_reason: FinishReason
     context_full: bool = False
+    cached_tokens: int = 0
 
 
 class Request:
@@ -48,6 +50,7 @@ class Request:
         finish_reason: None while it goes on.
         released: Ids that may be given out: those that no stop text can still take back.
         pieces: Pieces of text likewise.
+        cached_tokens: Positions of the prompt that its cache held from the beginning.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Request:
         self.finish_reason: FinishReason | None = None
         self.released: list[int] = []
         self.pieces: list[str] = []
+        self.cached_tokens = 0
         self._sampler = sampler
         self._eos_ids = frozenset() if config.ignore_eos else eos_ids
         self.text_stream = text_stream
@@ -153,4 +157,5 @@ class Request:
             text=text,
             finish_reason=self.finish_reason,
             context_full=self.context_full,
+            cached_tokens=self.cached_tokens,
         )

@@ -13,6 +13,7 @@ from lolama_core.device import memory_errors
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.types import Prompt
 from lolama_core.request import Request
 from lolama_core.sampling import Sampler
 from lolama_core.text_stream import TextStream
@@ -35,8 +36,8 @@ class RequestFactory:
         configs: Sequence[GenerationConfig | None],
         processors: Sequence[LogitsProcessor],
         settings: dict[str, Any],
-    ) -> list[tuple[Request, Tensor]]:
-        """A request for each prompt, and its embeddings (1, T, D).
+    ) -> list[tuple[Request, Prompt]]:
+        """A request for each prompt, and the prompt as the model reads it: one row, without padding.
 
         Args:
             prompts: Ids of each.
@@ -66,8 +67,10 @@ class RequestFactory:
             # A picture takes more positions than its ids.
             request.restrict(self._room_after(length))
         return [
-            (request, prompt.embeds[row : row + 1, :length])
-            for row, (request, length) in enumerate(zip(requests, prompt.lengths, strict=True))
+            (request, Prompt(prompt.embeds[row : row + 1, :length], (length,), (keys,)))
+            for row, (request, length, keys) in enumerate(
+                zip(requests, prompt.lengths, prompt.keys, strict=True)
+            )
         ]
 
     def ids(self, input_ids: TokenIds) -> list[int]:

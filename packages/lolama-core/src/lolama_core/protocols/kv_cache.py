@@ -57,6 +57,15 @@ class KVCache(Protocol):
         """Valid positions per row, on the host: bounds are checked without asking the device."""
         ...
 
+    @property
+    def stable(self) -> bool:
+        """Whether what is held of a position stays right whatever follows it.
+
+        False under dynamic RoPE, where it depends on the length of the whole row. Only a stable row may be
+        read for the use of another one, and only a stable row gains from a prompt that comes in pieces.
+        """
+        ...
+
     def reserve(self, counts: Sequence[int], width: int) -> CacheSlots:
         """Places for ``counts[b]`` new positions of an input that is ``width`` positions wide.
 
@@ -88,6 +97,13 @@ class KVCache(Protocol):
 
     def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copy whole rows within the cache, lengths included."""
+        ...
+
+    def read_row(self, row: int) -> Sequence[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer, (K, lengths[row], head_dim) each: views, to be copied at once.
+
+        `reserve`, `update` and `advance` put a copy into a row of any other cache of the same model.
+        """
         ...
 
     def grow(self, capacity: int) -> None:

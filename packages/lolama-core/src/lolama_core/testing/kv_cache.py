@@ -117,6 +117,22 @@ class KVCacheSuite:
         assert cache.lengths == (3, 1, 3)
         assert self.held(cache, 2) == [1, 2, 3]
 
+    def test_a_row_can_be_read_and_written_elsewhere(self, cache: KVCache) -> None:
+        """What `read_row` gives is the row, cut to its length, also through a view of rows."""
+        self.fill(cache, [3, 1, 2])
+        [(keys, values)] = cache.read_row(2)
+        assert keys.tolist() == [[[201, 201], [202, 202]]]
+        assert torch.equal(values, -keys)
+        for indices in ([2], [2, 0]):
+            [(same_keys, same_values)] = cache.rows(indices).read_row(0)
+            assert torch.equal(same_keys, keys) and torch.equal(same_values, values)
+        other = cache.rows([1])
+        other.truncate([0])
+        other.update(0, keys[None], values[None], other.reserve([2], 2))
+        other.advance([2])
+        assert cache.lengths == (3, 2, 2)
+        assert self.held(cache, 1) == [201, 202]
+
     def test_reset_leaves_nothing_behind(self, cache: KVCache) -> None:
         """Not even a NaN, which a mask would not stop: 0 · NaN is NaN."""
         slots = cache.reserve([2, 2, 2], 2)
