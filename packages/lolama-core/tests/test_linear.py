@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lolama_core.linear import Linear, OutputProjection, prepare_, side_by_side
+from lolama_core.linear import (
+    Linear,
+    OutputProjection,
+    kernels_in_use,
+    prepare_,
+    side_by_side,
+)
 
 
 class CountingKernel:
@@ -65,6 +71,16 @@ def test_prepare_leaves_alone_what_no_kernel_is_for() -> None:
     prepare_(model, [CountingKernel(4)])
     prepare_(model, [])
     assert model[0] is plain
+
+
+def test_kernels_in_use_are_counted() -> None:
+    wide = OutputProjection(4, 2, dtype=torch.float32)
+    model = nn.Sequential(nn.Linear(8, 4).bfloat16(), nn.ReLU(), Linear(4, 2).bfloat16(), wide)
+    assert kernels_in_use(model) == {None: 3}
+    kernel = CountingKernel(2)  # for bfloat16 alone
+    prepare_(model, [CountingKernel(1), kernel])
+    assert kernels_in_use(model) == {kernel: 2, None: 1}
+    assert kernels_in_use(nn.ReLU()) == {}
 
 
 def test_both_products_agree() -> None:

@@ -6,8 +6,9 @@ Nothing is imported before it is asked for, and a package that is not installed 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import Any, cast
 
 from lolama_core.protocols import ModelFamily, ModelSource, Quantizer
 from lolama_core.protocols.errors import NotAvailableError
@@ -48,6 +49,38 @@ def quantizer(name: str = "int8") -> Quantizer:
     """
     entry = _entry("lolama.quantizers", name, "no installed package quantises so")
     return cast(Quantizer, entry.load()())
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of loading one entry point: a provider, or why there is none.
+
+    Attributes:
+        name: Of the entry point.
+        package: The distribution that declares it.
+        provider: Made from it; None if that failed.
+        problem: One line on what failed; empty if nothing did.
+    """
+
+    name: str
+    package: str
+    provider: Any
+    problem: str = ""
+
+
+def attempts(group: str) -> Iterator[Attempt]:
+    """Load every entry point of ``group``; for reports, which must go on where a package is broken."""
+    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+        package = entry.dist.name if entry.dist is not None else entry.module
+        try:
+            yield Attempt(entry.name, package, entry.load()())
+        except Exception as error:  # the code of others can fail in any way
+            yield Attempt(entry.name, package, None, one_line(error))
+
+
+def one_line(error: Exception) -> str:
+    """``error`` as the end of a line: its kind and the first 200 characters of what it says."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _entry(group: str, name: str, missing: str) -> EntryPoint:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lolama import __version__
+from lolama_cli.commands.doctor import doctor
 from lolama_cli.commands.generate import EXAMPLES, generate
 from lolama_cli.commands.models import models
 from lolama_cli.console import closed_stdout, stdout_failed
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command(epilog=EXAMPLES)(generate)
 app.command()(models)
+app.command()(doctor)
 
 
 def run(arguments: list[str], settings: Settings) -> int:

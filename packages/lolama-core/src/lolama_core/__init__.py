@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lolama_core.generation_config import GenerationConfig
     from lolama_core.generator import TextGenerator, TokenStream
     from lolama_core.kv_cache import KVCache
+    from lolama_core.linear import kernels_in_use
     from lolama_core.llama import Llama
     from lolama_core.load_weights import load_into
     from lolama_core.loading import load, load_model, load_tokenizer
@@ -58,6 +59,7 @@ _HOME = {
     "choose_device": "device",
     "choose_dtype": "device",
     "free_memory": "device",
+    "kernels_in_use": "linear",
     "load": "loading",
     "load_into": "load_weights",
     "load_model": "loading",
@@ -88,6 +90,7 @@ __all__ = [
     "choose_device",
     "choose_dtype",
     "free_memory",
+    "kernels_in_use",
     "load",
     "load_into",
     "load_model",

@@ -104,3 +104,19 @@ def _with_same_parameters(plain: nn.Linear) -> Linear:
     )
     linear.weight, linear.bias = plain.weight, plain.bias
     return linear.train(plain.training)
+
+
+def kernels_in_use(module: nn.Module) -> dict[LinearKernel | None, int]:
+    """How many linears inside ``module`` take their products of few rows from which kernel.
+
+    For reports on a loaded model: `prepare_` decides layer by layer, and says nothing.
+
+    Returns:
+        Kernel → number of linears. None stands for torch's own product; what no linear uses is left out.
+    """
+    counts: dict[LinearKernel | None, int] = {}
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            kernel = layer.kernel if isinstance(layer, Linear) else None
+            counts[kernel] = counts.get(kernel, 0) + 1
+    return counts

@@ -261,3 +261,25 @@ def _tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:
         note(f"read {path} ({path.stat().st_size / 1e6:,.1f} MB)")
     converted = "" if stored == used else f" (stored as {stored})"
     note(f"loaded in {seconds:.2f} s: {used}{converted} on {model.device}")
+    note(_products_line(model))
+
+
+def _products_line(model: CausalLM) -> str:
+    """Which linear kernel computes how many of the model's linears, and why an installed one does not."""
+    from lolama import report
+
+    products = report.products(model)
+    used, unused = [], []
+    for product in products:
+        what = f"{product.name} ({product.description})" if product.description else product.name
+        if product.linears:
+            plural = "s" if product.linears > 1 else ""
+            used.append(f"{what} for {product.linears:,} linear{plural}")
+        else:
+            unused.append(what)
+    line = f"products: {', '.join(used)}"
+    if unused:
+        line += f"; not in use: {', '.join(unused)}"
+    elif [product.name for product in products] == ["torch"]:
+        line += "; no linear kernel is installed (pip install lolama-quant)"
+    return line

@@ -1,0 +1,309 @@
+"""What is installed here, what lolama uses of it, and why not the rest.
+
+`gather` finds the facts of ``lolama doctor``, `products` those of a model that is loaded.
+
+Nothing here raises for something that is missing or broken; that is what a report is for.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, cast
+
+import lolama_core
+from lolama import providers
+from lolama.providers import one_line
+from lolama_core.protocols import CausalLM, LinearKernel, ModelFamily
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_DISTRIBUTIONS = ("lolama-cli", "lolama-core", "lolama-hub", "lolama-quant", "lolama-vision")
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A place where models could run.
+
+    A field is None where it does not apply, or the system does not tell.
+
+    Attributes:
+        name: As ``--device`` takes it.
+        problem: Why it cannot be used here; None if it can.
+        processor: The model of the processor or GPU.
+        instruction_set: The best one that torch uses here; of a CPU.
+        cores: Logical ones, of a CPU.
+        threads: How many of them torch uses.
+        memory_bytes: All of it; of an Apple GPU, what the system recommends to use at most.
+        free_memory_bytes: What can still be allocated.
+        native_bfloat16: Whether a GPU computes in bfloat16 without emulating it.
+    """
+
+    name: str
+    problem: str | None = None
+    processor: str | None = None
+    instruction_set: str | None = None
+    cores: int | None = None
+    threads: int | None = None
+    memory_bytes: int | None = None
+    free_memory_bytes: int | None = None
+    native_bfloat16: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A linear kernel that a package declares.
+
+    Attributes:
+        description: What it says of itself: what it runs on here, or why it does not run.
+        problem: Why it could not even be asked; None if it could.
+    """
+
+    name: str
+    package: str
+    description: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltIn:
+    """A model that ships inside a package."""
+
+    name: str
+    package: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """Something installed that cannot be loaded, linear kernels aside: they have a list of their own.
+
+    Attributes:
+        kind: The group of its entry point; of torch, ``library``.
+    """
+
+    kind: str
+    name: str
+    package: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything ``lolama doctor`` tells.
+
+    Attributes:
+        versions: Of each of lolama's distributions, torch, Python and the platform; None if not installed.
+        devices: cpu, cuda (one for each GPU), mps, usable or not; none if torch cannot be imported.
+        device: The one that a model goes to if nobody names one.
+        dtypes: The dtype that weights are stored in → the one they get on ``device``.
+    """
+
+    versions: dict[str, str | None]
+    devices: list[Device]
+    device: str | None
+    dtypes: dict[str, str]
+    linear_kernels: list[Kernel]
+    models: list[BuiltIn]
+    broken: list[Broken]
+
+
+def gather() -> Report:
+    """Look at everything. Imports torch and every provider, and starts CUDA where there is one.
+
+    Example:
+        >>> gather().versions["lolama-core"]
+        '0.1.0'
+    """
+    devices: list[Device] = []
+    models: list[BuiltIn] = []
+    broken: list[Broken] = []
+    device: str | None = None
+    dtypes: dict[str, str] = {}
+    try:
+        devices = [_cpu(), *_cuda(), _mps()]
+        device, dtypes = _choices()
+    except Exception as error:  # an installation of torch can be broken in many ways
+        problem = one_line(error)
+        broken.append(Broken(kind="library", name="torch", package="torch", problem=problem))
+    for group in ("lolama.families", "lolama.sources", "lolama.quantizers"):
+        for found in providers.attempts(group):
+            name, package, problem = found.name, found.package, found.problem
+            if problem:
+                broken.append(Broken(kind=group, name=name, package=package, problem=problem))
+            elif group == "lolama.families":
+                models += _built_in(found.provider, package)
+    return Report(
+        versions=_versions(),
+        devices=devices,
+        device=device,
+        dtypes=dtypes,
+        linear_kernels=[_kernel(found) for found in providers.attempts("lolama.linear_kernels")],
+        models=models,
+        broken=broken,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """What computes the products of few rows of a loaded model, or could have.
+
+    Attributes:
+        name: Of a linear kernel, or ``torch``.
+        description: What the kernel says of itself; empty for torch.
+        linears: How many of the model's linears use it.
+    """
+
+    name: str
+    description: str
+    linears: int
+
+
+def products(model: CausalLM) -> list[Product]:
+    """How a loaded model's linears are computed: the kernels it uses, torch, and kernels it does not use."""
+    used = [
+        Product(name=kernel.name, description=kernel.describe(), linears=linears)
+        if kernel is not None
+        else Product(name="torch", description="", linears=linears)
+        for kernel, linears in lolama_core.kernels_in_use(cast("nn.Module", model)).items()
+    ]
+    used.sort(key=lambda product: (product.name == "torch", product.name))
+    unused = [
+        Product(name=kernel.name, description=kernel.description or kernel.problem or "", linears=0)
+        for kernel in map(_kernel, providers.attempts("lolama.linear_kernels"))
+        if kernel.name not in {product.name for product in used}
+    ]
+    return used + unused
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for name in (*_DISTRIBUTIONS, "torch"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {**versions, "python": platform.python_version(), "platform": platform.platform()}
+
+
+def _cpu() -> Device:
+    import torch
+
+    return Device(
+        name="cpu",
+        processor=_processor(),
+        instruction_set=torch.backends.cpu.get_cpu_capability(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        memory_bytes=_memory(),
+        free_memory_bytes=lolama_core.free_memory(torch.device("cpu")) or None,
+    )
+
+
+def _processor() -> str:
+    """The processor's model as its maker calls it, or at least its architecture."""
+    try:
+        if sys.platform == "darwin":
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(
+                command, capture_output=True, text=True, check=True
+            ).stdout.strip()
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return value.strip()
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _cuda() -> Iterator[Device]:
+    import torch
+
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        yield Device(name="cuda", problem="this torch is built without it")
+        return
+    try:
+        # Unlike is_available() it says what is wrong.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        yield Device(name="cuda", problem=str(error).partition(". ")[0])
+        return
+    for index in range(torch.cuda.device_count()):
+        name = f"cuda:{index}"
+        try:
+            with torch.cuda.device(index):
+                properties = torch.cuda.get_device_properties(index)
+                yield Device(
+                    name=name,
+                    processor=properties.name,
+                    memory_bytes=properties.total_memory,
+                    free_memory_bytes=lolama_core.free_memory(torch.device(name)),
+                    native_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False),
+                )
+        except (
+            RuntimeError
+        ) as error:  # one that another program keeps for itself, or that has failed
+            yield Device(name=name, problem=one_line(error))
+
+
+def _mps() -> Device:
+    import torch
+
+    if sys.platform != "darwin":
+        return Device(name="mps", problem="only on macOS")
+    if not torch.backends.mps.is_built():
+        return Device(name="mps", problem="this torch is built without it")
+    if not torch.backends.mps.is_available():
+        return Device(name="mps", problem="this Mac or its macOS does not support it")
+    return Device(
+        name="mps",
+        processor=_processor(),
+        memory_bytes=torch.mps.recommended_max_memory(),
+        native_bfloat16=torch.backends.mps.is_macos_or_newer(14, 0),
+    )
+
+
+def _choices() -> tuple[str, dict[str, str]]:
+    """The device that lolama chooses, and what it makes of weights stored in each dtype there."""
+    import torch
+
+    device = lolama_core.choose_device()
+    chosen = {
+        stored: lolama_core.choose_dtype(None, device, getattr(torch, stored)) for stored in _DTYPES
+    }
+    return str(device), {
+        stored: str(used).removeprefix("torch.") for stored, used in chosen.items()
+    }
+
+
+def _built_in(family: ModelFamily, package: str) -> Iterator[BuiltIn]:
+    for name, path in family.builtins.items():
+        if path.is_dir():
+            yield BuiltIn(name=name, package=package)
+
+
+def _kernel(found: providers.Attempt) -> Kernel:
+    name, package, problem = found.name, found.package, found.problem
+    if not problem:
+        kernel: LinearKernel = found.provider
+        try:
+            description = " ".join(kernel.describe().split())
+            return Kernel(name=kernel.name, package=package, description=description)
+        except Exception as error:
+            problem = one_line(error)
+    return Kernel(name=name, package=package, problem=problem)
