@@ -30,10 +30,17 @@ SHAPES: dict[str, LlamaConfig] = {
         num_kv_heads=4,
         num_layers=5,
         hidden_dim=172,
-        max_seq_len=512,
+        max_seq_len=512 + 1024,
         tie_word_embeddings=True,
     ),
 }
+
+# Steps of one measurement: so few of a large model that a round stays short, so many of a tiny one that
+# they last long enough to be timed.
+STEPS = {"tinyllama": 12, "160m": 30, "stories260k": 200}
+
+# Where a second thread is no help to anybody. A peer left with two would be slower, not faster.
+THREADS = {"stories260k": 1}
 
 
 def weight_count(config: LlamaConfig) -> int:

@@ -1,0 +1,112 @@
+"""Who takes part, and a handle on the process of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One engine with one layout of the model.
+
+    Attributes:
+        label: Row of the tables; of lolama it says which of its wheels do the work.
+        engine: As `benchmarks.peer` calls it.
+        layout: As `benchmarks.make_model` calls it.
+        environment: Variables for its process.
+    """
+
+    label: str
+    engine: str
+    layout: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def item(self) -> int:
+        """Bytes of a weight."""
+        return 1 if self.layout.endswith(("int8", "q8_0")) else 2
+
+
+# Without lolama-quant there are no kernels, so a row without them is what lolama-core does alone.
+CONTESTANTS = [
+    Contestant("lolama bf16 (core + quant)", "lolama", "hf-bf16"),
+    Contestant("lolama f16 (core + quant)", "lolama", "hf-f16"),
+    Contestant("lolama bf16 (core alone)", "lolama", "hf-bf16", {"LOLAMA_BENCH_KERNELS": "0"}),
+    Contestant("eager loop bf16", "eager", "hf-bf16"),
+    Contestant("transformers bf16", "transformers", "hf-bf16"),
+    Contestant("llama.cpp BF16", "llama.cpp", "gguf-bf16"),
+    Contestant("llama.cpp F16", "llama.cpp", "gguf-f16"),
+    Contestant("CTranslate2 int8", "ctranslate2", "ct2-int8"),
+]
+
+
+class PeerProcess:
+    """A contestant's process.
+
+    Attributes:
+        hello: Its first answer, how it started.
+
+    Raises:
+        PeerError: from any method, with the last line that the process wrote, if it has ended.
+    """
+
+    def __init__(self, contestant: Contestant, path: Path, threads: int) -> None:
+        self.log = tempfile.TemporaryFile(mode="w+")
+        read_through(path)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peer", contestant.engine, str(path), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), **contestant.environment},
+        )
+        self.hello: dict[str, Any] = self._answer()
+
+    def ask(self, job: dict[str, Any]) -> list[float]:
+        """Have it do a job; see `benchmarks.peer`."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(job) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the answer, or rather that there is none, tells why
+        seconds: list[float] = self._answer()
+        return seconds
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line:
+            return json.loads(line)
+        status = self.process.wait()
+        self.log.seek(0)
+        said = self.log.read().strip().splitlines()
+        raise PeerError(f"ended with {status}: {said[-1] if said else 'without a word'}")
+
+    def close(self) -> None:
+        """End it, and wait until its memory is free."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.log.close()
+
+
+class PeerError(Exception):
+    """A process that ended before it was told to."""
+
+
+def read_through(path: Path) -> None:
+    """Have the model's files in the page cache, so that loading does not measure the disk."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    for file in files:
+        with file.open("rb", buffering=0) as data:
+            while data.read(1 << 24):
+                pass

@@ -1,0 +1,71 @@
+"""The tables, in Markdown."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from benchmarks.results import Results
+from benchmarks.summary import bandwidth_share, columns, overall, ratio, reference_rows
+
+
+def number(value: float | None) -> str:
+    """Three digits, which is more than the machine's swings leave certain."""
+    if value is None:
+        return ""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table whose first column is text and whose others are figures."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def figures(results: Results) -> str:
+    """Everything measured."""
+    found = columns(results)
+    lines = []
+    for row in results.rows:
+        values = [overall(row, column) for column in found]
+        cells = [
+            number(value / 1e6 if value is not None and column.title.endswith("MB") else value)
+            for column, value in zip(found, values, strict=True)
+        ]
+        share = bandwidth_share(results, row)
+        lines.append([row.label, *cells, "" if share is None else f"{share:.0%}"])
+    return markdown(["", *(column.title for column in found), "of bandwidth"], lines)
+
+
+def ratios(results: Results, reference: str) -> str:
+    """Everything, divided by what the reference has."""
+    found, rows = columns(results), reference_rows(results)[reference]
+    lines = [
+        [row.label, *(number(ratio(row, rows, column)) for column in found)] for row in results.rows
+    ]
+    return markdown(["", *(column.title.removesuffix(" s") for column in found)], lines)
+
+
+def ratio_tables(results: Results) -> str:
+    """One for each reference, with its heading."""
+    parts = []
+    for name in reference_rows(results):
+        parts.append(f"Divided by {name}:")  # noqa: PERF401 - a comprehension would hide the pairs
+        parts.append(ratios(results, name))
+    return "\n\n".join(parts)
+
+
+def setup(results: Results) -> str:
+    """Machine, versions and date, and what each engine says of itself."""
+    probes = sorted(probe / 1e9 for probe in results.bandwidth)
+    swing = f"{probes[0]:.0f} to {probes[-1]:.0f} (median {median(probes):.0f})" if probes else "?"
+    versions = ", ".join(f"{name} {found}" for name, found in results.versions.items())
+    lines = [
+        f"Measured {results.date} on {results.processor}, threads: {results.threads}; "
+        f"memory is read at {swing} GB/s.",
+        f"Versions: {versions}.",
+        *(f"- {row.label}: {row.detail}" for row in results.rows if row.detail),
+        *(f"- {row.label} failed at {row.failure}" for row in results.rows if row.failure),
+    ]
+    return "\n".join([lines[0], lines[1], "", *lines[2:]])
