@@ -7,7 +7,7 @@ tries something), a weight that moved, or a hook brings the blocks themselves ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 
 import torch
@@ -42,17 +42,21 @@ def decoder_kernels() -> list[DecoderKernel]:
 class BoundStep:
     """A kernel's step, and the modules whose weights it was made for."""
 
-    def __init__(self, kernel: DecoderKernel, step: DecoderStep, blocks: Sequence[Block]) -> None:
+    def __init__(self, kernel: DecoderKernel, step: DecoderStep, blocks: nn.ModuleList) -> None:
         self.kernel, self._step = kernel, step
+        self._blocks, self._count = blocks, len(blocks)
         # Where each module hangs, what hung there, and where its parameters lay.
         self._places: list[tuple[dict[str, nn.Module | None], str, nn.Module]] = []
-        self._parameters: list[Tensor] = []
-        for block in blocks:
-            for module in block.modules():
-                for name, child in module.named_children():
-                    self._places.append((module._modules, name, child))
-            self._parameters += block.parameters()
+        for module in blocks.modules():
+            for name, child in module.named_children():
+                self._places.append((module._modules, name, child))
+        self._parameters = list(blocks.parameters())
         self._addresses = [parameter.data_ptr() for parameter in self._parameters]
+
+    @property
+    def max_rows(self) -> int:
+        """Up to how many rows it is used."""
+        return self._step.max_rows
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         # A copied or unpickled model has weights of its own: it starts without a kernel.
@@ -62,7 +66,7 @@ class BoundStep:
         """Whether this pass is a decoding step of the model that was bound, and nobody is watching."""
         return (
             x.shape[1] == 1
-            and x.shape[0] <= self._step.max_rows
+            and x.shape[0] <= self.max_rows
             and x.dtype == torch.float32
             and isinstance(cache, KVCache)
             and isinstance(slots, Slots)
@@ -70,6 +74,7 @@ class BoundStep:
             and cache.first_row is not None
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
+            and len(self._blocks) == self._count
             and all(
                 modules.get(name) is module
                 and not module._forward_hooks
@@ -95,23 +100,21 @@ class BoundStep:
 
 
 def bind(
-    blocks: Iterable[nn.Module], shape: DecoderShape, kernels: Sequence[DecoderKernel]
+    blocks: nn.ModuleList, shape: DecoderShape, kernels: Sequence[DecoderKernel]
 ) -> BoundStep | None:
     """The first kernel that takes these blocks; None if they are no longer plain, or no kernel does."""
-    found: list[Block] = []
     weights = []
     for block in blocks:
         if type(block) is not Block:
             return None
         parts = {path: block.get_submodule(path) for path in _PARTS}
-        if any(not isinstance(parts[path], kind) for path, kind in _PARTS.items()):
+        if any(type(parts[path]) is not kind for path, kind in _PARTS.items()):
             return None
-        found.append(block)
         weights.append(_weights_of(parts))
     for kernel in kernels:
         step = kernel.bind(weights, shape)
         if step is not None:
-            return BoundStep(kernel, step, found)
+            return BoundStep(kernel, step, blocks)
     return None
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lolama_core.batch_generator import BatchGenerator
+from lolama_core.decoding_steps import DecodingSteps, run
 from lolama_core.device import memory_errors
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.prefix_cache import PrefixCache
@@ -103,6 +104,7 @@ class TextGenerator:
     ) -> None:
         self.model, self.tokenizer, self.prefix_cache = model, tokenizer, prefix_cache
         self._factory = RequestFactory(model, tokenizer)
+        self._steps_of = DecodingSteps(model)
 
     def generate(
         self,
@@ -214,11 +216,13 @@ class TextGenerator:
             return
         device = self.model.device
         keys: list[PromptKey] = list(prompt.keys[0])
-        with memory_errors(device):
-            cache = self.model.make_cache(1, prompt.lengths[0] + request.limit)
-            if self.prefix_cache is not None:
-                request.cached_tokens = self.prefix_cache.restore(self.model, keys, cache)
-        with self._kept(keys, cache):
+        with ExitStack() as held:
+            with memory_errors(device):
+                positions = prompt.lengths[0] + request.limit
+                cache, decode = held.enter_context(self._steps_of.lend(positions))
+                if self.prefix_cache is not None:
+                    request.cached_tokens = self.prefix_cache.restore(self.model, keys, cache)
+            held.enter_context(self._kept(keys, cache))
             with memory_errors(device):
                 logits = self._prefill(prompt.embeds[:, request.cached_tokens :], cache)
             token = request.step(logits)
@@ -226,8 +230,7 @@ class TextGenerator:
             while request.finish_reason is None:
                 keys.append(token)
                 with memory_errors(device):
-                    embeds = self.model.embed(torch.tensor([[token]], device=device))
-                    logits = self._forward(embeds, cache)
+                    logits = decode(token)
                 token = request.step(logits)
                 yield
 
@@ -255,12 +258,5 @@ class TextGenerator:
         width = _PREFILL_CHUNK if cache.stable else embeds.shape[1]
         *first, last = torch.split(embeds, width, dim=1)
         for chunk in first:
-            self._forward(chunk, cache)
-        return self._forward(last, cache)
-
-    @torch.inference_mode()
-    def _forward(self, embeds: Tensor, cache: KVCache) -> Tensor:
-        """(1, T, D) → logits (1, V), and T more positions in the cache."""
-        logits = self.model.forward_embeds(embeds, cache)
-        cache.advance([embeds.shape[1]])
-        return logits
+            run(self.model, chunk, cache)
+        return run(self.model, last, cache)

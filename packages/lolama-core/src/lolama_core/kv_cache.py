@@ -61,6 +61,41 @@ class Slots:
         return as_index[0], as_index[1], as_index[2]
 
 
+@dataclass(frozen=True)
+class FixedSlots:
+    """One new position in each row, at places that a tensor holds when the pass runs.
+
+    Nothing about it is known on the host, so a recorded pass can be replayed for the next step. It attends
+    over the whole capacity, with a mask. See `KVCache.at_positions`.
+    """
+
+    positions: Tensor
+    capacity: int
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """One position a row."""
+        return (1,) * len(self.positions)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The least that any row may hold."""
+        return (0,) * len(self.positions)
+
+    @property
+    def totals(self) -> tuple[int, ...]:
+        """The most that any row may hold, and so the width of keys and values."""
+        return (self.capacity,) * len(self.positions)
+
+    def mask(self, window: int | None) -> Tensor:
+        """(B, 1, 1, capacity) bool: the positions that each row's new one sees."""
+        keys = torch.arange(self.capacity, device=self.positions.device)
+        seen = keys <= self.positions
+        if window is not None:
+            seen &= keys > self.positions - window
+        return seen[:, None, None]
+
+
 class _Storage:
     """What all views of a cache share."""
 
@@ -119,6 +154,7 @@ class KVCache:
             inputs,
         )
         self._rows: range | Tensor = range(batch_size)
+        self._positions: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -157,13 +193,29 @@ class KVCache:
         for row, length in zip(self._row_list(), lengths, strict=True):
             self._storage.lengths[row] = length
 
-    def reserve(self, counts: Sequence[int], width: int) -> Slots:
+    def at_positions(self, positions: Tensor) -> KVCache:
+        """A view for decoding steps whose places are what ``positions`` holds when the step runs.
+
+        Bounds cannot be checked there: `reserve` on the cache itself does, and gives the positions.
+
+        Args:
+            positions: (B, 1) int64 on the cache's device.
+        """
+        assert self.stable and isinstance(self._rows, range)
+        view = self.rows(range(self.batch_size))
+        view._positions = positions
+        return view
+
+    def reserve(self, counts: Sequence[int], width: int) -> Slots | FixedSlots:
         """Places for ``counts[b]`` ≤ ``width`` new positions in each row.
 
         Raises:
             UsageError: if a row would pass the capacity. A slice assignment one past the end would
                 silently write nothing, so this is always checked, on the host.
         """
+        if self._positions is not None:
+            assert width == 1 and min(counts) == 1
+            return FixedSlots(self._positions, self.capacity)
         starts = self.lengths
         assert len(counts) == len(starts) and all(0 <= count <= width for count in counts)
         needed = max(start + count for start, count in zip(starts, counts, strict=True))
@@ -181,7 +233,7 @@ class KVCache:
         self, layer: int, keys: Tensor, values: Tensor, slots: CacheSlots
     ) -> tuple[Tensor, Tensor]:
         """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
-        assert isinstance(slots, Slots)
+        assert isinstance(slots, Slots | FixedSlots)
         if layer == 0:
             for row, total in zip(self._row_list(), slots.totals, strict=True):
                 self._storage.written[row] = total
@@ -237,7 +289,7 @@ class KVCache:
         own = self._row_list()
         chosen = [own[i] for i in indices]
         view = object.__new__(KVCache)
-        view._storage = self._storage
+        view._storage, view._positions = self._storage, None
         first = chosen[0]
         contiguous = chosen == list(range(first, first + len(chosen)))
         view._rows = (
@@ -293,18 +345,24 @@ class KVCache:
         self.truncate([0] * self.batch_size)
 
 
-def _write(stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots) -> Tensor:
+def _write(
+    stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots | FixedSlots
+) -> Tensor:
     """Write (B, K, T, hd) into (all rows, K, capacity, hd) and return the valid part of ``rows``."""
     if isinstance(rows, range):
         view = stored
         if len(rows) < len(stored):
             view = stored.narrow(0, rows.start, len(rows))
+        if isinstance(slots, FixedSlots):
+            places = slots.positions[:, None, :, None].expand(new.shape)
+            return view.scatter_(2, places, new.to(stored.dtype))
         if slots.uniform:
             view.narrow(2, slots.starts[0], slots.width).copy_(new)
         else:
             row, column, place = slots.scatter
             view[row, :, place] = new[row, :, column].to(stored.dtype)
         return view.narrow(2, 0, slots.longest)
+    assert isinstance(slots, Slots)
     row, column, place = slots.scatter
     stored[rows[row], :, place] = new[row, :, column].to(stored.dtype)
     return stored[rows, :, : slots.longest]

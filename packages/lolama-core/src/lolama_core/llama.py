@@ -14,7 +14,7 @@ from lolama_core.block import Block
 from lolama_core.config import LlamaConfig
 from lolama_core.decode import BoundStep, bind
 from lolama_core.device import activation_dtype
-from lolama_core.kv_cache import KVCache, Slots
+from lolama_core.kv_cache import FixedSlots, KVCache, Slots
 from lolama_core.linear import OutputProjection
 from lolama_core.norm import RMSNorm
 from lolama_core.protocols import CacheSlots, DecoderKernel
@@ -176,6 +176,9 @@ class Llama(nn.Module):
         if step is not None and step.takes(x, slots, cache):
             assert isinstance(slots, Slots) and isinstance(cache, KVCache)
             return step.run(x, cos, sin, slots, cache, self.config.sliding_window)
+        if isinstance(slots, FixedSlots):
+            mask = slots.mask(self.config.sliding_window)
+            return self._through_blocks(x, AttentionPlan(cos, sin, slots, 0, mask, False), cache)
         first_key, mask, causal = plan_mask(
             slots.starts, slots.totals, width, self.config.sliding_window, x.device
         )
@@ -186,6 +189,11 @@ class Llama(nn.Module):
         plan = AttentionPlan(
             cos, sin, slots if cache is not None else None, first_key, mask, causal
         )
+        return self._through_blocks(x, plan, cache)
+
+    def _through_blocks(
+        self, x: Tensor, plan: AttentionPlan, cache: KVCacheProtocol | None
+    ) -> Tensor:
         for block in self.layers:
             x = block(x, plan, cache)
         return x

@@ -102,7 +102,8 @@ class Request:
         if token_id in self._eos_ids:
             self._finish("eos")
             return token_id
-        self._history[0, length] = token_id
+        if self._sampler.chain:  # nobody else looks at it
+            self._history[0, length] = token_id
         self._count += 1
         self._release(token_id)
         if self.text_stream is not None and self.text_stream.stopped:

@@ -6,6 +6,7 @@ round. Scores are float32. Order: penalties and bias, temperature, top-k, top-p,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,8 @@ from lolama_core.protocols import LogitsProcessor
 from lolama_core.protocols.errors import ModelError
 
 NEVER = float("-inf")
+
+_FEW_CANDIDATES = 1024
 
 
 def repetition_penalty(input_ids: Tensor, scores: Tensor, *, penalty: float) -> Tensor:
@@ -66,6 +69,15 @@ def top_k(input_ids: Tensor, scores: Tensor, *, k: int) -> Tensor:
 
 def top_p(input_ids: Tensor, scores: Tensor, *, p: float) -> Tensor:
     """Keep the best tokens until their probability reaches p; the one that reaches it stays."""
+    if scores.device.type == "cpu" and scores.shape[-1] > 4 * _FEW_CANDIDATES:
+        # Sorting a whole vocabulary takes a CPU a millisecond or more. The few best nearly always suffice.
+        probabilities = scores.softmax(-1)
+        best, order = probabilities.topk(_FEW_CANDIDATES)
+        if bool((best.sum(-1) > p).all()):
+            kept = torch.full_like(scores, NEVER)
+            weak = (best.cumsum(-1) - best) >= p  # those before it are enough
+            weak[:, 0] = False
+            return kept.scatter(1, order, scores.gather(1, order).masked_fill(weak, NEVER))
     ordered, order = scores.sort(descending=False)
     below = ordered.softmax(-1).cumsum(-1) <= 1 - p
     below[:, -1] = False  # the best token always stays
@@ -170,18 +182,32 @@ class Sampler:
                 pick the NaN, and ``multinomial`` crash on it.
         """
         # ``max`` propagates NaN, so one number tells NaN, +inf and all -inf apart from everything sound.
-        best, best_id = scores.max(-1)
-        if not bool(torch.isfinite(best)):
-            raise _non_finite(step, float(best))
+        highest, chosen = scores.max(-1)
+        checks = [highest]
         for process in self.chain:
             scores = process(input_ids, scores)
         if self.chain:
-            best, best_id = scores.max(-1)
-            if not bool(torch.isfinite(best)):
-                raise _non_finite(step, float(best))
-        if self.greedy:
-            return int(best_id)
-        return int(torch.multinomial(scores.softmax(-1), 1, generator=self.generator))
+            highest, chosen = scores.max(-1)
+            checks.append(highest)
+        if not self.greedy:
+            chosen = draw(scores.softmax(-1), self.generator)
+        # Everything in one transfer: on a GPU each would wait for all that was launched. Ids are below 2^24,
+        # which float32 holds exactly.
+        *found, token_id = torch.cat((*checks, chosen.to(scores.dtype))).tolist()
+        for best in found:
+            if not math.isfinite(best):
+                raise _non_finite(step, best)
+        return int(token_id)
+
+
+def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
+    """(B, V) → (B,) ids, each with its probability.
+
+    The id that wins a race of exponential clocks, as `torch.multinomial` chooses too, but without its
+    checks: they wait for a GPU, and on NaN bring it down.
+    """
+    clocks = torch.empty_like(probabilities).exponential_(generator=generator)
+    return (probabilities / clocks).argmax(-1)
 
 
 def _non_finite(step: int, best: float) -> ModelError:

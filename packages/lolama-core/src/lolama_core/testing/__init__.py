@@ -8,6 +8,7 @@ import pytest
 # Before the suites are imported, so that a failing one shows the values it compared.
 for _suite in (
     "checkpoint",
+    "decoder_kernel",
     "image",
     "kv_cache",
     "model",

@@ -1,0 +1,137 @@
+"""Where a generation gets its cache and its decoding step from; on CUDA, a step that is recorded once.
+
+A decoding step launches hundreds of small kernels, and launching one takes a host longer than running it
+takes a GPU. CUDA can record a step as a graph and replay it as a whole, if nothing in it depends on the
+host: the token and its place are read from tensors, and attention looks at the whole capacity through a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from lolama_core.kv_cache import KVCache
+from lolama_core.protocols import CausalLM
+from lolama_core.protocols import KVCache as KVCacheProtocol
+
+Decode: TypeAlias = Callable[[int], Tensor]
+"""The last token → logits (1, V) of what follows, and one more position in the cache."""
+
+# Room that a recorded step has at least: prompts of every usual length then share one recording.
+_LEAST_CAPACITY = 2048
+
+
+@torch.inference_mode()
+def run(model: CausalLM, embeds: Tensor, cache: KVCacheProtocol) -> Tensor:
+    """(1, T, D) → logits (1, V), and T more positions in the cache."""
+    logits = model.forward_embeds(embeds, cache)
+    cache.advance([embeds.shape[1]])
+    return logits
+
+
+class DecodingSteps:
+    """Lends caches with their decoding steps to the generations of one model.
+
+    Args:
+        model: The model.
+        record: Whether steps are recorded and kept for the next generation: by default on CUDA. (Elsewhere
+            a recorded step runs the same operators one by one, for tests.)
+    """
+
+    def __init__(self, model: CausalLM, *, record: bool | None = None) -> None:
+        self._model = model
+        self._record = model.device.type == "cuda" if record is None else record
+        self._idle: RecordedStep | None = None
+        self.recordings = 0
+
+    @contextmanager
+    def lend(self, capacity: int) -> Iterator[tuple[KVCacheProtocol, Decode]]:
+        """An empty cache of one row with room for ``capacity`` positions, and its step.
+
+        A recorded step comes back when the block ends, and serves the next generation that it is large
+        enough for. Two generations at the same time have two.
+        """
+        if not self._record:
+            cache = self._model.make_cache(1, capacity)
+            yield cache, lambda token: self._run(token, cache)
+            return
+        step = self._take(capacity)
+        if step is None:  # this model's cache cannot be recorded
+            self._record = False
+            with self.lend(capacity) as lent:
+                yield lent
+            return
+        try:
+            yield step.cache, step
+        finally:
+            with torch.inference_mode():
+                step.cache.reset()
+            self._idle = step
+
+    def _run(self, token: int, cache: KVCacheProtocol) -> Tensor:
+        ids = torch.tensor([[token]], device=self._model.device)
+        return run(self._model, self._model.embed(ids), cache)
+
+    def _take(self, capacity: int) -> RecordedStep | None:
+        step, self._idle = self._idle, None
+        if step is not None and step.cache.capacity >= capacity:
+            return step
+        del step  # its memory goes before more is asked for
+        room = max(_LEAST_CAPACITY, 1 << (capacity - 1).bit_length())
+        cache = self._model.make_cache(1, min(room, self._model.max_seq_len))
+        if not isinstance(cache, KVCache) or not cache.stable:
+            return None
+        self.recordings += 1
+        return RecordedStep(self._model, cache)
+
+
+class RecordedStep:
+    """One decoding step over one cache: recorded when it first runs on CUDA, replayed from then on.
+
+    Not run on a GPU so far; elsewhere the operators that would be recorded run one by one.
+    """
+
+    def __init__(self, model: CausalLM, cache: KVCache) -> None:
+        self.cache = cache
+        self._model = model
+        self._token = torch.zeros((1, 1), dtype=torch.int64, device=cache.device)
+        self._position = torch.zeros((1, 1), dtype=torch.int64, device=cache.device)
+        self._view = cache.at_positions(self._position)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._logits: Tensor | None = None
+
+    @torch.inference_mode()
+    def __call__(self, token: int) -> Tensor:
+        """See `Decode`."""
+        slots = self.cache.reserve([1], 1)  # the bounds, which a replay would not check
+        self._token.fill_(token)
+        self._position.copy_(slots.positions)
+        if self.cache.device.type != "cuda":
+            logits = self._run()
+        else:
+            logits = self._replay()
+        self.cache.advance([1])
+        return logits
+
+    def _run(self) -> Tensor:
+        return self._model.forward_embeds(self._model.embed(self._token), self._view)
+
+    def _replay(self) -> Tensor:
+        if self._graph is None:
+            # Libraries choose their kernels and workspaces at a first run, which must not be recorded.
+            # Running the same step twice writes the same keys to the same place.
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self._run()
+            torch.cuda.current_stream().wait_stream(stream)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._logits = self._run()
+        self._graph.replay()
+        assert self._logits is not None
+        return self._logits

@@ -1,0 +1,129 @@
+"""What every `DecoderKernel` must do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lolama_core.config import LlamaConfig
+from lolama_core.kv_cache import KVCache
+from lolama_core.llama import Llama
+from lolama_core.protocols import DecoderKernel
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 50,
+    "d_model": 48,
+    "num_heads": 6,
+    "num_kv_heads": 2,
+    "num_layers": 3,
+    "hidden_dim": 100,
+    "max_seq_len": 1024,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "grouped heads": {},
+    "one head of keys": {"num_kv_heads": 1},
+    "as many heads of keys": {"num_kv_heads": 6},
+    "wide heads": {"head_dim": 34},
+    "biases": {"attention_bias": True, "mlp_bias": True},
+    "biases of q, k and v": {"attention_bias": "qkv"},
+    "sliding window": {"sliding_window": 7},
+    "large epsilon": {"eps": 0.5},
+}
+
+
+class DecoderKernelSuite:
+    """Subclass it and define the fixture ``kernel``. Compares with the blocks themselves."""
+
+    @pytest.fixture
+    def kernel(self) -> DecoderKernel:
+        """The implementation under test."""
+        raise NotImplementedError("a subclass defines this fixture")
+
+    def model(self, dtype: torch.dtype = torch.float32, **shape: Any) -> Llama:
+        """A random model: linears of ``dtype``, norms and biases float32, none of them trivial."""
+        torch.manual_seed(0)
+        model = Llama(LlamaConfig(**{**SHAPE, **shape})).eval().requires_grad_(False)
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(1.0, 0.3)
+            else:
+                parameter.data = parameter.data.to(dtype)
+        return model
+
+    @torch.inference_mode()
+    def compare(
+        self, kernel: DecoderKernel, model: Llama, prompts: list[int], steps: int, tolerance: float
+    ) -> None:
+        """Both ways from the same prompts: the same activations and the same cache."""
+        longest = max(prompts)
+        ids = torch.randint(0, model.vocab_size, (len(prompts), longest))
+        caches = []
+        for _ in range(2):
+            cache = model.make_cache(len(prompts), longest + steps)
+            model.forward_embeds(model.embed(ids), cache, prompts)
+            cache.advance(prompts)
+            caches.append(cache)
+        for step in range(steps):
+            tokens = torch.randint(0, model.vocab_size, (len(prompts), 1))
+            results = []
+            for cache, kernels in zip(caches, ([], [kernel]), strict=True):
+                model.use_kernels(kernels)
+                assert (model.decode_step is not None) == bool(kernels)
+                results.append(model.forward_embeds(model.embed(tokens), cache))
+                cache.advance([1] * len(prompts))
+            torch.testing.assert_close(
+                results[1], results[0], atol=tolerance, rtol=tolerance, msg=f"step {step}"
+            )
+        self._same_cache(caches, tolerance)
+
+    def _same_cache(self, caches: list[KVCache], tolerance: float) -> None:
+        for row in range(caches[0].batch_size):
+            for one, other in zip(caches[0].read_row(row), caches[1].read_row(row), strict=True):
+                torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+    @pytest.mark.parametrize("name", SHAPES)
+    def test_equals_the_blocks(self, kernel: DecoderKernel, name: str) -> None:
+        """Every shape that a configuration can ask for."""
+        self.compare(kernel, self.model(**SHAPES[name]), [9], 4, 1e-5)
+
+    @pytest.mark.parametrize("length", [255, 256, 257, 700])
+    def test_long_contexts(self, kernel: DecoderKernel, length: int) -> None:
+        """More positions than any kernel looks at in one go."""
+        self.compare(kernel, self.model(), [length], 2, 1e-5)
+
+    def test_from_nothing(self, kernel: DecoderKernel) -> None:
+        """The first position of all."""
+        model = self.model()
+        with torch.inference_mode():
+            tokens = torch.tensor([[7]])
+            expected = model(tokens)[:, -1]
+            model.use_kernels([kernel])
+            cache = model.make_cache(1, 4)
+            result = model.forward_embeds(model.embed(tokens), cache)
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+
+    def test_rows_of_different_lengths(self, kernel: DecoderKernel) -> None:
+        """Each row at its own place, as alone."""
+        model = self.model()
+        model.use_kernels([kernel])
+        assert model.decode_step is not None
+        if model.decode_step.max_rows < 2:
+            pytest.skip("takes one row")
+        self.compare(kernel, model, [5, 11], 3, 1e-5)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_sixteen_bits(self, kernel: DecoderKernel, dtype: torch.dtype) -> None:
+        """Weights and cache in sixteen bits: within what rounding the activations changes."""
+        self.compare(kernel, self.model(dtype), [9], 3, 0.15)
+
+    def test_refuses_what_it_is_not_for(self, kernel: DecoderKernel) -> None:
+        """Weights on no device, or of a dtype that nobody computes in."""
+        with torch.device("meta"):
+            empty = Llama(LlamaConfig(**SHAPE))
+        empty.use_kernels([kernel])
+        assert empty.decode_step is None
+        odd = self.model().to(torch.float64)
+        odd.use_kernels([kernel])
+        assert odd.decode_step is None

@@ -1,0 +1,117 @@
+"""Recorded decoding steps, by running the operators that CUDA would record one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lolama_core import Llama, LlamaConfig, TextGenerator
+from lolama_core.decoding_steps import DecodingSteps, RecordedStep, run
+from lolama_core.protocols.errors import UsageError
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 60,
+    "d_model": 32,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "num_layers": 2,
+    "hidden_dim": 64,
+    "max_seq_len": 4096,
+}
+
+
+def make_model(**shape: Any) -> Llama:
+    torch.manual_seed(0)
+    return Llama(LlamaConfig(**{**SHAPE, **shape})).eval()
+
+
+def prefill(model: Llama, cache: Any, length: int) -> None:
+    ids = (torch.arange(length) * 7 % 60)[None]
+    run(model, model.embed(ids).detach(), cache)
+
+
+@pytest.mark.parametrize("shape", [{}, {"sliding_window": 5}, {"num_kv_heads": 4}, {"head_dim": 6}])
+@pytest.mark.parametrize("length", [1, 4, 5, 30])
+def test_a_recorded_step_is_a_step(shape: dict[str, Any], length: int) -> None:
+    model = make_model(**shape)
+    recorded, plain = DecodingSteps(model, record=True), DecodingSteps(model, record=False)
+    with recorded.lend(50) as (cache, step), plain.lend(50) as (other_cache, other_step):
+        prefill(model, cache, length)
+        prefill(model, other_cache, length)
+        for token in (3, 59, 0, 17):
+            torch.testing.assert_close(step(token), other_step(token), atol=1e-5, rtol=1e-5)
+        assert cache.lengths == other_cache.lengths == (length + 4,)
+
+
+def test_twenty_lengths_of_prompt_share_a_recording() -> None:
+    model = make_model()
+    steps = DecodingSteps(model, record=True)
+    for length in range(1, 1601, 80):
+        with steps.lend(length + 256) as (cache, step):
+            assert cache.lengths == (0,)
+            prefill(model, cache, 3)
+            first = step(5)
+        with steps.lend(length + 256) as (cache, step):
+            prefill(model, cache, 3)
+            assert torch.equal(step(5), first)
+    assert steps.recordings == 1
+    with steps.lend(3000) as (cache, _):
+        assert cache.capacity == 4096
+    with steps.lend(10):
+        pass
+    assert steps.recordings == 2
+
+
+def test_two_at_once_do_not_share() -> None:
+    model = make_model()
+    steps = DecodingSteps(model, record=True)
+    with steps.lend(9) as (one, _), steps.lend(9) as (other, _):
+        prefill(model, one, 4)
+        assert other.lengths == (0,)
+
+
+def test_what_fails_leaves_the_step_as_good_as_new() -> None:
+    model = make_model()
+    steps = DecodingSteps(model, record=True)
+    with pytest.raises(KeyError), steps.lend(9) as (cache, step):
+        prefill(model, cache, 4)
+        step(3)
+        raise KeyError
+    with steps.lend(9) as (cache, step):
+        assert cache.lengths == (0,)
+
+
+def test_a_step_past_the_end_is_refused() -> None:
+    model = make_model(max_seq_len=16)
+    cache = model.make_cache(1, 16)
+    step = RecordedStep(model, cache)
+    prefill(model, cache, 16)
+    with pytest.raises(UsageError, match="17 positions do not fit its capacity of 16"):
+        step(1)
+
+
+def test_a_cache_that_changes_as_it_grows_is_not_recorded() -> None:
+    scaling = {"type": "dynamic", "factor": 2.0, "original_max_seq_len": 8}
+    config = LlamaConfig.from_json({**SHAPE, "rope_scaling": scaling})
+    steps = DecodingSteps(Llama(config).eval(), record=True)
+    with steps.lend(20) as (cache, step):
+        assert cache.capacity == 20
+        assert step(3).shape == (1, 60)
+    assert steps.recordings == 0
+
+
+def test_generations_are_the_same_recorded_or_not() -> None:
+    model = make_model()
+    plain, recorded = TextGenerator(model), TextGenerator(model)
+    recorded._steps_of = DecodingSteps(model, record=True)
+    for seed in range(5):
+        settings: dict[str, Any] = {"max_new_tokens": 30, "seed": seed, "temperature": 1.5}
+        prompt = list(range(1, 2 + 3 * seed))
+        ids = plain.generate(prompt, **settings).ids
+        assert recorded.generate(prompt, **settings).ids == ids
+        with recorded.generate_stream(prompt, **settings) as stream:
+            first = iter(stream)
+            assert [next(first), next(first)] == list(ids[:2])  # and dropped
+    assert recorded._steps_of.recordings == 1

@@ -1,0 +1,121 @@
+"""The native decoding step: equal to the blocks on every instruction set this processor has."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import pytest
+import torch
+
+from lolama_core.llama import Llama
+from lolama_core.protocols import DecoderKernel
+from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite
+from lolama_quant import decoder_kernel
+from lolama_quant.decoder_kernel import NativeDecoderKernel
+from lolama_quant.native_library import INSTRUCTION_SETS, NativeLibrary, native_library
+
+KERNEL: DecoderKernel = NativeDecoderKernel()
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+pytestmark = pytest.mark.skipif(
+    isinstance(native_library(), str), reason=f"no native library: {native_library()}"
+)
+
+
+class TestNativeDecoderKernel(DecoderKernelSuite):
+    @pytest.fixture
+    def kernel(self) -> DecoderKernel:
+        return KERNEL
+
+
+def test_is_found_by_its_name() -> None:
+    (found,) = entry_points(group="lolama.decoder_kernels", name="native")
+    assert found.load() is NativeDecoderKernel
+
+
+def on(instruction_set: int) -> NativeLibrary:
+    """The library, limited to an instruction set."""
+    library = native_library()
+    assert isinstance(library, NativeLibrary)
+    return NativeLibrary(
+        library.function, library.decode, library.decode_scratch, instruction_set
+    )
+
+
+def usable_sets() -> list[int]:
+    library = native_library()
+    if isinstance(library, str):
+        return []
+    best = INSTRUCTION_SETS[library.instruction_set]
+    return {"portable": [0], "AVX2": [0, 1], "AVX-512": [0, 1, 2], "NEON": [0, 3]}[best]
+
+
+@pytest.mark.parametrize("instruction_set", usable_sets())
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_every_instruction_set(
+    monkeypatch: pytest.MonkeyPatch, instruction_set: int, name: str, threads: int
+) -> None:
+    monkeypatch.setattr(decoder_kernel, "native_library", lambda: on(instruction_set))
+    suite, before = DecoderKernelSuite(), torch.get_num_threads()
+    # Wide enough that threads are worth it.
+    shape: dict[str, Any] = {"d_model": 252, "hidden_dim": 700, **SHAPES[name]}
+    torch.set_num_threads(threads)
+    try:
+        suite.compare(KERNEL, suite.model(**shape), [300], 3, 2e-5)
+        suite.compare(KERNEL, suite.model(**shape), [3, 280, 9], 2, 2e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("instruction_set", usable_sets())
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits_are_computed_with_in_float32(
+    monkeypatch: pytest.MonkeyPatch, instruction_set: int, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(decoder_kernel, "native_library", lambda: on(instruction_set))
+    suite = DecoderKernelSuite()
+    model = suite.model(dtype)
+    # The same weights, widened, and a cache of the narrow dtype: nothing else is rounded.
+    wide = suite.model()
+    wide.load_state_dict({name: t.float() for name, t in model.state_dict().items()})
+    prompt, token = torch.randint(0, 50, (1, 20)), torch.tensor([[4]])
+    results = []
+    with torch.inference_mode():
+        for one in (model, wide):
+            one.use_kernels([KERNEL])
+            cache = model.make_cache(1, 24)
+            for start in range(20):  # one by one, so that the kernel runs the prompt as well
+                one.forward_embeds(one.embed(prompt[:, start : start + 1]), cache)
+                cache.advance([1])
+            results.append(one.forward_embeds(one.embed(token), cache))
+    head = model.lm_head.weight.float()
+    assert results[0].shape == (1, len(head))
+    torch.testing.assert_close(results[0], results[1], atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_cache_is_rounded_as_torch_rounds(dtype: torch.dtype) -> None:
+    edges = torch.tensor([0.0, 6e-8, 2.9e-8, 3e-8, 65504.0, 65519.0, 65520.0, 7e4])
+    magnitudes = torch.cat((edges, torch.logspace(-9, 4.7, 504)))
+    values = torch.cat((magnitudes, -magnitudes)) + 0.0  # no -0: adding a bias to nothing gives none
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
+    for chunk in values.split(16):
+        assert torch.equal(stored_value(chunk, dtype).view(bits), chunk.to(dtype).view(bits))
+
+
+def stored_value(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What the step stores as values when v_proj's bias says so and its weight says nothing."""
+    model = DecoderKernelSuite().model(num_layers=1, attention_bias="qkv")
+    projection = model.get_submodule("layers.0.attention.v_proj")
+    projection.get_parameter("weight").zero_()
+    projection.get_parameter("bias").copy_(values)
+    model.use_kernels([KERNEL])
+    assert model.decode_step is not None
+    cache = type(model.make_cache(1, 2))(
+        num_layers=1, batch_size=1, num_kv_heads=2, capacity=2, head_dim=8, dtype=dtype
+    )
+    with torch.inference_mode():
+        model.forward_embeds(model.embed(torch.tensor([[3]])), cache)
+    cache.advance([1])
+    return cache.read_row(0)[0][1][:, 0].flatten()
