@@ -51,7 +51,7 @@ def ratio_tables(results: Results) -> str:
     """One for each reference, with its heading."""
     parts = []
     for name in reference_rows(results):
-        parts.append(f"Divided by {name}:")  # noqa: PERF401 - a comprehension would hide the pairs
+        parts.append(f"Divided by {name}:")
         parts.append(ratios(results, name))
     return "\n\n".join(parts)
 

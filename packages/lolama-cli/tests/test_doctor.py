@@ -79,7 +79,7 @@ def test_text_and_json_tell_the_same() -> None:
     told, found = facts(), as_json()
     assert list(found) == [
         *("schema", "versions", "devices", "device", "dtypes"),
-        *("linear_kernels", "models", "broken"),
+        *("linear_kernels", "decoder_kernels", "models", "broken"),
     ]
     assert found["schema"] == SCHEMA == "lolama.doctor/1"
     assert {name: told["versions", name] for name in found["versions"]} == found["versions"]
@@ -97,7 +97,8 @@ def test_text_and_json_tell_the_same() -> None:
     assert [(kernel["name"], kernel["package"]) for kernel in found["linear_kernels"]] == [
         ("native", "lolama-quant")
     ]
-    assert told["kernels", "native"] == found["linear_kernels"][0]["description"]
+    assert told["products", "native"] == found["linear_kernels"][0]["description"]
+    assert told["decoding", "native"] == found["decoder_kernels"][0]["description"]
     assert found["models"] == [{"name": "demo", "package": "lolama-core"}]
     assert told["models", "demo"] == "ships with lolama-core"
     assert found["broken"] == []
@@ -108,7 +109,7 @@ def test_on_a_terminal_it_fits_80_columns() -> None:
     assert (outcome.code, outcome.err) == (0, "")
     text = plain(outcome.out)
     assert max(map(len, text.splitlines())) <= 80
-    for section in ("versions", "devices", "kernels", "models"):
+    for section in ("versions", "devices", "products", "decoding", "models"):
         assert len(re.findall(rf"^{section} ", text, re.MULTILINE)) == 1
     assert "\x1b" not in on_terminal("doctor", env={"NO_COLOR": "1", "TERM": "dumb"}).out.decode()
 
@@ -122,7 +123,7 @@ def test_help_tells_of_it_and_needs_no_torch() -> None:
 
 def test_without_the_native_library(tmp_path: Path) -> None:
     env = without_library(tmp_path)
-    assert facts(env)["kernels", "native"].startswith("not built: ")
+    assert facts(env)["products", "native"].startswith("not built: ")
     outcome = run("-v", "generate", "-m", "demo", "--max-tokens", "3", "z", env=env)
     assert outcome.code == 0
     assert re.search(
@@ -131,13 +132,17 @@ def test_without_the_native_library(tmp_path: Path) -> None:
 
 
 def test_verbose_tells_the_kernel_in_use() -> None:
-    about = facts()["kernels", "native"]
+    told = facts()
+    about, decoding = told["products", "native"], told["decoding", "native"]
     outcome = run("-v", "generate", "-m", "demo", "--max-tokens", "3", "z")
     assert outcome.code == 0
     lines = [line for line in outcome.err.splitlines() if line.startswith("products: ")]
     if "rows" in about:
-        assert lines == [f"products: native ({about}) for 43 linears"]
+        # Keys and values of so small a model have too few heads to be worth a call.
+        assert lines == [f"products: native ({about}) for 31 linears, torch for 12 linears"]
+        assert f"decoding: native ({decoding}), all blocks in one call" in outcome.err
     else:
+        assert "decoding: block by block" in outcome.err
         assert lines == [f"products: torch for 43 linears; not in use: native ({about})"]
 
 
@@ -148,7 +153,9 @@ def test_no_kernel_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lolama.providers.entry_points", none)
     found = report.gather()
     assert (found.linear_kernels, found.models) == ([], [])
-    assert ("kernels", "none", "pip install lolama-quant") in _rows(found)
+    assert ("products", "torch", "no kernel is installed (pip install lolama-quant)") in _rows(
+        found
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,8 +195,8 @@ def test_broken_packages_are_lines(tmp_path: Path) -> None:
         extra_family="def Family(): raise RuntimeError('x' * 1000)",
     )
     told, found = facts(env), as_json(env)
-    assert told["kernels", "extra"] == "cannot be loaded: OSError: one two (reinstall extra)"
-    assert ("kernels", "native") in told
+    assert told["products", "extra"] == "cannot be loaded: OSError: one two (reinstall extra)"
+    assert ("products", "native") in told
     assert ("models", "demo") in told
     assert "ModuleNotFoundError" in told["broken", "nowhere"]
     assert len(told["broken", "lama"]) < 250
@@ -211,7 +218,7 @@ def test_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
 def test_an_ascii_terminal_and_control_characters(tmp_path: Path) -> None:
     points = "[lolama.linear_kernels]\nextra = extra_kernel:Kernel\n"
     env = with_modules(tmp_path, points, extra_kernel=kernel("caf\xe9 \x1b]0;title\x07"))
-    assert facts({**env, **ASCII})["kernels", "extra"] == "caf\xe9 \x1b]0;title\x07"
+    assert facts({**env, **ASCII})["products", "extra"] == "caf\xe9 \x1b]0;title\x07"
     outcome = on_terminal("doctor", env={**env, **ASCII})
     assert (outcome.code, outcome.err) == (0, "")
     assert re.search(r"extra +caf\? \^\[\]0;title\^G", plain(outcome.out))

@@ -64,7 +64,9 @@ class PlainStep:
         width = self.shape.head_dim
         normed = self.norm(x, block.attention_norm)
         queries = turn(product(normed, block.q_proj).view(-1, width), cos, sin)
-        keys[:, start] = turn(product(normed, block.k_proj).view(-1, width), cos, sin).to(keys.dtype)
+        keys[:, start] = turn(product(normed, block.k_proj).view(-1, width), cos, sin).to(
+            keys.dtype
+        )
         values[:, start] = product(normed, block.v_proj).view(-1, width).to(values.dtype)
         group = self.shape.num_heads // self.shape.num_kv_heads
         heads = []

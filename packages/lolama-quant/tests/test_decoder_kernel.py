@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from lolama_core.llama import Llama
 from lolama_core.protocols import DecoderKernel
 from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite
 from lolama_quant import decoder_kernel
@@ -37,9 +36,7 @@ def on(instruction_set: int) -> NativeLibrary:
     """The library, limited to an instruction set."""
     library = native_library()
     assert isinstance(library, NativeLibrary)
-    return NativeLibrary(
-        library.function, library.decode, library.decode_scratch, instruction_set
-    )
+    return NativeLibrary(library.function, library.decode, library.decode_scratch, instruction_set)
 
 
 def usable_sets() -> list[int]:
@@ -98,7 +95,9 @@ def test_sixteen_bits_are_computed_with_in_float32(
 def test_the_cache_is_rounded_as_torch_rounds(dtype: torch.dtype) -> None:
     edges = torch.tensor([0.0, 6e-8, 2.9e-8, 3e-8, 65504.0, 65519.0, 65520.0, 7e4])
     magnitudes = torch.cat((edges, torch.logspace(-9, 4.7, 504)))
-    values = torch.cat((magnitudes, -magnitudes)) + 0.0  # no -0: adding a bias to nothing gives none
+    values = (
+        torch.cat((magnitudes, -magnitudes)) + 0.0
+    )  # no -0: adding a bias to nothing gives none
     bits = torch.int32 if dtype == torch.float32 else torch.int16
     for chunk in values.split(16):
         assert torch.equal(stored_value(chunk, dtype).view(bits), chunk.to(dtype).view(bits))

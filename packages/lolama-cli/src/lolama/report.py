@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 import lolama_core
 from lolama import providers
 from lolama.providers import one_line
-from lolama_core.protocols import CausalLM, LinearKernel, ModelFamily
+from lolama_core.protocols import CausalLM, DecoderKernel, LinearKernel, ModelFamily
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +59,7 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A linear kernel that a package declares.
+    """A kernel that a package declares: of single products, or of whole decoding steps.
 
     Attributes:
         description: What it says of itself: what it runs on here, or why it does not run.
@@ -82,7 +82,7 @@ class BuiltIn:
 
 @dataclass(frozen=True, kw_only=True)
 class Broken:
-    """Something installed that cannot be loaded, linear kernels aside: they have a list of their own.
+    """Something installed that cannot be loaded, kernels aside: they have lists of their own.
 
     Attributes:
         kind: The group of its entry point; of torch, ``library``.
@@ -110,6 +110,7 @@ class Report:
     device: str | None
     dtypes: dict[str, str]
     linear_kernels: list[Kernel]
+    decoder_kernels: list[Kernel]
     models: list[BuiltIn]
     broken: list[Broken]
 
@@ -145,6 +146,7 @@ def gather() -> Report:
         device=device,
         dtypes=dtypes,
         linear_kernels=[_kernel(found) for found in providers.attempts("lolama.linear_kernels")],
+        decoder_kernels=[_kernel(found) for found in providers.attempts("lolama.decoder_kernels")],
         models=models,
         broken=broken,
     )
@@ -180,6 +182,14 @@ def products(model: CausalLM) -> list[Product]:
         if kernel.name not in {product.name for product in used}
     ]
     return used + unused
+
+
+def decoding(model: CausalLM) -> str:
+    """What runs a loaded model's decoding steps, in a few words."""
+    kernel = lolama_core.decoder_in_use(cast("nn.Module", model))
+    if kernel is None:
+        return "block by block"
+    return f"{kernel.name} ({kernel.describe()}), all blocks in one call"
 
 
 def _versions() -> dict[str, str | None]:
@@ -300,7 +310,7 @@ def _built_in(family: ModelFamily, package: str) -> Iterator[BuiltIn]:
 def _kernel(found: providers.Attempt) -> Kernel:
     name, package, problem = found.name, found.package, found.problem
     if not problem:
-        kernel: LinearKernel = found.provider
+        kernel: LinearKernel | DecoderKernel = found.provider
         try:
             description = " ".join(kernel.describe().split())
             return Kernel(name=kernel.name, package=package, description=description)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lolama_core.checkpoint_io import FileCheckpointIO
     from lolama_core.checkpoint_writer import write_checkpoint
     from lolama_core.config import LlamaConfig, RopeScaling
+    from lolama_core.decode import decoder_in_use
     from lolama_core.device import choose_device, choose_dtype, free_memory, suit_threads
     from lolama_core.family import LlamaFamily
     from lolama_core.generation_config import GenerationConfig
@@ -58,6 +59,7 @@ _HOME = {
     "Tokenizer": "tokenizer",
     "choose_device": "device",
     "choose_dtype": "device",
+    "decoder_in_use": "decode",
     "free_memory": "device",
     "kernels_in_use": "linear",
     "load": "loading",
@@ -89,6 +91,7 @@ __all__ = [
     "__version__",
     "choose_device",
     "choose_dtype",
+    "decoder_in_use",
     "free_memory",
     "kernels_in_use",
     "load",

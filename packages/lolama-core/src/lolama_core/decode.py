@@ -128,3 +128,12 @@ def _weights_of(parts: dict[str, nn.Module]) -> BlockWeights:
             assert isinstance(part, RMSNorm)
             values[name] = part.weight
     return BlockWeights(**values)  # type: ignore[arg-type] # the paths end in its field names
+
+
+def decoder_in_use(module: nn.Module) -> DecoderKernel | None:
+    """The kernel that runs decoding steps inside a loaded model; None if its blocks do. For reports."""
+    for part in module.modules():
+        step = getattr(part, "decode_step", None)
+        if isinstance(step, BoundStep):
+            return step.kernel
+    return None

@@ -345,9 +345,7 @@ class KVCache:
         self.truncate([0] * self.batch_size)
 
 
-def _write(
-    stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots | FixedSlots
-) -> Tensor:
+def _write(stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots | FixedSlots) -> Tensor:
     """Write (B, K, T, hd) into (all rows, K, capacity, hd) and return the valid part of ``rows``."""
     if isinstance(rows, range):
         view = stored

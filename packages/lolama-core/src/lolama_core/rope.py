@@ -117,7 +117,9 @@ class RotaryEmbedding(nn.Module):
                 inverse_frequencies(self.head_dim, self.base, self.scaling, total)[0]
                 for total in totals
             ]
-            inv_freq = torch.stack(rows)[:, None, None].to(positions.device)  # (B, 1, 1, head_dim / 2)
+            inv_freq = torch.stack(rows)[:, None, None].to(
+                positions.device
+            )  # (B, 1, 1, head_dim / 2)
         angles = positions[:, None, :, None] * inv_freq  # (B, 1, T, head_dim / 2) float32
         cos, sin = angles.cos(), angles.sin()
         if self.attention_factor != 1:

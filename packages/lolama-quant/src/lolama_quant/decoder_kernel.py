@@ -61,7 +61,9 @@ class NativeDecoderKernel:
         library = native_library()
         if isinstance(library, str):
             return library
-        return f"{INSTRUCTION_SETS[library.instruction_set]}, up to {_MAX_ROWS} rows, torch's threads"
+        return (
+            f"{INSTRUCTION_SETS[library.instruction_set]}, up to {_MAX_ROWS} rows, torch's threads"
+        )
 
     def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> NativeStep | None:
         """A step for blocks of one shape, on the CPU, with linears of one dtype; else None."""

@@ -68,9 +68,7 @@ def _linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None
         assert weight.dtype == weights[0].dtype
     outputs = [weight.shape[0] for weight in weights]
     wide_x = x.to(torch.float32).contiguous()
-    wide_biases = [
-        None if bias is None else bias.to(torch.float32).contiguous() for bias in biases
-    ]
+    wide_biases = [None if bias is None else bias.to(torch.float32).contiguous() for bias in biases]
     y = torch.empty((*x.shape[:-1], sum(outputs)), dtype=torch.float32)
     library.linear(
         wide_x.data_ptr(),

@@ -52,11 +52,15 @@ def _rows(report: Report) -> Iterator[tuple[str, str, str]]:
     if report.device is not None:
         yield "devices", "--device auto", report.device
         yield "devices", "--dtype auto", _about_dtypes(report.dtypes)
-    for kernel in report.linear_kernels:
-        about = _about_broken(kernel) if kernel.description is None else kernel.description
-        yield "kernels", kernel.name, about
-    if not report.linear_kernels:
-        yield "kernels", "none", "pip install lolama-quant"
+    for section, kernels in (
+        ("products", report.linear_kernels),
+        ("decoding", report.decoder_kernels),
+    ):
+        for kernel in kernels:
+            about = _about_broken(kernel) if kernel.description is None else kernel.description
+            yield section, kernel.name, about
+        if not kernels:
+            yield section, "torch", "no kernel is installed (pip install lolama-quant)"
     for model in report.models:
         yield "models", model.name, f"ships with {model.package}"
     for broken in report.broken:

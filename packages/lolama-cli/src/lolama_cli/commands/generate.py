@@ -262,6 +262,13 @@ def _tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:
     converted = "" if stored == used else f" (stored as {stored})"
     note(f"loaded in {seconds:.2f} s: {used}{converted} on {model.device}")
     note(_products_line(model))
+    note(f"decoding: {_decoding(model)}")
+
+
+def _decoding(model: CausalLM) -> str:
+    from lolama import report
+
+    return report.decoding(model)
 
 
 def _products_line(model: CausalLM) -> str:

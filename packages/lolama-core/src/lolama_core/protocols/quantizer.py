@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 
