@@ -266,7 +266,7 @@ def wheels(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure lolama beside its peers (minutes to hours; builds llama.cpp, so it needs a C++ compiler)."""
     install(session, *editable(PACKAGES), *group("bench"))
-    arguments = session.posargs or ["--shape", "160m", "--short"]
+    arguments = session.posargs or ["--short"]
     session.run("python", "-m", "benchmarks.run", *arguments)
 
 

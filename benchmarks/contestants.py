@@ -58,7 +58,7 @@ class PeerProcess:
     """
 
     def __init__(self, contestant: Contestant, path: Path, threads: int) -> None:
-        self.log = tempfile.TemporaryFile(mode="w+")
+        self.log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - as long as the process
         read_through(path)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peer", contestant.engine, str(path), str(threads)],

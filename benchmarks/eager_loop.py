@@ -51,7 +51,7 @@ class EagerLoop:
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(B, T) ids that follow the cache → logits (B, V) of the last position."""
-        batch, new = ids.shape
+        new = ids.shape[1]
         past = self.cache[0][0].shape[2] if self.cache else 0
         cos, sin = self.cos[past : past + new], self.sin[past : past + new]
         x = F.embedding(ids, self.embedding)  # (B, T, D)
@@ -76,7 +76,7 @@ class EagerLoop:
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, T, heads · head_dim) → (B, heads, T, head_dim)."""
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.eps)

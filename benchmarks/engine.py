@@ -59,7 +59,7 @@ class Engine(ABC):
     def step_times(self, rows: int, context: int, steps: int) -> list[float]:
         """Seconds of each of ``steps`` steps of ``rows`` sequences, after ``context`` positions."""
 
-    def forget(self) -> None:
+    def forget(self) -> None:  # noqa: B027 - an engine may hold nothing
         """Free what the last job left, so that an engine that waits holds its weights and no more."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.engine import ROOM, Engine, SteppedEngine, prompt, token
@@ -40,7 +41,7 @@ class LlamaCppEngine(SteppedEngine):
 
     def detail(self) -> str:
         """See `Engine`."""
-        facts = self.api.llama_print_system_info().decode().split("|")
+        facts = self.api.llama_print_system_info().decode().removeprefix("CPU : ").split("|")
         return ", ".join(fact.split("=")[0].strip() for fact in facts if "= 1" in fact)
 
     def reserve(self, tokens: int) -> None:
@@ -173,6 +174,6 @@ class CTranslate2Engine(Engine):
         self._generate(1, tokens, 1)
 
     def step_times(self, rows: int, context: int, steps: int) -> list[float]:
-        """See `Engine`. Between two tokens lies a step; the first of them are the prompt's and the warm-up's."""
+        """See `Engine`. A step lies between two tokens; before the first lies the prompt, then a warm-up."""
         moments = self._generate(rows, context, steps + 2)[-steps - 1 :]
-        return [after - before for before, after in zip(moments, moments[1:], strict=False)]
+        return [after - before for before, after in pairwise(moments)]

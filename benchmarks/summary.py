@@ -61,8 +61,8 @@ def columns(results: Results) -> list[Column]:
     for kind in _KINDS:
         sizes = {size for row in results.rows for size in row.times.get(kind, {})}
         found += [Column(f"{kind} {size}", kind, size) for size in sorted(sizes, key=int)]
-    if Column("prefill 128", "prefill", "128") in found:
-        found.append(Column("first token s", "first token", "128"))
+    if any(column.title == "prefill 128" for column in found):
+        found.append(Column("first token ms", "first token", "128"))
     return [
         *found,
         Column("load s", "loading"),
@@ -75,8 +75,7 @@ def columns(results: Results) -> list[Column]:
 def by_round(row: Row, column: Column) -> list[float]:
     """The figure of each round, or of each start."""
     if column.is_rate or column.kind == "first token":
-        rounds = _times(row, column)
-        return [_figure(column, times) for times in rounds if times]
+        return [_figure(column, times) for times in _times(row, column)]
     if column.kind == "start":
         return [start.importing + start.loading + start.first for start in row.starts]
     return [float(getattr(start, column.kind)) for start in row.starts]

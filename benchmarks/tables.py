@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from statistics import median
 
 from benchmarks.results import Results
 from benchmarks.summary import bandwidth_share, columns, overall, ratio, reference_rows
+
+# Ends of column titles → what the figure is divided by to be in that unit.
+UNITS = {"MB": 1e6, "ms": 1e-3}
 
 
 def number(value: float | None) -> str:
@@ -14,7 +18,9 @@ def number(value: float | None) -> str:
         return ""
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -28,11 +34,8 @@ def figures(results: Results) -> str:
     found = columns(results)
     lines = []
     for row in results.rows:
-        values = [overall(row, column) for column in found]
-        cells = [
-            number(value / 1e6 if value is not None and column.title.endswith("MB") else value)
-            for column, value in zip(found, values, strict=True)
-        ]
+        values = [(overall(row, column), UNITS.get(column.title[-2:], 1)) for column in found]
+        cells = [number(None if value is None else value / unit) for value, unit in values]
         share = bandwidth_share(results, row)
         lines.append([row.label, *cells, "" if share is None else f"{share:.0%}"])
     return markdown(["", *(column.title for column in found), "of bandwidth"], lines)
@@ -44,16 +47,15 @@ def ratios(results: Results, reference: str) -> str:
     lines = [
         [row.label, *(number(ratio(row, rows, column)) for column in found)] for row in results.rows
     ]
-    return markdown(["", *(column.title.removesuffix(" s") for column in found)], lines)
+    titles = [re.sub(" (s|ms|MB)$", "", column.title) for column in found]
+    return markdown(["", *titles], lines)
 
 
 def ratio_tables(results: Results) -> str:
     """One for each reference, with its heading."""
-    parts = []
-    for name in reference_rows(results):
-        parts.append(f"Divided by {name}:")
-        parts.append(ratios(results, name))
-    return "\n\n".join(parts)
+    return "\n\n".join(
+        f"Divided by {name}:\n\n{ratios(results, name)}" for name in reference_rows(results)
+    )
 
 
 def setup(results: Results) -> str:
@@ -61,11 +63,13 @@ def setup(results: Results) -> str:
     probes = sorted(probe / 1e9 for probe in results.bandwidth)
     swing = f"{probes[0]:.0f} to {probes[-1]:.0f} (median {median(probes):.0f})" if probes else "?"
     versions = ", ".join(f"{name} {found}" for name, found in results.versions.items())
+    notes = [f"- {row.label}: {row.detail}" for row in results.rows if row.detail]
+    notes += [f"- {row.label} failed. {row.failure}" for row in results.rows if row.failure]
     lines = [
         f"Measured {results.date} on {results.processor}, threads: {results.threads}; "
         f"memory is read at {swing} GB/s.",
         f"Versions: {versions}.",
-        *(f"- {row.label}: {row.detail}" for row in results.rows if row.detail),
-        *(f"- {row.label} failed at {row.failure}" for row in results.rows if row.failure),
+        "",
+        *notes,
     ]
-    return "\n".join([lines[0], lines[1], "", *lines[2:]])
+    return "\n".join(lines)

@@ -1,0 +1,71 @@
+"""Puts what was measured into docs/benchmarks.md: between its marks, and as plots beside it.
+
+    python -m benchmarks.report results/*.json
+
+A part of the page between ``<!-- table: tinyllama -->`` and ``<!-- end -->`` is replaced; what is not
+marked stays. The parts are ``setup``, ``table``, ``ratios`` and ``plots``, each with the name of a shape.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from benchmarks.plots import draw
+from benchmarks.results import read_results
+from benchmarks.tables import figures, ratio_tables, setup
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def fill(page: str, part: str, text: str) -> str:
+    """The page with ``text`` between the marks of ``part``.
+
+    Raises:
+        ValueError: if the page does not have these marks once.
+    """
+    pattern = re.compile(rf"(<!-- {re.escape(part)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    # A function, since a text could hold what a replacement string takes for a group.
+    page, count = pattern.subn(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page)
+    if count != 1:
+        raise ValueError(f"the page has the mark <!-- {part} --> {count} times, not once")
+    return page
+
+
+def main() -> None:
+    """Fill the page."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("results", type=Path, nargs="+", help="what benchmarks.run wrote")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
+    arguments = parser.parse_args()
+    page = arguments.page.read_text()
+    seen: set[str] = set()
+    for path in arguments.results:
+        results = read_results(path)
+        if results.shape in seen:
+            parser.error(f"{path}: a second run of {results.shape}; ratios hold within one")
+        seen.add(results.shape)
+        plots = draw(results, arguments.page.parent / "images")
+        links = [
+            f"![{title}]({os.path.relpath(file, arguments.page.parent)})"
+            for title, file in plots.items()
+        ]
+        parts = {
+            "setup": setup(results),
+            "table": figures(results),
+            "ratios": ratio_tables(results),
+            "plots": "\n\n".join(links),
+        }
+        for name, text in parts.items():
+            page = fill(page, f"{name}: {results.shape}", text)
+    arguments.page.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
