@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from lolama_core import Llama, load, write_checkpoint
+from lolama_core import FileCheckpoint, Llama, load_into, open_checkpoint, write_checkpoint
 from lolama_core.protocols.types import CanonicalConfig
 
 from .corpus import build_corpus, tokenizer_texts
@@ -88,8 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = fresh_model()
     if options.from_round > 1:
         tokenizer = Tokenizer.from_file(str(options.output / "tokenizer.json"))
-        saved, _ = load(options.output, device="cpu", dtype="float32")
-        model.load_state_dict(saved.state_dict())
+        load_into(model, FileCheckpoint(open_checkpoint(options.output)), torch.float32)
     else:
         tokenizer = train_tokenizer(tokenizer_texts(ROUNDS[0].seed))
     for recipe in ROUNDS[options.from_round - 1 :]:

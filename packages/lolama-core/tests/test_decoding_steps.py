@@ -75,10 +75,15 @@ def test_two_at_once_do_not_share() -> None:
 def test_what_fails_leaves_the_step_as_good_as_new() -> None:
     model = make_model()
     steps = DecodingSteps(model, record=True)
-    with pytest.raises(KeyError), steps.lend(9) as (cache, step):
-        prefill(model, cache, 4)
-        step(3)
-        raise KeyError
+
+    def fail() -> None:
+        with steps.lend(9) as (cache, step):
+            prefill(model, cache, 4)
+            step(3)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     with steps.lend(9) as (cache, step):
         assert cache.lengths == (0,)
 

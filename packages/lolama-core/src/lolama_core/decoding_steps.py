@@ -110,10 +110,7 @@ class RecordedStep:
         slots = self.cache.reserve([1], 1)  # the bounds, which a replay would not check
         self._token.fill_(token)
         self._position.copy_(slots.positions)
-        if self.cache.device.type != "cuda":
-            logits = self._run()
-        else:
-            logits = self._replay()
+        logits = self._replay() if self.cache.device.type == "cuda" else self._run()
         self.cache.advance([1])
         return logits
 
@@ -124,7 +121,7 @@ class RecordedStep:
         if self._graph is None:
             # Libraries choose their kernels and workspaces at a first run, which must not be recorded.
             # Running the same step twice writes the same keys to the same place.
-            stream = torch.cuda.Stream()
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self._run()

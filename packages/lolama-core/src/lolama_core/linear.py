@@ -63,7 +63,7 @@ def side_by_side(x: Tensor, *linears: nn.Module) -> Tensor:
     """
     first = linears[0]
     if isinstance(first, Linear) and first.kernel is not None:
-        alike = [l for l in linears if isinstance(l, Linear) and l.kernel is first.kernel]
+        alike = [one for one in linears if isinstance(one, Linear) and one.kernel is first.kernel]
         rows = min(linear.kernel_rows for linear in alike)
         if len(alike) == len(linears) and x.shape[:-1].numel() <= rows:
             weights, biases = zip(*((linear.weight, linear.bias) for linear in alike), strict=True)

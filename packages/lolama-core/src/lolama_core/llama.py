@@ -177,8 +177,8 @@ class Llama(nn.Module):
             assert isinstance(slots, Slots) and isinstance(cache, KVCache)
             return step.run(x, cos, sin, slots, cache, self.config.sliding_window)
         if isinstance(slots, FixedSlots):
-            mask = slots.mask(self.config.sliding_window)
-            return self._through_blocks(x, AttentionPlan(cos, sin, slots, 0, mask, False), cache)
+            seen = slots.mask(self.config.sliding_window)
+            return self._through_blocks(x, AttentionPlan(cos, sin, slots, 0, seen, False), cache)
         first_key, mask, causal = plan_mask(
             slots.starts, slots.totals, width, self.config.sliding_window, x.device
         )
