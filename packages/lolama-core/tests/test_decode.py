@@ -159,8 +159,9 @@ def add_to_a_linear(model: Llama) -> None:
 
 
 def swap_a_block(model: Llama) -> None:
-    model.layers[1] = copy.deepcopy(model.layers[1]).requires_grad_(False)
-    model.layers[1].attention_norm.weight.mul_(2)
+    other = copy.deepcopy(model.layers[1]).requires_grad_(False)
+    other.get_parameter("attention_norm.weight").mul_(2)
+    model.layers[1] = other
 
 
 def move_the_weights(model: Llama) -> None:
@@ -185,7 +186,7 @@ def watch_before(model: Llama) -> None:
 def patch_a_forward(model: Llama) -> None:
     norm = model.get_submodule("layers.0.ffn_norm")
     original = norm.forward
-    norm.forward = lambda x: original(x) * 3  # type: ignore[method-assign]
+    norm.forward = lambda x: original(x) * 3
 
 
 def watch_a_block(model: Llama) -> None:
@@ -228,8 +229,9 @@ def test_a_change_in_place_is_seen(model: Llama, kernel: PlainKernel) -> None:
 
 def test_gradients_go_through_the_blocks(model: Llama, kernel: PlainKernel) -> None:
     embeds = torch.randn(1, 1, 48, requires_grad=True)
-    model.forward_embeds(embeds, model.make_cache(1, 4)).sum().backward()
-    assert embeds.grad is not None
+    logits = model.forward_embeds(embeds, model.make_cache(1, 4))
+    [gradient] = torch.autograd.grad(logits.sum(), embeds)
+    assert gradient.abs().sum() > 0
     assert kernel.steps[0].calls == 0
 
 

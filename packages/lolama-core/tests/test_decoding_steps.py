@@ -84,7 +84,7 @@ def test_what_fails_leaves_the_step_as_good_as_new() -> None:
 
     with pytest.raises(KeyError):
         fail()
-    with steps.lend(9) as (cache, step):
+    with steps.lend(9) as (cache, _):
         assert cache.lengths == (0,)
 
 
@@ -98,7 +98,7 @@ def test_a_step_past_the_end_is_refused() -> None:
 
 
 def test_a_cache_that_changes_as_it_grows_is_not_recorded() -> None:
-    scaling = {"type": "dynamic", "factor": 2.0, "original_max_seq_len": 8}
+    scaling: dict[str, Any] = {"type": "dynamic", "factor": 2.0, "original_max_seq_len": 8}
     config = LlamaConfig.from_json({**SHAPE, "rope_scaling": scaling})
     steps = DecodingSteps(Llama(config).eval(), record=True)
     with steps.lend(20) as (cache, step):

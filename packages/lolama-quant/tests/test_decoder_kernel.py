@@ -99,7 +99,7 @@ def test_the_cache_is_rounded_as_torch_rounds(dtype: torch.dtype) -> None:
         torch.cat((magnitudes, -magnitudes)) + 0.0
     )  # no -0: adding a bias to nothing gives none
     bits = torch.int32 if dtype == torch.float32 else torch.int16
-    for chunk in values.split(16):
+    for chunk in torch.split(values, 16):
         assert torch.equal(stored_value(chunk, dtype).view(bits), chunk.to(dtype).view(bits))
 
 

@@ -87,10 +87,10 @@ class Attention(nn.Module):
         heads = joined.view(batch, width, -1, self.head_dim).transpose(1, 2)  # (B, H + 2K, T, hd)
         # Queries and keys turn together: at one position the calls cost more than the arithmetic.
         rotary, values = torch.split(
-            heads, (self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=1
+            heads, [self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1
         )
         queries, keys = torch.split(
-            rotate(rotary, plan.cos, plan.sin), (self.num_heads, self.num_kv_heads), dim=1
+            rotate(rotary, plan.cos, plan.sin), [self.num_heads, self.num_kv_heads], dim=1
         )  # (B, H, T, hd), (B, K, T, hd)
         if cache is not None and plan.slots is not None:
             keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)
