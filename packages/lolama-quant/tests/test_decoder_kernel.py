@@ -49,7 +49,7 @@ def usable_sets() -> list[int]:
 
 @pytest.mark.parametrize("instruction_set", usable_sets())
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("threads", [1, 2])
 def test_every_instruction_set(
     monkeypatch: pytest.MonkeyPatch, instruction_set: int, name: str, threads: int
 ) -> None:
