@@ -75,7 +75,7 @@ class LolamaEngine(TorchEngine):
         from lolama_hub import HuggingFaceSource  # noqa: F401
 
     def __init__(self, path: str, threads: int) -> None:
-        from lolama_core import FileCheckpointIO, LlamaFamily, load_model, suit_threads
+        from lolama_core import FileCheckpointIO, Llama, LlamaFamily, load_model, suit_threads
         from lolama_core.linear import Linear
         from lolama_hub import HuggingFaceSource
 
@@ -83,13 +83,18 @@ class LolamaEngine(TorchEngine):
         files = HuggingFaceSource().resolve(path, FileCheckpointIO())
         self.model = load_model(files, {"llama": LlamaFamily()}, device="cpu")
         suit_threads(self.model)  # as `lolama generate` does
+        core_alone = os.environ.get("LOLAMA_BENCH_KERNELS") == "0"
         self.kernels: set[str] = set()
         for module in self.model.modules():  # type: ignore[attr-defined] # a protocol says less than nn.Module
-            if isinstance(module, Linear):
-                if os.environ.get("LOLAMA_BENCH_KERNELS") == "0":
-                    module.kernel = None
-                if module.kernel is not None:
-                    self.kernels.add(f"{module.kernel.name}: {module.kernel.describe()}")
+            if isinstance(module, Llama) and core_alone:
+                module.use_kernels([])
+            if isinstance(module, Llama) and module.decode_step is not None:
+                kernel = module.decode_step.kernel
+                self.kernels.add(f"decoding by {kernel.name}: {kernel.describe()}")
+            if isinstance(module, Linear) and core_alone:
+                module.kernel = None
+            if isinstance(module, Linear) and module.kernel is not None:
+                self.kernels.add(f"products by {module.kernel.name}: {module.kernel.describe()}")
         self.config = self.model.config  # type: ignore[attr-defined] # that of a Llama
 
     def detail(self) -> str:
