@@ -8,9 +8,6 @@
  * Activations and sums are float32; weights and cache are float32, bfloat16 or float16.
  */
 #include <math.h>
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 
 #include "weighted_sum.h"
 
@@ -29,24 +26,6 @@ typedef struct {
     int weight_dtype, cache_dtype, isa;
     float eps;
 } Model;
-
-static inline int thread_number(void) {
-#if defined(_OPENMP)
-    return omp_get_thread_num();
-#else
-    return 0;
-#endif
-}
-
-static inline int thread_count(void) {
-#if defined(_OPENMP)
-    return omp_get_num_threads();
-#else
-    return 1;
-#endif
-}
-
-static inline int64_t item_bytes(int dtype) { return dtype == FLOAT32 ? 4 : 2; }
 
 /* ---- storing in sixteen bits, to nearest, ties to even -------------------------------------------- */
 
@@ -143,25 +122,12 @@ ELEMENTWISE(avx2, AVX2)
 
 /* ---- the steps ------------------------------------------------------------------------------------ */
 
-/* This thread's share of x (rows, k) times weight (n, k): y[r][j], or y[r][j] += with `add`. */
-static void product(const Model *m, const void *weight, const float *bias, const float *x, int64_t rows,
-                    int64_t n, int64_t k, float *y, int64_t y_stride, int add) {
-    const dot_function *dots = functions_for(m->isa, m->weight_dtype);
-    const int64_t row_bytes = k * item_bytes(m->weight_dtype);
+/* This thread's share of x (rows, k) times weight (n, k); see `product`. */
+static void shared_product(const Model *m, const void *weight, const float *bias, const float *x,
+                           int64_t rows, int64_t n, int64_t k, float *y, int64_t y_stride, int add) {
     int64_t begin, end;
     share(n, thread_number(), thread_count(), &begin, &end);
-    for (int64_t j = begin; j < end; j++) {
-        const char *weights = (const char *)weight + j * row_bytes;
-        for (int64_t first = 0; first < rows; first += 4) {
-            int64_t count = rows - first < 4 ? rows - first : 4;
-            float sums[4];
-            dots[count - 1](weights, x + first * k, k, k, sums);
-            for (int64_t r = 0; r < count; r++) {
-                float *target = y + (first + r) * y_stride + j;
-                *target = sums[r] + (bias ? bias[j] : 0) + (add ? *target : 0);
-            }
-        }
-    }
+    product(m->isa, m->weight_dtype, weight, bias, x, rows, begin, end, k, y, y_stride, add);
 }
 
 /* Turn one head; see `rotate` in Python: the first half of `sine` carries the minus sign. */
@@ -239,9 +205,9 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, float *x, int64_t
             char *layer_keys = (char *)keys[layer], *layer_values = (char *)values[layer];
             for (int64_t r = 0; r < rows; r++)
                 CHOOSE(m->isa, norm, x + r * d, b->attention_norm, normed + r * d, d, m->eps);
-            product(m, b->q, b->q_bias, normed, rows, inner, d, qkv, joined, 0);
-            product(m, b->k, b->k_bias, normed, rows, kv * hd, d, qkv + inner, joined, 0);
-            product(m, b->v, b->v_bias, normed, rows, kv * hd, d, qkv + inner + kv * hd, joined, 0);
+            shared_product(m, b->q, b->q_bias, normed, rows, inner, d, qkv, joined, 0);
+            shared_product(m, b->k, b->k_bias, normed, rows, kv * hd, d, qkv + inner, joined, 0);
+            shared_product(m, b->v, b->v_bias, normed, rows, kv * hd, d, qkv + inner + kv * hd, joined, 0);
 #pragma omp barrier
 #pragma omp for schedule(static)
             for (int64_t head = 0; head < rows * (heads + kv); head++) { /* keys follow queries */
@@ -265,18 +231,18 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, float *x, int64_t
                            starts[r] + 1 - first_keys[r], attended + r * inner + head * hd);
                 }
             }
-            product(m, b->o, b->o_bias, attended, rows, d, inner, x, d, 1);
+            shared_product(m, b->o, b->o_bias, attended, rows, d, inner, x, d, 1);
 #pragma omp barrier
             for (int64_t r = 0; r < rows; r++)
                 CHOOSE(m->isa, norm, x + r * d, b->ffn_norm, normed + r * d, d, m->eps);
-            product(m, b->gate, b->gate_bias, normed, rows, m->hidden, d, gate, m->hidden, 0);
-            product(m, b->up, b->up_bias, normed, rows, m->hidden, d, up, m->hidden, 0);
+            shared_product(m, b->gate, b->gate_bias, normed, rows, m->hidden, d, gate, m->hidden, 0);
+            shared_product(m, b->up, b->up_bias, normed, rows, m->hidden, d, up, m->hidden, 0);
             int64_t begin, end; /* the share that this thread has just computed */
             share(m->hidden, thread_number(), thread_count(), &begin, &end);
             for (int64_t r = 0; r < rows; r++)
                 CHOOSE(m->isa, silu, gate + r * m->hidden + begin, up + r * m->hidden + begin, end - begin);
 #pragma omp barrier
-            product(m, b->down, b->down_bias, gate, rows, d, m->hidden, x, d, 1);
+            shared_product(m, b->down, b->down_bias, gate, rows, d, m->hidden, x, d, 1);
 #pragma omp barrier
         }
     }

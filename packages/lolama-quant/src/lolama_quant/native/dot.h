@@ -13,6 +13,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -30,6 +33,22 @@
  * cores, waiting for a thread that is not scheduled takes a thousand times longer. */
 #define SMALLEST_PARALLEL (1 << 19)
 
+static inline int thread_number(void) {
+#if defined(_OPENMP)
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+static inline int thread_count(void) {
+#if defined(_OPENMP)
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}
+
 /* Threads take contiguous shares of a range. */
 static inline void share(int64_t size, int thread, int threads, int64_t *begin, int64_t *end) {
     *begin = size * thread / threads;
@@ -40,6 +59,12 @@ enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
 
 /* A dot product of k weights with each of `rows` (1 to 4) rows of x, `stride` floats apart. */
 typedef void (*dot_function)(const void *weights, const float *x, int64_t stride, int64_t k, float *sums);
+
+/* The dot products of four weight rows, `gap` bytes apart, with one row of x, summed in the same order.
+ *
+ * Four streams from far apart keep more of memory busy than one: the hardware's prefetchers follow each, and
+ * none of them past the end of a page. */
+typedef void (*stream_function)(const void *weights, int64_t gap, const float *x, int64_t k, float *sums);
 
 /* ---- any processor -------------------------------------------------------------------------------- */
 
@@ -81,6 +106,15 @@ static float weight_at(const void *weights, int64_t i, int dtype) {
         }                                                                                                \
     }
 
+#define PORTABLE_STREAMS(NAME, DTYPE)                                                                    \
+    static void NAME(const void *weights, int64_t gap, const float *x, int64_t k, float *sums) {         \
+        for (int s = 0; s < 4; s++) {                                                                    \
+            sums[s] = 0;                                                                                 \
+            for (int64_t i = 0; i < k; i++)                                                              \
+                sums[s] += weight_at((const char *)weights + s * gap, i, DTYPE) * x[i];                  \
+        }                                                                                                \
+    }
+
 #define FOUR(MAKE, NAME, ...)                                                                            \
     MAKE(NAME##_1, __VA_ARGS__, 1)                                                                       \
     MAKE(NAME##_2, __VA_ARGS__, 2)                                                                       \
@@ -94,6 +128,13 @@ FOUR(PORTABLE, portable_float16, FLOAT16)
 
 static const dot_function portable[3][4] = {
     TABLE(portable_float32), TABLE(portable_bfloat16), TABLE(portable_float16)};
+
+PORTABLE_STREAMS(portable_streams_float32, FLOAT32)
+PORTABLE_STREAMS(portable_streams_bfloat16, BFLOAT16)
+PORTABLE_STREAMS(portable_streams_float16, FLOAT16)
+
+static const stream_function portable_streams[3] = {
+    portable_streams_float32, portable_streams_bfloat16, portable_streams_float16};
 
 /* ---- vector units --------------------------------------------------------------------------------- */
 
@@ -127,6 +168,28 @@ static const dot_function portable[3][4] = {
                 sums[r] += weight_at(weights, i, DTYPE) * x[r * stride + i];                             \
     }
 
+#define VECTOR_STREAMS(NAME, TARGET, DTYPE, LOAD, VEC, LANES, UNROLL, ZERO, LOADX, FMA, ADD, SUM, SIZE)  \
+    TARGET static void NAME(const void *weights, int64_t gap, const float *x, int64_t k, float *sums) {  \
+        const char *w = (const char *)weights;                                                           \
+        VEC acc[4][UNROLL];                                                                              \
+        for (int s = 0; s < 4; s++)                                                                      \
+            for (int u = 0; u < UNROLL; u++) acc[s][u] = ZERO;                                           \
+        int64_t i = 0;                                                                                   \
+        for (; i + LANES * UNROLL <= k; i += LANES * UNROLL)                                             \
+            for (int s = 0; s < 4; s++)                                                                  \
+                for (int u = 0; u < UNROLL; u++)                                                         \
+                    acc[s][u] = FMA(LOAD(w + s * gap + (i + u * LANES) * SIZE), LOADX(x + i + u * LANES), \
+                                    acc[s][u]);                                                          \
+        for (; i + LANES <= k; i += LANES)                                                               \
+            for (int s = 0; s < 4; s++)                                                                  \
+                acc[s][0] = FMA(LOAD(w + s * gap + i * SIZE), LOADX(x + i), acc[s][0]);                  \
+        for (int s = 0; s < 4; s++) {                                                                    \
+            for (int u = 1; u < UNROLL; u++) acc[s][0] = ADD(acc[s][0], acc[s][u]);                      \
+            sums[s] = SUM(acc[s][0]);                                                                    \
+            for (int64_t j = i; j < k; j++) sums[s] += weight_at(w + s * gap, j, DTYPE) * x[j];          \
+        }                                                                                                \
+    }
+
 #if defined(__x86_64__)
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,fma")))
@@ -149,6 +212,17 @@ FOUR(WIDE512, avx512_float16, FLOAT16, LOAD512_FLOAT16, 2)
 static const dot_function avx512[3][4] = {
     TABLE(avx512_float32), TABLE(avx512_bfloat16), TABLE(avx512_float16)};
 
+#define STREAMS512(NAME, DTYPE, LOAD, SIZE)                                                              \
+    VECTOR_STREAMS(NAME, AVX512, DTYPE, LOAD, __m512, 16, 4, _mm512_setzero_ps(), _mm512_loadu_ps,               \
+                   _mm512_fmadd_ps, _mm512_add_ps, _mm512_reduce_add_ps, SIZE)
+
+STREAMS512(avx512_streams_float32, FLOAT32, LOAD512_FLOAT32, 4)
+STREAMS512(avx512_streams_bfloat16, BFLOAT16, LOAD512_BFLOAT16, 2)
+STREAMS512(avx512_streams_float16, FLOAT16, LOAD512_FLOAT16, 2)
+
+static const stream_function avx512_streams[3] = {avx512_streams_float32, avx512_streams_bfloat16,
+                                                  avx512_streams_float16};
+
 AVX2 static inline float sum256(__m256 v) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
@@ -162,7 +236,7 @@ AVX2 static inline float sum256(__m256 v) {
 #define LOAD256_FLOAT16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
 
 #define WIDE256(NAME, DTYPE, LOAD, SIZE, ROWS)                                                           \
-    VECTOR(NAME, AVX2, DTYPE, LOAD, __m256, 8, 4, _mm256_setzero_ps(), _mm256_loadu_ps,                  \
+    VECTOR(NAME, AVX2, DTYPE, LOAD, __m256, 8, 2, _mm256_setzero_ps(), _mm256_loadu_ps,                  \
            _mm256_fmadd_ps, _mm256_add_ps, sum256, SIZE, ROWS)
 
 FOUR(WIDE256, avx2_float32, FLOAT32, LOAD256_FLOAT32, 4)
@@ -171,6 +245,17 @@ FOUR(WIDE256, avx2_float16, FLOAT16, LOAD256_FLOAT16, 2)
 
 static const dot_function avx2[3][4] = {
     TABLE(avx2_float32), TABLE(avx2_bfloat16), TABLE(avx2_float16)};
+
+#define STREAMS256(NAME, DTYPE, LOAD, SIZE)                                                              \
+    VECTOR_STREAMS(NAME, AVX2, DTYPE, LOAD, __m256, 8, 2, _mm256_setzero_ps(), _mm256_loadu_ps,                   \
+                   _mm256_fmadd_ps, _mm256_add_ps, sum256, SIZE)
+
+STREAMS256(avx2_streams_float32, FLOAT32, LOAD256_FLOAT32, 4)
+STREAMS256(avx2_streams_bfloat16, BFLOAT16, LOAD256_BFLOAT16, 2)
+STREAMS256(avx2_streams_float16, FLOAT16, LOAD256_FLOAT16, 2)
+
+static const stream_function avx2_streams[3] = {avx2_streams_float32, avx2_streams_bfloat16,
+                                                  avx2_streams_float16};
 
 #elif defined(__aarch64__)
 
@@ -189,6 +274,17 @@ FOUR(WIDENEON, neon_float16, FLOAT16, LOADNEON_FLOAT16, 2)
 
 static const dot_function neon[3][4] = {
     TABLE(neon_float32), TABLE(neon_bfloat16), TABLE(neon_float16)};
+
+#define STREAMSNEON(NAME, DTYPE, LOAD, SIZE)                                                              \
+    VECTOR_STREAMS(NAME, , DTYPE, LOAD, float32x4_t, 4, 4, vdupq_n_f32(0), vld1q_f32, FMANEON, vaddq_f32,         \
+                   vaddvq_f32, SIZE)
+
+STREAMSNEON(neon_streams_float32, FLOAT32, LOADNEON_FLOAT32, 4)
+STREAMSNEON(neon_streams_bfloat16, BFLOAT16, LOADNEON_BFLOAT16, 2)
+STREAMSNEON(neon_streams_float16, FLOAT16, LOADNEON_FLOAT16, 2)
+
+static const stream_function neon_streams[3] = {neon_streams_float32, neon_streams_bfloat16,
+                                                  neon_streams_float16};
 
 #endif
 
@@ -221,6 +317,48 @@ static inline const dot_function *functions_for(int isa, int dtype) {
     if (isa == NEON_ISA) return neon[dtype];
 #endif
     return portable[dtype];
+}
+
+static inline stream_function streams_for(int isa, int dtype) {
+#if defined(__x86_64__)
+    if (isa == AVX512_ISA) return avx512_streams[dtype];
+    if (isa == AVX2_ISA) return avx2_streams[dtype];
+#elif defined(__aarch64__)
+    if (isa == NEON_ISA) return neon_streams[dtype];
+#endif
+    return portable_streams[dtype];
+}
+
+static inline int64_t item_bytes(int dtype) { return dtype == FLOAT32 ? 4 : 2; }
+
+/* Outputs `begin` to `end` of x (rows, k) times weight (n, k): y[r][j] = or, with `add`, += x[r] w[j] + b[j].
+ * The rows of y are `y_stride` floats apart. */
+static inline void product(int isa, int dtype, const void *weight, const float *bias, const float *x,
+                           int64_t rows, int64_t begin, int64_t end, int64_t k, float *y, int64_t y_stride,
+                           int add) {
+    const dot_function *dots = functions_for(isa, dtype);
+    const stream_function streams = streams_for(isa, dtype);
+    const int64_t row_bytes = k * item_bytes(dtype);
+    float sums[4];
+    if (rows == 1) {
+        int64_t quarter = (end - begin) / 4;
+        for (int64_t j = begin; j < begin + quarter; j++) {
+            streams((const char *)weight + j * row_bytes, quarter * row_bytes, x, k, sums);
+            for (int64_t s = 0, i = j; s < 4; s++, i += quarter)
+                y[i] = sums[s] + (bias ? bias[i] : 0) + (add ? y[i] : 0);
+        }
+        begin += 4 * quarter;
+    }
+    for (int64_t j = begin; j < end; j++)
+        /* The second four rows find the weights in the first-level cache. */
+        for (int64_t first = 0; first < rows; first += 4) {
+            int64_t count = rows - first < 4 ? rows - first : 4;
+            dots[count - 1]((const char *)weight + j * row_bytes, x + first * k, k, k, sums);
+            for (int64_t r = 0; r < count; r++) {
+                float *target = y + (first + r) * y_stride + j;
+                *target = sums[r] + (bias ? bias[j] : 0) + (add ? *target : 0);
+            }
+        }
 }
 
 #endif
