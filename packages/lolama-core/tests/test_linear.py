@@ -11,8 +11,8 @@ from lolama_core.linear import (
     Linear,
     OutputProjection,
     kernels_in_use,
+    outputs_of,
     prepare_,
-    side_by_side,
 )
 
 
@@ -92,20 +92,29 @@ def test_both_products_agree() -> None:
     torch.testing.assert_close(linear(x), plain, atol=2e-2, rtol=2e-2)
 
 
-def test_side_by_side_is_one_call_of_a_shared_kernel() -> None:
+def test_linears_of_one_input_are_one_call_of_a_shared_kernel() -> None:
     linears = [Linear(16, n, bias=n == 3).bfloat16() for n in (2, 3, 5)]
     x = torch.randn(1, 16)
-    apart = torch.cat([linear(x) for linear in linears], dim=-1)
+    apart = [linear(x) for linear in linears]
     kernel = CountingKernel(2)
     prepare_(nn.ModuleList(linears), [kernel])
-    together = side_by_side(x, *linears)
+    together = outputs_of(x, *linears)
     assert kernel.calls == 1
-    torch.testing.assert_close(together, apart, atol=2e-2, rtol=2e-2)
-    assert side_by_side(torch.randn(3, 16), *linears).shape == (3, 10)  # too many rows for it
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-2, rtol=2e-2)
+    assert outputs_of(torch.randn(3, 16), *linears)[2].shape == (3, 5)  # too many rows for it
     assert kernel.calls == 1
 
 
-def test_side_by_side_takes_any_module() -> None:
+def test_linears_of_one_input_may_be_any_modules() -> None:
     linears = [Linear(16, 4).bfloat16(), nn.Linear(16, 2)]  # such as one that is quantised
     prepare_(nn.ModuleList([linears[0]]), [CountingKernel(2)])
-    assert side_by_side(torch.randn(1, 16), *linears).shape == (1, 6)
+    assert [y.shape for y in outputs_of(torch.randn(1, 16), *linears)] == [(1, 4), (1, 2)]
+
+
+def test_many_rows_of_float16_are_multiplied_in_float32() -> None:
+    linear = Linear(1 << 12, 300, bias=True).half()
+    linear.bias.data = linear.bias.float()
+    x = torch.randn(9, 1 << 12)
+    expected = x @ linear.weight.float().T + linear.bias
+    torch.testing.assert_close(linear(x), expected, atol=1e-5, rtol=1e-5)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core.config import LlamaConfig
-from lolama_core.linear import Linear, side_by_side
+from lolama_core.linear import Linear, outputs_of
 from lolama_core.protocols import CacheSlots, KVCache
 from lolama_core.rope import rotate
 
@@ -24,6 +24,7 @@ class AttentionPlan:
         first_key: keys before it are out of every query's sight (sliding window).
         mask: (B, 1, T, L - first_key) bool, True where a query sees a key; None if ``causal`` says it all.
         causal: query t sees keys 0 to t: every row starts from nothing.
+        dtype: Of activations inside the blocks; the stream between them keeps its own.
     """
 
     cos: Tensor
@@ -32,6 +33,7 @@ class AttentionPlan:
     first_key: int
     mask: Tensor | None
     causal: bool
+    dtype: torch.dtype
 
 
 def plan_mask(
@@ -83,15 +85,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, plan: AttentionPlan, cache: KVCache | None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
         batch, width, _ = x.shape
-        joined = side_by_side(x, self.q_proj, self.k_proj, self.v_proj)
-        heads = joined.view(batch, width, -1, self.head_dim).transpose(1, 2)  # (B, H + 2K, T, hd)
-        # Queries and keys turn together: at one position the calls cost more than the arithmetic.
-        rotary, values = torch.split(
-            heads, [self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1
-        )
-        queries, keys = torch.split(
-            rotate(rotary, plan.cos, plan.sin), [self.num_heads, self.num_kv_heads], dim=1
-        )  # (B, H, T, hd), (B, K, T, hd)
+        queries, keys, values = (
+            heads.view(batch, width, -1, self.head_dim).transpose(1, 2)
+            for heads in outputs_of(x, self.q_proj, self.k_proj, self.v_proj)
+        )  # (B, H, T, hd), (B, K, T, hd) twice
+        queries = rotate(queries, plan.cos, plan.sin)
+        keys = rotate(keys, plan.cos, plan.sin)
         if cache is not None and plan.slots is not None:
             keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)
         if plan.first_key:

@@ -23,6 +23,6 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, plan: AttentionPlan, cache: KVCache | None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        x = x + self.attention(self.attention_norm(x), plan, cache)
-        x = x + self.feed_forward(self.ffn_norm(x))
+        x = x + self.attention(self.attention_norm(x).to(plan.dtype), plan, cache)
+        x = x + self.feed_forward(self.ffn_norm(x).to(plan.dtype))
         return x

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core.config import LlamaConfig
-from lolama_core.linear import Linear, side_by_side
+from lolama_core.linear import Linear, outputs_of
 
 
 class FeedForward(nn.Module):
@@ -20,6 +20,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        gate, up = side_by_side(x, self.w_gate, self.w_up).chunk(2, dim=-1)
-        hidden: Tensor = self.w_down(F.silu(gate) * up)
+        gate, up = outputs_of(x, self.w_gate, self.w_up)
+        hidden: Tensor = self.w_down(F.silu(gate).mul_(up))
         return hidden

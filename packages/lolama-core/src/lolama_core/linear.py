@@ -13,6 +13,9 @@ from lolama_core.protocols import LinearKernel
 
 _CACHED_ELEMENTS = 1 << 19  # 2 MB of float32
 
+FEW_ROWS = 8
+"""Products of so many rows are bound by memory; those of more, by arithmetic."""
+
 
 class Linear(nn.Linear):
     """`nn.Linear` whose input may be wider than its weight.
@@ -35,29 +38,44 @@ class Linear(nn.Linear):
 
     def product(self, x: Tensor) -> Tensor:
         """The same by torch's own operators."""
-        product = F.linear(x.to(self.weight.dtype), self.weight).to(x.dtype)
+        weight = self.weight
+        if x.dtype == torch.float32 and self._is_widened(x.shape[:-1].numel()):
+            product = wide_product(x, weight)
+        else:
+            product = F.linear(x.to(weight.dtype), weight).to(x.dtype)
         return product if self.bias is None else product + self.bias.to(x.dtype)
+
+    def _is_widened(self, rows: int) -> bool:
+        """Whether the product with float32 activations is taken in float32.
+
+        Processors multiply bfloat16, but few multiply float16: torch's product of many rows is slower there
+        than widening the weights first.
+        """
+        return self.weight.dtype == torch.float16 and rows > FEW_ROWS
 
 
 class OutputProjection(Linear):
     """``lm_head``: logits that are not rounded to the weights' sixteen bits.
 
-    The best two of 32,000 logits are often closer than bfloat16 can tell apart at their size. With float32
-    activations the product is therefore taken in float32, a block of rows at a time: a block's wide copy
-    stays in the processor's cache, so memory still moves sixteen bits a weight.
+    The best two of 32,000 logits are often closer than bfloat16 can tell apart at their size.
     """
 
-    def product(self, x: Tensor) -> Tensor:
-        """(..., D) → (..., V) in the dtype of ``x``."""
-        if self.weight.dtype == x.dtype or x.dtype != torch.float32:
-            return super().product(x)
-        rows = max(1, _CACHED_ELEMENTS // self.in_features)
-        blocks = torch.split(self.weight, rows)
-        return torch.cat([F.linear(x, block.float()) for block in blocks], dim=-1)
+    def _is_widened(self, rows: int) -> bool:
+        return self.weight.dtype != torch.float32
 
 
-def side_by_side(x: Tensor, *linears: nn.Module) -> Tensor:
-    """(..., K) through several linears that read the same input → (..., N1 + N2 + …).
+def wide_product(x: Tensor, weight: Tensor) -> Tensor:
+    """float32 (..., K) and a (N, K) weight of sixteen bits → (..., N), in float32.
+
+    A block of the weight's rows at a time: the wide copy of a block stays in the processor's cache, so
+    memory still moves sixteen bits a weight.
+    """
+    rows = max(1, _CACHED_ELEMENTS // weight.shape[1])
+    return torch.cat([F.linear(x, block.float()) for block in torch.split(weight, rows)], dim=-1)
+
+
+def outputs_of(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
+    """(..., K) through several linears that read the same input → (..., N) of each.
 
     One call of a kernel where all of them use the same; otherwise each by itself, of whatever kind it is.
     """
@@ -67,8 +85,9 @@ def side_by_side(x: Tensor, *linears: nn.Module) -> Tensor:
         rows = min(linear.kernel_rows for linear in alike)
         if len(alike) == len(linears) and x.shape[:-1].numel() <= rows:
             weights, biases = zip(*((linear.weight, linear.bias) for linear in alike), strict=True)
-            return first.kernel.linear(x, weights, biases)
-    return torch.cat([linear(x) for linear in linears], dim=-1)
+            joined = first.kernel.linear(x, weights, biases)
+            return torch.split(joined, [len(weight) for weight in weights], dim=-1)
+    return tuple(linear(x) for linear in linears)
 
 
 def linear_kernels() -> list[LinearKernel]:

@@ -15,7 +15,7 @@ from lolama_core.config import LlamaConfig
 from lolama_core.decode import BoundStep, bind
 from lolama_core.device import activation_dtype
 from lolama_core.kv_cache import FixedSlots, KVCache, Slots
-from lolama_core.linear import OutputProjection
+from lolama_core.linear import FEW_ROWS, OutputProjection
 from lolama_core.norm import RMSNorm
 from lolama_core.protocols import CacheSlots, DecoderKernel
 from lolama_core.protocols import KVCache as KVCacheProtocol
@@ -178,7 +178,9 @@ class Llama(nn.Module):
             return step.run(x, cos, sin, slots, cache, self.config.sliding_window)
         if isinstance(slots, FixedSlots):
             seen = slots.mask(self.config.sliding_window)
-            return self._through_blocks(x, AttentionPlan(cos, sin, slots, 0, seen, False), cache)
+            return self._through_blocks(
+                x, AttentionPlan(cos, sin, slots, 0, seen, False, x.dtype), cache
+            )
         first_key, mask, causal = plan_mask(
             slots.starts, slots.totals, width, self.config.sliding_window, x.device
         )
@@ -186,9 +188,12 @@ class Llama(nn.Module):
             mask = F.pad(
                 mask, (0, width - mask.shape[-1])
             )  # without a cache, keys are as wide as x
-        plan = AttentionPlan(
-            cos, sin, slots if cache is not None else None, first_key, mask, causal
-        )
+        written = slots if cache is not None else None
+        # Many rows are multiplied in the weights' dtype (see `Linear`), so that what is in between need not
+        # be converted there and back. Few are not: their products are bound by memory, not arithmetic.
+        many = x.shape[0] * width > FEW_ROWS and self.dtype == torch.bfloat16
+        dtype = self.dtype if many else x.dtype
+        plan = AttentionPlan(cos, sin, written, first_key, mask, causal, dtype)
         return self._through_blocks(x, plan, cache)
 
     def _through_blocks(

@@ -53,12 +53,12 @@ class PrefixCache:
     Example:
         >>> generator = TextGenerator(model, tokenizer, prefix_cache=PrefixCache(max_bytes=1 << 30))
         >>> messages = [{"role": "user", "content": "Tell me a story."}]
-        >>> reply = generator.generate(tokenizer.render_chat(messages))
+        >>> reply = generator.generate(tokenizer.render_chat(messages), temperature=0)
         >>> messages.append({"role": "assistant", "content": reply.text})
         >>> messages.append({"role": "user", "content": "And then?"})
         >>> prompt = tokenizer.render_chat(messages)
         >>> len(prompt), generator.generate(prompt).cached_tokens
-        (123, 116)
+        (121, 114)
 
     Raises:
         UsageError: if ``max_bytes`` is negative.

@@ -16,7 +16,7 @@ import io
 import mmap
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -200,7 +200,12 @@ def _own_memory(size: int) -> Tensor:
     """
     if size < _OWN_PAGES_BYTES:
         return torch.empty(size, dtype=torch.uint8)
-    return torch.frombuffer(mmap.mmap(-1, size, access=mmap.ACCESS_COPY), dtype=torch.uint8)
+    pages = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        # Decoding streams through all weights for each token, which huge pages make up to a third faster.
+        with suppress(OSError):  # a kernel without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=torch.uint8)
 
 
 def byte_view(tensor: Tensor) -> memoryview:
