@@ -195,3 +195,39 @@ def test_every_mask_equals_the_definition(
                 expected = weights @ v
                 actual = fast[row, t, head * 8 : head * 8 + 8]
                 torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [{}, {"sliding_window": 6}, {"num_kv_heads": 4}])
+@pytest.mark.parametrize("before", [0, 5])
+@pytest.mark.parametrize("lengths", [[300], [9, 9], [140, 3], [1, 130]])
+@torch.inference_mode()
+def test_the_last_logits_are_the_last_of_all(
+    shape: dict[str, Any], before: int, lengths: list[int]
+) -> None:
+    """The last block of a prompt runs for one position of each row, with the same result."""
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        **{"vocab_size": 40, "d_model": 32, "num_heads": 4, "num_kv_heads": 2, "num_layers": 3},
+        **{"hidden_dim": 48, "max_seq_len": 512},
+    }
+    model = Llama(LlamaConfig(**{**config, **shape})).eval()
+    rows, width = len(lengths), max(lengths)
+    start, ids = torch.randint(0, 40, (rows, 5)), torch.randint(0, 40, (rows, width))
+    caches = [model.make_cache(rows, before + width + 1) for _ in range(2)]
+    if before:
+        for cache in caches:
+            model(start, cache)
+            cache.advance([before] * rows)
+    embeds = model.embed(ids)
+    last = model.forward_embeds(embeds, caches[0], lengths, logits="last")
+    everything = model.forward_embeds(embeds, caches[1], lengths, logits="all")
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(last[row], everything[row, length - 1], atol=1e-5, rtol=1e-5)
+    if not before:
+        without = model.forward_embeds(embeds, None, lengths, logits="last")
+        torch.testing.assert_close(without, last, atol=1e-5, rtol=1e-5)
+    for cache in caches:
+        cache.advance(lengths)
+    for row in range(rows):  # what the next step will look at
+        for one, other in zip(caches[0].read_row(row), caches[1].read_row(row), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

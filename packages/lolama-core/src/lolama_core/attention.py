@@ -13,6 +13,8 @@ from lolama_core.linear import Linear, outputs_of
 from lolama_core.protocols import CacheSlots, KVCache
 from lolama_core.rope import rotate
 
+_QUERY_BLOCK = 128
+
 
 @dataclass(frozen=True)
 class AttentionPlan:
@@ -34,6 +36,23 @@ class AttentionPlan:
     mask: Tensor | None
     causal: bool
     dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class LastPositions:
+    """The last real position of each row, for a last block of which nobody reads the others.
+
+    Attributes:
+        columns: (B,) int64, where it is in the input.
+        plan: As for a pass of these positions alone.
+    """
+
+    columns: Tensor
+    plan: AttentionPlan
+
+    def take(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, 1, D)."""
+        return x[torch.arange(len(x), device=x.device), self.columns][:, None]
 
 
 def plan_mask(
@@ -82,17 +101,26 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.d_model, kv_inner, bias=input_bias)
         self.o_proj = Linear(inner, config.d_model, bias=config.attention_bias is True)
 
-    def forward(self, x: Tensor, plan: AttentionPlan, cache: KVCache | None) -> Tensor:
-        """(B, T, D) → (B, T, D)."""
-        batch, width, _ = x.shape
+    def forward(
+        self,
+        x: Tensor,
+        plan: AttentionPlan,
+        cache: KVCache | None,
+        last: LastPositions | None = None,
+    ) -> Tensor:
+        """(B, T, D) → (B, T, D), or (B, 1, D) of the ``last`` positions alone, which see all the others."""
+        if last is None:
+            projected = outputs_of(x, self.q_proj, self.k_proj, self.v_proj)
+        else:
+            projected = (self.q_proj(last.take(x)), *outputs_of(x, self.k_proj, self.v_proj))
         queries, keys, values = (
-            heads.view(batch, width, -1, self.head_dim).transpose(1, 2)
-            for heads in outputs_of(x, self.q_proj, self.k_proj, self.v_proj)
-        )  # (B, H, T, hd), (B, K, T, hd) twice
-        queries = rotate(queries, plan.cos, plan.sin)
+            heads.view(*heads.shape[:2], -1, self.head_dim).transpose(1, 2) for heads in projected
+        )  # (B, H, T or 1, hd), (B, K, T, hd) twice
         keys = rotate(keys, plan.cos, plan.sin)
         if cache is not None and plan.slots is not None:
             keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)
+        plan = plan if last is None else last.plan
+        queries = rotate(queries, plan.cos, plan.sin)
         if plan.first_key:
             keys, values = keys[:, :, plan.first_key :], values[:, :, plan.first_key :]
         attended = attend(
@@ -128,7 +156,28 @@ def attend(
     if group > 1:
         keys = keys.repeat_interleave(group, dim=1)  # (B, H, L, hd)
         values = values.repeat_interleave(group, dim=1)
-    attended = F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask, is_causal=causal
-    )
+    if causal and queries.device.type == "cpu":
+        attended = _causal_in_blocks(queries, keys, values)
+    else:
+        attended = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, is_causal=causal
+        )
     return attended.transpose(1, 2).reshape(batch, width, num_heads * head_dim)
+
+
+def _causal_in_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Causal attention (B, H, T, hd), a block of queries at a time, over the keys that some of them see.
+
+    torch's kernel for CPUs multiplies by whole tiles of 512 keys, most of which a short prompt masks again.
+    """
+    width = queries.shape[2]
+    attended = []
+    for first in range(0, width, _QUERY_BLOCK):
+        last = min(first + _QUERY_BLOCK, width)
+        seen = min(last, keys.shape[2])  # a row of padding at the end may have no keys
+        mask = torch.ones(last - first, seen, dtype=torch.bool).tril(first)
+        block = F.scaled_dot_product_attention(
+            queries[:, :, first:last], keys[:, :, :seen], values[:, :, :seen], attn_mask=mask
+        )
+        attended.append(block)
+    return torch.cat(attended, dim=2)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lolama_core.attention import AttentionPlan, plan_mask
+from lolama_core.attention import AttentionPlan, LastPositions, plan_mask
 from lolama_core.block import Block
 from lolama_core.config import LlamaConfig
 from lolama_core.decode import BoundStep, bind
@@ -152,24 +153,29 @@ class Llama(nn.Module):
         batch, width, _ = embeds.shape
         counts = tuple(lengths) if lengths is not None else (width,) * batch
         if cache is None:
-            hidden = self._run_blocks(
-                embeds, Slots((0,) * batch, counts, width, embeds.device), None
-            )
-        elif self.rope.dynamic_beyond is None:
-            hidden = self._run_blocks(embeds, cache.reserve(counts, width), cache)
+            slots: CacheSlots = Slots((0,) * batch, counts, width, embeds.device)
         else:
-            hidden = self._continue_dynamic(embeds, cache, cache.reserve(counts, width))
-        if logits == "last" and min(counts) == width:
+            slots = cache.reserve(counts, width)
+        if cache is not None and self.rope.dynamic_beyond is not None:
+            hidden = self._continue_dynamic(embeds, cache, slots)
+            if logits == "last":
+                hidden = _take(hidden, slots)
+        else:
+            hidden = self._run_blocks(embeds, slots, cache, only_last=logits == "last")
+        if logits == "last":
             hidden = hidden[:, -1]
-        elif logits == "last":
-            hidden = hidden[
-                torch.arange(batch, device=hidden.device), [count - 1 for count in counts]
-            ]
         output: Tensor = self.lm_head(self.norm(hidden))
         return output.float()
 
-    def _run_blocks(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> Tensor:
-        """(B, T, D) through all blocks."""
+    def _run_blocks(
+        self,
+        x: Tensor,
+        slots: CacheSlots,
+        cache: KVCacheProtocol | None,
+        *,
+        only_last: bool = False,
+    ) -> Tensor:
+        """(B, T, D) through all blocks; with ``only_last`` the last real position of each row (B, 1, D)."""
         width = x.shape[1]
         cos, sin = self.rope(slots.positions, slots.totals)
         step = self.decode_step
@@ -194,14 +200,43 @@ class Llama(nn.Module):
         many = x.shape[0] * width > FEW_ROWS and self.dtype == torch.bfloat16
         dtype = self.dtype if many else x.dtype
         plan = AttentionPlan(cos, sin, written, first_key, mask, causal, dtype)
-        return self._through_blocks(x, plan, cache)
+        if not only_last or width == 1:
+            return self._through_blocks(x, plan, cache)
+        if cache is None:
+            return _take(self._through_blocks(x, plan, cache), slots)
+        return self._through_blocks(x, plan, cache, self._plan_last(plan, slots))
 
     def _through_blocks(
-        self, x: Tensor, plan: AttentionPlan, cache: KVCacheProtocol | None
+        self,
+        x: Tensor,
+        plan: AttentionPlan,
+        cache: KVCacheProtocol | None,
+        last: LastPositions | None = None,
     ) -> Tensor:
-        for block in self.layers:
-            x = block(x, plan, cache)
+        final = len(self.layers) - 1
+        for layer, block in enumerate(self.layers):
+            x = block(x, plan, cache, last if layer == final else None)
         return x
+
+    def _plan_last(self, plan: AttentionPlan, slots: CacheSlots) -> LastPositions:
+        """What the last block of a prompt runs for: the next token needs one position of each row."""
+        window, device = self.config.sliding_window, plan.cos.device
+        columns = torch.tensor([count - 1 for count in slots.counts], device=device)
+        rows = torch.arange(len(columns), device=device)
+        first_key, mask, causal = plan_mask(
+            tuple(max(total - 1, 0) for total in slots.totals), slots.totals, 1, window, device
+        )
+        return LastPositions(
+            columns,
+            replace(
+                plan,
+                cos=plan.cos[rows, :, columns][:, :, None],
+                sin=plan.sin[rows, :, columns][:, :, None],
+                first_key=first_key,
+                mask=mask,
+                causal=causal,
+            ),
+        )
 
     def _continue_dynamic(
         self, embeds: Tensor, cache: KVCacheProtocol, slots: CacheSlots
@@ -224,3 +259,9 @@ class Llama(nn.Module):
         # Row b's new positions end at its total; padding repeats the last one.
         columns = slots.positions.clamp(max=history.shape[1] - 1)
         return hidden[torch.arange(batch, device=hidden.device)[:, None], columns]
+
+
+def _take(hidden: Tensor, slots: CacheSlots) -> Tensor:
+    """(B, T, D) → the last real position of each row, (B, 1, D)."""
+    columns = [count - 1 for count in slots.counts]
+    return hidden[torch.arange(len(columns), device=hidden.device), columns][:, None]
