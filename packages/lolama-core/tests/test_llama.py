@@ -207,8 +207,13 @@ def test_the_last_logits_are_the_last_of_all(
     """The last block of a prompt runs for one position of each row, with the same result."""
     torch.manual_seed(0)
     config: dict[str, Any] = {
-        **{"vocab_size": 40, "d_model": 32, "num_heads": 4, "num_kv_heads": 2, "num_layers": 3},
-        **{"hidden_dim": 48, "max_seq_len": 512},
+        "vocab_size": 40,
+        "d_model": 32,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "num_layers": 3,
+        "hidden_dim": 48,
+        "max_seq_len": 512,
     }
     model = Llama(LlamaConfig(**{**config, **shape})).eval()
     rows, width = len(lengths), max(lengths)

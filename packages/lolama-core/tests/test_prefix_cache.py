@@ -326,8 +326,8 @@ def test_a_stream_ended_early_is_kept_as_far_as_it_went(
     else:
         run_blocks = Llama._run_blocks
 
-        def interrupted(*arguments: Any) -> Tensor:
-            run_blocks(*arguments)
+        def interrupted(*arguments: Any, **options: Any) -> Tensor:
+            run_blocks(*arguments, **options)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
