@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -36,7 +37,7 @@ def on(instruction_set: int) -> NativeLibrary:
     """The library, limited to an instruction set."""
     library = native_library()
     assert isinstance(library, NativeLibrary)
-    return NativeLibrary(library.function, library.decode, library.decode_scratch, instruction_set)
+    return dataclasses.replace(library, instruction_set=instruction_set)
 
 
 def usable_sets() -> list[int]:
@@ -118,3 +119,7 @@ def stored_value(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         model.forward_embeds(model.embed(torch.tensor([[3]])), cache)
     cache.advance([1])
     return cache.read_row(0)[0][1][:, 0].flatten()
+
+
+def test_describes_itself() -> None:
+    assert KERNEL.describe().endswith("of float16 rows")

@@ -101,6 +101,37 @@ def test_shapes_and_layouts() -> None:
     assert half.dtype == torch.float16
 
 
+def has_tiles() -> bool:
+    library = native_library()
+    return isinstance(library, NativeLibrary) and library.tiled is not None
+
+
+@pytest.mark.skipif(not has_tiles(), reason="this processor does not multiply bfloat16")
+@pytest.mark.parametrize("rows", [2, 3, 4, 5, 33, 64])
+@pytest.mark.parametrize("inputs", [64, 513, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tiles_multiply_bfloat16_and_add_float32(
+    rows: int, inputs: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(rows)
+    x = torch.randn(rows, inputs).to(dtype)
+    weights = [torch.randn(n, inputs).bfloat16() for n in (700, 301, 8)]
+    biases = [None, torch.randn(301), None]
+    result = KERNEL.linear(x, weights, biases)
+    assert result.dtype == dtype
+    expected = x.bfloat16().double() @ torch.cat(weights).double().T
+    expected[:, 700:1001] += torch.cat([bias for bias in biases if bias is not None]).double()
+    tolerance = {torch.float32: 1e-3, torch.bfloat16: 0.3}[dtype]
+    torch.testing.assert_close(result.double(), expected, atol=tolerance, rtol=1e-2)
+
+
+@pytest.mark.skipif(not has_tiles(), reason="this processor does not multiply bfloat16")
+def test_too_few_outputs_for_tiles() -> None:
+    x, weight = torch.randn(20, 64), torch.randn(3, 64).bfloat16()
+    result = KERNEL.linear(x, [weight], [None])
+    torch.testing.assert_close(result, x @ weight.float().T, atol=1e-4, rtol=1e-4)
+
+
 @needs_library
 @pytest.mark.parametrize("rows", [1, 6])
 def test_several_weights_side_by_side(rows: int) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from lolama_quant.native_library import (
-    INSTRUCTION_SETS,
     NativeLibrary,
+    describe,
     dtype_number,
+    most_rows,
     native_library,
 )
 
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 
 _NORMS = ("attention_norm", "ffn_norm")
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
-
-# Past so many rows of sixteen-bit weights the step is bound by arithmetic, which torch's blocked products do
-# faster.
-_MAX_ROWS = 4
 
 
 class _Block(ctypes.Structure):
@@ -46,7 +43,7 @@ class _Model(ctypes.Structure):
             (name, ctypes.c_int64)
             for name in ("layers", "width", "heads", "kv_heads", "head_dim", "hidden")
         ),
-        *((name, ctypes.c_int) for name in ("weight_dtype", "cache_dtype", "isa")),
+        *((name, ctypes.c_int) for name in ("weight_dtype", "cache_dtype", "isa", "tiled")),
         ("eps", ctypes.c_float),
     ]
 
@@ -58,12 +55,7 @@ class NativeDecoderKernel:
 
     def describe(self) -> str:
         """What it runs on here, or why it does not run."""
-        library = native_library()
-        if isinstance(library, str):
-            return library
-        return (
-            f"{INSTRUCTION_SETS[library.instruction_set]}, up to {_MAX_ROWS} rows, torch's threads"
-        )
+        return describe()
 
     def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> NativeStep | None:
         """A step for blocks of one shape, on the CPU, with linears of one dtype; else None."""
@@ -85,21 +77,21 @@ class NativeStep:
         library: The native library.
         blocks: The weights, read where they are at every step.
         shape: Heads and epsilon.
-        instruction_set: Index into `INSTRUCTION_SETS`; the best one if not given.
     """
-
-    max_rows = _MAX_ROWS
 
     def __init__(
         self,
         library: NativeLibrary,
         blocks: Sequence[BlockWeights],
         shape: DecoderShape,
-        instruction_set: int | None = None,
     ) -> None:
         self._library, self._layers = library, len(blocks)
-        number = dtype_number(blocks[0].q_proj.weight.dtype)
+        dtype = blocks[0].q_proj.weight.dtype
+        number = dtype_number(dtype)
         assert number is not None
+        self._can_tile = library.tiled is not None and dtype == torch.bfloat16
+        self._fewest_outputs = min(shape[0] for shape in _shapes(blocks[0]))
+        self.max_rows = most_rows(library, dtype)
         self._model = _Model(
             layers=len(blocks),
             width=blocks[0].q_proj.weight.shape[1],
@@ -108,7 +100,7 @@ class NativeStep:
             head_dim=shape.head_dim,
             hidden=blocks[0].w_gate.weight.shape[0],
             weight_dtype=number,
-            isa=library.instruction_set if instruction_set is None else instruction_set,
+            isa=library.instruction_set,
             eps=shape.eps,
         )
         self._blocks = (_Block * len(blocks))(*map(_block, blocks))
@@ -136,6 +128,8 @@ class NativeStep:
         hidden = x.to(torch.float32, copy=True).contiguous()
         cos, sin = cos.contiguous(), sin.contiguous()
         threads, integers = torch.get_num_threads(), ctypes.c_int64 * rows
+        # One row keeps its float32: it has time to spare. A tile has four outputs.
+        model.tiled = self._can_tile and rows > 1 and self._fewest_outputs >= 4 * threads
         model_address = ctypes.addressof(model)
         scratch = torch.empty(
             self._library.decode_scratch(model_address, rows, threads), dtype=torch.uint8

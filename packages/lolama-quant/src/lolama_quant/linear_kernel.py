@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lolama_quant.native_library import INSTRUCTION_SETS, dtype_number, native_library
-
-# Past this many rows the product is no longer bound by memory, and torch's blocked one is faster.
-_FEW_ROWS = 8
+from lolama_quant.native_library import (
+    NativeLibrary,
+    describe,
+    dtype_number,
+    most_rows,
+    native_library,
+)
 
 # The call through ctypes takes as long as torch's product with a weight of this size.
 _SMALLEST_BYTES = 1 << 16
@@ -27,20 +30,16 @@ class NativeLinearKernel:
 
     def describe(self) -> str:
         """What it runs on here, or why it does not run."""
-        library = native_library()
-        if isinstance(library, str):
-            return library
-        return (
-            f"{INSTRUCTION_SETS[library.instruction_set]}, up to {_FEW_ROWS} rows, torch's threads"
-        )
+        return describe()
 
     def max_rows(self, weight: Tensor) -> int:
         """Up to how many rows it is the faster choice; 0 away from the CPU or without the library."""
-        if dtype_number(weight.dtype) is None or isinstance(native_library(), str):
+        library = native_library()
+        if isinstance(library, str) or dtype_number(weight.dtype) is None:
             return 0
         if weight.device.type != "cpu" or weight.nbytes < _SMALLEST_BYTES:
             return 0
-        return _FEW_ROWS
+        return most_rows(library, weight.dtype)
 
     def linear(
         self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
@@ -48,7 +47,7 @@ class NativeLinearKernel:
         """x (..., K) and weights (N1, K), (N2, K), … → (..., N1 + N2 + …) in the dtype of ``x``.
 
         Args:
-            x: Any floating-point dtype; computed with as float32.
+            x: Any floating-point dtype; computed with as float32, or in tiles as bfloat16.
             weights: All float32, all bfloat16 or all float16.
             biases: (N,) or None for each.
         """
@@ -60,27 +59,34 @@ class NativeLinearKernel:
 def _linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
     library = native_library()
     assert not isinstance(library, str), library
-    number = dtype_number(weights[0].dtype)
-    inputs = x.shape[-1]
+    dtype, inputs = weights[0].dtype, x.shape[-1]
+    number = dtype_number(dtype)
     assert number is not None
     for weight in weights:
-        assert weight.is_contiguous() and weight.shape[1] == inputs
-        assert weight.dtype == weights[0].dtype
+        assert weight.is_contiguous() and weight.shape[1] == inputs and weight.dtype == dtype
     outputs = [weight.shape[0] for weight in weights]
-    wide_x = x.to(torch.float32).contiguous()
+    rows = x.shape[:-1].numel()
     wide_biases = [None if bias is None else bias.to(torch.float32).contiguous() for bias in biases]
-    y = torch.empty((*x.shape[:-1], sum(outputs)), dtype=torch.float32)
-    library.linear(
-        wide_x.data_ptr(),
+    addresses = (
         [weight.data_ptr() for weight in weights],
         [0 if bias is None else bias.data_ptr() for bias in wide_biases],
-        outputs,
-        y.data_ptr(),
-        x.shape[:-1].numel(),
-        inputs,
-        number,
     )
+    y = torch.empty((*x.shape[:-1], sum(outputs)), dtype=torch.float32)
+    if _is_tiled(library, dtype, rows, outputs):
+        narrow_x = x.to(torch.bfloat16).contiguous()
+        library.tiled_linear(narrow_x.data_ptr(), *addresses, outputs, y.data_ptr(), rows, inputs)
+    else:
+        wide_x = x.to(torch.float32).contiguous()
+        library.linear(wide_x.data_ptr(), *addresses, outputs, y.data_ptr(), rows, inputs, number)
     return y.to(x.dtype)
+
+
+def _is_tiled(
+    library: NativeLibrary, dtype: torch.dtype, rows: int, outputs: Sequence[int]
+) -> bool:
+    """Whether both factors are taken in bfloat16. One row keeps its float32: it has time to spare."""
+    enough = min(outputs, default=0) >= 4 * torch.get_num_threads()
+    return library.tiled is not None and dtype == torch.bfloat16 and rows > 1 and enough
 
 
 # The same product as an operator of torch, with a fake kernel for tracing, so that a compiled model keeps it.

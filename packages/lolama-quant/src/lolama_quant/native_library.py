@@ -25,11 +25,13 @@ class NativeLibrary:
 
     Attributes:
         function: ``lolama_linear`` of native/linear.c.
+        tiled: ``lolama_tiled_linear``; None if this processor does not multiply bfloat16.
         decode, decode_scratch: ``lolama_decode`` and ``lolama_decode_scratch`` of native/decoder.c.
         instruction_set: Index into `INSTRUCTION_SETS` of the best one this processor has.
     """
 
     function: ctypes._NamedFuncPointer
+    tiled: ctypes._NamedFuncPointer | None
     decode: ctypes._NamedFuncPointer
     decode_scratch: ctypes._NamedFuncPointer
     instruction_set: int
@@ -47,8 +49,7 @@ class NativeLibrary:
         instruction_set: int | None = None,
     ) -> None:
         """Call ``lolama_linear``; its arguments, with addresses as whole numbers and 0 for no bias."""
-        count = len(weights)
-        addresses, sizes = ctypes.c_void_p * count, ctypes.c_int64 * count
+        count, addresses, sizes = _arrays(weights)
         chosen = self.instruction_set if instruction_set is None else instruction_set
         self.function(
             x,
@@ -62,6 +63,30 @@ class NativeLibrary:
             dtype,
             chosen,
         )
+
+    def tiled_linear(
+        self,
+        x: int,
+        weights: Sequence[int],
+        biases: Sequence[int],
+        outputs: Sequence[int],
+        y: int,
+        rows: int,
+        inputs: int,
+    ) -> None:
+        """Call ``lolama_tiled_linear``; arguments as for `linear`."""
+        assert self.tiled is not None
+        count, addresses, sizes = _arrays(weights)
+        self.tiled(
+            x, addresses(*weights), addresses(*biases), sizes(*outputs), count, y, rows, inputs
+        )
+
+
+def _arrays(
+    weights: Sequence[int],
+) -> tuple[int, type[ctypes.Array[ctypes.c_void_p]], type[ctypes.Array[ctypes.c_int64]]]:
+    count = len(weights)
+    return count, ctypes.c_void_p * count, ctypes.c_int64 * count
 
 
 @cache
@@ -84,6 +109,9 @@ def native_library() -> NativeLibrary | str:
         *(pointer, size, size, number, number),
     ]
     function.restype = None
+    tiled = library.lolama_tiled_linear
+    tiled.argtypes = [pointer, pointer, pointer, pointer, number, pointer, size, size]
+    tiled.restype = None
     decode, scratch = library.lolama_decode, library.lolama_decode_scratch
     decode.argtypes = [
         *(pointer, pointer, pointer, size, pointer, pointer, pointer, pointer),
@@ -91,7 +119,13 @@ def native_library() -> NativeLibrary | str:
     ]
     decode.restype = None
     scratch.argtypes, scratch.restype = [pointer, size, number], size
-    return NativeLibrary(function, decode, scratch, library.lolama_best_isa())
+    return NativeLibrary(
+        function,
+        tiled if library.lolama_has_tiles() else None,
+        decode,
+        scratch,
+        library.lolama_best_isa(),
+    )
 
 
 def dtype_number(dtype: torch.dtype) -> int | None:
@@ -99,3 +133,28 @@ def dtype_number(dtype: torch.dtype) -> int | None:
     import torch
 
     return {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}.get(dtype)
+
+
+def most_rows(library: NativeLibrary, dtype: torch.dtype) -> int:
+    """Up to how many rows the library's products with weights of ``dtype`` are faster than torch's.
+
+    Past a few, they are bound by arithmetic, and torch's blocked ones do better. bfloat16 has the tiles of
+    native/tiles.h, on processors that multiply it. float16 is multiplied by few processors, so torch has
+    nothing better for it.
+    """
+    import torch
+
+    some = {torch.bfloat16: 16 if library.tiled is not None else 8, torch.float16: 32}
+    return some.get(dtype, 8)
+
+
+def describe() -> str:
+    """The instruction set and the numbers of rows, or why there is no library."""
+    import torch
+
+    library = native_library()
+    if isinstance(library, str):
+        return library
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    rows = ", ".join(f"{most_rows(library, dtype)} of {name}" for name, dtype in kinds.items())
+    return f"{INSTRUCTION_SETS[library.instruction_set]}, up to {rows} rows"

@@ -9,6 +9,7 @@
  */
 #include <math.h>
 
+#include "tiles.h"
 #include "weighted_sum.h"
 
 /* Positions that attention looks at before it rescales: their scores stay in the first-level cache. */
@@ -23,7 +24,7 @@ typedef struct {
 
 typedef struct {
     int64_t layers, width, heads, kv_heads, head_dim, hidden;
-    int weight_dtype, cache_dtype, isa;
+    int weight_dtype, cache_dtype, isa, tiled;
     float eps;
 } Model;
 
@@ -122,11 +123,21 @@ ELEMENTWISE(avx2, AVX2)
 
 /* ---- the steps ------------------------------------------------------------------------------------ */
 
-/* This thread's share of x (rows, k) times weight (n, k); see `product`. */
+/* This thread's share of x (rows, k) times weight (n, k); see `product`. `narrowed` has room for x in
+ * bfloat16, of this thread alone. */
 static void shared_product(const Model *m, const void *weight, const float *bias, const float *x,
-                           int64_t rows, int64_t n, int64_t k, float *y, int64_t y_stride, int add) {
+                           int64_t rows, int64_t n, int64_t k, float *y, int64_t y_stride, int add,
+                           uint16_t *narrowed) {
     int64_t begin, end;
     share(n, thread_number(), thread_count(), &begin, &end);
+#if HAS_TILES
+    if (m->tiled) {
+        narrow(x, narrowed, rows * k);
+        tile_product((const uint16_t *)weight, bias, narrowed, rows, begin, end, k, y, y_stride, add);
+        return;
+    }
+#endif
+    (void)narrowed;
     product(m->isa, m->weight_dtype, weight, bias, x, rows, begin, end, k, y, y_stride, add);
 }
 
@@ -172,10 +183,17 @@ static void attend(const Model *m, const float *queries, int64_t heads, const ch
         for (int64_t c = 0; c < hd; c++) out[r * hd + c] /= total[r];
 }
 
+/* The longest row that a product reads. */
+static int64_t widest(const Model *m) {
+    int64_t inner = m->heads * m->head_dim, longest = m->width > inner ? m->width : inner;
+    return longest > m->hidden ? longest : m->hidden;
+}
+
 /* Bytes of working memory that lolama_decode needs. */
 EXPORT int64_t lolama_decode_scratch(const Model *m, int64_t rows, int threads) {
     int64_t joined = (m->heads + 2 * m->kv_heads) * m->head_dim, inner = m->heads * m->head_dim;
-    return 4 * rows * (joined + inner + 2 * m->hidden + threads * m->width);
+    return 4 * rows * (joined + inner + 2 * m->hidden + threads * m->width) +
+           2 * rows * threads * widest(m);
 }
 
 /* One position of each row through all blocks.
@@ -200,14 +218,16 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, float *x, int64_t
     {
         /* Every thread norms for itself, which takes less time than waiting for one that does. */
         float *normed = normed_all + thread_number() * rows * d;
+        uint16_t *narrowed =
+            (uint16_t *)(normed_all + threads * rows * d) + thread_number() * rows * widest(m);
         for (int64_t layer = 0; layer < m->layers; layer++) {
             const Block *b = blocks + layer;
             char *layer_keys = (char *)keys[layer], *layer_values = (char *)values[layer];
             for (int64_t r = 0; r < rows; r++)
                 CHOOSE(m->isa, norm, x + r * d, b->attention_norm, normed + r * d, d, m->eps);
-            shared_product(m, b->q, b->q_bias, normed, rows, inner, d, qkv, joined, 0);
-            shared_product(m, b->k, b->k_bias, normed, rows, kv * hd, d, qkv + inner, joined, 0);
-            shared_product(m, b->v, b->v_bias, normed, rows, kv * hd, d, qkv + inner + kv * hd, joined, 0);
+            shared_product(m, b->q, b->q_bias, normed, rows, inner, d, qkv, joined, 0, narrowed);
+            shared_product(m, b->k, b->k_bias, normed, rows, kv * hd, d, qkv + inner, joined, 0, narrowed);
+            shared_product(m, b->v, b->v_bias, normed, rows, kv * hd, d, qkv + inner + kv * hd, joined, 0, narrowed);
 #pragma omp barrier
 #pragma omp for schedule(static)
             for (int64_t head = 0; head < rows * (heads + kv); head++) { /* keys follow queries */
@@ -231,18 +251,18 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, float *x, int64_t
                            starts[r] + 1 - first_keys[r], attended + r * inner + head * hd);
                 }
             }
-            shared_product(m, b->o, b->o_bias, attended, rows, d, inner, x, d, 1);
+            shared_product(m, b->o, b->o_bias, attended, rows, d, inner, x, d, 1, narrowed);
 #pragma omp barrier
             for (int64_t r = 0; r < rows; r++)
                 CHOOSE(m->isa, norm, x + r * d, b->ffn_norm, normed + r * d, d, m->eps);
-            shared_product(m, b->gate, b->gate_bias, normed, rows, m->hidden, d, gate, m->hidden, 0);
-            shared_product(m, b->up, b->up_bias, normed, rows, m->hidden, d, up, m->hidden, 0);
+            shared_product(m, b->gate, b->gate_bias, normed, rows, m->hidden, d, gate, m->hidden, 0, narrowed);
+            shared_product(m, b->up, b->up_bias, normed, rows, m->hidden, d, up, m->hidden, 0, narrowed);
             int64_t begin, end; /* the share that this thread has just computed */
             share(m->hidden, thread_number(), thread_count(), &begin, &end);
             for (int64_t r = 0; r < rows; r++)
                 CHOOSE(m->isa, silu, gate + r * m->hidden + begin, up + r * m->hidden + begin, end - begin);
 #pragma omp barrier
-            shared_product(m, b->down, b->down_bias, gate, rows, d, m->hidden, x, d, 1);
+            shared_product(m, b->down, b->down_bias, gate, rows, d, m->hidden, x, d, 1, narrowed);
 #pragma omp barrier
         }
     }

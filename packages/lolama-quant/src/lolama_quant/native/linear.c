@@ -1,8 +1,12 @@
 /* y = x W^T + b for a few rows of x: the product that decoding is made of. Threads are OpenMP's; loaded
  * after torch, the library shares torch's thread pool. */
 #include "dot.h"
+#include "tiles.h"
 
 EXPORT int lolama_best_isa(void) { return best_isa(); }
+
+/* Whether lolama_tiled_linear runs on this processor. */
+EXPORT int lolama_has_tiles(void) { return has_tiles(); }
 
 /* The products of x with `count` weights, side by side in y: one call, and one gathering of threads, for
  * the linears that read the same input.
@@ -25,4 +29,25 @@ EXPORT void lolama_linear(const float *x, const void *const *weights, const floa
             offset += outputs[i];
         }
     }
+}
+
+/* The same with x and all weights in bfloat16; each weight has at least four outputs for each thread. */
+EXPORT void lolama_tiled_linear(const uint16_t *x, const void *const *weights, const float *const *biases,
+                                const int64_t *outputs, int count, float *y, int64_t rows, int64_t k) {
+#if HAS_TILES
+    int64_t width = 0;
+    for (int i = 0; i < count; i++) width += outputs[i];
+#pragma omp parallel
+    {
+        int64_t offset = 0, begin, end;
+        for (int i = 0; i < count; i++) {
+            share(outputs[i], thread_number(), thread_count(), &begin, &end);
+            tile_product((const uint16_t *)weights[i], biases[i], x, rows, begin, end, k, y + offset, width,
+                         0);
+            offset += outputs[i];
+        }
+    }
+#else
+    (void)x, (void)weights, (void)biases, (void)outputs, (void)count, (void)y, (void)rows, (void)k;
+#endif
 }
