@@ -24,6 +24,7 @@ from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import JSON, CanonicalConfig, ModelFiles, QuantizationScheme
 from lolama_hub import Store
+from lolama_quant import QualityReport
 
 _CALIBRATION_DOCUMENTS = 40
 
@@ -138,7 +139,7 @@ def describe(source: ModelFiles, files: ModelFiles) -> Saved:
 
 def measure(
     dense: CausalLM, quantized: CausalLM, tokenizer: lolama_core.Tokenizer
-) -> lolama_quant.QualityReport:
+) -> QualityReport:
     """What quantising cost, on the text that ships with lolama-quant."""
     return lolama_quant.measure_quality(dense, quantized, tokenizer, lolama_quant.default_text())
 

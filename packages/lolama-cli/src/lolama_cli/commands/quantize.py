@@ -15,9 +15,8 @@ from lolama_cli.console import Output, note, visible
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
-    from lolama.quantized import Saved
+    from lolama.quantized import QualityReport, Saved
     from lolama_core.protocols.types import ModelFiles
-    from lolama_quant import QualityReport
 
 SCHEMA = "lolama.quantize/1"
 
