@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -40,14 +41,14 @@ def test_embeddings_and_lm_head_stay() -> None:
     report = quantize_(model, SCHEME)
     assert len(report.replaced) == 14
     assert model.lm_head is head and model.embed_tokens is embedding
-    assert type(model.layers[1].feed_forward.w_down) is Int8Linear
+    assert isinstance(model.get_submodule("layers.1.feed_forward.w_down"), Int8Linear)
     assert report.bytes_after < report.bytes_before * 0.3  # of float32, and small rows
 
 
 def test_lm_head_is_quantised_when_asked() -> None:
     model = llama()
     quantize_(model, QuantizationScheme(name="int8", skipped=()))
-    assert type(model.lm_head) is Int8Linear
+    assert isinstance(model.get_submodule("lm_head"), Int8Linear)
 
 
 @pytest.mark.parametrize("skipped", [(), ("lm_head",)])
@@ -87,7 +88,7 @@ def test_attention_of_torch_itself_still_runs() -> None:
     x = torch.randn(2, 5, 16)
     expected = layer(x)
     quantize_(layer.requires_grad_(False), SCHEME)
-    assert type(layer.linear1) is Int8Linear
+    assert isinstance(layer.get_submodule("linear1"), Int8Linear)
     layer.train()  # its fast path for inference reads weights around the layers
     layer.dropout.p = layer.dropout1.p = layer.dropout2.p = layer.self_attn.dropout = 0.0
     assert (layer(x) - expected).norm() / expected.norm() < 0.02
@@ -97,7 +98,7 @@ def test_attention_of_torch_itself_still_runs() -> None:
 def test_row_78_after_a_refused_weight_the_model_is_as_it_was(value: float) -> None:
     model = llama()
     with torch.no_grad():
-        model.layers[1].feed_forward.w_down.weight[3, 4] = value
+        model.get_parameter("layers.1.feed_forward.w_down.weight")[3, 4] = value
     before = {name: id(module) for name, module in model.named_modules()}
     with pytest.raises(ModelError, match=r"layers\.1\.feed_forward\.w_down\.weight: holds NaN"):
         quantize_(model, SCHEME)
@@ -146,7 +147,10 @@ def test_tensor_by_tensor_gives_the_same_as_in_memory(scheme: QuantizationScheme
 
 def test_the_dense_weights_are_let_go() -> None:
     model = llama()
-    dense = [weakref.ref(layer.attention.q_proj.weight) for layer in model.layers]
+    dense = [
+        weakref.ref(model.get_parameter(f"layers.{layer}.attention.q_proj.weight"))
+        for layer in range(2)
+    ]
     quantize_(model, SCHEME)
     gc.collect()
     assert all(reference() is None for reference in dense)
@@ -162,7 +166,8 @@ def test_the_dense_weights_are_let_go() -> None:
 )
 def test_size_beside_sixteen_bits(shape: tuple[int, ...], limit: float) -> None:
     names = ("vocab_size", "d_model", "num_heads", "num_kv_heads", "num_layers", "hidden_dim")
-    config = LlamaConfig(**dict(zip(names, shape, strict=True)), max_seq_len=2048)
+    sizes: dict[str, Any] = dict(zip(names, shape, strict=True))
+    config = LlamaConfig(**sizes, max_seq_len=2048)
     with torch.device("meta"):
         model = Llama(config).to(torch.bfloat16)
     before = sum(tensor.nbytes for tensor in model.state_dict().values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lolama.providers import quantizer
 from lolama_core import (
@@ -13,8 +13,9 @@ from lolama_core import (
     TextGenerator,
     use_kernels_,
 )
+from lolama_core.protocols import CausalLM
 from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
-from lolama_quant import get_model_size_mb
+from lolama_quant import get_model_size_mb as _size_mb
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 
-def quantize_model_int8(model: nn.Module) -> QuantizationReport:
+def quantize_model_int8(model: nn.Module | CausalLM) -> QuantizationReport:
     """Store the linear weights of ``model`` as 8-bit integers, in place.
 
     Embeddings and ``lm_head`` keep their precision.
@@ -39,6 +40,12 @@ def quantize_model_int8(model: nn.Module) -> QuantizationReport:
         ModelError: naming the weight, if one holds NaN or Inf.
         UsageError: if the model is quantised already, or has no linear layers.
     """
-    report = quantizer("int8").quantize_(model, QuantizationScheme(name="int8"))
-    use_kernels_(model)  # which lets go of the weights that were swapped
+    module = cast("nn.Module", model)
+    report = quantizer("int8").quantize_(module, QuantizationScheme(name="int8"))
+    use_kernels_(module)  # which lets go of the weights that were swapped
     return report
+
+
+def get_model_size_mb(model: nn.Module | CausalLM) -> float:
+    """Parameters and buffers of ``model`` in MB (10^6 bytes); what is tied counts once."""
+    return _size_mb(cast("nn.Module", model))

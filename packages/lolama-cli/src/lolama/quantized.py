@@ -26,6 +26,17 @@ from lolama_core.protocols.types import JSON, CanonicalConfig, ModelFiles, Quant
 from lolama_hub import Store
 from lolama_quant import QualityReport
 
+__all__ = [
+    "Options",
+    "QualityReport",
+    "Saved",
+    "describe",
+    "keep",
+    "measure",
+    "save",
+    "source_digest",
+]
+
 _CALIBRATION_DOCUMENTS = 40
 
 
@@ -82,7 +93,8 @@ def keep(
         return files
     options = options or Options()
     digest = source_digest(files)
-    place = Store().place("int8", files.name, {"source": digest, **_key(options)})
+    # No name of the source in it: the same model under another name is the same model.
+    place = Store().place("int8", files.family, {"source": digest, **_key(options)})
     if force or not place.exists():
         if tell is not None:
             tell(f"quantising {files.name} to int8, to be kept in {place}")
@@ -239,7 +251,7 @@ def _file_digest(path: Path) -> str:
         status.st_mtime_ns,
         status.st_ctime_ns,
     ]
-    memory = Store().place("hashes", path.name, identity)
+    memory = Store().place("hashes", "sha256", identity)
     try:
         known = memory.read_text(encoding="ascii")
         if len(known) == 64:

@@ -1,4 +1,4 @@
-"""Runs the text of the Metal kernel on the host, threadgroup by threadgroup, as `metal.linear` launches it."""
+"""Runs the text of the Metal kernel on the host, threadgroup by threadgroup, as it is launched on a GPU."""
 
 from __future__ import annotations
 

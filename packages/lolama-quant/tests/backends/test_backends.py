@@ -35,6 +35,12 @@ def _triton(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return few_rows(x, weight, scale)
 
 
+def _cuda_many(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """As many rows as the kernel does not take; without a GPU the path is the same."""
+    padded = torch.cat((x, x.new_zeros(cuda.FEW_ROWS + 1, x.shape[1])))
+    return cuda.linear(padded, weight, scale)[: len(x)]
+
+
 # Name → product, most rows, and whether it quantises activations as well.
 PRODUCTS: dict[str, tuple[Product, int | None, bool]] = {
     "reference": (reference.linear, None, False),
@@ -42,7 +48,7 @@ PRODUCTS: dict[str, tuple[Product, int | None, bool]] = {
     "cpu": (cpu.linear, None, True),
     "cpu few rows": (cpu.few_rows, cpu.FEW_ROWS, True),
     "cpu integers": (cpu.integer_linear, None, True),
-    "cuda many rows": (cuda.reference.linear, None, False),
+    "cuda many rows": (_cuda_many, None, False),
     "triton": (_triton, cuda.FEW_ROWS, False),
     "metal": (metal_host.linear, None, False),
 }

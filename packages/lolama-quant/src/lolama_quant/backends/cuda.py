@@ -2,9 +2,9 @@
 
 Activations keep their sixteen bits. A few rows are bound by memory: a Triton kernel reads each weight once
 and widens it in registers. Many rows are bound by arithmetic: weights are widened in memory, which costs
-little beside the product, and cuBLAS multiplies. Neither looks at a value on the host, so both can be recorded in a
-CUDA graph, and any number of rows is right. (`torch._int_mm` needs more than 16 rows and sizes that are
-multiples of 8, and its activations of eight bits lose more than int8 weights do.)
+little beside the product, and cuBLAS multiplies. Neither looks at a value on the host, so both can be
+recorded in a CUDA graph, and any number of rows is right. (`torch._int_mm` needs more than 16 rows
+and sizes that are multiples of 8, and its activations of eight bits lose more than int8 weights do.)
 """
 
 from __future__ import annotations
