@@ -59,7 +59,6 @@ class QuantizerSuite:
         layout = {name: (t.shape, t.dtype) for name, t in module.state_dict().items()}
         assert {name: (t.shape, t.dtype) for name, t in empty.state_dict().items()} == layout
 
-
     def test_a_dense_checkpoint_becomes_a_quantised_one(self, quantizer: Quantizer) -> None:
         """Tensor by tensor it gives what quantising in memory does, and says which dtypes are fixed."""
         module, scheme = self.module(), QuantizationScheme(name=quantizer.name)
