@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from lolama_core.protocols import DecoderKernel
+from lolama_core.protocols.types import QuantizationScheme
 from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite
 from lolama_quant import decoder_kernel
 from lolama_quant.decoder_kernel import NativeDecoderKernel
 from lolama_quant.native_library import INSTRUCTION_SETS, NativeLibrary, native_library
+from lolama_quant.quantizer import Int8Quantizer
 
 KERNEL: DecoderKernel = NativeDecoderKernel()
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -123,3 +125,40 @@ def stored_value(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def test_describes_itself() -> None:
     assert KERNEL.describe().endswith("of float16 rows")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_int8(name: str, rows: int) -> None:
+    """Blocks and kernel round activations alike, so they differ by the order of additions alone.
+
+    Which may still round an activation to the other side, by one 127th of the largest in its group.
+    """
+    suite = DecoderKernelSuite()
+    model = suite.model(**SHAPES[name])
+    Int8Quantizer().quantize_(model, QuantizationScheme(name="int8"))
+    suite.compare(KERNEL, model, [9, 5, 7][:rows], 3, 2e-2)
+
+
+def test_int8_of_wide_layers_on_two_threads() -> None:
+    suite, before = DecoderKernelSuite(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        model = suite.model(d_model=252, hidden_dim=700)
+        Int8Quantizer().quantize_(model, QuantizationScheme(name="int8"))
+        suite.compare(KERNEL, model, [9, 5], 3, 2e-2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_int8_with_outlier_columns_or_some_dense_linears_takes_the_blocks() -> None:
+    name = "layers.1.feed_forward.w_down"
+    schemes = [
+        QuantizationScheme(name="int8", outlier_columns={name: (3, 17)}),
+        QuantizationScheme(name="int8", skipped=("lm_head", name)),
+    ]
+    for scheme in schemes:
+        model = DecoderKernelSuite().model()
+        Int8Quantizer().quantize_(model, scheme)
+        model.use_kernels([KERNEL])
+        assert model.decode_step is None

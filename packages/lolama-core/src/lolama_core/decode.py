@@ -19,7 +19,12 @@ from lolama_core.linear import Linear
 from lolama_core.norm import RMSNorm
 from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep
 from lolama_core.protocols import KVCache as KVCacheProtocol
-from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, LinearWeights
+from lolama_core.protocols.decoder_kernel import (
+    BlockWeights,
+    DecoderShape,
+    HasLinearWeights,
+    LinearWeights,
+)
 
 _PARTS = {
     "attention_norm": RMSNorm,
@@ -113,10 +118,11 @@ def bind(
     for block in blocks:
         if type(block) is not Block:
             return None
-        parts = {path: block.get_submodule(path) for path in _PARTS}
-        if any(type(parts[path]) is not kind for path, kind in _PARTS.items()):
+        parts = {path: _part(block.get_submodule(path), kind) for path, kind in _PARTS.items()}
+        if any(part is None for part in parts.values()):
             return None
-        weights.append(_weights_of(parts))
+        names = {path.rpartition(".")[2]: part for path, part in parts.items()}
+        weights.append(BlockWeights(**names))  # type: ignore[arg-type] # the paths end in its field names
     for kernel in kernels:
         step = kernel.bind(weights, shape)
         if step is not None:
@@ -124,16 +130,15 @@ def bind(
     return None
 
 
-def _weights_of(parts: dict[str, nn.Module]) -> BlockWeights:
-    values: dict[str, Tensor | LinearWeights] = {}
-    for path, part in parts.items():
-        name = path.rpartition(".")[2]
-        if isinstance(part, Linear):
-            values[name] = LinearWeights(weight=part.weight, bias=part.bias)
-        else:
-            assert isinstance(part, RMSNorm)
-            values[name] = part.weight
-    return BlockWeights(**values)  # type: ignore[arg-type] # the paths end in its field names
+def _part(module: nn.Module, kind: type[nn.Module]) -> Tensor | LinearWeights | None:
+    """What the kernel reads of one part; None if the part is not plain."""
+    if type(module) is RMSNorm and kind is RMSNorm:
+        return module.weight
+    if type(module) is Linear and kind is Linear:
+        return LinearWeights(weight=module.weight, bias=module.bias)
+    if kind is Linear and isinstance(module, HasLinearWeights):
+        return module.linear_weights()
+    return None
 
 
 def decoder_in_use(module: nn.Module) -> DecoderKernel | None:

@@ -25,13 +25,18 @@ _NORMS = ("attention_norm", "ffn_norm")
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
 
 
+class _Linear(ctypes.Structure):
+    """``Linear`` of native/decoder.c."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("weight", "scales", "bias")]
+
+
 class _Block(ctypes.Structure):
     """``Block`` of native/decoder.c."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in _NORMS),
-        *((name, ctypes.c_void_p) for name in _LINEARS),
-        *((f"{name}_bias", ctypes.c_void_p) for name in _LINEARS),
+        *((name, _Linear) for name in _LINEARS),
     ]
 
 
@@ -43,7 +48,10 @@ class _Model(ctypes.Structure):
             (name, ctypes.c_int64)
             for name in ("layers", "width", "heads", "kv_heads", "head_dim", "hidden")
         ),
-        *((name, ctypes.c_int) for name in ("weight_dtype", "cache_dtype", "isa", "tiled")),
+        *(
+            (name, ctypes.c_int)
+            for name in ("weight_dtype", "cache_dtype", "isa", "int8_isa", "tiled")
+        ),
         ("eps", ctypes.c_float),
     ]
 
@@ -87,7 +95,7 @@ class NativeStep:
     ) -> None:
         self._library, self._layers = library, len(blocks)
         dtype = blocks[0].q_proj.weight.dtype
-        number = dtype_number(dtype)
+        number = _weight_number(dtype)
         assert number is not None
         self._can_tile = library.tiled is not None and dtype == torch.bfloat16
         self._fewest_outputs = min(shape[0] for shape in _shapes(blocks[0]))
@@ -101,6 +109,7 @@ class NativeStep:
             hidden=blocks[0].w_gate.weight.shape[0],
             weight_dtype=number,
             isa=library.instruction_set,
+            int8_isa=library.int8_instruction_set,
             eps=shape.eps,
         )
         self._blocks = (_Block * len(blocks))(*map(_block, blocks))
@@ -154,13 +163,18 @@ class NativeStep:
 
 
 def _block(block: BlockWeights) -> _Block:
-    addresses = {name: getattr(block, name).data_ptr() for name in _NORMS}
-    for name in _LINEARS:
-        linear: LinearWeights = getattr(block, name)
-        addresses[name] = linear.weight.data_ptr()
-        if linear.bias is not None:
-            addresses[f"{name}_bias"] = linear.bias.data_ptr()
-    return _Block(**addresses)
+    norms = {name: getattr(block, name).data_ptr() for name in _NORMS}
+    return _Block(**norms, **{name: _linear(getattr(block, name)) for name in _LINEARS})
+
+
+def _linear(linear: LinearWeights) -> _Linear:
+    parts = (linear.weight, linear.scale, linear.bias)
+    return _Linear(*(None if part is None else part.data_ptr() for part in parts))
+
+
+def _weight_number(dtype: torch.dtype) -> int | None:
+    """How native/decoder.c calls a dtype of weights, of which it knows int8 besides the cache's."""
+    return 3 if dtype == torch.int8 else dtype_number(dtype)
 
 
 def _shapes(block: BlockWeights) -> list[tuple[int, ...]]:
@@ -171,10 +185,14 @@ def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
     linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
     vectors = [getattr(block, name) for name in _NORMS]
     vectors += [linear.bias for linear in linears if linear.bias is not None]
+    scales = [linear.scale for linear in linears if linear.scale is not None]
+    if len(scales) != (len(linears) if dtype == torch.int8 else 0):
+        return False
+    vectors += scales
     pairs = [(linear.weight, dtype) for linear in linears]
-    # The library reads norms and biases where they are, too, so they must be as it wants them.
+    # The library reads norms, biases and scales where they are, too, so they must be as it wants them.
     pairs += [(vector, torch.float32) for vector in vectors]
-    return dtype_number(dtype) is not None and all(
+    return _weight_number(dtype) is not None and all(
         tensor.device.type == "cpu" and tensor.dtype == wanted and tensor.is_contiguous()
         for tensor, wanted in pairs
     )

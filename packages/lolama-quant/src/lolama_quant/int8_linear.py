@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lolama_core.protocols.decoder_kernel import LinearWeights
 from lolama_quant.absmax import Int8Rows
 from lolama_quant.backends import backend_of
 
@@ -97,6 +98,12 @@ class Int8Linear(nn.Module):
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
         return y.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+
+    def linear_weights(self) -> LinearWeights | None:
+        """What a decoding kernel may read in place of a call; see `protocols.HasLinearWeights`."""
+        if type(self) is not Int8Linear or self.outlier_columns is not None:
+            return None
+        return LinearWeights(weight=self.weight, bias=self.bias, scale=self.scale)
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""

@@ -17,6 +17,7 @@ LIBRARY = (
     Path(__file__).parent / "native" / ("lolama.dylib" if sys.platform == "darwin" else "lolama.so")
 )
 INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512", "NEON")
+INT8_INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512 VNNI", "NEON", "NEON dot product")
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,20 @@ class NativeLibrary:
     Attributes:
         function: ``lolama_linear`` of native/linear.c.
         tiled: ``lolama_tiled_linear``; None if this processor does not multiply bfloat16.
+        int8, int8_scratch: ``lolama_int8_linear`` and ``lolama_int8_scratch``.
         decode, decode_scratch: ``lolama_decode`` and ``lolama_decode_scratch`` of native/decoder.c.
         instruction_set: Index into `INSTRUCTION_SETS` of the best one this processor has.
+        int8_instruction_set: The same for int8 weights, into `INT8_INSTRUCTION_SETS`.
     """
 
     function: ctypes._NamedFuncPointer
     tiled: ctypes._NamedFuncPointer | None
+    int8: ctypes._NamedFuncPointer
+    int8_scratch: ctypes._NamedFuncPointer
     decode: ctypes._NamedFuncPointer
     decode_scratch: ctypes._NamedFuncPointer
     instruction_set: int
+    int8_instruction_set: int
 
     def linear(
         self,
@@ -81,6 +87,38 @@ class NativeLibrary:
             x, addresses(*weights), addresses(*biases), sizes(*outputs), count, y, rows, inputs
         )
 
+    def int8_linear(
+        self,
+        x: int,
+        weights: Sequence[int],
+        scales: Sequence[int],
+        biases: Sequence[int],
+        outputs: Sequence[int],
+        y: int,
+        rows: int,
+        inputs: int,
+        instruction_set: int | None = None,
+    ) -> None:
+        """Call ``lolama_int8_linear``; arguments as for `linear`."""
+        import torch
+
+        count, addresses, sizes = _arrays(weights)
+        chosen = self.int8_instruction_set if instruction_set is None else instruction_set
+        scratch = torch.empty(self.int8_scratch(rows, inputs), dtype=torch.uint8)
+        self.int8(
+            x,
+            addresses(*weights),
+            addresses(*scales),
+            addresses(*biases),
+            sizes(*outputs),
+            count,
+            y,
+            rows,
+            inputs,
+            scratch.data_ptr(),
+            chosen,
+        )
+
 
 def _arrays(
     weights: Sequence[int],
@@ -112,6 +150,13 @@ def native_library() -> NativeLibrary | str:
     tiled = library.lolama_tiled_linear
     tiled.argtypes = [pointer, pointer, pointer, pointer, number, pointer, size, size]
     tiled.restype = None
+    int8, int8_scratch = library.lolama_int8_linear, library.lolama_int8_scratch
+    int8.argtypes = [
+        *(pointer, pointer, pointer, pointer, pointer, number),
+        *(pointer, size, size, pointer, number),
+    ]
+    int8.restype = None
+    int8_scratch.argtypes, int8_scratch.restype = [size, size], size
     decode, scratch = library.lolama_decode, library.lolama_decode_scratch
     decode.argtypes = [
         *(pointer, pointer, pointer, size, pointer, pointer, pointer, pointer),
@@ -122,9 +167,12 @@ def native_library() -> NativeLibrary | str:
     return NativeLibrary(
         function,
         tiled if library.lolama_has_tiles() else None,
+        int8,
+        int8_scratch,
         decode,
         scratch,
         library.lolama_best_isa(),
+        library.lolama_best_int8_isa(),
     )
 
 
@@ -140,11 +188,13 @@ def most_rows(library: NativeLibrary, dtype: torch.dtype) -> int:
 
     Past a few, they are bound by arithmetic, and torch's blocked ones do better. bfloat16 has the tiles of
     native/tiles.h, on processors that multiply it. float16 is multiplied by few processors, so torch has
-    nothing better for it.
+    nothing better for it. With int8 it rounds activations in groups, which keeps more of their precision than
+    torch's products of integers can.
     """
     import torch
 
-    some = {torch.bfloat16: 16 if library.tiled is not None else 8, torch.float16: 32}
+    bfloat16 = 16 if library.tiled is not None else 8
+    some = {torch.bfloat16: bfloat16, torch.float16: 32, torch.int8: 16}
     return some.get(dtype, 8)
 
 

@@ -151,18 +151,22 @@ def test_backends_are_chosen_by_the_kind_of_device() -> None:
     assert backend_of("xpu") is reference
 
 
-def test_integers_are_multiplied_only_where_the_processor_does(
+def test_what_multiplies_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = []
     monkeypatch.setattr(cpu, "integer_linear", lambda *_: calls.append("integers"))
     monkeypatch.setattr(cpu, "blockwise_linear", lambda *_: calls.append("floats"))
-    x, weight, scale = torch.randn(9, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(4)
+    monkeypatch.setattr(cpu, "native_linear", lambda *_: calls.append("native"))
+    x, weight, scale = torch.randn(17, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(4)
     for able in (True, False):
         monkeypatch.setattr(cpu, "multiplies_integers", lambda able=able: able)
-        cpu.linear(x, weight, scale)
-        cpu.linear(x[:1], weight, scale)
-    assert calls == ["integers"] * 2 + ["floats"] * 2
+        for library in ("not built", object()):
+            monkeypatch.setattr(cpu, "native_library", lambda library=library: library)
+            cpu.linear(x, weight, scale)
+            cpu.linear(x[:1], weight, scale)
+    integers = ["integers", "integers", "integers", "native"]
+    assert calls == [*integers, "floats", "floats", "floats", "native"]
 
 
 def test_cuda_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearWeights:
-    """A linear's ``weight`` (N, K) and ``bias`` (N,) or None."""
+    """A linear's ``weight`` (N, K) and ``bias`` (N,) or None.
+
+    A weight of int8 has a ``scale`` (N,) float32 that its rows are multiplied with.
+    """
 
     weight: Tensor
     bias: Tensor | None
+    scale: Tensor | None = None
+
+
+@runtime_checkable
+class HasLinearWeights(Protocol):
+    """A module in the place of a linear that a kernel may stand in for, such as one with int8 weights."""
+
+    def linear_weights(self) -> LinearWeights | None:
+        """The weights that its ``forward`` multiplies with; None if it does anything else besides."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

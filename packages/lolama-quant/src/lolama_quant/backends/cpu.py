@@ -1,6 +1,7 @@
 """Products with int8 weights on a CPU.
 
-Where the processor multiplies 8-bit integers (VNNI), activations are quantised too, row by row, and torch
+Few rows are bound by memory: the native operator takes them, where it was built (see `int8_kernel`). Of
+more, and without it: where the processor multiplies 8-bit integers (VNNI), activations are quantised too, row by row, and torch
 multiplies integers. Anywhere else that operator is many times slower than a float32 product, so weights are
 widened block by block instead.
 """
@@ -10,11 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lolama_quant import int8_kernel
 from lolama_quant.absmax import LIMIT, quantize_rows
 from lolama_quant.backends.reference import blockwise_linear
+from lolama_quant.int8_kernel import native_linear
+from lolama_quant.native_library import native_library
 
-FEW_ROWS = 8
-"""Products of so many rows are bound by memory; those of more, by arithmetic."""
+FEW_ROWS = 16
+"""Products of so many rows are bound by memory, or nearly; those of more, by arithmetic."""
 
 HEAVY = 4.0
 """Rows whose largest magnitude is more than this many times their root mean square are quantised twice.
@@ -36,7 +40,9 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 def few_rows(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """`linear` for up to `FEW_ROWS` rows: a decoding step."""
-    return _by_torch(x, weight, scale)
+    if isinstance(native_library(), str):
+        return _by_torch(x, weight, scale)
+    return native_linear(x, weight, scale)
 
 
 def many_rows(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
@@ -46,9 +52,14 @@ def many_rows(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 def describe() -> str:
     """Which products are used here, and why."""
+    few, library = int8_kernel.describe(), native_library()
+    if few is None:
+        few = f"as more rows (the native operator is {library})"
     if multiplies_integers():
-        return "integer products (VNNI), activations quantised row by row"
-    return "weights widened to float32: this processor has no 8-bit products that torch uses"
+        many = "integer products (VNNI), activations quantised row by row"
+    else:
+        many = "weights widened to float32: torch has no fast 8-bit products on this processor"
+    return f"up to {FEW_ROWS} rows {few}; more rows {many}"
 
 
 def multiplies_integers() -> bool:

@@ -5,26 +5,32 @@
  * arithmetic of a small model, and threads gather for each. Here they gather once a token, and wait for
  * each other only where one step reads what another thread has written.
  *
- * Activations and sums are float32; weights and cache are float32, bfloat16 or float16.
+ * Activations and sums are float32; weights are float32, bfloat16, float16 or int8, the cache is any of the
+ * first three.
  */
 #include <math.h>
 
+#include "int8.h"
 #include "tiles.h"
 #include "weighted_sum.h"
 
 /* Positions that attention looks at before it rescales: their scores stay in the first-level cache. */
 #define TILE 256
 
-/* The weights of one block: (outputs, inputs), row by row, with a float32 bias each or NULL. */
+/* A weight (outputs, inputs), row by row; of int8, a scale for each row; a bias for each row, or NULL. */
+typedef struct {
+    const void *weight;
+    const float *scales, *bias;
+} Linear;
+
 typedef struct {
     const float *attention_norm, *ffn_norm;
-    const void *q, *k, *v, *o, *gate, *up, *down;
-    const float *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias;
+    Linear q, k, v, o, gate, up, down;
 } Block;
 
 typedef struct {
     int64_t layers, width, heads, kv_heads, head_dim, hidden;
-    int weight_dtype, cache_dtype, isa, tiled;
+    int weight_dtype, cache_dtype, isa, int8_isa, tiled;
     float eps;
 } Model;
 
@@ -123,22 +129,46 @@ ELEMENTWISE(avx2, AVX2)
 
 /* ---- the steps ------------------------------------------------------------------------------------ */
 
-/* This thread's share of x (rows, k) times weight (n, k); see `product`. `narrowed` has room for x in
- * bfloat16, of this thread alone. */
-static void shared_product(const Model *m, const void *weight, const float *bias, const float *x,
-                           int64_t rows, int64_t n, int64_t k, float *y, int64_t y_stride, int add,
-                           uint16_t *narrowed) {
-    int64_t begin, end;
-    share(n, thread_number(), thread_count(), &begin, &end);
+/* Activations (rows, k), and what products with weights of some dtype take in their place. */
+typedef struct {
+    const float *x;
+    int64_t rows, k;
+    const uint16_t *narrowed;
+    Rounded rounded;
+} Input;
+
+/* `memory` has input_bytes(), of this thread alone. */
+static Input input_of(const Model *m, const float *x, int64_t rows, int64_t k, void *memory) {
+    Input input = {x, rows, k, NULL, {0, NULL, NULL, NULL}};
+    if (m->weight_dtype == INT8) input.rounded = round_rows(m->int8_isa, x, rows, k, memory);
 #if HAS_TILES
     if (m->tiled) {
-        narrow(x, narrowed, rows * k);
-        tile_product((const uint16_t *)weight, bias, narrowed, rows, begin, end, k, y, y_stride, add);
+        narrow(x, (uint16_t *)memory, rows * k);
+        input.narrowed = (const uint16_t *)memory;
+    }
+#endif
+    return input;
+}
+
+/* This thread's share of an input times weight (n, k); see `product`. */
+static void shared_product(const Model *m, const Linear *l, const Input *input, int64_t n, float *y,
+                           int64_t y_stride, int add) {
+    const int64_t rows = input->rows, k = input->k;
+    int64_t begin, end;
+    share(n, thread_number(), thread_count(), &begin, &end);
+    if (m->weight_dtype == INT8) {
+        int8_product(m->int8_isa, (const int8_t *)l->weight, l->scales, l->bias, &input->rounded, rows, begin,
+                     end, k, y, y_stride, add);
+        return;
+    }
+#if HAS_TILES
+    if (m->tiled) {
+        tile_product((const uint16_t *)l->weight, l->bias, input->narrowed, rows, begin, end, k, y, y_stride,
+                     add);
         return;
     }
 #endif
-    (void)narrowed;
-    product(m->isa, m->weight_dtype, weight, bias, x, rows, begin, end, k, y, y_stride, add);
+    product(m->isa, m->weight_dtype, l->weight, l->bias, input->x, rows, begin, end, k, y, y_stride, add);
 }
 
 /* Turn one head; see `rotate` in Python: the first half of `sine` carries the minus sign. */
@@ -189,11 +219,16 @@ static int64_t widest(const Model *m) {
     return longest > m->hidden ? longest : m->hidden;
 }
 
+/* Bytes of working memory that an input of any of the products needs, a multiple of four. */
+static int64_t input_bytes(const Model *m, int64_t rows) {
+    return m->weight_dtype == INT8 ? rounded_bytes(rows, widest(m)) : (2 * rows * widest(m) + 3) / 4 * 4;
+}
+
 /* Bytes of working memory that lolama_decode needs. */
 EXPORT int64_t lolama_decode_scratch(const Model *m, int64_t rows, int threads) {
     int64_t joined = (m->heads + 2 * m->kv_heads) * m->head_dim, inner = m->heads * m->head_dim;
     return 4 * rows * (joined + inner + 2 * m->hidden + threads * m->width) +
-           2 * rows * threads * widest(m);
+           threads * input_bytes(m, rows);
 }
 
 /* One position of each row through all blocks.
@@ -218,16 +253,16 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, float *x, int64_t
     {
         /* Every thread norms for itself, which takes less time than waiting for one that does. */
         float *normed = normed_all + thread_number() * rows * d;
-        uint16_t *narrowed =
-            (uint16_t *)(normed_all + threads * rows * d) + thread_number() * rows * widest(m);
+        void *memory = (char *)(normed_all + threads * rows * d) + thread_number() * input_bytes(m, rows);
         for (int64_t layer = 0; layer < m->layers; layer++) {
             const Block *b = blocks + layer;
             char *layer_keys = (char *)keys[layer], *layer_values = (char *)values[layer];
             for (int64_t r = 0; r < rows; r++)
                 CHOOSE(m->isa, norm, x + r * d, b->attention_norm, normed + r * d, d, m->eps);
-            shared_product(m, b->q, b->q_bias, normed, rows, inner, d, qkv, joined, 0, narrowed);
-            shared_product(m, b->k, b->k_bias, normed, rows, kv * hd, d, qkv + inner, joined, 0, narrowed);
-            shared_product(m, b->v, b->v_bias, normed, rows, kv * hd, d, qkv + inner + kv * hd, joined, 0, narrowed);
+            Input input = input_of(m, normed, rows, d, memory);
+            shared_product(m, &b->q, &input, inner, qkv, joined, 0);
+            shared_product(m, &b->k, &input, kv * hd, qkv + inner, joined, 0);
+            shared_product(m, &b->v, &input, kv * hd, qkv + inner + kv * hd, joined, 0);
 #pragma omp barrier
 #pragma omp for schedule(static)
             for (int64_t head = 0; head < rows * (heads + kv); head++) { /* keys follow queries */
@@ -251,18 +286,21 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, float *x, int64_t
                            starts[r] + 1 - first_keys[r], attended + r * inner + head * hd);
                 }
             }
-            shared_product(m, b->o, b->o_bias, attended, rows, d, inner, x, d, 1, narrowed);
+            input = input_of(m, attended, rows, inner, memory);
+            shared_product(m, &b->o, &input, d, x, d, 1);
 #pragma omp barrier
             for (int64_t r = 0; r < rows; r++)
                 CHOOSE(m->isa, norm, x + r * d, b->ffn_norm, normed + r * d, d, m->eps);
-            shared_product(m, b->gate, b->gate_bias, normed, rows, m->hidden, d, gate, m->hidden, 0, narrowed);
-            shared_product(m, b->up, b->up_bias, normed, rows, m->hidden, d, up, m->hidden, 0, narrowed);
+            input = input_of(m, normed, rows, d, memory);
+            shared_product(m, &b->gate, &input, m->hidden, gate, m->hidden, 0);
+            shared_product(m, &b->up, &input, m->hidden, up, m->hidden, 0);
             int64_t begin, end; /* the share that this thread has just computed */
             share(m->hidden, thread_number(), thread_count(), &begin, &end);
             for (int64_t r = 0; r < rows; r++)
                 CHOOSE(m->isa, silu, gate + r * m->hidden + begin, up + r * m->hidden + begin, end - begin);
 #pragma omp barrier
-            shared_product(m, b->down, b->down_bias, gate, rows, d, m->hidden, x, d, 1, narrowed);
+            input = input_of(m, gate, rows, m->hidden, memory);
+            shared_product(m, &b->down, &input, d, x, d, 1);
 #pragma omp barrier
         }
     }

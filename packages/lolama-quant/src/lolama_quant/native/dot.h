@@ -55,7 +55,7 @@ static inline void share(int64_t size, int thread, int threads, int64_t *begin, 
     *end = size * (thread + 1) / threads;
 }
 
-enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
+enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2, INT8 = 3 };
 
 /* A dot product of k weights with each of `rows` (1 to 4) rows of x, `stride` floats apart. */
 typedef void (*dot_function)(const void *weights, const float *x, int64_t stride, int64_t k, float *sums);

@@ -1,6 +1,7 @@
 /* y = x W^T + b for a few rows of x: the product that decoding is made of. Threads are OpenMP's; loaded
  * after torch, the library shares torch's thread pool. */
 #include "dot.h"
+#include "int8.h"
 #include "tiles.h"
 
 EXPORT int lolama_best_isa(void) { return best_isa(); }
@@ -50,4 +51,30 @@ EXPORT void lolama_tiled_linear(const uint16_t *x, const void *const *weights, c
 #else
     (void)x, (void)weights, (void)biases, (void)outputs, (void)count, (void)y, (void)rows, (void)k;
 #endif
+}
+
+/* The best instruction set of this processor for int8. */
+EXPORT int lolama_best_int8_isa(void) { return best_int8_isa(); }
+
+/* Bytes of working memory that lolama_int8_linear needs. */
+EXPORT int64_t lolama_int8_scratch(int64_t rows, int64_t k) { return rounded_bytes(rows, k); }
+
+/* The same with weights in int8 and scales[i] (outputs[i]) float32, one for each of their rows; x float32. */
+EXPORT void lolama_int8_linear(const float *x, const void *const *weights, const float *const *scales,
+                               const float *const *biases, const int64_t *outputs, int count, float *y,
+                               int64_t rows, int64_t k, void *scratch, int isa) {
+    int64_t width = 0;
+    for (int i = 0; i < count; i++) width += outputs[i];
+    const int worth_threads = rows * width * k >= SMALLEST_PARALLEL;
+    const Rounded rounded = round_rows(isa, x, rows, k, scratch);
+#pragma omp parallel if (worth_threads)
+    {
+        int64_t offset = 0, begin, end;
+        for (int i = 0; i < count; i++) {
+            share(outputs[i], thread_number(), thread_count(), &begin, &end);
+            int8_product(isa, (const int8_t *)weights[i], scales[i], biases[i], &rounded, rows, begin, end,
+                         k, y + offset, width, 0);
+            offset += outputs[i];
+        }
+    }
 }

@@ -1,0 +1,261 @@
+/* Products of int8 weights with activations that are rounded to int8, too, as they come.
+ *
+ * Activations are rounded in groups of 64 with a scale for each, so that one large value costs the precision
+ * of its neighbours alone. Within a group sums are whole numbers, exact on every processor; groups are added
+ * in float32. A product then takes one byte a weight from memory and little arithmetic.
+ */
+#ifndef LOLAMA_INT8_H
+#define LOLAMA_INT8_H
+
+#include <math.h>
+
+#include "dot.h"
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+#define GROUP 64
+
+/* Rows of rounded activations, `padded` (a multiple of GROUP) apart; zeros follow the last.
+ *
+ * `offsets` holds -128 times each sum of four neighbours: VNNI multiplies unsigned with signed bytes, so
+ * weights come in raised by 128, and sums start from what that adds too much. */
+typedef struct {
+    int64_t padded;
+    float *scales;    /* (rows, padded / GROUP) */
+    int32_t *offsets; /* (rows, padded / 4) */
+    int8_t *values;   /* (rows, padded) */
+} Rounded;
+
+static inline int64_t rounded_bytes(int64_t rows, int64_t k) {
+    int64_t padded = (k + GROUP - 1) / GROUP * GROUP;
+    return rows * (padded / GROUP * 4 + padded * 2);
+}
+
+/* One group; a NaN or an infinity in it makes its scale NaN. */
+#define ROUND_GROUP(NAME, TARGET)                                                                        \
+    TARGET static void NAME(const float *x, int8_t *values, int32_t *offsets, float *scale) {            \
+        float most = 0, spoiled = 0;                                                                     \
+        _Pragma("omp simd reduction(max : most)") for (int i = 0; i < GROUP; i++) {                      \
+            float size = fabsf(x[i]);                                                                    \
+            most = size > most ? size : most;                                                            \
+        }                                                                                                \
+        _Pragma("omp simd reduction(+ : spoiled)") for (int i = 0; i < GROUP; i++) spoiled += x[i] * 0;  \
+        /* So small a group is zero: the inverse of its scale would be infinite. */                      \
+        float inverse = most > 1e-30f && spoiled == 0 ? 127 / most : 0;                                  \
+        *scale = (inverse != 0 ? most / 127 : 0) + spoiled;                                              \
+        int32_t whole[GROUP];                                                                            \
+        for (int i = 0; i < GROUP; i++) whole[i] = spoiled == 0 ? (int32_t)rintf(x[i] * inverse) : 0;    \
+        for (int i = 0; i < GROUP; i++) values[i] = (int8_t)whole[i];                                    \
+        for (int i = 0; i < GROUP / 4; i++)                                                              \
+            offsets[i] = -128 * (whole[4 * i] + whole[4 * i + 1] + whole[4 * i + 2] + whole[4 * i + 3]); \
+    }
+
+/* What multiplies whole numbers; INSTRUCTION_SETS has another, since bytes need other instructions. */
+enum { INT8_PORTABLE = 0, INT8_AVX2 = 1, INT8_VNNI = 2, INT8_NEON = 3, INT8_NEON_DOT = 4 };
+
+/* The products of four weight rows, `gap` bytes apart, with 1 to 4 rows of activations: sums[row][weight]. */
+typedef void (*int8_function)(const int8_t *w, int64_t gap, const int8_t *values, const int32_t *offsets,
+                              const float *scales, int64_t padded, int64_t k, float *sums);
+
+/* One body for all of them. */
+#define INT8_TILE(NAME, TARGET, VEC, ZERO, GROUP_SUMS, FMA, SPREAD, SUM, ROWS)                           \
+    TARGET static void NAME(const int8_t *w, int64_t gap, const int8_t *values, const int32_t *offsets,  \
+                            const float *scales, int64_t padded, int64_t k, float *sums) {               \
+        VEC acc[ROWS][4];                                                                                \
+        for (int r = 0; r < ROWS; r++)                                                                   \
+            for (int s = 0; s < 4; s++) acc[r][s] = ZERO;                                                \
+        int8_t last[4][GROUP];                                                                           \
+        for (int64_t i = 0; i < k; i += GROUP) {                                                         \
+            const int8_t *group[4];                                                                      \
+            for (int s = 0; s < 4; s++) group[s] = w + s * gap + i;                                      \
+            if (k - i < GROUP)                                                                           \
+                for (int s = 0; s < 4; s++) {                                                            \
+                    memset(last[s], 0, GROUP);                                                           \
+                    memcpy(last[s], group[s], (size_t)(k - i));                                          \
+                    group[s] = last[s];                                                                  \
+                }                                                                                        \
+            for (int r = 0; r < ROWS; r++) {                                                             \
+                int64_t place = r * padded + i;                                                          \
+                for (int s = 0; s < 4; s++)                                                              \
+                    acc[r][s] = FMA(GROUP_SUMS(group[s], values + place, offsets + place / 4),           \
+                                    SPREAD(scales[place / GROUP]), acc[r][s]);                           \
+            }                                                                                            \
+        }                                                                                                \
+        for (int r = 0; r < ROWS; r++)                                                                   \
+            for (int s = 0; s < 4; s++) sums[r * 4 + s] = SUM(acc[r][s]);                                \
+    }
+
+#define PLAIN_FMA(a, b, c) ((a) * (b) + (c))
+#define PLAIN(a) (a)
+
+static inline float portable_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
+    (void)offsets;
+    int32_t sum = 0;
+    for (int i = 0; i < GROUP; i++) sum += w[i] * x[i];
+    return (float)sum;
+}
+
+#define INT8_PORTABLE_TILE(NAME, TARGET, ROWS)                                                           \
+    INT8_TILE(NAME, TARGET, float, 0, portable_group, PLAIN_FMA, PLAIN, PLAIN, ROWS)
+ROUND_GROUP(portable_round, )
+FOUR(INT8_PORTABLE_TILE, portable_int8, )
+
+#if defined(__x86_64__)
+
+/* |w| times x with the sign of w: pairs of bytes then fit sixteen bits, if none of x is -128. */
+AVX2 static inline __m256i avx2_half(const int8_t *w, const int8_t *x) {
+    __m256i weights = _mm256_loadu_si256((const __m256i *)w), row = _mm256_loadu_si256((const __m256i *)x);
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(row, weights));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+AVX2 static inline __m256 avx2_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
+    (void)offsets;
+    return _mm256_cvtepi32_ps(_mm256_add_epi32(avx2_half(w, x), avx2_half(w + 32, x + 32)));
+}
+
+#define INT8_AVX2_TILE(NAME, TARGET, ROWS)                                                               \
+    INT8_TILE(NAME, TARGET, __m256, _mm256_setzero_ps(), avx2_group, _mm256_fmadd_ps, _mm256_set1_ps,    \
+              sum256, ROWS)
+ROUND_GROUP(avx2_round, AVX2)
+FOUR(INT8_AVX2_TILE, avx2_int8, AVX2)
+
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,fma")))
+
+VNNI static inline __m512 vnni_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
+    __m512i raised = _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi8(-128));
+    return _mm512_cvtepi32_ps(
+        _mm512_dpbusd_epi32(_mm512_loadu_si512(offsets), raised, _mm512_loadu_si512(x)));
+}
+
+#define INT8_VNNI_TILE(NAME, TARGET, ROWS)                                                               \
+    INT8_TILE(NAME, TARGET, __m512, _mm512_setzero_ps(), vnni_group, _mm512_fmadd_ps, _mm512_set1_ps,    \
+              _mm512_reduce_add_ps, ROWS)
+ROUND_GROUP(vnni_round, VNNI)
+FOUR(INT8_VNNI_TILE, vnni_int8, VNNI)
+
+#elif defined(__aarch64__)
+
+static inline float32x4_t neon_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
+    (void)offsets;
+    int32x4_t sums = vdupq_n_s32(0);
+    for (int i = 0; i < GROUP; i += 16) {
+        int8x16_t weights = vld1q_s8(w + i), row = vld1q_s8(x + i);
+        sums = vpadalq_s16(sums, vmull_s8(vget_low_s8(weights), vget_low_s8(row)));
+        sums = vpadalq_s16(sums, vmull_s8(vget_high_s8(weights), vget_high_s8(row)));
+    }
+    return vcvtq_f32_s32(sums);
+}
+
+#define INT8_NEON_TILE(NAME, TARGET, ROWS)                                                               \
+    INT8_TILE(NAME, TARGET, float32x4_t, vdupq_n_f32(0), neon_group, FMANEON, vdupq_n_f32, vaddvq_f32, ROWS)
+FOUR(INT8_NEON_TILE, neon_int8, )
+
+#define DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
+
+DOTPROD static inline float32x4_t neon_dot_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
+    (void)offsets;
+    int32x4_t sums = vdupq_n_s32(0);
+    for (int i = 0; i < GROUP; i += 16) sums = vdotq_s32(sums, vld1q_s8(w + i), vld1q_s8(x + i));
+    return vcvtq_f32_s32(sums);
+}
+
+#define INT8_NEON_DOT_TILE(NAME, TARGET, ROWS)                                                           \
+    INT8_TILE(NAME, TARGET, float32x4_t, vdupq_n_f32(0), neon_dot_group, FMANEON, vdupq_n_f32, vaddvq_f32, \
+              ROWS)
+FOUR(INT8_NEON_DOT_TILE, neon_dot_int8, DOTPROD)
+
+#endif
+
+/* The best of the above on this processor. */
+static inline int best_int8_isa(void) {
+#if defined(__x86_64__)
+    if (best_isa() == AVX512_ISA && __builtin_cpu_supports("avx512vnni")) return INT8_VNNI;
+    return best_isa() == PORTABLE_ISA ? INT8_PORTABLE : INT8_AVX2;
+#elif defined(__APPLE__) && defined(__aarch64__)
+    return INT8_NEON_DOT; /* every one of Apple's since the first that runs macOS */
+#elif defined(__aarch64__) && defined(__linux__) && defined(HWCAP_ASIMDDP)
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? INT8_NEON_DOT : INT8_NEON;
+#elif defined(__aarch64__)
+    return INT8_NEON;
+#else
+    return INT8_PORTABLE;
+#endif
+}
+
+static inline const int8_function *int8_functions_for(int isa) {
+    static const int8_function portable_table[4] = TABLE(portable_int8);
+#if defined(__x86_64__)
+    static const int8_function avx2_table[4] = TABLE(avx2_int8), vnni_table[4] = TABLE(vnni_int8);
+    if (isa == INT8_VNNI) return vnni_table;
+    if (isa == INT8_AVX2) return avx2_table;
+#elif defined(__aarch64__)
+    static const int8_function neon_table[4] = TABLE(neon_int8), dot_table[4] = TABLE(neon_dot_int8);
+    if (isa == INT8_NEON_DOT) return dot_table;
+    if (isa == INT8_NEON) return neon_table;
+#endif
+    return portable_table;
+}
+
+/* x (rows, k) rounded into `memory`, which has rounded_bytes(rows, k). */
+static inline Rounded round_rows(int isa, const float *x, int64_t rows, int64_t k, void *memory) {
+    Rounded to;
+    to.padded = (k + GROUP - 1) / GROUP * GROUP;
+    to.scales = (float *)memory;
+    to.offsets = (int32_t *)(to.scales + rows * to.padded / GROUP);
+    to.values = (int8_t *)(to.offsets + rows * to.padded / 4);
+    float last[GROUP];
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < k; i += GROUP) {
+            int64_t place = r * to.padded + i;
+            const float *group = x + r * k + i;
+            if (k - i < GROUP) {
+                memset(last, 0, sizeof last);
+                memcpy(last, group, (size_t)(k - i) * 4);
+                group = last;
+            }
+#if defined(__x86_64__)
+            if (isa == INT8_VNNI)
+                vnni_round(group, to.values + place, to.offsets + place / 4, to.scales + place / GROUP);
+            else if (isa == INT8_AVX2)
+                avx2_round(group, to.values + place, to.offsets + place / 4, to.scales + place / GROUP);
+            else
+#endif
+                portable_round(group, to.values + place, to.offsets + place / 4, to.scales + place / GROUP);
+        }
+    (void)isa;
+    return to;
+}
+
+/* Outputs `begin` to `end` of x (rows, k) times weight (n, k) times a scale for each of its rows; y as in
+ * `product`. */
+static inline void int8_product(int isa, const int8_t *weight, const float *weight_scales, const float *bias,
+                                const Rounded *x, int64_t rows, int64_t begin, int64_t end, int64_t k,
+                                float *y, int64_t y_stride, int add) {
+    const int8_function *tiles = int8_functions_for(isa);
+    float sums[16];
+    /* One row reads four streams of weights from far apart, as in `product`; several rows share four
+     * neighbours, which stay in the first-level cache. */
+    const int64_t quarter = (end - begin) / 4, apart = rows == 1 ? quarter : 1;
+    for (int64_t tile = 0; begin + tile < end;) {
+        const int whole = tile < 4 * quarter;
+        const int64_t j = begin + (whole && rows == 1 ? tile / 4 : tile), used = whole ? 4 : 1;
+        for (int64_t first = 0; first < rows; first += 4) {
+            int64_t count = rows - first < 4 ? rows - first : 4;
+            tiles[count - 1](weight + j * k, whole ? apart * k : 0, x->values + first * x->padded,
+                             x->offsets + first * x->padded / 4, x->scales + first * x->padded / GROUP,
+                             x->padded, k, sums);
+            for (int64_t r = 0; r < count; r++)
+                for (int64_t s = 0; s < used; s++) {
+                    int64_t i = j + s * apart;
+                    float *target = y + (first + r) * y_stride + i;
+                    *target = sums[r * 4 + s] * weight_scales[i] + (bias ? bias[i] : 0) +
+                              (add ? *target : 0);
+                }
+        }
+        tile += used;
+    }
+}
+
+#endif
