@@ -1,9 +1,9 @@
 """Products with int8 weights on a CPU.
 
 Few rows are bound by memory: the native operator takes them, where it was built (see `int8_kernel`). Of
-more, and without it: where the processor multiplies 8-bit integers (VNNI), activations are quantised too, row by row, and torch
-multiplies integers. Anywhere else that operator is many times slower than a float32 product, so weights are
-widened block by block instead.
+more, and without it: where the processor multiplies 8-bit integers (VNNI), activations are quantised too,
+row by row, and torch multiplies integers. Anywhere else that operator is many times slower than a float32
+product, so weights are widened block by block instead.
 """
 
 from __future__ import annotations
