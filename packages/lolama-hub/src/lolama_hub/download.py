@@ -72,11 +72,14 @@ def fetch_plan(
         directory = snapshots.find(plan.repo, plan.revision)
         if directory is None:  # or else another process was faster
             staging = snapshots.staging(plan.repo, plan.revision)
+            tell = progress or _silent
+            for file in plan.files:  # so that whoever draws it knows how much it is in all
+                tell(file.name, file.size if file.present else file.partial, file.size)
             try:
                 snapshots.begin(plan)
                 _check_space(plan, snapshots, staging)
                 for file in plan.files:
-                    _provide(plan, file, snapshots, staging, progress or _silent)
+                    _provide(plan, file, snapshots, staging, tell)
                 directory = snapshots.publish(plan)
             except OSError as error:
                 raise _disk_error(error, staging) from error

@@ -12,24 +12,36 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import httpx2
-from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import build_hf_headers, fix_hf_endpoint_in_url
+from huggingface_hub import constants, get_session, get_token, hf_hub_url
 
 from lolama_core.protocols.errors import LolamaError, ModelError, NetworkError
 from lolama_core.protocols.types import JSON
+from lolama_hub.__about__ import __version__
 from lolama_hub.fields import shown
 from lolama_hub.hub_errors import NOT_A_HUB, NOT_A_HUB_REMEDY, failure, origin, refusal
 from lolama_hub.retries import Retries, TransientError
 
 T = TypeVar("T")
 
+# Nobody there, or nothing to send: both stay so for a while.
+_NOT_TRIED_AGAIN = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.InvalidURL,
+    httpx2.LocalProtocolError,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
+
 _LARGEST_ANSWER = 32 * 2**20
 _SLOWEST_ANSWER = 60.0
 _MOST_PAGES = 100
+_MOST_REDIRECTS = 10
+# Where a mirror may send us to, with the token.
+_HUBS = ("https://huggingface.co", "https://hf.co")
 _LONGEST_PATH = 255
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -82,7 +94,7 @@ def list_files(repo: str, commit: str) -> list[RemoteFile]:
         if not following:
             return files
         # The Hub names itself even where a mirror stands in for it.
-        url = fix_hf_endpoint_in_url(following, None)
+        url = following.replace(_HUBS[0], constants.ENDPOINT, 1)
         if origin(url) != origin(constants.ENDPOINT):
             raise _not_a_hub(repo, f"continues its list at {origin(url)}")
     raise _not_a_hub(repo, f"lists files on more than {_MOST_PAGES} pages")
@@ -96,24 +108,53 @@ def check_access(repo: str, commit: str, file: RemoteFile) -> None:
         NetworkError: if what answers is not a hub, or contradicts itself.
     """
     url = hf_hub_url(repo, file.path, revision=commit)
+    headers = retried(lambda: _head(url, repo, file.path), repo, url)
+    found_commit = headers.get("X-Repo-Commit")
+    etag = headers.get("X-Linked-Etag") or headers.get("ETag")
+    if found_commit is None or etag is None:
+        raise _not_a_hub(repo, f"states no commit or no ETag for {file.path}")
+    if found_commit != commit:
+        raise _not_a_hub(repo, f"has {file.path} of another commit")
+    etag = etag.removeprefix("W/").strip('"')
+    if not (_COMMIT.fullmatch(etag) or _SHA256.fullmatch(etag)):
+        raise _not_a_hub(repo, f"has the ETag {shown(etag)} for {file.path}")
+    if file.digest.startswith("sha256:") and file.digest != f"sha256:{etag}":
+        raise _not_a_hub(repo, f"states two hashes for {file.path}")
+    size = headers.get("X-Linked-Size") or headers.get("Content-Length", "")
+    if ("Location" not in headers or "X-Linked-Size" in headers) and size != str(file.size):
+        raise _not_a_hub(repo, f"states the sizes {file.size} and {shown(size)} for {file.path}")
 
-    def attempt() -> None:
-        try:
-            metadata = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        except HfHubHTTPError as error:
-            raise refusal(error.response, repo, file.path) from error
-        if metadata.commit_hash is None or metadata.etag is None:
-            raise _not_a_hub(repo, f"states no commit or no ETag for {file.path}")
-        if metadata.commit_hash != commit:
-            raise _not_a_hub(repo, f"has {file.path} of another commit")
-        if not (_COMMIT.fullmatch(metadata.etag) or _SHA256.fullmatch(metadata.etag)):
-            raise _not_a_hub(repo, f"has the ETag {shown(metadata.etag)} for {file.path}")
-        if file.digest.startswith("sha256:") and file.digest != f"sha256:{metadata.etag}":
-            raise _not_a_hub(repo, f"states two hashes for {file.path}")
-        if metadata.size is not None and metadata.size != file.size:
-            raise _not_a_hub(repo, f"states the sizes {file.size} and {metadata.size} for {file.path}")
 
-    retried(attempt, repo, url)
+def request_headers() -> dict[str, str]:
+    """The headers of every request: who asks, and the user's token if there is one.
+
+    huggingface_hub would build them too, but asks the Hub for a list of its own first, once a day.
+    """
+    # Ranges and sizes are those of the file itself, not of a compressed form.
+    headers = {"User-Agent": f"lolama-hub/{__version__}", "Accept-Encoding": "identity"}
+    token = get_token()
+    return {**headers, "Authorization": f"Bearer {token}"} if token else headers
+
+
+def _head(url: str, repo: str, path: str) -> httpx2.Headers:
+    """What the Hub says about a file: the headers of its last response before it sends us elsewhere."""
+    for _ in range(_MOST_REDIRECTS):
+        response = get_session().request(
+            "HEAD",
+            url,
+            headers=request_headers(),
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            follow_redirects=False,
+        )
+        if not response.has_redirect_location:
+            if response.status_code != 200:
+                raise refusal(response, repo, path)
+            return response.headers
+        target = urljoin(url, response.headers["Location"])
+        if origin(target) not in (origin(url), *_HUBS):
+            return response.headers
+        url = target
+    raise _not_a_hub(repo, f"redirects without end for {path}")
 
 
 def retried(attempt: Callable[[], T], repo: str, url: str) -> T:
@@ -127,14 +168,12 @@ def retried(attempt: Callable[[], T], repo: str, url: str) -> T:
         try:
             return attempt()
         except TransientError as problem:
-            retries.failed(problem)
+            found = problem
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            problem = failure(error, repo, url)
-            if isinstance(error, httpx2.ConnectError | httpx2.ProxyError | httpx2.ConnectTimeout):
-                raise problem.error from error
-            if isinstance(error, httpx2.InvalidURL | httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
-                raise problem.error from error
-            retries.failed(problem)
+            found = failure(error, repo, url)
+            if isinstance(error, _NOT_TRIED_AGAIN):
+                raise found.error from error
+        retries.failed(found)
 
 
 def _get_json(url: str, repo: str, what: str) -> tuple[JSON, str]:
@@ -143,7 +182,7 @@ def _get_json(url: str, repo: str, what: str) -> tuple[JSON, str]:
     def attempt() -> tuple[bytes, str]:
         deadline = time.monotonic() + _SLOWEST_ANSWER
         with get_session().stream(
-            "GET", url, headers=build_hf_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT
+            "GET", url, headers=request_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT
         ) as response:
             if response.status_code != 200:
                 raise refusal(response, repo, what)

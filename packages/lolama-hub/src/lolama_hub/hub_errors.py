@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import urllib.request
 from urllib.parse import urlsplit
@@ -36,7 +37,9 @@ def refusal(response: httpx2.Response, repo: str, what: str) -> LolamaError | Tr
     subject = f"{repo}: {what}" if what else repo
     server = origin(str(response.url))
     if status in _BUSY:
-        reason = f"{server} answers HTTP {status}" + (" (too many requests)" if status == 429 else "")
+        reason = f"{server} answers HTTP {status}" + (
+            " (too many requests)" if status == 429 else ""
+        )
         wait = _asked_to_wait(response)
         if wait is not None:
             reason += f" and asks to wait {wait:g} s"
@@ -48,16 +51,16 @@ def refusal(response: httpx2.Response, repo: str, what: str) -> LolamaError | Tr
     return _refused_by_hub(response, repo, what, subject)
 
 
-def _refused_by_hub(
-    response: httpx2.Response, repo: str, what: str, subject: str
-) -> LolamaError:
+def _refused_by_hub(response: httpx2.Response, repo: str, what: str, subject: str) -> LolamaError:
     status = response.status_code
     code = response.headers.get("X-Error-Code", "")
     page = f"{constants.ENDPOINT}/{repo}"
     if code == "GatedRepo":
         if status == 401 or get_token() is None:
             remedy = f"accept its licence at {page} and set HF_TOKEN to a token of yours"
-            return AuthorisationError(repo, "is gated: its licence has to be accepted first", remedy)
+            return AuthorisationError(
+                repo, "is gated: its licence has to be accepted first", remedy
+            )
         return AuthorisationError(
             repo, "is gated, and your token has no access to it", f"ask for access at {page}"
         )
@@ -89,10 +92,8 @@ def _asked_to_wait(response: httpx2.Response) -> float | None:
 
 def failure(error: httpx2.HTTPError | httpx2.InvalidURL, repo: str, url: str) -> TransientError:
     """What to make of a request that got no response, or not all of it."""
-    try:
+    with contextlib.suppress(AttributeError, RuntimeError):  # not every error knows its request
         url = str(error.request.url)  # type: ignore[union-attr] # InvalidURL has none
-    except (AttributeError, RuntimeError):
-        pass
     server = origin(url)
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         remedy = "set HF_ENDPOINT to one that begins with http:// or https://, or unset it"
@@ -109,7 +110,9 @@ def failure(error: httpx2.HTTPError | httpx2.InvalidURL, repo: str, url: str) ->
             NetworkError(repo, reason, "check the network, or use a model that is here already")
         )
     if isinstance(error, httpx2.TimeoutException):
-        return TransientError(NetworkError(repo, f"{server} has stopped sending", "try again later"))
+        return TransientError(
+            NetworkError(repo, f"{server} has stopped sending", "try again later")
+        )
     if isinstance(error, httpx2.LocalProtocolError):  # an illegal header: what we send is the token
         return TransientError(
             AuthorisationError(repo, "the token cannot be sent", "set HF_TOKEN to a valid token")

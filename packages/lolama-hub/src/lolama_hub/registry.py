@@ -116,7 +116,7 @@ def suggest(name: str) -> str:
 
 
 def _own_models(path: Path) -> tuple[ModelInfo, ...]:
-    """A table for each alias, such as ``[mine]`` with ``repo = "owner/name@revision"``; the rest describes it."""
+    """A table for each alias, such as ``[mine]`` with ``repo = "owner/name@revision"``."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise _refused(path, "is larger than 1 MiB")
@@ -141,7 +141,9 @@ def _own_model(path: Path, alias: str, fields: object) -> ModelInfo:
         raise _refused(path, f"{alias} is no table; write [{alias}] and the fields below it")
     unknown = sorted(set(fields) - set(_FIELDS))
     if unknown:
-        raise _refused(path, f"{alias} has the field {shown(unknown[0])}; there are {', '.join(_FIELDS)}")
+        raise _refused(
+            path, f"{alias} has the field {shown(unknown[0])}; there are {', '.join(_FIELDS)}"
+        )
     given: dict[str, Any] = {
         "parameters": "?",
         "description": "of your own",

@@ -37,7 +37,11 @@ def needed_files(repo: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
     if "config.json" not in by_path:
         found = next((file.path for file in files if file.path.endswith(".gguf")), "")
         hint = f" (it holds {found}, of another format)" if found else ""
-        raise ModelError(repo, f"holds no config.json{hint}", "choose the model's repository in transformers' layout")
+        raise ModelError(
+            repo,
+            f"holds no config.json{hint}",
+            "choose the model's repository in transformers' layout",
+        )
     small = [by_path[name] for name in _CONFIGURATION if name in by_path]
     small += [by_path[name] for name in TOKENIZERS if name in by_path][:1]
     for name in _WEIGHTS:
@@ -45,7 +49,9 @@ def needed_files(repo: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
         if weights:
             return small + weights
     raise ModelError(
-        repo, f"holds no weights: neither {SAFETENSORS} nor {PICKLED}, nor shards of one", "choose another repository"
+        repo,
+        f"holds no weights: neither {SAFETENSORS} nor {PICKLED}, nor shards of one",
+        "choose another repository",
     )
 
 

@@ -87,14 +87,16 @@ class Snapshots:
             ]
         except (OSError, ValueError, KeyError, TypeError):
             reason = "has no manifest, so it cannot be told whether it is whole"
-            raise ModelError(str(directory), reason, "remove it and fetch the model again") from None
+            raise ModelError(
+                str(directory), reason, "remove it and fetch the model again"
+            ) from None
 
     def staging(self, repo: str, commit: str) -> Path:
         """Where a download goes on until it is whole. It may not exist."""
         return self._root / _folder_name(repo) / (commit + _STAGING)
 
     def begin(self, plan: DownloadPlan) -> Path:
-        """The staging directory of a plan, with the list of what is to be in it. Only while `lock` is held."""
+        """The staging directory of a plan, with the list of its files. Only while `lock` is held."""
         staging = self.staging(plan.repo, plan.revision)
         staging.mkdir(parents=True, exist_ok=True)
         manifest = {
@@ -154,7 +156,7 @@ class Snapshots:
                         return directory / name
         return None
 
-    def list(self) -> list[StoredModel]:
+    def models(self) -> list[StoredModel]:
         """What is here, whole and in part, the last used first."""
         found = []
         for folder in _children(self._root):
@@ -201,7 +203,7 @@ class Snapshots:
         return freed
 
     def collect_garbage(self) -> int:
-        """Delete interrupted downloads, commits that no ref means any more, and conversions of no snapshot."""
+        """Delete interrupted downloads, commits that no ref means, and conversions of no snapshot."""
         freed = 0
         for folder in _children(self._root):
             repo = folder.name.replace("--", "/", 1)

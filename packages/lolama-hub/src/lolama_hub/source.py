@@ -164,7 +164,7 @@ class HuggingFaceSource:
 
     def stored(self) -> Sequence[StoredModel]:
         """What has been fetched, wholly or in part, the last used first."""
-        return self._snapshots.list()
+        return self._snapshots.models()
 
     def remove(self, name: str) -> int:
         """Delete a fetched model and what was made of it; bytes freed. ``name@revision`` deletes one commit.
@@ -177,7 +177,7 @@ class HuggingFaceSource:
             reason = "is a folder of your own, which lolama does not delete"
             raise UsageError(f"model {shown(name)}", reason, "remove it yourself")
         commit = self._snapshots.commit_of(target.repo, target.revision) if target.revision else ""
-        here = [model for model in self._snapshots.list() if model.repo == target.repo]
+        here = [model for model in self._snapshots.models() if model.repo == target.repo]
         if not here or (target.revision and commit not in {model.revision for model in here}):
             raise UsageError(
                 target.repo, "is not in the store", "`lolama models` lists what is downloaded"
@@ -198,10 +198,7 @@ class HuggingFaceSource:
         if hub_api.offline():
             remedy += " without HF_HUB_OFFLINE"
         missing = self._snapshots.missing_files(repo)
-        if missing:
-            reason = f"is only partly downloaded: {missing} missing"
-        else:
-            reason = "is not downloaded"
+        reason = f"is only partly downloaded: {missing} missing" if missing else "is not downloaded"
         return NetworkError(repo, reason, remedy)
 
     def _resolve_folder(self, name: str, folder: Folder, io: CheckpointIO) -> ModelFiles:
@@ -260,4 +257,3 @@ class HuggingFaceSource:
             },
             tokenizer=tokenizer.files,
         )
-

@@ -13,7 +13,6 @@ import platformdirs
 from lolama_core.protocols.errors import ResourceError
 from lolama_core.protocols.types import JSON
 
-
 PARTIAL = ".part"
 """Ends the name of a fetched file that is not whole, or not verified."""
 

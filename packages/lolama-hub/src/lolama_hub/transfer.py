@@ -18,10 +18,10 @@ from typing import Protocol
 
 import httpx2
 from huggingface_hub import constants, get_session, hf_hub_url
-from huggingface_hub.utils import build_hf_headers
 
 from lolama_core.protocols.errors import NetworkError
-from lolama_hub.hub_api import RemoteFile
+from lolama_hub.fields import shown
+from lolama_hub.hub_api import RemoteFile, request_headers
 from lolama_hub.hub_errors import NOT_A_HUB_REMEDY, failure, origin, refusal
 from lolama_hub.retries import Retries, TransientError
 from lolama_hub.store import PARTIAL
@@ -192,9 +192,7 @@ def _receive(repo: str, commit: str, file: RemoteFile, growing: _Partial) -> Non
 
 
 def _request(url: str, repo: str, file: RemoteFile, growing: _Partial) -> None:
-    headers = build_hf_headers()
-    # Ranges and sizes are those of the file itself.
-    headers["Accept-Encoding"] = "identity"
+    headers = request_headers()
     if growing.size:
         headers["Range"] = f"bytes={growing.size}-"
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
@@ -228,12 +226,11 @@ def _check_announced(
     if growing.size:  # the range was ignored, and this is the whole file
         growing.restart()
     length = response.headers.get("Content-Length", "")
-    if "Content-Encoding" not in response.headers and length.isascii() and length.isdigit():
-        if int(length) != file.size:
-            kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-            what = "a web page" if kind == "text/html" else f"{length} bytes"
-            reason = f"{server} sends {what} for {file.path}, which has {file.size} bytes"
-            raise NetworkError(repo, reason, NOT_A_HUB_REMEDY)
+    if "Content-Encoding" not in response.headers and length not in ("", str(file.size)):
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        what = "a web page" if kind == "text/html" else f"{shown(length)} bytes"
+        reason = f"{server} sends {what} for {file.path}, which has {file.size} bytes"
+        raise NetworkError(repo, reason, NOT_A_HUB_REMEDY)
 
 
 def _take_body(
@@ -243,7 +240,9 @@ def _take_body(
     for piece in response.iter_bytes():
         if growing.size + len(piece) > file.size:
             growing.restart()
-            reason = f"{origin(str(response.url))} sends more of {file.path} than its {file.size} bytes"
+            reason = (
+                f"{origin(str(response.url))} sends more of {file.path} than its {file.size} bytes"
+            )
             raise TransientError(NetworkError(repo, reason, NOT_A_HUB_REMEDY))
         growing.append(piece)
         now = time.monotonic()

@@ -51,7 +51,8 @@ class ModelSource(Protocol):
         Args:
             plan: From `plan`.
             confirm: Whether to go ahead.
-            progress: Called as ``progress(file, bytes done, bytes in all)``; what it raises ends the transfer.
+            progress: Called as ``progress(file, bytes done, bytes in all)``, first for every file, then as
+                they grow; what it raises ends the transfer.
 
         Returns:
             The directory that holds the model.
@@ -77,5 +78,5 @@ class ModelSource(Protocol):
         ...
 
     def collect_garbage(self) -> int:
-        """Delete what nothing will use again: interrupted downloads, old revisions, leftovers; bytes freed."""
+        """Delete what nothing will use: interrupted downloads, replaced commits; bytes freed."""
         ...

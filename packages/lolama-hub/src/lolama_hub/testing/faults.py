@@ -74,14 +74,22 @@ def random_script(seed: int, size: int) -> list[Fault]:
             ["status", "status", "reset", "reset", "close", "close", "stall", "flip", "ignore-range",
              "trickle", "drop-headers", "headers", "html", "body"]
         )  # fmt: skip
-        place: Place = chance.choice(["revision", "tree", "head", "resolve", "file", "file", "file"])
+        place: Place = chance.choice(
+            ["revision", "tree", "head", "resolve", "file", "file", "file"]
+        )
         headers: dict[str, str] = {}
         if kind == "headers":
-            name = chance.choice(["ETag", "X-Linked-Etag", "Content-Length", "Content-Range", "Location"])
-            value = chance.choice(["../../escaped", "0", "12", "bytes 0-1/2", "", "http://127.0.0.1:9/x"])
+            name = chance.choice(
+                ["ETag", "X-Linked-Etag", "Content-Length", "Content-Range", "Location"]
+            )
+            value = chance.choice(
+                ["../../escaped", "0", "12", "bytes 0-1/2", "", "http://127.0.0.1:9/x"]
+            )
             headers = {name: value}
         elif kind == "drop-headers":
-            headers = dict.fromkeys(chance.sample(["ETag", "X-Linked-Etag", "X-Repo-Commit"], 2), "")
+            headers = dict.fromkeys(
+                chance.sample(["ETag", "X-Linked-Etag", "X-Repo-Commit"], 2), ""
+            )
         elif kind == "status" and chance.random() < 0.3:
             headers = {"Retry-After": chance.choice(["0", "1", "3600", "-1", "soon"])}
         script.append(

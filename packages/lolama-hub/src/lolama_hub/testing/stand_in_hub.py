@@ -141,7 +141,9 @@ class StandInHub:
 
     def bytes_sent(self) -> int:
         """Bytes of file contents that went out."""
-        return sum(request.sent for request in self.requests if request.place in ("resolve", "file"))
+        return sum(
+            request.sent for request in self.requests if request.place in ("resolve", "file")
+        )
 
     def __enter__(self) -> StandInHub:
         for server in self._servers:
@@ -234,7 +236,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.kind == "status":
             self.answer(fault.status, fault.headers, b"refused")
         elif fault.kind == "html":
-            self.answer(200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><title>Welcome</title>")
+            self.answer(
+                200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><title>Welcome</title>"
+            )
         elif fault.kind == "body":
             self.answer(200, {"Content-Type": "application/json"}, fault.body)
         elif fault.kind == "reset" and self.breaks_at_once:
@@ -254,7 +258,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.close()
 
-    def send_file(self, repo: _Repo, name: str, headers: dict[str, str], fault: Fault | None) -> None:
+    def send_file(
+        self, repo: _Repo, name: str, headers: dict[str, str], fault: Fault | None
+    ) -> None:
         size = repo.size(name)
         start = 0
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
@@ -302,7 +308,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.sent += 1
         elif fault.kind == "reset":
             self.wfile.flush()
-            time.sleep(0.05)  # so that what went before arrives: a reset discards what is on its way
+            time.sleep(
+                0.05
+            )  # so that what went before arrives: a reset discards what is on its way
             self.reset()
             return
         self.close_connection = True
@@ -411,7 +419,9 @@ class _HubHandler(_Handler):
         if repo.is_large(file):
             headers["X-Linked-Etag"] = headers["ETag"]
             headers["X-Linked-Size"] = str(repo.size(file))
-            headers["Location"] = f"{self.hub.file_server}/{name}/{file}?signature={self.hub.sign()}"
+            headers["Location"] = (
+                f"{self.hub.file_server}/{name}/{file}?signature={self.hub.sign()}"
+            )
             self.answer(302, changed(headers, fault))
         elif place == "head":
             headers["Content-Length"] = str(repo.size(file))
@@ -441,6 +451,7 @@ class _FileHandler(_Handler):
         finally:
             given = self.headers.get("Range", "")
             self.hub.record(Request("file", parts.path, given, bool(self.token()), self.sent))
+
 
 def main() -> None:
     """Serve folders until Ctrl-C."""
