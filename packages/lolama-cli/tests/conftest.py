@@ -26,6 +26,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as Hugging Face lays models out."""
+    import known_model
+
+    return known_model.write_hugging_face(tmp_path_factory.mktemp("models") / "published")
+
+
+@pytest.fixture(scope="session")
 def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a chat template."""
     import known_model

@@ -17,7 +17,7 @@ def convert(
     confirm: Confirm = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write a model as a lolama checkpoint: canonical names, one file, no Hugging Face folder needed any more.
+    """Write a model as a lolama checkpoint: canonical names, one file of weights, on its own.
 
     The tensors keep their dtype and every bit; they are written one at a time, so the model need not fit
     into memory. The directory appears when it is whole.

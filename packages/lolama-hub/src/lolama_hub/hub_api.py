@@ -15,9 +15,9 @@ from typing import TypeVar
 from urllib.parse import quote, urljoin
 
 import httpx2
-from huggingface_hub import constants, get_session, get_token, hf_hub_url
+from huggingface_hub import constants, get_session, get_token
 
-from lolama_core.protocols.errors import LolamaError, ModelError, NetworkError
+from lolama_core.protocols.errors import AuthorisationError, LolamaError, ModelError, NetworkError
 from lolama_core.protocols.types import JSON
 from lolama_hub.__about__ import __version__
 from lolama_hub.fields import shown
@@ -31,7 +31,6 @@ _NOT_TRIED_AGAIN = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
     httpx2.InvalidURL,
-    httpx2.LocalProtocolError,
     httpx2.ProxyError,
     httpx2.UnsupportedProtocol,
 )
@@ -107,7 +106,7 @@ def check_access(repo: str, commit: str, file: RemoteFile) -> None:
         AuthorisationError: if this user may not have it.
         NetworkError: if what answers is not a hub, or contradicts itself.
     """
-    url = hf_hub_url(repo, file.path, revision=commit)
+    url = file_url(repo, commit, file)
     headers = retried(lambda: _head(url, repo, file.path), repo, url)
     found_commit = headers.get("X-Repo-Commit")
     etag = headers.get("X-Linked-Etag") or headers.get("ETag")
@@ -125,15 +124,32 @@ def check_access(repo: str, commit: str, file: RemoteFile) -> None:
         raise _not_a_hub(repo, f"states the sizes {file.size} and {shown(size)} for {file.path}")
 
 
+def file_url(repo: str, commit: str, file: RemoteFile) -> str:
+    """Where the Hub has a file, or sends on to where it is."""
+    return f"{constants.ENDPOINT}/{repo}/resolve/{commit}/{quote(file.path)}"
+
+
 def request_headers() -> dict[str, str]:
     """The headers of every request: who asks, and the user's token if there is one.
 
     huggingface_hub would build them too, but asks the Hub for a list of its own first, once a day.
+
+    Raises:
+        AuthorisationError: for a token that cannot stand in a header. It is not shown.
     """
     # Ranges and sizes are those of the file itself, not of a compressed form.
     headers = {"User-Agent": f"lolama-hub/{__version__}", "Accept-Encoding": "identity"}
-    token = get_token()
-    return {**headers, "Authorization": f"Bearer {token}"} if token else headers
+    subject, remedy = "the Hugging Face token", "set HF_TOKEN to a valid token"
+    try:
+        token = get_token()
+    except (OSError, ValueError) as error:
+        reason = f"its file cannot be read ({type(error).__name__})"
+        raise AuthorisationError(subject, reason, remedy) from None
+    if not token:
+        return headers
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise AuthorisationError(subject, "holds characters that no token has", remedy)
+    return {**headers, "Authorization": f"Bearer {token}"}
 
 
 def _head(url: str, repo: str, path: str) -> httpx2.Headers:

@@ -113,10 +113,6 @@ def failure(error: httpx2.HTTPError | httpx2.InvalidURL, repo: str, url: str) ->
         return TransientError(
             NetworkError(repo, f"{server} has stopped sending", "try again later")
         )
-    if isinstance(error, httpx2.LocalProtocolError):  # an illegal header: what we send is the token
-        return TransientError(
-            AuthorisationError(repo, "the token cannot be sent", "set HF_TOKEN to a valid token")
-        )
     reason = f"the connection to {server} broke ({type(error).__name__})"
     return TransientError(NetworkError(repo, reason, "try again; it goes on where it stopped"))
 

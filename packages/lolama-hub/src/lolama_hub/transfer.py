@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx2
-from huggingface_hub import constants, get_session, hf_hub_url
+from huggingface_hub import constants, get_session
 
 from lolama_core.protocols.errors import NetworkError
 from lolama_hub.fields import shown
-from lolama_hub.hub_api import RemoteFile, request_headers
+from lolama_hub.hub_api import RemoteFile, file_url, request_headers
 from lolama_hub.hub_errors import NOT_A_HUB_REMEDY, failure, origin, refusal
 from lolama_hub.retries import Retries, TransientError
 from lolama_hub.store import PARTIAL
@@ -174,7 +174,7 @@ class _Partial:
 
 def _receive(repo: str, commit: str, file: RemoteFile, growing: _Partial) -> None:
     """Make requests until the file is whole. Each begins at the Hub, which signs a fresh address."""
-    url = hf_hub_url(repo, file.path, revision=commit)
+    url = file_url(repo, commit, file)
     retries = Retries()
     while growing.size < file.size:
         before = growing.size

@@ -28,13 +28,20 @@ class _Row:
     here: StoredModel | None
 
     @property
-    def download(self) -> str:
-        """For people: how large it is, and whether it is here."""
+    def state(self) -> tuple[str, str]:
+        """For people: whether it is downloaded, and how to show that."""
+        if self.here is None:
+            return "", ""
+        return ("downloaded", "green") if self.here.complete else ("in part", "yellow")
+
+    @property
+    def size(self) -> str:
+        """For people: what it takes on the disk, or would about take."""
         from lolama.downloads import size_text
 
         if self.here is not None:
-            return ("here" if self.here.complete else "in part") + f", {size_text(self.here.size)}"
-        return f"~{size_text(self.info.size)}" if self.info.size else ""
+            return size_text(self.here.size)
+        return f"~{self.info.size / 1e9:.1f} GB" if self.info.size else ""
 
     def fields(self) -> tuple[str, ...]:
         """For programs: bytes, and the date as ISO 8601."""
@@ -88,7 +95,7 @@ def _rows(known: Sequence[ModelInfo], stored: Sequence[StoredModel]) -> list[_Ro
 
 
 def _show_table(rows: Sequence[_Row]) -> None:
-    """In 80 columns: the id stands under the description, with what has to be agreed to."""
+    """In 80 columns, two lines a model: its id stands under the description, bytes under parameters."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -96,17 +103,17 @@ def _show_table(rows: Sequence[_Row]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
     table.add_column("alias", style="bold", overflow="fold")
-    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
     table.add_column("kind", no_wrap=True)
-    table.add_column("download", no_wrap=True)
     table.add_column("description, Hugging Face id", overflow="fold")
     for row in rows:
         info = row.info
         about = Text(visible(info.description))
         if info.repo and info.repo != info.alias:
             about.append("\n" + visible(info.repo), style="dim")
-        download = Text(row.download, style="green" if row.here and row.here.complete else "")
-        table.add_row(
-            Text(visible(info.alias)), Text(info.parameters), Text(info.kind), download, about
-        )
+        alias, size = Text(visible(info.alias)), Text(info.parameters)
+        state, style = row.state
+        alias.append("\n" + state, style=style)
+        size.append("\n" + row.size, style="dim")
+        table.add_row(alias, size, Text(info.kind), about)
     Console(file=sys.stdout, markup=False, emoji=False, highlight=False).print(table)

@@ -36,6 +36,7 @@ class Fault:
             ``html`` answers a web page with 200; ``body`` answers ``body`` with 200.
         place: Where it happens.
         times: How often; a large number for ever.
+        skip: Requests that pass unharmed before.
         name: Only for this file; any if empty.
         after: Bytes of the whole file, at which it happens.
         status: For ``status``.
@@ -46,6 +47,7 @@ class Fault:
     kind: Kind
     place: Place = "file"
     times: int = 1
+    skip: int = 0
     name: str = ""
     after: int = 0
     status: int = 503

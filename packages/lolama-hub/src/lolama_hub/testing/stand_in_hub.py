@@ -83,6 +83,16 @@ class _Repo:
         return self.digests[name]
 
 
+def list_entry(repo: _Repo, name: str) -> dict[str, object]:
+    """What the list of a repository's files says about one."""
+    size, digest = repo.size(name), repo.digest(name)
+    entry: dict[str, object] = {"type": "file", "path": name, "size": size, "oid": digest}
+    if repo.is_large(name):
+        entry["oid"] = hashlib.sha1(digest.encode(), usedforsecurity=False).hexdigest()
+        entry["lfs"] = {"oid": digest, "size": size, "pointerSize": 134}
+    return entry
+
+
 class StandInHub:
     """Two servers on this machine, running while the ``with`` block does.
 
@@ -168,6 +178,9 @@ class StandInHub:
         with self._lock:
             for fault in self.faults:
                 if fault.times > 0 and fault.place == place and fault.name in ("", name):
+                    if fault.skip:
+                        fault.skip -= 1
+                        continue
                     fault.times -= 1
                     return fault
         return None
@@ -381,7 +394,7 @@ class _HubHandler(_Handler):
             return
         entries = self.hub.listing.get(name)
         if entries is None:
-            entries = [self.entry(repo, file) for file in repo.files]
+            entries = [list_entry(repo, file) for file in repo.files]
         headers = {}
         if isinstance(entries, list) and len(entries) > self.hub.page_size:
             match = re.search(r"cursor=(\d+)", self.path)
@@ -393,14 +406,6 @@ class _HubHandler(_Handler):
                 headers["Link"] = f'<{following}>; rel="next"'
             entries = entries[start:end]
         self.answer(200, headers, json.dumps(entries).encode())
-
-    def entry(self, repo: _Repo, name: str) -> dict[str, object]:
-        size, digest = repo.size(name), repo.digest(name)
-        entry: dict[str, object] = {"type": "file", "path": name, "size": size, "oid": digest}
-        if repo.is_large(name):
-            entry["oid"] = hashlib.sha1(digest.encode(), usedforsecurity=False).hexdigest()
-            entry["lfs"] = {"oid": digest, "size": size, "pointerSize": 134}
-        return entry
 
     def resolve(self, name: str, commit: str, file: str, place: Place) -> None:
         fault = self.hub.take_fault(place, file)
