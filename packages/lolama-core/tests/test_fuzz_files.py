@@ -1,7 +1,8 @@
 """Files damaged at random: each is read, or refused with the typed error, quickly.
 
-Every case has its own seed, named when it fails. ``LOLAMA_FUZZ_CASES`` sets the number of safetensors files;
-there are half as many JSON files.
+Every case has its own seed, named when it fails. ``LOLAMA_FUZZ_CASES`` sets the number of safetensors files
+(there are half as many JSON files) and ``LOLAMA_FUZZ_FIRST`` the first, so that a long run can be cut in
+pieces and one case replayed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lolama_core.testing.checkpoint import tiny_config
 from lolama_core.untrusted_files import read_json
 
 CASES = int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))
+FIRST = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))
 SECONDS = 2.0
 
 ODD_BYTES = [b"", b"\0", b"\xff" * 8, b"{", b"}", b"[", b'"', b"\\u", b":", b",", b"-", b"1e999"]
@@ -133,7 +135,7 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
             check_finite(name, tensor, str(path))
 
     good = 0
-    for case in range(CASES):
+    for case in range(FIRST, FIRST + CASES):
         chance = random.Random(f"safetensors {case}")
         text = json.dumps(header).encode()
         if case % 2:  # a sound frame around a damaged header, or most cases would end at the frame
@@ -152,7 +154,7 @@ def test_damaged_json(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     config = {**tiny_config(), "quantization": {"tensors": {"a": "I8"}}, "source": {"repo": "ä"}}
     good = 0
-    for case in range(CASES // 2):
+    for case in range(FIRST, FIRST + CASES // 2):
         chance = random.Random(f"json {case}")
         if case % 2:
             path.write_text(json.dumps(damaged_value(config, chance)), encoding="utf-8")
