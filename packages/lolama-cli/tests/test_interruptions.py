@@ -26,7 +26,7 @@ INTERRUPTS = int(os.environ.get("LOLAMA_INTERRUPTS", "3"))
 FIRST = int(os.environ.get("LOLAMA_FIRST", "0"))
 PROCESSES = 8
 NAME = "owner/model"
-WEIGHTS = random.Random(0).randbytes(40_000_000)
+WEIGHTS = random.Random(0).randbytes(80_000_000)
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 
 
@@ -69,7 +69,7 @@ def test_row_21_killed_at_random_points(hub: StandInHub, tmp_path: Path) -> None
     for seed in range(FIRST, FIRST + KILLS):
         chance = random.Random(f"kill {seed}")
         store = tmp_path / str(seed) / "store"
-        hub.rate, hub.requests = 60e6, []
+        hub.rate, hub.requests = 120e6, []
         process = start(hub, store)
         if chance.random() < 0.2:  # while it starts, plans and asks
             time.sleep(chance.uniform(0, 0.7))
