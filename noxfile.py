@@ -310,6 +310,31 @@ def faults(session: nox.Session) -> None:
     run_long(session, FAULTS)
 
 
+@nox.session
+def fault_table(session: nox.Session) -> None:
+    """Run every test that bears the number of a fault, and make docs/faults.md of what they report.
+
+    Reports of long runs, given after ``--``, are added.
+    """
+    requirements = sorted({r for package in PACKAGES for r in group("test", directory(package))})
+    install(session, *editable(PACKAGES), *requirements, *group("test"))
+    reports = []
+    for package in (*PACKAGES, "together"):
+        tests = (ROOT if package == "together" else directory(package)) / "tests"
+        report = Path(session.create_tmp()) / f"{package}.xml"
+        reports.append(str(report))
+        command = [
+            "pytest",
+            "-c",
+            str(ROOT / "pyproject.toml"),
+            "-k",
+            "row",
+            f"--junitxml={report}",
+        ]
+        session.run(*command, "-n", "2", str(tests), env=TEST_ENV, success_codes=[0, 1, 5])
+    session.run("python", "tests/fault_table.py", *reports, *session.posargs)
+
+
 def run_long(session: nox.Session, runs: dict[str, dict[str, str]]) -> None:
     """Run each file of tests with the numbers that make it long."""
     requirements = {r for package in PACKAGES for r in group("test", directory(package))}

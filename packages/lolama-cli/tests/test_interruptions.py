@@ -12,7 +12,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,15 @@ PROCESSES = 8
 NAME = "owner/model"
 WEIGHTS = random.Random(0).randbytes(80_000_000)
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
+
+
+Record = Callable[[str, int], None]
+
+
+@pytest.fixture
+def record(record_property: Callable[[str, object], None]) -> Record:
+    """Notes in the report which seeds a test goes through."""
+    return lambda what, count: record_property(what, f"{FIRST} to {FIRST + count - 1}")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +74,8 @@ def wait_for_bytes(hub: StandInHub, store: Path, size: int) -> None:
         time.sleep(0.002)
 
 
-def test_row_21_killed_at_random_points(hub: StandInHub, tmp_path: Path) -> None:
+def test_row_21_killed_at_random_points(hub: StandInHub, tmp_path: Path, record: Record) -> None:
+    record("downloads killed at a random point", KILLS)
     for seed in range(FIRST, FIRST + KILLS):
         chance = random.Random(f"kill {seed}")
         store = tmp_path / str(seed) / "store"
@@ -97,7 +107,10 @@ def is_leftover(path: Path) -> bool:
     return ".part" in path.name or "partial" in str(path) or "locks" in str(path)
 
 
-def test_row_23_eight_processes_and_one_model(hub: StandInHub, tmp_path: Path) -> None:
+def test_row_23_eight_processes_and_one_model(
+    hub: StandInHub, tmp_path: Path, record: Record
+) -> None:
+    record(f"rounds of {PROCESSES} processes that pull one model", ROUNDS)
     for seed in range(FIRST, FIRST + ROUNDS):
         store = tmp_path / str(seed) / "store"
         hub.rate, hub.requests = 0, []
@@ -110,7 +123,10 @@ def test_row_23_eight_processes_and_one_model(hub: StandInHub, tmp_path: Path) -
         assert not [path for path in store.rglob("*") if path.is_file() and is_leftover(path)], seed
 
 
-def test_row_22_ctrl_c_at_random_points_of_a_download(hub: StandInHub, tmp_path: Path) -> None:
+def test_row_22_ctrl_c_at_random_points_of_a_download(
+    hub: StandInHub, tmp_path: Path, record: Record
+) -> None:
+    record("Ctrl-C at a random point of a download", INTERRUPTS)
     for seed in range(FIRST, FIRST + INTERRUPTS):
         chance = random.Random(f"interrupt {seed}")
         store = tmp_path / str(seed) / "store"
@@ -123,8 +139,9 @@ def test_row_22_ctrl_c_at_random_points_of_a_download(hub: StandInHub, tmp_path:
 
 
 def test_row_22_ctrl_c_at_random_points_of_a_load(
-    hub: StandInHub, base: Path, tmp_path: Path
+    hub: StandInHub, base: Path, tmp_path: Path, record: Record
 ) -> None:
+    record("Ctrl-C at a random point of start, load and generation", INTERRUPTS)
     for seed in range(FIRST, FIRST + INTERRUPTS):
         chance = random.Random(f"load {seed}")
         arguments = ("generate", "-m", base, "--max-tokens", "4000", "z")

@@ -123,7 +123,10 @@ def assert_safetensors_agrees(path: Path, name: str) -> None:
             assert torch.equal(mine, other), name
 
 
-def test_damaged_safetensors(tmp_path: Path) -> None:
+def test_rows28_to_44_damaged_safetensors(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("damaged safetensors files", f"{FIRST} to {FIRST + CASES - 1}")
     header, data = whole_file(tmp_path / "whole.safetensors")
     path = tmp_path / "damaged.safetensors"
 
@@ -150,7 +153,10 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
     assert 0 < good < CASES / 2
 
 
-def test_damaged_json(tmp_path: Path) -> None:
+def test_rows47_to_50_damaged_json(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("damaged lolama configurations", f"{FIRST} to {FIRST + CASES // 2 - 1}")
     path = tmp_path / "config.json"
     config = {**tiny_config(), "quantization": {"tensors": {"a": "I8"}}, "source": {"repo": "ä"}}
     good = 0

@@ -36,8 +36,12 @@ def is_published(directory: Path) -> bool:
 
 
 def test_rows_01_to_17_random_scripts(
-    stand_in_hub: Callable[..., StandInHub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stand_in_hub: Callable[..., StandInHub],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    record_property("random fault scripts", f"{FIRST} to {FIRST + SCRIPTS - 1}")
     hub = stand_in_hub({NAME: FILES})
     monkeypatch.setattr("lolama_hub.retries.LONGEST_WAIT", 0.5)
     outcomes = {"fetched": 0, "refused": 0}

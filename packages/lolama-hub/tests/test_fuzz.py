@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_rows39_to_53_mutated_files(folder: Path, tmp_path: Path, io: CheckpointIO) -> None:
+def test_rows39_to_53_mutated_files(
+    folder: Path,
+    tmp_path: Path,
+    io: CheckpointIO,
+    record_property: Callable[[str, object], None],
+) -> None:
+    what = "damaged index, configuration and tokenizer files"
+    record_property(what, f"{FIRST} to {FIRST + CASES - 1}")
     source = HuggingFaceSource(store=tmp_path / "store")
     originals = {name: (folder / name).read_text() for name in FILES}
     outcomes: dict[str, int] = {"resolved": 0, "refused": 0}
