@@ -57,7 +57,8 @@ class _Bars:
 
 
 def _new_progress() -> Progress:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.constrain import Constrain
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -67,12 +68,20 @@ def _new_progress() -> Progress:
         TransferSpeedColumn,
     )
 
-    return Progress(
+    console = Console(file=sys.stderr, markup=False, emoji=False, highlight=False)
+
+    class NotToTheEdge(Progress):
+        """Leaves room for the ^C that a terminal shows, which would begin a line of its own."""
+
+        def get_renderable(self) -> RenderableType:
+            return Constrain(super().get_renderable(), console.width - 3)
+
+    return NotToTheEdge(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(compact=True),
-        console=Console(file=sys.stderr, markup=False, emoji=False, highlight=False),
+        console=console,
         expand=True,
     )
