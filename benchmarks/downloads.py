@@ -90,13 +90,13 @@ def main() -> None:
         with hub(work / "model") as env:
             timed([sys.executable, "-c", "import urllib.request as r, os;"
                    f"r.urlopen(os.environ['HF_ENDPOINT'] + '/api/models/{REPO}/tree/x')"], env)  # fmt: skip
+            own = {**env, "HF_HOME": str(work / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+            own["LOLAMA_HOME"] = str(work / "store")
             for _ in range(options.rounds):
                 shutil.rmtree(work / "hf", ignore_errors=True)
-                own = {**env, "HF_HOME": str(work / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
                 seconds["huggingface_hub"].append(timed([sys.executable, "-c", PEER], own))
                 shutil.rmtree(work / "hf")
                 shutil.rmtree(work / "store", ignore_errors=True)
-                own["LOLAMA_HOME"] = str(work / "store")
                 pull = [sys.executable, "-m", "lolama_cli", "pull", "--yes", REPO]
                 seconds["lolama"].append(timed(pull, own))
         os.sync()

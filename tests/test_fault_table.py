@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fault_table import page, read, rows_of
+from tests.fault_table import page, read, rows_of
 
 
 def test_numbers_in_names() -> None:

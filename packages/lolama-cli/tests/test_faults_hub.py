@@ -528,6 +528,42 @@ def test_row_27_without_a_terminal_nobody_is_asked(world: World) -> None:
     assert world.hub.bytes_sent() == 0
 
 
+def test_row_27_the_python_interface_asks_through_confirm(published: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from lolama import load_model, load_tokenizer\n"
+        "from lolama_core.protocols.errors import UsageError\n"
+        "for confirm in (None, False, lambda plan: plan.bytes_to_fetch < 9):\n"
+        "    try:\n"
+        f"        load_tokenizer({NAME!r}, confirm=confirm)\n"
+        "    except UsageError as error:\n"
+        "        print(error)\n"
+        f"print(type(load_model({NAME!r}, confirm=True)).__name__)\n"
+        f"print(load_tokenizer({NAME!r}).vocab_size)\n"
+    )
+    files: dict[str, bytes | Path] = {path.name: path for path in published.iterdir()}
+    with StandInHub({NAME: files}) as hub:
+        world = World(hub, tmp_path / "store")
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment(world.environment()),
+        )
+    unasked, refused, declined, loaded, size = done.stdout.splitlines()
+    assert "is to be downloaded (" in unasked
+    assert "confirm=True" in unasked
+    assert "MB in 4 files" in unasked
+    assert refused == declined
+    assert "was not fetched" in refused
+    assert (loaded, int(size) > 200, done.stderr) == ("Llama", True, "")
+
+
+def test_what_is_built_in_is_not_pulled(world: World) -> None:
+    world.lolama("pull", "demo").refused(2, "demo", "built in")
+
+
 def test_rm_and_gc(world: World) -> None:
     world.lolama("rm", NAME).refused(2, "not in the store")
     world.pull()

@@ -8,6 +8,7 @@ import typer
 
 from lolama_cli.console import Output, visible
 from lolama_cli.transfer_bars import transfer_bars
+from lolama_core.protocols.errors import UsageError
 
 YES_HELP = "Download without asking."
 
@@ -23,9 +24,11 @@ def pull(
     The size is shown and has to be agreed to. Every file is verified before the model can be used. Standard
     output is the folder that holds it.
     """
-    from lolama import downloads
+    from lolama import downloads, wiring
 
     output = Output()
+    if model in wiring.builtin_models():
+        raise UsageError(model, "is built in", "there is nothing to download")
     with transfer_bars() as progress:
         directory = downloads.fetch(model, confirm=yes or None, progress=progress)
     output.write(visible(str(directory)) + "\n")
