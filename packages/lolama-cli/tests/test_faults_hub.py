@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from program import COMMAND, Outcome, environment, run
+from program import COMMAND, Outcome, environment
+from warm_program import WarmProgram
 
 from lolama_hub.testing.faults import ALWAYS, Fault
 from lolama_hub.testing.stand_in_hub import StandInHub, list_entry
@@ -32,6 +33,7 @@ class World:
 
     hub: StandInHub
     home: Path
+    program: WarmProgram
     token: str = ""
 
     def environment(self, changes: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -40,7 +42,7 @@ class World:
         return {**self.hub.environment(), **folders, **token, **(changes or {})}
 
     def lolama(self, *arguments: str, env: Mapping[str, str] | None = None) -> Outcome:
-        return run(*arguments, env=self.environment(env))
+        return self.program.run(*arguments, env=self.environment(env))
 
     def pull(self, *, env: Mapping[str, str] | None = None) -> Outcome:
         return self.lolama("pull", "--yes", NAME, env=env)
@@ -107,7 +109,7 @@ BYTES = bytes(range(251)) * (SIZE // 251)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, warm: WarmProgram) -> Iterator[World]:
     files: dict[str, bytes | Path] = {
         "config.json": b'{"model_type": "llama"}',
         "tokenizer.json": b"{}",
@@ -121,7 +123,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         # What is compared afterwards is what lolama needs; the rest must not be fetched.
         hub.listing[NAME] = [list_entry(hub.repos[NAME], name) for name in files]
         hub.repos[NAME].files = needed
-        yield World(hub, tmp_path / "store")
+        yield World(hub, tmp_path / "store", warm)
 
 
 def test_what_is_needed_is_fetched_and_nothing_else(world: World) -> None:
@@ -434,10 +436,12 @@ def test_row_25_offline(world: World) -> None:
     assert len(world.hub.requests) > 0
 
 
-def test_row_25_offline_with_the_whole_model(published: Path, tmp_path: Path) -> None:
+def test_row_25_offline_with_the_whole_model(
+    published: Path, tmp_path: Path, warm: WarmProgram
+) -> None:
     files: dict[str, bytes | Path] = {path.name: path for path in published.iterdir()}
     with StandInHub({NAME: files}) as hub:
-        world = World(hub, tmp_path / "store")
+        world = World(hub, tmp_path / "store", warm)
         outcome = world.lolama("generate", "--yes", "-m", NAME, "--max-tokens", "3", "z")
         assert (outcome.code, outcome.out) == (0, b"abc")
         before = len(hub.requests)
@@ -528,7 +532,9 @@ def test_row_27_without_a_terminal_nobody_is_asked(world: World) -> None:
     assert world.hub.bytes_sent() == 0
 
 
-def test_row_27_the_python_interface_asks_through_confirm(published: Path, tmp_path: Path) -> None:
+def test_row_27_the_python_interface_asks_through_confirm(
+    published: Path, tmp_path: Path, warm: WarmProgram
+) -> None:
     program = (
         "import sys\n"
         "from lolama import load_model, load_tokenizer\n"
@@ -543,7 +549,7 @@ def test_row_27_the_python_interface_asks_through_confirm(published: Path, tmp_p
     )
     files: dict[str, bytes | Path] = {path.name: path for path in published.iterdir()}
     with StandInHub({NAME: files}) as hub:
-        world = World(hub, tmp_path / "store")
+        world = World(hub, tmp_path / "store", warm)
         done = subprocess.run(
             [sys.executable, "-c", program],
             stdin=subprocess.DEVNULL,
@@ -593,11 +599,11 @@ def test_rm_and_gc(world: World) -> None:
 
 
 def test_a_model_in_hugging_faces_own_cache_is_used_as_it_is(
-    published: Path, tmp_path: Path
+    published: Path, tmp_path: Path, warm: WarmProgram
 ) -> None:
     files: dict[str, bytes | Path] = {path.name: path for path in published.iterdir()}
     with StandInHub({NAME: files}) as hub:
-        world = World(hub, tmp_path / "store")
+        world = World(hub, tmp_path / "store", warm)
         cache = tmp_path / "hf" / "hub" / "models--owner--model"
         commit = hub.repos[NAME].commit
         (cache / "blobs").mkdir(parents=True)
@@ -633,11 +639,11 @@ def test_an_alias_of_ones_own(world: World, tmp_path: Path) -> None:
     world.lolama("models", env=env).refused(2, "aliases.toml", "mine.repo")
 
 
-def test_convert_and_use_the_result(published: Path, tmp_path: Path) -> None:
+def test_convert_and_use_the_result(published: Path, tmp_path: Path, warm: WarmProgram) -> None:
     target = tmp_path / "mine"
-    outcome = run("convert", published, target)
+    outcome = warm.run("convert", published, target)
     assert (outcome.code, outcome.out.decode(), outcome.err) == (0, f"{target}\n", "")
     assert json.loads((target / "config.json").read_text())["format"] == "lolama"
-    assert run("generate", "-m", target, "--max-tokens", "3", "z").out == b"abc"
-    run("convert", published, target).refused(2, str(target), "exists already")
-    run("convert", published, tmp_path / "no" / "such").refused(2)
+    assert warm.run("generate", "-m", target, "--max-tokens", "3", "z").out == b"abc"
+    warm.run("convert", published, target).refused(2, str(target), "exists already")
+    warm.run("convert", published, tmp_path / "no" / "such").refused(2)

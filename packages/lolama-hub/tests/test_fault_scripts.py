@@ -20,7 +20,7 @@ from lolama_hub import HuggingFaceSource
 from lolama_hub.testing.faults import random_script
 from lolama_hub.testing.stand_in_hub import StandInHub
 
-SCRIPTS = int(os.environ.get("LOLAMA_FAULT_SCRIPTS", "20"))
+SCRIPTS = int(os.environ.get("LOLAMA_FAULT_SCRIPTS", "12"))
 FIRST = int(os.environ.get("LOLAMA_FAULT_FIRST", "0"))
 NAME = "owner/model"
 WEIGHTS = random.Random(0).randbytes(1_500_000)
