@@ -80,14 +80,17 @@ def main() -> None:
     """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the model is, or is to be kept")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="tinyllama")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lolama-downloads-") as name:
         work = Path(name)
-        write_hugging_face(work / "model", SHAPES[options.shape], "bf16")
-        size = sum(path.stat().st_size for path in (work / "model").iterdir())
+        folder = options.folder or work / "model"
+        if not folder.exists():
+            write_hugging_face(folder, SHAPES[options.shape], "bf16")
+        size = sum(path.stat().st_size for path in folder.iterdir())
         seconds: dict[str, list[float]] = {"huggingface_hub": [], "lolama": []}
-        with hub(work / "model") as env:
+        with hub(folder) as env:
             timed([sys.executable, "-c", "import urllib.request as r, os;"
                    f"r.urlopen(os.environ['HF_ENDPOINT'] + '/api/models/{REPO}/tree/x')"], env)  # fmt: skip
             own = {**env, "HF_HOME": str(work / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
