@@ -16,6 +16,7 @@ from lolama_cli.commands.gc import gc
 from lolama_cli.commands.generate import EXAMPLES, generate
 from lolama_cli.commands.models import models
 from lolama_cli.commands.pull import pull
+from lolama_cli.commands.quantize import quantize
 from lolama_cli.commands.rm import rm
 from lolama_cli.console import closed_stdout, stdout_failed
 from lolama_cli.errors import Settings
@@ -34,6 +35,7 @@ app.command()(pull)
 app.command()(rm)
 app.command()(gc)
 app.command()(convert)
+app.command()(quantize)
 app.command()(doctor)
 
 

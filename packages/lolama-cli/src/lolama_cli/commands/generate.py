@@ -94,7 +94,7 @@ def generate(
         bool, typer.Option("--raw", help="Continue the text; leave the chat template aside.")
     ] = False,
     quantize: Annotated[
-        bool, typer.Option("--quantize", help="Use int8 quantization. Not in this version.")
+        bool, typer.Option("--quantize", help="Use int8 quantization; the int8 model is kept.")
     ] = False,
     device: Annotated[
         str,
@@ -128,8 +128,6 @@ def generate(
         )
     if image is not None:
         _refuse("--image")
-    if quantize:
-        _refuse("--quantize")
     output = Output()
     text = read_prompt(prompt)
 
@@ -139,6 +137,8 @@ def generate(
         files = wiring.resolve(model, confirm=yes or None, progress=progress)
     tokenizer = wiring.tokenizer_of(files)
     ids = _encode(text, tokenizer, raw=raw, context_length=wiring.context_length(files))
+    if quantize:
+        files = wiring.quantized(files, tell=note)
     started = time.perf_counter()
     loaded = wiring.load_files(files, device=device, dtype=dtype)
     wiring.suit_threads(loaded)
@@ -166,9 +166,7 @@ def _refuse(option: str) -> NoReturn:
     from lolama import wiring
 
     try:
-        if option == "--image":
-            wiring.refuse_pictures()
-        wiring.refuse_int8()
+        wiring.refuse_pictures()
     except NotAvailableError as error:
         raise NotAvailableError(option, error.reason, error.remedy) from None
 
