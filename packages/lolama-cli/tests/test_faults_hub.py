@@ -20,7 +20,8 @@ from program import COMMAND, Outcome, environment
 from warm_program import WarmProgram
 
 from lolama_hub.testing.faults import ALWAYS, Fault
-from lolama_hub.testing.stand_in_hub import StandInHub, list_entry
+from lolama_hub.testing.repository import list_entry
+from lolama_hub.testing.stand_in_hub import StandInHub
 
 NAME = "owner/model"
 BIG = "model.safetensors"
