@@ -289,3 +289,28 @@ def test_leftovers_of_a_killed_removal_are_swept(
     assert not made.exists()
     assert directory.exists()
     assert source.collect_garbage() == 0
+
+
+def test_a_fetched_model_is_like_its_folder_but_may_be_mapped(
+    stand_in_hub: Callable[..., StandInHub],
+    source: HuggingFaceSource,
+    io: CheckpointIO,
+    llama: Path,
+) -> None:
+    files = {path.name: path.read_bytes() for path in llama.iterdir()}
+    hub = stand_in_hub({NAME: files})
+    directory = source.fetch(source.plan(NAME), confirm=agreed)
+    before = len(hub.requests)
+    local, fetched = source.resolve(str(llama), io), source.resolve(NAME, io)
+    assert len(hub.requests) == before
+    assert fetched.config == local.config
+    assert {name: place.key for name, place in fetched.tensors.items()} == {
+        name: place.key for name, place in local.tensors.items()
+    }
+    assert {place.path.parent for place in fetched.tensors.values()} == {directory}
+    assert (fetched.repo, fetched.revision) == (NAME, hub.repos[NAME].commit)
+    assert (local.immutable, fetched.immutable) == (False, True)
+    used = source.stored()[0].last_used
+    os.utime(directory / "lolama.json", (1, 1))
+    source.resolve(NAME, io)
+    assert source.stored()[0].last_used >= used
