@@ -20,7 +20,7 @@ _ERROR_LINE = re.compile(r"error: [^:\n]+: [^\n]+\n")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run. ``seconds`` of wall time; ``cpu`` seconds of computing, where they were measured."""
+    """What came of a run. ``seconds`` of wall time; ``cpu`` seconds of computing, where measured."""
 
     code: int
     out: bytes
