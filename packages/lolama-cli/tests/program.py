@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 COMMAND = (sys.executable, "-m", "lolama_cli")
 TIME_LIMIT = 60.0
+_HOME = tempfile.TemporaryDirectory(prefix="lolama-tests-")  # gone when the tests end
 _ERROR_LINE = re.compile(r"error: [^:\n]+: [^\n]+\n")
 
 
@@ -43,7 +45,7 @@ def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     unset = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LOLAMA_HOME", "HF_TOKEN", "HF_HUB_CACHE")
     kept = {name: value for name, value in os.environ.items() if name not in unset}
     # No test reaches the network, or looks into what whoever runs it has downloaded.
-    alone = {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "LOLAMA_HOME": os.devnull}
+    alone = {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "LOLAMA_HOME": _HOME.name}
     terminal = {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
     return {**kept, **alone, **terminal, **(changes or {})}
 
