@@ -23,7 +23,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -176,12 +176,25 @@ def editable(packages: Iterable[str]) -> list[str]:
 # Checking
 
 
-def run_tests(session: nox.Session, tests: Path, requirements: list[str]) -> None:
+def run_tests(
+    session: nox.Session,
+    tests: Path,
+    requirements: list[str],
+    env: Mapping[str, str] | None = None,
+) -> None:
     """Run pytest, on several cores where the tests have asked for pytest-xdist."""
     parallel = any(requirement.startswith("pytest-xdist") for requirement in requirements)
     workers = ["-n", str(min(4, os.cpu_count() or 1))] if parallel else []
     config = str(ROOT / "pyproject.toml")
-    session.run("pytest", "-c", config, *workers, str(tests), *session.posargs, env=TEST_ENV)
+    session.run(
+        "pytest",
+        "-c",
+        config,
+        *workers,
+        str(tests),
+        *session.posargs,
+        env={**TEST_ENV, **(env or {})},
+    )
 
 
 @nox.session
@@ -268,6 +281,66 @@ def bench(session: nox.Session) -> None:
     install(session, *editable(PACKAGES), *group("bench"))
     arguments = session.posargs or ["--short"]
     session.run("python", "-m", "benchmarks.run", *arguments)
+
+
+# How much of it an ordinary run does is each test's default.
+FUZZ = {
+    "packages/lolama-core/tests/test_fuzz_files.py": {"LOLAMA_FUZZ_CASES": "100000"},
+    "packages/lolama-hub/tests/test_fuzz.py": {"LOLAMA_FUZZ_CASES": "10000"},
+}
+FAULTS = {
+    "packages/lolama-hub/tests/test_fault_scripts.py": {"LOLAMA_FAULT_SCRIPTS": "200"},
+    "packages/lolama-cli/tests/test_interruptions.py": {
+        "LOLAMA_KILLS": "50",
+        "LOLAMA_ROUNDS": "25",
+        "LOLAMA_INTERRUPTS": "50",
+    },
+}
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Read 100,000 damaged safetensors files and 10,000 damaged small files (half an hour)."""
+    run_long(session, FUZZ)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Kill, share, interrupt and disturb downloads as often as docs/faults.md says (a quarter of an hour)."""
+    run_long(session, FAULTS)
+
+
+@nox.session
+def fault_table(session: nox.Session) -> None:
+    """Run every test that bears the number of a fault, and make docs/faults.md of what they report.
+
+    Reports of long runs, given after ``--``, are added.
+    """
+    requirements = sorted({r for package in PACKAGES for r in group("test", directory(package))})
+    install(session, *editable(PACKAGES), *requirements, *group("test"))
+    reports = []
+    for package in (*PACKAGES, "together"):
+        tests = (ROOT if package == "together" else directory(package)) / "tests"
+        report = Path(session.create_tmp()) / f"{package}.xml"
+        reports.append(str(report))
+        command = [
+            "pytest",
+            "-c",
+            str(ROOT / "pyproject.toml"),
+            "-k",
+            "row",
+            f"--junitxml={report}",
+        ]
+        session.run(*command, "-n", "2", str(tests), env=TEST_ENV, success_codes=[0, 1, 5])
+    session.run("python", "tests/fault_table.py", *reports, *session.posargs)
+
+
+def run_long(session: nox.Session, runs: dict[str, dict[str, str]]) -> None:
+    """Run each file of tests with the numbers that make it long."""
+    requirements = {r for package in PACKAGES for r in group("test", directory(package))}
+    install(session, *editable(PACKAGES), *sorted(requirements))
+    for tests, numbers in runs.items():
+        run_tests(session, ROOT / tests, sorted(requirements), numbers)
 
 
 @nox.session

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 # pytest imports tests by path (importlib mode), so modules that they share have to be put in reach.
 sys.path.insert(0, str(Path(__file__).parent))
 
+
+if TYPE_CHECKING:
+    from warm_program import WarmProgram
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and every program they start
 # would inherit that and rightly ignore it too.
@@ -23,6 +28,24 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import known_model
 
     return known_model.write(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProgram]:
+    """The program without the time that its start takes."""
+    from warm_program import WarmProgram
+
+    program = WarmProgram(tmp_path_factory.mktemp("warm"))
+    yield program
+    program.stop()
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as Hugging Face lays models out."""
+    import known_model
+
+    return known_model.write_hugging_face(tmp_path_factory.mktemp("models") / "published")
 
 
 @pytest.fixture(scope="session")

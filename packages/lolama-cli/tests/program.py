@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,17 +16,19 @@ from typing import Any
 
 COMMAND = (sys.executable, "-m", "lolama_cli")
 TIME_LIMIT = 60.0
+_HOME = tempfile.TemporaryDirectory(prefix="lolama-tests-")  # gone when the tests end
 _ERROR_LINE = re.compile(r"error: [^:\n]+: [^\n]+\n")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run. ``seconds`` of wall time."""
+    """What came of a run. ``seconds`` of wall time; ``cpu`` seconds of computing, where measured."""
 
     code: int
     out: bytes
     err: str
     seconds: float
+    cpu: float = 0.0
 
     def refused(self, code: int, *words: str) -> None:
         """Check the contract of every failure: one line, these words in it, no payload, this code."""
@@ -39,9 +42,12 @@ class Outcome:
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a run: one thread, so that tests in parallel do not wait for each other."""
-    unset = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LOLAMA_HOME")
+    unset = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LOLAMA_HOME", "HF_TOKEN", "HF_HUB_CACHE")
     kept = {name: value for name, value in os.environ.items() if name not in unset}
-    return {**kept, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color", **(changes or {})}
+    # No test reaches the network, or looks into what whoever runs it has downloaded.
+    alone = {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "LOLAMA_HOME": _HOME.name}
+    terminal = {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
+    return {**kept, **alone, **terminal, **(changes or {})}
 
 
 def run(

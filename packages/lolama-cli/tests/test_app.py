@@ -65,10 +65,13 @@ def test_version() -> None:
         (("generate", "-m", "tinylama", "z"), ("tinylama", "did you mean tinyllama?")),
         (("generate", "-m", "./nowhere", "z"), ("nowhere", "no such folder")),
         (("generate", "-m", "", "z"), ("model",)),
-        (("generate", "z"), ("TinyLlama", "does not download yet", "demo")),
     ],
 )
 def test_a_command_line_that_makes_no_sense(
     arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     run(*arguments).refused(2, *words)
+
+
+def test_a_model_that_is_not_here_and_no_connection_allowed() -> None:
+    run("generate", "z").refused(4, "TinyLlama", "is not downloaded", "lolama pull", "use demo")

@@ -13,13 +13,17 @@ def test_piped_it_is_one_line_a_model() -> None:
     outcome = run("models", env={"COLUMNS": "20"})
     assert (outcome.code, outcome.err) == (0, "")
     rows = [line.split("\t") for line in outcome.out.decode().splitlines()]
-    assert rows[0] == ["alias", "parameters", "kind", "description", "id"]
+    assert rows[0] == [
+        *("alias", "parameters", "kind", "description", "id"),
+        *("size", "license", "gated", "downloaded", "last used"),
+    ]
     assert [row[0] for row in rows[1:]] == ["demo", *ALIASES]
     assert rows[2][1:] == [
         "1.1B",
         "text",
         "TinyLlama 1.1B Chat: small, fast, instruction-tuned",
         "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+        *("2200000000", "Apache-2.0", "no", "", ""),
     ]
 
 
@@ -30,7 +34,7 @@ def test_on_a_terminal_it_is_a_table_that_fits_80_columns() -> None:
     assert max(map(len, text.splitlines())) <= 80
     for name in ("demo", *ALIASES, "chaoyinshe/llava-med-v1.5-mistral-7b-hf"):
         assert f" {name} " in text.replace("\n", " ")
-    assert "does not download" in outcome.err
+    assert "owner/name" in outcome.err
 
 
 def test_no_colour_if_the_user_wants_none() -> None:

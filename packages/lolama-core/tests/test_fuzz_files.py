@@ -1,7 +1,8 @@
 """Files damaged at random: each is read, or refused with the typed error, quickly.
 
-Every case has its own seed, named when it fails. ``LOLAMA_FUZZ_CASES`` sets the number of safetensors files;
-there are half as many JSON files.
+Every case has its own seed, named when it fails. ``LOLAMA_FUZZ_CASES`` sets the number of safetensors files
+(there are half as many JSON files) and ``LOLAMA_FUZZ_FIRST`` the first, so that a long run can be cut in
+pieces and one case replayed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lolama_core.testing.checkpoint import tiny_config
 from lolama_core.untrusted_files import read_json
 
 CASES = int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))
+FIRST = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))
 SECONDS = 2.0
 
 ODD_BYTES = [b"", b"\0", b"\xff" * 8, b"{", b"}", b"[", b'"', b"\\u", b":", b",", b"-", b"1e999"]
@@ -121,7 +123,10 @@ def assert_safetensors_agrees(path: Path, name: str) -> None:
             assert torch.equal(mine, other), name
 
 
-def test_damaged_safetensors(tmp_path: Path) -> None:
+def test_rows28_to_44_damaged_safetensors(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("damaged safetensors files", f"{FIRST} to {FIRST + CASES - 1}")
     header, data = whole_file(tmp_path / "whole.safetensors")
     path = tmp_path / "damaged.safetensors"
 
@@ -133,7 +138,7 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
             check_finite(name, tensor, str(path))
 
     good = 0
-    for case in range(CASES):
+    for case in range(FIRST, FIRST + CASES):
         chance = random.Random(f"safetensors {case}")
         text = json.dumps(header).encode()
         if case % 2:  # a sound frame around a damaged header, or most cases would end at the frame
@@ -148,11 +153,14 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
     assert 0 < good < CASES / 2
 
 
-def test_damaged_json(tmp_path: Path) -> None:
+def test_rows47_to_50_damaged_json(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("damaged lolama configurations", f"{FIRST} to {FIRST + CASES // 2 - 1}")
     path = tmp_path / "config.json"
     config = {**tiny_config(), "quantization": {"tensors": {"a": "I8"}}, "source": {"repo": "ä"}}
     good = 0
-    for case in range(CASES // 2):
+    for case in range(FIRST, FIRST + CASES // 2):
         chance = random.Random(f"json {case}")
         if case % 2:
             path.write_text(json.dumps(damaged_value(config, chance)), encoding="utf-8")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+# Before huggingface_hub is imported: no test reaches the network, or looks into a cache that is not its own.
+os.environ.update(HF_HUB_OFFLINE="1", HF_HOME="/nonexistent")
 
 from lolama_core.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.types import ModelFiles
 from lolama_hub import HuggingFaceSource
+from lolama_hub.testing.stand_in_hub import StandInHub
 
 # pytest imports tests by path (importlib mode), so a module that they share has to be put in reach.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,6 +35,24 @@ def quiet_transformers() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@pytest.fixture
+def stand_in_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., StandInHub]]:
+    """Starts a stand-in hub that huggingface_hub in this process takes for the Hub; waits are short."""
+    with ExitStack() as stack:
+
+        def start(repos: Mapping[str, Mapping[str, bytes | Path]]) -> StandInHub:
+            hub = stack.enter_context(StandInHub(repos))
+            monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.3)
+            monkeypatch.setattr("lolama_hub.retries._FIRST_WAIT", 0.001)
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            return hub
+
+        yield start
 
 
 @pytest.fixture

@@ -43,6 +43,16 @@ def folder(tmp_path: Path) -> Path:
     return save_bin(tiny_model("llama"), tmp_path / "model")
 
 
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert without a child process, which takes seconds to import torch; the command's tests have one."""
+
+    def run_here(function: Callable[..., None], *arguments: object, **_: object) -> None:
+        function(*arguments)
+
+    monkeypatch.setattr("lolama_hub.bin_conversion.run_in_child", run_here)
+
+
 def refused(folder: Path, resolve: Resolve) -> str:
     with pytest.raises(ModelError) as caught:
         resolve(folder)

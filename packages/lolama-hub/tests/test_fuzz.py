@@ -1,7 +1,7 @@
 """Mutated small files: each case resolves or is refused with one typed error, quickly, and never else.
 
 The seed is fixed and the case's number is in the failure, so any failure can be replayed. LOLAMA_FUZZ_CASES
-sets how many (2,000 by default).
+sets how many (2,000 by default), LOLAMA_FUZZ_FIRST which is the first.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lolama_core.protocols.errors import ModelError
 from lolama_hub import HuggingFaceSource
 
 CASES = int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))
+FIRST = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))
 FILES = (
     "config.json",
     "model.safetensors.index.json",
@@ -120,11 +122,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_rows39_to_53_mutated_files(folder: Path, tmp_path: Path, io: CheckpointIO) -> None:
+def test_rows39_to_53_mutated_files(
+    folder: Path,
+    tmp_path: Path,
+    io: CheckpointIO,
+    record_property: Callable[[str, object], None],
+) -> None:
+    what = "damaged index, configuration and tokenizer files"
+    record_property(what, f"{FIRST} to {FIRST + CASES - 1}")
     source = HuggingFaceSource(store=tmp_path / "store")
     originals = {name: (folder / name).read_text() for name in FILES}
     outcomes: dict[str, int] = {"resolved": 0, "refused": 0}
-    for case in range(CASES):
+    for case in range(FIRST, FIRST + CASES):
         rng = random.Random(case)
         name = rng.choice(FILES)
         (folder / name).write_bytes(mutate(originals[name], rng))

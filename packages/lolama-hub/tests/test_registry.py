@@ -1,8 +1,57 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from lolama_core.protocols.errors import UsageError
 from lolama_hub import registry
+from lolama_hub.source import HubModel, parse_name
+
+
+@pytest.fixture
+def aliases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a user's own aliases."""
+    path = tmp_path / "aliases.toml"
+    monkeypatch.setattr(registry, "aliases_file", lambda: path)
+    return path
+
+
+def test_aliases_of_ones_own_come_after_the_others(aliases: Path) -> None:
+    assert registry.models() == registry.MODELS
+    aliases.write_text('[mine]\nrepo = "owner/name@v1"\nsize = 7\n[other-1]\nrepo = "a/b"\n')
+    assert [model.alias for model in registry.models()[6:]] == ["mine", "other-1"]
+    found = registry.find("mine")
+    assert found is not None
+    assert (found.kind, found.size, found.gated) == ("text", 7, False)
+    assert parse_name("mine") == HubModel("owner/name", "v1")
+    assert registry.suggest("mien") == "did you mean mine?"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[mine", "not valid TOML"),
+        ("mine = 5", "no table"),
+        ("[mine]", "mine.repo"),
+        ('[mine]\nrepo = "../x"', "mine.repo"),
+        ('[mine]\nrepo = "a/b"\nsize = "7"', "mine.size"),
+        ('[mine]\nrepo = "a/b"\ngated = 1', "mine.gated"),
+        ('[mine]\nrepo = "a/b"\nkind = "sound"', "mine.kind"),
+        ('[mine]\nrepo = "a/b"\nurl = "x"', "the field 'url'"),
+        ('[mine]\nrepo = "a/b"\ndescription = "\\u001b[31m"', "mine.description"),
+        ('[tinyllama]\nrepo = "a/b"', "lolama's own"),
+        ('["a/b"]\nrepo = "a/b"', "cannot be an alias"),
+        ("x = " + "[" * 50_000, "not valid TOML"),
+        ("#" * 2**21, "larger than 1 MiB"),
+    ],
+)
+def test_a_file_of_aliases_that_cannot_be_used(aliases: Path, text: str, word: str) -> None:
+    aliases.write_text(text)
+    with pytest.raises(UsageError, match=word) as caught:
+        registry.models()
+    assert str(caught.value).isprintable()
+    assert registry.find("tinyllama") is not None  # what is lolama's own works all the same
 
 
 def test_the_six_aliases_and_their_repositories() -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from lolama_core.protocols import CheckpointIO, ModelSource
-from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
-from lolama_core.protocols.types import DownloadPlan
+from lolama_core.protocols.errors import ModelError, NetworkError, UsageError
 from lolama_core.testing.source import ModelSourceSuite
 from lolama_hub import HuggingFaceSource
 from lolama_hub.source import HubModel, parse_name
@@ -88,16 +87,16 @@ def test_a_file_is_not_a_folder(source: HuggingFaceSource, io: CheckpointIO, lla
 
 
 @pytest.mark.parametrize("name", ["tinyllama", "llava-med", "owner/name", "owner/name@v1.0"])
-def test_downloading_says_that_it_is_not_there_yet(
+def test_row25_offline_says_what_is_not_here(
     name: str, source: HuggingFaceSource, io: CheckpointIO, here: Path
 ) -> None:
     for act in (lambda: source.resolve(name, io), lambda: source.plan(name)):
-        with pytest.raises(NotAvailableError, match=r"does not download yet; .*path of the folder"):
+        with pytest.raises(
+            NetworkError, match=r"is not downloaded; run `lolama pull .*` without HF_"
+        ):
             act()
-    with pytest.raises(NotAvailableError, match="nothing to remove"):
+    with pytest.raises(UsageError, match="is not in the store"):
         source.remove(name)
-    with pytest.raises(NotAvailableError, match="does not download yet"):
-        source.fetch(DownloadPlan(repo="a/b", revision="c", files=()), confirm=lambda _: True)
 
 
 def test_a_folder_of_ones_own_is_neither_planned_nor_removed(

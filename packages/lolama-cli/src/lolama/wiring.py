@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
 import lolama_core
-from lolama import providers
+from lolama import downloads, providers
+from lolama.downloads import Confirm, Progress
 from lolama_core.protocols import CausalLM, CheckpointIO
-from lolama_core.protocols.errors import NotAvailableError, UsageError
+from lolama_core.protocols.errors import NetworkError, NotAvailableError, UsageError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
     CanonicalConfig,
@@ -39,6 +40,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     quantize: bool = False,
+    confirm: Confirm = None,
 ) -> CausalLM:
     """A model, ready to generate with.
 
@@ -47,9 +49,13 @@ def load_model(
         device: ``cpu``, ``cuda``, ``mps``; the best one here if not given.
         dtype: ``float32``, ``bfloat16``, ``float16``; what suits the device if not given.
         quantize: Store the linear weights as 8-bit integers. The int8 model is kept, and used again.
+        confirm: Whether a model that is not here may be downloaded: True, or a function of the
+            `DownloadPlan`; if not given, the user is asked on the terminal.
 
     Raises:
-        UsageError: for a name that means nothing, or a device or dtype that is not to be had.
+        UsageError: for a name that means nothing, a device or dtype that is not to be had, or a download
+            that nobody agreed to.
+        NetworkError, AuthorisationError: if the model is not here and cannot be downloaded.
         NotAvailableError: for what a later version will do.
         ModelError: if the files cannot be used.
         ResourceError: if the model does not fit into memory.
@@ -57,26 +63,30 @@ def load_model(
     Example:
         >>> model = load_model("demo")
     """
-    files = resolve(name)
+    files = resolve(name, confirm=confirm)
     return load_files(quantized(files) if quantize else files, device=device, dtype=dtype)
 
 
-def load_tokenizer(name: str | Path) -> Tokenizer:
+def load_tokenizer(name: str | Path, *, confirm: Confirm = None) -> Tokenizer:
     """The tokenizer of a model, named as for `load_model`.
 
     Example:
         >>> load_tokenizer("demo").encode("Once upon a time", return_tensors="pt").shape[0]
         1
     """
-    return tokenizer_of(resolve(name))
+    return tokenizer_of(resolve(name, confirm=confirm))
 
 
-def resolve(name: str | Path) -> ModelFiles:
+def resolve(
+    name: str | Path, *, confirm: Confirm = None, progress: Progress | None = None
+) -> ModelFiles:
     """What a name means. Headers and configurations are read, weights are not.
 
+    A model that is not here is downloaded first, if ``confirm`` agrees (see `downloads`).
+
     Raises:
-        UsageError: if it means nothing, with the closest name that does.
-        NotAvailableError: if it is a model that would have to be downloaded.
+        UsageError: if it means nothing, with the closest name that does, or if nobody agreed to a download.
+        NetworkError, AuthorisationError: if it is not here and cannot be downloaded.
         ModelError: if the files cannot be used.
     """
     name = str(name)
@@ -88,13 +98,16 @@ def resolve(name: str | Path) -> ModelFiles:
     if directory is not None:
         return replace(lolama_core.open_checkpoint(directory), name=name)
     try:
-        return providers.source().resolve(name, io)
-    except NotAvailableError as error:
-        if os.path.exists(name):
-            raise
-        raise NotAvailableError(
+        source = providers.source()
+        try:
+            return source.resolve(name, io)
+        except NetworkError:  # it is not here
+            downloads.fetch(name, confirm=confirm, progress=progress, source=source)
+        return source.resolve(name, io)
+    except NetworkError as error:
+        raise NetworkError(
             error.subject, error.reason, _and_builtins(error.remedy, builtins)
-        ) from None
+        ) from error
     except UsageError as error:
         close = get_close_matches(name.lower(), builtins, n=1, cutoff=0.6)
         if not close:

@@ -10,10 +10,14 @@ from typing import Annotated
 import typer
 
 from lolama import __version__
+from lolama_cli.commands.convert import convert
 from lolama_cli.commands.doctor import doctor
+from lolama_cli.commands.gc import gc
 from lolama_cli.commands.generate import EXAMPLES, generate
 from lolama_cli.commands.models import models
+from lolama_cli.commands.pull import pull
 from lolama_cli.commands.quantize import quantize
+from lolama_cli.commands.rm import rm
 from lolama_cli.console import closed_stdout, stdout_failed
 from lolama_cli.errors import Settings
 from lolama_core.protocols.errors import UsageError
@@ -27,6 +31,10 @@ app = typer.Typer(
 )
 app.command(epilog=EXAMPLES)(generate)
 app.command()(models)
+app.command()(pull)
+app.command()(rm)
+app.command()(gc)
+app.command()(convert)
 app.command()(quantize)
 app.command()(doctor)
 

@@ -1,4 +1,7 @@
-"""Folders that have only pickled ``.bin`` weights: read once, without running what a pickle may hold."""
+"""Folders that have only pickled ``.bin`` weights: read once, without running what a pickle may hold.
+
+The reading is done by a child process with a cap on its memory, since it passes through a C++ library.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import JSON, CanonicalConfig
+from lolama_hub.child_process import run_in_child
 from lolama_hub.fields import shown
 from lolama_hub.folder import PICKLED, SAFETENSORS, Folder, index_shards
 from lolama_hub.layouts import TextLayout
@@ -20,6 +24,7 @@ from lolama_hub.weights import StoredTensors, check_index, match_names
 if TYPE_CHECKING:
     from torch import Tensor
 
+_SLACK = 512 * 2**20  # for the interpreter's own needs, beside twice what the files hold
 _VERSION = 1  # of what `convert` writes; a new one leaves earlier conversions unused
 _log = logging.getLogger(__name__)
 
@@ -78,24 +83,14 @@ def convert(
     )
     if not place.is_dir():
         _log.info("converting %s to safetensors, once, into %s", listing, place)
-        tensors = _read_all(files, shards, listing)
-        names, tied = match_names(listing, tensors, layout.tensors, config["model"])
-        if (
-            config["model"]["tie_word_embeddings"]
-            and not tied
-            and _equal_embeddings(tensors, names)
-        ):
-            # A .bin stores both names of one tensor; safetensors, and we, store it once.
-            tied = True
-            names.pop("lm_head.weight")
-        model = {**config["model"], "tie_word_embeddings": tied}
+        size = sum(path.stat().st_size for path in files)
         try:
-            io.write(
-                place,
-                {**config, "model": model},
-                ((name, tensors[key]) for name, key in names.items()),
-                tokenizer_json=io.read_text(tokenizer_json),
-                chat_template=chat_template,
+            run_in_child(
+                write_conversion,
+                *(files, shards, listing, config, dict(layout.tensors)),
+                *(place, io, tokenizer_json, chat_template),
+                subject=str(listing),
+                memory=2 * size + _SLACK,
             )
         except UsageError:
             # Another process was faster, which is as good; anything else would be ours to report.
@@ -104,6 +99,38 @@ def convert(
     weights = place / SAFETENSORS
     headers = io.header(weights)
     return StoredTensors(weights, dict.fromkeys(headers, weights), headers)
+
+
+def write_conversion(
+    files: list[Path],
+    shards: Mapping[str, str],
+    listing: Path,
+    config: CanonicalConfig,
+    table: Mapping[str, str],
+    place: Path,
+    io: CheckpointIO,
+    tokenizer_json: Path,
+    chat_template: str | None,
+) -> None:
+    """Read ``.bin`` files and write the checkpoint; what `convert` has a child process do.
+
+    Raises:
+        LolamaError: see `convert`.
+    """
+    tensors = _read_all(files, shards, listing)
+    names, tied = match_names(listing, tensors, table, config["model"])
+    if config["model"]["tie_word_embeddings"] and not tied and _equal_embeddings(tensors, names):
+        # A .bin stores both names of one tensor; safetensors, and we, store it once.
+        tied = True
+        names.pop("lm_head.weight")
+    model = {**config["model"], "tie_word_embeddings": tied}
+    io.write(
+        place,
+        {**config, "model": model},
+        ((name, tensors[key]) for name, key in names.items()),
+        tokenizer_json=io.read_text(tokenizer_json),
+        chat_template=chat_template,
+    )
 
 
 def _identity(path: Path) -> JSON:

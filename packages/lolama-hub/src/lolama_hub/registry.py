@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
+import platformdirs
+
+from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import ModelInfo
+from lolama_hub.fields import shown
+
+# The Hub's own rules for each part: letters, digits, "-", "_" and ".", the last two not at either end.
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+HUB_ID = re.compile(rf"({_PART}/{_PART})(?:@([A-Za-z0-9_][A-Za-z0-9._/-]{{0,199}}))?")
 
 MODELS: tuple[ModelInfo, ...] = (
     ModelInfo(
@@ -14,6 +26,7 @@ MODELS: tuple[ModelInfo, ...] = (
         description="TinyLlama 1.1B Chat: small, fast, instruction-tuned",
         kind="text",
         license="Apache-2.0",
+        size=2_200_000_000,
     ),
     ModelInfo(
         alias="open_llama_3b",
@@ -22,6 +35,7 @@ MODELS: tuple[ModelInfo, ...] = (
         description="OpenLLaMA 3B v2: compact base model",
         kind="text",
         license="Apache-2.0",
+        size=6_850_000_000,
     ),
     ModelInfo(
         alias="open_llama_7b",
@@ -30,6 +44,7 @@ MODELS: tuple[ModelInfo, ...] = (
         description="OpenLLaMA 7B v2: full-size base model",
         kind="text",
         license="Apache-2.0",
+        size=13_500_000_000,
     ),
     ModelInfo(
         alias="llama7b",
@@ -38,6 +53,7 @@ MODELS: tuple[ModelInfo, ...] = (
         description="LLaMA 2 7B: Meta's base model (gated, requires access)",
         kind="text",
         license="Llama 2 Community License",
+        size=13_500_000_000,
         gated=True,
     ),
     ModelInfo(
@@ -47,6 +63,7 @@ MODELS: tuple[ModelInfo, ...] = (
         description="LLaVA 1.5 7B: general-purpose image understanding",
         kind="vision",
         license="Llama 2 Community License",
+        size=14_100_000_000,
     ),
     ModelInfo(
         alias="llava-med",
@@ -55,22 +72,101 @@ MODELS: tuple[ModelInfo, ...] = (
         description="LLaVA-Med 7B: medical and radiology images",
         kind="vision",
         license="Apache-2.0, for research only",
+        size=15_100_000_000,
     ),
 )
 
-_BY_ALIAS = {model.alias: model for model in MODELS}
+_FIELDS = ("repo", "parameters", "description", "kind", "license", "gated", "size")
+_MOST_BYTES = 2**20
+
+
+def aliases_file() -> Path:
+    """Where a user's own aliases are: ``aliases.toml`` in the user's configuration directory."""
+    return platformdirs.user_config_path("lolama") / "aliases.toml"
+
+
+def models() -> tuple[ModelInfo, ...]:
+    """The models that have a short name: `MODELS`, then the user's own.
+
+    Raises:
+        UsageError: naming the line or alias of the user's file that cannot be used.
+    """
+    return MODELS + _own_models(aliases_file())
 
 
 def find(alias: str) -> ModelInfo | None:
-    """The model that ``alias`` stands for, or None."""
-    return _BY_ALIAS.get(alias)
+    """The model that ``alias`` stands for, or None.
+
+    Raises:
+        UsageError: as `models`.
+    """
+    found = next((model for model in MODELS if model.alias == alias), None)
+    return found or next((model for model in models() if model.alias == alias), None)
 
 
 def suggest(name: str) -> str:
     """The next step for someone who typed a name that means nothing: the closest alias, or all of them."""
     # Ids are long; only the part after the owner resembles an alias.
     typed = name.strip().lower().rpartition("/")[2][:80]
-    close = get_close_matches(typed, _BY_ALIAS, n=1, cutoff=0.6)
+    aliases = [model.alias for model in models()]
+    close = get_close_matches(typed, aliases, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"
-    return f"the aliases are {', '.join(_BY_ALIAS)}; a folder is given by its path"
+    return f"the aliases are {', '.join(aliases)}; a folder is given by its path"
+
+
+def _own_models(path: Path) -> tuple[ModelInfo, ...]:
+    """A table for each alias, such as ``[mine]`` with ``repo = "owner/name@revision"``."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise _refused(path, "is larger than 1 MiB")
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise _refused(path, "is not UTF-8 text") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise _refused(path, f"is not valid TOML ({error})"[:200]) from None
+    return tuple(_own_model(path, alias, fields) for alias, fields in values.items())
+
+
+def _own_model(path: Path, alias: str, fields: object) -> ModelInfo:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", alias):
+        raise _refused(path, f"{shown(alias)} cannot be an alias: letters, digits and . _ - can")
+    if any(model.alias == alias for model in MODELS):
+        raise _refused(path, f"{alias} is an alias of lolama's own")
+    if not isinstance(fields, dict):
+        raise _refused(path, f"{alias} is no table; write [{alias}] and the fields below it")
+    unknown = sorted(set(fields) - set(_FIELDS))
+    if unknown:
+        raise _refused(
+            path, f"{alias} has the field {shown(unknown[0])}; there are {', '.join(_FIELDS)}"
+        )
+    given: dict[str, Any] = {
+        "parameters": "?",
+        "description": "of your own",
+        "kind": "text",
+        "license": "see its page",
+        "gated": False,
+        "size": 0,
+        **fields,
+    }
+    for name in _FIELDS:
+        expected = {"gated": bool, "size": int}.get(name, str)
+        value = given.get(name)
+        if type(value) is not expected or (isinstance(value, str) and not value.isprintable()):
+            raise _refused(path, f"{alias}.{name} is {shown(value)}, expected {_KINDS[expected]}")
+    if not HUB_ID.fullmatch(given["repo"]):
+        raise _refused(path, f"{alias}.repo is {shown(given['repo'])}, expected owner/name")
+    if given["kind"] not in ("text", "vision"):
+        raise _refused(path, f"{alias}.kind is {shown(given['kind'])}, expected text or vision")
+    return ModelInfo(alias=alias, **given)
+
+
+_KINDS = {str: "a text", int: "a whole number", bool: "true or false"}
+
+
+def _refused(path: Path, reason: str) -> UsageError:
+    return UsageError(str(path), reason, "correct or remove it")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 from lolama_core.protocols.checkpoint import CheckpointIO
-from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
+from lolama_core.protocols.errors import ModelError, NetworkError, UsageError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -18,6 +17,7 @@ from lolama_core.protocols.types import (
     DownloadPlan,
     ModelFiles,
     ModelInfo,
+    StoredModel,
     TensorLocation,
 )
 from lolama_hub import registry
@@ -26,15 +26,13 @@ from lolama_hub.config import find_layout, read_model
 from lolama_hub.fields import Fields, shown
 from lolama_hub.folder import Folder
 from lolama_hub.generation import read_generation
+from lolama_hub.snapshots import Snapshots
 from lolama_hub.store import Store
 from lolama_hub.tokenizers import read_tokenizer
 from lolama_hub.weights import match_names, read_safetensors, stored_dtype
 
 _PATH_STARTS = ("/", "./", "../", "~", "\\", ".\\", "..\\")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-# The Hub's own rules for each part: letters, digits, "-", "_" and ".", the last two not at either end.
-_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
-_HUB_ID = re.compile(rf"({_PART}/{_PART})(?:@([A-Za-z0-9_][A-Za-z0-9._/-]{{0,199}}))?")
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,11 @@ def parse_name(name: str) -> Path | HubModel:
         return _existing(Path(name))
     info = registry.find(name)
     if info is not None:
-        return HubModel(info.repo)
+        repo, _, revision = info.repo.partition("@")
+        return HubModel(repo, revision)
     if name and os.path.exists(name):
         return _existing(Path(name))
-    match = _HUB_ID.fullmatch(name)
+    match = registry.HUB_ID.fullmatch(name)
     if match and ".." not in name and "--" not in match[1]:
         return HubModel(match[1], match[2] or "")
     reason = "is neither an alias, a folder, nor an id of the form owner/name"
@@ -85,49 +84,67 @@ def _existing(path: Path) -> Path:
 
 
 class HuggingFaceSource:
-    """Local Hugging Face folders and, in a later version, what the Hugging Face Hub offers.
+    """Local Hugging Face folders, and the models of the Hugging Face Hub.
 
     Args:
-        store: Directory for conversions; by default ``LOLAMA_HOME``, else the user's cache.
+        store: Directory for what is fetched and converted; by default ``LOLAMA_HOME``, else the user's cache.
     """
 
     def __init__(self, store: Path | None = None) -> None:
         self._store = Store(store)
+        self._snapshots = Snapshots(self._store)
 
     def list(self) -> Sequence[ModelInfo]:
-        """The aliases, in the order in which they are recommended."""
-        return registry.MODELS
+        """The aliases, in the order in which they are recommended; then the user's own."""
+        return registry.models()
 
     def resolve(self, name: str, io: CheckpointIO) -> ModelFiles:
-        """Everything needed to build the model of a local folder.
+        """Everything needed to build a model that is here: a local folder, or one that was fetched.
 
         Nothing of the folder is run: its code is not imported, and pickled weights pass through torch's
-        weights-only reader, once.
+        weights-only reader, once. No connection is made.
 
         Raises:
             UsageError: if the name means nothing here, with the closest alias.
             ModelError: if the files cannot be used, naming the file, field or tensor.
-            NotAvailableError: for a model that would have to be downloaded, which this version cannot do,
-                and for conversions whose packages are not installed.
+            NetworkError: for a model that would have to be fetched first.
+            NotAvailableError: for conversions whose packages are not installed.
         """
         target = parse_name(name)
-        if isinstance(target, HubModel):
-            _refuse_download(target)
-        return self._resolve_folder(name, Folder(target), io)
+        if isinstance(target, Path):
+            return self._resolve_folder(name, Folder(target), io)
+        repo, revision = target.repo, target.revision
+        commit = self._snapshots.commit_of(repo, revision)
+        directory = self._snapshots.find(repo, commit)
+        if directory is not None:
+            self._snapshots.touch(directory)
+            files = self._resolve_folder(name, Folder(directory), io)
+            return replace(files, repo=repo, revision=commit, immutable=True)
+        from lolama_hub.hf_cache import find_snapshot
+
+        cached = find_snapshot(repo, revision)
+        if cached is not None:
+            files = self._resolve_folder(name, Folder(cached[0]), io)
+            return replace(files, repo=repo, revision=cached[1])
+        raise self._absent(target)
 
     def plan(self, name: str) -> DownloadPlan:
-        """Not in this version.
+        """What `fetch` would transfer, to the byte.
 
         Raises:
-            UsageError: if the name means nothing here.
-            NotAvailableError: otherwise.
+            LolamaError: see `ModelSource.plan`.
         """
         target = parse_name(name)
-        if isinstance(target, HubModel):
-            _refuse_download(target)
-        raise UsageError(
-            f"model {shown(name)}", "is a local folder", "there is nothing to download"
-        )
+        if isinstance(target, Path):
+            raise UsageError(
+                f"model {shown(name)}", "is a local folder", "there is nothing to download"
+            )
+        from lolama_hub import hub_api
+        from lolama_hub.download import plan_download
+
+        if hub_api.offline():
+            raise self._absent(target)
+        return plan_download(target.repo, target.revision, self._snapshots)
 
     def fetch(
         self,
@@ -136,26 +153,53 @@ class HuggingFaceSource:
         confirm: Callable[[DownloadPlan], bool],
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Path:
-        """Not in this version.
+        """Transfer what is missing, if ``confirm`` agrees; resumed where an earlier run stopped.
 
         Raises:
-            NotAvailableError: always.
+            LolamaError: see `ModelSource.fetch`.
         """
-        _refuse_download(HubModel(plan.repo, plan.revision))
+        from lolama_hub.download import fetch_plan
+
+        return fetch_plan(plan, self._snapshots, confirm, progress)
+
+    def stored(self) -> Sequence[StoredModel]:
+        """What has been fetched, wholly or in part, the last used first."""
+        return self._snapshots.models()
 
     def remove(self, name: str) -> int:
-        """Not in this version; a folder of the user's own is never removed.
+        """Delete a fetched model and what was made of it; bytes freed. ``name@revision`` deletes one commit.
 
         Raises:
-            UsageError: if the name means nothing here, or is a local folder.
-            NotAvailableError: otherwise: nothing can have been downloaded.
+            UsageError: if there is no such model here, or it is a folder of the user's own.
         """
         target = parse_name(name)
-        if isinstance(target, HubModel):
-            raise NotAvailableError(
-                target.repo, "this version keeps no downloaded models", "there is nothing to remove"
+        if isinstance(target, Path):
+            reason = "is a folder of your own, which lolama does not delete"
+            raise UsageError(f"model {shown(name)}", reason, "remove it yourself")
+        commit = self._snapshots.commit_of(target.repo, target.revision) if target.revision else ""
+        here = [model for model in self._snapshots.models() if model.repo == target.repo]
+        if not here or (target.revision and commit not in {model.revision for model in here}):
+            raise UsageError(
+                target.repo, "is not in the store", "`lolama models` lists what is downloaded"
             )
-        raise UsageError(f"model {shown(name)}", "is a folder of your own", "remove it yourself")
+        with self._snapshots.lock(target.repo):
+            return self._snapshots.remove(target.repo, commit)
+
+    def collect_garbage(self) -> int:
+        """Delete interrupted downloads, commits that were replaced, and leftovers; bytes freed."""
+        return self._snapshots.collect_garbage()
+
+    def _absent(self, target: HubModel) -> NetworkError:
+        """Why a model cannot be used without a connection, and how much of it is here."""
+        from lolama_hub import hub_api
+
+        repo = target.repo
+        remedy = f"run `lolama pull {repo}{'@' + target.revision if target.revision else ''}`"
+        if hub_api.offline():
+            remedy += " without HF_HUB_OFFLINE"
+        missing = self._snapshots.missing_files(repo)
+        reason = f"is only partly downloaded: {missing} missing" if missing else "is not downloaded"
+        return NetworkError(repo, reason, remedy)
 
     def _resolve_folder(self, name: str, folder: Folder, io: CheckpointIO) -> ModelFiles:
         path = folder.require("config.json")
@@ -213,11 +257,3 @@ class HuggingFaceSource:
             },
             tokenizer=tokenizer.files,
         )
-
-
-def _refuse_download(model: HubModel) -> NoReturn:
-    raise NotAvailableError(
-        model.repo,
-        "is a model of the Hugging Face Hub, and this version of lolama does not download yet",
-        "get its files by other means and give the path of the folder that holds them",
-    )

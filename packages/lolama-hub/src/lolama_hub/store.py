@@ -1,4 +1,4 @@
-"""Where lolama keeps what it made out of other people's files."""
+"""Where lolama keeps what it fetched, and what it made out of other people's files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ import platformdirs
 from lolama_core.protocols.errors import ResourceError
 from lolama_core.protocols.types import JSON
 
+PARTIAL = ".part"
+"""Ends the name of a fetched file that is not whole, or not verified."""
+
 
 class Store:
-    """A directory of converted files, each kind in its own sub-directory and keyed by its source.
+    """A directory of fetched and converted files, each kind in its own sub-directory.
+
+    ``models`` holds what was fetched (see `snapshots`); what was converted is keyed by its source.
 
     Args:
         root: The directory; by default the environment's ``LOLAMA_HOME``, else the user's cache.
@@ -38,7 +43,15 @@ class Store:
         """
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         readable = re.sub(r"[^A-Za-z0-9._-]+", "-", label)[:64].strip("-.")
-        directory = self.root / kind
+        return self.directory(kind) / f"{readable}-{digest[:24]}"
+
+    def directory(self, *names: str) -> Path:
+        """A directory inside the store, made if need be.
+
+        Raises:
+            ResourceError: if it cannot be made.
+        """
+        directory = self.root.joinpath(*names)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -47,4 +60,4 @@ class Store:
                 f"cannot be made: {error.strerror}",
                 "set LOLAMA_HOME to a directory that can be written to",
             ) from None
-        return directory / f"{readable}-{digest[:24]}"
+        return directory

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+from lolama_cli.commands.pull import YES_HELP
 from lolama_cli.console import Output, note, read_prompt
 from lolama_cli.errors import Settings
+from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import NotAvailableError, UsageError
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ def generate(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option("--dtype", help="auto, float32, bfloat16 or float16.", metavar="TEXT"),
     ] = "auto",
+    yes: Annotated[bool, typer.Option("-y", "--yes", help=YES_HELP)] = False,
 ) -> None:
     """Generate text from a prompt. Streams by default.
 
@@ -130,7 +133,8 @@ def generate(
 
     from lolama import wiring
 
-    files = wiring.resolve(model)
+    with transfer_bars() as progress:
+        files = wiring.resolve(model, confirm=yes or None, progress=progress)
     tokenizer = wiring.tokenizer_of(files)
     ids = _encode(text, tokenizer, raw=raw, context_length=wiring.context_length(files))
     if quantize:

@@ -4,50 +4,116 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from lolama_cli.console import Output, note, visible
 
 if TYPE_CHECKING:
-    from lolama_core.protocols.types import ModelInfo
+    from lolama_core.protocols.types import ModelInfo, StoredModel
+
+
+_COLUMNS = (
+    *("alias", "parameters", "kind", "description", "id"),
+    *("size", "license", "gated", "downloaded", "last used"),
+)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A name and what is here of it. ``here`` is None for what is not downloaded."""
+
+    info: ModelInfo
+    here: StoredModel | None
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """For people: whether it is downloaded, and how to show that."""
+        if self.here is None:
+            return "", ""
+        return ("downloaded", "green") if self.here.complete else ("in part", "yellow")
+
+    @property
+    def size(self) -> str:
+        """For people: what it takes on the disk, or would about take."""
+        from lolama.downloads import size_text
+
+        if self.here is not None:
+            return size_text(self.here.size)
+        return f"~{self.info.size / 1e9:.1f} GB" if self.info.size else ""
+
+    def fields(self) -> tuple[str, ...]:
+        """For programs: bytes, and the date as ISO 8601."""
+        info, here = self.info, self.here
+        used = (
+            ""
+            if here is None
+            else datetime.fromtimestamp(here.last_used, UTC).isoformat("T", "seconds")
+        )
+        downloaded = (
+            "" if here is None else f"{here.size}" if here.complete else f"partly {here.size}"
+        )
+        return (
+            *(info.alias, info.parameters, info.kind, info.description, info.repo),
+            *(f"{info.size or ''}", info.license, "yes" if info.gated else "no", downloaded, used),
+        )
 
 
 def models() -> None:
-    """List available model aliases.
+    """List the models that have a name, and what is downloaded.
 
     On a terminal a table; into a pipe or file one line a model, its fields separated by tabs.
     """
-    from lolama import wiring
+    from lolama import downloads, wiring
 
     output = Output()
-    known = wiring.known_models()
+    rows = _rows(wiring.known_models(), downloads.stored_models())
     if not output.is_terminal:
-        for row in [("alias", "parameters", "kind", "description", "id"), *map(_fields, known)]:
-            output.write("\t".join(row) + "\n")
+        for fields in (_COLUMNS, *(row.fields() for row in rows)):
+            output.write(visible("\t".join(fields), keep="\t") + "\n")
         return
-    _show_table(known)
-    note("Or give -m the path of a model's folder. This version does not download yet.")
+    _show_table(rows)
+    note("Or give -m owner/name of the Hugging Face Hub, or the path of a model's folder.")
 
 
-def _fields(model: ModelInfo) -> tuple[str, ...]:
-    return (model.alias, model.parameters, model.kind, model.description, model.repo)
+def _rows(known: Sequence[ModelInfo], stored: Sequence[StoredModel]) -> list[_Row]:
+    """The names that are known, then what was downloaded without one."""
+    from lolama_core.protocols.types import ModelInfo
+
+    # Of several commits the one that is whole and current.
+    newest: dict[str, StoredModel] = {}
+    for model in sorted(stored, key=lambda m: (m.complete, bool(m.refs), m.last_used)):
+        newest[model.repo] = model
+    rows = [_Row(info, newest.pop(info.repo.partition("@")[0], None)) for info in known]
+    for model in newest.values():
+        info = ModelInfo(
+            alias=model.repo, repo=model.repo, parameters="", description="", kind="", license=""
+        )
+        rows.append(_Row(info, model))
+    return rows
 
 
-def _show_table(known: Sequence[ModelInfo]) -> None:
-    """In 80 columns: the id stands under the description."""
+def _show_table(rows: Sequence[_Row]) -> None:
+    """In 80 columns, two lines a model: its id stands under the description, bytes under parameters."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
-    table.add_column("alias", style="bold", no_wrap=True)
-    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("alias", style="bold", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
     table.add_column("kind", no_wrap=True)
     table.add_column("description, Hugging Face id", overflow="fold")
-    for model in known:
-        about = Text(visible(model.description))
-        if model.repo:
-            about.append("\n" + visible(model.repo), style="dim")
-        table.add_row(Text(visible(model.alias)), Text(model.parameters), Text(model.kind), about)
+    for row in rows:
+        info = row.info
+        about = Text(visible(info.description))
+        if info.repo and info.repo != info.alias:
+            about.append("\n" + visible(info.repo), style="dim")
+        alias, size = Text(visible(info.alias)), Text(info.parameters)
+        state, style = row.state
+        alias.append("\n" + state, style=style)
+        size.append("\n" + row.size, style="dim")
+        table.add_row(alias, size, Text(info.kind), about)
     Console(file=sys.stdout, markup=False, emoji=False, highlight=False).print(table)

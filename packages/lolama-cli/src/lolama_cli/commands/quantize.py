@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lolama_cli.commands.pull import YES_HELP
 from lolama_cli.console import Output, note, visible
+from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def quantize(
     as_json: Annotated[
         bool, typer.Option("--json", help=f'One JSON object, with "schema": "{SCHEMA}".')
     ] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help=YES_HELP)] = False,
 ) -> None:
     """Store a model's linear weights as 8-bit integers, about half the size of 16-bit ones.
 
@@ -66,7 +69,8 @@ def quantize(
     stdout = Output()
     from lolama import quantized, wiring
 
-    source = wiring.resolve(model)
+    with transfer_bars() as progress:
+        source = wiring.resolve(model, confirm=yes or None, progress=progress)
     options = quantized.Options(lm_head=lm_head, outliers=outliers)
     if output is not None:
         files = quantized.save(source, output, options, force=force)

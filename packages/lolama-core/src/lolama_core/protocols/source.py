@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from lolama_core.protocols.checkpoint import CheckpointIO
-from lolama_core.protocols.types import DownloadPlan, ModelFiles, ModelInfo
+from lolama_core.protocols.types import DownloadPlan, ModelFiles, ModelInfo, StoredModel
 
 
 @runtime_checkable
@@ -29,7 +29,14 @@ class ModelSource(Protocol):
         ...
 
     def plan(self, name: str) -> DownloadPlan:
-        """What `fetch` would transfer, to the byte."""
+        """What `fetch` would transfer, to the byte.
+
+        Raises:
+            UsageError: if the name means nothing here, or is a local folder.
+            NetworkError: if the source cannot be reached, or what answers is not one.
+            AuthorisationError: if the model is missing, private or gated for this user.
+            ModelError: if the repository holds nothing that lolama could load.
+        """
         ...
 
     def fetch(
@@ -39,9 +46,37 @@ class ModelSource(Protocol):
         confirm: Callable[[DownloadPlan], bool],
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Path:
-        """Transfer what is missing after ``confirm`` agrees; ``progress(file, bytes done, bytes in all)``."""
+        """Transfer what is missing, if ``confirm`` agrees; it is not asked where nothing is missing.
+
+        Args:
+            plan: From `plan`.
+            confirm: Whether to go ahead.
+            progress: Called as ``progress(file, bytes done, bytes in all)``, first for every file, then as
+                they grow; what it raises ends the transfer.
+
+        Returns:
+            The directory that holds the model.
+
+        Raises:
+            UsageError: if ``confirm`` does not agree.
+            NetworkError: if a file did not come, or came damaged.
+            AuthorisationError: as for `plan`.
+            ResourceError: if there is no room for it.
+        """
+        ...
+
+    def stored(self) -> Sequence[StoredModel]:
+        """What has been fetched, wholly or in part."""
         ...
 
     def remove(self, name: str) -> int:
-        """Delete a fetched model; bytes freed."""
+        """Delete a fetched model and what was made of it; bytes freed.
+
+        Raises:
+            UsageError: if there is no such model here, or it is a folder of the user's own.
+        """
+        ...
+
+    def collect_garbage(self) -> int:
+        """Delete what nothing will use: interrupted downloads, replaced commits; bytes freed."""
         ...

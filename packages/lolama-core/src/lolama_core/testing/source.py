@@ -101,6 +101,16 @@ class ModelSourceSuite:
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 500
 
+    def test_what_is_not_stored_is_neither_listed_nor_removed(
+        self, source: ModelSource, resolvable: str, absent: str
+    ) -> None:
+        """Listing and sweeping an empty store is no error; removing from it is the caller's mistake."""
+        assert list(source.stored()) == []
+        assert source.collect_garbage() == 0
+        for name in (resolvable, absent):
+            with pytest.raises(UsageError):
+                source.remove(name)
+
     def test_an_absent_model_is_a_typed_error(
         self, source: ModelSource, absent: str, io: CheckpointIO
     ) -> None:

@@ -1,0 +1,48 @@
+"""Any model that lolama can load → a lolama checkpoint of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lolama_core
+from lolama import wiring
+from lolama.downloads import Confirm, Progress
+from lolama_core.protocols.errors import UsageError
+
+
+def convert(
+    name: str | Path,
+    directory: Path,
+    *,
+    confirm: Confirm = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write a model as a lolama checkpoint: canonical names, one file of weights, on its own.
+
+    The tensors keep their dtype and every bit; they are written one at a time, so the model need not fit
+    into memory. The directory appears when it is whole.
+
+    Args:
+        name: As for `load_model`.
+        directory: Must not exist; its parent must.
+        confirm: Whether a download may go ahead, if one is needed; see `downloads.Confirm`.
+        progress: Of that download.
+
+    Raises:
+        UsageError: if ``directory`` exists or cannot be made.
+        ModelError: if the model's files cannot be used.
+        ResourceError: if the disk is full.
+    """
+    if directory.exists() or directory.is_symlink():
+        # Said before anything is downloaded; the writer holds to it too.
+        reason = "exists already"
+        raise UsageError(str(directory), reason, "choose another name or remove it first")
+    files = wiring.resolve(name, confirm=confirm, progress=progress)
+    io = lolama_core.FileCheckpointIO()
+    io.write(
+        directory,
+        files.config,
+        lolama_core.FileCheckpoint(files).tensors(),
+        tokenizer_json=io.read_text(files.tokenizer.tokenizer_json),
+        chat_template=files.tokenizer.chat_template,
+    )

@@ -1,0 +1,100 @@
+"""Models that are fetched: asking first, fetching, listing, removing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from lolama import providers
+from lolama_core.protocols import ModelSource
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import DownloadPlan, StoredModel
+
+Confirm: TypeAlias = Callable[[DownloadPlan], bool] | bool | None
+"""Whether a download may go ahead: a function that decides, True, or None to ask on the terminal."""
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Is told a file's name, how many of its bytes are here, and how many it has."""
+
+
+def fetch(
+    name: str,
+    *,
+    confirm: Confirm = None,
+    progress: Progress | None = None,
+    source: ModelSource | None = None,
+) -> Path:
+    """Fetch a model, or what is missing of it.
+
+    Args:
+        name: An alias or ``owner/name[@revision]``.
+        confirm: See `Confirm`.
+        progress: See `Progress`.
+        source: Where from; by default what lolama-hub provides.
+
+    Returns:
+        The directory that holds it.
+
+    Raises:
+        UsageError: for a name that means nothing, or if nobody agreed to the download.
+        NetworkError, AuthorisationError, ModelError, ResourceError: see `ModelSource`.
+    """
+    source = source or providers.source()
+    plan = source.plan(name)
+    return source.fetch(plan, confirm=_decision(confirm), progress=progress)
+
+
+def stored_models() -> Sequence[StoredModel]:
+    """What has been fetched, wholly or in part, the last used first."""
+    return providers.source().stored()
+
+
+def remove(name: str) -> int:
+    """Delete a fetched model and what was made of it; bytes freed.
+
+    Raises:
+        UsageError: if there is no such model here.
+    """
+    return providers.source().remove(name)
+
+
+def collect_garbage() -> int:
+    """Delete interrupted downloads, commits that were replaced, and leftovers; bytes freed."""
+    return providers.source().collect_garbage()
+
+
+def size_text(size: int) -> str:
+    """Bytes for people: ``2.20 GB``, ``12 MB``, ``512 kB``."""
+    for unit, digits, scale in (("GB", 2, 1e9), ("MB", 0, 1e6)):
+        if size >= scale:
+            return f"{size / scale:,.{digits}f} {unit}"
+    return f"{max(1, round(size / 1e3)) if size else 0} kB"
+
+
+def _decision(confirm: Confirm) -> Callable[[DownloadPlan], bool]:
+    if callable(confirm):
+        return confirm
+    return _ask if confirm is None else lambda plan: bool(confirm)
+
+
+def _ask(plan: DownloadPlan) -> bool:
+    """Ask on the terminal. Without one nobody can agree, and silence is no consent.
+
+    Raises:
+        UsageError: without a terminal, naming the size and how to agree.
+    """
+    missing = sum(not file.present for file in plan.files)
+    what = f"{size_text(plan.bytes_to_fetch)} in {missing} file{'s' if missing > 1 else ''}"
+    if not all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+        raise UsageError(
+            plan.repo,
+            f"is to be downloaded ({what}), and there is no terminal to ask on",
+            "agree with --yes, in Python with confirm=True",
+        )
+    print(f"Download {plan.repo} ({what})? [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):  # the end of input leaves the cursor behind the question
+        print(file=sys.stderr)
+    return answer.strip().lower() in ("y", "yes")

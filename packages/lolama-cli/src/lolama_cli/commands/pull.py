@@ -1,0 +1,34 @@
+"""``lolama pull``: fetch a model now."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lolama_cli.console import Output, visible
+from lolama_cli.transfer_bars import transfer_bars
+from lolama_core.protocols.errors import UsageError
+
+YES_HELP = "Download without asking."
+
+
+def pull(
+    model: Annotated[
+        str, typer.Argument(help="An alias, or owner/name[@revision] of the Hugging Face Hub.")
+    ],
+    yes: Annotated[bool, typer.Option("-y", "--yes", help=YES_HELP)] = False,
+) -> None:
+    """Download a model, or go on where a download stopped.
+
+    The size is shown and has to be agreed to. Every file is verified before the model can be used. Standard
+    output is the folder that holds it.
+    """
+    from lolama import downloads, wiring
+
+    output = Output()
+    if model in wiring.builtin_models():
+        raise UsageError(model, "is built in", "there is nothing to download")
+    with transfer_bars() as progress:
+        directory = downloads.fetch(model, confirm=yes or None, progress=progress)
+    output.write(visible(str(directory)) + "\n")

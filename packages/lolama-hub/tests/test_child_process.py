@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from lolama_core.protocols.errors import ModelError, ResourceError
+from lolama_hub.child_process import run_in_child
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the cap is held on Linux")
+def test_row45_memory_is_capped() -> None:
+    with pytest.raises(ResourceError, match=r"x\.bin: needs more than 0\.27 GB of memory"):
+        run_in_child(bytearray, 2**29, subject="x.bin", memory=2**28)
+
+
+def test_row45_a_child_that_dies_is_an_error() -> None:
+    with pytest.raises(ModelError, match=r"x\.bin: cannot be converted: .* status -6"):
+        run_in_child(os.abort, subject="x.bin", memory=2**28)

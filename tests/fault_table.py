@@ -1,0 +1,144 @@
+"""Makes docs/faults.md of what tests reported.
+
+    pytest … --junitxml=results/faults-1.xml       (as often as it takes; long runs too)
+    python tests/fault_table.py results/*.xml
+
+The rows are in fault_rows.toml; a test belongs to those whose numbers its name bears.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "faults.md"
+_NUMBERS = re.compile(r"rows?_?(\d+(?:_(?:to_|and_)?\d+)*)(?=_|$|\[)")
+
+HEAD = """# Faults, and what comes of them
+
+Every way in which lolama is known to be let down by a network, a disk, a file or a user, by number, and what
+has to come of it. A number under "must get" is an exit code: 2 usage, 3 model or picture, 4 network,
+5 authorisation, 6 disk or memory, 130 Ctrl-C, 141 closed pipe. Whatever is refused is refused with one line
+on standard error that says what, why and what to do; in Python with a typed error of the same words.
+
+This page is made by `tests/fault_table.py` of what the tests reported; `python3 noxfile.py -s fault_table`
+runs them and makes it anew. A row without a test is not known to hold.
+"""
+
+
+@dataclass
+class Result:
+    """What the tests of one row reported."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    places: set[str] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        if not self.passed + self.failed + self.skipped:
+            return "no test"
+        parts = [(self.passed, "passed"), (self.failed, "**FAILED**"), (self.skipped, "skipped")]
+        return ", ".join(f"{count} {what}" for count, what in parts if count)
+
+
+def rows_of(name: str) -> set[int]:
+    """The numbers in a test's name: ``test_rows_22_and_65_…``, ``test_rows39_to_53_…``."""
+    found: set[int] = set()
+    for match in _NUMBERS.finditer(name.partition("[")[0]):
+        last = 0
+        for link, digits in re.findall(r"(to_)?(\d+)", match[1]):
+            found |= set(range(last if link else int(digits), int(digits) + 1))
+            last = int(digits)
+    return found
+
+
+def read(paths: Iterable[Path]) -> tuple[dict[int, Result], dict[str, list[tuple[int, int, str]]]]:
+    """Row → result, and what long runs went through: description → (first seed, last seed, date)."""
+    rows: dict[int, Result] = defaultdict(Result)
+    runs: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    for case, date in (case for path in paths for case in _cases(path)):
+        name = case.get("name", "")
+        outcome = {child.tag for child in case}
+        failed = bool(outcome & {"failure", "error"})
+        skipped = "skipped" in outcome
+        for row in rows_of(name):
+            result = rows[row]
+            result.failed += failed
+            result.skipped += skipped and not failed
+            result.passed += not failed and not skipped
+            result.places.add(_place(case.get("classname", "")))
+        for entry in case.iter("property"):
+            seeds = re.fullmatch(r"(\d+) to (\d+)", entry.get("value", ""))
+            if seeds and not failed:
+                runs[entry.get("name", "")].append((int(seeds[1]), int(seeds[2]), date))
+    return rows, runs
+
+
+def _cases(path: Path) -> Iterator[tuple[ElementTree.Element, str]]:
+    for suite in ElementTree.parse(path).getroot().iter("testsuite"):
+        for case in suite.iter("testcase"):
+            yield case, suite.get("timestamp", "")[:10]
+
+
+def _place(classname: str) -> str:
+    """``packages.lolama-cli.tests.test_faults_hub`` → ``lolama-cli: test_faults_hub``."""
+    parts = classname.split(".")
+    module = next((part for part in reversed(parts) if part.startswith("test_")), parts[-1])
+    package = next((part for part in parts if part.startswith("lolama-")), "tests")
+    return f"{package}: {module}"
+
+
+def page(rows: dict[int, Result], runs: dict[str, list[tuple[int, int, str]]]) -> str:
+    """The text of docs/faults.md."""
+    table = tomllib.loads((HERE / "fault_rows.toml").read_text("utf-8"))
+    lines = [HEAD, f"Python {platform.python_version()} on {platform.system()}.", ""]
+    for part in table["part"]:
+        lines += [
+            f"## {part['title']}",
+            "",
+            "| | what | must get | tests | where |",
+            "|---|---|---|---|---|",
+        ]
+        for number, what, outcome in part["rows"]:
+            result = rows.get(number, Result())
+            where = ", ".join(sorted(result.places))
+            lines.append(f"| {number} | {_cell(what)} | {_cell(outcome)} | {result} | {where} |")
+        lines.append("")
+    if runs:
+        lines += [
+            "## Long runs",
+            "",
+            "Each with the seeds it went through; a seed replays its case.",
+            "",
+        ]
+        lines += ["| what | how many | seeds | last run |", "|---|---|---|---|"]
+        for what in sorted(runs):
+            seeds = {seed for first, last, _ in runs[what] for seed in range(first, last + 1)}
+            dates = max(date for _, _, date in runs[what])
+            lines.append(f"| {what} | {len(seeds):,} | {min(seeds)} to {max(seeds)} | {dates} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def main() -> None:
+    """Write the page; ends with 1 if any test failed."""
+    rows, runs = read(map(Path, sys.argv[1:]))
+    PAGE.write_text(page(rows, runs), encoding="utf-8")
+    sys.exit(any(result.failed for result in rows.values()))
+
+
+if __name__ == "__main__":
+    main()

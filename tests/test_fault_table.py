@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.fault_table import page, read, rows_of
+
+
+def test_numbers_in_names() -> None:
+    assert rows_of("test_row_06_too_many_requests") == {6}
+    assert rows_of("test_row47_row48_sizes_are_positive[x-row_3]") == {47, 48}
+    assert rows_of("test_rows28_to_30_and_36_x") == {28, 29, 30, 36}
+    assert rows_of("test_rows_25_45_and_51_a_whole_run") == {25, 45, 51}
+    assert rows_of("test_row_88_output_and_row_89_piped") == {88, 89}
+    assert rows_of("test_row_37_a_header_of_300_000_tensors") == {37}
+    assert rows_of("test_rowdy_10") == set()
+
+
+def test_a_page_tells_what_passed_failed_and_is_missing(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        '<testsuites><testsuite timestamp="2026-11-25T10:00:00">'
+        '<testcase classname="packages.lolama-hub.tests.test_x" name="test_row_01_a"/>'
+        '<testcase classname="tests.test_y" name="test_row_01_b"><failure/></testcase>'
+        '<testcase classname="tests.test_y" name="test_rows_02_to_03"><properties>'
+        '<property name="kills" value="0 to 9"/></properties></testcase>'
+        "</testsuite></testsuites>"
+    )
+    text = page(*read([report]))
+    first = next(line for line in text.splitlines() if line.startswith("| 1 |"))
+    assert "1 passed, 1 **FAILED**" in first
+    assert "lolama-hub: test_x, tests: test_y" in first
+    assert "| 3 | gated, token without access | 5, with the page to ask on | 1 passed |" in text
+    assert "| kills | 10 | 0 to 9 | 2026-11-25 |" in text
+    assert next(line for line in text.splitlines() if line.startswith("| 92 |")).count("no test")
