@@ -185,10 +185,13 @@ class LLaVA(nn.Module):
         else:
             sizes = [(int(height), int(width)) for height, width in image_sizes]
         tiles = [count_tiles(size, config) for size in sizes]
-        given = list(tiles_per_image) if tiles_per_image is not None else tiles
-        if given != tiles or sum(tiles) != len(pixel_values):
+        remedy = "use this model's image processor"
+        if tiles_per_image is not None and list(tiles_per_image) != tiles:
+            reason = f"is {list(tiles_per_image)!s:.60}; pictures of these sizes have {tiles!s:.60}"
+            raise UsageError("tiles_per_image", reason, remedy)
+        if sum(tiles) != len(pixel_values):
             reason = f"holds {len(pixel_values)} tiles; pictures of these sizes have {tiles!s:.60}"
-            raise UsageError("pixel_values", reason, "use this model's image processor")
+            raise UsageError("pixel_values", reason, remedy)
         return list(torch.split(pixel_values, tiles)), sizes
 
     def _features_of(
