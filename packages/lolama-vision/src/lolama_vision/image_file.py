@@ -26,7 +26,7 @@ from PIL import (  # noqa: F401
 from lolama_core.protocols.errors import ModelError
 from lolama_vision.flatten import flatten
 
-FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 """Formats of Pillow that read pixels and nothing else: no scripts, no other files, no helper programs."""
 
 MAX_BYTES = 256 * 2**20
