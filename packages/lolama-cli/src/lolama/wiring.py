@@ -10,6 +10,7 @@ A name is looked up in this order:
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +22,7 @@ from lolama_core.protocols import CausalLM, CheckpointIO
 from lolama_core.protocols.errors import NotAvailableError, UsageError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
+    JSON,
     CanonicalConfig,
     ModelFiles,
     ModelInfo,
@@ -129,8 +131,15 @@ def tokenizer_of(files: ModelFiles) -> Tokenizer:
 
 def context_length(files: ModelFiles) -> int | None:
     """Positions that the model can attend over, as far as its configuration tells before it is built."""
-    length = files.config["model"].get("max_seq_len")
+    length = text_shape(files).get("max_seq_len")
     return length if isinstance(length, int) else None
+
+
+def text_shape(files: ModelFiles) -> Mapping[str, JSON]:
+    """The ``model`` block of the language model, which may stand inside that of a model that sees."""
+    model = files.config["model"]
+    inner = model.get("text_config")
+    return inner if isinstance(inner, dict) else model
 
 
 def builtin_models() -> dict[str, Path]:
@@ -158,16 +167,6 @@ def refuse_int8() -> NoReturn:
     # It refuses before it looks at the module, so none has to be built for it.
     providers.quantizer().prepare_(cast("nn.Module", None), INT8)
     raise NotAvailableError("int8", "this lolama cannot use it yet", "upgrade lolama-cli")
-
-
-def refuse_pictures() -> NoReturn:
-    """Say that pictures are not there yet, in the words of the package that will bring them.
-
-    Raises:
-        NotAvailableError: always, in this version.
-    """
-    providers.family("llava").image_processor({})
-    raise NotAvailableError("pictures", "this lolama cannot use them yet", "upgrade lolama-cli")
 
 
 def _checkpoint_directory(name: str, io: CheckpointIO) -> Path | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lolama_vision.image_file import Picture, read_picture
     from lolama_vision.image_processor import CLIPImageProcessor
     from lolama_vision.llava import LLaVA
+    from lolama_vision.merge import place_pictures
 
 _HOME = {
     "CLIPImageProcessor": "image_processor",
@@ -30,6 +31,7 @@ _HOME = {
     "Preprocessing": "config",
     "VLMConfig": "config",
     "VisionConfig": "config",
+    "place_pictures": "merge",
     "read_picture": "image_file",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "VLMConfig",
     "VisionConfig",
     "__version__",
+    "place_pictures",
     "read_picture",
 ]
 
