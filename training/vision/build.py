@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -84,14 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="stop after that, to go on later"
     )
-    for name, value in asdict(Recipe()).items():
-        if name != "warmup":
-            parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    parser.add_argument("--steps", type=int, default=Recipe().steps, help="batches")
     options = parser.parse_args(arguments)
-    recipe = replace(
-        Recipe(),
-        **{name: getattr(options, name) for name in asdict(Recipe()) if hasattr(options, name)},
-    )
+    recipe = replace(Recipe(), steps=options.steps)
     started = time.monotonic()
     tokenizer = train_tokenizer()
     image = tokenizer.token_to_id(IMAGE)

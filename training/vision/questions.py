@@ -31,6 +31,8 @@ def describe(scene: Scene, rng: random.Random) -> Exchange:
             "Describe this image in detail.",
         )
     )
+    if not scene:
+        return Exchange("describe", asked, "There is nothing in the picture.")
     parts = [f"a {thing.full_name} {thing.where}" for thing in scene]
     text = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
     return Exchange("describe", asked, f"{text[0].upper()}{text[1:]}.")
@@ -78,7 +80,9 @@ def shape_of(scene: Scene, rng: random.Random) -> Exchange | None:
     )
 
 
-def size_of(scene: Scene, rng: random.Random) -> Exchange:
+def size_of(scene: Scene, rng: random.Random) -> Exchange | None:
+    if not scene:
+        return None
     thing = rng.choice(scene)
     asked = rng.choice(
         (f"How big is the {thing.name}?", f"Is the {thing.name} small or large?")
@@ -86,14 +90,16 @@ def size_of(scene: Scene, rng: random.Random) -> Exchange:
     return Exchange("size", asked, f"The {thing.name} is {thing.size}.")
 
 
-def where_is(scene: Scene, rng: random.Random) -> Exchange:
+def where_is(scene: Scene, rng: random.Random) -> Exchange | None:
+    if not scene:
+        return None
     thing = rng.choice(scene)
     return Exchange("where", f"Where is the {thing.name}?", f"The {thing.name} is {thing.where}.")
 
 
 def what_is_at(scene: Scene, rng: random.Random) -> Exchange:
     taken = {thing.place: thing for thing in scene}
-    free = rng.random() < 0.3
+    free = not scene or rng.random() < 0.3
     place = rng.choice([p for p in range(len(PLACES)) if (p in taken) is not free])
     asked = f"What is {PLACES[place]}?"
     if place in taken:
@@ -103,7 +109,7 @@ def what_is_at(scene: Scene, rng: random.Random) -> Exchange:
 
 def is_there(scene: Scene, rng: random.Random) -> Exchange:
     names = {thing.name for thing in scene}
-    if rng.random() < 0.5:
+    if names and rng.random() < 0.5:
         name = rng.choice(sorted(names))
     else:
         # Often nearly right: the colour of one, the shape of another.

@@ -58,14 +58,19 @@ class Recipe:
         steps: Batches.
         pictures: In a batch, each of a new scene.
         questions: Asked about each picture.
+        empty_from: The step from which on a few pictures have nothing in them. Earlier they would teach to
+            answer without looking.
+        empty: Share of such pictures.
         peak_rate: Learning rate after the warm-up, of both optimisers.
         warmup: Share of the steps over which the rate rises; it falls linearly from there to zero.
         seed: Of scenes, pictures and questions.
     """
 
-    steps: int = 3000
+    steps: int = 1700
     pictures: int = 32
     questions: int = 6
+    empty_from: int = 900
+    empty: float = 0.04
     peak_rate: float = 3e-3
     warmup: float = 0.03
     seed: int = 0
@@ -136,7 +141,8 @@ def make_batch(
     pictures, rows, wanted = [], [], []
     for index in range(recipe.pictures):
         rng = random.Random(f"train {recipe.seed} {step} {index}")
-        scene = scene_of(rng, held_out=False)
+        empty = step >= recipe.empty_from and rng.random() < recipe.empty
+        scene = () if empty else scene_of(rng, held_out=False)
         pictures.append(draw(scene, rng))
         exchanges = ask(scene, rng, recipe.questions)
         ids, ours = encoder.encode(exchanges, plain=rng.random() < 0.15)

@@ -127,7 +127,8 @@ def _prepare(processor: ImageProcessor, names: Sequence[str]) -> ImageInputs:
     try:
         return processor.preprocess(images)
     except ModelError as error:
-        raise ModelError(", ".join(names), error.reason, error.remedy) from None
+        subjects = ["standard input" if name == "-" else name for name in names]
+        raise ModelError(", ".join(subjects), error.reason, error.remedy) from None
 
 
 def _standard_input() -> bytes:
