@@ -252,10 +252,10 @@ def mutated(seed: int) -> bytes:
 
 
 def test_mutated_pictures_are_read_or_refused() -> None:
-    """Each gives a picture or one `ModelError`, soon: never another exception. `LOLAMA_FUZZ` sets how many."""
+    """Each gives a picture or one `ModelError`, soon: never another exception. `LOLAMA_FUZZ_CASES` sets how many."""
     processor = CLIPImageProcessor(vision_config())
     read = 0
-    for seed in range(int(os.environ.get("LOLAMA_FUZZ", "2000"))):
+    for seed in range(int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))):
         started = time.perf_counter()
         try:
             picture = read_picture(mutated(seed), "mutated")
