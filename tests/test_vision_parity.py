@@ -1,4 +1,4 @@
-"""LLaVA and LLaVA-NeXT through files: the folder that transformers saves, the logits and tokens it computes."""
+"""LLaVA and LLaVA-NeXT through files that transformers saves: the same logits, the same tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ IMAGE_TOKEN = 90
 SIDE = 56
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llava": ("llava", "llama", {}),
-    "llava_13b_like": ("llava", "llama", {"num_key_value_heads": 4, "hidden_size": 80, "head_dim": 20}),
+    "llava_13b_like": (
+        "llava",
+        "llama",
+        {"num_key_value_heads": 4, "hidden_size": 80, "head_dim": 20},
+    ),
     "llava_med": (
         "llava",
         "mistral",

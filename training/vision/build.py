@@ -26,6 +26,7 @@ from lolama_core import write_checkpoint
 from lolama_core.protocols.types import CanonicalConfig
 from lolama_vision import LLaVA
 
+from ..text.tokenizer import control_id
 from .tokenizer import BOS, CHAT_TEMPLATE, EOS, IMAGE, train_tokenizer
 from .train import Recipe, fresh_model, train
 
@@ -42,7 +43,7 @@ def canonical_config(model: LLaVA, tokenizer: Tokenizer) -> CanonicalConfig:
         "model": model._vlm_config.to_json(),
         "dtype": "bfloat16",
         "generation": {
-            "eos_ids": [tokenizer.token_to_id(EOS)],
+            "eos_ids": [control_id(tokenizer, EOS)],
             "vocab_size": tokenizer.get_vocab_size(),
             # Of what it sees there is one right description.
             "sampling": {"temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.0},
@@ -89,9 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = replace(Recipe(), steps=options.steps)
     started = time.monotonic()
     tokenizer = train_tokenizer()
-    image = tokenizer.token_to_id(IMAGE)
-    assert image is not None
-    model = fresh_model(image)
+    model = fresh_model(control_id(tokenizer, IMAGE))
     if not options.state.exists():
         count = sum(parameter.numel() for parameter in model.parameters())
         print(f"{count:,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)

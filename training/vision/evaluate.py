@@ -20,8 +20,9 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import PIL
 import torch
 from PIL import Image
 
@@ -35,7 +36,7 @@ from lolama_core import (
     load_tokenizer,
     open_checkpoint,
 )
-from lolama_core.protocols import CausalLM
+from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_vision import CLIPImageProcessor, LlavaFamily, VLMConfig, __version__, read_picture
 
 from .build import DESTINATION
@@ -87,7 +88,9 @@ def answers(
         inputs = processor.preprocess([picture for picture, _ in part])
         texts += [
             result.text or ""
-            for result in generator.generate_batch(prompts, config, **dict(inputs))
+            for result in generator.generate_batch(
+                prompts, config, **cast("dict[str, Any]", inputs)
+            )
         ]
     return texts
 
@@ -169,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     files = open_checkpoint(options.model)
-    families = {"llama": LlamaFamily(), "llava": LlavaFamily()}
+    families: dict[str, ModelFamily] = {"llama": LlamaFamily(), "llava": LlavaFamily()}
     model = load_model(files, families, device="cpu")
     tokenizer = load_tokenizer(files)
     vision = VLMConfig.from_json(FileCheckpoint(files).config["model"]).vision_config
@@ -183,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "versions": {
             "lolama-vision": __version__,
             "torch": torch.__version__,
-            "pillow": Image.__version__,
+            "pillow": PIL.__version__,
             "python": platform.python_version(),
         },
         "machine": f"{platform.machine()} CPU, {str(model.dtype).removeprefix('torch.')} weights",

@@ -56,7 +56,9 @@ def count_colour(scene: Scene, rng: random.Random) -> Exchange:
     colour = rng.choice([*COLOURS, *(thing.colour for thing in scene for _ in range(2))])
     number = sum(thing.colour == colour for thing in scene)
     return Exchange(
-        "count colours", f"How many {colour} shapes are there?", _there_are(number, f"{colour} shape")
+        "count colours",
+        f"How many {colour} shapes are there?",
+        _there_are(number, f"{colour} shape"),
     )
 
 
@@ -76,7 +78,9 @@ def shape_of(scene: Scene, rng: random.Random) -> Exchange | None:
     if thing is None:
         return None
     return Exchange(
-        "shape", f"What is the {thing.colour} shape?", f"The {thing.colour} shape is a {thing.shape}."
+        "shape",
+        f"What is the {thing.colour} shape?",
+        f"The {thing.colour} shape is a {thing.shape}.",
     )
 
 
@@ -84,9 +88,7 @@ def size_of(scene: Scene, rng: random.Random) -> Exchange | None:
     if not scene:
         return None
     thing = rng.choice(scene)
-    asked = rng.choice(
-        (f"How big is the {thing.name}?", f"Is the {thing.name} small or large?")
-    )
+    asked = rng.choice((f"How big is the {thing.name}?", f"Is the {thing.name} small or large?"))
     return Exchange("size", asked, f"The {thing.name} is {thing.size}.")
 
 

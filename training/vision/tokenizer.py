@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from ..text.tokenizer import control_id
 from .questions import Exchange, ask
 from .scene import make_scene
 
@@ -83,7 +84,7 @@ class DialogueEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+        self.ids = {token: control_id(tokenizer, token) for token in SPECIAL_TOKENS}
         self._encode = lru_cache(200_000)(
             lambda text: tuple(tokenizer.encode(text, add_special_tokens=False).ids)
         )

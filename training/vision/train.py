@@ -148,7 +148,10 @@ def make_batch(
         ids, ours = encoder.encode(exchanges, plain=rng.random() < 0.15)
         place = ids.index(encoder.ids[IMAGE])
         merged = [IGNORE] * place + [IGNORE] * VISION.features_per_tile
-        merged += [i if mine else IGNORE for i, mine in zip(ids[place + 1 :], ours[place + 1 :], strict=True)]
+        merged += [
+            i if mine else IGNORE
+            for i, mine in zip(ids[place + 1 :], ours[place + 1 :], strict=True)
+        ]
         rows.append(torch.tensor(ids))
         wanted.append(torch.tensor(merged[1:]))
     return Batch(
@@ -199,10 +202,7 @@ def make_optimizers(model: LLaVA, rate: float) -> list[torch.optim.Optimizer]:
     outer = [p for name, p in named if not is_inner(name, p)]
     return [
         torch.optim.AdamW(outer, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
-        *(
-            Muon(share, lr=rate)
-            for share in (inner[index::THREADS] for index in range(THREADS))
-        ),
+        *(Muon(share, lr=rate) for share in (inner[index::THREADS] for index in range(THREADS))),
     ]
 
 

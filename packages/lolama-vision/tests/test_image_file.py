@@ -22,7 +22,7 @@ from lolama_vision.flatten import flatten
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -34,7 +34,9 @@ def png_of(width: int, height: int, data: bytes = b"") -> bytes:
     """A PNG that says it has so many pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
@@ -126,7 +128,7 @@ def test_row_72_orientation(orientation: int, kind: str) -> None:
     image = read_picture(data).image
     if kind == "JPEG":
         plain = encoded(stored, kind)
-        expected = Image.open(io.BytesIO(plain))
+        expected: Image.Image = Image.open(io.BytesIO(plain))
         undo = {6: Image.Transpose.ROTATE_270, 8: Image.Transpose.ROTATE_90}
         turn = undo.get(orientation, turned_by)
         expected = expected.transpose(turn) if turn is not None else expected
@@ -147,7 +149,10 @@ def test_row_73_flattening() -> None:
         "PA": (Image.new("RGBA", (2, 2), (0, 0, 0, 0)).convert("PA"), (255, 255, 255)),
         "1": (Image.new("1", (2, 2), 1), (255, 255, 255)),
         "L": (Image.new("L", (2, 2), 77), (77, 77, 77)),
-        "P": (Image.new("RGB", (2, 2), opaque).convert("P", palette=Image.Palette.ADAPTIVE), opaque),
+        "P": (
+            Image.new("RGB", (2, 2), opaque).convert("P", palette=Image.Palette.ADAPTIVE),
+            opaque,
+        ),
         "CMYK": (Image.new("CMYK", (2, 2), (0, 255, 255, 0)), (255, 0, 0)),
     }
     for name, (image, expected) in cases.items():
@@ -216,7 +221,11 @@ SEEDS = {
     kind: encoded(photo(24, 17, mode), kind, **options)
     for kind, mode, options in (
         ("PNG", "RGBA", {}),
-        ("JPEG", "RGB", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"}),
+        (
+            "JPEG",
+            "RGB",
+            {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"},
+        ),
         ("GIF", "P", {}),
         ("WEBP", "RGB", {}),
         ("BMP", "RGB", {}),
@@ -252,7 +261,7 @@ def mutated(seed: int) -> bytes:
 
 
 def test_mutated_pictures_are_read_or_refused() -> None:
-    """Each gives a picture or one `ModelError`, soon: never another exception. `LOLAMA_FUZZ_CASES` sets how many."""
+    """Each gives a picture or one `ModelError`, soon, and never anything else."""
     processor = CLIPImageProcessor(vision_config())
     read = 0
     for seed in range(int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))):

@@ -134,7 +134,7 @@ def test_modes_of_a_call() -> None:
     middle = padding.preprocess(wide)["pixel_values"][0, :, SIDE // 2, SIDE // 2]
     assert corner.abs().max() < 1 / 255 / 0.26  # the mean colour, rounded down to a shade
     assert middle.min() > 1.5
-    with pytest.raises(UsageError, match="--image-mode: pad: this model takes .* tiles only"):
+    with pytest.raises(UsageError, match=r"--image-mode: pad: this model takes .* tiles only"):
         CLIPImageProcessor.from_config(vision_config(preprocessing=tiled()), mode="pad")
 
 
@@ -147,7 +147,7 @@ def test_row_71_the_smallest_and_the_thinnest() -> None:
         if preprocessing.mode == "tiles":
             assert processor.preprocess(thin)["pixel_values"].isfinite().all()
     for mode in ("crop", "pad"):
-        config = VisionConfig(preprocessing=Preprocessing(mode=mode))  # type: ignore[arg-type]
+        config = VisionConfig(preprocessing=Preprocessing(mode=mode))
         with pytest.raises(ModelError, match="1 × 60000 pixels, too long and thin"):
             CLIPImageProcessor(config).preprocess(Image.new("RGB", (1, 60000)))
 

@@ -26,7 +26,7 @@ from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import JSON
 from lolama_core.testing.model import CausalLMSuite, ModelFamilySuite
-from lolama_vision import LlavaFamily, LLaVA
+from lolama_vision import LLaVA, LlavaFamily
 
 FEATURES = (SIDE // 14) ** 2
 SHAPES = ((40, 70), (100, 33), (56, 56), (23, 171))
@@ -193,17 +193,16 @@ class TestMemory:
     def encodings(self, llava: LLaVA, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         tiles: list[int] = []
         forward = llava.vision_tower.forward
-        monkeypatch.setattr(
-            llava.vision_tower,
-            "forward",
-            lambda pixel_values: (tiles.append(len(pixel_values)), forward(pixel_values))[1],
-        )
+
+        def counting(pixel_values: Tensor) -> Tensor:
+            tiles.append(len(pixel_values))
+            return forward(pixel_values)
+
+        monkeypatch.setattr(llava.vision_tower, "forward", counting)
         return tiles
 
     @torch.inference_mode()
-    def test_a_picture_is_encoded_once(
-        self, llava: LLaVA, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_picture_is_encoded_once(self, llava: LLaVA, monkeypatch: pytest.MonkeyPatch) -> None:
         tiles = self.encodings(llava, monkeypatch)
         one, other = pictures(2)
         first = llava(torch.tensor([ROWS[1]]), **pixels(one))
@@ -222,7 +221,7 @@ class TestMemory:
         tiles = self.encodings(llava, monkeypatch)
         inputs = pixels(*pictures(1))
         llava(torch.tensor([ROWS[1]]), **inputs)
-        layer = llava.vision_tower.layers[0].feed_forward
+        layer: Any = llava.vision_tower.layers[0].feed_forward
         layer.fc1 = torch.nn.Linear(32, 72)  # as a quantizer swaps it
         llava(torch.tensor([ROWS[1]]), **inputs)
         llava.double()
@@ -316,9 +315,7 @@ class TestRow76:
         model = ours_of(reference_llava("llava_next"))
         inputs = pixels(*pictures(1), config=model._vlm_config.vision_config)
         with pytest.raises(UsageError, match="image_sizes: is missing"):
-            model.embed_prompt(
-                torch.tensor([ROWS[1]]), [5], pixel_values=inputs["pixel_values"]
-            )
+            model.embed_prompt(torch.tensor([ROWS[1]]), [5], pixel_values=inputs["pixel_values"])
 
     def test_pixels_alone_suffice_without_tiles(self, llava: LLaVA) -> None:
         inputs = pixels(*pictures(2))
@@ -332,5 +329,3 @@ def test_a_context_that_pictures_fill_is_refused() -> None:
     model = ours_of(reference_llava(text_changes={"max_position_embeddings": 20}))
     with pytest.raises(UsageError, match="has 36 tokens, more than the 20"):
         TextGenerator(model).generate([IMAGE_TOKEN] * 2 + [1] * 4, **pixels(*pictures(2)))
-
-

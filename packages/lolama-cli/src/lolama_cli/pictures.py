@@ -67,7 +67,9 @@ class Shown:
     @property
     def progress(self) -> str:
         """What there is to wait for."""
-        return f"encoding {self.count} picture{'' if self.count == 1 else 's'}" if self.count else ""
+        return (
+            f"encoding {self.count} picture{'' if self.count == 1 else 's'}" if self.count else ""
+        )
 
     def content(self, text: str) -> list[ContentPart]:
         """A message that shows them and says ``text``."""

@@ -158,7 +158,11 @@ def _read_clip(config: Fields) -> tuple[dict[str, JSON], int, int]:
     feature = config.get("vision_feature_layer")
     if isinstance(feature, list) and len(feature) == 1:
         [feature] = feature
-    if isinstance(feature, bool) or not isinstance(feature, int) or not -layers <= feature + 1 <= layers + 1:
+    if (
+        isinstance(feature, bool)
+        or not isinstance(feature, int)
+        or not -layers <= feature + 1 <= layers + 1
+    ):
         raise config.refuse("vision_feature_layer", f"one layer, from {-layers - 1} to {layers}")
     block: dict[str, JSON] = {
         "image_size": clip.integer("image_size"),
@@ -196,7 +200,9 @@ def read_preprocessing(
         if not fields.boolean(step):
             raise fields.refuse(step, "true")
     crop = fields.get("crop_size")
-    sides = [crop] if isinstance(crop, int) else list(crop.values()) if isinstance(crop, dict) else []
+    sides = (
+        [crop] if isinstance(crop, int) else list(crop.values()) if isinstance(crop, dict) else []
+    )
     if not sides or any(side != image_size for side in sides):
         raise fields.refuse("crop_size", f"{image_size} both ways, as the encoder's image_size")
     edge, stretch = _read_size(fields)

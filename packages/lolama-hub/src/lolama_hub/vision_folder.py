@@ -30,7 +30,12 @@ _LAYER = re.compile(r"vision\.encoder\.layers\.(\d{1,9})\.")
 
 
 def resolve_vision(
-    name: str, folder: Folder, path: Path, values: Mapping[str, JSON], store: Store, io: CheckpointIO
+    name: str,
+    folder: Folder,
+    path: Path,
+    values: Mapping[str, JSON],
+    store: Store,
+    io: CheckpointIO,
 ) -> ModelFiles:
     """Everything needed to build the model.
 

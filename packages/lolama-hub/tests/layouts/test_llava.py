@@ -115,7 +115,9 @@ def layout(number: int, state: dict[str, Tensor]) -> dict[str, Tensor]:
             return f"vision_tower.{'vision_model.' if number == 1 else ''}{inner}"
         if key.startswith("model.language_model."):
             return "language_model.model." + key.removeprefix("model.language_model.")
-        return "language_model.lm_head.weight" if key.startswith("lm_head") else key[len("model.") :]
+        return (
+            "language_model.lm_head.weight" if key.startswith("lm_head") else key[len("model.") :]
+        )
 
     return {name(key): tensor for key, tensor in state.items()}
 
@@ -125,7 +127,10 @@ def published_name(canonical: str) -> str:
     name = canonical
     if name.startswith("vision_tower."):
         for ours, theirs in [
-            ("vision_tower.position_embedding", "vision_tower.embeddings.position_embedding.weight"),
+            (
+                "vision_tower.position_embedding",
+                "vision_tower.embeddings.position_embedding.weight",
+            ),
             ("vision_tower.patch", "vision_tower.embeddings.patch"),
             ("vision_tower.class", "vision_tower.embeddings.class"),
             ("pre_norm", "pre_layrnorm"),
@@ -181,7 +186,7 @@ def test_five_layouts_give_identical_tensors(
         save_file(tensors, folder / "model.safetensors")
     else:
         (folder / "model.safetensors").unlink()
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for shard in range(3):
             part = {key: t for n, (key, t) in enumerate(sorted(tensors.items())) if n % 3 == shard}
             save_file(part, folder / f"model-{shard}.safetensors")
@@ -280,11 +285,17 @@ def folder(tmp_path: Path, model: Any) -> Path:
     ("changes", "words"),
     [
         ({"vision_feature_layer": [-2, -5]}, "vision_feature_layer is a list, expected one layer"),
-        ({"vision_feature_layer": -5}, "vision_feature_layer is -5, expected one layer, from -4 to 3"),
+        (
+            {"vision_feature_layer": -5},
+            "vision_feature_layer is -5, expected one layer, from -4 to 3",
+        ),
         ({"vision_feature_select_strategy": "none"}, "expected default or full"),
         ({"projector_hidden_act": "relu"}, "projector_hidden_act is 'relu', expected gelu"),
         ({"image_token_index": 64}, "image_token_index is 64, expected an id of the vocabulary"),
-        ({"multimodal_projector_bias": 1}, "multimodal_projector_bias is 1, expected true or false"),
+        (
+            {"multimodal_projector_bias": 1},
+            "multimodal_projector_bias is 1, expected true or false",
+        ),
         ({"vision_config": {"hidden_act": "relu"}}, "vision_config.hidden_act is 'relu'"),
         ({"vision_config": {"model_type": "siglip_vision_model"}}, "expected clip_vision_model"),
         ({"vision_config": 3}, "vision_config is 3, expected an object"),

@@ -45,7 +45,8 @@ class CLIPVisionEncoder(nn.Module):
         inner = stream if weight.dtype == torch.float16 else weight.dtype
         for layer in self.layers:
             x = layer(x, inner)
-        return x if self.config.keep_class_token else x[:, 1:]
+        features: Tensor = x if self.config.keep_class_token else x[:, 1:]
+        return features
 
 
 class LayerNorm(nn.Module):

@@ -79,7 +79,9 @@ class Preprocessing:
             raise _refuse("resample", self.resample, "a filter from 0 to 5")
         object.__setattr__(self, "pinpoints", self._checked_pinpoints())
         if (self.mode == "tiles") != bool(self.pinpoints):
-            raise _refuse("pinpoints", list(self.pinpoints), "resolutions if mode is tiles, else none")
+            raise _refuse(
+                "pinpoints", list(self.pinpoints), "resolutions if mode is tiles, else none"
+            )
 
     def _checked_pinpoints(self) -> tuple[tuple[int, int], ...]:
         expected = f"at most {_MOST_PINPOINTS} pairs of height and width"

@@ -69,7 +69,7 @@ _TURNS = {
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     wide = image if image.mode == "I" else image.convert("I")
     low, high = wide.getextrema()
-    if not (isinstance(low, int | float) and 0 <= low and high <= 65535):  # type: ignore[operator]
+    if not (isinstance(low, int | float) and low >= 0 and high <= 65535):  # type: ignore[operator]
         reason = f"holds values from {low} to {high}, and nothing says which of them is white"
         raise ModelError("image", reason, "save it with 8 or 16 bits a channel")
     values = torch.frombuffer(bytearray(wide.tobytes()), dtype=torch.int32)

@@ -20,6 +20,7 @@ from PIL import (  # noqa: F401
     PngImagePlugin,
     PpmImagePlugin,
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
@@ -101,7 +102,7 @@ def _open(data: bytes, subject: str) -> Image.Image:
         raise _too_large(subject, "far more") from None
     except Exception as error:  # parsers of damaged files raise nearly anything
         reason = "is not a picture, or not of a format that is read here"
-        if isinstance(error, Image.UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError):
             raise ModelError(subject, reason, f"give {_NAMES}") from None
         raise ModelError(
             subject, f"is a damaged picture ({type(error).__name__})", f"give {_NAMES}"

@@ -1,4 +1,4 @@
-"""Pictures → the pixels that the encoder reads. Bit for bit what transformers' PIL processors make of them."""
+"""Pictures → the pixels that the encoder reads, bit for bit as transformers' PIL processors make them."""
 
 from __future__ import annotations
 

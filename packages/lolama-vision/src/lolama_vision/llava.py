@@ -201,7 +201,9 @@ class LLaVA(nn.Module):
         hashes: Sequence[bytes],
     ) -> list[Tensor]:
         """(tokens, D) of each picture, those that were seen before from the cache."""
-        if torch.is_grad_enabled():  # whoever trains wants gradients, of the weights as they are now
+        if (
+            torch.is_grad_enabled()
+        ):  # whoever trains wants gradients, of the weights as they are now
             return self._encode(pictures, sizes)
         state = self._identity()
         known = {digest: self.features.get((state, digest)) for digest in hashes}
@@ -218,9 +220,7 @@ class LLaVA(nn.Module):
                 self.features.put((state, hashes[n]), features)
         return [cast(Tensor, known[digest]) for digest in hashes]
 
-    def _encode(
-        self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
-    ) -> list[Tensor]:
+    def _encode(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         device, config = self.device, self._vlm_config.vision_config
         with self._tower_on(device):
             features = self.vision_tower(torch.cat(list(pictures)).to(device))  # (N, P, Dv)
@@ -251,7 +251,7 @@ class LLaVA(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LLaVA:
         # Weights are about to move or to change their dtype.
         self.features.clear()
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
 

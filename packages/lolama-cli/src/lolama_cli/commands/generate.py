@@ -275,7 +275,9 @@ class _Run:
             return
         why = {"eos": "the model ended it", "stop": "a stop text came", "length": "at the limit"}
         new = len(self.result.ids)
-        line = f"{self.prompt_length:,} prompt tokens, {new:,} new ({why[self.result.finish_reason]})"
+        line = (
+            f"{self.prompt_length:,} prompt tokens, {new:,} new ({why[self.result.finish_reason]})"
+        )
         if self.first is not None:
             line += f"; first text after {self.first - self.started:.2f} s"
             if new > 1:

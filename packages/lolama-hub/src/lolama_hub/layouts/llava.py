@@ -1,12 +1,17 @@
 """LLaVA and LLaVA-NeXT: five ways to call the same tensors, told apart tensor by tensor.
 
-| | language model | encoder | projector |
-|---|---|---|---|
-| L1, the Hub | `language_model.model.*`, `language_model.lm_head` | `vision_tower.vision_model.*` | `multi_modal_projector.linear_{1,2}` |
-| L2, transformers 4.52 | `model.language_model.*`, `lm_head` | `model.vision_tower.vision_model.*` | `model.multi_modal_projector.*` |
-| L3, transformers 5 in memory | as L2 | `model.vision_tower.*` | as L2 |
-| L4, saved by transformers 5 | as L1 | `vision_tower.*` | as L1 |
-| L5, the original | `model.*`, `lm_head` | `model.vision_tower.vision_tower.vision_model.*` | `model.mm_projector.{0,2}` |
+L1, the Hub
+    ``language_model.model.*``, ``language_model.lm_head``, ``vision_tower.vision_model.*``,
+    ``multi_modal_projector.linear_{1,2}``
+L2, transformers 4.52
+    ``model.language_model.*``, ``lm_head``, ``model.vision_tower.vision_model.*``,
+    ``model.multi_modal_projector.linear_{1,2}``
+L3, transformers 5 in memory
+    L2 without ``vision_model.``
+L4, saved by transformers 5
+    L1 without ``vision_model.``
+L5, the original
+    ``model.*``, ``lm_head``, ``model.vision_tower.vision_tower.vision_model.*``, ``model.mm_projector.{0,2}``
 
 Each name is brought into one form, that of a text model with ``vision.``, ``projector.`` and
 ``image_newline`` beside it, and the rest is a single table.
@@ -100,8 +105,12 @@ VICUNA_TEMPLATE = """\
         {{- 'USER: ' -}}
         {%- if message['content'] is string -%}{{- message['content'] -}}
         {%- else -%}
-            {%- for part in message['content'] if part['type'] == 'image' -%}{{- '<image>\\n' -}}{%- endfor -%}
-            {%- for part in message['content'] if part['type'] == 'text' -%}{{- part['text'] -}}{%- endfor -%}
+            {%- for part in message['content'] if part['type'] == 'image' -%}
+                {{- '<image>\\n' -}}
+            {%- endfor -%}
+            {%- for part in message['content'] if part['type'] == 'text' -%}
+                {{- part['text'] -}}
+            {%- endfor -%}
         {%- endif -%}
         {{- ' ' -}}
     {%- else -%}
@@ -121,8 +130,12 @@ MISTRAL_TEMPLATE = """\
         {{- '[INST] ' -}}
         {%- if message['content'] is string -%}{{- message['content'] -}}
         {%- else -%}
-            {%- for part in message['content'] if part['type'] == 'image' -%}{{- '<image>\\n' -}}{%- endfor -%}
-            {%- for part in message['content'] if part['type'] == 'text' -%}{{- part['text'] -}}{%- endfor -%}
+            {%- for part in message['content'] if part['type'] == 'image' -%}
+                {{- '<image>\\n' -}}
+            {%- endfor -%}
+            {%- for part in message['content'] if part['type'] == 'text' -%}
+                {{- part['text'] -}}
+            {%- endfor -%}
         {%- endif -%}
         {{- ' [/INST]' -}}
     {%- elif message['role'] == 'assistant' -%}
