@@ -61,7 +61,11 @@ def test_a_url_is_never_opened() -> None:
 @pytest.mark.parametrize("mode", ["auto", "crop", "pad"])
 def test_modes(mode: str, red: Path) -> None:
     assert ask("--image", red, "--image-mode", mode).out == RED
+
+
+def test_modes_that_cannot_be_honoured() -> None:
     run("generate", "--image-mode", "stretch", "z").refused(2, "--image-mode")
+    run("generate", "--image-mode", "pad", "z").refused(2, "--image-mode", "no picture")
 
 
 def test_several_pictures_take_their_positions(red: Path) -> None:

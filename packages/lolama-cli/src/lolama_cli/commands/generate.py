@@ -137,6 +137,8 @@ def generate(
         )
     pictures = image or []
     check_names(pictures, prompt_from_stdin=prompt in (None, "-"))
+    if image_mode != "auto" and not pictures:
+        raise UsageError("--image-mode", "there is no picture to prepare", "give one with --image")
     if quantize:
         _refuse("--quantize")
     output = Output()
