@@ -281,6 +281,26 @@ def fuzz_pictures(session: nox.Session) -> None:
     session.run("pytest", "-c", str(ROOT / "pyproject.toml"), str(tests), "-k", "mutated", env=env)
 
 
+@nox.session
+def triton(session: nox.Session) -> None:
+    """Run the Triton kernel in Triton's interpreter, without a GPU (Linux)."""
+    tests = group("test", directory("lolama-quant"))
+    install(session, *editable(with_siblings("lolama-quant")), *tests, "triton", "numpy")
+    path = directory("lolama-quant") / "tests" / "backends"
+    arguments = ["-c", str(ROOT / "pyproject.toml"), str(path), "-k", "triton"]
+    session.run("pytest", *arguments, env={**TEST_ENV, "TRITON_INTERPRET": "1"})
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill a quantise-and-save at 50 random moments; the ordinary tests do it 12 times."""
+    requirements = group("test", directory("lolama-cli"))
+    install(session, *editable(PACKAGES), *requirements)
+    path = directory("lolama-cli") / "tests" / "test_quantize.py"
+    arguments = ["-c", str(ROOT / "pyproject.toml"), str(path), "-k", "kill_9"]
+    session.run("pytest", *arguments, env={**TEST_ENV, "LOLAMA_KILLS": "50"})
+
+
 def wheel(package: str) -> Path:
     """The built wheel of a package."""
     (path,) = DIST.glob(f"{package.replace('-', '_')}-*.whl")

@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Its name, its cores and its memory, as far as the system tells."""
+    """Its name, the best instructions that torch uses, its cores and its memory."""
     name = platform.processor() or platform.machine()
     try:
         described = Path("/proc/cpuinfo").read_text().splitlines()
@@ -50,10 +50,12 @@ def processor() -> str:
         described = []
     names = [line.split(":")[1].strip() for line in described if line.startswith("model name")]
     import psutil
+    import torch
 
     gigabytes = psutil.virtual_memory().total / 1e9
     cores = os.cpu_count()
-    return f"{names[0] if names else name}, {cores} cores, {gigabytes:.0f} GB, {platform.system()}"
+    model = f"{names[0] if names else name} with {torch.backends.cpu.get_cpu_capability()}"
+    return f"{model}, {cores} cores, {gigabytes:.0f} GB, {platform.system()}"
 
 
 def parse() -> argparse.Namespace:

@@ -79,7 +79,7 @@ def test_text_and_json_tell_the_same() -> None:
     told, found = facts(), as_json()
     assert list(found) == [
         *("schema", "versions", "devices", "device", "dtypes"),
-        *("linear_kernels", "decoder_kernels", "models", "broken"),
+        *("linear_kernels", "decoder_kernels", "quantizers", "models", "broken"),
     ]
     assert found["schema"] == SCHEMA == "lolama.doctor/1"
     assert {name: told["versions", name] for name in found["versions"]} == found["versions"]
@@ -99,6 +99,8 @@ def test_text_and_json_tell_the_same() -> None:
     ]
     assert told["products", "native"] == found["linear_kernels"][0]["description"]
     assert told["decoding", "native"] == found["decoder_kernels"][0]["description"]
+    assert told["quantising", "int8"] == found["quantizers"][0]["description"]
+    assert told["quantising", "int8"].startswith("cpu: ")
     assert found["models"] == [{"name": "demo", "package": "lolama-core"}]
     assert told["models", "demo"] == "ships with lolama-core"
     assert found["broken"] == []

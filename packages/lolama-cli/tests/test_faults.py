@@ -76,10 +76,6 @@ def test_other_options_that_cannot_be_honoured(option: str, value: str) -> None:
     run("generate", option, value, "z").refused(2, option)
 
 
-def test_quantize_is_refused_rather_than_ignored() -> None:
-    run("generate", "--quantize", "z").refused(2, "--quantize", "not in this version")
-
-
 def test_a_device_that_is_not_here(base: Path) -> None:
     generate(base, "--device", "cuda:99").refused(2, "--device", "not available here")
 

@@ -121,18 +121,12 @@ def test_names_that_mean_nothing(name: str) -> None:
 
 
 def test_what_is_not_there_yet_says_so(base: Path) -> None:
-    with pytest.raises(NotAvailableError, match=r"int8: .*lolama-quant"):
-        lolama.load_model(base, quantize=True)
     with pytest.raises(NotAvailableError, match=r"does not download yet.*or use demo"):
         lolama.load_model("tinyllama")
     with pytest.raises(UsageError, match="text model"):
         lolama.data.load_llava_model(base)
     with pytest.raises(AttributeError):
         lolama.vision.anything  # noqa: B018
-    from lolama.model import quantize_model_int8
-
-    with pytest.raises(NotAvailableError, match="lolama-quant"):
-        quantize_model_int8(lolama.load_model(base))  # type: ignore[arg-type]
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

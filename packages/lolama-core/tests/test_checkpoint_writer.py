@@ -264,3 +264,48 @@ def test_row80_killed_writer_is_swept(tmp_path: Path) -> None:
     assert other.exists()
     assert read_back(target).keys() == {"c"}
     assert read_back(tmp_path / "old").keys() == {"b"}
+
+
+def replace_with(directory: Path, tensors: dict[str, Tensor]) -> None:
+    write_checkpoint(directory, tiny_config(), tensors.items(), tokenizer_json="{}", replace=True)
+
+
+def test_row81_a_checkpoint_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    replace_with(tmp_path / "m", {"a": torch.ones(1)})  # where there is none, too
+    with pytest.raises(UsageError, match="exists already"):
+        write(tmp_path / "m", {"b": torch.ones(1)})
+    replace_with(tmp_path / "m", {"b": torch.ones(1)})
+    assert read_back(tmp_path / "m").keys() == {"b"}
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_row81_what_is_no_checkpoint_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.json").write_text('{"model_type": "llama"}')
+    write(tmp_path / "m", {"a": torch.ones(1)})
+    (tmp_path / "link").symlink_to(tmp_path / "m")
+    (tmp_path / "file").write_text("mine")
+    for name in ("home", "link", "file"):
+        with pytest.raises(UsageError, match="is not a lolama checkpoint, so it is not replaced"):
+            replace_with(tmp_path / name, {"b": torch.ones(1)})
+    assert read_back(tmp_path / "m").keys() == {"a"}
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_row80_a_replacement_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    replace_with(tmp_path / "m", {"a": torch.ones(1)})
+    with pytest.raises(ModelError, match="NaN"):
+        replace_with(tmp_path / "m", {"b": torch.tensor([float("nan")])})
+    assert read_back(tmp_path / "m").keys() == {"a"}
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_system_that_cannot_exchange_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_with(tmp_path / "m", {"a": torch.ones(1)})
+    monkeypatch.setattr("lolama_core.checkpoint_writer._RENAME_EXCHANGE", 1 << 30)  # EINVAL
+    monkeypatch.setattr("lolama_core.checkpoint_writer._RENAME_SWAP", 1 << 30)
+    replace_with(tmp_path / "m", {"b": torch.ones(1)})
+    assert read_back(tmp_path / "m").keys() == {"b"}
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]

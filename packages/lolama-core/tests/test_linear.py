@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lolama_core.config import LlamaConfig
 from lolama_core.linear import (
     Linear,
     OutputProjection,
@@ -14,6 +15,7 @@ from lolama_core.linear import (
     outputs_of,
     prepare_,
 )
+from lolama_core.llama import Llama
 
 
 class CountingKernel:
@@ -51,6 +53,41 @@ def test_logits_are_exact_in_float32() -> None:
     x = torch.randn(2, 1 << 12)
     expected = x @ head.weight.float().T
     torch.testing.assert_close(head(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_products_are_widened_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, multiplies: bool
+) -> None:
+    monkeypatch.setattr("lolama_core.linear.processor_multiplies", lambda dtype: multiplies)
+
+    def is_exact(outputs: int, rows: int) -> bool:
+        torch.manual_seed(0)
+        linear = Linear(256, outputs, bias=False).to(dtype)
+        x = torch.randn(rows, 256)
+        product, exact = linear(x), x @ linear.weight.float().T
+        torch.testing.assert_close(product, exact, atol=0.05, rtol=0.02)
+        return torch.allclose(product, exact, atol=1e-5, rtol=1e-5)
+
+    assert is_exact(outputs=64, rows=1)  # a small weight: always
+    assert not is_exact(outputs=300, rows=1)
+    assert is_exact(outputs=300, rows=9) is not multiplies
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_many_positions_in_sixteen_bits(monkeypatch: pytest.MonkeyPatch, multiplies: bool) -> None:
+    """On every processor, whichever this one is: the same logits within the rounding of bfloat16."""
+    for module in ("linear", "attention", "llama"):
+        monkeypatch.setattr(f"lolama_core.{module}.processor_multiplies", lambda dtype: multiplies)
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=96, d_model=64, num_heads=4, num_layers=2, hidden_dim=272)
+    model = Llama(config).eval().bfloat16()
+    ids = torch.randint(0, 96, (2, 20))
+    with torch.inference_mode():
+        narrow, wide = model(ids), model.float()(ids)
+    tolerance = 0.05 if multiplies else 1e-2  # only keys and values are rounded
+    torch.testing.assert_close(narrow, wide, atol=tolerance, rtol=tolerance)
 
 
 def test_prepare_uses_the_kernel_up_to_its_rows() -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lolama.providers import quantizer
-from lolama.wiring import INT8
-from lolama_core import GenerationConfig, Llama, LlamaConfig, PrefixCache, TextGenerator
+from lolama_core import (
+    GenerationConfig,
+    Llama,
+    LlamaConfig,
+    PrefixCache,
+    TextGenerator,
+    use_kernels_,
+)
+from lolama_core.protocols import CausalLM
+from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
+from lolama_quant import get_model_size_mb as _size_mb
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from lolama_core.protocols.types import QuantizationReport
 
 __all__ = [
     "GenerationConfig",
@@ -19,14 +26,26 @@ __all__ = [
     "LlamaConfig",
     "PrefixCache",
     "TextGenerator",
+    "get_model_size_mb",
     "quantize_model_int8",
 ]
 
 
-def quantize_model_int8(model: nn.Module) -> QuantizationReport:
-    """Store the linear weights of ``model`` as 8-bit integers, in place. Not in this version.
+def quantize_model_int8(model: nn.Module | CausalLM) -> QuantizationReport:
+    """Store the linear weights of ``model`` as 8-bit integers, in place.
+
+    Embeddings and ``lm_head`` keep their precision.
 
     Raises:
-        NotAvailableError: always, in this version; the model is as it was.
+        ModelError: naming the weight, if one holds NaN or Inf.
+        UsageError: if the model is quantised already, or has no linear layers.
     """
-    return quantizer("int8").quantize_(model, INT8)
+    module = cast("nn.Module", model)
+    report = quantizer("int8").quantize_(module, QuantizationScheme(name="int8"))
+    use_kernels_(module)  # which lets go of the weights that were swapped
+    return report
+
+
+def get_model_size_mb(model: nn.Module | CausalLM) -> float:
+    """Parameters and buffers of ``model`` in MB (10^6 bytes); what is tied counts once."""
+    return _size_mb(cast("nn.Module", model))

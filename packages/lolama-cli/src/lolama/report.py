@@ -59,7 +59,7 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A kernel that a package declares: of single products, or of whole decoding steps.
+    """A kernel that a package declares: of single products, of whole decoding steps, of quantised weights.
 
     Attributes:
         description: What it says of itself: what it runs on here, or why it does not run.
@@ -111,6 +111,7 @@ class Report:
     dtypes: dict[str, str]
     linear_kernels: list[Kernel]
     decoder_kernels: list[Kernel]
+    quantizers: list[Kernel]
     models: list[BuiltIn]
     broken: list[Broken]
 
@@ -147,6 +148,9 @@ def gather() -> Report:
         dtypes=dtypes,
         linear_kernels=[_kernel(found) for found in providers.attempts("lolama.linear_kernels")],
         decoder_kernels=[_kernel(found) for found in providers.attempts("lolama.decoder_kernels")],
+        quantizers=[
+            _kernel(found) for found in providers.attempts("lolama.quantizers") if not found.problem
+        ],
         models=models,
         broken=broken,
     )
@@ -157,8 +161,8 @@ class Product:
     """What computes the products of few rows of a loaded model, or could have.
 
     Attributes:
-        name: Of a linear kernel, or ``torch``.
-        description: What the kernel says of itself; empty for torch.
+        name: Of a linear kernel or quantizer, or ``torch``.
+        description: What it says of itself; empty for torch.
         linears: How many of the model's linears use it.
     """
 
@@ -175,6 +179,11 @@ def products(model: CausalLM) -> list[Product]:
         else Product(name="torch", description="", linears=linears)
         for kernel, linears in lolama_core.kernels_in_use(cast("nn.Module", model)).items()
     ]
+    for found in providers.attempts("lolama.quantizers"):
+        linears = 0 if found.problem else found.provider.count(model)
+        if linears:
+            about = found.provider.describe(model.device.type)
+            used.append(Product(name=found.name, description=about, linears=linears))
     used.sort(key=lambda product: (product.name == "torch", product.name))
     unused = [
         Product(name=kernel.name, description=kernel.description or kernel.problem or "", linears=0)

@@ -10,11 +10,11 @@ A name is looked up in this order:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, cast
 
 import lolama_core
 from lolama import providers
@@ -26,16 +26,12 @@ from lolama_core.protocols.types import (
     CanonicalConfig,
     ModelFiles,
     ModelInfo,
-    QuantizationScheme,
 )
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from lolama_core import Tokenizer
-
-INT8 = QuantizationScheme(name="int8")
 
 
 def load_model(
@@ -51,7 +47,7 @@ def load_model(
         name: ``demo``, the path of a model's folder, or an alias (``lolama models`` lists them).
         device: ``cpu``, ``cuda``, ``mps``; the best one here if not given.
         dtype: ``float32``, ``bfloat16``, ``float16``; what suits the device if not given.
-        quantize: Store the weights as 8-bit integers. Not in this version.
+        quantize: Store the linear weights as 8-bit integers. The int8 model is kept, and used again.
 
     Raises:
         UsageError: for a name that means nothing, or a device or dtype that is not to be had.
@@ -62,9 +58,8 @@ def load_model(
     Example:
         >>> model = load_model("demo")
     """
-    if quantize:
-        refuse_int8()
-    return load_files(resolve(name), device=device, dtype=dtype)
+    files = resolve(name)
+    return load_files(quantized(files) if quantize else files, device=device, dtype=dtype)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
@@ -119,6 +114,13 @@ def load_files(
     return lolama_core.load_model(files, {family.name: family}, device=device, dtype=dtype)
 
 
+def quantized(files: ModelFiles, *, tell: Callable[[str], None] | None = None) -> ModelFiles:
+    """The int8 form of a model with the default options, kept from one use to the next."""
+    from lolama.quantized import keep
+
+    return keep(files, tell=tell)
+
+
 def suit_threads(model: CausalLM) -> None:
     """Let a small model run on one thread; for programs, since it counts for the whole process."""
     lolama_core.suit_threads(model)
@@ -156,17 +158,6 @@ def known_models() -> list[ModelInfo]:
     """Every name that needs no path: what is built in, then the aliases."""
     built_in = [_describe(name, path) for name, path in builtin_models().items()]
     return [*built_in, *providers.source().list()]
-
-
-def refuse_int8() -> NoReturn:
-    """Say that int8 is not there yet, in the words of the package that will bring it.
-
-    Raises:
-        NotAvailableError: always, in this version.
-    """
-    # It refuses before it looks at the module, so none has to be built for it.
-    providers.quantizer().prepare_(cast("nn.Module", None), INT8)
-    raise NotAvailableError("int8", "this lolama cannot use it yet", "upgrade lolama-cli")
 
 
 def _checkpoint_directory(name: str, io: CheckpointIO) -> Path | None:

@@ -13,6 +13,7 @@ from lolama import __version__
 from lolama_cli.commands.doctor import doctor
 from lolama_cli.commands.generate import EXAMPLES, generate
 from lolama_cli.commands.models import models
+from lolama_cli.commands.quantize import quantize
 from lolama_cli.console import closed_stdout, stdout_failed
 from lolama_cli.errors import Settings
 from lolama_core.protocols.errors import UsageError
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command(epilog=EXAMPLES)(generate)
 app.command()(models)
+app.command()(quantize)
 app.command()(doctor)
 
 

@@ -30,8 +30,15 @@ if TYPE_CHECKING:
     from lolama_core.linear import kernels_in_use
     from lolama_core.llama import Llama
     from lolama_core.load_weights import load_into
-    from lolama_core.loading import load, load_model, load_tokenizer
+    from lolama_core.loading import (
+        build_module,
+        load,
+        load_model,
+        load_tokenizer,
+        use_kernels_,
+    )
     from lolama_core.prefix_cache import PrefixCache
+    from lolama_core.quantization import quantization_block
     from lolama_core.request import Generation
     from lolama_core.sampling import Sampler
     from lolama_core.text_stream import TextStream
@@ -57,6 +64,7 @@ _HOME = {
     "TextStream": "text_stream",
     "TokenStream": "generator",
     "Tokenizer": "tokenizer",
+    "build_module": "loading",
     "choose_device": "device",
     "choose_dtype": "device",
     "decoder_in_use": "decode",
@@ -67,7 +75,9 @@ _HOME = {
     "load_model": "loading",
     "load_tokenizer": "loading",
     "open_checkpoint": "checkpoint",
+    "quantization_block": "quantization",
     "suit_threads": "device",
+    "use_kernels_": "loading",
     "write_checkpoint": "checkpoint_writer",
 }
 
@@ -89,6 +99,7 @@ __all__ = [
     "TokenStream",
     "Tokenizer",
     "__version__",
+    "build_module",
     "choose_device",
     "choose_dtype",
     "decoder_in_use",
@@ -99,7 +110,9 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "open_checkpoint",
+    "quantization_block",
     "suit_threads",
+    "use_kernels_",
     "write_checkpoint",
 ]
 

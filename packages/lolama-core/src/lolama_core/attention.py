@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core.config import LlamaConfig
-from lolama_core.linear import Linear, outputs_of
+from lolama_core.linear import Linear, outputs_of, processor_multiplies
 from lolama_core.protocols import CacheSlots, KVCache
 from lolama_core.rope import rotate
 
@@ -123,9 +123,7 @@ class Attention(nn.Module):
         queries = rotate(queries, plan.cos, plan.sin)
         if plan.first_key:
             keys, values = keys[:, :, plan.first_key :], values[:, :, plan.first_key :]
-        attended = attend(
-            queries.to(keys.dtype), keys, values, plan.mask, plan.causal
-        )  # (B, T, H hd)
+        attended = attend(queries, keys, values, plan.mask, plan.causal)  # (B, T, H hd)
         output: Tensor = self.o_proj(attended.to(x.dtype))
         return output
 
@@ -134,6 +132,9 @@ def attend(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool
 ) -> Tensor:
     """softmax(q kᵀ / √head_dim) v for grouped heads.
+
+    Computed in the dtype of the keys, or for many queries in float32 where the queries are and the processor
+    has no instructions for the keys' dtype.
 
     Args:
         queries: (B, H, T, hd).
@@ -147,6 +148,9 @@ def attend(
     batch, num_heads, width, head_dim = queries.shape
     num_kv_heads = keys.shape[1]
     group = num_heads // num_kv_heads
+    if width > 1 and queries.dtype == torch.float32 and not processor_multiplies(keys.dtype):
+        keys, values = keys.float(), values.float()
+    queries = queries.to(keys.dtype)
     if width == 1:
         # One query: the heads of a group become its rows, so that no key is ever copied. Repeating the
         # keys instead costs 25 times as much at 2k positions.

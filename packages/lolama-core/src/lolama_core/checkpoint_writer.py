@@ -7,6 +7,7 @@ removes it. It knows that nobody is at work there by the lock that every writer 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -14,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +33,14 @@ from lolama_core.checkpoint import (
     dtype_name,
 )
 from lolama_core.checkpoint_config import check_config, declared_dtypes
-from lolama_core.protocols.errors import ResourceError, UsageError
-from lolama_core.protocols.types import JSON, CanonicalConfig
+from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
+from lolama_core.protocols.types import FORMAT_NAME, JSON, CanonicalConfig
 from lolama_core.safetensors_writer import SafetensorsWriter
+from lolama_core.untrusted_files import read_json
+
+# Of the system's headers: renameat2(2) and rename(2).
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_RENAME_SWAP = 2
 
 
 def write_checkpoint(
@@ -43,16 +50,19 @@ def write_checkpoint(
     *,
     tokenizer_json: str,
     chat_template: str | None = None,
+    replace: bool = False,
 ) -> None:
     """Write a lolama checkpoint directory.
 
     Args:
-        directory: Where; must not exist, but its parent must.
+        directory: Where; must not exist unless ``replace``, but its parent must.
         config: The canonical configuration.
         tensors: Canonical name and tensor, taken one at a time: the whole model need never be in memory.
             A tensor that has two names is to be given once.
         tokenizer_json: The content of ``tokenizer.json``.
         chat_template: Jinja source, if the model has a template.
+        replace: Put it in the place of the lolama checkpoint that ``directory`` is, in one step. What is no
+            lolama checkpoint is never replaced.
 
     Raises:
         UsageError: if ``directory`` exists or cannot be made, or a name is given twice.
@@ -65,8 +75,13 @@ def write_checkpoint(
     directory = Path(os.path.abspath(directory))
     subject = str(directory)
     check_config(cast(Mapping[str, JSON], config), subject)
-    if os.path.lexists(directory):
+    exists = os.path.lexists(directory)
+    if exists and not replace:
         raise UsageError(subject, "exists already", "choose another name or remove it first")
+    if exists and not _is_checkpoint(directory):
+        raise UsageError(
+            subject, "is not a lolama checkpoint, so it is not replaced", "choose another name"
+        )
     if not directory.parent.is_dir():
         raise UsageError(subject, "the folder to write it in does not exist", "create it first")
     try:
@@ -78,7 +93,10 @@ def write_checkpoint(
             text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
             _write_text(staging / CONFIG_FILE, text + "\n")
             _sync_directory(staging)
-            os.rename(staging, directory)
+            if exists:
+                _exchange(staging, directory)  # the old one goes with the staging directory
+            else:
+                os.rename(staging, directory)
             _sync_directory(directory.parent)
     except OSError as error:
         raise _translated(error, directory) from error
@@ -104,6 +122,42 @@ def _write_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _is_checkpoint(directory: Path) -> bool:
+    """Whether it is a real directory that calls itself one, and so lolama's to replace."""
+    if directory.is_symlink() or not directory.is_dir():
+        return False
+    try:
+        return read_json(directory / CONFIG_FILE).get("format") == FORMAT_NAME
+    except ModelError:
+        return False
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two directories change names, in one step where the system can do that.
+
+    Elsewhere in two, and a process that is killed just between them leaves the old directory under a hidden
+    name beside its place.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    first, second = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "darwin":
+        failed = library.renamex_np(first, second, ctypes.c_uint(_RENAME_SWAP))
+    elif hasattr(library, "renameat2"):
+        here = ctypes.c_int(_AT_FDCWD)
+        failed = library.renameat2(here, first, here, second, ctypes.c_uint(_RENAME_EXCHANGE))
+    else:
+        failed, _ = -1, ctypes.set_errno(errno.ENOSYS)
+    if not failed:
+        return
+    number = ctypes.get_errno()
+    if number not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        raise OSError(number, os.strerror(number), str(other))
+    aside = one.with_name(f"{one.name}-old")
+    os.rename(other, aside)
+    os.rename(one, other)
+    os.rename(aside, one)
 
 
 def _sync_directory(path: Path) -> None:

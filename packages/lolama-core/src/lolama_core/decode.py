@@ -74,7 +74,13 @@ class BoundStep:
             and cache.first_row is not None
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
-            and len(self._blocks) == self._count
+            and self.is_current()
+        )
+
+    def is_current(self) -> bool:
+        """Whether the model is what it was when the kernel was bound, and has no hooks."""
+        return (
+            len(self._blocks) == self._count
             and all(
                 modules.get(name) is module
                 and not module._forward_hooks
@@ -134,6 +140,6 @@ def decoder_in_use(module: nn.Module) -> DecoderKernel | None:
     """The kernel that runs decoding steps inside a loaded model; None if its blocks do. For reports."""
     for part in module.modules():
         step = getattr(part, "decode_step", None)
-        if isinstance(step, BoundStep):
+        if isinstance(step, BoundStep) and step.is_current():
             return step.kernel
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import entry_points
 
 import torch
@@ -12,6 +13,9 @@ from torch.nn import functional as F
 from lolama_core.protocols import LinearKernel
 
 _CACHED_ELEMENTS = 1 << 19  # 2 MB of float32
+
+_SMALL_ELEMENTS = 1 << 14
+"""A weight of so few elements is widened faster than activations are narrowed and the result widened."""
 
 FEW_ROWS = 8
 """Products of so many rows are bound by memory; those of more, by arithmetic."""
@@ -48,10 +52,15 @@ class Linear(nn.Linear):
     def _is_widened(self, rows: int) -> bool:
         """Whether the product with float32 activations is taken in float32.
 
-        Processors multiply bfloat16, but few multiply float16: torch's product of many rows is slower there
-        than widening the weights first.
+        Where the processor has no instructions for the weight's dtype, torch's product of many rows is
+        several times slower than widening the weights first.
         """
-        return self.weight.dtype == torch.float16 and rows > FEW_ROWS
+        weight = self.weight
+        if weight.dtype == torch.float32:
+            return False
+        return weight.numel() <= _SMALL_ELEMENTS or (
+            rows > FEW_ROWS and not processor_multiplies(weight.dtype)
+        )
 
 
 class OutputProjection(Linear):
@@ -62,6 +71,21 @@ class OutputProjection(Linear):
 
     def _is_widened(self, rows: int) -> bool:
         return self.weight.dtype != torch.float32
+
+
+@cache
+def processor_multiplies(dtype: torch.dtype) -> bool:
+    """Whether this processor has instructions for matrix products of ``dtype``, as oneDNN sees it."""
+    if dtype == torch.float32:
+        return True
+    supported = {
+        torch.bfloat16: "_is_mkldnn_bf16_supported",
+        torch.float16: "_is_mkldnn_fp16_supported",
+    }
+    try:
+        return bool(getattr(torch.ops.mkldnn, supported[dtype])())
+    except AttributeError:  # a torch without oneDNN, or one that asks in another way
+        return False
 
 
 def wide_product(x: Tensor, weight: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from lolama_core.config import LlamaConfig
 from lolama_core.decode import BoundStep, bind
 from lolama_core.device import activation_dtype
 from lolama_core.kv_cache import FixedSlots, KVCache, Slots
-from lolama_core.linear import FEW_ROWS, OutputProjection
+from lolama_core.linear import FEW_ROWS, OutputProjection, processor_multiplies
 from lolama_core.norm import RMSNorm
 from lolama_core.protocols import CacheSlots, DecoderKernel
 from lolama_core.protocols import KVCache as KVCacheProtocol
@@ -195,10 +195,10 @@ class Llama(nn.Module):
                 mask, (0, width - mask.shape[-1])
             )  # without a cache, keys are as wide as x
         written = slots if cache is not None else None
-        # Many rows are multiplied in the weights' dtype (see `Linear`), so that what is in between need not
-        # be converted there and back. Few are not: their products are bound by memory, not arithmetic.
+        # Many rows of bfloat16 are multiplied as such where the processor can (see `Linear`), so what is in
+        # between need not be converted there and back. Few are not: memory bounds them, not arithmetic.
         many = x.shape[0] * width > FEW_ROWS and self.dtype == torch.bfloat16
-        dtype = self.dtype if many else x.dtype
+        dtype = self.dtype if many and processor_multiplies(self.dtype) else x.dtype
         plan = AttentionPlan(cos, sin, written, first_key, mask, causal, dtype)
         if not only_last or width == 1:
             return self._through_blocks(x, plan, cache)

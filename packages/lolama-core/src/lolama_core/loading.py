@@ -16,6 +16,7 @@ from lolama_core.load_weights import load_into
 from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_core.protocols.errors import NotAvailableError, UsageError
 from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
+from lolama_core.quantization import prepare_quantized_
 from lolama_core.tokenizer import Tokenizer
 from lolama_core.untrusted_files import read_text
 
@@ -70,8 +71,9 @@ def load_model(
 ) -> CausalLM:
     """Build the model that ``files`` describe, and fill it.
 
-    The one order in which models are made: build on the meta device, then load, so that neither random
-    numbers nor a second copy of the weights ever exist, then let linears use the kernels at hand.
+    The one order in which models are made: build on the meta device, give it the layout of quantised weights
+    if they are, then load, so that neither random numbers nor a second copy of the weights ever exist, then
+    let linears use the kernels at hand.
 
     Args:
         files: From `open_checkpoint`, or from a model source.
@@ -89,17 +91,15 @@ def load_model(
     weights = choose_dtype(dtype, where, getattr(torch, files.config["dtype"]))
     checkpoint = FileCheckpoint(files)
     module = build_module(files, families)
+    prepare_quantized_(module, files.config, files.name)
     with memory_errors(where):
         # Norms and biases are a thousandth of the weights, and meet activations element by element: they
         # have the precision of those.
         vectors = activation_dtype(where, weights)
         load_into(module, checkpoint, weights, where, vector_dtype=vectors)
         module.to(where)  # what is computed rather than loaded (RoPE frequencies)
-    prepare_(module, linear_kernels())
+    use_kernels_(module)
     module.eval().requires_grad_(False)
-    for part in module.modules():
-        if isinstance(part, Llama):
-            part.use_kernels(decoder_kernels())
     model = cast(CausalLM, module)
     generation = files.config["generation"]
     model.generation_defaults = GenerationDefaults(
@@ -108,6 +108,17 @@ def load_model(
         sampling=generation.get("sampling", {}),
     )
     return model
+
+
+def use_kernels_(module: nn.Module) -> None:
+    """Let linears and decoding steps use the kernels at hand, for the weights as they are now.
+
+    After linears of a loaded model were swapped this lets go of what they had bound.
+    """
+    prepare_(module, linear_kernels())
+    for part in module.modules():
+        if isinstance(part, Llama):
+            part.use_kernels(decoder_kernels())
 
 
 def build_module(files: ModelFiles, families: Mapping[str, ModelFamily]) -> nn.Module:

@@ -14,8 +14,9 @@ from lolama_hub.__about__ import __version__
 if TYPE_CHECKING:
     from lolama_hub.registry import MODELS
     from lolama_hub.source import HuggingFaceSource
+    from lolama_hub.store import Store
 
-__all__ = ["MODELS", "HuggingFaceSource", "__version__"]
+__all__ = ["MODELS", "HuggingFaceSource", "Store", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -28,4 +29,8 @@ def __getattr__(name: str) -> object:
         from lolama_hub.source import HuggingFaceSource
 
         return HuggingFaceSource
+    if name == "Store":
+        from lolama_hub.store import Store
+
+        return Store
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,45 +1,82 @@
-"""The quantizer ``int8``: linear weights as 8-bit integers with a scale per output channel."""
+"""The quantizer ``int8``: linear weights as 8-bit integers with a scale for each output channel."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from lolama_core.protocols.errors import NotAvailableError
+from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from lolama_core.protocols.types import QuantizationScheme
+    from torch import Tensor, nn
 
 
 class Int8Quantizer:
-    """Names int8 quantisation, and says that this version cannot do it.
+    """A `protocols.Quantizer`, found through the entry point ``lolama.quantizers``.
 
-    Registered under the entry point ``lolama.quantizers``. It refuses before it looks at the module, so a
-    model that was handed over is as it was.
+    Works on any module: whatever is an `nn.Linear` becomes an `Int8Linear`.
     """
 
     name = "int8"
 
-    def quantize_(self, module: nn.Module, scheme: QuantizationScheme) -> NoReturn:
-        """Refuse.
+    def describe(self, device_type: str | None = None) -> str:
+        """Which products it uses on each kind of device, or on one."""
+        from lolama_quant.backends import BACKENDS, backend_of
+
+        if device_type is not None:
+            return str(backend_of(device_type).describe())
+        return "; ".join(f"{name}: {backend.describe()}" for name, backend in BACKENDS.items())
+
+    def count(self, module: nn.Module) -> int:
+        """How many linears inside ``module`` are quantised by it."""
+        from lolama_quant.convert import int8_linears
+
+        return len(int8_linears(module))
+
+    def quantize_(self, module: nn.Module, scheme: QuantizationScheme) -> QuantizationReport:
+        """Replace the linears of ``module`` in place; after an error it is as it was.
 
         Raises:
-            NotAvailableError: always.
+            ModelError: naming the weight, if one holds NaN or Inf.
+            UsageError: if the module is quantised already, or has nothing to quantise.
         """
-        raise self._not_yet("quantising a model")
+        from lolama_quant.convert import quantize_
 
-    def prepare_(self, module: nn.Module, scheme: QuantizationScheme) -> NoReturn:
-        """Refuse.
+        return quantize_(module, scheme)
+
+    def prepare_(self, module: nn.Module, scheme: QuantizationScheme) -> None:
+        """Give a module on the meta device the layout that a saved int8 model loads into.
 
         Raises:
-            NotAvailableError: always.
+            ModelError: for a scheme of another version, or one that does not fit the module.
+            UsageError: if the module is quantised already, or has nothing to quantise.
         """
-        raise self._not_yet("loading a quantised model")
+        from lolama_quant.convert import prepare_
 
-    def _not_yet(self, what: str) -> NotAvailableError:
-        return NotAvailableError(
-            self.name,
-            f"{what} is not in this version of lolama-quant",
-            "use the model as it is, or upgrade lolama-quant once a version that quantises is out",
-        )
+        prepare_(module, scheme)
+
+    def declared(self, module: nn.Module) -> Mapping[str, str]:
+        """See `convert.declared`."""
+        from lolama_quant.convert import declared
+
+        return declared(module)
+
+    def converted(
+        self, module: nn.Module, tensors: Iterable[tuple[str, Tensor]]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """See `convert.converted`."""
+        from lolama_quant.convert import converted
+
+        return converted(module, tensors)
+
+    def outlier_columns(
+        self,
+        module: nn.Module,
+        scheme: QuantizationScheme,
+        count: int,
+        run: Callable[[], object],
+    ) -> Mapping[str, tuple[int, ...]]:
+        """See `outliers.outlier_columns`."""
+        from lolama_quant.outliers import outlier_columns
+
+        return outlier_columns(module, scheme, count, run)

@@ -6,14 +6,14 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lolama_cli.console import Output, note, progress, read_prompt
 from lolama_cli.errors import Settings
 from lolama_cli.pictures import Shown, check_names, show
-from lolama_core.protocols.errors import NotAvailableError, UsageError
+from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
@@ -104,7 +104,7 @@ def generate(
         bool, typer.Option("--raw", help="Continue the text; leave the chat template aside.")
     ] = False,
     quantize: Annotated[
-        bool, typer.Option("--quantize", help="Use int8 quantization. Not in this version.")
+        bool, typer.Option("--quantize", help="Use int8 quantization; the int8 model is kept.")
     ] = False,
     device: Annotated[
         str,
@@ -139,8 +139,6 @@ def generate(
     check_names(pictures, prompt_from_stdin=prompt in (None, "-"))
     if image_mode != "auto" and not pictures:
         raise UsageError("--image-mode", "there is no picture to prepare", "give one with --image")
-    if quantize:
-        _refuse("--quantize")
     output = Output()
     text = read_prompt(prompt)
 
@@ -151,6 +149,8 @@ def generate(
     tokenizer = wiring.tokenizer_of(files)
     length = wiring.context_length(files)
     ids = _encode(text, tokenizer, raw=raw, context_length=length, shown=shown)
+    if quantize:
+        files = wiring.quantized(files, tell=note)
     started = time.perf_counter()
     loaded = wiring.load_files(files, device=device, dtype=dtype)
     wiring.suit_threads(loaded)
@@ -171,16 +171,6 @@ def _config(**settings: object) -> GenerationConfig:
         if error.subject == "--max-new-tokens":
             raise UsageError("--max-tokens", error.reason, error.remedy) from None
         raise
-
-
-def _refuse(option: str) -> NoReturn:
-    """What a later version will do, in the words of the package that will bring it."""
-    from lolama import wiring
-
-    try:
-        wiring.refuse_int8()
-    except NotAvailableError as error:
-        raise NotAvailableError(option, error.reason, error.remedy) from None
 
 
 def _encode(

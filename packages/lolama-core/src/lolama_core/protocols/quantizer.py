@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
@@ -20,17 +20,61 @@ class Quantizer(Protocol):
         """The scheme's name, such as ``int8``."""
         ...
 
+    def describe(self, device_type: str | None = None) -> str:
+        """One line for reports: which products it uses on each kind of device, or on one."""
+        ...
+
+    def count(self, module: nn.Module) -> int:
+        """How many linears inside ``module`` are quantised by it."""
+        ...
+
     def quantize_(self, module: nn.Module, scheme: QuantizationScheme) -> QuantizationReport:
         """Replace the linears of ``module`` in place.
 
         Raises:
             ModelError: naming the weight, if one holds NaN or Inf.
-            UsageError: if the module is quantised already.
+            UsageError: if the module is quantised already, or holds nothing to quantise.
         """
         ...
 
     def prepare_(self, module: nn.Module, scheme: QuantizationScheme) -> None:
-        """Give a module on the meta device the layout that a saved quantised model loads into."""
+        """Give a module on the meta device the layout that a saved quantised model loads into.
+
+        Raises:
+            ModelError: for a scheme of another version, or one that does not fit the module.
+            UsageError: as for `quantize_`.
+        """
+        ...
+
+    def declared(self, module: nn.Module) -> Mapping[str, str]:
+        """The tensors of a prepared module whose dtype is fixed → that dtype, as safetensors spells it."""
+        ...
+
+    def converted(
+        self, module: nn.Module, tensors: Iterable[tuple[str, Tensor]]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of a dense model as those of ``module``, which is prepared, one at a time.
+
+        Raises:
+            ModelError: naming the weight, if one holds NaN or Inf.
+        """
+        ...
+
+    def outlier_columns(
+        self,
+        module: nn.Module,
+        scheme: QuantizationScheme,
+        count: int,
+        run: Callable[[], object],
+    ) -> Mapping[str, tuple[int, ...]]:
+        """The input columns of each linear that carry the largest activations, for `QuantizationScheme`.
+
+        Args:
+            module: Not quantised.
+            scheme: Says which linears.
+            count: Columns for each.
+            run: Runs ``module`` on a text that is typical of what it will read.
+        """
         ...
 
 

@@ -59,6 +59,38 @@ class QuantizerSuite:
         layout = {name: (t.shape, t.dtype) for name, t in module.state_dict().items()}
         assert {name: (t.shape, t.dtype) for name, t in empty.state_dict().items()} == layout
 
+    def test_a_dense_checkpoint_becomes_a_quantised_one(self, quantizer: Quantizer) -> None:
+        """Tensor by tensor it gives what quantising in memory does, and says which dtypes are fixed."""
+        module, scheme = self.module(), QuantizationScheme(name=quantizer.name)
+        empty = self.module().to("meta")
+        quantizer.prepare_(empty, scheme)
+        found = dict(quantizer.converted(empty, module.state_dict().items()))
+        quantizer.quantize_(module, scheme)
+        expected = module.state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        integers = {name for name, tensor in found.items() if not tensor.is_floating_point()}
+        assert integers <= quantizer.declared(empty).keys() <= found.keys()
+        assert quantizer.declared(empty) == quantizer.declared(module)
+
+    def test_tells_what_it_did(self, quantizer: Quantizer) -> None:
+        """Reports ask how many linears it quantised, and how their products are taken."""
+        module = self.module()
+        assert quantizer.count(module) == 0
+        quantizer.quantize_(module, QuantizationScheme(name=quantizer.name))
+        assert quantizer.count(module) == 2
+        assert quantizer.describe() and quantizer.describe("cpu")
+        assert "\n" not in quantizer.describe()
+
+    def test_finds_the_inputs_with_the_largest_activations(self, quantizer: Quantizer) -> None:
+        """They can be kept in full precision."""
+        module, scheme = self.module(), QuantizationScheme(name=quantizer.name, skipped=("2",))
+        x = torch.ones(3, 64)
+        x[1, 7] = -50
+        x[2, 40] = 60
+        columns = quantizer.outlier_columns(module, scheme, 2, lambda: module(x))
+        assert columns == {"0": (7, 40)}
+
 
 class LinearKernelSuite:
     """Subclass it and define the fixture ``kernel``."""

@@ -1,0 +1,277 @@
+"""int8 models: made from another model, saved where someone wants them, or kept and found again.
+
+A kept model is found by what it was made from: the contents of the source's files and the options. Its name
+and place do not matter, so a folder that was moved is not quantised again, and one whose files changed is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+
+import lolama_core
+import lolama_quant
+from lolama import providers
+from lolama_core.protocols import CausalLM
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import JSON, CanonicalConfig, ModelFiles, QuantizationScheme
+from lolama_hub import Store
+from lolama_quant import QualityReport
+
+__all__ = [
+    "Options",
+    "QualityReport",
+    "Saved",
+    "describe",
+    "keep",
+    "measure",
+    "save",
+    "source_digest",
+]
+
+_CALIBRATION_DOCUMENTS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a model is quantised.
+
+    Attributes:
+        lm_head: Whether ``lm_head`` is, too. One that is tied to the embedding stays as it is.
+        outliers: Input columns of each linear that keep their precision: those with the largest activations
+            on the text that ships with lolama-quant.
+    """
+
+    lm_head: bool = False
+    outliers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """An int8 model on disk.
+
+    Attributes:
+        directory: Where.
+        replaced: Names of the linears in int8.
+        source_bytes, bytes: Size of all tensors before and after.
+    """
+
+    directory: Path
+    replaced: tuple[str, ...]
+    source_bytes: int
+    bytes: int
+
+
+def keep(
+    files: ModelFiles,
+    options: Options | None = None,
+    *,
+    force: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> ModelFiles:
+    """The int8 form of a model, out of lolama's own store; made and kept there if it is not yet.
+
+    Args:
+        files: The model; one that is quantised already is handed back.
+        options: The defaults if not given.
+        force: Make it again even if it is there.
+        tell: Receives a line before the model is made, which takes a while.
+
+    Raises:
+        ModelError: if the model cannot be used.
+        ResourceError: if it cannot be kept.
+    """
+    if "quantization" in files.config:
+        return files
+    options = options or Options()
+    digest = source_digest(files)
+    # No name of the source in it: the same model under another name is the same model.
+    place = Store().place("int8", files.family, {"source": digest, **_key(options)})
+    if force or not place.exists():
+        if tell is not None:
+            tell(f"quantising {files.name} to int8, to be kept in {place}")
+        try:
+            _write(files, place, options, digest, force=force)
+        except UsageError:
+            if not place.exists():  # else another process was faster
+                raise
+    return replace(lolama_core.open_checkpoint(place, immutable=True), name=files.name)
+
+
+def save(
+    files: ModelFiles, directory: Path, options: Options | None = None, *, force: bool = False
+) -> ModelFiles:
+    """Write the int8 form of a model to ``directory``: all of it or nothing.
+
+    Args:
+        files: The model.
+        directory: Must not exist, unless ``force`` replaces the lolama checkpoint it is.
+        options: The defaults if not given.
+        force: Replace what is there.
+
+    Raises:
+        UsageError: if the model is quantised already, or the directory exists or is the model's own.
+        ModelError: if the model cannot be used.
+        ResourceError: if the disk is full.
+    """
+    if "quantization" in files.config:
+        raise UsageError(files.name, "is quantised already", "quantise the model it was made from")
+    directory = directory.expanduser()
+    if any(_is_same(directory, source.path.parent) for source in files.tensors.values()):
+        raise UsageError(
+            str(directory), "is the folder of the model itself", "choose another with -o"
+        )
+    if os.path.lexists(directory) and not force:
+        # The writer says so too, but only after the source's files were read.
+        raise UsageError(str(directory), "exists already", "choose another name, or add --force")
+    _write(files, directory, options or Options(), source_digest(files), force=force)
+    return lolama_core.open_checkpoint(directory)
+
+
+def describe(source: ModelFiles, files: ModelFiles) -> Saved:
+    """What there is to say about a saved int8 model, from headers alone."""
+    declared = cast("dict[str, str]", files.config.get("quantization", {}).get("tensors", {}))
+    return Saved(
+        directory=next(iter(files.tensors.values())).path.parent,
+        replaced=tuple(
+            sorted(name.removesuffix(".weight") for name in declared if name.endswith(".weight"))
+        ),
+        source_bytes=_tensor_bytes(source),
+        bytes=_tensor_bytes(files),
+    )
+
+
+def measure(
+    dense: CausalLM, quantized: CausalLM, tokenizer: lolama_core.Tokenizer
+) -> QualityReport:
+    """What quantising cost, on the text that ships with lolama-quant."""
+    return lolama_quant.measure_quality(dense, quantized, tokenizer, lolama_quant.default_text())
+
+
+def source_digest(files: ModelFiles) -> str:
+    """SHA-256 over everything that an int8 model is made from: configuration, tokenizer, weights.
+
+    Hashing gigabytes takes seconds, so a file's hash is remembered for as long as the file is the same one
+    (device, number, size, times of change).
+    """
+    paths = sorted({location.path for location in files.tensors.values()}, key=str)
+    hashes = {path: _file_digest(path) for path in paths}
+    table = {
+        name: [hashes[location.path], location.key] for name, location in files.tensors.items()
+    }
+    identity = {
+        "config": files.config,
+        "tensors": table,
+        "tokenizer": _file_digest(files.tokenizer.tokenizer_json),
+        "chat_template": files.tokenizer.chat_template,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _write(
+    files: ModelFiles, directory: Path, options: Options, digest: str, *, force: bool
+) -> None:
+    """Tensor by tensor, so that the model need not fit into memory."""
+    quantizer = providers.quantizer("int8")
+    scheme = _scheme(files, options)
+    family = providers.family(files.family)
+    module = lolama_core.build_module(files, {family.name: family})
+    quantizer.prepare_(module, scheme)
+    config = cast(CanonicalConfig, dict(files.config))
+    config["quantization"] = lolama_core.quantization_block(scheme, quantizer.declared(module))
+    config["source"] = {
+        **files.config.get("source", {}),
+        "repo": files.repo,
+        "revision": files.revision,
+        "sha256": digest,
+    }
+    lolama_core.write_checkpoint(
+        directory,
+        config,
+        quantizer.converted(module, lolama_core.FileCheckpoint(files).tensors()),
+        tokenizer_json=lolama_core.FileCheckpointIO().read_text(files.tokenizer.tokenizer_json),
+        chat_template=files.tokenizer.chat_template,
+        replace=force,
+    )
+
+
+def _scheme(files: ModelFiles, options: Options) -> QuantizationScheme:
+    skipped = () if options.lm_head else QuantizationScheme(name="int8").skipped
+    scheme = QuantizationScheme(name="int8", skipped=skipped)
+    if options.outliers == 0:
+        return scheme
+    from lolama.wiring import load_files
+
+    model = load_files(files)
+    tokenizer = lolama_core.load_tokenizer(files)
+    columns = providers.quantizer("int8").outlier_columns(
+        cast(torch.nn.Module, model), scheme, options.outliers, lambda: _read(model, tokenizer)
+    )
+    return replace(scheme, outlier_columns=columns)
+
+
+def _read(model: CausalLM, tokenizer: lolama_core.Tokenizer) -> None:
+    for text in lolama_quant.default_text()[:_CALIBRATION_DOCUMENTS]:
+        ids = tokenizer.encode_ids(text)[: model.max_seq_len]
+        prompt = model.embed(torch.tensor([list(ids)], device=model.device))
+        model.forward_embeds(prompt, logits="all")
+
+
+def _key(options: Options) -> dict[str, str | int | bool]:
+    scheme = QuantizationScheme(name="int8")
+    return {
+        "quantizer": scheme.name,
+        "version": scheme.version,
+        "lm_head": options.lm_head,
+        "outliers": options.outliers,
+    }
+
+
+def _tensor_bytes(files: ModelFiles) -> int:
+    io = lolama_core.FileCheckpointIO()
+    headers = {path: io.header(path) for path in {one.path for one in files.tensors.values()}}
+    entries = [headers[one.path][one.key] for one in files.tensors.values()]
+    return sum(entry.end - entry.begin for entry in entries)
+
+
+def _file_digest(path: Path) -> str:
+    status = path.stat()
+    identity: list[JSON] = [
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    ]
+    memory = Store().place("hashes", "sha256", identity)
+    try:
+        known = memory.read_text(encoding="ascii")
+        if len(known) == 64:
+            return known
+    except (OSError, UnicodeDecodeError):
+        pass
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # In one step, so that whoever reads it meanwhile finds all of it or nothing.
+    partial = memory.with_name(f".{memory.name}.{secrets.token_hex(8)}")
+    try:
+        partial.write_text(digest, encoding="ascii")
+        os.replace(partial, memory)
+    except OSError:
+        partial.unlink(missing_ok=True)  # it is hashed again next time
+    return digest
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False

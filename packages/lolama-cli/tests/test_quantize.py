@@ -1,0 +1,313 @@
+"""int8 models, from the command line and from Python: saved, kept, found again, and never half there."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import known_model
+import pytest
+import torch
+from program import environment, on_terminal, run
+
+import lolama
+from lolama import quantized, wiring
+from lolama_core import FileCheckpointIO, Llama, open_checkpoint
+from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
+
+KILLS = int(os.environ.get("LOLAMA_KILLS", "12"))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of its own for each test."""
+    monkeypatch.setenv("LOLAMA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def logits(name: str | Path) -> torch.Tensor:
+    model = lolama.load_model(name, device="cpu")
+    return model.forward_embeds(model.embed(torch.arange(3, 40)[None]), logits="all")
+
+
+def test_the_example_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    from lolama import load_model
+    from lolama.model import get_model_size_mb, quantize_model_int8
+
+    model = load_model("demo")
+    print(f"Original: {get_model_size_mb(model):.0f} MB")
+
+    quantize_model_int8(model)
+    print(f"Quantized: {get_model_size_mb(model):.0f} MB")  # ~2x smaller (fp16 → int8)
+
+    assert capsys.readouterr().out == "Original: 6 MB\nQuantized: 3 MB\n"
+    assert isinstance(model, Llama)
+    assert model.decode_step is None  # nothing holds on to the old weights
+
+
+def test_a_saved_model_says_the_same_as_one_in_memory(tmp_path: Path) -> None:
+    outcome = run("quantize", "-m", "demo", "-o", tmp_path / "int8")
+    assert (outcome.code, outcome.err) == (0, "")
+    facts = dict(line.split("\t") for line in outcome.out.decode().splitlines())
+    assert facts["saved in"] == str(tmp_path / "int8")
+    assert facts["int8 linears"] == "42"
+    model = lolama.load_model("demo", device="cpu")
+    from lolama.model import quantize_model_int8
+
+    quantize_model_int8(model)
+    expected = model.forward_embeds(model.embed(torch.arange(3, 40)[None]), logits="all")
+    assert torch.equal(logits(tmp_path / "int8"), expected)
+    assert torch.equal(logits(tmp_path / "int8"), expected)
+    config = json.loads((tmp_path / "int8" / "config.json").read_text())
+    assert config["quantization"]["version"] == 1 and len(config["source"]["sha256"]) == 64
+    header = FileCheckpointIO().header(tmp_path / "int8" / "model.safetensors")
+    assert header["layers.0.attention.q_proj.weight"].dtype == "I8"
+    assert header["layers.0.attention.q_proj.scale"].dtype == "F32"
+
+
+def test_generate_keeps_the_int8_model_and_uses_it_again(tmp_path: Path, home: Path) -> None:
+    options = ("--quantize", "--temperature", "0", "--max-tokens", "8", "Once upon a time")
+    env = {"LOLAMA_HOME": str(home)}
+    first = run("generate", "-m", "demo", *options, env=env)
+    assert first.code == 0
+    assert first.err.startswith("quantising demo to int8, to be kept in ")
+    [kept] = (home / "int8").iterdir()
+    written = kept.stat().st_ctime_ns
+    second = run("-v", "generate", "-m", "demo", *options, env=env)
+    assert second.out == first.out and second.code == 0
+    assert [(path, path.stat().st_ctime_ns) for path in (home / "int8").iterdir()] == [
+        (kept, written)
+    ]
+    assert "quantising" not in second.err
+    assert "products: int8 (" in second.err and ") for 42 linears" in second.err
+    assert "decoding: block by block" in second.err
+
+
+def test_kept_by_contents_and_options_never_by_name(base: Path, tmp_path: Path) -> None:
+    def kept(name: Path, **options: int) -> Path:
+        files = quantized.keep(wiring.resolve(name), quantized.Options(**options))  # type: ignore[arg-type]
+        return next(iter(files.tensors.values())).path
+
+    first = kept(base)
+    copy = shutil.copytree(base, tmp_path / "another name")
+    assert kept(copy) == first
+    assert kept(copy, lm_head=True) != first
+    assert kept(copy, outliers=1) != first
+    shutil.rmtree(copy)
+    known_model.write(copy, scale=2.0)
+    assert kept(copy) != first
+
+
+def test_a_kept_model_is_mapped_and_quantised_only_once(base: Path) -> None:
+    files = quantized.keep(wiring.resolve(base))
+    assert files.immutable
+    assert quantized.keep(files) is files
+
+
+def test_another_process_may_be_faster(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = quantized._write
+
+    def race(*arguments: object, **options: object) -> None:
+        write(*arguments, **options)  # type: ignore[arg-type]
+        write(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(quantized, "_write", race)
+    assert quantized.keep(wiring.resolve(base)).immutable
+
+
+def test_lm_head_and_outliers(base: Path, tmp_path: Path) -> None:
+    outcome = run(
+        "quantize", "-m", base, "-o", tmp_path / "m", "--lm-head", "--outliers", "2", "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    facts = json.loads(outcome.out)
+    assert facts["schema"] == "lolama.quantize/1" and facts["quality"] is None
+    assert facts["directory"] == str(tmp_path / "m")
+    tied = wiring.resolve(base).config["model"].get("tie_word_embeddings", False)
+    assert ("lm_head" in facts["replaced"]) is (not tied)
+    assert ("shares its weight" in outcome.err) is tied
+    block = json.loads((tmp_path / "m" / "config.json").read_text())["quantization"]
+    assert set(map(len, block["outlier_columns"].values())) == {2}
+    assert logits(tmp_path / "m").isfinite().all()
+
+
+def test_report_on_a_terminal(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # In this process, so that the text can be cut short.
+    texts = lolama_quant_text()[:4]
+    monkeypatch.setattr("lolama_quant.default_text", lambda: texts)
+    from lolama_cli.app import run as run_here
+    from lolama_cli.errors import Settings
+
+    out = tmp_path / "out"
+    with out.open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        assert run_here(["quantize", "-m", "demo", "--report"], Settings()) == 0
+    lines = [line.split("\t") for line in out.read_text().splitlines()]
+    assert [line[0] for line in lines[3:]] == [
+        *("compared", "perplexity", "mean KL", "median KL", "p90 KL", "same best token")
+    ]
+    assert lines[3][1].endswith(" tokens") and lines[3][2] == "noise floor"
+    shown = on_terminal("quantize", "-m", "demo", env={"LOLAMA_HOME": str(home)})
+    assert shown.code == 0 and b"int8 linears" in shown.out and shown.err == ""
+
+
+def lolama_quant_text() -> list[str]:
+    import lolama_quant
+
+    return lolama_quant.default_text()
+
+
+def test_row_81_an_output_that_exists_or_is_the_input(base: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(base, tmp_path / "model")
+    files = wiring.resolve(model)
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    run("quantize", "-m", model, "-o", model, "--force").refused(2, "folder of the model itself")
+    with pytest.raises(UsageError, match="is the folder of the model itself"):
+        quantized.save(files, model)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    target = tmp_path / "int8"
+    quantized.save(files, target)
+    run("quantize", "-m", model, "-o", target).refused(2, str(target), "exists already", "--force")
+    assert run("quantize", "-m", model, "-o", target, "--force").code == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("x")
+    with pytest.raises(UsageError, match="is not a lolama checkpoint, so it is not replaced"):
+        quantized.save(files, tmp_path / "mine", force=True)
+    assert (tmp_path / "mine" / "notes").read_text() == "x"
+    with pytest.raises(UsageError, match="does not exist"):
+        quantized.save(files, tmp_path / "no" / "m")
+
+
+def test_row_81_quantising_twice_and_foreign_versions(base: Path, tmp_path: Path) -> None:
+    target = tmp_path / "int8"
+    quantized.save(wiring.resolve(base), target)
+    run("quantize", "-m", target).refused(2, "is quantised already")
+    with pytest.raises(UsageError, match="is quantised already"):
+        quantized.save(wiring.resolve(target), tmp_path / "again")
+    config = json.loads((target / "config.json").read_text())
+
+    def change(**block: object) -> None:
+        changed = {**config, "quantization": {**config["quantization"], **block}}
+        (target / "config.json").write_text(json.dumps(changed))
+
+    change(version=2)
+    run("generate", "-m", target, "--raw", "abc").refused(3, "version 2 of the int8 layout")
+    change(version="1")
+    with pytest.raises(ModelError, match=r"quantization\.version is '1'"):
+        lolama.load_model(target)
+    change(name="int3")
+    with pytest.raises(NotAvailableError, match="'int3', which no installed package knows"):
+        lolama.load_model(target)
+    (target / "config.json").write_text(json.dumps({**config, "format_version": 9}))
+    with pytest.raises(ModelError, match="format version 9"):
+        lolama.load_model(target)
+
+
+def test_row_43_integers_must_be_declared(base: Path, tmp_path: Path) -> None:
+    target = tmp_path / "int8"
+    quantized.save(wiring.resolve(base), target)
+    config = json.loads((target / "config.json").read_text())
+    del config["quantization"]["tensors"]["layers.0.attention.q_proj.weight"]
+    (target / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"q_proj.weight.* is I8"):
+        lolama.load_model(target)
+
+
+def test_row_78_a_model_with_nan(base: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(base, tmp_path / "model")
+    weights = model / "model.safetensors"
+    entry = FileCheckpointIO().header(weights)["layers.0.attention.q_proj.weight"]
+    data = bytearray(weights.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little") + entry.begin
+    data[start : start + 4] = b"\xff\xff\xff\xff"
+    weights.write_bytes(data)
+    run("quantize", "-m", model, "-o", tmp_path / "int8").refused(3, "q_proj.weight", "NaN or Inf")
+    assert not (tmp_path / "int8").exists()
+
+
+@pytest.mark.parametrize("count", ["1025", "x"])
+def test_impossible_options(count: str) -> None:
+    run("quantize", "-m", "demo", "--outliers", count).refused(2, "--outliers")
+
+
+def test_row_80_a_full_disk_leaves_the_old_model(base: Path, tmp_path: Path) -> None:
+    target = tmp_path / "int8"
+    quantized.save(wiring.resolve(base), target)
+    before = logits(target)
+    script = (
+        f"ulimit -f 40; exec {sys.executable} -m lolama_cli quantize -m demo -o {target} --force"
+    )
+    process = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment(dict(os.environ))
+    )
+    assert process.returncode == 6, process.stderr
+    assert process.stderr.startswith("error: ") and process.stderr.count("\n") == 1
+    assert torch.equal(logits(target), before)
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+from lolama import quantized, wiring
+from lolama_core import FileCheckpoint, open_checkpoint
+
+target, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+rng = random.Random(seed)
+files = wiring.resolve("demo")
+
+def work():
+    quantized.save(files, target, force=True)
+
+started = time.perf_counter()
+work()
+whole = time.perf_counter() - started
+done, expected = 0, set(files.tensors)
+for _ in range(kills):
+    child = os.fork()
+    if child == 0:
+        work()
+        os._exit(0)
+    time.sleep(rng.uniform(0, 1.3 * whole))
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    done += os.WIFEXITED(status)
+    leftovers = [path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}.")]
+    assert len(leftovers) <= 1, leftovers
+    # Whole, whichever of the two it is.
+    assert expected <= {name for name, _ in FileCheckpoint(open_checkpoint(target)).tensors()}
+work()
+print(done)
+"""
+
+
+def test_row_80_kill_9_while_saving(tmp_path: Path) -> None:
+    """At random moments of a process that has everything imported, so that most fall into the work."""
+    target = tmp_path / "int8"
+    seed = random.randrange(2**32)
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, str(target), str(KILLS), str(seed)],
+        capture_output=True,
+        text=True,
+        env=environment(dict(os.environ)),
+    )
+    assert process.returncode == 0, f"seed {seed}: {process.stderr}"
+    assert int(process.stdout) < KILLS  # some were killed before they were done
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    files = replace(open_checkpoint(target), name="int8")
+    assert logits(target).isfinite().all() and "quantization" in files.config
+
+
+def test_a_quantised_model_in_memory_is_refused_a_second_time(base: Path) -> None:
+    from lolama.model import quantize_model_int8
+
+    model = lolama.load_model(base)
+    quantize_model_int8(model)
+    with pytest.raises(UsageError, match="is quantised already"):
+        quantize_model_int8(model)

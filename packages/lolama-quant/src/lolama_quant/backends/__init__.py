@@ -1,0 +1,20 @@
+"""Products with int8 weights, one module for each kind of device.
+
+Every backend has two functions: ``linear(x, weight, scale)``, for x (M, K) of any floating-point dtype,
+weight (N, K) int8 and scale (N,) float32 → (M, N), float32 or the dtype of ``x``; and ``describe()``, one
+line on which path it takes here. Any M is right, 0 included.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from lolama_quant.backends import cpu, cuda, metal, reference
+
+BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "cuda": cuda, "mps": metal}
+"""Device type → module. Other devices take `reference`, which is right everywhere."""
+
+
+def backend_of(device_type: str) -> ModuleType:
+    """The backend for tensors on a device of this type."""
+    return BACKENDS.get(device_type, reference)

@@ -1,0 +1,177 @@
+"""One contract for every backend: the product in float64, at any number of rows and any sizes.
+
+What needs a GPU runs as near to one as this machine can: Triton in its interpreter (`nox -s triton`),
+the Metal kernel's own text compiled for the host. Neither has been run on a GPU by these tests.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lolama_quant.absmax import LIMIT, dequantize_rows, quantize_rows
+from lolama_quant.backends import backend_of, cpu, cuda, metal, reference
+
+sys.path.insert(0, str(Path(__file__).parent))
+import metal_host
+
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+NO_COMPILER = pytest.mark.skipif(metal_host.COMPILER is None, reason="there is no C++ compiler")
+# Triton chooses its interpreter when it is imported, which may have happened before this line.
+NO_TRITON = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None,
+    reason="runs in the session `triton`",
+)
+
+
+def _triton(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    from lolama_quant.backends.triton_kernel import few_rows
+
+    return few_rows(x, weight, scale)
+
+
+def _cuda_many(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """As many rows as the kernel does not take; without a GPU the path is the same."""
+    padded = torch.cat((x, x.new_zeros(cuda.FEW_ROWS + 1, x.shape[1])))
+    return cuda.linear(padded, weight, scale)[: len(x)]
+
+
+# Name → product, most rows, and whether it quantises activations as well.
+PRODUCTS: dict[str, tuple[Product, int | None, bool]] = {
+    "reference": (reference.linear, None, False),
+    "blockwise": (reference.blockwise_linear, None, False),
+    "cpu": (cpu.linear, None, True),
+    "cpu few rows": (cpu.few_rows, cpu.FEW_ROWS, True),
+    "cpu integers": (cpu.integer_linear, None, True),
+    "cuda many rows": (_cuda_many, None, False),
+    "triton": (_triton, cuda.FEW_ROWS, False),
+    "metal": (metal_host.linear, None, False),
+}
+MARKS = {"triton": NO_TRITON, "metal": NO_COMPILER}
+NAMES = [pytest.param(name, marks=MARKS.get(name, ())) for name in PRODUCTS]
+SIZES = [(1, 1), (3, 7), (64, 96), (129, 33), (301, 130), (513, 5)]
+
+
+def check(name: str, x: Tensor, weight: Tensor, scale: Tensor) -> None:
+    product, _, quantises = PRODUCTS[name]
+    y = product(x, weight, scale)
+    expected = x.double() @ (weight.double() * scale.double()[:, None]).T
+    assert y.shape == expected.shape
+    assert y.dtype in (torch.float32, x.dtype)
+    # Where the dtype rounds, sums of K products are off by its epsilon times their size.
+    size = x.double().abs() @ (weight.double().abs() * scale.double()[:, None]).T
+    tolerance = size * (2e-6 + (0 if y.dtype == torch.float32 else torch.finfo(y.dtype).eps))
+    if x.dtype != torch.float32:
+        tolerance = tolerance + size * torch.finfo(x.dtype).eps
+    if quantises:
+        # An activation is off by half of a 127th of the row's largest, and all K of them at worst alike.
+        largest = x.double().abs().amax(dim=1, keepdim=True) if len(x) else x.double()[:, :1]
+        weights = (weight.double().abs() * scale.double()[:, None]).sum(dim=1)
+        tolerance = tolerance + 0.501 * largest / LIMIT * weights
+    assert bool(((y.double() - expected).abs() <= tolerance + 1e-30).all())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 8, 9, 16, 17, 33])
+def test_equals_the_float64_product(name: str, dtype: torch.dtype, rows: int) -> None:
+    most = PRODUCTS[name][1]
+    if (most is not None and rows > most) or (name == "triton" and rows == 0):
+        pytest.skip("not called for so many rows")
+    if name == "triton" and dtype == torch.bfloat16 and rows > 1:
+        pytest.skip("Triton's interpreter multiplies the bit patterns of bfloat16")
+    generator = torch.manual_seed(rows)
+    for inputs, outputs in SIZES:
+        weight, scale = quantize_rows(torch.randn(outputs, inputs, generator=generator))
+        x = torch.randn(rows, inputs, generator=generator).to(dtype)
+        check(name, x, weight, scale)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_extremes_and_input_that_is_not_contiguous(name: str) -> None:
+    inputs = 300
+    weight = torch.tensor([127, -127, -128 + 1, 1], dtype=torch.int8)[:, None].repeat(1, inputs)
+    scale = torch.tensor([1e-3, 1e3, 1.2e-38, 0.5])
+    x = torch.randn(inputs, 5, generator=torch.manual_seed(0)).t()
+    x[2] = 0
+    assert not x.is_contiguous()
+    check(name, x, weight, scale)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so(name: str, value: float) -> None:
+    x = torch.ones(2, 40)
+    x[1, 3] = value
+    y = PRODUCTS[name][0](x, torch.ones(6, 40, dtype=torch.int8), torch.ones(6))
+    assert bool(y[0].isfinite().all())
+    assert not bool(y[1].isfinite().any())
+
+
+@pytest.mark.parametrize("name", [name for name, product in PRODUCTS.items() if product[2]])
+def test_a_row_does_not_depend_on_the_rows_beside_it(name: str) -> None:
+    generator = torch.manual_seed(0)
+    weight, scale = quantize_rows(torch.randn(50, 70, generator=generator))
+    x = torch.randn(6, 70, generator=generator)
+    x[1, 5] = 1000.0  # a heavy row
+    product = PRODUCTS["cpu integers"][0]
+    together = product(x, weight, scale)
+    assert all(
+        torch.equal(product(x[row : row + 1], weight, scale)[0], together[row]) for row in range(6)
+    )
+
+
+def test_a_heavy_row_keeps_its_small_values() -> None:
+    generator = torch.manual_seed(0)
+    weight, scale = quantize_rows(torch.randn(64, 256, generator=generator))
+    x = torch.randn(20, 256, generator=generator)
+    x[:, 7] = 500.0
+    expected = (
+        x.double() @ dequantize_rows(quantize_rows(weight.float() * scale[:, None])).double().T
+    )
+    error = (cpu.integer_linear(x, weight, scale).double() - expected).norm() / expected.norm()
+    # With one scale for a row, all but the largest value would be rounded to a few integers.
+    values, row_scale = quantize_rows(x)
+    once = (values.float() * row_scale[:, None]).double() @ (weight.double() * scale[:, None]).T
+    assert error < 0.02 * ((once - expected).norm() / expected.norm())
+
+
+def test_backends_are_chosen_by_the_kind_of_device() -> None:
+    assert backend_of("cpu") is cpu
+    assert backend_of("cuda") is cuda
+    assert backend_of("mps") is metal
+    assert backend_of("xpu") is reference
+
+
+def test_integers_are_multiplied_only_where_the_processor_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    monkeypatch.setattr(cpu, "integer_linear", lambda *_: calls.append("integers"))
+    monkeypatch.setattr(cpu, "blockwise_linear", lambda *_: calls.append("floats"))
+    x, weight, scale = torch.randn(9, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(4)
+    for able in (True, False):
+        monkeypatch.setattr(cpu, "multiplies_integers", lambda able=able: able)
+        cpu.linear(x, weight, scale)
+        cpu.linear(x[:1], weight, scale)
+    assert calls == ["integers"] * 2 + ["floats"] * 2
+
+
+def test_cuda_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_has_triton", lambda: False)
+    assert "Triton is not installed" in cuda.describe()
+    y = cuda.linear(torch.ones(1, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(4))
+    assert y.tolist() == [[8.0] * 4]
+
+
+def test_the_kernel_ships_with_the_package() -> None:
+    assert "kernel void int8_linear" in metal.source(torch.float16)
+    assert metal.source(torch.bfloat16).startswith("#define SCALAR bfloat\n")
