@@ -66,7 +66,7 @@ class Recipe:
         seed: Of scenes, pictures and questions.
     """
 
-    steps: int = 1700
+    steps: int = 1500
     pictures: int = 32
     questions: int = 6
     empty_from: int = 900

@@ -34,6 +34,25 @@ def test_a_picture_is_described_and_nothing_else_is_written(red: Path) -> None:
     assert ask("-i", red, question="Is there a blue circle?").out == b"No, there is no blue circle."
 
 
+def test_in_int8(red: Path, tmp_path: Path) -> None:
+    arguments = (
+        "generate",
+        "-m",
+        "demo-vision",
+        "--quantize",
+        "--temperature",
+        "0",
+        "-i",
+        red,
+        ASKED,
+    )
+    home = {"LOLAMA_HOME": str(tmp_path / "home")}
+    assert run(*arguments, env=home).out == RED
+    told = run("-v", *arguments, env=home)
+    assert told.out == RED
+    assert "int8" in told.err
+
+
 def test_from_standard_input(red: Path) -> None:
     outcome = ask("--image", "-", stdin=red.read_bytes())
     assert (outcome.code, outcome.out, outcome.err) == (0, RED, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from lolama.wiring import load_files, load_model, load_tokenizer, resolve
+from lolama.wiring import load_files, load_model, load_tokenizer, quantized, resolve
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def load_llava_model(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    quantize: bool = False,
 ) -> LLaVA:
     """`load_model` for a model that sees pictures.
 
@@ -35,4 +36,5 @@ def load_llava_model(
     files = resolve(name)
     if files.family != "llava":
         raise UsageError(files.name, "is a text model, it sees no pictures", "use load_model")
+    files = quantized(files) if quantize else files
     return cast("LLaVA", load_files(files, device=device, dtype=dtype))
