@@ -344,6 +344,17 @@ def run_long(session: nox.Session, runs: dict[str, dict[str, str]]) -> None:
 
 
 @nox.session
+def fuzz_pictures(session: nox.Session) -> None:
+    """Read 20,000 damaged pictures (some minutes; an ordinary run reads 2,000)."""
+    package = "lolama-vision"
+    requirements = group("test", directory(package))
+    install(session, *editable(with_siblings(package)), *requirements)
+    tests = directory(package) / "tests" / "test_image_file.py"
+    env = {**TEST_ENV, "LOLAMA_FUZZ_CASES": "20000"}
+    session.run("pytest", "-c", str(ROOT / "pyproject.toml"), str(tests), "-k", "mutated", env=env)
+
+
+@nox.session
 def triton(session: nox.Session) -> None:
     """Run the Triton kernel in Triton's interpreter, without a GPU (Linux)."""
     tests = group("test", directory("lolama-quant"))

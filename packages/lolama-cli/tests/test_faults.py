@@ -69,7 +69,7 @@ def test_row_62_max_tokens(base: Path) -> None:
         ("--stop", ""),
         ("--device", "abacus"),
         ("--dtype", "int8"),
-        ("--image", "photo.jpg"),
+        ("--image", "https://example.org/photo.jpg"),
     ],
 )
 def test_other_options_that_cannot_be_honoured(option: str, value: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from drawings import circle
 from known_model import write_hugging_face
 
 import lolama
@@ -33,6 +34,43 @@ def test_the_first_example_of_the_readme(capsys: pytest.CaptureFixture[str]) -> 
         print(tokenizer.decode([token_id]), end="", flush=True)
 
     assert capsys.readouterr().out
+
+
+def test_the_vision_example_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Word for word, with the built-in model in the place of the alias."""
+    circle().save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+
+    from PIL import Image
+
+    from lolama.data import load_llava_model, load_tokenizer
+    from lolama.model import TextGenerator
+    from lolama.vision import CLIPImageProcessor
+
+    # Load model and tokenizer
+    model = load_llava_model("demo-vision")
+    tokenizer = load_tokenizer("demo-vision")
+    generator = TextGenerator(model)
+
+    # Process image
+    processor = CLIPImageProcessor.from_config(model._vlm_config.vision_config)
+    image = Image.open("photo.jpg")
+    pixel_values = processor.preprocess(image)["pixel_values"]
+    pixel_values = pixel_values.to(model.device, dtype=model.dtype)
+
+    # Build prompt with <image> placeholder
+    prompt = "<image>\nDescribe this image in detail."
+    input_ids = tokenizer.encode(prompt, return_tensors="pt").to(model.device)
+
+    # Generate
+    for token_id in generator.generate_stream(
+        input_ids, pixel_values=pixel_values, max_new_tokens=256
+    ):
+        print(tokenizer.decode([token_id]), end="", flush=True)
+
+    assert capsys.readouterr().out == "A large red circle in the centre."
 
 
 def test_names_are_imported_when_they_are_used() -> None:
@@ -85,8 +123,6 @@ def test_names_that_mean_nothing(name: str) -> None:
 def test_what_is_not_there_yet_says_so(base: Path) -> None:
     with pytest.raises(UsageError, match="text model"):
         lolama.data.load_llava_model(base)
-    with pytest.raises(NotAvailableError, match="lolama-vision"):
-        lolama.vision.CLIPImageProcessor  # noqa: B018
     with pytest.raises(AttributeError):
         lolama.vision.anything  # noqa: B018
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from lolama.wiring import load_files, load_model, load_tokenizer, resolve
-from lolama_core.protocols import CausalLM
+from lolama.wiring import load_files, load_model, load_tokenizer, quantized, resolve
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+    from lolama_vision import LLaVA
 
 __all__ = ["load_llava_model", "load_model", "load_tokenizer"]
 
@@ -20,14 +21,20 @@ def load_llava_model(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-) -> CausalLM:
-    """`load_model` for a model that must see pictures. No package builds one in this version.
+    quantize: bool = False,
+) -> LLaVA:
+    """`load_model` for a model that sees pictures.
 
     Raises:
-        NotAvailableError: for a model that sees pictures.
-        UsageError: for one that does not.
+        UsageError: for a text model; else as `load_model`.
+
+    Example:
+        >>> model = load_llava_model("demo-vision")
+        >>> model._vlm_config.vision_config.image_size
+        96
     """
     files = resolve(name)
     if files.family != "llava":
         raise UsageError(files.name, "is a text model, it sees no pictures", "use load_model")
-    return load_files(files, device=device, dtype=dtype)
+    files = quantized(files) if quantize else files
+    return cast("LLaVA", load_files(files, device=device, dtype=dtype))

@@ -1,11 +1,86 @@
-"""Pictures: ``from lolama.vision import CLIPImageProcessor``. Not in this version."""
+"""Pictures: ``from lolama.vision import CLIPImageProcessor``."""
 
-from typing import Any
+from __future__ import annotations
 
-from lolama.wiring import refuse_pictures
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from lolama import providers
+from lolama_core.protocols import ImageProcessor
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import ImageInputs, ModelFiles
+
+if TYPE_CHECKING:
+    from lolama_vision import (
+        CLIPImageProcessor,
+        CLIPVisionEncoder,
+        LLaVA,
+        Picture,
+        VisionConfig,
+        VLMConfig,
+        read_picture,
+    )
+
+__all__ = [
+    "CLIPImageProcessor",
+    "CLIPVisionEncoder",
+    "LLaVA",
+    "Picture",
+    "VLMConfig",
+    "VisionConfig",
+    "count_positions",
+    "processor_of",
+    "read_picture",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "CLIPImageProcessor":
-        refuse_pictures()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import lolama_vision
+
+    return getattr(lolama_vision, name)
+
+
+def processor_of(files: ModelFiles, mode: str | None = None) -> ImageProcessor | None:
+    """The image processor of a resolved model; None for a text model.
+
+    Args:
+        files: From `lolama.wiring.resolve`.
+        mode: ``crop`` or ``pad``, instead of what the model was trained with.
+
+    Raises:
+        ModelError: for a configuration that makes no sense.
+        UsageError: for a mode that this model does not take.
+    """
+    processor = providers.family(files.family).image_processor(files.config["model"])
+    if processor is None or mode is None:
+        return processor
+    import lolama_vision
+
+    own = cast("CLIPImageProcessor", processor)
+    return lolama_vision.CLIPImageProcessor.from_config(own.config, mode=cast("Any", mode))
+
+
+def image_token_id(files: ModelFiles) -> int:
+    """The id that stands for a picture in the prompts of a model that sees."""
+    token_id = files.config["model"]["image_token_id"]
+    assert isinstance(token_id, int)
+    return token_id
+
+
+def count_positions(files: ModelFiles, ids: Sequence[int], inputs: ImageInputs) -> int:
+    """How many positions a prompt takes once its pictures are merged in; no weight is read for it.
+
+    Raises:
+        UsageError: if image tokens and pictures do not go together, with both numbers.
+    """
+    import lolama_vision
+
+    tokens, image_id = inputs["tokens_per_image"], image_token_id(files)
+    if image_id not in ids and len(tokens):
+        count = f"{len(tokens)} picture{'' if len(tokens) == 1 else 's'}"
+        reason = f"the model's chat template writes 0 <image> for {count}"
+        raise UsageError("--image", reason, "use --raw")
+    lolama_vision.place_pictures([ids], tokens, image_id)
+    return len(ids) - list(ids).count(image_id) + sum(tokens)

@@ -10,11 +10,11 @@ A name is looked up in this order:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, cast
 
 import lolama_core
 from lolama import downloads, providers
@@ -23,6 +23,7 @@ from lolama_core.protocols import CausalLM, CheckpointIO
 from lolama_core.protocols.errors import NetworkError, NotAvailableError, UsageError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
+    JSON,
     CanonicalConfig,
     ModelFiles,
     ModelInfo,
@@ -145,8 +146,15 @@ def tokenizer_of(files: ModelFiles) -> Tokenizer:
 
 def context_length(files: ModelFiles) -> int | None:
     """Positions that the model can attend over, as far as its configuration tells before it is built."""
-    length = files.config["model"].get("max_seq_len")
+    length = text_shape(files).get("max_seq_len")
     return length if isinstance(length, int) else None
+
+
+def text_shape(files: ModelFiles) -> Mapping[str, JSON]:
+    """The ``model`` block of the language model, which may stand inside that of a model that sees."""
+    model = files.config["model"]
+    inner = model.get("text_config")
+    return inner if isinstance(inner, dict) else model
 
 
 def builtin_models() -> dict[str, Path]:
@@ -163,16 +171,6 @@ def known_models() -> list[ModelInfo]:
     """Every name that needs no path: what is built in, then the aliases."""
     built_in = [_describe(name, path) for name, path in builtin_models().items()]
     return [*built_in, *providers.source().list()]
-
-
-def refuse_pictures() -> NoReturn:
-    """Say that pictures are not there yet, in the words of the package that will bring them.
-
-    Raises:
-        NotAvailableError: always, in this version.
-    """
-    providers.family("llava").image_processor({})
-    raise NotAvailableError("pictures", "this lolama cannot use them yet", "upgrade lolama-cli")
 
 
 def _checkpoint_directory(name: str, io: CheckpointIO) -> Path | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
 
@@ -44,6 +46,22 @@ def note(text: str) -> None:
         print(visible(text), file=sys.stderr, flush=True)
     except OSError:
         silence(2)
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Show ``text``, if there is any, on a terminal for as long as the block runs; elsewhere nothing."""
+    stream = sys.stderr
+    if not text or stream is None or not stream.isatty():
+        yield
+        return
+    stream.write(f"{visible(text)} …")
+    stream.flush()
+    try:
+        yield
+    finally:
+        stream.write("\r\x1b[K")
+        stream.flush()
 
 
 def silence(descriptor: int) -> None:

@@ -20,7 +20,7 @@ def find_layout(path: Path, values: Mapping[str, JSON]) -> TextLayout:
     Raises:
         ModelError: naming an architecture that is not supported, and those that are.
     """
-    supported = ", ".join(sorted(LAYOUTS))
+    supported = ", ".join(sorted([*LAYOUTS, "llava", "llava_next"]))
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(

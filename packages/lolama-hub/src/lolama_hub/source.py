@@ -29,6 +29,7 @@ from lolama_hub.generation import read_generation
 from lolama_hub.snapshots import Snapshots
 from lolama_hub.store import Store
 from lolama_hub.tokenizers import read_tokenizer
+from lolama_hub.vision_folder import VISION_TYPES, resolve_vision
 from lolama_hub.weights import match_names, read_safetensors, stored_dtype
 
 _PATH_STARTS = ("/", "./", "../", "~", "\\", ".\\", "..\\")
@@ -204,6 +205,8 @@ class HuggingFaceSource:
     def _resolve_folder(self, name: str, folder: Folder, io: CheckpointIO) -> ModelFiles:
         path = folder.require("config.json")
         values = io.read_json(path)
+        if values.get("model_type") in VISION_TYPES:
+            return resolve_vision(name, folder, path, values, self._store, io)
         layout = find_layout(path, values)
         model = read_model(path, values, layout)
         vocab_size = model["vocab_size"]

@@ -45,7 +45,12 @@ class TokenizerParts:
 
 
 def read_tokenizer(
-    folder: Folder, vocab_size: int, store: Store, io: CheckpointIO
+    folder: Folder,
+    vocab_size: int,
+    store: Store,
+    io: CheckpointIO,
+    *,
+    picture_template: str | None = None,
 ) -> TokenizerParts:
     """Read the tokenizer of a folder; a sentencepiece ``tokenizer.model`` is converted once if it is alone.
 
@@ -54,6 +59,8 @@ def read_tokenizer(
         vocab_size: Rows of the model's embedding; every id must be below it.
         store: Where a conversion is kept.
         io: Reader of untrusted files.
+        picture_template: Of a model that sees: the template to use if the folder has none that shows
+            pictures, such as a text model's own.
 
     Raises:
         ModelError: naming the file, and the token whose id is past the vocabulary.
@@ -92,6 +99,10 @@ def read_tokenizer(
             str(path), f"add_bos_token is true, but bos_token {shown(bos)} is not a token", _REMEDY
         )
     template = _chat_template(folder, config, io)
+    if picture_template is not None:
+        template = _processor_template(folder, io) or template
+        if template is None or "image" not in template:
+            template = picture_template
     return TokenizerParts(
         files=TokenizerFiles(tokenizer_json=tokenizer_json, chat_template=template),
         block={"bos_token": bos, "eos_token": eos, "add_bos": add_bos},
@@ -190,3 +201,15 @@ def _chat_template(folder: Folder, config: Fields, io: CheckpointIO) -> str | No
     if value is not None and not isinstance(value, str):
         raise fields.refuse("chat_template", "text, or a list of named templates")
     return value
+
+
+def _processor_template(folder: Folder, io: CheckpointIO) -> str | None:
+    """The template of a processor, which knows of pictures, where the tokenizer beside it may not."""
+    for name in ("chat_template.json", "processor_config.json"):
+        path, values = _read_optional(folder, name, io)
+        value = values.get("chat_template")
+        if folder.find("chat_template.jinja") is None and value is not None:
+            if not isinstance(value, str):
+                raise Fields(path, values).refuse("chat_template", "text")
+            return value
+    return None

@@ -121,7 +121,7 @@ def match_names(
     unexpected = sorted(present.difference(wanted.values()))
     if missing or unexpected:
         parts = [("lacks", missing), ("holds, unasked for,", unexpected)]
-        reason = " and ".join(f"{verb} {_listed(names)}" for verb, names in parts if names)
+        reason = " and ".join(f"{verb} {listed(names)}" for verb, names in parts if names)
         raise ModelError(
             str(listing), reason, "the weights and config.json must be of the same model"
         )
@@ -162,6 +162,7 @@ def _count_layers(listing: Path, present: Iterable[str], model: Mapping[str, JSO
     return num_layers if layers else min(num_layers, 1)
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """How many tensors, and the first five by name."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({', '.join(map(shown, names[:5]))}{more})"

@@ -4,51 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from lolama_core.protocols.errors import NotAvailableError
+from lolama_core.protocols.types import JSON
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lolama_core.protocols.types import JSON
+    from lolama_vision.image_processor import CLIPImageProcessor
+    from lolama_vision.llava import LLaVA
 
 
 class LlavaFamily:
-    """Names LLaVA checkpoints, and says that this version cannot build them.
-
-    Registered under the entry point ``lolama.families``, so that a LLaVA checkpoint is refused by name and
-    reason rather than as an unknown family.
-    """
+    """LLaVA 1.5, LLaVA-Med, BakLLaVA and LLaVA-NeXT, around any text model."""
 
     name = "llava"
-
-    @property
-    def builtins(self) -> Mapping[str, Path]:
-        """None ship with this version."""
-        return {}
+    builtins: Mapping[str, Path] = {"demo-vision": Path(__file__).parent / "demo_vision"}
 
     def build(
         self, config: Mapping[str, JSON], build_text: Callable[[Mapping[str, JSON]], nn.Module]
-    ) -> NoReturn:
-        """Refuse.
+    ) -> LLaVA:
+        """A `LLaVA` on the meta device: no memory, no random numbers.
 
         Raises:
-            NotAvailableError: always.
+            ModelError: for a configuration that makes no sense.
         """
-        raise self._not_yet("building a LLaVA model")
+        import torch
 
-    def image_processor(self, config: Mapping[str, JSON]) -> NoReturn:
-        """Refuse: None would claim that the model sees no pictures.
+        from lolama_vision.config import VLMConfig
+        from lolama_vision.llava import LLaVA
+
+        checked = VLMConfig.from_json(config)
+        text = build_text(checked.text_config)
+        with torch.device("meta"):
+            return LLaVA(checked, text)
+
+    def image_processor(self, config: Mapping[str, JSON]) -> CLIPImageProcessor:
+        """The processor for this model's pictures.
 
         Raises:
-            NotAvailableError: always.
+            ModelError: for a configuration that makes no sense.
         """
-        raise self._not_yet("preparing pictures")
+        from lolama_vision.config import VLMConfig
+        from lolama_vision.image_processor import CLIPImageProcessor
 
-    def _not_yet(self, what: str) -> NotAvailableError:
-        return NotAvailableError(
-            self.name,
-            f"{what} is not in this version of lolama-vision",
-            "use a text model, or upgrade lolama-vision once a version that sees is out",
-        )
+        return CLIPImageProcessor(VLMConfig.from_json(config).vision_config)

@@ -6,16 +6,16 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lolama_cli.commands.pull import YES_HELP
-from lolama_cli.console import Output, note, read_prompt
+from lolama_cli.console import Output, note, progress, read_prompt
 from lolama_cli.errors import Settings
+from lolama_cli.pictures import Shown, check_names, show
 from lolama_cli.transfer_bars import transfer_bars
-from lolama_core.protocols.errors import NotAvailableError, UsageError
+from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
@@ -30,6 +30,7 @@ _CHARACTERS_PER_TOKEN = 32
 EXAMPLES = """\b
 Examples:
   lolama generate -m demo "Once upon a time"
+  lolama generate -m demo-vision --image drawing.png "What is in the picture?"
   lolama generate -m ./my-model --temperature 0 "The capital of France is"
   echo "Explain transformers" | lolama generate -m ./my-model
 """
@@ -48,11 +49,22 @@ def generate(
         str, typer.Option("-m", "--model", help="Model alias or local path.", metavar="TEXT")
     ] = "tinyllama",
     image: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            "-i", "--image", help="Image file for VLM models. Not in this version.", metavar="PATH"
+            "-i",
+            "--image",
+            help="Picture for a model that sees; may be repeated, - is standard input.",
+            metavar="PATH",
         ),
     ] = None,
+    image_mode: Annotated[
+        Literal["auto", "crop", "pad"],
+        typer.Option(
+            "--image-mode",
+            help="Cut pictures square or pad them; auto as the model was trained.",
+            metavar="TEXT",
+        ),
+    ] = "auto",
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", help="Maximum tokens to generate.", metavar="INT")
     ] = 256,
@@ -126,17 +138,21 @@ def generate(
         raise UsageError(
             "--device", f"{device!r:.40} is not a device", "use cpu, cuda, cuda:N or mps"
         )
-    if image is not None:
-        _refuse("--image")
+    pictures = image or []
+    check_names(pictures, prompt_from_stdin=prompt in (None, "-"))
+    if image_mode != "auto" and not pictures:
+        raise UsageError("--image-mode", "there is no picture to prepare", "give one with --image")
     output = Output()
     text = read_prompt(prompt)
 
     from lolama import wiring
 
-    with transfer_bars() as progress:
-        files = wiring.resolve(model, confirm=yes or None, progress=progress)
+    with transfer_bars() as bars:
+        files = wiring.resolve(model, confirm=yes or None, progress=bars)
+    shown = show(files, pictures, None if image_mode == "auto" else image_mode)
     tokenizer = wiring.tokenizer_of(files)
-    ids = _encode(text, tokenizer, raw=raw, context_length=wiring.context_length(files))
+    length = wiring.context_length(files)
+    ids = _encode(text, tokenizer, raw=raw, context_length=length, shown=shown)
     if quantize:
         files = wiring.quantized(files, tell=note)
     started = time.perf_counter()
@@ -145,7 +161,7 @@ def generate(
     settings: Settings = context.obj
     if settings.verbose:
         _tell_loaded(files, loaded, time.perf_counter() - started)
-    run = _Run(loaded, tokenizer, ids, config, output)
+    run = _Run(loaded, tokenizer, ids, config, output, shown)
     run.generate(stream=not no_stream)
     run.tell(verbose=settings.verbose)
 
@@ -161,18 +177,13 @@ def _config(**settings: object) -> GenerationConfig:
         raise
 
 
-def _refuse(option: str) -> NoReturn:
-    """What a later version will do, in the words of the package that will bring it."""
-    from lolama import wiring
-
-    try:
-        wiring.refuse_pictures()
-    except NotAvailableError as error:
-        raise NotAvailableError(option, error.reason, error.remedy) from None
-
-
 def _encode(
-    text: str, tokenizer: Tokenizer, *, raw: bool, context_length: int | None
+    text: str,
+    tokenizer: Tokenizer,
+    *,
+    raw: bool,
+    context_length: int | None,
+    shown: Shown | None,
 ) -> Sequence[int]:
     """The prompt's ids, refused if they are more than the model can attend over."""
     if context_length is not None and len(text) > context_length * _CHARACTERS_PER_TOKEN:
@@ -182,12 +193,18 @@ def _encode(
         if count > 2 * context_length:
             estimate = float(f"{count * len(text) / len(start):.2g}")
             raise _too_long(f"about {estimate:,.0f}", context_length)
+    ids: Sequence[int]
     if tokenizer.has_chat_template and not raw:
-        ids = tokenizer.ensure_bos(tokenizer.render_chat([{"role": "user", "content": text}]))
+        # The template of a model that sees reads the parts of a message; text alone it may leave out.
+        content = text if shown is None else shown.content(text)
+        ids = tokenizer.ensure_bos(tokenizer.render_chat([{"role": "user", "content": content}]))
+    elif shown is not None:
+        ids = shown.without_template(text, tokenizer)
     else:
         ids = tokenizer.encode_ids(text, split_special_tokens=True)
-    if context_length is not None and len(ids) > context_length:
-        raise _too_long(f"{len(ids):,}", context_length)
+    count = len(ids) if shown is None else shown.count_positions(ids)
+    if context_length is not None and count > context_length:
+        raise _too_long(f"{count:,}", context_length)
     return ids
 
 
@@ -208,6 +225,7 @@ class _Run:
     ids: Sequence[int]
     config: GenerationConfig
     output: Output
+    shown: Shown | None
 
     def generate(self, *, stream: bool) -> None:
         from lolama import TextGenerator
@@ -215,10 +233,14 @@ class _Run:
         self.started = time.perf_counter()
         self.first: float | None = None
         pieces = []
+        generator = TextGenerator(self.model, self.tokenizer)
+        shown = self.shown
+        with progress(shown.progress if shown is not None else ""):
+            stream_of = generator.generate_stream(
+                self.ids, self.config, **(shown.model_inputs if shown is not None else {})
+            )
         try:
-            with TextGenerator(self.model, self.tokenizer).generate_stream(
-                self.ids, self.config
-            ) as tokens:
+            with stream_of as tokens:
                 for piece in tokens.text():
                     if self.first is None:
                         self.first = time.perf_counter()
@@ -234,17 +256,24 @@ class _Run:
         self.result = tokens.result
         self.ended = time.perf_counter()
 
+    @property
+    def prompt_length(self) -> int:
+        """Positions of the prompt, pictures included."""
+        return len(self.ids) if self.shown is None else self.shown.count_positions(self.ids)
+
     def tell(self, *, verbose: bool) -> None:
         if self.result.context_full:
             note(
                 f"note: the text ends here because the model's context of {self.model.max_seq_len:,} "
-                f"tokens is full ({len(self.ids):,} of the prompt, {len(self.result.ids):,} new)"
+                f"tokens is full ({self.prompt_length:,} of the prompt, {len(self.result.ids):,} new)"
             )
         if not verbose:
             return
         why = {"eos": "the model ended it", "stop": "a stop text came", "length": "at the limit"}
         new = len(self.result.ids)
-        line = f"{len(self.ids):,} prompt tokens, {new:,} new ({why[self.result.finish_reason]})"
+        line = (
+            f"{self.prompt_length:,} prompt tokens, {new:,} new ({why[self.result.finish_reason]})"
+        )
         if self.first is not None:
             line += f"; first text after {self.first - self.started:.2f} s"
             if new > 1:
@@ -253,7 +282,9 @@ class _Run:
 
 
 def _tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:
-    shape = files.config["model"]
+    from lolama import wiring
+
+    shape = wiring.text_shape(files)
     stored, used = files.config["dtype"], str(model.dtype).removeprefix("torch.")
     note(
         f"{files.name}: {files.family}, {shape.get('num_layers')} layers of width "

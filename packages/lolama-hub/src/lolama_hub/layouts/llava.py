@@ -1,0 +1,153 @@
+"""LLaVA and LLaVA-NeXT: five ways to call the same tensors, told apart tensor by tensor.
+
+L1, the Hub
+    ``language_model.model.*``, ``language_model.lm_head``, ``vision_tower.vision_model.*``,
+    ``multi_modal_projector.linear_{1,2}``
+L2, transformers 4.52
+    ``model.language_model.*``, ``lm_head``, ``model.vision_tower.vision_model.*``,
+    ``model.multi_modal_projector.linear_{1,2}``
+L3, transformers 5 in memory
+    L2 without ``vision_model.``
+L4, saved by transformers 5
+    L1 without ``vision_model.``
+L5, the original
+    ``model.*``, ``lm_head``, ``model.vision_tower.vision_tower.vision_model.*``, ``model.mm_projector.{0,2}``
+
+Each name is brought into one form, that of a text model with ``vision.``, ``projector.`` and
+``image_newline`` beside it, and the rest is a single table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+VISION, PROJECTOR, NEWLINE = "vision.", "projector.", "image_newline"
+
+CLIP = {
+    "patch_embedding.weight": "embeddings.patch_embedding.weight",
+    "class_embedding": "embeddings.class_embedding",
+    "position_embedding": "embeddings.position_embedding.weight",
+    **{f"pre_norm.{part}": f"pre_layrnorm.{part}" for part in ("weight", "bias")},  # sic
+    **{
+        f"layers.{{n}}.{ours}.{part}": f"encoder.layers.{{n}}.{theirs}.{part}"
+        for part in ("weight", "bias")
+        for ours, theirs in (
+            ("attention_norm", "layer_norm1"),
+            ("attention.q_proj", "self_attn.q_proj"),
+            ("attention.k_proj", "self_attn.k_proj"),
+            ("attention.v_proj", "self_attn.v_proj"),
+            ("attention.o_proj", "self_attn.out_proj"),
+            ("ffn_norm", "layer_norm2"),
+            ("feed_forward.fc1", "mlp.fc1"),
+            ("feed_forward.fc2", "mlp.fc2"),
+        )
+    },
+}
+"""Canonical → published name inside the encoder, ``{n}`` being the layer."""
+
+_PROJECTOR_LAYERS = {"0": "linear_1", "2": "linear_2"}
+
+
+def common_name(key: str) -> str:
+    """A published name of any layout in the one form."""
+    _, found, rest = key.rpartition("vision_tower.")
+    if found:
+        return VISION + rest.removeprefix("vision_model.")
+    for prefix in ("model.", "language_model.model.", "language_model.", ""):
+        if key.startswith(f"{prefix}multi_modal_projector."):
+            return PROJECTOR + key.removeprefix(f"{prefix}multi_modal_projector.")
+        if key.startswith(f"{prefix}mm_projector."):
+            layer, _, part = key.removeprefix(f"{prefix}mm_projector.").partition(".")
+            return f"{PROJECTOR}{_PROJECTOR_LAYERS.get(layer, layer)}.{part}"
+        if key == f"{prefix}{NEWLINE}":
+            return NEWLINE
+    if key.startswith("model.language_model."):
+        return "model." + key.removeprefix("model.language_model.")
+    return key.removeprefix("language_model.")
+
+
+def vision_names(layers: int) -> Iterator[tuple[str, str]]:
+    """Canonical and common name of the encoder's tensors, its first ``layers`` layers included."""
+    for ours, theirs in CLIP.items():
+        if "{n}" not in ours:
+            yield f"vision_tower.{ours}", VISION + theirs
+    for layer in range(layers):
+        for ours, theirs in CLIP.items():
+            if "{n}" in ours:
+                yield f"vision_tower.{ours.format(n=layer)}", VISION + theirs.format(n=layer)
+
+
+def unused_vision_names(first: int, layers: int) -> Iterator[str]:
+    """Common names that a whole CLIP has behind the layer that is used."""
+    for part in ("weight", "bias"):
+        yield f"{VISION}post_layernorm.{part}"
+    for layer in range(first, layers):
+        for theirs in CLIP.values():
+            if "{n}" in theirs:
+                yield VISION + theirs.format(n=layer)
+
+
+def projector_names(*, bias: bool, newline: bool) -> Iterator[tuple[str, str]]:
+    """Canonical and common name of what stands between encoder and language model."""
+    for layer in ("linear_1", "linear_2"):
+        for part in ("weight", "bias") if bias else ("weight",):
+            yield f"projector.{layer}.{part}", f"{PROJECTOR}{layer}.{part}"
+    if newline:
+        yield f"projector.{NEWLINE}", NEWLINE
+
+
+# What a text model's own template cannot do is show pictures; these are what the models were trained on.
+VICUNA_TEMPLATE = """\
+{%- for message in messages -%}
+    {%- if message['role'] == 'system' -%}
+        {{- (message['content'] if message['content'] is string else message['content'][0]['text']) + ' ' -}}
+    {%- elif message['role'] == 'user' -%}
+        {{- 'USER: ' -}}
+        {%- if message['content'] is string -%}{{- message['content'] -}}
+        {%- else -%}
+            {%- for part in message['content'] if part['type'] == 'image' -%}
+                {{- '<image>\\n' -}}
+            {%- endfor -%}
+            {%- for part in message['content'] if part['type'] == 'text' -%}
+                {{- part['text'] -}}
+            {%- endfor -%}
+        {%- endif -%}
+        {{- ' ' -}}
+    {%- else -%}
+        {{- 'ASSISTANT: ' -}}
+        {%- if message['content'] is string -%}{{- message['content'] -}}
+        {%- else -%}{%- for part in message['content'] -%}{{- part['text'] -}}{%- endfor -%}{%- endif -%}
+        {{- eos_token -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}
+"""
+
+MISTRAL_TEMPLATE = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+    {%- if message['role'] == 'user' -%}
+        {{- '[INST] ' -}}
+        {%- if message['content'] is string -%}{{- message['content'] -}}
+        {%- else -%}
+            {%- for part in message['content'] if part['type'] == 'image' -%}
+                {{- '<image>\\n' -}}
+            {%- endfor -%}
+            {%- for part in message['content'] if part['type'] == 'text' -%}
+                {{- part['text'] -}}
+            {%- endfor -%}
+        {%- endif -%}
+        {{- ' [/INST]' -}}
+    {%- elif message['role'] == 'assistant' -%}
+        {{- ' ' -}}
+        {%- if message['content'] is string -%}{{- message['content'] -}}
+        {%- else -%}{%- for part in message['content'] -%}{{- part['text'] -}}{%- endfor -%}{%- endif -%}
+        {{- eos_token -}}
+    {%- else -%}
+        {{- raise_exception('this model knows the roles user and assistant') -}}
+    {%- endif -%}
+{%- endfor -%}
+"""
+
+TEMPLATES = {"llama": VICUNA_TEMPLATE, "mistral": MISTRAL_TEMPLATE}
+"""By the ``model_type`` of the language model."""

@@ -1,0 +1,77 @@
+"""Any picture that Pillow opens → upright, three channels of eight bits.
+
+| what the file holds | what becomes of it |
+|---|---|
+| EXIF orientation | turned upright; damaged EXIF is ignored |
+| transparency (RGBA, LA, PA, a transparent colour) | laid on white |
+| CMYK, YCbCr, Lab, palette, grey, 1-bit | converted by Pillow; embedded colour profiles are ignored |
+| 16-bit grey (I;16, or I with values from 0 to 65535) | divided by 257, rounded |
+| 32-bit integers outside that range, floating point | refused: nothing says what is white |
+"""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+
+from lolama_core.protocols.errors import ModelError
+from lolama_vision.tensor_bytes import bytes_of
+
+_WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """Bring ``image`` into mode RGB.
+
+    Raises:
+        ModelError: for values that have no scale, or a picture that cannot be decoded.
+    """
+    try:
+        image = _upright(image)
+        if image.mode in _WIDE:
+            return _from_sixteen_bits(image).convert("RGB")
+        if image.mode == "F":
+            reason = "holds floating-point values, and nothing says which of them is white"
+            raise ModelError("image", reason, "save it with 8 or 16 bits a channel")
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            return Image.alpha_composite(white, image).convert("RGB")
+        return image.convert("RGB")
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        reason = f"cannot be decoded ({type(error).__name__}): it is damaged or cut short"
+        raise ModelError("image", reason, "get the file again") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged metadata is no reason to refuse a picture
+        return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image.transpose(turn) if turn is not None else image
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    wide = image if image.mode == "I" else image.convert("I")
+    low, high = wide.getextrema()
+    if not (isinstance(low, int | float) and low >= 0 and high <= 65535):  # type: ignore[operator]
+        reason = f"holds values from {low} to {high}, and nothing says which of them is white"
+        raise ModelError("image", reason, "save it with 8 or 16 bits a channel")
+    values = torch.frombuffer(bytearray(wide.tobytes()), dtype=torch.int32)
+    grey = ((values + 128) // 257).to(torch.uint8)
+    return Image.frombytes("L", wide.size, bytes_of(grey))

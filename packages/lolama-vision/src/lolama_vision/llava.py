@@ -1,0 +1,262 @@
+"""LLaVA (Liu et al. 2023): a language model that is shown pictures.
+
+Legend: B batch, T positions, D model width; N tiles, S pixels a side, P features a tile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from lolama_core.protocols import CausalLM, KVCache
+from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.types import GenerationDefaults, Prompt, PromptKey
+from lolama_vision.clip import CLIPVisionEncoder
+from lolama_vision.config import VLMConfig
+from lolama_vision.feature_cache import FeatureCache
+from lolama_vision.merge import Picture, place_pictures
+from lolama_vision.projector import Projector
+from lolama_vision.tensor_bytes import bytes_of
+from lolama_vision.tiles import arrange, count_tiles, count_tokens
+
+_INPUTS = ("pixel_values", "tiles_per_image", "image_sizes", "tokens_per_image")
+
+
+class LLaVA(nn.Module):
+    """A `CausalLM` around any `CausalLM`: encoder, projector, and the merge into its embeddings.
+
+    Device and dtype are the language model's. On a GPU the encoder is there only while it encodes; what it
+    made is kept by the picture's content, so that a chat encodes each picture once.
+
+    Args:
+        config: The encoder, and how it meets the language model.
+        language_model: Reads the merged embeddings.
+    """
+
+    def __init__(self, config: VLMConfig, language_model: nn.Module) -> None:
+        super().__init__()
+        self._vlm_config = config
+        # First, so that it is what `next(model.parameters())` belongs to.
+        self.language_model = language_model
+        self.projector = Projector(config)
+        self.vision_tower = CLIPVisionEncoder(config.vision_config)
+        self.features = FeatureCache()
+        self.generation_defaults = GenerationDefaults()
+
+    @property
+    def text(self) -> CausalLM:
+        """The language model, by its protocol."""
+        return cast(CausalLM, self.language_model)
+
+    @property
+    def max_seq_len(self) -> int:
+        """Positions the model can attend over; a picture takes as many as it has features."""
+        return self.text.max_seq_len
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding: each token id is below it."""
+        return self.text.vocab_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs must be: where the language model is."""
+        return self.text.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """How the language model's weights are stored."""
+        return self.text.dtype
+
+    def make_cache(self, batch_size: int, capacity: int) -> KVCache:
+        """An empty cache of the language model."""
+        return self.text.make_cache(batch_size, capacity)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """(B, T) token ids → (B, T, D), without any picture."""
+        return self.text.embed(input_ids)
+
+    def forward_embeds(
+        self,
+        embeds: Tensor,
+        cache: KVCache | None = None,
+        lengths: Sequence[int] | None = None,
+        logits: Literal["last", "all"] = "last",
+    ) -> Tensor:
+        """(B, T, D) → logits of the language model, float32."""
+        return self.text.forward_embeds(embeds, cache, lengths, logits)
+
+    def forward(
+        self, input_ids: Tensor, lengths: Sequence[int] | None = None, **inputs: Any
+    ) -> Tensor:
+        """(B, T) token ids and pictures → logits (B, T', V) of all positions, pictures merged in."""
+        whole = (input_ids.shape[1],) * len(input_ids)
+        prompt = self.embed_prompt(input_ids, lengths or whole, **inputs)
+        return self.forward_embeds(prompt.embeds, None, prompt.lengths, logits="all")
+
+    def embed_prompt(
+        self,
+        input_ids: Tensor,
+        lengths: Sequence[int],
+        *,
+        pixel_values: Tensor | None = None,
+        tiles_per_image: Sequence[int] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        tokens_per_image: Sequence[int] | None = None,
+        **others: Any,
+    ) -> Prompt:
+        """Ids and pictures → one sequence of embeddings a row.
+
+        Args:
+            input_ids: (B, T), right-padded.
+            lengths: Ids in use of each row.
+            pixel_values: (N, 3, S, S), all tiles of all pictures, in the order of their ``<image>``.
+            tiles_per_image: Of each picture; by default what ``image_sizes`` says, else 1.
+            image_sizes: (height, width) of each picture; needed by a model that takes tiles.
+            tokens_per_image: Checked, if given.
+
+        Raises:
+            UsageError: if pictures and image tokens, or the inputs among themselves, do not go together.
+        """
+        if others:
+            raise UsageError(
+                next(iter(others)),
+                "is neither a generation setting nor an input of a vision model",
+                f"its inputs are {', '.join(_INPUTS)}",
+            )
+        pictures, sizes = self._split(pixel_values, tiles_per_image, image_sizes)
+        counts = [count_tokens(size, self._vlm_config.vision_config) for size in sizes]
+        if tokens_per_image is not None and list(tokens_per_image) != counts:
+            reason = f"is {list(tokens_per_image)!s:.60}; these pictures take {counts!s:.60}"
+            raise UsageError("tokens_per_image", reason, "use this model's image processor")
+        ids = [row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)]
+        rows = place_pictures(ids, counts, self._vlm_config.image_token_id)
+        embeds = self.text.embed(input_ids)  # (B, T, D)
+        if not pictures:
+            return Prompt(embeds, tuple(lengths), tuple(map(tuple, ids)))
+        hashes = [_digest(tiles, size) for tiles, size in zip(pictures, sizes, strict=True)]
+        features = self._features_of(pictures, sizes, hashes)
+        merged, keys = [], []
+        for place, pieces in enumerate(rows):
+            parts: list[Tensor] = []
+            row_keys: list[PromptKey] = []
+            for piece in pieces:
+                if isinstance(piece, Picture):
+                    parts.append(features[piece.index].to(embeds.dtype))
+                    row_keys += [(hashes[piece.index], n) for n in range(counts[piece.index])]
+                else:
+                    parts.append(embeds[place, piece.start : piece.stop])
+                    row_keys += ids[place][piece.start : piece.stop]
+            merged.append(torch.cat(parts) if parts else embeds[place, :0])
+            keys.append(tuple(row_keys))
+        return Prompt(
+            nn.utils.rnn.pad_sequence(merged, batch_first=True),
+            tuple(len(row) for row in merged),
+            tuple(keys),
+        )
+
+    def _split(
+        self,
+        pixel_values: Tensor | None,
+        tiles_per_image: Sequence[int] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+    ) -> tuple[list[Tensor], list[tuple[int, int]]]:
+        """The tiles of each picture, and each picture's size, once they agree with each other."""
+        if pixel_values is None:
+            return [], []
+        config = self._vlm_config.vision_config
+        side = config.image_size
+        if pixel_values.dim() != 4 or pixel_values.shape[1:] != (3, side, side):
+            raise UsageError(
+                "pixel_values",
+                f"has shape {tuple(pixel_values.shape)}, expected (tiles, 3, {side}, {side})",
+                "use this model's image processor",
+            )
+        if image_sizes is None:
+            if config.preprocessing.mode == "tiles":
+                reason = "is missing: this model takes pictures in tiles, laid out by their sizes"
+                raise UsageError("image_sizes", reason, "hand on all that the processor returns")
+            sizes = [(side, side)] * len(pixel_values)
+        else:
+            sizes = [(int(height), int(width)) for height, width in image_sizes]
+        tiles = [count_tiles(size, config) for size in sizes]
+        remedy = "use this model's image processor"
+        if tiles_per_image is not None and list(tiles_per_image) != tiles:
+            reason = f"is {list(tiles_per_image)!s:.60}; pictures of these sizes have {tiles!s:.60}"
+            raise UsageError("tiles_per_image", reason, remedy)
+        if sum(tiles) != len(pixel_values):
+            reason = f"holds {len(pixel_values)} tiles; pictures of these sizes have {tiles!s:.60}"
+            raise UsageError("pixel_values", reason, remedy)
+        return list(torch.split(pixel_values, tiles)), sizes
+
+    def _features_of(
+        self,
+        pictures: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        hashes: Sequence[bytes],
+    ) -> list[Tensor]:
+        """(tokens, D) of each picture, those that were seen before from the cache."""
+        if (
+            torch.is_grad_enabled()
+        ):  # whoever trains wants gradients, of the weights as they are now
+            return self._encode(pictures, sizes)
+        state = self._identity()
+        known = {digest: self.features.get((state, digest)) for digest in hashes}
+        fresh = [n for n, digest in enumerate(hashes) if known[digest] is None]
+        fresh = [n for n in fresh if hashes.index(hashes[n]) == n]  # the same one twice
+        if fresh:
+            encoded = self._encode([pictures[n] for n in fresh], [sizes[n] for n in fresh])
+            for n, features in zip(fresh, encoded, strict=True):
+                if not bool(torch.isfinite(features).all()):
+                    raise ModelError(
+                        "image", "its features are not finite", "use --dtype float32 or bfloat16"
+                    )
+                known[hashes[n]] = features
+                self.features.put((state, hashes[n]), features)
+        return [cast(Tensor, known[digest]) for digest in hashes]
+
+    def _encode(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        device, config = self.device, self._vlm_config.vision_config
+        with self._tower_on(device):
+            features = self.vision_tower(torch.cat(list(pictures)).to(device))  # (N, P, Dv)
+        projected = self.projector(features)  # (N, P, D)
+        newline = self.projector.image_newline
+        if newline is None:
+            return list(projected)
+        tiles = torch.split(projected, [len(picture) for picture in pictures])
+        return [arrange(t, newline, size, config) for t, size in zip(tiles, sizes, strict=True)]
+
+    @contextmanager
+    def _tower_on(self, device: torch.device) -> Iterator[None]:
+        """The encoder where it is needed, and out of a GPU's memory afterwards, whatever happens."""
+        if device.type == "cpu":
+            yield
+            return
+        try:
+            self.vision_tower.to(device)
+            yield
+        finally:
+            self.vision_tower.to("cpu")
+
+    def _identity(self) -> Hashable:
+        """What features depend on beside the picture: the modules in place, quantised or not."""
+        parts = (*self.vision_tower.modules(), *self.projector.modules())
+        return (self.device, self.dtype, *map(id, parts))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LLaVA:
+        # Weights are about to move or to change their dtype.
+        self.features.clear()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _digest(tiles: Tensor, size: tuple[int, int]) -> bytes:
+    """Identity of a picture as the encoder sees it, preprocessing included."""
+    content = hashlib.sha256(repr((tuple(tiles.shape), str(tiles.dtype), size)).encode())
+    content.update(bytes_of(tiles))
+    return content.digest()

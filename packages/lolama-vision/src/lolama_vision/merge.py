@@ -1,0 +1,84 @@
+"""Where in a prompt its pictures stand: one ``<image>`` each, or a run that is as long as the features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lolama_core.protocols.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Text:
+    """Ids of a row that stay as they are: those from ``start`` to ``stop``."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The place of a picture, by its number among all of the batch."""
+
+    index: int
+
+
+Piece = Text | Picture
+
+
+def place_pictures(
+    rows: Sequence[Sequence[int]], tokens_per_image: Sequence[int], image_token_id: int
+) -> list[list[Piece]]:
+    """Cut each row into stretches of text and pictures.
+
+    Pictures are taken in order, row by row. All rows hold either one image token for each picture, as a
+    person writes a prompt, or one for each position of it, as transformers' processors do.
+
+    Args:
+        rows: The ids of each row, without padding.
+        tokens_per_image: Positions that each picture of the batch takes.
+        image_token_id: The id that stands for a picture.
+
+    Raises:
+        UsageError: if image tokens and pictures do not go together, with both numbers.
+
+    Example:
+        >>> place_pictures([[1, 9, 5]], [576], image_token_id=9)
+        [[Text(start=0, stop=1), Picture(index=0), Text(start=2, stop=3)]]
+    """
+    marks = sum(list(row).count(image_token_id) for row in rows)
+    pictures, positions = len(tokens_per_image), sum(tokens_per_image)
+    if marks not in (pictures, positions):
+        raise _mismatch(marks, pictures, positions)
+    widths = list(tokens_per_image) if marks == positions else [1] * pictures
+    placed, index = [], 0
+    for row in rows:
+        pieces: list[Piece] = []
+        column = 0
+        while column < len(row):
+            if row[column] == image_token_id:
+                stop = column + widths[index]
+                if stop > len(row) or any(one != image_token_id for one in row[column:stop]):
+                    raise _mismatch(marks, pictures, positions, broken=True)
+                pieces.append(Picture(index))
+                index, column = index + 1, stop
+                continue
+            start = column
+            while column < len(row) and row[column] != image_token_id:
+                column += 1
+            pieces.append(Text(start, column))
+        placed.append(pieces)
+    return placed
+
+
+def _mismatch(marks: int, pictures: int, positions: int, *, broken: bool = False) -> UsageError:
+    count = f"{pictures} picture{'' if pictures == 1 else 's'}"
+    if broken:
+        reason = f"has {marks} <image> tokens, but not in runs as long as each of {count}"
+    else:
+        reason = f"has {marks} <image> for {count}"
+    if pictures:
+        remedy = f"write one <image> for each, or as many as they have positions ({positions})"
+    else:
+        remedy = "leave it out, or give the pictures"
+    return UsageError("prompt", reason, remedy)

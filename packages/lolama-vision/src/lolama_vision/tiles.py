@@ -1,0 +1,98 @@
+"""LLaVA-NeXT's "anyres": a picture as a whole, and in tiles at a resolution that suits its shape.
+
+Everything here is arithmetic on sizes, (height, width) in pixels, and on features that are laid out by
+them. The processor, the merge and the count of positions before anything is loaded all rest on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lolama_vision.config import VisionConfig
+
+Size = tuple[int, int]
+
+
+def best_resolution(size: Size, pinpoints: Sequence[Size]) -> Size:
+    """The pinpoint that keeps most of the picture's pixels; of equals, the one that wastes least."""
+    height, width = size
+
+    def quality(pinpoint: Size) -> tuple[int, int]:
+        scale = min(pinpoint[1] / width, pinpoint[0] / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        return kept, kept - pinpoint[0] * pinpoint[1]
+
+    return max(pinpoints, key=quality)  # the first of equals, as the reference has it
+
+
+def fitted_size(size: Size, resolution: Size) -> Size:
+    """The picture's size once it is scaled into ``resolution``, proportions kept."""
+    height, width = size
+    by_width, by_height = resolution[1] / width, resolution[0] / height
+    if by_width < by_height:
+        return min(math.ceil(height * by_width), resolution[0]), resolution[1]
+    return resolution[0], min(math.ceil(width * by_height), resolution[1])
+
+
+def unpadded(size: Size, grid: Size) -> Size:
+    """How many rows and columns of patches are left of ``grid`` without those that are padding alone."""
+    (height, width), (rows, columns) = size, grid
+    if width / height > columns / rows:
+        kept = int(round(height * (columns / width), 7))
+        return rows - 2 * ((rows - kept) // 2), columns
+    kept = int(round(width * (rows / height), 7))
+    return rows, columns - 2 * ((columns - kept) // 2)
+
+
+def tile_grid(size: Size, config: VisionConfig) -> Size:
+    """Rows and columns of tiles that a picture is cut into."""
+    height, width = best_resolution(size, config.preprocessing.pinpoints)
+    return height // config.image_size, width // config.image_size
+
+
+def count_tiles(size: Size, config: VisionConfig) -> int:
+    """Squares that a picture of this size is encoded as."""
+    if config.preprocessing.mode != "tiles":
+        return 1
+    rows, columns = tile_grid(size, config)
+    return 1 + rows * columns
+
+
+def count_tokens(size: Size, config: VisionConfig) -> int:
+    """Positions that a picture of this size takes in a prompt."""
+    if config.preprocessing.mode != "tiles":
+        return config.features_per_tile
+    rows, columns = tile_grid(size, config)
+    height, width = unpadded(size, (rows * config.grid, columns * config.grid))
+    return config.features_per_tile + height * (width + 1)
+
+
+def arrange(features: Tensor, newline: Tensor, size: Size, config: VisionConfig) -> Tensor:
+    """Features of the tiles of one picture in reading order.
+
+    First those of the whole picture; then those of all tiles as one large grid, row by row, without rows
+    and columns of padding, each row ended by ``newline``.
+
+    Args:
+        features: (1 + tiles, P, D).
+        newline: (D,).
+        size: Of the picture.
+        config: Of the encoder.
+
+    Returns:
+        (tokens, D).
+    """
+    whole, tiles = features[0], features[1:, int(config.keep_class_token) :]
+    (rows, columns), side = tile_grid(size, config), config.grid
+    width = tiles.shape[-1]
+    grid = tiles.view(rows, columns, side, side, width).transpose(1, 2)  # (rows, side, columns, …)
+    grid = grid.reshape(rows * side, columns * side, width)
+    kept = unpadded(size, (rows * side, columns * side))
+    top, left = (rows * side - kept[0]) // 2, (columns * side - kept[1]) // 2
+    grid = grid[top : top + kept[0], left : left + kept[1]]
+    ends = newline.to(grid.dtype).expand(len(grid), 1, -1)
+    return torch.cat((whole, torch.cat((grid, ends), dim=1).flatten(0, 1)))

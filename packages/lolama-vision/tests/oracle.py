@@ -1,0 +1,189 @@
+"""Tiny random LLaVA models of transformers, the same weights in ours, and pictures to show them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lolama_core import Llama, LlamaConfig
+from lolama_vision import LLaVA, Preprocessing, VisionConfig, VLMConfig
+
+VOCAB, IMAGE_TOKEN, SIDE, PATCH = 96, 90, 56, 14
+PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
+
+TEXT: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 88,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+}
+VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 72,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": SIDE,
+    "patch_size": PATCH,
+}
+
+
+def randomise(model: Any, seed: int = 7) -> Any:
+    """Weights that no two parts have in common, norms and biases included."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            around = 1.0 if "norm" in key and key.endswith("weight") else 0.0
+            parameter.copy_(torch.randn_like(parameter) * 0.1 + around)
+    return model.eval()
+
+
+def reference_clip(**changes: Any) -> Any:
+    """transformers' CLIP vision tower."""
+    import transformers
+
+    config = transformers.CLIPVisionConfig(**{**VISION, **changes})
+    return randomise(transformers.CLIPVisionModel(config))
+
+
+def reference_llava(kind: str = "llava", text: str = "llama", **changes: Any) -> Any:
+    """transformers' LLaVA (``llava``) or LLaVA-NeXT (``llava_next``)."""
+    import transformers
+
+    vision = transformers.CLIPVisionConfig(**VISION)
+    sizes = {**TEXT, **changes.pop("text_changes", {})}
+    if text == "mistral":
+        language = transformers.MistralConfig(**{"sliding_window": None, **sizes})
+    else:
+        language = transformers.LlamaConfig(**sizes)
+    settings = {
+        "vision_config": vision,
+        "text_config": language,
+        "image_token_index": IMAGE_TOKEN,
+        "image_seq_length": (SIDE // PATCH) ** 2,
+        **changes,
+    }
+    if kind == "llava":
+        config = transformers.LlavaConfig(**settings)
+        return randomise(transformers.LlavaForConditionalGeneration(config))
+    config = transformers.LlavaNextConfig(image_grid_pinpoints=PINPOINTS, **settings)
+    return randomise(transformers.LlavaNextForConditionalGeneration(config))
+
+
+def vision_config(**changes: Any) -> VisionConfig:
+    """Ours for `VISION`."""
+    sizes: dict[str, Any] = {
+        "image_size": SIDE,
+        "patch_size": PATCH,
+        "width": 32,
+        "num_layers": 4,
+        "num_heads": 4,
+        "mlp_dim": 72,
+    }
+    return VisionConfig(**{**sizes, **changes})
+
+
+def tiled() -> Preprocessing:
+    return Preprocessing(mode="tiles", pinpoints=tuple((h, w) for h, w in PINPOINTS))
+
+
+def clip_name(published: str) -> str:
+    """Our name of a tensor of CLIP, spelled out here once more so that a wrong table shows."""
+    name = published.removeprefix("vision_model.")
+    for theirs, ours in [
+        ("embeddings.patch_embedding", "patch_embedding"),
+        ("embeddings.class_embedding", "class_embedding"),
+        ("embeddings.position_embedding.weight", "position_embedding"),
+        ("pre_layrnorm", "pre_norm"),
+        ("encoder.layers", "layers"),
+        ("self_attn.out_proj", "attention.o_proj"),
+        ("self_attn", "attention"),
+        ("layer_norm1", "attention_norm"),
+        ("layer_norm2", "ffn_norm"),
+        ("mlp", "feed_forward"),
+    ]:
+        name = name.replace(theirs, ours)
+    return name
+
+
+def text_name(published: str) -> str:
+    name = published.removeprefix("model.")
+    for theirs, ours in [
+        ("self_attn", "attention"),
+        ("mlp.gate_proj", "feed_forward.w_gate"),
+        ("mlp.up_proj", "feed_forward.w_up"),
+        ("mlp.down_proj", "feed_forward.w_down"),
+        ("input_layernorm", "attention_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+    ]:
+        name = name.replace(theirs, ours)
+    return name
+
+
+def copy_clip(theirs: Any, ours: Any) -> None:
+    """The weights of transformers' CLIP into ours; layers that ours lacks are left out."""
+    named = {clip_name(key): tensor for key, tensor in theirs.state_dict().items()}
+    ours.load_state_dict({key: named[key] for key in ours.state_dict()})
+
+
+def ours_of(theirs: Any, **vision_changes: Any) -> LLaVA:
+    """Our model with the weights of transformers' LLaVA."""
+    text, is_next = theirs.config.text_config, hasattr(theirs.model, "image_newline")
+    sizes = LlamaConfig(
+        vocab_size=text.vocab_size,
+        d_model=text.hidden_size,
+        num_heads=text.num_attention_heads,
+        num_kv_heads=text.num_key_value_heads,
+        num_layers=text.num_hidden_layers,
+        hidden_dim=text.intermediate_size,
+        max_seq_len=text.max_position_embeddings,
+        eps=text.rms_norm_eps,
+        rope_base=text.rope_parameters["rope_theta"],
+        sliding_window=getattr(text, "sliding_window", None),
+    )
+    if is_next:
+        vision_changes = {"preprocessing": tiled(), **vision_changes}
+    config = VLMConfig(
+        vision_config=vision_config(**vision_changes),
+        text_config=sizes.to_json(),
+        image_token_id=IMAGE_TOKEN,
+    )
+    model = LLaVA(config, Llama(sizes))
+    copy_clip(theirs.model.vision_tower, model.vision_tower)
+    model.projector.load_state_dict(
+        theirs.model.multi_modal_projector.state_dict()
+        | ({"image_newline": theirs.model.image_newline} if is_next else {})
+    )
+    state = {text_name(k): v for k, v in theirs.model.language_model.state_dict().items()}
+    model.language_model.load_state_dict(state | {"lm_head.weight": theirs.lm_head.weight})
+    return model.eval().requires_grad_(False)
+
+
+def random_picture(rng: random.Random, width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """Noise over a gradient: every pixel matters, and large areas differ."""
+    coarse = Image.frombytes("RGB", (5, 4), rng.randbytes(60)).resize((width, height))
+    noise = Image.frombytes("RGB", (width, height), rng.randbytes(3 * width * height))
+    picture = Image.blend(coarse, noise, 0.4)
+    if mode == "RGB":
+        return picture
+    if mode in ("RGBA", "LA"):
+        alpha = Image.frombytes("L", (width, height), rng.randbytes(width * height))
+        picture.putalpha(alpha)
+    return picture.convert(mode)
+
+
+def pixels(*pictures: Image.Image, config: VisionConfig | None = None) -> Any:
+    from lolama_vision import CLIPImageProcessor
+
+    return CLIPImageProcessor(config or vision_config()).preprocess(list(pictures))
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)

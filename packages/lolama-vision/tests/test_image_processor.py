@@ -1,0 +1,164 @@
+"""Bit for bit what transformers' PIL processors make of a picture."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracle import PINPOINTS, SIDE, random_picture, tiled, vision_config
+from PIL import Image
+
+from lolama_core.protocols import ImageProcessor
+from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.testing.image import ImageProcessorSuite
+from lolama_vision import CLIPImageProcessor, Preprocessing, VisionConfig
+
+MODES = ("RGB", "L", "RGBA", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "LAB")
+SIZES = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+
+_STATIC: ImageProcessor = CLIPImageProcessor(vision_config())  # checked by mypy
+
+
+def odd_size(rng: random.Random) -> tuple[int, int]:
+    longest = rng.choice((12, 60, 150, 400))
+    return rng.randint(1, longest), rng.randint(1, longest)
+
+
+def pictures(count: int, seed: str) -> list[Image.Image]:
+    rng = random.Random(seed)
+    made = []
+    for index in range(count):
+        width, height = odd_size(rng)
+        while max(width, height) > 60 * min(width, height):
+            width, height = odd_size(rng)
+        made.append(random_picture(rng, width, height, MODES[index % len(MODES)]))
+    return made
+
+
+def reference(kind: str, **settings: Any) -> Any:
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+    from transformers.models.llava_next.image_processing_pil_llava_next import (
+        LlavaNextImageProcessorPil,
+    )
+
+    if kind == "tiles":
+        return LlavaNextImageProcessorPil(image_grid_pinpoints=PINPOINTS, **SIZES, **settings)
+    return LlavaImageProcessorPil(do_pad=kind == "pad", **{**SIZES, **settings})
+
+
+def equal(ours: torch.Tensor, theirs: Any) -> bool:
+    return torch.equal(ours, torch.from_numpy(np.ascontiguousarray(theirs)))
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+@pytest.mark.parametrize("side", [SIDE, 57])
+def test_crop_and_pad_are_bit_equal(mode: str, side: int) -> None:
+    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    theirs = reference(mode, **sizes)
+    ours = CLIPImageProcessor(
+        vision_config(image_size=side, preprocessing=Preprocessing(mode=mode))  # type: ignore[arg-type]
+    )
+    for picture in pictures(120, f"{mode} {side}"):
+        expected = theirs.preprocess(picture.copy())["pixel_values"][0]
+        inputs = ours.preprocess(picture)
+        assert equal(inputs["pixel_values"][0], expected), (picture.size, picture.mode)
+        assert inputs["image_sizes"] == [(picture.height, picture.width)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({"size": {"shortest_edge": 80}}, {"shortest_edge": 80}),
+        ({"size": {"shortest_edge": 40}}, {"shortest_edge": 40}),
+        ({"size": {"height": 70, "width": 70}}, {"shortest_edge": 70, "stretch": True}),
+        ({"resample": 2}, {"resample": 2}),
+        (
+            {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]},
+            {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)},
+        ),
+        ({"rescale_factor": 0.01}, {"rescale_factor": 0.01}),
+    ],
+)
+def test_settings_are_bit_equal(settings: dict[str, Any], changes: dict[str, Any]) -> None:
+    theirs = reference("crop", **settings)
+    ours = CLIPImageProcessor(vision_config(preprocessing=Preprocessing(**changes)))
+    for picture in pictures(20, repr(settings)):
+        expected = theirs.preprocess(picture.copy())["pixel_values"][0]
+        assert equal(ours.preprocess(picture)["pixel_values"][0], expected), picture.size
+
+
+def test_tiles_are_bit_equal() -> None:
+    theirs = reference("tiles")
+    ours = CLIPImageProcessor(vision_config(preprocessing=tiled()))
+    for picture in pictures(120, "tiles"):
+        expected = theirs.preprocess(picture.copy())["pixel_values"][0]
+        inputs = ours.preprocess(picture)
+        assert equal(inputs["pixel_values"], expected), (picture.size, picture.mode)
+        assert inputs["tiles_per_image"] == [len(expected)]
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens"),
+    [
+        ((480, 640), 2340),
+        ((336, 336), 1176),
+        ((1080, 1920), 1948),
+        ((1024, 768), 2352),
+        ((200, 1000), 1598),
+        ((37, 53), 1416),
+    ],
+)
+def test_token_counts_of_llava_next(size: tuple[int, int], tokens: int) -> None:
+    pinpoints = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+    config = VisionConfig(preprocessing=Preprocessing(mode="tiles", pinpoints=pinpoints))
+    inputs = CLIPImageProcessor(config).preprocess(Image.new("RGB", size[::-1]))
+    assert inputs["tokens_per_image"] == [tokens]
+
+
+def test_token_counts_of_llava() -> None:
+    inputs = CLIPImageProcessor(VisionConfig()).preprocess(Image.new("RGB", (30, 40)))
+    assert inputs["tokens_per_image"] == [576]
+    assert inputs["pixel_values"].shape == (1, 3, 336, 336)
+
+
+def test_modes_of_a_call() -> None:
+    config = vision_config()
+    assert CLIPImageProcessor.from_config(config).config.preprocessing.mode == "crop"
+    padding = CLIPImageProcessor.from_config(config, mode="pad")
+    assert padding.config.preprocessing.mode == "pad"
+    wide = Image.new("RGB", (100, 20), "white")
+    corner = padding.preprocess(wide)["pixel_values"][0, :, 0, 0]
+    middle = padding.preprocess(wide)["pixel_values"][0, :, SIDE // 2, SIDE // 2]
+    assert corner.abs().max() < 1 / 255 / 0.26  # the mean colour, rounded down to a shade
+    assert middle.min() > 1.5
+    with pytest.raises(UsageError, match=r"--image-mode: pad: this model takes .* tiles only"):
+        CLIPImageProcessor.from_config(vision_config(preprocessing=tiled()), mode="pad")
+
+
+def test_row_71_the_smallest_and_the_thinnest() -> None:
+    for preprocessing in (Preprocessing(), Preprocessing(mode="pad"), tiled()):
+        processor = CLIPImageProcessor(vision_config(preprocessing=preprocessing))
+        inputs = processor.preprocess(Image.new("RGB", (1, 1), "red"))
+        assert inputs["pixel_values"].isfinite().all()
+        thin = Image.new("RGB", (1, 60000), "red")
+        if preprocessing.mode == "tiles":
+            assert processor.preprocess(thin)["pixel_values"].isfinite().all()
+    for mode in ("crop", "pad"):
+        config = VisionConfig(preprocessing=Preprocessing(mode=mode))
+        with pytest.raises(ModelError, match="1 × 60000 pixels, too long and thin"):
+            CLIPImageProcessor(config).preprocess(Image.new("RGB", (1, 60000)))
+
+
+class TestCLIPImageProcessor(ImageProcessorSuite):
+    @pytest.fixture
+    def processor(self) -> ImageProcessor:
+        return CLIPImageProcessor(vision_config())
+
+
+class TestTiles(ImageProcessorSuite):
+    @pytest.fixture
+    def processor(self) -> ImageProcessor:
+        return CLIPImageProcessor(vision_config(preprocessing=tiled()))

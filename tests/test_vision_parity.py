@@ -1,0 +1,158 @@
+"""LLaVA and LLaVA-NeXT through files that transformers saves: the same logits, the same tokens."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lolama import TextGenerator
+from lolama.vision import processor_of
+from lolama.wiring import load_files, resolve
+from lolama_core import GenerationConfig
+from lolama_core.protocols import CausalLM, ImageProcessor
+
+IMAGE_TOKEN = 90
+SIDE = 56
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llava": ("llava", "llama", {}),
+    "llava_13b_like": (
+        "llava",
+        "llama",
+        {"num_key_value_heads": 4, "hidden_size": 80, "head_dim": 20},
+    ),
+    "llava_med": (
+        "llava",
+        "mistral",
+        {
+            "sliding_window": None,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+        },
+    ),
+    "bakllava": ("llava", "mistral", {"sliding_window": 20}),
+    "llava_next": ("llava_next", "mistral", {"sliding_window": None}),
+}
+
+
+class Pair(NamedTuple):
+    """The same folder in both implementations."""
+
+    ours: CausalLM
+    processor: ImageProcessor
+    theirs: Any
+
+    def prompt(self, count: int) -> tuple[list[int], dict[str, Any]]:
+        """Ids with one image token a picture, and the pictures."""
+        rng = random.Random(count)
+        pictures = [
+            Image.frombytes("RGB", (w, h), rng.randbytes(3 * w * h)).resize((2 * w, 2 * h))
+            for w, h in ((31, 17), (20, 60))[:count]
+        ]
+        ids = [1, 5, *[IMAGE_TOKEN, 7] * count, 11, 3]
+        return ids, dict(self.processor.preprocess(pictures)) if count else {}
+
+    def expected(self, ids: list[int], inputs: dict[str, Any]) -> Tensor:
+        """transformers' logits (T', V)."""
+        counts = list(inputs.get("tokens_per_image", ()))
+        expanded = [t for i in ids for t in ([i] * counts.pop(0) if i == IMAGE_TOKEN else [i])]
+        given: dict[str, Any] = {}
+        if inputs:
+            given["pixel_values"] = inputs["pixel_values"]
+            if self.theirs.config.model_type == "llava_next":
+                tiles = torch.split(inputs["pixel_values"], list(inputs["tiles_per_image"]))
+                padded = torch.nn.utils.rnn.pad_sequence(list(tiles), batch_first=True)
+                sizes = torch.tensor(inputs["image_sizes"])
+                given = {"pixel_values": padded, "image_sizes": sizes}
+        with torch.inference_mode():
+            logits: Tensor = self.theirs(input_ids=torch.tensor([expanded]), **given).logits[0]
+        return logits
+
+
+@pytest.fixture(scope="module", params=CASES)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    import transformers
+
+    kind, text, changes = CASES[request.param]
+    sizes = {
+        "vocab_size": 96,
+        "hidden_size": 64,
+        "intermediate_size": 88,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    texts = {"llama": transformers.LlamaConfig, "mistral": transformers.MistralConfig}
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=72,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=SIDE,
+        patch_size=14,
+    )
+    settings: dict[str, Any] = {
+        "vision_config": vision,
+        "text_config": texts[text](**{**sizes, **changes}),
+        "image_token_index": IMAGE_TOKEN,
+    }
+    torch.manual_seed(3)
+    if kind == "llava":
+        config = transformers.LlavaConfig(**settings)
+        model: Any = transformers.LlavaForConditionalGeneration(config)
+    else:
+        pinpoints = [[56, 112], [112, 56], [112, 112]]
+        config = transformers.LlavaNextConfig(image_grid_pinpoints=pinpoints, **settings)
+        model = transformers.LlavaNextForConditionalGeneration(config)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            around = 1.0 if "norm" in key and key.endswith("weight") else 0.0
+            parameter.copy_(torch.randn_like(parameter) * 0.1 + around)
+    folder = tmp_path_factory.mktemp("vision") / "model"
+    model.eval().save_pretrained(folder)
+    write_tokenizer(folder)
+    size = {"height": SIDE, "width": SIDE}
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"size": {"shortest_edge": SIDE}, "crop_size": size})
+    )
+    files = resolve(folder)
+    processor = processor_of(files)
+    assert processor is not None
+    return Pair(load_files(files, device="cpu", dtype="float32"), processor, model)
+
+
+def write_tokenizer(folder: Path) -> None:
+    from tokenizers import AddedToken, Tokenizer, models
+
+    names = {f"t{i}": i for i in range(96)}
+    del names[f"t{IMAGE_TOKEN}"]
+    tokenizer = Tokenizer(models.WordLevel({**names, "<image>": IMAGE_TOKEN}, unk_token="t0"))
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in ("t1", "t2", "<image>")])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": "t1", "eos_token": "t2", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_logits(pair: Pair, count: int) -> None:
+    ids, inputs = pair.prompt(count)
+    prompt = pair.ours.embed_prompt(torch.tensor([ids]), [len(ids)], **inputs)
+    logits = pair.ours.forward_embeds(prompt.embeds, logits="all")[0]
+    torch.testing.assert_close(logits, pair.expected(ids, inputs), atol=1e-5, rtol=0)
+
+
+def test_greedy_tokens(pair: Pair) -> None:
+    ids, inputs = pair.prompt(2)
+    settings = GenerationConfig.greedy(max_new_tokens=64, ignore_eos=True)
+    for token in TextGenerator(pair.ours).generate(ids, settings, **inputs).ids:
+        assert token == int(pair.expected(ids, inputs)[-1].argmax())
+        ids = [*ids, token]

@@ -1,0 +1,114 @@
+"""Rebuild the built-in model `demo-vision`, from nothing, in one command:
+
+    python -m training.vision.build
+
+Run it in the root of the repository, in an environment with lolama-core and lolama-vision installed.
+Everything is seeded; the weights may still differ in their last bits between processors and versions of
+torch. With ``--seconds`` it stops after a while and goes on at the next call. Measure the result with
+`python -m training.vision.evaluate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from lolama_core import write_checkpoint
+from lolama_core.protocols.types import CanonicalConfig
+from lolama_vision import LLaVA
+
+from ..text.tokenizer import control_id
+from .tokenizer import BOS, CHAT_TEMPLATE, EOS, IMAGE, train_tokenizer
+from .train import Recipe, fresh_model, train
+
+ROOT = Path(__file__).parents[2]
+DESTINATION = ROOT / "packages/lolama-vision/src/lolama_vision/demo_vision"
+
+
+def canonical_config(model: LLaVA, tokenizer: Tokenizer) -> CanonicalConfig:
+    """What `config.json` says of the model."""
+    return {
+        "format": "lolama",
+        "format_version": 1,
+        "family": "llava",
+        "model": model._vlm_config.to_json(),
+        "dtype": "bfloat16",
+        "generation": {
+            "eos_ids": [control_id(tokenizer, EOS)],
+            "vocab_size": tokenizer.get_vocab_size(),
+            # Of what it sees there is one right description.
+            "sampling": {"temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.0},
+        },
+        "tokenizer": {"bos_token": BOS, "eos_token": EOS},
+    }
+
+
+def save(model: LLaVA, tokenizer: Tokenizer, destination: Path) -> None:
+    """Write the checkpoint beside its destination, then put it in the place of what is there."""
+    tensors = [
+        (name, tensor.detach().to(torch.bfloat16).contiguous())
+        for name, tensor in model.state_dict().items()
+        if name != "language_model.lm_head.weight"  # Tied to the embeddings.
+    ]
+    with tempfile.TemporaryDirectory(dir=destination.parent) as folder:
+        fresh = Path(folder) / destination.name
+        write_checkpoint(
+            fresh,
+            canonical_config(model, tokenizer),
+            tensors,
+            tokenizer_json=tokenizer.to_str(),
+            chat_template=CHAT_TEMPLATE,
+        )
+        if destination.exists():
+            shutil.rmtree(destination)
+        fresh.rename(destination)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Rebuild the built-in model `demo-vision`.")
+    parser.add_argument("--output", type=Path, default=DESTINATION, help="checkpoint directory")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=ROOT / ".demo-vision.state",
+        help="where an unfinished training is kept",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="stop after that, to go on later"
+    )
+    parser.add_argument("--steps", type=int, default=Recipe().steps, help="batches")
+    options = parser.parse_args(arguments)
+    recipe = replace(Recipe(), steps=options.steps)
+    started = time.monotonic()
+    tokenizer = train_tokenizer()
+    model = fresh_model(control_id(tokenizer, IMAGE))
+    if not options.state.exists():
+        count = sum(parameter.numel() for parameter in model.parameters())
+        print(f"{count:,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
+    done = train(
+        model,
+        tokenizer,
+        recipe,
+        options.state,
+        seconds=options.seconds,
+        report=lambda line: print(line, flush=True),
+    )
+    if not done:
+        print("not done yet: run it again to go on", flush=True)
+        return
+    save(model, tokenizer, options.output)
+    options.state.unlink()
+    print(f"wrote {options.output} after {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
