@@ -20,7 +20,7 @@ import lolama_core
 from lolama import downloads, providers
 from lolama.downloads import Confirm, Progress
 from lolama_core.protocols import CausalLM, CheckpointIO
-from lolama_core.protocols.errors import NetworkError, NotAvailableError, UsageError
+from lolama_core.protocols.errors import NetworkError, UsageError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
     JSON,
