@@ -17,8 +17,9 @@ def test_piped_it_is_one_line_a_model() -> None:
         *("alias", "parameters", "kind", "description", "id"),
         *("size", "license", "gated", "downloaded", "last used"),
     ]
-    assert [row[0] for row in rows[1:]] == ["demo", *ALIASES]
-    assert rows[2][1:] == [
+    assert [row[0] for row in rows[1:]] == ["demo", "demo-vision", *ALIASES]
+    assert rows[2][1:4] == ["2.0M", "vision", "Built in: no download"]
+    assert rows[3][1:] == [
         "1.1B",
         "text",
         "TinyLlama 1.1B Chat: small, fast, instruction-tuned",
@@ -32,7 +33,7 @@ def test_on_a_terminal_it_is_a_table_that_fits_80_columns() -> None:
     assert outcome.code == 0
     text = re.sub(r"\x1b\[[0-9;]*m", "", outcome.out.decode()).replace("\r\n", "\n")
     assert max(map(len, text.splitlines())) <= 80
-    for name in ("demo", *ALIASES, "chaoyinshe/llava-med-v1.5-mistral-7b-hf"):
+    for name in ("demo", "demo-vision", *ALIASES, "chaoyinshe/llava-med-v1.5-mistral-7b-hf"):
         assert f" {name} " in text.replace("\n", " ")
     assert "owner/name" in outcome.err
 

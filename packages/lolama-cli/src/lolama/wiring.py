@@ -190,7 +190,8 @@ def _describe(name: str, path: Path) -> ModelInfo:
     # Near enough, and without reading the header: beside the weights the file holds a few kilobytes.
     bytes_each = 4 if config["dtype"] == "float32" else 2
     parameters = (path / "model.safetensors").stat().st_size / bytes_each
-    pictures = providers.family(config["family"]).image_processor(config["model"]) is not None
+    # A model that sees has a text model inside. Asking its family for a processor would import torch.
+    pictures = "text_config" in config["model"]
     return ModelInfo(
         alias=name,
         repo="",
