@@ -287,6 +287,7 @@ def bench(session: nox.Session) -> None:
 FUZZ = {
     "packages/lolama-core/tests/test_fuzz_files.py": {"LOLAMA_FUZZ_CASES": "100000"},
     "packages/lolama-hub/tests/test_fuzz.py": {"LOLAMA_FUZZ_CASES": "10000"},
+    "packages/lolama-vision/tests/test_image_file.py": {"LOLAMA_FUZZ_CASES": "20000"},
 }
 FAULTS = {
     "packages/lolama-hub/tests/test_fault_scripts.py": {"LOLAMA_FAULT_SCRIPTS": "200"},
@@ -300,7 +301,7 @@ FAULTS = {
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Read 100,000 damaged safetensors files and 10,000 damaged small files (half an hour)."""
+    """Read 100,000 damaged safetensors files, 10,000 small files and 20,000 pictures (half an hour)."""
     run_long(session, FUZZ)
 
 
@@ -341,17 +342,6 @@ def run_long(session: nox.Session, runs: dict[str, dict[str, str]]) -> None:
     install(session, *editable(PACKAGES), *sorted(requirements))
     for tests, numbers in runs.items():
         run_tests(session, ROOT / tests, sorted(requirements), numbers)
-
-
-@nox.session
-def fuzz_pictures(session: nox.Session) -> None:
-    """Read 20,000 damaged pictures (some minutes; an ordinary run reads 2,000)."""
-    package = "lolama-vision"
-    requirements = group("test", directory(package))
-    install(session, *editable(with_siblings(package)), *requirements)
-    tests = directory(package) / "tests" / "test_image_file.py"
-    env = {**TEST_ENV, "LOLAMA_FUZZ_CASES": "20000"}
-    session.run("pytest", "-c", str(ROOT / "pyproject.toml"), str(tests), "-k", "mutated", env=env)
 
 
 @nox.session

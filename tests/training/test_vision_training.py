@@ -91,6 +91,16 @@ def test_answers_agree_with_the_scene() -> None:
                 assert exchange.answer.endswith(f"is {thing.where}.")
 
 
+@pytest.mark.parametrize("described_first", [0.0, 1.0])
+def test_a_description_comes_first_or_last(described_first: float) -> None:
+    """In between it would be read instead of the picture."""
+    for index, scene in enumerate(scenes(60)):
+        asked = ask(scene, random.Random(index), 6, described_first=described_first)
+        places = [n for n, exchange in enumerate(asked) if exchange.kind == "describe"]
+        assert len({exchange.question for exchange in asked}) == len(asked) == 6
+        assert places == [0] if described_first else places in ([], [5])
+
+
 def test_nothing_can_be_asked_about_too() -> None:
     kinds = {e.kind: e.answer for seed in range(20) for e in ask((), random.Random(seed), 8)}
     assert kinds["describe"] == "There is nothing in the picture."

@@ -16,19 +16,18 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
-from lolama_core import write_checkpoint
+from lolama_core import FileCheckpoint, load_into, open_checkpoint, write_checkpoint
 from lolama_core.protocols.types import CanonicalConfig
 from lolama_vision import LLaVA
 
 from ..text.tokenizer import control_id
 from .tokenizer import BOS, CHAT_TEMPLATE, EOS, IMAGE, train_tokenizer
-from .train import Recipe, fresh_model, train
+from .train import ROUNDS, fresh_model, train
 
 ROOT = Path(__file__).parents[2]
 DESTINATION = ROOT / "packages/lolama-vision/src/lolama_vision/demo_vision"
@@ -85,29 +84,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="stop after that, to go on later"
     )
-    parser.add_argument("--steps", type=int, default=Recipe().steps, help="batches")
+    parser.add_argument(
+        "--from-round",
+        type=int,
+        choices=range(1, len(ROUNDS) + 1),
+        default=1,
+        help="go on with the checkpoint that the round before has left in --output",
+    )
     options = parser.parse_args(arguments)
-    recipe = replace(Recipe(), steps=options.steps)
     started = time.monotonic()
     tokenizer = train_tokenizer()
     model = fresh_model(control_id(tokenizer, IMAGE))
-    if not options.state.exists():
-        count = sum(parameter.numel() for parameter in model.parameters())
-        print(f"{count:,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
-    done = train(
-        model,
-        tokenizer,
-        recipe,
-        options.state,
-        seconds=options.seconds,
-        report=lambda line: print(line, flush=True),
-    )
-    if not done:
-        print("not done yet: run it again to go on", flush=True)
-        return
-    save(model, tokenizer, options.output)
-    options.state.unlink()
-    print(f"wrote {options.output} after {time.monotonic() - started:.0f} s", flush=True)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{count:,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
+    if options.from_round > 1:
+        load_into(model, FileCheckpoint(open_checkpoint(options.output)), torch.float32)
+    for number, recipe in enumerate(ROUNDS[options.from_round - 1 :], options.from_round):
+        done_before = options.state.with_suffix(f".{number}.done")
+        if done_before.exists():
+            load_into(model, FileCheckpoint(open_checkpoint(options.output)), torch.float32)
+            continue
+        state = options.state.with_suffix(f".{number}")
+        left = options.seconds - (time.monotonic() - started)
+        if not train(model, tokenizer, recipe, state, seconds=left, report=_print):
+            print("not done yet: run it again to go on", flush=True)
+            return
+        save(model, tokenizer, options.output)
+        done_before.touch()
+        state.unlink()
+        print(f"round {number}: wrote {options.output}", flush=True)
+    for number in range(1, len(ROUNDS) + 1):
+        options.state.with_suffix(f".{number}.done").unlink(missing_ok=True)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -159,11 +159,18 @@ MAKERS: tuple[Callable[[Scene, random.Random], Exchange | None], ...] = (
 )
 
 
-def ask(scene: Scene, rng: random.Random, number: int) -> list[Exchange]:
-    """So many different questions; half of the dialogues begin with a description."""
+def ask(
+    scene: Scene, rng: random.Random, number: int, *, described_first: float = 0.5
+) -> list[Exchange]:
+    """So many different questions.
+
+    ``described_first`` is the share of dialogues that begin with a description. What follows one can be
+    read off the text, so where none does, it comes last: the picture has to be looked at.
+    """
     makers = list(MAKERS) * 2
     rng.shuffle(makers)
-    if rng.random() < 0.5:
+    first = rng.random() < described_first
+    if first:
         makers.insert(0, describe)
     exchanges: dict[str, Exchange] = {}
     described = False
@@ -176,7 +183,7 @@ def ask(scene: Scene, rng: random.Random, number: int) -> list[Exchange]:
             described |= maker is describe
         if len(exchanges) == number:
             break
-    return list(exchanges.values())
+    return sorted(exchanges.values(), key=lambda e: (e.kind == "describe") is not first)
 
 
 def _there_are(number: int, noun: str) -> str:

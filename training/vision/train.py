@@ -58,6 +58,7 @@ class Recipe:
         steps: Batches.
         pictures: In a batch, each of a new scene.
         questions: Asked about each picture.
+        described_first: Share of dialogues that begin with a description of the picture.
         empty_from: The step from which on a few pictures have nothing in them. Earlier they would teach to
             answer without looking.
         empty: Share of such pictures.
@@ -69,11 +70,19 @@ class Recipe:
     steps: int = 1500
     pictures: int = 32
     questions: int = 6
+    described_first: float = 0.5
     empty_from: int = 900
     empty: float = 0.04
     peak_rate: float = 3e-3
     warmup: float = 0.03
     seed: int = 0
+
+
+# Each round goes on with the weights of the one before, on scenes that none before it has seen.
+ROUNDS = (
+    Recipe(),
+    Recipe(steps=1800, peak_rate=2e-3, described_first=0.1, empty_from=0, empty=0.03, seed=1),
+)
 
 
 def config_of(image_token_id: int) -> VLMConfig:
@@ -144,7 +153,7 @@ def make_batch(
         empty = step >= recipe.empty_from and rng.random() < recipe.empty
         scene = () if empty else scene_of(rng, held_out=False)
         pictures.append(draw(scene, rng))
-        exchanges = ask(scene, rng, recipe.questions)
+        exchanges = ask(scene, rng, recipe.questions, described_first=recipe.described_first)
         ids, ours = encoder.encode(exchanges, plain=rng.random() < 0.15)
         place = ids.index(encoder.ids[IMAGE])
         merged = [IGNORE] * place + [IGNORE] * VISION.features_per_tile
