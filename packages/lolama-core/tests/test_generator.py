@@ -577,7 +577,7 @@ def test_tokens_come_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("way", ["dropped", "closed", "left", "broken off", "never begun"])
-def test_a_stream_ended_early_frees_its_cache(way: str) -> None:
+def test_row_66_a_stream_ended_early_frees_its_cache(way: str) -> None:
     model = Scripted(counting)
     stream = TextGenerator(model).generate_stream([1], GREEDY)
     tokens = iter(stream)

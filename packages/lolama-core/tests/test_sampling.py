@@ -306,7 +306,7 @@ def test_nan_and_infinity_are_errors(settings: dict[str, Any], value: float, pla
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}], ids=str)
-def test_nothing_left_to_choose_is_an_error(settings: dict[str, Any]) -> None:
+def test_row_58_nothing_left_to_choose_is_an_error(settings: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="non-finite logits at step 0"):
         sampler(**settings)(NO_HISTORY, torch.full((1, 4), -math.inf))
 

@@ -249,11 +249,11 @@ def test_row50_a_missing_field_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["gpt2", "llava", "LLAMA", "qwen2_moe", "x" * 1000, "\x1b[2J", "", None, 1, ...]
+    "value", ["gpt2", "mllama", "LLAMA", "qwen2_moe", "x" * 1000, "\x1b[2J", "", None, 1, ...]
 )
 def test_row50_an_unknown_architecture_is_named_with_those_that_are_known(value: Any) -> None:
     message = refused({"model_type": value})
-    assert "llama, mistral, qwen2" in message
+    assert "llama, llava, llava_next, mistral, qwen2" in message
     assert "model_type" in message
 
 
