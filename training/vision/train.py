@@ -81,7 +81,7 @@ class Recipe:
 # Each round goes on with the weights of the one before, on scenes that none before it has seen.
 ROUNDS = (
     Recipe(),
-    Recipe(steps=1000, peak_rate=2e-3, described_first=0.1, empty_from=0, empty=0.03, seed=1),
+    Recipe(steps=1800, peak_rate=2e-3, described_first=0.1, empty_from=0, empty=0.03, seed=1),
 )
 
 
