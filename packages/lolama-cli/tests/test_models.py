@@ -17,8 +17,8 @@ def test_piped_it_is_one_line_a_model() -> None:
         *("alias", "parameters", "kind", "description", "id"),
         *("size", "license", "gated", "downloaded", "last used"),
     ]
-    assert [row[0] for row in rows[1:]] == ["demo", *ALIASES]
-    assert rows[2][1:] == [
+    assert [row[0] for row in rows[1:]] == ["demo", "demo-vision", *ALIASES]
+    assert rows[3][1:] == [
         "1.1B",
         "text",
         "TinyLlama 1.1B Chat: small, fast, instruction-tuned",
