@@ -102,7 +102,10 @@ def test_text_and_json_tell_the_same() -> None:
     assert told["decoding", "native"] == found["decoder_kernels"][0]["description"]
     assert told["quantising", "int8"] == found["quantizers"][0]["description"]
     assert told["quantising", "int8"].startswith("cpu: ")
-    assert found["models"] == [{"name": "demo", "package": "lolama-core"}]
+    assert found["models"] == [
+        {"name": "demo", "package": "lolama-core"},
+        {"name": "demo-vision", "package": "lolama-vision"},
+    ]
     assert told["models", "demo"] == "ships with lolama-core"
     assert found["broken"] == []
 
