@@ -21,28 +21,33 @@ _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Bring ``image`` into mode RGB.
+    """Bring ``image`` into mode RGB, without metadata: flattened again, it stays as it is.
 
     Raises:
         ModelError: for values that have no scale, or a picture that cannot be decoded.
     """
     try:
-        image = _upright(image)
-        if image.mode in _WIDE:
-            return _from_sixteen_bits(image).convert("RGB")
-        if image.mode == "F":
-            reason = "holds floating-point values, and nothing says which of them is white"
-            raise ModelError("image", reason, "save it with 8 or 16 bits a channel")
-        if "A" in image.getbands() or image.info.get("transparency") is not None:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            return Image.alpha_composite(white, image).convert("RGB")
-        return image.convert("RGB")
+        flat = _to_rgb(_upright(image))
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # decoders of damaged files raise nearly anything
         reason = f"cannot be decoded ({type(error).__name__}): it is damaged or cut short"
         raise ModelError("image", reason, "get the file again") from error
+    flat.info = {}  # the orientation that was followed would turn it a second time
+    return flat
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _WIDE:
+        return _from_sixteen_bits(image).convert("RGB")
+    if image.mode == "F":
+        reason = "holds floating-point values, and nothing says which of them is white"
+        raise ModelError("image", reason, "save it with 8 or 16 bits a channel")
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
