@@ -22,13 +22,12 @@ _ERROR_LINE = re.compile(r"error: [^:\n]+: [^\n]+\n")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run. ``seconds`` of wall time; ``cpu`` seconds of computing, where measured."""
+    """What came of a run. ``seconds`` of wall time."""
 
     code: int
     out: bytes
     err: str
     seconds: float
-    cpu: float = 0.0
 
     def refused(self, code: int, *words: str) -> None:
         """Check the contract of every failure: one line, these words in it, no payload, this code."""

@@ -48,8 +48,7 @@ def generate(folder: Path, *options: str, stdin: bytes = b"z", prompt: str = "")
 def refused(folder: Path, *words: str, seconds: float = 5.0) -> None:
     outcome = generate(folder)
     outcome.refused(3, *words)
-    assert outcome.cpu < seconds  # computing is what a busy machine does not stretch
-    assert outcome.seconds < 30
+    assert outcome.seconds < seconds
 
 
 def with_header(folder: Path, change: Callable[[Header], object], *, text: bytes = b"") -> Path:
@@ -359,7 +358,7 @@ def test_row_54_a_regular_expression_that_explodes(folder: Path) -> None:
     )
     outcome = generate(folder, prompt="a" * 60 + "!")
     outcome.refused(3, "tokenizer.json")
-    assert outcome.cpu < 5
+    assert outcome.seconds < 5
 
 
 @pytest.mark.parametrize(

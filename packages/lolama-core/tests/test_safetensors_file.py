@@ -28,10 +28,10 @@ def entry(dtype: str, shape: list[Any], begin: Any, end: Any) -> dict[str, Any]:
 
 
 def refused(path: Path) -> str:
-    started = time.process_time()  # computing: other processes on the machine do not count
+    started = time.monotonic()
     with pytest.raises(ModelError) as caught:
         SafetensorsFile(path)
-    assert time.process_time() - started < 5
+    assert time.monotonic() - started < 5
     assert str(caught.value).startswith(f"{path}: ")
     assert str(caught.value).isprintable()
     return str(caught.value)
