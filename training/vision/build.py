@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,24 +50,20 @@ def canonical_config(model: LLaVA, tokenizer: Tokenizer) -> CanonicalConfig:
 
 
 def save(model: LLaVA, tokenizer: Tokenizer, destination: Path) -> None:
-    """Write the checkpoint beside its destination, then put it in the place of what is there."""
+    """Write the checkpoint in the place of what is there."""
     tensors = [
         (name, tensor.detach().to(torch.bfloat16).contiguous())
         for name, tensor in model.state_dict().items()
         if name != "language_model.lm_head.weight"  # Tied to the embeddings.
     ]
-    with tempfile.TemporaryDirectory(dir=destination.parent) as folder:
-        fresh = Path(folder) / destination.name
-        write_checkpoint(
-            fresh,
-            canonical_config(model, tokenizer),
-            tensors,
-            tokenizer_json=tokenizer.to_str(),
-            chat_template=CHAT_TEMPLATE,
-        )
-        if destination.exists():
-            shutil.rmtree(destination)
-        fresh.rename(destination)
+    write_checkpoint(
+        destination,
+        canonical_config(model, tokenizer),
+        tensors,
+        tokenizer_json=tokenizer.to_str(),
+        chat_template=CHAT_TEMPLATE,
+        replace=True,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,7 +18,6 @@ from lolama_core.protocols.types import (
     ModelFiles,
     ModelInfo,
     StoredModel,
-    TensorLocation,
 )
 from lolama_hub import registry
 from lolama_hub.bin_conversion import convert
@@ -254,9 +253,6 @@ class HuggingFaceSource:
         return ModelFiles(
             name=name,
             config=config,
-            tensors={
-                canonical: TensorLocation(path=stored.files[key], key=key)
-                for canonical, key in names.items()
-            },
+            tensors=stored.locations(names),
             tokenizer=tokenizer.files,
         )

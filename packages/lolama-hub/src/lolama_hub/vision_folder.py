@@ -14,7 +14,6 @@ from lolama_core.protocols.types import (
     JSON,
     CanonicalConfig,
     ModelFiles,
-    TensorLocation,
 )
 from lolama_hub.fields import shown
 from lolama_hub.folder import Folder
@@ -78,10 +77,7 @@ def resolve_vision(
     return ModelFiles(
         name=name,
         config=config,
-        tensors={
-            canonical: TensorLocation(path=stored.files[key], key=key)
-            for canonical, key in names.items()
-        },
+        tensors=stored.locations(names),
         tokenizer=tokenizer.files,
     )
 

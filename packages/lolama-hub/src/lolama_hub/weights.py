@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lolama_core.protocols.checkpoint import CheckpointIO, TensorHeader
 from lolama_core.protocols.errors import ModelError
-from lolama_core.protocols.types import JSON
+from lolama_core.protocols.types import JSON, TensorLocation
 from lolama_hub.fields import shown
 from lolama_hub.folder import SAFETENSORS, Folder, index_shards
 from lolama_hub.layouts import tensor_names
@@ -35,6 +35,13 @@ class StoredTensors:
     listing: Path
     files: Mapping[str, Path]
     headers: Mapping[str, TensorHeader]
+
+    def locations(self, names: Mapping[str, str]) -> dict[str, TensorLocation]:
+        """Canonical name → where the tensor is, from canonical name → published name."""
+        return {
+            canonical: TensorLocation(path=self.files[key], key=key)
+            for canonical, key in names.items()
+        }
 
 
 def read_safetensors(folder: Folder, io: CheckpointIO) -> StoredTensors | None:

@@ -97,57 +97,67 @@ def projector_names(*, bias: bool, newline: bool) -> Iterator[tuple[str, str]]:
 
 
 # What a text model's own template cannot do is show pictures; these are what the models were trained on.
-VICUNA_TEMPLATE = """\
+_ASKED = """\
+        {%- if message['content'] is string -%}{{- message['content'] -}}
+        {%- else -%}
+            {%- for part in message['content'] if part['type'] == 'image' -%}
+                {{- '<image>\\n' -}}
+            {%- endfor -%}
+            {%- for part in message['content'] if part['type'] == 'text' -%}
+                {{- part['text'] -}}
+            {%- endfor -%}
+        {%- endif -%}
+"""
+_SAID = """\
+        {%- if message['content'] is string -%}{{- message['content'] -}}
+        {%- else -%}{%- for part in message['content'] -%}{{- part['text'] -}}{%- endfor -%}{%- endif -%}
+"""
+
+VICUNA_TEMPLATE = (
+    """\
 {%- for message in messages -%}
     {%- if message['role'] == 'system' -%}
         {{- (message['content'] if message['content'] is string else message['content'][0]['text']) + ' ' -}}
     {%- elif message['role'] == 'user' -%}
         {{- 'USER: ' -}}
-        {%- if message['content'] is string -%}{{- message['content'] -}}
-        {%- else -%}
-            {%- for part in message['content'] if part['type'] == 'image' -%}
-                {{- '<image>\\n' -}}
-            {%- endfor -%}
-            {%- for part in message['content'] if part['type'] == 'text' -%}
-                {{- part['text'] -}}
-            {%- endfor -%}
-        {%- endif -%}
+"""
+    + _ASKED
+    + """\
         {{- ' ' -}}
     {%- else -%}
         {{- 'ASSISTANT: ' -}}
-        {%- if message['content'] is string -%}{{- message['content'] -}}
-        {%- else -%}{%- for part in message['content'] -%}{{- part['text'] -}}{%- endfor -%}{%- endif -%}
+"""
+    + _SAID
+    + """\
         {{- eos_token -}}
     {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}
 """
+)
 
-MISTRAL_TEMPLATE = """\
+MISTRAL_TEMPLATE = (
+    """\
 {{- bos_token -}}
 {%- for message in messages -%}
     {%- if message['role'] == 'user' -%}
         {{- '[INST] ' -}}
-        {%- if message['content'] is string -%}{{- message['content'] -}}
-        {%- else -%}
-            {%- for part in message['content'] if part['type'] == 'image' -%}
-                {{- '<image>\\n' -}}
-            {%- endfor -%}
-            {%- for part in message['content'] if part['type'] == 'text' -%}
-                {{- part['text'] -}}
-            {%- endfor -%}
-        {%- endif -%}
+"""
+    + _ASKED
+    + """\
         {{- ' [/INST]' -}}
     {%- elif message['role'] == 'assistant' -%}
         {{- ' ' -}}
-        {%- if message['content'] is string -%}{{- message['content'] -}}
-        {%- else -%}{%- for part in message['content'] -%}{{- part['text'] -}}{%- endfor -%}{%- endif -%}
+"""
+    + _SAID
+    + """\
         {{- eos_token -}}
     {%- else -%}
         {{- raise_exception('this model knows the roles user and assistant') -}}
     {%- endif -%}
 {%- endfor -%}
 """
+)
 
 TEMPLATES = {"llama": VICUNA_TEMPLATE, "mistral": MISTRAL_TEMPLATE}
 """By the ``model_type`` of the language model."""
