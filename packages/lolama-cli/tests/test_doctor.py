@@ -14,7 +14,7 @@ from program import on_terminal, run, shell
 
 from lolama import report
 from lolama.report import Device, Product
-from lolama_cli.commands import generate
+from lolama_cli import loaded
 from lolama_cli.commands.doctor import SCHEMA, _about, _about_dtypes, _rows
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -185,7 +185,7 @@ def test_the_line_on_products(
     monkeypatch: pytest.MonkeyPatch, products: list[Product], line: str
 ) -> None:
     monkeypatch.setattr(report, "products", lambda model: products)
-    assert generate._products_line(None) == f"products: {line}"  # type: ignore[arg-type]
+    assert loaded._products_line(None) == f"products: {line}"  # type: ignore[arg-type]
 
 
 def test_broken_packages_are_lines(tmp_path: Path) -> None:

@@ -228,6 +228,22 @@ class TestMemory:
         llava(torch.tensor([ROWS[1]]), **inputs)
         assert tiles == [1, 1, 1]
 
+    @torch.no_grad()
+    def test_features_of_weights_that_were_written_to_are_not_used(
+        self, llava: LLaVA, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As an optimizer does between two evaluations, or `load_state_dict`."""
+        tiles = self.encodings(llava, monkeypatch)
+        inputs = pixels(*pictures(1))
+        for write in (
+            lambda: llava.projector.linear_1.weight.mul_(2),
+            lambda: llava.load_state_dict(llava.state_dict()),
+        ):
+            llava(torch.tensor([ROWS[1]]), **inputs)
+            write()
+        llava(torch.tensor([ROWS[1]]), **inputs)
+        assert tiles == [1, 1, 1]
+
     def test_the_cache_of_features_is_bounded(self, llava: LLaVA) -> None:
         one, two, three = (torch.zeros(4, 8) for _ in range(3))
         llava.features.max_bytes = 2 * one.nbytes

@@ -244,9 +244,12 @@ class LLaVA(nn.Module):
             self.vision_tower.to("cpu")
 
     def _identity(self) -> Hashable:
-        """What features depend on beside the picture: the modules in place, quantised or not."""
+        """What features depend on beside the picture: the modules in place, and what was written to them."""
         parts = (*self.vision_tower.modules(), *self.projector.modules())
-        return (self.device, self.dtype, *map(id, parts))
+        weights = (*self.vision_tower.parameters(), *self.projector.parameters())
+        # Tensors of inference mode count no changes; nothing that trains has them.
+        changes = (0 if weight.is_inference() else weight._version for weight in weights)
+        return (self.device, self.dtype, *map(id, parts), *changes)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LLaVA:
         # Weights are about to move or to change their dtype.

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from lolama_cli.commands.pull import YES_HELP
 from lolama_cli.console import Output, visible
+from lolama_cli.options import Yes
 from lolama_cli.transfer_bars import transfer_bars
 
 
 def convert(
     model: Annotated[str, typer.Argument(help="Model alias or local path.")],
     output: Annotated[Path, typer.Argument(help="The folder to write. It must not exist.")],
-    yes: Annotated[bool, typer.Option("-y", "--yes", help=YES_HELP)] = False,
+    yes: Yes = False,
 ) -> None:
     """Write a model as a lolama checkpoint: one folder, bit for bit the same weights."""
     payload = Output()

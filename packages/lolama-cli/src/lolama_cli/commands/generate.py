@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lolama_cli.commands.pull import YES_HELP
 from lolama_cli.console import Output, note, progress, read_prompt
 from lolama_cli.errors import Settings
+from lolama_cli.loaded import tell_loaded
+from lolama_cli.options import Model, Yes
 from lolama_cli.pictures import Shown, check_names, show
 from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
@@ -20,7 +21,6 @@ from lolama_core.protocols.errors import UsageError
 if TYPE_CHECKING:
     from lolama import GenerationConfig
     from lolama_core.protocols import CausalLM, Tokenizer
-    from lolama_core.protocols.types import ModelFiles
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
@@ -45,9 +45,7 @@ def generate(
             hidden=True,  # from the list; the text above it says all
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option("-m", "--model", help="Model alias or local path.", metavar="TEXT")
-    ] = "tinyllama",
+    model: Model = "tinyllama",
     image: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,7 +114,7 @@ def generate(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option("--dtype", help="auto, float32, bfloat16 or float16.", metavar="TEXT"),
     ] = "auto",
-    yes: Annotated[bool, typer.Option("-y", "--yes", help=YES_HELP)] = False,
+    yes: Yes = False,
 ) -> None:
     """Generate text from a prompt. Streams by default.
 
@@ -160,7 +158,7 @@ def generate(
     wiring.suit_threads(loaded)
     settings: Settings = context.obj
     if settings.verbose:
-        _tell_loaded(files, loaded, time.perf_counter() - started)
+        tell_loaded(files, loaded, time.perf_counter() - started)
     run = _Run(loaded, tokenizer, ids, config, output, shown)
     run.generate(stream=not no_stream)
     run.tell(verbose=settings.verbose)
@@ -279,47 +277,3 @@ class _Run:
             if new > 1:
                 line += f", then {(new - 1) / max(self.ended - self.first, 1e-9):.1f} tokens/s"
         note(line)
-
-
-def _tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:
-    from lolama import wiring
-
-    shape = wiring.text_shape(files)
-    stored, used = files.config["dtype"], str(model.dtype).removeprefix("torch.")
-    note(
-        f"{files.name}: {files.family}, {shape.get('num_layers')} layers of width "
-        f"{shape.get('d_model')}, context {model.max_seq_len:,}, {len(files.tensors)} tensors"
-    )
-    for path in sorted({location.path for location in files.tensors.values()}):
-        note(f"read {path} ({path.stat().st_size / 1e6:,.1f} MB)")
-    converted = "" if stored == used else f" (stored as {stored})"
-    note(f"loaded in {seconds:.2f} s: {used}{converted} on {model.device}")
-    note(_products_line(model))
-    note(f"decoding: {_decoding(model)}")
-
-
-def _decoding(model: CausalLM) -> str:
-    from lolama import report
-
-    return report.decoding(model)
-
-
-def _products_line(model: CausalLM) -> str:
-    """Which linear kernel computes how many of the model's linears, and why an installed one does not."""
-    from lolama import report
-
-    products = report.products(model)
-    used, unused = [], []
-    for product in products:
-        what = f"{product.name} ({product.description})" if product.description else product.name
-        if product.linears:
-            plural = "s" if product.linears > 1 else ""
-            used.append(f"{what} for {product.linears:,} linear{plural}")
-        else:
-            unused.append(what)
-    line = f"products: {', '.join(used)}"
-    if unused:
-        line += f"; not in use: {', '.join(unused)}"
-    elif [product.name for product in products] == ["torch"]:
-        line += "; no linear kernel is installed (pip install lolama-quant)"
-    return line

@@ -7,17 +7,16 @@ from typing import Annotated
 import typer
 
 from lolama_cli.console import Output, visible
+from lolama_cli.options import Yes
 from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
-
-YES_HELP = "Download without asking."
 
 
 def pull(
     model: Annotated[
         str, typer.Argument(help="An alias, or owner/name[@revision] of the Hugging Face Hub.")
     ],
-    yes: Annotated[bool, typer.Option("-y", "--yes", help=YES_HELP)] = False,
+    yes: Yes = False,
 ) -> None:
     """Download a model, or go on where a download stopped.
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lolama_cli.commands.pull import YES_HELP
 from lolama_cli.console import Output, note, visible
+from lolama_cli.options import Model, Yes
 from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
 
@@ -24,9 +24,7 @@ SCHEMA = "lolama.quantize/1"
 
 
 def quantize(
-    model: Annotated[
-        str, typer.Option("-m", "--model", help="Model alias or local path.", metavar="TEXT")
-    ] = "tinyllama",
+    model: Model = "tinyllama",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -57,7 +55,7 @@ def quantize(
     as_json: Annotated[
         bool, typer.Option("--json", help=f'One JSON object, with "schema": "{SCHEMA}".')
     ] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help=YES_HELP)] = False,
+    yes: Yes = False,
 ) -> None:
     """Store a model's linear weights as 8-bit integers, about half the size of 16-bit ones.
 
