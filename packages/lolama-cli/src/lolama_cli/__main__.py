@@ -7,6 +7,7 @@ and a closed stream harmless from the first moment on.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -15,6 +16,9 @@ from types import FrameType
 
 def main() -> None:
     """Run the command line; ends the process with an exit code of the contract."""
+    # Importing torch makes objects by the hundred thousand, none of them garbage. Left as it is, the
+    # collector walks through them again and again, which takes a quarter of a start.
+    gc.set_threshold(100_000)
     code = _run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError):  # one that is closed
