@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from lolama.downloads import Confirm
 from lolama.wiring import load_files, load_model, load_tokenizer, quantized, resolve
 from lolama_core.protocols.errors import UsageError
 
@@ -22,6 +23,7 @@ def load_llava_model(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     quantize: bool = False,
+    confirm: Confirm = None,
 ) -> LLaVA:
     """`load_model` for a model that sees pictures.
 
@@ -33,7 +35,7 @@ def load_llava_model(
         >>> model._vlm_config.vision_config.image_size
         96
     """
-    files = resolve(name)
+    files = resolve(name, confirm=confirm)
     if files.family != "llava":
         raise UsageError(files.name, "is a text model, it sees no pictures", "use load_model")
     files = quantized(files) if quantize else files

@@ -57,7 +57,7 @@ def load_model(
         UsageError: for a name that means nothing, a device or dtype that is not to be had, or a download
             that nobody agreed to.
         NetworkError, AuthorisationError: if the model is not here and cannot be downloaded.
-        NotAvailableError: for what a later version will do.
+        NotAvailableError: if the package that the model needs is not installed.
         ModelError: if the files cannot be used.
         ResourceError: if the model does not fit into memory.
 

@@ -74,6 +74,6 @@ class ResourceError(LolamaError):
 
 
 class NotAvailableError(LolamaError, NotImplementedError):
-    """Something that is promised for a later version, or needs a package that is not installed."""
+    """Something that needs a package that is not installed, or that no package does."""
 
     exit_code = EXIT_USAGE

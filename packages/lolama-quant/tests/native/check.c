@@ -1,0 +1,78 @@
+/* Every product of one instruction set beside the definition, over sizes that are multiples of nothing. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "int8.h"
+
+static unsigned state = 1;
+static int random_below(int n) { state = state * 1664525u + 1013904223u; return (int)((state >> 8) % (unsigned)n); }
+static float uniform(void) { return (float)random_below(20001) / 10000 - 1; }
+
+static int check_int8(int isa) {
+    int failures = 0;
+    for (int trial = 0; trial < 60; trial++) {
+        int64_t rows = 1 + random_below(6), k = 1 + random_below(300), n = 1 + random_below(40);
+        float *x = malloc(rows * k * 4), *y = malloc(rows * n * 4), *scales = malloc(n * 4);
+        int8_t *w = malloc(n * k);
+        void *memory = malloc(rounded_bytes(rows, k));
+        for (int64_t i = 0; i < rows * k; i++) x[i] = uniform() * (1 + random_below(100));
+        for (int64_t i = 0; i < n * k; i++) w[i] = (int8_t)(random_below(256) - 128);
+        for (int64_t i = 0; i < n; i++) scales[i] = uniform();
+        Rounded r = round_rows(isa, x, rows, k, memory);
+        int8_product(isa, w, scales, NULL, &r, rows, 0, n, k, y, n, 0);
+        for (int64_t a = 0; a < rows; a++)
+            for (int64_t j = 0; j < n; j++) {
+                double sum = 0, size = 0;
+                for (int64_t i = 0; i < k; i++) {
+                    double one = (double)r.values[a * r.padded + i] * r.scales[(a * r.padded + i) / GROUP];
+                    if (fabs(one - x[a * k + i]) > r.scales[(a * r.padded + i) / GROUP] * 0.501) failures++;
+                    sum += one * w[j * k + i] * scales[j];
+                    size += fabs(one * w[j * k + i] * scales[j]);
+                }
+                if (fabs(sum - y[a * n + j]) > 1e-5 * size + 1e-30) failures++;
+            }
+        free(x), free(y), free(scales), free(w), free(memory);
+    }
+    return failures;
+}
+
+static int check_floats(int isa, int dtype) {
+    int failures = 0;
+    for (int trial = 0; trial < 60; trial++) {
+        int64_t rows = 1 + random_below(6), k = 1 + random_below(300), n = 1 + random_below(40);
+        float *x = malloc(rows * k * 4), *y = malloc(rows * n * 4);
+        char *w = malloc(n * k * 4);
+        for (int64_t i = 0; i < rows * k; i++) x[i] = uniform();
+        for (int64_t i = 0; i < n * k; i++) {
+            float one = uniform();
+            if (dtype == FLOAT32) ((float *)w)[i] = one;
+            if (dtype == BFLOAT16) { uint32_t bits; memcpy(&bits, &one, 4); ((uint16_t *)w)[i] = (uint16_t)(bits >> 16); }
+            if (dtype == FLOAT16) ((uint16_t *)w)[i] = (uint16_t)(random_below(2) << 15 | random_below(0x3c00));
+        }
+        product(isa, dtype, w, NULL, x, rows, 0, n, k, y, n, 0);
+        for (int64_t a = 0; a < rows; a++)
+            for (int64_t j = 0; j < n; j++) {
+                double sum = 0, size = 0;
+                for (int64_t i = 0; i < k; i++) {
+                    double one = (double)weight_at(w, j * k + i, dtype) * x[a * k + i];
+                    sum += one, size += fabs(one);
+                }
+                if (fabs(sum - y[a * n + j]) > 1e-5 * size + 1e-30) failures++;
+            }
+        free(x), free(y), free(w);
+    }
+    return failures;
+}
+
+int main(int argc, char **argv) {
+    int failures = 0;
+    (void)argc;
+    for (char **one = argv + 1; *one; one++) {
+        int isa = atoi(*one + 1), found = 0;
+        if (**one == 'i') found = check_int8(isa);
+        else for (int dtype = 0; dtype < 3; dtype++) found += check_floats(isa, dtype);
+        printf("%s: %d failures\n", *one, found);
+        failures += found;
+    }
+    return failures != 0;
+}

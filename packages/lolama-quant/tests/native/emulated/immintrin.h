@@ -1,0 +1,37 @@
+/* Stands in for the compiler's header: Intel's intrinsics in plain C, by SIMDe. */
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#include <simde/x86/fma.h>
+#include <simde/x86/f16c.h>
+
+/* What SIMDe lacks. */
+static inline float _mm512_reduce_add_ps(__m512 v) {
+    float values[16], sum = 0;
+    _mm512_storeu_ps(values, v);
+    for (int i = 0; i < 16; i++) sum += values[i];
+    return sum;
+}
+
+static inline __m512i _mm512_cvtepu16_epi32(__m256i v) {
+    uint16_t narrow[16];
+    uint32_t wide[16];
+    _mm256_storeu_si256((__m256i *)narrow, v);
+    for (int i = 0; i < 16; i++) wide[i] = narrow[i];
+    return _mm512_loadu_si512(wide);
+}
+
+static inline __m512 _mm512_cvtph_ps(__m256i v) {
+    uint16_t narrow[16];
+    float wide[16];
+    _mm256_storeu_si256((__m256i *)narrow, v);
+    for (int i = 0; i < 16; i++) wide[i] = simde_float16_to_float32(simde_uint16_as_float16(narrow[i]));
+    return _mm512_loadu_ps(wide);
+}
+
+static inline __m512 _mm512_cvtepi32_ps(__m512i v) {
+    int32_t whole[16];
+    float wide[16];
+    _mm512_storeu_si512(whole, v);
+    for (int i = 0; i < 16; i++) wide[i] = (float)whole[i];
+    return _mm512_loadu_ps(wide);
+}

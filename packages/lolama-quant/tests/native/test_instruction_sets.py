@@ -1,0 +1,56 @@
+"""native/*.h on processors that are not at hand: the same source, emulated, beside the definition.
+
+ARM's is compiled for ARM and run by QEMU; AVX-512's is compiled for any processor, its intrinsics replaced by
+SIMDe's plain C. Debian and Ubuntu have what that needs:
+``apt-get install gcc-aarch64-linux-gnu qemu-user libsimde-dev``.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lolama_quant.native_library import LIBRARY
+
+HERE = Path(__file__).parent
+SOURCES = LIBRARY.parent
+CROSS, QEMU = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
+HOST = shutil.which("cc")
+SIMDE = Path("/usr/include/simde").is_dir()
+
+
+def check(folder: Path, compiler: str, options: list[str], run: list[str], sets: list[str]) -> None:
+    """``sets``: i for int8 products, f for those with floating-point weights, and the number of the set."""
+    program = folder / "check"
+    include = f"-I{SOURCES}"
+    command = [compiler, "-std=c11", "-O2", *options, include, str(HERE / "check.c")]
+    subprocess.run([*command, "-o", str(program), "-lm"], check=True)
+    done = subprocess.run([*run, str(program), *sets], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == [f"{one}: 0 failures" for one in sets]
+
+
+@pytest.mark.skipif(HOST is None, reason="there is no C compiler")
+def test_the_portable_one(tmp_path: Path) -> None:
+    assert HOST is not None
+    check(tmp_path, HOST, [], [], ["i0", "f0"])
+
+
+@pytest.mark.skipif(not (CROSS and QEMU), reason="needs gcc for ARM and QEMU")
+def test_neon(tmp_path: Path) -> None:
+    assert CROSS is not None and QEMU is not None
+    check(tmp_path, CROSS, ["-static"], [QEMU, "-cpu", "max"], ["i0", "i3", "i4", "f0", "f3"])
+
+
+@pytest.mark.skipif(
+    not (HOST and SIMDE and platform.machine() == "x86_64"), reason="needs SIMDe on x86-64"
+)
+def test_avx512_with_vnni(tmp_path: Path) -> None:
+    assert HOST is not None
+    # Without their targets, or the compiler would use the instructions that are to be emulated.
+    options = ["-w", "-Dtarget(x)=unused", f"-I{HERE / 'emulated'}"]
+    check(tmp_path, HOST, options, [], ["i0", "i1", "i2", "f0", "f1", "f2"])
