@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +30,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProgram]:
+def warm() -> WarmProgram:
     """The program without the time that its start takes."""
-    from warm_program import WarmProgram
+    from warm_program import shared
 
-    program = WarmProgram(tmp_path_factory.mktemp("warm"))
-    yield program
-    program.stop()
+    return shared()
 
 
 @pytest.fixture(scope="session")

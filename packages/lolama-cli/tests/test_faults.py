@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import warm_program
 from known_model import SCRIPT
 from program import COMMAND, Outcome, environment, on_terminal, run, shell
 
@@ -18,7 +19,7 @@ PIECES = "".join(SCRIPT).encode()
 
 
 def generate(model: Path, *options: str, prompt: str = "z") -> Outcome:
-    return run("generate", "-m", model, *options, prompt)
+    return warm_program.run("generate", "-m", model, *options, prompt)
 
 
 def test_row_57_logits_that_are_not_finite(overflowing: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from program import COMMAND, Outcome, environment
-from warm_program import WarmProgram
+from warm_program import run
 
 Header = dict[str, Any]
 WEIGHTS = "model.safetensors"
@@ -30,19 +30,9 @@ def folder(published: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(published, tmp_path / "model"))
 
 
-@pytest.fixture(autouse=True)
-def program(warm: WarmProgram) -> None:
-    """Have this module's functions run the program in ``warm``."""
-    global _run
-    _run = warm.run
-
-
-_run: Callable[..., Outcome]
-
-
 def generate(folder: Path, *options: str, stdin: bytes = b"z", prompt: str = "") -> Outcome:
-    arguments = ("generate", "-m", folder, "--max-tokens", "3", *options)
-    return _run(*arguments, prompt) if prompt else _run(*arguments, stdin=stdin)
+    arguments: tuple[str | Path, ...] = ("generate", "-m", folder, "--max-tokens", "3", *options)
+    return run(*arguments, prompt) if prompt else run(*arguments, stdin=stdin)
 
 
 def refused(folder: Path, *words: str, seconds: float = 5.0) -> None:
@@ -251,12 +241,12 @@ def test_row_45_only_bin(folder: Path, tmp_path: Path) -> None:
     torch.save(state, folder / "pytorch_model.bin")
     store = {"LOLAMA_HOME": str(tmp_path / "store")}
     for _ in range(2):
-        outcome = _run("generate", "-m", folder, "--max-tokens", "3", "z", env=store)
+        outcome = run("generate", "-m", folder, "--max-tokens", "3", "z", env=store)
         assert (outcome.code, outcome.out) == (0, b"abc")
     assert len(list((tmp_path / "store" / "converted").iterdir())) == 1
     marker = tmp_path / "it-ran"
     torch.save({**state, "x": RunsCode(marker)}, folder / "pytorch_model.bin")
-    _run("generate", "-m", folder, "z", env=store).refused(3, "pytorch_model.bin", "nothing in it")
+    run("generate", "-m", folder, "z", env=store).refused(3, "pytorch_model.bin", "nothing in it")
     assert not marker.exists()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from known_model import REPLY, write_hugging_face
-from program import run
+from warm_program import run
 
 
 def test_a_base_model_continues_the_text_and_nothing_else_is_written(base: Path) -> None:

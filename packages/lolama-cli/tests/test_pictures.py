@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 from drawings import circle, encoded
-from program import Outcome, on_terminal, run
+from program import Outcome, on_terminal
+from warm_program import run
 
 RED = b"A large red circle in the centre."
 BLUE = b"A large blue circle in the centre."
 ASKED = "What is in the picture?"
 
 
-def ask(*options: str | Path, question: str = ASKED, stdin: bytes | None = None) -> Outcome:
+def ask(*options: str | Path, question: str = ASKED, stdin: bytes = b"") -> Outcome:
     arguments = ("generate", "-m", "demo-vision", "--temperature", "0", *options, question)
-    return run(*arguments) if stdin is None else run(*arguments, stdin=stdin)
+    return run(*arguments, stdin=stdin)
 
 
 @pytest.fixture

@@ -5,12 +5,15 @@ One process imports what the program needs and forks for every run. What is meas
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ import json, os, sys, time
 import lolama_cli.app, lolama.wiring, lolama_core.loading, lolama_core.generator, lolama_core.checkpoint_io
 import lolama_core.safetensors_file, lolama_core.chat_template, tokenizers, torch
 import lolama_hub.bin_conversion, lolama_hub.sentencepiece_conversion
+import lolama_vision.llava, lolama_vision.image_processor, lolama.vision, lolama_cli.pictures
 from lolama_cli.__main__ import main
 for line in sys.stdin:
     order = json.loads(line)
@@ -86,3 +90,21 @@ class WarmProgram:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(10)
+
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="lolama-warm-")  # gone when the tests end
+
+
+@cache
+def shared() -> WarmProgram:
+    """The one that all tests of this process use, and that ends with it."""
+    program = WarmProgram(Path(_FOLDER.name))
+    atexit.register(program.stop)
+    return program
+
+
+def run(
+    *arguments: str | Path, stdin: bytes = b"", env: Mapping[str, str] | None = None
+) -> Outcome:
+    """`program.run` in little time, for tests that look at anything but the start."""
+    return shared().run(*arguments, stdin=stdin, env=env)
