@@ -695,14 +695,14 @@ def exhausted(step: int, error: BaseException) -> Scripted:
 
 
 @pytest.mark.parametrize("step", [0, 4], ids=["prefill", "decode"])
-def test_out_of_memory(step: int) -> None:
+def test_row_67_out_of_memory(step: int) -> None:
     model = exhausted(step, RuntimeError(OUT_OF_MEMORY))
     with pytest.raises(ResourceError, match=r"4503599\.6 GB more needed, [\d.]+ GB free") as caught:
         TextGenerator(model).generate([1], GREEDY)
     assert caught.value.exit_code == 6
 
 
-def test_out_of_memory_while_scoring(
+def test_row_67_out_of_memory_while_scoring(
     tiny_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_llama()
@@ -715,7 +715,7 @@ def test_out_of_memory_while_scoring(
         TextGenerator(model).score([1, 2, 3])
 
 
-def test_out_of_memory_for_real() -> None:
+def test_row_67_out_of_memory_for_real() -> None:
     """2^50 bytes, which the allocator refuses by itself."""
 
     class Greedy(Scripted):
