@@ -203,4 +203,7 @@ def _describe(name: str, path: Path) -> ModelInfo:
 
 
 def _and_builtins(remedy: str, builtins: dict[str, Path]) -> str:
-    return f"{remedy}, or use {' or '.join(builtins)}, which is built in" if builtins else remedy
+    if not builtins:
+        return remedy
+    verb = "is" if len(builtins) == 1 else "are"
+    return f"{remedy}, or use {' or '.join(builtins)}, which {verb} built in"

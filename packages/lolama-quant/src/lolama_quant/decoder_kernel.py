@@ -63,7 +63,7 @@ class NativeDecoderKernel:
 
     def describe(self) -> str:
         """What it runs on here, or why it does not run."""
-        return describe()
+        return describe(int8=True)
 
     def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> NativeStep | None:
         """A step for blocks of one shape, on the CPU, with linears of one dtype; else None."""

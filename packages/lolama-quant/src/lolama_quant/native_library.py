@@ -198,13 +198,15 @@ def most_rows(library: NativeLibrary, dtype: torch.dtype) -> int:
     return some.get(dtype, 8)
 
 
-def describe() -> str:
-    """The instruction set and the numbers of rows, or why there is no library."""
+def describe(*, int8: bool = False) -> str:
+    """The instruction set and the numbers of rows, with ``int8`` of those too; or why there is none."""
     import torch
 
     library = native_library()
     if isinstance(library, str):
         return library
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if int8:
+        kinds["int8"] = torch.int8
     rows = ", ".join(f"{most_rows(library, dtype)} of {name}" for name, dtype in kinds.items())
     return f"{INSTRUCTION_SETS[library.instruction_set]}, up to {rows} rows"
