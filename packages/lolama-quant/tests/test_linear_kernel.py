@@ -48,8 +48,10 @@ def usable_sets() -> list[int]:
 @needs_library
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("instruction_set", usable_sets())
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 9])
-@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (5, 7), (33, 64), (17, 129), (40, 2048)])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 9, 200])
+@pytest.mark.parametrize(
+    ("outputs", "inputs"), [(1, 1), (5, 7), (33, 64), (17, 129), (40, 2048), (9, 1100)]
+)
 def test_every_instruction_set_equals_float64(
     monkeypatch: pytest.MonkeyPatch,
     dtype: torch.dtype,

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, LinearWeights
 
+# Of more rows, attention and the rest of a step are no small part, and batches are what torch is good at.
+_MOST_ROWS = 64
+
 _NORMS = ("attention_norm", "ffn_norm")
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
 
@@ -99,7 +102,7 @@ class NativeStep:
         assert number is not None
         self._can_tile = library.tiled is not None and dtype == torch.bfloat16
         self._fewest_outputs = min(shape[0] for shape in _shapes(blocks[0]))
-        self.max_rows = most_rows(library, dtype)
+        self.max_rows = min(most_rows(library, dtype), _MOST_ROWS)
         self._model = _Model(
             layers=len(blocks),
             width=blocks[0].q_proj.weight.shape[1],

@@ -1,17 +1,18 @@
-"""Products of a few rows with int8 weights, at the speed of memory, on a CPU: native/int8.h."""
+"""Products with int8 weights on a CPU: native/int8.h, and native/panels.h for many rows."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from lolama_quant.native_library import INT8_INSTRUCTION_SETS, native_library
+from lolama_quant.native_library import native_library
 
 
 def native_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K) of any floating-point dtype, weight (N, K) int8, scale (N,) float32 → (M, N) float32.
 
-    Activations are rounded to 8 bits in groups of 64, with a scale for each group. Needs the library.
+    Activations are rounded to 8 bits in groups of 64, with a scale for each group; in panels to 15 bits,
+    with a scale for each row. Needs the library.
     """
     if torch.compiler.is_compiling():
         return torch.ops.lolama.int8_linear(x, weight, scale)  # type: ignore[no-any-return]
@@ -37,14 +38,6 @@ def _linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         inputs,
     )
     return y
-
-
-def describe() -> str | None:
-    """The instruction set; None without the library."""
-    library = native_library()
-    if isinstance(library, str):
-        return None
-    return f"native, {INT8_INSTRUCTION_SETS[library.int8_instruction_set]}"
 
 
 # The same product as an operator of torch, with a fake kernel for tracing, so that a compiled model keeps it.

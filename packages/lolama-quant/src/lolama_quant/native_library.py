@@ -19,6 +19,9 @@ LIBRARY = (
 INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512", "NEON")
 INT8_INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512 VNNI", "NEON", "NEON dot product")
 
+ANY_ROWS = 1 << 62
+"""More rows than there are."""
+
 
 @dataclass(frozen=True)
 class NativeLibrary:
@@ -27,6 +30,7 @@ class NativeLibrary:
     Attributes:
         function: ``lolama_linear`` of native/linear.c.
         tiled: ``lolama_tiled_linear``; None if this processor does not multiply bfloat16.
+        has_panels: Whether its products of many rows are faster here than torch's: native/panels.h.
         int8, int8_scratch: ``lolama_int8_linear`` and ``lolama_int8_scratch``.
         decode, decode_scratch: ``lolama_decode`` and ``lolama_decode_scratch`` of native/decoder.c.
         instruction_set: Index into `INSTRUCTION_SETS` of the best one this processor has.
@@ -35,6 +39,7 @@ class NativeLibrary:
 
     function: ctypes._NamedFuncPointer
     tiled: ctypes._NamedFuncPointer | None
+    has_panels: bool
     int8: ctypes._NamedFuncPointer
     int8_scratch: ctypes._NamedFuncPointer
     decode: ctypes._NamedFuncPointer
@@ -167,6 +172,7 @@ def native_library() -> NativeLibrary | str:
     return NativeLibrary(
         function,
         tiled if library.lolama_has_tiles() else None,
+        bool(library.lolama_has_panels()),
         int8,
         int8_scratch,
         decode,
@@ -189,10 +195,13 @@ def most_rows(library: NativeLibrary, dtype: torch.dtype) -> int:
     Past a few, they are bound by arithmetic, and torch's blocked ones do better. bfloat16 has the tiles of
     native/tiles.h, on processors that multiply it. float16 is multiplied by few processors, so torch has
     nothing better for it. With int8 it rounds activations in groups, which keeps more of their precision than
-    torch's products of integers can.
+    torch's products of integers can. Where the processor multiplies none of them, torch first widens the
+    weights in memory, and native/panels.h is faster at any number.
     """
     import torch
 
+    if library.has_panels:
+        return 64 if dtype == torch.float32 else ANY_ROWS
     bfloat16 = 16 if library.tiled is not None else 8
     some = {torch.bfloat16: bfloat16, torch.float16: 32, torch.int8: 16}
     return some.get(dtype, 8)
@@ -208,5 +217,8 @@ def describe(*, int8: bool = False) -> str:
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if int8:
         kinds["int8"] = torch.int8
-    rows = ", ".join(f"{most_rows(library, dtype)} of {name}" for name, dtype in kinds.items())
-    return f"{INSTRUCTION_SETS[library.instruction_set]}, up to {rows} rows"
+    most = {name: most_rows(library, dtype) for name, dtype in kinds.items()}
+    limits = ", ".join(
+        f"{'any number' if rows == ANY_ROWS else rows} of {name}" for name, rows in most.items()
+    )
+    return f"{INSTRUCTION_SETS[library.instruction_set]}, rows: up to {limits}"

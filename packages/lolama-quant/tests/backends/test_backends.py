@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lolama_quant.absmax import LIMIT, dequantize_rows, quantize_rows
 from lolama_quant.backends import backend_of, cpu, cuda, metal, reference
+from lolama_quant.native_library import ANY_ROWS
 
 sys.path.insert(0, str(Path(__file__).parent))
 import metal_host
@@ -49,7 +50,7 @@ PRODUCTS: dict[str, tuple[Product, int | None, bool]] = {
     "reference": (reference.linear, None, False),
     "blockwise": (reference.blockwise_linear, None, False),
     "cpu": (cpu.linear, None, True),
-    "cpu few rows": (cpu.few_rows, cpu.FEW_ROWS, True),
+    "cpu without the library": (cpu.torch_linear, None, True),
     "cpu integers": (cpu.integer_linear, None, True),
     "cuda many rows": (_cuda_many, None, False),
     "triton": (_triton, cuda.FEW_ROWS, False),
@@ -81,7 +82,7 @@ def check(name: str, x: Tensor, weight: Tensor, scale: Tensor) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("rows", [0, 1, 2, 7, 8, 9, 16, 17, 33])
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 8, 9, 16, 17, 33, 200])
 def test_equals_the_float64_product(name: str, dtype: torch.dtype, rows: int) -> None:
     most = PRODUCTS[name][1]
     if (most is not None and rows > most) or (name == "triton" and rows == 0):
@@ -116,13 +117,13 @@ def test_what_is_not_finite_stays_so(name: str, value: float) -> None:
     assert not bool(y[1].isfinite().any())
 
 
-@pytest.mark.parametrize("name", [name for name, product in PRODUCTS.items() if product[2]])
+@pytest.mark.parametrize("name", ["cpu", "cpu integers"])
 def test_a_row_does_not_depend_on_the_rows_beside_it(name: str) -> None:
     generator = torch.manual_seed(0)
     weight, scale = quantize_rows(torch.randn(50, 70, generator=generator))
     x = torch.randn(6, 70, generator=generator)
     x[1, 5] = 1000.0  # a heavy row
-    product = PRODUCTS["cpu integers"][0]
+    product = PRODUCTS[name][0]
     together = product(x, weight, scale)
     assert all(
         torch.equal(product(x[row : row + 1], weight, scale)[0], together[row]) for row in range(6)
@@ -161,12 +162,12 @@ def test_what_multiplies_on_a_cpu(
     x, weight, scale = torch.randn(17, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(4)
     for able in (True, False):
         monkeypatch.setattr(cpu, "multiplies_integers", lambda able=able: able)
-        for library in ("not built", object()):
-            monkeypatch.setattr(cpu, "native_library", lambda library=library: library)
+        for rows in (0, 16, ANY_ROWS):
+            monkeypatch.setattr(cpu, "native_rows", lambda rows=rows: rows)
             cpu.linear(x, weight, scale)
             cpu.linear(x[:1], weight, scale)
-    integers = ["integers", "integers", "integers", "native"]
-    assert calls == [*integers, "floats", "floats", "floats", "native"]
+    native = ["native", "native", "native"]
+    assert calls == [*["integers"] * 3, *native, *["floats"] * 3, *native]
 
 
 def test_cuda_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Products with int8 weights on a CPU.
 
-Few rows are bound by memory: the native operator takes them, where it was built (see `int8_kernel`). Of
-more, and without it: where the processor multiplies 8-bit integers (VNNI), activations are quantised too,
+The native operator takes few rows, which are bound by memory, and with AVX2 any number (see `int8_kernel`).
+Of more, and without it: where the processor multiplies 8-bit integers (VNNI), activations are quantised too,
 row by row, and torch multiplies integers. Anywhere else that operator is many times slower than a float32
 product, so weights are widened block by block instead.
 """
@@ -11,14 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lolama_quant import int8_kernel
 from lolama_quant.absmax import LIMIT, quantize_rows
 from lolama_quant.backends.reference import blockwise_linear
 from lolama_quant.int8_kernel import native_linear
-from lolama_quant.native_library import native_library
-
-FEW_ROWS = 16
-"""Products of so many rows are bound by memory, or nearly; those of more, by arithmetic."""
+from lolama_quant.native_library import (
+    ANY_ROWS,
+    INT8_INSTRUCTION_SETS,
+    most_rows,
+    native_library,
+)
 
 HEAVY = 4.0
 """Rows whose largest magnitude is more than this many times their root mean square are quantised twice.
@@ -33,33 +34,32 @@ _MOST_INPUTS = (2**31 - 1) // LIMIT**2  # whose products fit into the sum of 32 
 
 def linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K), weight (N, K) int8, scale (N,) float32 → (M, N) float32."""
-    if len(x) <= FEW_ROWS:
-        return few_rows(x, weight, scale)
-    return many_rows(x, weight, scale)
+    if len(x) <= native_rows():
+        return native_linear(x, weight, scale)
+    return torch_linear(x, weight, scale)
 
 
-def few_rows(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """`linear` for up to `FEW_ROWS` rows: a decoding step."""
-    if isinstance(native_library(), str):
-        return _by_torch(x, weight, scale)
-    return native_linear(x, weight, scale)
-
-
-def many_rows(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """`linear` for more rows: a prompt, or a large batch."""
-    return _by_torch(x, weight, scale)
+def native_rows() -> int:
+    """Up to how many rows the native operator takes; 0 without it."""
+    library = native_library()
+    return 0 if isinstance(library, str) else most_rows(library, torch.int8)
 
 
 def describe() -> str:
     """Which products are used here, and why."""
-    few, library = int8_kernel.describe(), native_library()
-    if few is None:
-        few = f"as more rows (the native operator is {library})"
+    library, rows = native_library(), native_rows()
+    if isinstance(library, str):
+        return f"{_describe_torch()} (the native operator is {library})"
+    native = f"native, {INT8_INSTRUCTION_SETS[library.int8_instruction_set]}"
+    if rows == ANY_ROWS:
+        return native
+    return f"up to {rows} rows {native}; more rows {_describe_torch()}"
+
+
+def _describe_torch() -> str:
     if multiplies_integers():
-        many = "integer products (VNNI), activations quantised row by row"
-    else:
-        many = "weights widened to float32: torch has no fast 8-bit products on this processor"
-    return f"up to {FEW_ROWS} rows {few}; more rows {many}"
+        return "integer products (VNNI), activations quantised row by row"
+    return "weights widened to float32: torch has no fast 8-bit products on this processor"
 
 
 def multiplies_integers() -> bool:
@@ -72,7 +72,8 @@ def multiplies_integers() -> bool:
     )
 
 
-def _by_torch(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+def torch_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """`linear` by torch's own operators."""
     if multiplies_integers() and weight.shape[1] <= _MOST_INPUTS:
         return integer_linear(x, weight, scale)
     return blockwise_linear(x, weight, scale)

@@ -139,7 +139,7 @@ typedef struct {
 
 /* `memory` has input_bytes(), of this thread alone. */
 static Input input_of(const Model *m, const float *x, int64_t rows, int64_t k, void *memory) {
-    Input input = {x, rows, k, NULL, {0, NULL, NULL, NULL}};
+    Input input = {x, rows, k, NULL, {NULL, 0, NULL, NULL, NULL}};
     if (m->weight_dtype == INT8) input.rounded = round_rows(m->int8_isa, x, rows, k, memory);
 #if HAS_TILES
     if (m->tiled) {
@@ -168,7 +168,7 @@ static void shared_product(const Model *m, const Linear *l, const Input *input, 
         return;
     }
 #endif
-    product(m->isa, m->weight_dtype, l->weight, l->bias, input->x, rows, begin, end, k, y, y_stride, add);
+    float_product(m->isa, m->weight_dtype, l->weight, l->bias, input->x, rows, begin, end, k, y, y_stride, add);
 }
 
 /* Turn one head; see `rotate` in Python: the first half of `sine` carries the minus sign. */

@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-#include "dot.h"
+#include "panels.h"
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -19,8 +19,9 @@
 /* Rows of rounded activations, `padded` (a multiple of GROUP) apart; zeros follow the last.
  *
  * `offsets` holds -128 times each sum of four neighbours: VNNI multiplies unsigned with signed bytes, so
- * weights come in raised by 128, and sums start from what that adds too much. */
+ * weights come in raised by 128, and sums start from what that adds too much. `exact` is what was rounded. */
 typedef struct {
+    const float *exact;
     int64_t padded;
     float *scales;    /* (rows, padded / GROUP) */
     int32_t *offsets; /* (rows, padded / 4) */
@@ -198,9 +199,11 @@ static inline const int8_function *int8_functions_for(int isa) {
     return portable_table;
 }
 
-/* x (rows, k) rounded into `memory`, which has rounded_bytes(rows, k). */
+/* x (rows, k) for products by `isa`: rounded into `memory`, which has rounded_bytes(rows, k), except for
+ * panels, which round it themselves. */
 static inline Rounded round_rows(int isa, const float *x, int64_t rows, int64_t k, void *memory) {
-    Rounded to;
+    Rounded to = {x, 0, NULL, NULL, NULL};
+    if (takes_panels(isa == INT8_AVX2, rows)) return to;
     to.padded = (k + GROUP - 1) / GROUP * GROUP;
     to.scales = (float *)memory;
     to.offsets = (int32_t *)(to.scales + rows * to.padded / GROUP);
@@ -233,6 +236,12 @@ static inline Rounded round_rows(int isa, const float *x, int64_t rows, int64_t 
 static inline void int8_product(int isa, const int8_t *weight, const float *weight_scales, const float *bias,
                                 const Rounded *x, int64_t rows, int64_t begin, int64_t end, int64_t k,
                                 float *y, int64_t y_stride, int add) {
+#if HAS_PANELS
+    if (takes_panels(isa == INT8_AVX2, rows)) {
+        panel_product(INT8, weight, weight_scales, bias, x->exact, rows, begin, end, k, y, y_stride, add);
+        return;
+    }
+#endif
     const int8_function *tiles = int8_functions_for(isa);
     float sums[16];
     /* One row reads four streams of weights from far apart, as in `product`; several rows share four

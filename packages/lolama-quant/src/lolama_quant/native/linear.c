@@ -1,10 +1,13 @@
-/* y = x W^T + b for a few rows of x: the product that decoding is made of. Threads are OpenMP's; loaded
+/* y = x W^T + b, mostly for a few rows of x: the product that decoding is made of. Threads are OpenMP's; loaded
  * after torch, the library shares torch's thread pool. */
 #include "dot.h"
 #include "int8.h"
 #include "tiles.h"
 
 EXPORT int lolama_best_isa(void) { return best_isa(); }
+
+/* Whether products of many rows, too, are faster here than those of blocked libraries: see panels.h. */
+EXPORT int lolama_has_panels(void) { return takes_panels(best_isa() == AVX2_ISA, PANEL_LEAST); }
 
 /* Whether lolama_tiled_linear runs on this processor. */
 EXPORT int lolama_has_tiles(void) { return has_tiles(); }
@@ -26,7 +29,7 @@ EXPORT void lolama_linear(const float *x, const void *const *weights, const floa
         int64_t offset = 0, begin, end;
         for (int i = 0; i < count; i++) {
             share(outputs[i], thread_number(), thread_count(), &begin, &end);
-            product(isa, dtype, weights[i], biases[i], x, rows, begin, end, k, y + offset, width, 0);
+            float_product(isa, dtype, weights[i], biases[i], x, rows, begin, end, k, y + offset, width, 0);
             offset += outputs[i];
         }
     }
