@@ -196,12 +196,13 @@ def most_rows(library: NativeLibrary, dtype: torch.dtype) -> int:
     native/tiles.h, on processors that multiply it. float16 is multiplied by few processors, so torch has
     nothing better for it. With int8 it rounds activations in groups, which keeps more of their precision than
     torch's products of integers can. Where the processor multiplies none of them, torch first widens the
-    weights in memory, and native/panels.h is faster at any number.
+    weights in memory, and native/panels.h is faster: with integers at any number of rows, with floats until
+    widening is no large part.
     """
     import torch
 
     if library.has_panels:
-        return 64 if dtype == torch.float32 else ANY_ROWS
+        return {torch.float32: 64, torch.int8: ANY_ROWS}.get(dtype, 256)
     bfloat16 = 16 if library.tiled is not None else 8
     some = {torch.bfloat16: bfloat16, torch.float16: 32, torch.int8: 16}
     return some.get(dtype, 8)

@@ -19,8 +19,8 @@
 /* Inputs of a panel, and rows of a block of x. Rows are a little further apart than PANEL_DEPTH: at multiples
  * of 2048 bytes they would compete for the same places of the caches. */
 #define PANEL_DEPTH 512
-#define PANEL_ROWS 192
-#define PANEL_STRIDE (PANEL_DEPTH + 32)
+#define PANEL_ROWS 96
+#define PANEL_STRIDE (PANEL_DEPTH + 16)
 
 /* The largest magnitude of activations as whole numbers: sums of PANEL_DEPTH products stay below 2^31. */
 #define PANEL_LEVELS 16000.0f
