@@ -92,8 +92,8 @@ def _usage_error(error: typer.TyperException) -> UsageError:
                 example = command.replace("lolama", f"lolama {option}", 1)
                 return UsageError(option, "stands before the command", f"try {example} ...")
             if possible:  # closest first, but what is only cut short comes before that
-                closest = min(possible, key=lambda name: not name.startswith(option))
-                remedy = f"did you mean {closest}?"
+                cut_short = sorted(name for name in possible if name.startswith(option))
+                remedy = f"did you mean {' or '.join(cut_short) or possible[0]}?"
             return UsageError(_short(option), "no such option", remedy)
         reason = re.sub(r"^Option '[^']*' ", "", message)
         return UsageError(_short(option), reason[:1].lower() + reason[1:], remedy)
