@@ -16,8 +16,8 @@ GREEDY = GenerationConfig.greedy(max_new_tokens=40)
 @cache
 def model(name: str | Path = "demo", *, raw: bool = False) -> ChatModel:
     files = wiring.resolve(name)
-    loaded = wiring.load_files(files, device="cpu")
-    return ChatModel(files, loaded, wiring.tokenizer_of(files), raw=raw)
+    tokenizer = wiring.tokenizer_of(files)
+    return ChatModel(files, tokenizer, lambda: wiring.load_files(files, device="cpu"), raw=raw)
 
 
 def session(name: str | Path = "demo", *, raw: bool = False, **fields: Any) -> Session:

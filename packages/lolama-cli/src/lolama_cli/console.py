@@ -18,6 +18,9 @@ from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
 MAX_PROMPT_BYTES = 8_000_000
 """What is read of a prompt at most: several times the longest context of any model of these families."""
 
+STANDARD_OUTPUT = "standard output"
+"""What errors about it call it."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -77,7 +80,7 @@ def stdout_failed(error: OSError) -> Exception:
     if isinstance(error, BrokenPipeError):
         return ClosedPipeError()
     return ResourceError(
-        "standard output",
+        STANDARD_OUTPUT,
         f"cannot be written: {error.strerror or error}",
         "free some space or send it elsewhere",
     )
@@ -100,11 +103,13 @@ class Output:
 
     def write(self, text: str) -> None:
         """Write ``text`` and flush."""
+        self.write_styled(visible(text, keep="\n\t") if self.is_terminal else text)
+
+    def write_styled(self, text: str) -> None:
+        """Write ``text`` as it is and flush: control characters in it are the program's own."""
         if not text:
             return
         self._at_line_start = text.endswith("\n")
-        if self.is_terminal:
-            text = visible(text, keep="\n\t")
         try:
             sys.stdout.buffer.write(text.encode(self._encoding, errors="replace"))
             sys.stdout.buffer.flush()
@@ -119,7 +124,7 @@ class Output:
 
 def closed_stdout() -> LolamaError:
     """The error for a standard output that was closed from the beginning."""
-    return UsageError("standard output", "is closed", "send it to a file or a pipe")
+    return UsageError(STANDARD_OUTPUT, "is closed", "send it to a file or a pipe")
 
 
 def read_prompt(argument: str | None) -> str:

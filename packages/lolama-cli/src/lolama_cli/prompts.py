@@ -40,7 +40,7 @@ def encode_prompt(
         ModelError: if the chat template cannot be used.
     """
     if context_length is not None:
-        _check_length(text, tokenizer, context_length)
+        check_length(text, tokenizer, context_length)
     ids: Sequence[int]
     if tokenizer.has_chat_template and not raw:
         ids = _in_template(text, tokenizer, system, shown)
@@ -80,8 +80,12 @@ def _in_template(
     return tokenizer.ensure_bos(ids)
 
 
-def _check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:
-    """Refuse megabytes at once: tokenising them takes longer than it is worth to say by how much."""
+def check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:
+    """Refuse megabytes at once: tokenising them takes longer than it is worth to say by how much.
+
+    Raises:
+        UsageError: for a text that has more than twice as many tokens as ``limit`` positions hold.
+    """
     if len(text) <= limit * _CHARACTERS_PER_TOKEN:
         return
     start = text[: limit * _CHARACTERS_PER_TOKEN]

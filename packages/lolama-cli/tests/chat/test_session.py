@@ -347,7 +347,7 @@ def test_row_63_a_full_context_is_an_error_with_both_counts() -> None:
     assert chat.conversation.first > 0
     with pytest.raises(UsageError, match=r"message: has .* tokens of the 512"):
         say(chat, "dog " * 600)
-    with pytest.raises(UsageError, match="message: has about"):
+    with pytest.raises(UsageError, match="prompt: has about"):
         say(chat, "dog " * 60_000)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from lolama_cli.chat.conversation import (
     continued_text,
     messages,
 )
+from lolama_cli.prompts import check_length
 from lolama_core.protocols.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from lolama import TextGenerator
     from lolama_core.protocols import CausalLM, ImageProcessor, Tokenizer
     from lolama_core.protocols.types import ImageInputs, ModelFiles
-
-# So many characters a token that a text of them is longer than its share of the context nearly always.
-_CHARACTERS_PER_TOKEN = 32
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,12 @@ class ChatPrompt:
 
 
 class ChatModel:
-    """A loaded model, and how it is asked.
+    """A model, and how it is asked. Its weights are loaded when they are first used.
 
     Args:
-        files: What was loaded.
-        model: From them.
+        files: Of the model.
         tokenizer: Of the model.
+        load: Loads the weights.
         raw: Have it continue the text, without its chat template. A model that has none always does.
         image_mode: ``crop`` or ``pad``, instead of what the model was trained with.
 
@@ -60,15 +58,15 @@ class ChatModel:
     def __init__(
         self,
         files: ModelFiles,
-        model: CausalLM,
         tokenizer: Tokenizer,
+        load: Callable[[], CausalLM],
         *,
         raw: bool = False,
         image_mode: str | None = None,
     ) -> None:
         from lolama.vision import processor_of
 
-        self.files, self.model, self.tokenizer = files, model, tokenizer
+        self.files, self.tokenizer, self._load = files, tokenizer, load
         self.continues_text = raw or not tokenizer.has_chat_template
         self.processor: ImageProcessor | None = processor_of(files, image_mode)
         self._prepared: dict[PictureFile, ImageInputs] = {}
@@ -77,6 +75,18 @@ class ChatModel:
     def name(self) -> str:
         """As it was asked for."""
         return self.files.name
+
+    @cached_property
+    def model(self) -> CausalLM:
+        """With its weights."""
+        return self._load()
+
+    @cached_property
+    def max_seq_len(self) -> int:
+        """Positions that it attends over; mostly told without its weights."""
+        from lolama import wiring
+
+        return wiring.context_length(self.files) or self.model.max_seq_len
 
     @property
     def sees(self) -> bool:
@@ -139,7 +149,12 @@ class ChatModel:
         if self.continues_text:
             reason = "without a chat template there is no place for a system message"
             raise UsageError("/system", reason, "say it as a message")
-        if self._render(system, (), "?", 0) == self._render(None, (), "?", 0):
+        told = self._render(system, (), "?", 0)
+        try:
+            heard = told != self._render(None, (), "?", 0)
+        except ModelError:  # a template that insists on a system message
+            heard = True
+        if not heard:
             reason = f"the chat template of {self.name} leaves system messages out"
             raise UsageError("/system", reason, "say it as a message")
 
@@ -164,7 +179,7 @@ class ChatModel:
             ModelError: if the chat template, or a picture, cannot be used.
         """
         exchanges = conversation.exchanges[conversation.first if first is None else first :]
-        self._check_length(question)
+        check_length(question, self.tokenizer, self.max_seq_len)
         shown = [p for exchange in exchanges for p in exchange.pictures] + list(pictures)
         self.check_sees(len(shown))
         if self.continues_text:
@@ -209,20 +224,6 @@ class ChatModel:
             del self._prepared[found]
             reason = "is not the picture any more that was shown in this conversation"
             raise ModelError(picture.path, reason, "put it back, or /undo what was said of it")
-
-    def _check_length(self, text: str) -> None:
-        """Refuse megabytes at once: tokenising them takes longer than it is worth."""
-        limit = self.model.max_seq_len
-        if len(text) <= limit * _CHARACTERS_PER_TOKEN:
-            return
-        start = text[: limit * _CHARACTERS_PER_TOKEN]
-        count = len(self.tokenizer.encode_ids(start, split_special_tokens=True))
-        if count > 2 * limit:
-            estimate = float(f"{count * len(text) / len(start):.2g}")
-            reason = (
-                f"has about {estimate:,.0f} tokens, more than the {limit:,} the model attends over"
-            )
-            raise UsageError("message", reason, "shorten it")
 
 
 def context_bytes(model: CausalLM) -> int:

@@ -47,6 +47,15 @@ class Timings:
         """Positions of the prompt that were run."""
         return self.prompt - self.cached
 
+    def __str__(self) -> str:
+        line = f"{self.prompt:,} prompt tokens, {self.prefilled:,} of them new to the model, {self.new:,} new"
+        if self.first is None:
+            return line
+        line += f"; first text after {self.first:.2f} s"
+        if self.new > 1:
+            line += f", then {(self.new - 1) / max(self.seconds - self.first, 1e-9):.1f} tokens/s"
+        return line
+
 
 @dataclass
 class Totals:
@@ -172,12 +181,14 @@ class Session:
         """Go on with another model.
 
         Raises:
-            UsageError, ModelError: if it cannot take the conversation over; then the old one stays.
+            UsageError, ModelError, ResourceError: if it cannot take the conversation over, or not be loaded;
+                then the old one stays.
         """
         with self.interruptible():
             model.prompt(self.conversation, "?", self.attached)
             if self.conversation.system is not None:
                 model.check_system(self.conversation.system)
+            _ = model.model  # weights last: they take longest
         self.model = model
 
     def resume(self, conversation: Conversation) -> None:
@@ -259,7 +270,7 @@ class Session:
                 self.totals.add(self.last)
         if stream.result.context_full:
             self.notice(
-                f"the reply ends here because the model's context of {self.model.model.max_seq_len:,} tokens "
+                f"the reply ends here because the model's context of {self.model.max_seq_len:,} tokens "
                 f"is full; {self._remedy()}"
             )
 
@@ -267,7 +278,7 @@ class Session:
         self, before: Conversation, question: str, pictures: tuple[PictureFile, ...]
     ) -> tuple[ChatPrompt, Conversation]:
         """The prompt, and the conversation of which it was made once the context has room for it."""
-        limit = self.model.model.max_seq_len
+        limit = self.model.max_seq_len
         prompt = self.model.prompt(before, question, pictures)
         room = min(self.config.max_new_tokens, limit // _ROOM_FOR_REPLY)
         if self.overflow == "slide" and prompt.positions + room > limit:
@@ -287,7 +298,7 @@ class Session:
     def _tell_slide(self, dropped: int, first: int, whole: int, kept: int) -> None:
         what = "exchange is" if dropped == 1 else f"{dropped} exchanges are"
         self.notice(
-            f"the context is full ({whole:,} of {self.model.model.max_seq_len:,} tokens): the oldest {what} "
+            f"the context is full ({whole:,} of {self.model.max_seq_len:,} tokens): the oldest {what} "
             f"no longer sent ({first} in all), {kept:,} tokens stay"
         )
 

@@ -162,7 +162,7 @@ def load(path: Path) -> Transcript:
     Raises:
         UsageError: if the file cannot be read, or is no transcript.
     """
-    from lolama.json_files import read_json
+    from lolama.files import read_json
 
     try:
         return from_json(read_json(path), str(path))

@@ -1,4 +1,4 @@
-"""Small JSON files that anyone may have written."""
+"""Small files: those that anyone may have written, and lolama's own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lolama_core import FileCheckpointIO
 from lolama_core.protocols.types import JSON
+from lolama_hub import Store
 
 
 def read_json(path: Path) -> dict[str, JSON]:
@@ -16,3 +17,12 @@ def read_json(path: Path) -> dict[str, JSON]:
             duplicate keys, NaN, half surrogate pairs, endless digits and deep nesting.
     """
     return FileCheckpointIO().read_json(path)
+
+
+def own_directory(name: str) -> Path:
+    """A directory in lolama's store (``LOLAMA_HOME``), made if need be.
+
+    Raises:
+        ResourceError: if it cannot be made.
+    """
+    return Store().directory(name)
