@@ -33,7 +33,7 @@ def test_help_names_every_option_and_its_default() -> None:
     for option in (
         *("-m, --model", "-i, --image", "--max-tokens", "--temperature", "--top-p", "--top-k"),
         *("--min-p", "--repetition-penalty", "--stop", "--seed", "--no-stream", "--raw"),
-        *("--quantize", "--device", "--dtype", "-h, --help"),
+        *("--quantize", "--device", "--dtype", "--system", "--template", "-h, --help"),
     ):
         assert option in text
     joined = " ".join(text.split())
@@ -54,7 +54,8 @@ def test_version() -> None:
         ((), ("lolama", "no command", "--help")),
         (("genrate",), ("no such command", "did you mean generate?")),
         (("generate", "--temprature", "1", "z"), ("--temprature", "did you mean --temperature?")),
-        (("generate", "--temp", "1", "z"), ("--temp", "did you mean --temperature?")),
+        (("generate", "--temper", "1", "z"), ("--temper", "did you mean --temperature?")),
+        (("generate", "--temp", "1", "z"), ("did you mean --temperature or --template?",)),
         (("generate", "--seed"), ("--seed", "requires an argument")),
         (("generate", "--seed", "x", "z"), ("--seed", "is not a whole number")),
         (("generate", "--top-p", "x", "z"), ("--top-p", "is not a number")),

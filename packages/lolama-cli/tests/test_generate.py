@@ -92,3 +92,45 @@ def test_a_known_story() -> None:
     outcome = run("generate", "-m", folder, *options, "Once upon a time")
     assert outcome.code == 0
     assert b"Once upon a time" + outcome.out == (folder / "expected.txt").read_bytes()
+
+
+OWN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
+
+
+def test_a_system_message_stands_before_the_prompt(chatty: Path, tmp_path: Path) -> None:
+    template = tmp_path / "own.jinja"
+    # What comes last decides how the known model goes on; here that is the system message.
+    template.write_text("{{ bos_token }}{{ messages[1].content }}{{ messages[0].content }}")
+    options = ("--template", template, "--max-tokens", "3")
+    outcome = run("generate", "-m", chatty, *options, "--system", "m", "a")
+    assert (outcome.code, outcome.out, outcome.err) == (0, b"nop", "")
+
+
+def test_another_template_in_the_place_of_the_models(
+    base: Path, chatty: Path, tmp_path: Path
+) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text(OWN_TEMPLATE)
+    for model in (base, chatty):
+        outcome = run("generate", "-m", model, "--template", template, "--max-tokens", "3", "x")
+        assert (outcome.code, outcome.out, outcome.err) == (0, b"yza", "")
+
+
+def test_a_system_message_that_nobody_would_hear(base: Path, tmp_path: Path) -> None:
+    run("generate", "-m", base, "--system", "m", "a").refused(2, "--system", "no chat template")
+    deaf = tmp_path / "deaf.jinja"
+    deaf.write_text("{{ bos_token }}{{ messages[-1].content }}")
+    outcome = run("generate", "-m", base, "--template", deaf, "--system", "m", "a")
+    outcome.refused(2, "--system", "leaves system messages out")
+    run("generate", "-m", base, "--raw", "--system", "m", "a").refused(2, "--system", "--raw")
+    run("generate", "-m", base, "--system", "", "a").refused(2, "--system", "empty")
+
+
+def test_templates_that_cannot_be_used(base: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jinja"
+    for content, code, word in ((b"{% for %}", 3, "not valid"), (b"\xff", 2, "UTF-8")):
+        bad.write_bytes(content)
+        run("generate", "-m", base, "--template", bad, "a").refused(code, word)
+    run("generate", "-m", base, "--template", tmp_path, "a").refused(2, "regular file")
+    run("generate", "-m", base, "--template", tmp_path / "no", "a").refused(2, "no such file")
+    run("generate", "-m", base, "--template", bad, "--raw", "a").refused(2, "--template", "--raw")

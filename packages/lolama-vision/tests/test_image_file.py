@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import random
@@ -54,6 +55,7 @@ def test_every_format_is_read(kind: str, tmp_path: Path) -> None:
     picture = read_picture(path)
     assert (picture.image.size, picture.image.mode, picture.notice) == ((40, 30), "RGB", "")
     assert picture.image.tobytes() == read_picture(path.read_bytes()).image.tobytes()
+    assert picture.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("side", [14_000, 30_000, 65_500])

@@ -144,6 +144,11 @@ def tokenizer_of(files: ModelFiles) -> Tokenizer:
     return lolama_core.load_tokenizer(files)
 
 
+def with_chat_template(files: ModelFiles, source: str) -> ModelFiles:
+    """The same model, asked in another chat template (Jinja source); for `tokenizer_of`."""
+    return replace(files, tokenizer=replace(files.tokenizer, chat_template=source))
+
+
 def context_length(files: ModelFiles) -> int | None:
     """Positions that the model can attend over, as far as its configuration tells before it is built."""
     length = text_shape(files).get("max_seq_len")

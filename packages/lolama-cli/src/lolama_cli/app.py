@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from lolama import __version__
+from lolama_cli.commands.chat import EXAMPLES as CHAT_EXAMPLES
+from lolama_cli.commands.chat import chat
 from lolama_cli.commands.convert import convert
 from lolama_cli.commands.doctor import doctor
 from lolama_cli.commands.gc import gc
@@ -30,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command(epilog=EXAMPLES)(generate)
+app.command(epilog=CHAT_EXAMPLES)(chat)
 app.command()(models)
 app.command()(pull)
 app.command()(rm)

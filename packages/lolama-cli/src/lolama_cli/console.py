@@ -18,6 +18,9 @@ from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
 MAX_PROMPT_BYTES = 8_000_000
 """What is read of a prompt at most: several times the longest context of any model of these families."""
 
+STANDARD_OUTPUT = "standard output"
+"""What errors about it call it."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -77,7 +80,7 @@ def stdout_failed(error: OSError) -> Exception:
     if isinstance(error, BrokenPipeError):
         return ClosedPipeError()
     return ResourceError(
-        "standard output",
+        STANDARD_OUTPUT,
         f"cannot be written: {error.strerror or error}",
         "free some space or send it elsewhere",
     )
@@ -100,11 +103,13 @@ class Output:
 
     def write(self, text: str) -> None:
         """Write ``text`` and flush."""
+        self.write_styled(visible(text, keep="\n\t") if self.is_terminal else text)
+
+    def write_styled(self, text: str) -> None:
+        """Write ``text`` as it is and flush: control characters in it are the program's own."""
         if not text:
             return
         self._at_line_start = text.endswith("\n")
-        if self.is_terminal:
-            text = visible(text, keep="\n\t")
         try:
             sys.stdout.buffer.write(text.encode(self._encoding, errors="replace"))
             sys.stdout.buffer.flush()
@@ -119,7 +124,7 @@ class Output:
 
 def closed_stdout() -> LolamaError:
     """The error for a standard output that was closed from the beginning."""
-    return UsageError("standard output", "is closed", "send it to a file or a pipe")
+    return UsageError(STANDARD_OUTPUT, "is closed", "send it to a file or a pipe")
 
 
 def read_prompt(argument: str | None) -> str:
@@ -131,7 +136,7 @@ def read_prompt(argument: str | None) -> str:
         UsageError: if there is none, it is empty, too long for any model, or not text.
     """
     if argument is not None and argument != "-":
-        return _checked(_readable(argument), "prompt")
+        return checked_text(argument, "prompt")
     if sys.stdin is None:
         raise UsageError("prompt", "is missing, and standard input is closed", _GIVE)
     if argument is None and sys.stdin.isatty():
@@ -159,7 +164,16 @@ def read_prompt(argument: str | None) -> str:
 _GIVE = 'give it as an argument, as in lolama generate "Once upon a time", or pipe it in'
 
 
-def _readable(argument: str) -> str:
+def checked_text(argument: str, subject: str) -> str:
+    """An argument of the command line that is text.
+
+    Raises:
+        UsageError: if it is empty, too long for any model, or not text.
+    """
+    return _checked(_readable(argument, subject), subject)
+
+
+def _readable(argument: str, subject: str) -> str:
     """Arguments are bytes; Python hands on those that the locale cannot decode as lone surrogates."""
     try:
         argument.encode("utf-8")
@@ -170,23 +184,23 @@ def _readable(argument: str) -> str:
         return os.fsencode(argument).decode("utf-8")  # UTF-8 all the same, in an ASCII locale
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}"
-        raise UsageError("prompt", reason, "set a UTF-8 locale or pipe it in") from None
+        raise UsageError(subject, reason, "set a UTF-8 locale") from None
 
 
 def _checked(text: str, subject: str) -> str:
     if not text:
-        raise UsageError(subject, "is empty", _GIVE)
+        raise UsageError(subject, "is empty", _GIVE if subject[0] != "-" else "leave it out")
     if "\0" in text:
         reason = f"holds a NUL character at offset {text.index(chr(0))}, so it is not text"
         raise UsageError(subject, reason, "give text")
     if len(text) > MAX_PROMPT_BYTES:
-        raise _too_long(f"{len(text):,}")
+        raise _too_long(f"{len(text):,}", subject)
     return text
 
 
-def _too_long(count: str) -> UsageError:
+def _too_long(count: str, subject: str = "prompt") -> UsageError:
     return UsageError(
-        "prompt",
+        subject,
         f"has {count} bytes, which no model can attend over",
         "shorten it",
     )

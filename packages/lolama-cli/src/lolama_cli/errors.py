@@ -91,9 +91,11 @@ def _usage_error(error: typer.TyperException) -> UsageError:
             if command != "lolama" and option in ("-v", "--verbose", "--debug"):
                 example = command.replace("lolama", f"lolama {option}", 1)
                 return UsageError(option, "stands before the command", f"try {example} ...")
-            if possible:  # closest first, but what is only cut short comes before that
-                closest = min(possible, key=lambda name: not name.startswith(option))
-                remedy = f"did you mean {closest}?"
+            known = [name for p in context.command.params for name in p.opts] if context else []
+            # What is only cut short comes before what is only similar.
+            close = sorted(name for name in known if name.startswith(option)) or possible[:1]
+            if close and len(option) > 2:
+                remedy = f"did you mean {' or '.join(close[:3])}?"
             return UsageError(_short(option), "no such option", remedy)
         reason = re.sub(r"^Option '[^']*' ", "", message)
         return UsageError(_short(option), reason[:1].lower() + reason[1:], remedy)
@@ -101,8 +103,8 @@ def _usage_error(error: typer.TyperException) -> UsageError:
         return UsageError(_name_of(parameter), _plain(message), remedy)
     if message.startswith("Got unexpected extra argument"):
         return UsageError(command, "takes one argument", "put quotes around it")
-    reason, _, close = message.partition(". Did you mean ")
-    remedy = f"did you mean {close.replace(chr(39), '')}" if close else remedy
+    reason, _, command_like = message.partition(". Did you mean ")
+    remedy = f"did you mean {command_like.replace(chr(39), '')}" if command_like else remedy
     return UsageError(command, _short(reason[:1].lower() + reason[1:]), remedy)
 
 

@@ -1,12 +1,162 @@
-"""Options that several commands take, each with one name and one meaning."""
+"""Options that several commands take, each with one name, one meaning and one check."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from lolama_cli.console import checked_text
+from lolama_core.protocols.errors import UsageError
+
+if TYPE_CHECKING:
+    from lolama import GenerationConfig
 
 Model = Annotated[
     str, typer.Option("-m", "--model", help="Model alias or local path.", metavar="TEXT")
 ]
+Quantize = Annotated[
+    bool, typer.Option("--quantize", help="Use int8 quantization; the int8 model is kept.")
+]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="TEXT")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option("--dtype", help="auto, float32, bfloat16 or float16.", metavar="TEXT"),
+]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Download without asking.")]
+
+System = Annotated[
+    str | None,
+    typer.Option("--system", help="What the model is told before the prompt.", metavar="TEXT"),
+]
+Template = Annotated[
+    Path | None,
+    typer.Option(
+        "--template", help="Chat template (Jinja) in the place of the model's.", metavar="FILE"
+    ),
+]
+ImageMode = Annotated[
+    Literal["auto", "crop", "pad"],
+    typer.Option(
+        "--image-mode",
+        help="Cut pictures square or pad them; auto as the model was trained.",
+        metavar="TEXT",
+    ),
+]
+
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", help="Maximum tokens to generate.", metavar="INT")
+]
+Temperature = Annotated[
+    float,
+    typer.Option("--temperature", help="Sampling temperature; 0 is greedy.", metavar="FLOAT"),
+]
+TopP = Annotated[
+    float, typer.Option("--top-p", help="Nucleus sampling threshold.", metavar="FLOAT")
+]
+TopK = Annotated[
+    int, typer.Option("--top-k", help="Sample from the k best tokens; 0 is off.", metavar="INT")
+]
+MinP = Annotated[
+    float,
+    typer.Option(
+        "--min-p",
+        help="Drop tokens less probable than this share of the best; 0 is off.",
+        metavar="FLOAT",
+    ),
+]
+RepetitionPenalty = Annotated[
+    float,
+    typer.Option("--repetition-penalty", help="Repetition penalty; 1 is off.", metavar="FLOAT"),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", help="Text that ends the output; may be repeated.", metavar="TEXT"),
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Make the same choices every time.", metavar="INT")
+]
+NoStream = Annotated[
+    bool, typer.Option("--no-stream", help="Disable streaming (wait for full response).")
+]
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+_MOST_TEMPLATE_BYTES = 1_000_000
+
+
+def generation_config(**settings: object) -> GenerationConfig:
+    """The settings of a generation, checked.
+
+    Args:
+        settings: Fields of `GenerationConfig`.
+
+    Raises:
+        UsageError: naming the option whose value is out of range.
+    """
+    from lolama import GenerationConfig
+
+    try:
+        return GenerationConfig(**settings)  # type: ignore[arg-type] # it checks its own fields
+    except UsageError as error:
+        if error.subject == "--max-new-tokens":
+            raise UsageError("--max-tokens", error.reason, error.remedy) from None
+        raise
+
+
+def check_device(device: str) -> None:
+    """Refuse what cannot name a device anywhere, before torch is imported to look for it here.
+
+    Raises:
+        UsageError: with the names that can.
+    """
+    if not _DEVICE.fullmatch(device):
+        raise UsageError(
+            "--device", f"{device!r:.40} is not a device", "use cpu, cuda, cuda:N or mps"
+        )
+
+
+def check_system(system: str | None, *, raw: bool = False) -> str | None:
+    """The system message as text.
+
+    Raises:
+        UsageError: if it is no text, or goes with ``--raw``, which leaves out the template it belongs to.
+    """
+    if system is None:
+        return None
+    if raw:
+        reason = "is part of a chat template, which --raw leaves aside"
+        raise UsageError("--system", reason, "leave one of them out")
+    return checked_text(system, "--system")
+
+
+def read_template(path: Path | None, *, raw: bool = False) -> str | None:
+    """The source of a chat template. Whether it is valid Jinja is for the tokenizer to say.
+
+    Raises:
+        UsageError: if it cannot be read, is no text, or goes with ``--raw``.
+    """
+    if path is None:
+        return None
+    if raw:
+        reason = "is a chat template, and --raw leaves it aside"
+        raise UsageError("--template", reason, "leave one of them out")
+    try:
+        if not path.is_file():
+            reason = "is no regular file" if path.exists() else "there is no such file"
+            raise UsageError(str(path), reason, "give a Jinja file to --template")
+        with path.open("rb") as file:
+            data = file.read(_MOST_TEMPLATE_BYTES + 1)
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise UsageError(str(path), reason, "give a Jinja file to --template") from None
+    if len(data) > _MOST_TEMPLATE_BYTES:
+        reason = f"is larger than {_MOST_TEMPLATE_BYTES:,} bytes"
+        raise UsageError(str(path), reason, "give a Jinja file to --template")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(str(path), "is not UTF-8 text", "convert it") from None

@@ -64,6 +64,16 @@ class TokenStream:
             )
         return self._outputs("pieces")
 
+    @property
+    def cached_tokens(self) -> int:
+        """`Generation.cached_tokens`, as soon as there is a token; also of a stream that was broken off."""
+        return self._request.cached_tokens
+
+    @property
+    def new_tokens(self) -> int:
+        """How many ids were given out so far."""
+        return len(self._request.released)
+
     def close(self) -> None:
         """End the generation."""
         close = getattr(self._steps, "close", None)

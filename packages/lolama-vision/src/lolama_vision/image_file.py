@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -42,10 +43,12 @@ class Picture:
     Attributes:
         image: Upright, in mode RGB.
         notice: What its reader should be told; empty if nothing.
+        digest: SHA-256 of the file, in hexadecimal.
     """
 
     image: Image.Image
     notice: str = ""
+    digest: str = ""
 
 
 def read_picture(source: Path | bytes, name: str = "") -> Picture:
@@ -71,7 +74,7 @@ def read_picture(source: Path | bytes, name: str = "") -> Picture:
         image = _open(data, subject)
         notice = _notice(image, subject)
         try:
-            return Picture(flatten(image), notice)
+            return Picture(flatten(image), notice, hashlib.sha256(data).hexdigest())
         except ModelError as error:
             raise ModelError(subject, error.reason, error.remedy) from error
         except MemoryError:

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lolama_cli import options
 from lolama_cli.console import Output, note, progress, read_prompt
 from lolama_cli.errors import Settings
 from lolama_cli.loaded import tell_loaded
-from lolama_cli.options import Model, Yes
 from lolama_cli.pictures import Shown, check_names, show
+from lolama_cli.prompts import encode_prompt
 from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
     from lolama_core.protocols import CausalLM, Tokenizer
-
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
-
-# So many characters a token that a text of them is longer than its share of the context nearly always.
-_CHARACTERS_PER_TOKEN = 32
 
 EXAMPLES = """\b
 Examples:
@@ -45,7 +40,7 @@ def generate(
             hidden=True,  # from the list; the text above it says all
         ),
     ] = None,
-    model: Model = "tinyllama",
+    model: options.Model = "tinyllama",
     image: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,66 +50,25 @@ def generate(
             metavar="PATH",
         ),
     ] = None,
-    image_mode: Annotated[
-        Literal["auto", "crop", "pad"],
-        typer.Option(
-            "--image-mode",
-            help="Cut pictures square or pad them; auto as the model was trained.",
-            metavar="TEXT",
-        ),
-    ] = "auto",
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", help="Maximum tokens to generate.", metavar="INT")
-    ] = 256,
-    temperature: Annotated[
-        float,
-        typer.Option("--temperature", help="Sampling temperature; 0 is greedy.", metavar="FLOAT"),
-    ] = 0.7,
-    top_p: Annotated[
-        float, typer.Option("--top-p", help="Nucleus sampling threshold.", metavar="FLOAT")
-    ] = 0.9,
-    top_k: Annotated[
-        int,
-        typer.Option("--top-k", help="Sample from the k best tokens; 0 is off.", metavar="INT"),
-    ] = 0,
-    min_p: Annotated[
-        float,
-        typer.Option(
-            "--min-p",
-            help="Drop tokens less probable than this share of the best; 0 is off.",
-            metavar="FLOAT",
-        ),
-    ] = 0.0,
-    repetition_penalty: Annotated[
-        float,
-        typer.Option("--repetition-penalty", help="Repetition penalty; 1 is off.", metavar="FLOAT"),
-    ] = 1.1,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option("--stop", help="Text that ends the output; may be repeated.", metavar="TEXT"),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", help="Make the same choices every time.", metavar="INT"),
-    ] = None,
-    no_stream: Annotated[
-        bool, typer.Option("--no-stream", help="Disable streaming (wait for full response).")
-    ] = False,
+    image_mode: options.ImageMode = "auto",
+    system: options.System = None,
+    template: options.Template = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the text; leave the chat template aside.")
     ] = False,
-    quantize: Annotated[
-        bool, typer.Option("--quantize", help="Use int8 quantization; the int8 model is kept.")
-    ] = False,
-    device: Annotated[
-        str,
-        typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="TEXT"),
-    ] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option("--dtype", help="auto, float32, bfloat16 or float16.", metavar="TEXT"),
-    ] = "auto",
-    yes: Yes = False,
+    max_tokens: options.MaxTokens = 256,
+    temperature: options.Temperature = 0.7,
+    top_p: options.TopP = 0.9,
+    top_k: options.TopK = 0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = 1.1,
+    stop: options.Stop = None,
+    seed: options.Seed = None,
+    no_stream: options.NoStream = False,
+    quantize: options.Quantize = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    yes: options.Yes = False,
 ) -> None:
     """Generate text from a prompt. Streams by default.
 
@@ -122,7 +76,7 @@ def generate(
     a base model continues the text. Standard output is the new text and nothing else.
     """
     # From here on in the order of what things cost: options, the prompt, small files, and only then weights.
-    config = _config(
+    config = options.generation_config(
         max_new_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -132,14 +86,13 @@ def generate(
         stop=tuple(stop or ()),
         seed=seed,
     )
-    if not _DEVICE.fullmatch(device):
-        raise UsageError(
-            "--device", f"{device!r:.40} is not a device", "use cpu, cuda, cuda:N or mps"
-        )
+    options.check_device(device)
     pictures = image or []
     check_names(pictures, prompt_from_stdin=prompt in (None, "-"))
     if image_mode != "auto" and not pictures:
         raise UsageError("--image-mode", "there is no picture to prepare", "give one with --image")
+    told = options.check_system(system, raw=raw)
+    own_template = options.read_template(template, raw=raw)
     output = Output()
     text = read_prompt(prompt)
 
@@ -148,9 +101,17 @@ def generate(
     with transfer_bars() as bars:
         files = wiring.resolve(model, confirm=yes or None, progress=bars)
     shown = show(files, pictures, None if image_mode == "auto" else image_mode)
-    tokenizer = wiring.tokenizer_of(files)
-    length = wiring.context_length(files)
-    ids = _encode(text, tokenizer, raw=raw, context_length=length, shown=shown)
+    tokenizer = wiring.tokenizer_of(
+        files if own_template is None else wiring.with_chat_template(files, own_template)
+    )
+    ids = encode_prompt(
+        text,
+        tokenizer,
+        raw=raw,
+        system=told,
+        context_length=wiring.context_length(files),
+        shown=shown,
+    )
     if quantize:
         files = wiring.quantized(files, tell=note)
     started = time.perf_counter()
@@ -162,56 +123,6 @@ def generate(
     run = _Run(loaded, tokenizer, ids, config, output, shown)
     run.generate(stream=not no_stream)
     run.tell(verbose=settings.verbose)
-
-
-def _config(**settings: object) -> GenerationConfig:
-    from lolama import GenerationConfig
-
-    try:
-        return GenerationConfig(**settings)  # type: ignore[arg-type] # it checks its own fields
-    except UsageError as error:
-        if error.subject == "--max-new-tokens":
-            raise UsageError("--max-tokens", error.reason, error.remedy) from None
-        raise
-
-
-def _encode(
-    text: str,
-    tokenizer: Tokenizer,
-    *,
-    raw: bool,
-    context_length: int | None,
-    shown: Shown | None,
-) -> Sequence[int]:
-    """The prompt's ids, refused if they are more than the model can attend over."""
-    if context_length is not None and len(text) > context_length * _CHARACTERS_PER_TOKEN:
-        # Tokenising megabytes takes longer than it is worth to say by how much they are too many.
-        start = text[: context_length * _CHARACTERS_PER_TOKEN]
-        count = len(tokenizer.encode_ids(start, split_special_tokens=True))
-        if count > 2 * context_length:
-            estimate = float(f"{count * len(text) / len(start):.2g}")
-            raise _too_long(f"about {estimate:,.0f}", context_length)
-    ids: Sequence[int]
-    if tokenizer.has_chat_template and not raw:
-        # The template of a model that sees reads the parts of a message; text alone it may leave out.
-        content = text if shown is None else shown.content(text)
-        ids = tokenizer.ensure_bos(tokenizer.render_chat([{"role": "user", "content": content}]))
-    elif shown is not None:
-        ids = shown.without_template(text, tokenizer)
-    else:
-        ids = tokenizer.encode_ids(text, split_special_tokens=True)
-    count = len(ids) if shown is None else shown.count_positions(ids)
-    if context_length is not None and count > context_length:
-        raise _too_long(f"{count:,}", context_length)
-    return ids
-
-
-def _too_long(count: str, limit: int) -> UsageError:
-    return UsageError(
-        "prompt",
-        f"has {count} tokens, more than the {limit:,} the model attends over",
-        "shorten it",
-    )
 
 
 @dataclass

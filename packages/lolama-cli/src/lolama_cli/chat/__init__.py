@@ -1,0 +1,1 @@
+"""``lolama chat``: a conversation (`session`, without any terminal), and the terminal around it (`loop`)."""

@@ -1,0 +1,186 @@
+"""The line where messages are typed: edited, completed and remembered over sessions, by prompt_toolkit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import ColorDepth, create_output
+from prompt_toolkit.styles import Style
+
+from lolama_cli.console import note
+from lolama_cli.errors import Terminated
+from lolama_core.protocols.errors import LolamaError
+
+if TYPE_CHECKING:
+    from prompt_toolkit.output import Output
+
+_STYLE = Style.from_dict({"prompt": "bold ansigreen", "continuation": "ansibrightblack"})
+
+
+class Editor:
+    """Reads messages from a terminal.
+
+    Enter sends; Alt-Enter, or Enter behind a backslash, begins a new line. Ctrl-C empties the line; on an
+    empty one it leaves, and so does Ctrl-D.
+
+    Args:
+        completions: What may follow a slash command: its name (without the slash) → the words, or None for
+            the paths of files.
+    """
+
+    def __init__(self, completions: Callable[[str], Sequence[str] | None]) -> None:
+        self._session: PromptSession[str] = PromptSession(
+            FormattedText([("class:prompt", "> ")]),
+            multiline=True,
+            prompt_continuation=FormattedText([("class:continuation", ". ")]),
+            history=_history(),
+            completer=_SlashCompleter(completions),
+            complete_while_typing=True,
+            reserve_space_for_menu=4,
+            key_bindings=_keys(),
+            enable_suspend=True,
+            style=_STYLE,
+            output=_output(),
+            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
+        )
+
+    def read(self) -> str:
+        """The next message.
+
+        Raises:
+            EOFError: for Ctrl-D on an empty line.
+            KeyboardInterrupt: for Ctrl-C on an empty line.
+            Terminated: for SIGTERM, once the terminal is as it was.
+        """
+        with _ended_by_sigterm():
+            return self._session.prompt()
+
+
+def _output() -> Output:
+    # Standard output may be a file that replies go to; then what is typed is shown on standard error.
+    return create_output(stdout=sys.stdout if sys.stdout.isatty() else sys.stderr)
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        state = buffer.complete_state
+        if state is not None and state.current_completion is not None:
+            buffer.complete_state = None  # what was chosen stands there already
+        elif buffer.document.char_before_cursor == "\\":
+            buffer.delete_before_cursor()
+            buffer.newline(copy_margin=False)
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    @keys.add("c-c")
+    @keys.add("<sigint>")
+    def _(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt())
+
+    return keys
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM leaves the editor in good order; an exception from anywhere would leave the terminal raw."""
+
+    def received(number: int, frame: FrameType | None) -> None:
+        app = get_app()
+        loop: asyncio.AbstractEventLoop | None = app.loop
+        if loop is None or not app.is_running:
+            raise Terminated
+        loop.call_soon_threadsafe(lambda: app.exit(exception=Terminated()))
+
+    before: Any = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGTERM, received)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _History(FileHistory):
+    """A disk that is full is no reason to fail: then a line is remembered until the end of the session."""
+
+    def store_string(self, string: str) -> None:
+        with contextlib.suppress(OSError):
+            super().store_string(string)
+
+
+def _history() -> History:
+    """What was typed in this and earlier sessions, in a file that nobody else may read."""
+    from lolama.files import own_directory
+
+    try:
+        path = own_directory("chat") / "history"
+        _make_private(path)
+        return _History(str(path))
+    except (LolamaError, OSError) as error:
+        note(f"note: what you type is not remembered over sessions: {error}")
+        return InMemoryHistory()
+
+
+def _make_private(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+class _SlashCompleter(Completer):
+    """Completes slash commands and what follows them; a message is left alone."""
+
+    def __init__(self, completions: Callable[[str], Sequence[str] | None]) -> None:
+        self._completions = completions
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
+        text = document.text_before_cursor
+        if not text.startswith("/") or "\n" in text:
+            return
+        command, space, rest = text[1:].partition(" ")
+        if not space:
+            for name in self._completions("") or ():
+                if name.startswith(command):
+                    yield Completion(f"/{name}", start_position=-len(text))
+            return
+        words = self._completions(command)
+        if words is None:
+            last = rest.rpartition(" ")[2]
+            yield from self._paths.get_completions(Document(last), complete_event)
+            return
+        for word in words:
+            if word.startswith(rest):
+                yield Completion(word, start_position=-len(rest))

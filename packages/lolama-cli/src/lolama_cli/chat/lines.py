@@ -1,0 +1,66 @@
+"""Messages from a pipe or file, one a line; and from a terminal without any editing of ours."""
+
+from __future__ import annotations
+
+import sys
+
+from lolama_cli.console import MAX_PROMPT_BYTES
+from lolama_core.protocols.errors import UsageError
+
+_PROMPT = "> "
+
+
+class LineReader:
+    """Reads messages line by line.
+
+    Args:
+        prompt: Show ``> `` on standard error before each, and let a line that ends in a backslash go on in
+            the next one: for people. Without, a line is a message as it stands.
+    """
+
+    def __init__(self, *, prompt: bool) -> None:
+        if sys.stdin is None:
+            raise UsageError("standard input", "is closed", "pipe messages in, one a line")
+        self._prompt = prompt
+        self._number = 0
+
+    def read(self) -> str:
+        """The next message, without its line break.
+
+        Raises:
+            EOFError: after the last.
+            UsageError: for a line that is no text, or too long; the next one can be read then.
+        """
+        lines: list[str] = []
+        while True:
+            line = self._line(_PROMPT if not lines else ". ")
+            if not self._prompt or not line.endswith("\\"):
+                return "\n".join([*lines, line])
+            lines.append(line[:-1])
+
+    def _line(self, prompt: str) -> str:
+        if self._prompt and sys.stderr is not None:
+            sys.stderr.write(prompt)
+            sys.stderr.flush()
+        assert sys.stdin is not None
+        data = sys.stdin.buffer.readline(MAX_PROMPT_BYTES + 1)
+        self._number += 1
+        if not data:
+            if self._prompt and sys.stderr is not None:
+                sys.stderr.write("\n")
+            raise EOFError
+        if len(data) > MAX_PROMPT_BYTES:
+            while data and not data.endswith(b"\n"):
+                data = sys.stdin.buffer.readline(MAX_PROMPT_BYTES)
+            raise self._refused(f"has more than {MAX_PROMPT_BYTES:,} bytes", "shorten it")
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            place = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+            raise self._refused(f"is not UTF-8: {place}", "convert it") from None
+        if "\0" in text:
+            raise self._refused("holds a NUL character, so it is not text", "give text")
+        return text.removesuffix("\n").removesuffix("\r")
+
+    def _refused(self, reason: str, remedy: str) -> UsageError:
+        return UsageError(f"standard input, line {self._number}", reason, remedy)

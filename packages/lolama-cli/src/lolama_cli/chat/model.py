@@ -1,0 +1,245 @@
+"""The model that a chat talks with, and how a conversation becomes its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from lolama_cli.chat.conversation import (
+    Conversation,
+    Exchange,
+    PictureFile,
+    continued_text,
+    messages,
+)
+from lolama_cli.prompts import check_length
+from lolama_core.protocols.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lolama import TextGenerator
+    from lolama_core.protocols import CausalLM, ImageProcessor, Tokenizer
+    from lolama_core.protocols.types import ImageInputs, ModelFiles
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A conversation, ready for the model.
+
+    Attributes:
+        ids: Of its tokens.
+        positions: That it takes, pictures included.
+        inputs: What the model is given beside ids.
+    """
+
+    ids: list[int]
+    positions: int
+    inputs: Mapping[str, Any]
+
+
+class ChatModel:
+    """A model, and how it is asked. Its weights are loaded when they are first used.
+
+    Args:
+        files: Of the model.
+        tokenizer: Of the model.
+        load: Loads the weights.
+        raw: Have it continue the text, without its chat template. A model that has none always does.
+        image_mode: ``crop`` or ``pad``, instead of what the model was trained with.
+
+    Raises:
+        UsageError: for an ``image_mode`` that the model does not take.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        tokenizer: Tokenizer,
+        load: Callable[[], CausalLM],
+        *,
+        raw: bool = False,
+        image_mode: str | None = None,
+    ) -> None:
+        from lolama.vision import processor_of
+
+        self.files, self.tokenizer, self._load = files, tokenizer, load
+        self.continues_text = raw or not tokenizer.has_chat_template
+        self.processor: ImageProcessor | None = processor_of(files, image_mode)
+        self._prepared: dict[PictureFile, ImageInputs] = {}
+
+    @property
+    def name(self) -> str:
+        """As it was asked for."""
+        return self.files.name
+
+    @cached_property
+    def model(self) -> CausalLM:
+        """With its weights."""
+        return self._load()
+
+    @cached_property
+    def max_seq_len(self) -> int:
+        """Positions that it attends over; mostly told without its weights."""
+        from lolama import wiring
+
+        return wiring.context_length(self.files) or self.model.max_seq_len
+
+    @property
+    def sees(self) -> bool:
+        """Whether it can be shown pictures here."""
+        return self.processor is not None and not self.continues_text
+
+    @cached_property
+    def generator(self) -> TextGenerator:
+        """Remembers the conversation's keys and values: one whole context of them at most."""
+        from lolama import PrefixCache, TextGenerator
+
+        prefixes = PrefixCache(max_bytes=context_bytes(self.model))
+        return TextGenerator(self.model, self.tokenizer, prefix_cache=prefixes)
+
+    def read_picture(self, name: str) -> tuple[PictureFile, Image, str]:
+        """Read a picture and prepare it for the model.
+
+        Returns:
+            What to remember of it, its pixels, and what its reader should be told (often nothing).
+
+        Raises:
+            UsageError: if the model sees nothing.
+            ModelError: if it cannot be used.
+        """
+        from lolama.vision import read_picture
+
+        self.check_sees(1)
+        assert self.processor is not None
+        path = Path(name).expanduser().absolute()
+        picture = read_picture(path, name)
+        shown = PictureFile(path=str(path), digest=picture.digest)
+        try:
+            self._prepared[shown] = self.processor.preprocess([picture.image])
+        except ModelError as error:
+            raise ModelError(name, error.reason, error.remedy) from None
+        return shown, picture.image, picture.notice
+
+    def check_sees(self, count: int) -> None:
+        """Refuse pictures for a model that sees none.
+
+        Raises:
+            UsageError: with the number of pictures, and what to do.
+        """
+        if not count or self.sees:
+            return
+        pictures = f"{count} picture{'' if count == 1 else 's'}"
+        if self.processor is None:
+            reason = f"{pictures} for {self.name}, a text model, which sees 0"
+            raise UsageError("/image", reason, "use a model that sees, as in /model demo-vision")
+        reason = f"{pictures}, and without a chat template there is no place for them"
+        raise UsageError("/image", reason, "leave out --raw")
+
+    def check_system(self, system: str) -> None:
+        """Refuse a system message that the model would never see.
+
+        Raises:
+            UsageError: if there is no place for it.
+            ModelError: if the template refuses it.
+        """
+        if self.continues_text:
+            reason = "without a chat template there is no place for a system message"
+            raise UsageError("/system", reason, "say it as a message")
+        told = self._render(system, (), "?", 0)
+        try:
+            heard = told != self._render(None, (), "?", 0)
+        except ModelError:  # a template that insists on a system message
+            heard = True
+        if not heard:
+            reason = f"the chat template of {self.name} leaves system messages out"
+            raise UsageError("/system", reason, "say it as a message")
+
+    def prompt(
+        self,
+        conversation: Conversation,
+        question: str,
+        pictures: Sequence[PictureFile] = (),
+        *,
+        first: int | None = None,
+    ) -> ChatPrompt:
+        """What is to be run for a question.
+
+        Args:
+            conversation: What was said before.
+            question: What the user says now.
+            pictures: What is shown with it.
+            first: Read from this exchange on, instead of the conversation's own.
+
+        Raises:
+            UsageError: if pictures and model do not go together, or the question is far too long.
+            ModelError: if the chat template, or a picture, cannot be used.
+        """
+        exchanges = conversation.exchanges[conversation.first if first is None else first :]
+        check_length(question, self.tokenizer, self.max_seq_len)
+        shown = [p for exchange in exchanges for p in exchange.pictures] + list(pictures)
+        self.check_sees(len(shown))
+        if self.continues_text:
+            text = continued_text(exchanges, question)
+            ids = self.tokenizer.encode_ids(text, split_special_tokens=True)
+        else:
+            ids = self._render(conversation.system, exchanges, question, len(pictures))
+        inputs = self._inputs(shown)
+        if inputs is None:
+            return ChatPrompt(ids, len(ids), {})
+        from lolama.vision import count_positions
+
+        count = count_positions(self.files, ids, inputs)
+        return ChatPrompt(ids, count, cast("Mapping[str, Any]", inputs) if shown else {})
+
+    def _render(
+        self, system: str | None, exchanges: Sequence[Exchange], question: str, pictures: int
+    ) -> list[int]:
+        told = messages(system, exchanges, question, pictures, parts=self.processor is not None)
+        return self.tokenizer.ensure_bos(self.tokenizer.render_chat(told))
+
+    def _inputs(self, shown: Sequence[PictureFile]) -> ImageInputs | None:
+        """The pictures in order; None for a model that sees none. What is not sent any more is let go."""
+        if self.processor is None:
+            return None
+        for picture in shown:
+            if picture not in self._prepared:
+                self._read_again(picture)
+        self._prepared = {picture: self._prepared[picture] for picture in shown}
+        if not shown:
+            return self.processor.preprocess([])
+        return _joined([self._prepared[picture] for picture in shown])
+
+    def _read_again(self, picture: PictureFile) -> None:
+        """What another model was shown, or an earlier session.
+
+        Raises:
+            ModelError: if it is gone, or not what was shown.
+        """
+        found, _, _ = self.read_picture(picture.path)
+        if found != picture:
+            del self._prepared[found]
+            reason = "is not the picture any more that was shown in this conversation"
+            raise ModelError(picture.path, reason, "put it back, or /undo what was said of it")
+
+
+def context_bytes(model: CausalLM) -> int:
+    """Bytes of keys and values of a whole context."""
+    layers = model.make_cache(1, 1).read_row(0)  # (K, 0, head_dim) each
+    position = sum(t.shape[0] * t.shape[2] * t.element_size() for pair in layers for t in pair)
+    return position * model.max_seq_len
+
+
+def _joined(pictures: Sequence[ImageInputs]) -> ImageInputs:
+    """Several pictures as one input."""
+    import torch
+
+    return {
+        "pixel_values": torch.cat([picture["pixel_values"] for picture in pictures]),
+        "tiles_per_image": [n for picture in pictures for n in picture["tiles_per_image"]],
+        "image_sizes": [size for picture in pictures for size in picture["image_sizes"]],
+        "tokens_per_image": [n for picture in pictures for n in picture["tokens_per_image"]],
+    }

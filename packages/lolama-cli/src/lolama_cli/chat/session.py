@@ -1,0 +1,315 @@
+"""A chat without a terminal: what is remembered, what is asked, and what is left when something fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
+from lolama_core.protocols.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lolama import GenerationConfig
+    from lolama_cli.chat.model import ChatModel, ChatPrompt
+
+Overflow = Literal["error", "slide"]
+
+_ROOM_FOR_REPLY = 2
+_KEPT_BY_SLIDE = 0.75
+"""Of the context. A slide has all that stays run again, so it makes room for several turns at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """What a reply took.
+
+    Attributes:
+        prompt: Positions of the prompt, pictures included.
+        cached: Those that were run in an earlier turn.
+        new: Tokens of the reply.
+        first: Seconds to the first text; None if there was none.
+        seconds: In all.
+    """
+
+    prompt: int
+    cached: int
+    new: int
+    first: float | None
+    seconds: float
+
+    @property
+    def prefilled(self) -> int:
+        """Positions of the prompt that were run."""
+        return self.prompt - self.cached
+
+    def __str__(self) -> str:
+        line = f"{self.prompt:,} prompt tokens, {self.prefilled:,} of them new to the model, {self.new:,} new"
+        if self.first is None:
+            return line
+        line += f"; first text after {self.first:.2f} s"
+        if self.new > 1:
+            line += f", then {(self.new - 1) / max(self.seconds - self.first, 1e-9):.1f} tokens/s"
+        return line
+
+
+@dataclass
+class Totals:
+    """Of a session: replies, and the sums of their `Timings`."""
+
+    replies: int = 0
+    prompt: int = 0
+    cached: int = 0
+    new: int = 0
+    seconds: float = 0.0
+
+    def add(self, timings: Timings) -> None:
+        """Count one more reply."""
+        self.replies += 1
+        self.prompt += timings.prompt
+        self.cached += timings.cached
+        self.new += timings.new
+        self.seconds += timings.seconds
+
+
+@dataclass
+class Session:
+    """A conversation with a model.
+
+    A step that fails raises, and leaves the conversation as it was; what was asked stays in ``unanswered``.
+
+    Attributes:
+        model: Replies.
+        config: Settings of a reply. With a seed, the n-th reply of the session takes ``seed + n - 1``, so
+            that a session repeats itself and a reply that is asked for again may differ.
+        overflow: When the conversation does not fit into the context: refuse (``error``), or no longer send
+            the oldest exchanges (``slide``).
+        conversation: What was said.
+        attached: Pictures that go with the next question.
+        unanswered: The last question, if it got no reply.
+        notice: Is told what happens to the conversation beside replies.
+        interruptible: Entered around what takes long and may be broken off by KeyboardInterrupt at any
+            moment; nothing is changed inside.
+        last: Timings of the last reply.
+        totals: Of all replies.
+    """
+
+    model: ChatModel
+    config: GenerationConfig
+    overflow: Overflow = "error"
+    conversation: Conversation = field(default_factory=Conversation)
+    attached: tuple[PictureFile, ...] = ()
+    unanswered: str | None = None
+    notice: Callable[[str], None] = lambda text: None
+    interruptible: Callable[[], AbstractContextManager[None]] = nullcontext
+    last: Timings | None = None
+    totals: Totals = field(default_factory=Totals)
+
+    def ask(self, question: str) -> Iterator[str]:
+        """Say something; the pieces of the reply, as they come.
+
+        Breaking off the iteration (closing it, or KeyboardInterrupt) keeps what was said so far as the reply.
+
+        Raises:
+            UsageError: if it does not fit into the context, with both counts.
+            ModelError, ResourceError: if the model cannot reply.
+            KeyboardInterrupt: once what was said is kept.
+        """
+        yield from self._answer(self.conversation, question, self.attached)
+
+    def retry(self) -> Iterator[str]:
+        """Ask the last question again, also one that got no reply; otherwise as `ask`.
+
+        If that fails, the earlier reply stays.
+
+        Raises:
+            UsageError: if nothing was asked yet.
+        """
+        if self.unanswered is not None:
+            yield from self.ask(self.unanswered)
+            return
+        last = self._last_exchange()
+        before = self.conversation.without_last()
+        yield from self._answer(before, last.question, last.pictures)
+
+    def undo(self) -> str:
+        """Forget the last question, with the reply if it got one; the question.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        if self.unanswered is not None:
+            forgotten, self.unanswered = self.unanswered, None
+            return forgotten
+        last = self._last_exchange()
+        self.conversation = self.conversation.without_last()
+        return last.question
+
+    def clear(self) -> None:
+        """Forget all exchanges; what the model is told by `set_system` stays."""
+        self.conversation = Conversation(system=self.conversation.system)
+        self.attached, self.unanswered = (), None
+
+    def set_system(self, system: str | None) -> None:
+        """Tell the model something before everything else.
+
+        Raises:
+            UsageError, ModelError: if the model's chat template takes no such thing.
+        """
+        if system is not None:
+            self.model.check_system(system)
+        self.conversation = replace(self.conversation, system=system)
+
+    def attach(self, name: str) -> Image:
+        """Show a picture with the next question; its pixels.
+
+        Raises:
+            UsageError, ModelError: if the model cannot be shown it.
+        """
+        with self.interruptible():
+            shown, image, told = self.model.read_picture(name)
+        if told:
+            self.notice(told)
+        self.attached = (*self.attached, shown)
+        return image
+
+    def use(self, model: ChatModel) -> None:
+        """Go on with another model.
+
+        Raises:
+            UsageError, ModelError, ResourceError: if it cannot take the conversation over, or not be loaded;
+                then the old one stays.
+        """
+        with self.interruptible():
+            model.prompt(self.conversation, "?", self.attached)
+            if self.conversation.system is not None:
+                model.check_system(self.conversation.system)
+            _ = model.model  # weights last: they take longest
+        self.model = model
+
+    def resume(self, conversation: Conversation) -> None:
+        """Go on with another conversation.
+
+        Raises:
+            UsageError, ModelError: if the model cannot take it over; then the old one stays.
+        """
+        with self.interruptible():
+            self.model.prompt(conversation, "?")
+            if conversation.system is not None:
+                self.model.check_system(conversation.system)
+        self.conversation, self.attached, self.unanswered = conversation, (), None
+
+    def positions(self) -> int:
+        """What the conversation takes of the context now, up to an empty question."""
+        with self.interruptible():
+            return self.model.prompt(self.conversation, "", self.attached).positions
+
+    def _last_exchange(self) -> Exchange:
+        if not self.conversation.exchanges:
+            raise UsageError("conversation", "is empty", "say something first")
+        return self.conversation.exchanges[-1]
+
+    def _answer(
+        self, before: Conversation, question: str, pictures: tuple[PictureFile, ...]
+    ) -> Iterator[str]:
+        started = time.perf_counter()
+        asked_anew = before is self.conversation
+        if asked_anew:
+            self.unanswered = question
+        seed = None if self.config.seed is None else self.config.seed + self.totals.replies
+        config = self.config.with_settings(seed=seed)
+        with self.interruptible():
+            prompt, before = self._fitted(before, question, pictures)
+            stream = self.model.generator.generate_stream(prompt.ids, config, **prompt.inputs)
+        said: list[str] = []
+        first: float | None = None
+        reason: str | None = INTERRUPTED
+        try:
+            with stream:
+                pieces = stream.text()
+                while True:
+                    with self.interruptible():
+                        piece = next(pieces, None)
+                    if piece is None:
+                        break
+                    if first is None:
+                        first = time.perf_counter() - started
+                    said.append(piece)
+                    yield piece
+            assert stream.result is not None
+            reason = stream.result.finish_reason
+        except Exception:
+            reason = None
+            raise
+        finally:
+            if reason is not None and (said or reason != INTERRUPTED):
+                self.conversation = before.plus(
+                    Exchange(
+                        question=question,
+                        pictures=pictures,
+                        reply="".join(said),
+                        finish_reason=reason,
+                        model=self.model.name,
+                        seed=seed,
+                    )
+                )
+                self.unanswered = None
+                if asked_anew:
+                    self.attached = ()
+                self.last = Timings(
+                    prompt=prompt.positions,
+                    cached=stream.cached_tokens,
+                    new=stream.new_tokens,
+                    first=first,
+                    seconds=time.perf_counter() - started,
+                )
+                self.totals.add(self.last)
+        if stream.result.context_full:
+            self.notice(
+                f"the reply ends here because the model's context of {self.model.max_seq_len:,} tokens "
+                f"is full; {self._remedy()}"
+            )
+
+    def _fitted(
+        self, before: Conversation, question: str, pictures: tuple[PictureFile, ...]
+    ) -> tuple[ChatPrompt, Conversation]:
+        """The prompt, and the conversation of which it was made once the context has room for it."""
+        limit = self.model.max_seq_len
+        prompt = self.model.prompt(before, question, pictures)
+        room = min(self.config.max_new_tokens, limit // _ROOM_FOR_REPLY)
+        if self.overflow == "slide" and prompt.positions + room > limit:
+            first, whole = before.first, prompt.positions
+            while first < len(before.exchanges):
+                first += 1
+                prompt = self.model.prompt(before, question, pictures, first=first)
+                if prompt.positions + room <= limit * _KEPT_BY_SLIDE:
+                    break
+            if first > before.first and prompt.positions < limit:
+                self._tell_slide(first - before.first, first, whole, prompt.positions)
+            before = replace(before, first=first)
+        if prompt.positions >= limit:
+            raise self._too_long(prompt.positions, limit, alone=not before.sent)
+        return prompt, before
+
+    def _tell_slide(self, dropped: int, first: int, whole: int, kept: int) -> None:
+        what = "exchange is" if dropped == 1 else f"{dropped} exchanges are"
+        self.notice(
+            f"the context is full ({whole:,} of {self.model.max_seq_len:,} tokens): the oldest {what} "
+            f"no longer sent ({first} in all), {kept:,} tokens stay"
+        )
+
+    def _too_long(self, count: int, limit: int, *, alone: bool) -> UsageError:
+        what = "message" if alone else "conversation"
+        reason = (
+            f"has {count:,} tokens of the {limit:,} the model attends over, no room for a reply"
+        )
+        return UsageError(what, reason, "shorten it" if alone else self._remedy())
+
+    def _remedy(self) -> str:
+        if self.overflow == "slide":
+            return "the next message makes room, or /clear"
+        return "/clear, /undo, or /set overflow slide and /retry"

@@ -1,0 +1,227 @@
+"""``lolama chat``: a conversation with a model."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from lolama_cli import options
+from lolama_cli.console import note
+from lolama_cli.errors import Settings
+from lolama_cli.loaded import tell_loaded
+from lolama_cli.pictures import check_names
+from lolama_cli.transfer_bars import transfer_bars
+from lolama_core.protocols.errors import UsageError
+
+if TYPE_CHECKING:
+    from lolama_cli.chat.commands import Commands
+    from lolama_cli.chat.loop import Reader
+    from lolama_cli.chat.model import ChatModel
+    from lolama_core.protocols import CausalLM
+
+_DEFAULT_MODEL = "tinyllama"
+
+EXAMPLES = """\b
+Examples:
+  lolama chat -m demo
+  lolama chat -m demo-vision --image drawing.png
+  lolama chat -m ./my-model --system "You answer in one sentence." --overflow slide
+  lolama chat --load chat.json
+  printf 'What is two plus three?\\nAnd four plus four?\\n' | lolama chat -m demo
+"""
+
+
+def chat(
+    context: typer.Context,
+    model: options.Model = _DEFAULT_MODEL,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-i",
+            "--image",
+            help="Picture to show with the first message; may be repeated.",
+            metavar="PATH",
+        ),
+    ] = None,
+    image_mode: options.ImageMode = "auto",
+    system: options.System = None,
+    template: options.Template = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the text; leave the chat template aside.")
+    ] = False,
+    load: Annotated[
+        Path | None,
+        typer.Option("--load", help="Go on with a conversation that /save wrote.", metavar="FILE"),
+    ] = None,
+    overflow: Annotated[
+        Literal["error", "slide"],
+        typer.Option(
+            "--overflow",
+            help="When the context is full: refuse, or no longer send what is oldest.",
+            metavar="TEXT",
+        ),
+    ] = "error",
+    plain: Annotated[
+        bool,
+        typer.Option("--plain", help="Text alone: no styles, colours, pictures or editing."),
+    ] = False,
+    max_tokens: options.MaxTokens = 256,
+    temperature: options.Temperature = 0.7,
+    top_p: options.TopP = 0.9,
+    top_k: options.TopK = 0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = 1.1,
+    stop: options.Stop = None,
+    seed: options.Seed = None,
+    no_stream: options.NoStream = False,
+    quantize: options.Quantize = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    yes: options.Yes = False,
+) -> None:
+    """Talk with a model. Streams by default.
+
+    What was said is remembered; /help lists what else there is. From a pipe each line is a message. Standard
+    output is the replies and nothing else. A model without a chat template continues the text.
+    """
+    # From here on in the order of what things cost: options, small files, and only then weights.
+    config = options.generation_config(
+        max_new_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=tuple(stop or ()),
+        seed=seed,
+    )
+    options.check_device(device)
+    pictures = image or []
+    if "-" in pictures:
+        reason = "- is standard input, which messages come from"
+        raise UsageError("--image", reason, "give the path of a picture")
+    check_names(pictures, prompt_from_stdin=True)
+    told = options.check_system(system, raw=raw)
+    own_template = options.read_template(template, raw=raw)
+
+    from lolama_cli.chat import transcript
+
+    saved = None if load is None else transcript.load(load.expanduser().absolute())
+    given = _given(context)
+    if saved is not None and saved.model and "model" not in given:
+        model = saved.model
+    person = sys.stdin is not None and sys.stdin.isatty()
+
+    from lolama_cli.chat.screen import Screen
+
+    screen = Screen(plain=plain or os.environ.get("TERM") == "dumb")
+    settings: Settings = context.obj
+
+    def load_model(name: str) -> ChatModel:
+        return _load(
+            name,
+            image_mode=None if image_mode == "auto" else image_mode,
+            raw=raw,
+            template=own_template if name == model else None,
+            quantize=quantize,
+            device=device,
+            dtype=dtype,
+            yes=yes,
+            verbose=settings.verbose,
+        )
+
+    from lolama_cli.chat.commands import Commands, described
+    from lolama_cli.chat.interrupts import Interrupts
+    from lolama_cli.chat.loop import Chat
+    from lolama_cli.chat.session import Session
+
+    session = Session(
+        load_model(model), config, overflow, notice=lambda text: note(f"note: {text}")
+    )
+    commands = Commands(session, screen, load_model)
+    if saved is not None:
+        assert load is not None
+        commands.resume(load.expanduser().absolute(), saved, keep=given)
+    if told is not None:
+        session.set_system(told)
+    if pictures:
+        commands.show(pictures)
+    reader = _reader(commands, person=person, editing=person and not plain)
+    _ = session.model.model  # weights last: they take longest
+    if person:
+        note(f"{described(session.model)}; /help for help")
+    elif session.model.continues_text and not raw:
+        note(f"note: {described(session.model)}")
+    interrupts = Interrupts(screen.leave) if person else None
+    if interrupts is not None:
+        interrupts.install()
+        session.interruptible = interrupts.interruptible
+    code = Chat(
+        session,
+        reader,
+        screen,
+        commands,
+        interrupts=interrupts,
+        told=settings,
+        stream=not no_stream,
+    ).run()
+    if code:
+        raise typer.Exit(code)
+
+
+def _given(context: typer.Context) -> list[str]:
+    """Options that stand on the command line, by their long names."""
+    return [
+        name.replace("_", "-")
+        for name in context.params
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+
+
+def _load(
+    name: str,
+    *,
+    image_mode: str | None,
+    raw: bool,
+    template: str | None,
+    quantize: bool,
+    device: str,
+    dtype: str,
+    yes: bool,
+    verbose: bool,
+) -> ChatModel:
+    from lolama import wiring
+    from lolama_cli.chat.model import ChatModel
+
+    with transfer_bars() as bars:
+        files = wiring.resolve(name, confirm=yes or None, progress=bars)
+    shown = files if template is None else wiring.with_chat_template(files, template)
+    tokenizer = wiring.tokenizer_of(shown)
+
+    def weights() -> CausalLM:
+        stored = wiring.quantized(files, tell=note) if quantize else files
+        started = time.perf_counter()
+        model = wiring.load_files(stored, device=device, dtype=dtype)
+        wiring.suit_threads(model)
+        if verbose:
+            tell_loaded(stored, model, time.perf_counter() - started)
+        return model
+
+    return ChatModel(files, tokenizer, weights, raw=raw, image_mode=image_mode)
+
+
+def _reader(commands: Commands, *, person: bool, editing: bool) -> Reader:
+    """Where messages come from: an editor for a person at a terminal that can, else lines."""
+    shown = any(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
+    if editing and shown and os.environ.get("TERM", "dumb") != "dumb":
+        from lolama_cli.chat.editor import Editor
+
+        return Editor(commands.completions)
+    from lolama_cli.chat.lines import LineReader
+
+    return LineReader(prompt=person)

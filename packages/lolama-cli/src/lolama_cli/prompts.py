@@ -1,0 +1,103 @@
+"""From what a user gave to the ids of a prompt, and nothing is cut or left out on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lolama_core.protocols.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from lolama_cli.pictures import Shown
+    from lolama_core.protocols import Tokenizer
+    from lolama_core.protocols.types import Message
+
+# So many characters a token that a text of them is longer than its share of the context nearly always.
+_CHARACTERS_PER_TOKEN = 32
+
+
+def encode_prompt(
+    text: str,
+    tokenizer: Tokenizer,
+    *,
+    raw: bool = False,
+    system: str | None = None,
+    context_length: int | None = None,
+    shown: Shown | None = None,
+) -> Sequence[int]:
+    """The ids of a prompt: in the model's chat template if it has one, else the text alone.
+
+    Args:
+        text: What the user says.
+        tokenizer: Of the model.
+        raw: Leave the template aside.
+        system: What the model is told before.
+        context_length: Positions that the model attends over, if that is known.
+        shown: The pictures that go with it; None for a text model.
+
+    Raises:
+        UsageError: if the prompt is longer than the context, or the model takes no system message.
+        ModelError: if the chat template cannot be used.
+    """
+    if context_length is not None:
+        check_length(text, tokenizer, context_length)
+    ids: Sequence[int]
+    if tokenizer.has_chat_template and not raw:
+        ids = _in_template(text, tokenizer, system, shown)
+    elif system is not None:
+        reason = "the model has no chat template, and so no place for a system message"
+        raise UsageError("--system", reason, "put it into the prompt, or give a --template")
+    elif shown is not None:
+        ids = shown.without_template(text, tokenizer)
+    else:
+        ids = tokenizer.encode_ids(text, split_special_tokens=True)
+    count = len(ids) if shown is None else shown.count_positions(ids)
+    if context_length is not None and count > context_length:
+        raise _too_long(f"{count:,}", context_length)
+    return ids
+
+
+def _in_template(
+    text: str, tokenizer: Tokenizer, system: str | None, shown: Shown | None
+) -> Sequence[int]:
+    # The template of a model that sees reads the parts of a message; text alone it may leave out.
+    content = text if shown is None else shown.content(text)
+    asked: Message = {"role": "user", "content": content}
+    if system is None:
+        return tokenizer.ensure_bos(tokenizer.render_chat([asked]))
+    told: Message = {
+        "role": "system",
+        "content": system if shown is None else [{"type": "text", "text": system}],
+    }
+    ids = tokenizer.render_chat([told, asked])
+    try:
+        heard = ids != tokenizer.render_chat([asked])
+    except ModelError:  # a template that insists on a system message
+        heard = True
+    if not heard:
+        reason = "the model's chat template leaves system messages out"
+        raise UsageError("--system", reason, "put it into the prompt, or give another --template")
+    return tokenizer.ensure_bos(ids)
+
+
+def check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:
+    """Refuse megabytes at once: tokenising them takes longer than it is worth to say by how much.
+
+    Raises:
+        UsageError: for a text that has more than twice as many tokens as ``limit`` positions hold.
+    """
+    if len(text) <= limit * _CHARACTERS_PER_TOKEN:
+        return
+    start = text[: limit * _CHARACTERS_PER_TOKEN]
+    count = len(tokenizer.encode_ids(start, split_special_tokens=True))
+    if count > 2 * limit:
+        estimate = float(f"{count * len(text) / len(start):.2g}")
+        raise _too_long(f"about {estimate:,.0f}", limit)
+
+
+def _too_long(count: str, limit: int) -> UsageError:
+    return UsageError(
+        "prompt",
+        f"has {count} tokens, more than the {limit:,} the model attends over",
+        "shorten it",
+    )
