@@ -40,7 +40,10 @@ def test_answers_come_in_the_order_of_the_prompts(base: Path, tmp_path: Path) ->
     first, second, third, fourth = answers(outcome.out)
     assert (first["line"], first["text"], first["finish_reason"]) == (1, "bcdef", "length")
     assert "id" not in first
-    assert (second["id"], second["text"]) == ("long", "lmnopqrstuvwxyzabcdefghijklmnopqrstuvwxy"[:40])
+    assert (second["id"], second["text"]) == (
+        "long",
+        "lmnopqrstuvwxyzabcdefghijklmnopqrstuvwxy"[:40],
+    )
     assert (third["id"], third["text"], third["finish_reason"]) == (3, "yza", "stop")
     assert fourth["text"] == ""
 
