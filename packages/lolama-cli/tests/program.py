@@ -41,10 +41,15 @@ class Outcome:
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a run: one thread, so that tests in parallel do not wait for each other."""
-    unset = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LOLAMA_HOME", "HF_TOKEN", "HF_HUB_CACHE")
-    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    unset = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "HF_TOKEN", "HF_HUB_CACHE")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in unset and not name.startswith("LOLAMA_")
+    }
     # No test reaches the network, or looks into what whoever runs it has downloaded.
     alone = {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "LOLAMA_HOME": _HOME.name}
+    alone["LOLAMA_CONFIG"] = "/nonexistent/config.toml"
     terminal = {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
     return {**kept, **alone, **terminal, **(changes or {})}
 

@@ -15,7 +15,7 @@ from program import on_terminal, run, shell
 from lolama import report
 from lolama.report import Device, Product
 from lolama_cli import loaded
-from lolama_cli.commands.doctor import SCHEMA, _about, _about_dtypes, _rows
+from lolama_cli.schemas import DOCTOR
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 DEVICE_KEYS = [
@@ -80,7 +80,7 @@ def test_text_and_json_tell_the_same() -> None:
         *("schema", "versions", "devices", "device", "dtypes"),
         *("linear_kernels", "decoder_kernels", "quantizers", "models", "broken"),
     ]
-    assert found["schema"] == SCHEMA == "lolama.doctor/1"
+    assert found["schema"] == DOCTOR.id == "lolama.doctor/1"
     assert {name: told["versions", name] for name in found["versions"]} == found["versions"]
     assert found["versions"]["torch"] == version(
         "torch"

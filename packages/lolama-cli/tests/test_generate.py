@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
-from known_model import REPLY, write_hugging_face
+from known_model import REPLY, VOCABULARY, write_hugging_face
 from warm_program import run
 
 
@@ -134,3 +136,52 @@ def test_templates_that_cannot_be_used(base: Path, tmp_path: Path) -> None:
     run("generate", "-m", base, "--template", tmp_path, "a").refused(2, "regular file")
     run("generate", "-m", base, "--template", tmp_path / "no", "a").refused(2, "no such file")
     run("generate", "-m", base, "--template", bad, "--raw", "a").refused(2, "--template", "--raw")
+
+
+def test_json_tells_everything_about_an_answer(base: Path) -> None:
+    outcome = run("generate", "-m", base, "--json", "--max-tokens", "3", "--top-k", "5", "x")
+    assert (outcome.code, outcome.err) == (0, "")
+    facts = json.loads(outcome.out)
+    assert facts["schema"] == "lolama.generate/1"
+    assert (facts["model"], facts["text"], len(facts["ids"])) == (str(base), "yza", 3)
+    assert (facts["finish_reason"], facts["context_full"]) == ("length", False)
+    assert (facts["prompt_tokens"], facts["logprobs"], facts["device"]) == (2, None, "cpu")
+    assert facts["settings"]["top_k"] == 5
+    assert facts["settings"]["temperature"] == 0.7
+    assert facts["timings"]["total"] >= facts["timings"]["first_text"] > 0
+
+
+def test_the_seed_in_json_repeats_the_answer(base: Path) -> None:
+    command = ("generate", "-m", base, "--json", "--max-tokens", "1", "what?")
+    facts = [json.loads(run(*command).out) for _ in range(4)]
+    assert len({fact["seed"] for fact in facts}) == 4
+    for fact in facts[:2]:
+        again = json.loads(run(*command, "--seed", str(fact["seed"])).out)
+        assert again["text"] == fact["text"]
+
+
+def test_logprobs_are_those_of_the_model_before_any_setting(base: Path) -> None:
+    options = ("--temperature", "0.2", "--top-k", "1", "--json", "--logprobs", "3")
+    outcome = run("generate", "-m", base, *options, "--max-tokens", "2", "?")
+    first, second = json.loads(outcome.out)["logprobs"]
+    # By hand: of 26 letters with a score of 0.5, "a" with 0.51, times the root of the width over the norm
+    # of "?" alone, and the rest with 0.
+    scale = 288**0.5
+    letters = [math.exp(0.51 * scale), *[math.exp(0.5 * scale)] * 25]
+    others = len(VOCABULARY) - 26
+    expected = math.log(letters[0] / (sum(letters) + others))
+    assert first["text"] == "a"
+    assert first["logprob"] == pytest.approx(expected, abs=2e-3)
+    assert [len(first["best"]), first["best"][0]["text"]] == [3, "a"]
+    assert first["best"][1]["logprob"] == pytest.approx(expected - 0.01 * scale, abs=2e-3)
+    assert second["text"] == "b"
+
+
+def test_logprobs_with_a_stop_text_and_an_end_token(chatty: Path, base: Path) -> None:
+    outcome = run("generate", "-m", chatty, "--json", "--logprobs", "0", "xyz")
+    facts = json.loads(outcome.out)
+    assert (facts["finish_reason"], len(facts["logprobs"])) == ("eos", len(facts["ids"]))
+    outcome = run("generate", "-m", base, "--json", "--logprobs", "0", "--stop", "cd", "a")
+    facts = json.loads(outcome.out)
+    assert (facts["finish_reason"], facts["text"], len(facts["logprobs"])) == ("stop", "b", 1)
+    assert facts["logprobs"][0]["best"] == []

@@ -15,9 +15,19 @@ from lolama.__about__ import __version__
 
 if TYPE_CHECKING:
     from lolama.wiring import load_model, load_tokenizer
-    from lolama_core import GenerationConfig, Llama, LlamaConfig, PrefixCache, TextGenerator
+    from lolama_core import (
+        BatchGenerator,
+        Generation,
+        GenerationConfig,
+        Llama,
+        LlamaConfig,
+        PrefixCache,
+        TextGenerator,
+    )
 
 _HOME = {
+    "BatchGenerator": "lolama_core",
+    "Generation": "lolama_core",
     "GenerationConfig": "lolama_core",
     "Llama": "lolama_core",
     "LlamaConfig": "lolama_core",
@@ -28,6 +38,8 @@ _HOME = {
 }
 
 __all__ = [
+    "BatchGenerator",
+    "Generation",
     "GenerationConfig",
     "Llama",
     "LlamaConfig",

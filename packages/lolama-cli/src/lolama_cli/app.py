@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import sys
 import warnings
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from lolama import __version__
+from lolama_cli import defaults
+from lolama_cli.commands import config
 from lolama_cli.commands.chat import EXAMPLES as CHAT_EXAMPLES
 from lolama_cli.commands.chat import chat
 from lolama_cli.commands.convert import convert
@@ -23,6 +25,9 @@ from lolama_cli.commands.rm import rm
 from lolama_cli.console import closed_stdout, stdout_failed
 from lolama_cli.errors import Settings
 from lolama_core.protocols.errors import UsageError
+
+if TYPE_CHECKING:
+    from typer.core import TyperGroup
 
 app = typer.Typer(
     name="lolama",
@@ -40,6 +45,7 @@ app.command()(gc)
 app.command()(convert)
 app.command()(quantize)
 app.command()(doctor)
+app.add_typer(config.app, name="config")
 
 
 def run(arguments: list[str], settings: Settings) -> int:
@@ -54,6 +60,7 @@ def run(arguments: list[str], settings: Settings) -> int:
     """
     if sys.stdout is None:
         raise closed_stdout()
+    settings.arguments = arguments
     command = typer.main.get_command(app)
     try:
         # Not command.main(), which reports errors its own way.
@@ -103,3 +110,33 @@ def _global_options(
         warnings.simplefilter("ignore")  # standard error is for the user, not for libraries
     if context.invoked_subcommand is None:
         raise UsageError("lolama", "no command given", "see lolama --help")
+    _set_defaults(context, settings)
+
+
+def _set_defaults(context: typer.Context, settings: Settings) -> None:
+    """Give the command the defaults that the user set, and remember where they come from."""
+    group = cast("TyperGroup", context.command)
+    command = group.commands.get(str(context.invoked_subcommand))
+    if command is None:
+        return
+    try:
+        values, origins = defaults.apply(command.params)
+    except UsageError:
+        if {"-h", "--help"}.isdisjoint(settings.arguments):
+            raise
+        return  # whoever asks for help gets it
+    context.default_map = {str(command.name): values}
+    for parameter in command.params:
+        given = any(
+            _names(argument, name) for argument in settings.arguments for name in parameter.opts
+        )
+        for name in parameter.opts:
+            if name in origins and not given:
+                settings.origins[name] = origins[name]
+
+
+def _names(argument: str, option: str) -> bool:
+    """Whether ``argument`` gives ``option``: --top-p, --top-p=1, -mdemo."""
+    if option.startswith("--"):
+        return argument == option or argument.startswith(f"{option}=")
+    return argument.startswith(option)

@@ -6,7 +6,7 @@ import errno
 import re
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import typer
 
@@ -31,10 +31,18 @@ class Terminated(BaseException):
 
 @dataclass
 class Settings:
-    """The options before the command. Filled while the command line is read; errors look at ``debug``."""
+    """What a whole run goes by. Filled while the command line is read; errors look at it.
+
+    Attributes:
+        verbose, debug: The options before the command.
+        arguments: The whole command line.
+        origins: Option whose value was not given there → the file or variable that set it.
+    """
 
     verbose: bool = False
     debug: bool = False
+    arguments: Sequence[str] = ()
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 def report(error: BaseException, settings: Settings) -> int:
@@ -51,6 +59,9 @@ def report(error: BaseException, settings: Settings) -> int:
         for line in "".join(traceback.format_exception(error)).splitlines():
             note(line)
     told = _as_lolama_error(error)
+    origin = settings.origins.get(told.subject)
+    if origin is not None:  # nobody typed that option
+        told = UsageError(origin, f"{told.subject} {told.reason}", told.remedy)
     note(error_line(told))
     return told.exit_code
 

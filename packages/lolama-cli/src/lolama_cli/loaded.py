@@ -1,18 +1,65 @@
-"""What ``-v`` tells about a model that was loaded."""
+"""From the options that name a model to the model, and what ``-v`` tells about it."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lolama_cli.console import note
+from lolama_cli.transfer_bars import transfer_bars
 
 if TYPE_CHECKING:
+    from lolama_core import Tokenizer
     from lolama_core.protocols import CausalLM
     from lolama_core.protocols.types import ModelFiles
 
 
+@dataclass(kw_only=True)
+class Chosen:
+    """A model as the options describe it: first its small files, then its weights.
+
+    Attributes:
+        name: What the user called it.
+        quantize, device, dtype, yes: The options of these names.
+        template: Source of a chat template in the place of its own.
+        load_seconds: How long `load` took.
+    """
+
+    name: str
+    quantize: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+    yes: bool = False
+    template: str | None = None
+    load_seconds: float = 0.0
+
+    def open(self) -> tuple[ModelFiles, Tokenizer]:
+        """Its files, downloaded if need be, and its tokenizer. No weight is read."""
+        from lolama import wiring
+
+        with transfer_bars() as bars:
+            files = wiring.resolve(self.name, confirm=self.yes or None, progress=bars)
+        asked = files if self.template is None else wiring.with_chat_template(files, self.template)
+        return files, wiring.tokenizer_of(asked)
+
+    def load(self, files: ModelFiles, *, verbose: bool = False) -> CausalLM:
+        """The model, on its device."""
+        from lolama import wiring
+
+        if self.quantize:
+            files = wiring.quantized(files, tell=note)
+        started = time.perf_counter()
+        model = wiring.load_files(files, device=self.device, dtype=self.dtype)
+        wiring.suit_threads(model)
+        self.load_seconds = time.perf_counter() - started
+        if verbose:
+            tell_loaded(files, model, self.load_seconds)
+        return model
+
+
 def tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:
-    """Write it to standard error, line by line. ``seconds``: how long loading took."""
+    """Write about it to standard error, line by line. ``seconds``: how long loading took."""
     from lolama import report, wiring
 
     shape = wiring.text_shape(files)

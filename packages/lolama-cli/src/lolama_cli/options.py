@@ -80,6 +80,9 @@ Stop = Annotated[
 Seed = Annotated[
     int | None, typer.Option("--seed", help="Make the same choices every time.", metavar="INT")
 ]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object (docs/json.md says what is in it).")
+]
 NoStream = Annotated[
     bool, typer.Option("--no-stream", help="Disable streaming (wait for full response).")
 ]

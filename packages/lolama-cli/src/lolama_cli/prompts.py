@@ -10,7 +10,7 @@ from lolama_core.protocols.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from lolama_cli.pictures import Shown
     from lolama_core.protocols import Tokenizer
-    from lolama_core.protocols.types import Message
+    from lolama_core.protocols.types import Message, ModelFiles
 
 # So many characters a token that a text of them is longer than its share of the context nearly always.
 _CHARACTERS_PER_TOKEN = 32
@@ -18,27 +18,29 @@ _CHARACTERS_PER_TOKEN = 32
 
 def encode_prompt(
     text: str,
+    files: ModelFiles,
     tokenizer: Tokenizer,
     *,
     raw: bool = False,
     system: str | None = None,
-    context_length: int | None = None,
     shown: Shown | None = None,
 ) -> Sequence[int]:
     """The ids of a prompt: in the model's chat template if it has one, else the text alone.
 
     Args:
         text: What the user says.
-        tokenizer: Of the model.
+        files, tokenizer: Of the model.
         raw: Leave the template aside.
         system: What the model is told before.
-        context_length: Positions that the model attends over, if that is known.
         shown: The pictures that go with it; None for a text model.
 
     Raises:
         UsageError: if the prompt is longer than the context, or the model takes no system message.
         ModelError: if the chat template cannot be used.
     """
+    from lolama import wiring
+
+    context_length = wiring.context_length(files)
     if context_length is not None:
         check_length(text, tokenizer, context_length)
     ids: Sequence[int]

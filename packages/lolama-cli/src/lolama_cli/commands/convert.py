@@ -7,15 +7,17 @@ from typing import Annotated
 
 import typer
 
+from lolama_cli import options
 from lolama_cli.console import Output, visible
-from lolama_cli.options import Yes
+from lolama_cli.schemas import CONVERT
 from lolama_cli.transfer_bars import transfer_bars
 
 
 def convert(
     model: Annotated[str, typer.Argument(help="Model alias or local path.")],
     output: Annotated[Path, typer.Argument(help="The folder to write. It must not exist.")],
-    yes: Yes = False,
+    yes: options.Yes = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write a model as a lolama checkpoint: one folder, bit for bit the same weights."""
     payload = Output()
@@ -23,4 +25,7 @@ def convert(
 
     with transfer_bars() as progress:
         write(model, output, confirm=yes or None, progress=progress)
-    payload.write(visible(str(output)) + "\n")
+    if as_json:
+        CONVERT.write(payload, {"model": model, "directory": str(output)})
+    else:
+        payload.write(visible(str(output)) + "\n")

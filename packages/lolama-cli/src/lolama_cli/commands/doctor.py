@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from lolama_cli.console import Output, visible
+from lolama_cli import options
+from lolama_cli.console import Output
+from lolama_cli.schemas import DOCTOR
+from lolama_cli.tables import write_sections
 
 if TYPE_CHECKING:
     from lolama.report import Broken, Device, Kernel, Report
 
-SCHEMA = "lolama.doctor/1"
-
 
 def doctor(
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help=f'One JSON object, with "schema": "{SCHEMA}".'),
-    ] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show what is installed and in use, and why not the rest.
 
@@ -34,13 +28,9 @@ def doctor(
     output = Output()
     report = gather()
     if as_json:
-        facts = {"schema": SCHEMA, **dataclasses.asdict(report)}
-        output.write(json.dumps(facts, indent=2) + "\n")
-    elif output.is_terminal:
-        _show_table(_rows(report))
+        DOCTOR.write(output, dataclasses.asdict(report))
     else:
-        for row in [("section", "name", "value"), *_rows(report)]:
-            output.write("\t".join(row) + "\n")
+        write_sections(output, _rows(report))
 
 
 def _rows(report: Report) -> Iterator[tuple[str, str, str]]:
@@ -98,26 +88,3 @@ def _about_dtypes(dtypes: dict[str, str]) -> str:
     if kept:
         about.append(f"{', '.join(kept)} as stored")
     return "; ".join(about)
-
-
-def _show_table(rows: Iterator[tuple[str, str, str]]) -> None:
-    """A section's name stands before its first fact alone."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    def cell(text: str) -> Text:
-        encoding = sys.stdout.encoding
-        return Text(visible(text).encode(encoding, errors="replace").decode(encoding))
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    last = None
-    for section, name, value in rows:
-        if section != last and last is not None:
-            table.add_row()
-        table.add_row(section if section != last else "", cell(name), cell(value))
-        last = section
-    Console(file=sys.stdout, markup=False, emoji=False, highlight=False).print(table)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from lolama_cli.console import note
+from lolama_cli import options
+from lolama_cli.console import Output, note
+from lolama_cli.schemas import GC
 
 
-def gc() -> None:
+def gc(as_json: options.Json = False) -> None:
     """Delete interrupted downloads, replaced versions of models, and leftovers."""
     from lolama import downloads
 
-    note(f"{downloads.size_text(downloads.collect_garbage())} freed")
+    output = Output() if as_json else None
+    freed = downloads.collect_garbage()
+    if output is not None:
+        GC.write(output, {"freed_bytes": freed})
+    else:
+        note(f"{downloads.size_text(freed)} freed")

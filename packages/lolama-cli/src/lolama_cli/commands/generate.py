@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from lolama_cli import options
-from lolama_cli.console import Output, note, progress, read_prompt
+from lolama_cli.batch.command import BatchOptions, generate_batch
+from lolama_cli.console import Output, read_prompt
 from lolama_cli.errors import Settings
-from lolama_cli.loaded import tell_loaded
-from lolama_cli.pictures import Shown, check_names, show
+from lolama_cli.generation import Run, with_seed
+from lolama_cli.loaded import Chosen
+from lolama_cli.logprobs import check_logprobs
+from lolama_cli.pictures import check_names, show
 from lolama_cli.prompts import encode_prompt
-from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
-
-if TYPE_CHECKING:
-    from lolama import GenerationConfig
-    from lolama_core.protocols import CausalLM, Tokenizer
 
 EXAMPLES = """\b
 Examples:
   lolama generate -m demo "Once upon a time"
   lolama generate -m demo-vision --image drawing.png "What is in the picture?"
   lolama generate -m ./my-model --temperature 0 "The capital of France is"
+  lolama generate -m demo --json --logprobs 3 --max-tokens 5 "Once upon a time"
+  lolama generate -m demo --batch prompts.jsonl -o answers.jsonl
   echo "Explain transformers" | lolama generate -m ./my-model
 """
 
@@ -65,6 +63,40 @@ def generate(
     stop: options.Stop = None,
     seed: options.Seed = None,
     no_stream: options.NoStream = False,
+    as_json: options.Json = False,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs",
+            help="With --json: each token's log-probability, and the N most probable ones.",
+            metavar="N",
+        ),
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            "--batch",
+            help="Answer the prompts of a file of JSON lines, many at a time; - is standard input.",
+            metavar="FILE",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="With --batch: where answers go. Answers that are there are not made again.",
+            metavar="FILE",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            help="With --batch: prompts that run at the same time, 16 if not given.",
+            metavar="INT",
+        ),
+    ] = None,
     quantize: options.Quantize = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -91,100 +123,33 @@ def generate(
     check_names(pictures, prompt_from_stdin=prompt in (None, "-"))
     if image_mode != "auto" and not pictures:
         raise UsageError("--image-mode", "there is no picture to prepare", "give one with --image")
+    check_logprobs(logprobs, as_json=as_json or batch is not None)
     told = options.check_system(system, raw=raw)
-    own_template = options.read_template(template, raw=raw)
-    output = Output()
-    text = read_prompt(prompt)
-
-    from lolama import wiring
-
-    with transfer_bars() as bars:
-        files = wiring.resolve(model, confirm=yes or None, progress=bars)
-    shown = show(files, pictures, None if image_mode == "auto" else image_mode)
-    tokenizer = wiring.tokenizer_of(
-        files if own_template is None else wiring.with_chat_template(files, own_template)
+    chosen = Chosen(
+        name=model,
+        quantize=quantize,
+        device=device,
+        dtype=dtype,
+        yes=yes,
+        template=options.read_template(template, raw=raw),
     )
-    ids = encode_prompt(
-        text,
-        tokenizer,
-        raw=raw,
-        system=told,
-        context_length=wiring.context_length(files),
-        shown=shown,
-    )
-    if quantize:
-        files = wiring.quantized(files, tell=note)
-    started = time.perf_counter()
-    loaded = wiring.load_files(files, device=device, dtype=dtype)
-    wiring.suit_threads(loaded)
     settings: Settings = context.obj
-    if settings.verbose:
-        tell_loaded(files, loaded, time.perf_counter() - started)
-    run = _Run(loaded, tokenizer, ids, config, output, shown)
-    run.generate(stream=not no_stream)
-    run.tell(verbose=settings.verbose)
-
-
-@dataclass
-class _Run:
-    """One generation: its text to standard output, what there is to say about it to standard error."""
-
-    model: CausalLM
-    tokenizer: Tokenizer
-    ids: Sequence[int]
-    config: GenerationConfig
-    output: Output
-    shown: Shown | None
-
-    def generate(self, *, stream: bool) -> None:
-        from lolama import TextGenerator
-
-        self.started = time.perf_counter()
-        self.first: float | None = None
-        pieces = []
-        generator = TextGenerator(self.model, self.tokenizer)
-        shown = self.shown
-        with progress(shown.progress if shown is not None else ""):
-            stream_of = generator.generate_stream(
-                self.ids, self.config, **(shown.model_inputs if shown is not None else {})
-            )
-        try:
-            with stream_of as tokens:
-                for piece in tokens.text():
-                    if self.first is None:
-                        self.first = time.perf_counter()
-                    if stream:
-                        self.output.write(piece)
-                    else:
-                        pieces.append(piece)
-            self.output.write("".join(pieces))
-        finally:
-            # Before an error says anything, and where Ctrl-C leaves the cursor.
-            self.output.end_line()
-        assert tokens.result is not None
-        self.result = tokens.result
-        self.ended = time.perf_counter()
-
-    @property
-    def prompt_length(self) -> int:
-        """Positions of the prompt, pictures included."""
-        return len(self.ids) if self.shown is None else self.shown.count_positions(self.ids)
-
-    def tell(self, *, verbose: bool) -> None:
-        if self.result.context_full:
-            note(
-                f"note: the text ends here because the model's context of {self.model.max_seq_len:,} "
-                f"tokens is full ({self.prompt_length:,} of the prompt, {len(self.result.ids):,} new)"
-            )
-        if not verbose:
-            return
-        why = {"eos": "the model ended it", "stop": "a stop text came", "length": "at the limit"}
-        new = len(self.result.ids)
-        line = (
-            f"{self.prompt_length:,} prompt tokens, {new:,} new ({why[self.result.finish_reason]})"
+    together = BatchOptions(batch, output, batch_size)
+    together.check(prompt, pictures)
+    stdout = Output()
+    if together.prompts is not None:
+        generate_batch(
+            together, chosen, config, stdout, told, raw, logprobs, verbose=settings.verbose
         )
-        if self.first is not None:
-            line += f"; first text after {self.first - self.started:.2f} s"
-            if new > 1:
-                line += f", then {(new - 1) / max(self.ended - self.first, 1e-9):.1f} tokens/s"
-        note(line)
+        return
+    text = read_prompt(prompt)
+    files, tokenizer = chosen.open()
+    shown = show(files, pictures, None if image_mode == "auto" else image_mode)
+    ids = encode_prompt(text, files, tokenizer, raw=raw, system=told, shown=shown)
+    loaded = chosen.load(files, verbose=settings.verbose)
+    config = with_seed(config) if as_json else config
+    run = Run(loaded, tokenizer, ids, config, stdout, shown, logprobs)
+    run.generate(write=not as_json, stream=not no_stream)
+    if as_json:
+        run.write_json(model, chosen.load_seconds)
+    run.tell(verbose=settings.verbose)

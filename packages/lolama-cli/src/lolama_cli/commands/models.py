@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from lolama_cli import options
 from lolama_cli.console import Output, note, visible
+from lolama_cli.schemas import MODELS
+from lolama_cli.tables import cell, print_table
 
 if TYPE_CHECKING:
     from lolama_core.protocols.types import ModelInfo, StoredModel
@@ -43,6 +45,30 @@ class _Row:
             return size_text(self.here.size)
         return f"~{self.info.size / 1e9:.1f} GB" if self.info.size else ""
 
+    def facts(self) -> dict[str, object]:
+        """For programs that read JSON."""
+        info, here = self.info, self.here
+        stored = None
+        if here is not None:
+            used = datetime.fromtimestamp(here.last_used, UTC).isoformat("T", "seconds")
+            stored = {
+                "bytes": here.size,
+                "complete": here.complete,
+                "revision": here.revision,
+                "last_used": used,
+            }
+        return {
+            "name": info.alias,
+            "repo": info.repo or None,
+            "parameters": info.parameters or None,
+            "kind": info.kind or None,
+            "description": info.description,
+            "license": info.license or None,
+            "gated": info.gated,
+            "download_bytes": info.size or None,
+            "stored": stored,
+        }
+
     def fields(self) -> tuple[str, ...]:
         """For programs: bytes, and the date as ISO 8601."""
         info, here = self.info, self.here
@@ -60,7 +86,7 @@ class _Row:
         )
 
 
-def models() -> None:
+def models(as_json: options.Json = False) -> None:
     """List the models that have a name, and what is downloaded.
 
     On a terminal a table; into a pipe or file one line a model, its fields separated by tabs.
@@ -69,6 +95,9 @@ def models() -> None:
 
     output = Output()
     rows = _rows(wiring.known_models(), downloads.stored_models())
+    if as_json:
+        MODELS.write(output, {"models": [row.facts() for row in rows]})
+        return
     if not output.is_terminal:
         for fields in (_COLUMNS, *(row.fields() for row in rows)):
             output.write(visible("\t".join(fields), keep="\t") + "\n")
@@ -97,7 +126,6 @@ def _rows(known: Sequence[ModelInfo], stored: Sequence[StoredModel]) -> list[_Ro
 def _show_table(rows: Sequence[_Row]) -> None:
     """In 80 columns, two lines a model: its id stands under the description, bytes under parameters."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -108,12 +136,12 @@ def _show_table(rows: Sequence[_Row]) -> None:
     table.add_column("description, Hugging Face id", overflow="fold")
     for row in rows:
         info = row.info
-        about = Text(visible(info.description))
+        about = cell(info.description)
         if info.repo and info.repo != info.alias:
             about.append("\n" + visible(info.repo), style="dim")
-        alias, size = Text(visible(info.alias)), Text(info.parameters)
+        alias, size = cell(info.alias), Text(info.parameters)
         state, style = row.state
         alias.append("\n" + state, style=style)
         size.append("\n" + row.size, style="dim")
         table.add_row(alias, size, Text(info.kind), about)
-    Console(file=sys.stdout, markup=False, emoji=False, highlight=False).print(table)
+    print_table(table)

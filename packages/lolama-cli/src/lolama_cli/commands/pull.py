@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from lolama_cli import options
 from lolama_cli.console import Output, visible
-from lolama_cli.options import Yes
+from lolama_cli.schemas import PULL
 from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
 
@@ -16,7 +17,8 @@ def pull(
     model: Annotated[
         str, typer.Argument(help="An alias, or owner/name[@revision] of the Hugging Face Hub.")
     ],
-    yes: Yes = False,
+    yes: options.Yes = False,
+    as_json: options.Json = False,
 ) -> None:
     """Download a model, or go on where a download stopped.
 
@@ -30,4 +32,7 @@ def pull(
         raise UsageError(model, "is built in", "there is nothing to download")
     with transfer_bars() as progress:
         directory = downloads.fetch(model, confirm=yes or None, progress=progress)
-    output.write(visible(str(directory)) + "\n")
+    if as_json:
+        PULL.write(output, {"model": model, "directory": str(directory)})
+    else:
+        output.write(visible(str(directory)) + "\n")

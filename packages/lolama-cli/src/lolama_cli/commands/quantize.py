@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lolama_cli.console import Output, note, visible
-from lolama_cli.options import Model, Yes
+from lolama_cli import options
+from lolama_cli.console import Output, note
+from lolama_cli.schemas import QUANTIZE
+from lolama_cli.tables import write_facts
 from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
 
@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from lolama.quantized import QualityReport, Saved
     from lolama_core.protocols.types import ModelFiles
 
-SCHEMA = "lolama.quantize/1"
-
 
 def quantize(
-    model: Model = "tinyllama",
+    model: options.Model = "tinyllama",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -52,10 +50,8 @@ def quantize(
             metavar="N",
         ),
     ] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help=f'One JSON object, with "schema": "{SCHEMA}".')
-    ] = False,
-    yes: Yes = False,
+    as_json: options.Json = False,
+    yes: options.Yes = False,
 ) -> None:
     """Store a model's linear weights as 8-bit integers, about half the size of 16-bit ones.
 
@@ -69,24 +65,21 @@ def quantize(
 
     with transfer_bars() as progress:
         source = wiring.resolve(model, confirm=yes or None, progress=progress)
-    options = quantized.Options(lm_head=lm_head, outliers=outliers)
+    chosen = quantized.Options(lm_head=lm_head, outliers=outliers)
     if output is not None:
-        files = quantized.save(source, output, options, force=force)
+        files = quantized.save(source, output, chosen, force=force)
     elif "quantization" in source.config:
         raise UsageError(source.name, "is quantised already", "use it as it is")
     else:
-        files = quantized.keep(source, options, force=force, tell=note)
+        files = quantized.keep(source, chosen, force=force, tell=note)
     saved = quantized.describe(source, files)
     if lm_head and "lm_head" not in saved.replaced:
         note("note: lm_head shares its weight with the embedding, and both keep their precision")
     quality = _measure(source, files) if report else None
     if as_json:
-        stdout.write(json.dumps(_as_json(saved, quality), indent=2) + "\n")
-    elif stdout.is_terminal:
-        _show_table(list(_rows(saved, quality)))
+        QUANTIZE.write(stdout, _as_json(saved, quality))
     else:
-        for row in _rows(saved, quality):
-            stdout.write("\t".join(row) + "\n")
+        write_facts(stdout, _rows(saved, quality))
 
 
 def _measure(source: ModelFiles, files: ModelFiles) -> QualityReport:
@@ -100,7 +93,7 @@ def _measure(source: ModelFiles, files: ModelFiles) -> QualityReport:
 
 def _as_json(saved: Saved, quality: QualityReport | None) -> dict[str, object]:
     facts = {**dataclasses.asdict(saved), "directory": str(saved.directory)}
-    return {"schema": SCHEMA, **facts, "quality": None if quality is None else quality.to_json()}
+    return {**facts, "quality": None if quality is None else quality.to_json()}
 
 
 def _rows(saved: Saved, quality: QualityReport | None) -> Iterator[tuple[str, ...]]:
@@ -112,17 +105,3 @@ def _rows(saved: Saved, quality: QualityReport | None) -> Iterator[tuple[str, ..
     if quality is not None:
         yield "compared", f"{quality.tokens:,} tokens", "noise floor"
         yield from quality.rows()
-
-
-def _show_table(rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_column(no_wrap=True, style="dim")
-    for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
-    Console(file=sys.stdout, markup=False, emoji=False, highlight=False).print(table)

@@ -6,13 +6,21 @@ from typing import Annotated
 
 import typer
 
-from lolama_cli.console import note
+from lolama_cli import options
+from lolama_cli.console import Output, note
+from lolama_cli.schemas import RM
 
 
 def rm(
     model: Annotated[str, typer.Argument(help="An alias, or owner/name[@revision].")],
+    as_json: options.Json = False,
 ) -> None:
     """Delete a downloaded model, and what was converted from it."""
     from lolama import downloads
 
-    note(f"{downloads.size_text(downloads.remove(model))} freed")
+    output = Output() if as_json else None
+    freed = downloads.remove(model)
+    if output is not None:
+        RM.write(output, {"model": model, "freed_bytes": freed})
+    else:
+        note(f"{downloads.size_text(freed)} freed")

@@ -1,0 +1,121 @@
+"""``--batch`` and the options that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lolama_cli.batch.answers import AnswerFile, Answers, StandardOutput
+from lolama_cli.batch.prompts import Common, Prompt, read_lines
+from lolama_cli.batch.run import Batch, Tally, answer_all
+from lolama_cli.console import Output, note
+from lolama_cli.loaded import Chosen
+from lolama_cli.pictures import OPTION as IMAGE
+from lolama_cli.pictures import show
+from lolama_cli.prompts import encode_prompt
+from lolama_core.protocols.errors import LolamaError, UsageError
+
+if TYPE_CHECKING:
+    from lolama import GenerationConfig
+
+_ROWS = 16
+_MOST_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """``--batch``, ``--output`` and ``--batch-size``, as they were given."""
+
+    prompts: Path | None
+    output: Path | None
+    size: int | None
+
+    def check(self, prompt: str | None, pictures: Sequence[str]) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            UsageError: naming the option.
+        """
+        if self.prompts is None:
+            for option, value in (("--output", self.output), ("--batch-size", self.size)):
+                if value is not None:
+                    raise UsageError(option, "is for --batch", "send a single text on with > FILE")
+            return
+        if prompt is not None:
+            raise UsageError("--batch", "goes without a prompt", "put it into the file")
+        if pictures:
+            raise UsageError(IMAGE, "does not go with --batch", "ask about pictures one by one")
+        if self.size is not None and not 1 <= self.size <= _MOST_ROWS:
+            reason = f"{self.size} is out of range"
+            raise UsageError("--batch-size", reason, f"use 1 to {_MOST_ROWS}")
+        both = self.output is not None and self.output.exists() and self.prompts.exists()
+        if both and self.prompts.samefile(self.output or ""):
+            reason = "is the file of the prompts"
+            raise UsageError("--output", reason, "give another for the answers")
+
+
+def generate_batch(
+    options: BatchOptions,
+    chosen: Chosen,
+    config: GenerationConfig,
+    stdout: Output,
+    system: str | None,
+    raw: bool,
+    logprobs: int | None,
+    *,
+    verbose: bool,
+) -> None:
+    """Answer a file of prompts.
+
+    Raises:
+        LolamaError: of the kind of the first prompt that could not be answered, after all others were.
+    """
+    assert options.prompts is not None
+    source = None if str(options.prompts) == "-" else options.prompts
+    files, tokenizer = chosen.open()
+    identity = {
+        "model": [files.name, files.revision],
+        "settings": [chosen.quantize, chosen.dtype, chosen.template, logprobs],
+    }
+    common = Common(config, system, raw, identity)
+    lines = read_lines(source, common)
+    answers: Answers = StandardOutput(stdout)
+    if options.output is not None:
+        answers = AnswerFile(options.output)
+    shown = show(files, (), None)
+
+    def encode(prompt: Prompt) -> Sequence[int]:
+        return encode_prompt(
+            prompt.text, files, tokenizer, raw=raw, system=prompt.system, shown=shown
+        )
+
+    tally = Tally()
+    for answer in answers.done(lines):
+        tally.add(answer)
+    if tally.answers:
+        note(f"{tally.answers:,} answers are there")
+    following = next(lines, None)
+    if following is not None:
+        model = chosen.load(files, verbose=verbose)
+        batch = Batch(model, tokenizer, encode, common, options.size or _ROWS, logprobs)
+        answer_all(batch, chain((following,), lines), answers, tally, verbose=verbose)
+    answers.close()
+    _tell_failures(tally, str(source or "standard input"))
+
+
+def _tell_failures(tally: Tally, subject: str) -> None:
+    if tally.first_failure is None:
+        return
+    line, message, exit_code = tally.first_failure
+    error = LolamaError(
+        subject,
+        f"{tally.failed:,} of {tally.answers:,} lines have no answer but an error",
+        f"the first: {message}"
+        if message.startswith("line")
+        else f"the first: line {line}: {message}",
+    )
+    error.exit_code = exit_code
+    raise error

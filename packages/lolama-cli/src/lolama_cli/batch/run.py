@@ -1,0 +1,176 @@
+"""Running a batch: prompts join the model's running batch as others leave it, and are answered in order."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lolama_cli.batch.answers import Answers
+from lolama_cli.batch.prompts import Common, Line, Prompt, line_id, parse
+from lolama_cli.console import note
+from lolama_cli.generation import answer_facts, with_seed
+from lolama_cli.logprobs import LogprobRecorder
+from lolama_cli.schemas import BATCH
+from lolama_core.protocols.errors import LolamaError
+
+if TYPE_CHECKING:
+    from lolama import BatchGenerator, Generation, GenerationConfig
+    from lolama_core.protocols import CausalLM, Tokenizer
+
+# So many rows' worth of prompts are read ahead of the first that has no answer yet: it may be a long one,
+# and the others should not wait for it.
+_WINDOW = 16
+
+
+@dataclass
+class _Asked:
+    """A prompt whose answer is not written yet; ``answer`` once there is one."""
+
+    line: Line
+    prompt_length: int = 0
+    config: GenerationConfig | None = None
+    recorder: LogprobRecorder | None = None
+    answer: Generation | LolamaError | None = None
+
+
+@dataclass
+class Tally:
+    """What became of the prompts."""
+
+    answers: int = 0
+    tokens: int = 0
+    failed: int = 0
+    first_failure: tuple[int, str, int] | None = None  # line, message, exit code
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """Count one, of this run or of an earlier one."""
+        self.answers += 1
+        error = answer.get("error")
+        if error is None:
+            self.tokens += len(answer["ids"])
+            return
+        self.failed += 1
+        if self.first_failure is None:
+            self.first_failure = (answer["line"], error["message"], error["exit_code"])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything that answers have in common.
+
+    Attributes:
+        model, tokenizer: What answers.
+        encode: A prompt → its ids, checked.
+        common: What holds for every line.
+        rows: Prompts that run at the same time.
+        logprobs: See `generation.Run`.
+    """
+
+    model: CausalLM
+    tokenizer: Tokenizer
+    encode: Callable[[Prompt], Sequence[int]]
+    common: Common
+    rows: int
+    logprobs: int | None
+
+    def run(self, lines: Iterator[Line], answers: Answers, tally: Tally) -> None:
+        """Answer every line.
+
+        Args:
+            lines: Those without an answer.
+            answers: Where the answers go.
+            tally: Counts them.
+
+        Raises:
+            ResourceError: if memory or disk do not suffice. What was written stays.
+        """
+        from lolama import BatchGenerator
+
+        batch = BatchGenerator(self.model, self.tokenizer, rows=self.rows)
+        waiting: deque[_Asked] = deque()
+        running: dict[int, _Asked] = {}
+        more = True
+        with _progress(tally) as show:
+            while True:
+                while more and len(running) < 2 * self.rows and len(waiting) < _WINDOW * self.rows:
+                    line = next(lines, None)
+                    more = line is not None
+                    if line is not None:
+                        waiting.append(self._ask(line, batch, running))
+                for ticket, result in batch.collect().items():
+                    running.pop(ticket).answer = result
+                while waiting and waiting[0].answer is not None:
+                    answer = self._facts(waiting.popleft())
+                    answers.write(BATCH.line(answer))
+                    tally.add(answer)
+                    show()
+                if batch.busy:
+                    batch.step()
+                elif not more and not waiting:
+                    return
+
+    def _ask(self, line: Line, batch: BatchGenerator, running: dict[int, _Asked]) -> _Asked:
+        """Submit a line; one that makes no sense has its answer at once."""
+        asked = _Asked(line)
+        try:
+            prompt = parse(line, self.common)
+            ids = self.encode(prompt)
+            asked.prompt_length, asked.config = len(ids), with_seed(prompt.config)
+            asked.recorder = None if self.logprobs is None else LogprobRecorder(self.logprobs)
+            processors = () if asked.recorder is None else (asked.recorder,)
+            running[batch.submit(ids, asked.config, logits_processors=processors)] = asked
+        except LolamaError as error:
+            asked.answer = error
+        return asked
+
+    def _facts(self, asked: _Asked) -> dict[str, Any]:
+        facts = {"line": asked.line.number, **line_id(asked.line), "key": asked.line.key}
+        result = asked.answer
+        if isinstance(result, LolamaError):
+            return {**facts, "error": {"message": str(result), "exit_code": result.exit_code}}
+        assert result is not None and asked.config is not None
+        return facts | answer_facts(
+            result, asked.prompt_length, asked.config, asked.recorder, self.tokenizer
+        )
+
+
+@contextmanager
+def _progress(tally: Tally) -> Iterator[Any]:
+    """A function that shows how far it is, on a terminal; elsewhere it does nothing."""
+    stream = sys.stderr
+    if stream is None or not stream.isatty():
+        yield lambda: None
+        return
+    shown = 0.0
+
+    def show() -> None:
+        nonlocal shown
+        if time.monotonic() - shown > 0.1:
+            shown = time.monotonic()
+            stream.write(f"\r{tally.answers:,} answers")
+            stream.flush()
+
+    try:
+        yield show
+    finally:
+        stream.write("\r\x1b[K")
+        stream.flush()
+
+
+def answer_all(
+    batch: Batch, lines: Iterator[Line], answers: Answers, tally: Tally, *, verbose: bool
+) -> None:
+    """`Batch.run` for the lines that are left, and how it went on standard error."""
+    there, tokens, started = tally.answers, tally.tokens, time.perf_counter()
+    batch.run(lines, answers, tally)
+    if verbose:
+        seconds = max(time.perf_counter() - started, 1e-9)
+        made, tokens = tally.answers - there, tally.tokens - tokens
+        note(
+            f"{made:,} answers of {tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s"
+        )

@@ -1,0 +1,171 @@
+"""``lolama config``: the defaults of options."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lolama_cli import defaults, options
+from lolama_cli.console import Output, visible
+from lolama_cli.defaults import KEYS, Value
+from lolama_cli.schemas import CONFIG
+from lolama_cli.tables import write_facts
+from lolama_core.protocols.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+
+EXAMPLES = """\b
+Examples:
+  lolama config set model demo
+  lolama config set max-tokens 100
+  lolama config show
+  lolama config unset model
+  LOLAMA_TEMPERATURE=0 lolama generate "The capital of France is"
+"""
+
+app = typer.Typer(
+    help="Set the defaults of options: option, then environment, then file, then program.",
+    rich_markup_mode=None,
+    epilog=EXAMPLES,
+)
+
+_KeyArgument = Annotated[
+    str, typer.Argument(metavar="KEY", help="An option's long name, without the dashes.")
+]
+
+
+@app.command()
+def show(context: typer.Context, as_json: options.Json = False) -> None:
+    """Show every default and where it comes from: environment, file or program."""
+    output = Output()
+    effective = _effective(context)
+    if as_json:
+        _write_json(output, effective)
+        return
+    rows = (
+        (name, "" if value is None else _spelled(value), origin)
+        for name, (value, origin) in effective.items()
+    )
+    write_facts(output, rows, header=("key", "value", "from"))
+
+
+@app.command()
+def get(context: typer.Context, key: _KeyArgument, as_json: options.Json = False) -> None:
+    """Write the default that is in force; nothing if there is none."""
+    output = Output()
+    name = defaults.key_of(key).name
+    effective = _effective(context)
+    if as_json:
+        _write_json(output, {name: effective[name]})
+    elif effective[name][0] is not None:
+        output.write(_spelled(effective[name][0]) + "\n")
+
+
+@app.command("set")
+def set_(
+    context: typer.Context,
+    key: _KeyArgument,
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="Its new default.")],
+    as_json: options.Json = False,
+) -> None:
+    """Set a default in the file."""
+    output = Output()
+    found = defaults.key_of(key)
+    parsed = found.parse(value, "config")
+    document = _document()
+    document[found.name] = parsed
+    _save(document)
+    if as_json:
+        _write_json(output, _effective(context))
+
+
+@app.command()
+def unset(context: typer.Context, key: _KeyArgument, as_json: options.Json = False) -> None:
+    """Remove a default from the file. Not an error if it is not there."""
+    output = Output()
+    document = _document()
+    if key not in document:  # one that is there may be removed whatever it is called
+        defaults.key_of(key)
+    elif document.pop(key) is not None:
+        _save(document)
+    if as_json:
+        _write_json(output, _effective(context))
+
+
+@app.command("path")
+def path_(as_json: options.Json = False) -> None:
+    """Write where the file is, or would be: LOLAMA_CONFIG names another."""
+    output = Output()
+    if as_json:
+        _write_json(output, {})
+    else:
+        output.write(visible(str(defaults.path())) + "\n")
+
+
+def _effective(context: typer.Context) -> dict[str, tuple[Value | None, str]]:
+    """Key → the default in force, and what it comes from."""
+    from typer.main import get_command
+
+    from lolama_cli.app import app as whole
+
+    command = get_command(whole).commands["generate"]  # type: ignore[attr-defined] # it is a group
+    program = {parameter.name: parameter.default for parameter in command.params}
+    in_file, in_environment = defaults.of_file(), defaults.of_environment()
+    effective: dict[str, tuple[Value | None, str]] = {}
+    for name, key in KEYS.items():
+        if name in in_environment:
+            effective[name] = in_environment[name], key.variable
+        elif name in in_file:
+            effective[name] = in_file[name], "file"
+        else:
+            effective[name] = program.get(key.parameter), "program"
+    return effective
+
+
+def _write_json(output: Output, effective: dict[str, tuple[Value | None, str]]) -> None:
+    settings = {
+        name: {"value": value, "from": origin} for name, (value, origin) in effective.items()
+    }
+    CONFIG.write(output, {"path": str(defaults.path()), "settings": settings})
+
+
+def _spelled(value: Value | None) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _document() -> TOMLDocument:
+    """The file as it is written, comments and all."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    file = defaults.path()
+    try:
+        return tomlkit.parse(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return tomlkit.document()
+    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+        reason = f"cannot be read: {str(error)[:150]}"
+        raise UsageError(str(file), reason, "correct or remove it") from None
+
+
+def _save(document: TOMLDocument) -> None:
+    """In one step: the old file or the new one."""
+    import tomlkit
+
+    file = defaults.path()
+    if file.is_symlink():  # a dotfile kept elsewhere stays where it is
+        file = Path(os.path.realpath(file))
+    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(tomlkit.dumps(document), encoding="utf-8")
+        os.replace(partial, file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        reason = f"cannot be written: {error.strerror}"
+        raise ResourceError(str(file), reason, "set LOLAMA_CONFIG to another file") from None

@@ -1,0 +1,202 @@
+"""Defaults of options that a user set: in the environment, or in a file.
+
+An option on the command line comes first, then the environment (``LOLAMA_MAX_TOKENS`` for ``--max-tokens``),
+then the file (``max-tokens``), then what the program says. Every command that has the option takes its
+default from here, so a default is set once.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from lolama_cli import options
+from lolama_core.protocols.errors import UsageError
+
+Value = bool | int | float | str
+
+_OPTIONS = (
+    *(options.Model, options.Quantize, options.Device, options.Dtype, options.System),
+    *(options.MaxTokens, options.Temperature, options.TopP, options.TopK, options.MinP),
+    *(options.RepetitionPenalty, options.Seed, options.NoStream),
+)
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_MOST_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Key:
+    """Something that can be set.
+
+    Attributes:
+        name: As the file spells it.
+        kind: bool, int, float or str.
+        choices: What a str may be; empty for anything.
+    """
+
+    name: str
+    kind: type[Value]
+    choices: tuple[str, ...] = ()
+
+    @property
+    def option(self) -> str:
+        """The option whose default it is."""
+        return f"--{self.name}"
+
+    @property
+    def parameter(self) -> str:
+        """The option's name in Python."""
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"LOLAMA_{self.parameter.upper()}"
+
+    def check(self, value: object, subject: str) -> Value:
+        """``value``, if it can be one of this key.
+
+        Raises:
+            UsageError: about ``subject``, with what was expected.
+        """
+        right = isinstance(value, int | float) if self.kind is float else type(value) is self.kind
+        expected = " or ".join(self.choices) if self.choices else _KINDS[self.kind]
+        if isinstance(value, bool) != (self.kind is bool) or not right:
+            raise UsageError(subject, f"{self.name} is {value!r:.80}", f"expected {expected}")
+        assert isinstance(value, bool | int | float | str)
+        if self.choices and value not in self.choices:
+            raise UsageError(subject, f"{self.name} is {value!r:.80}", f"expected {expected}")
+        try:
+            self._check_range(value)
+        except UsageError as error:
+            raise UsageError(subject, f"{self.name} {error.reason}", error.remedy) from None
+        return value
+
+    def parse(self, text: str, subject: str) -> Value:
+        """What a user typed, as a value of this key.
+
+        Raises:
+            UsageError: about ``subject``, with what was expected.
+        """
+        value: object = text
+        if self.kind is bool:
+            words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+            value = words.get(text.lower(), text)
+        elif self.kind is not str:
+            try:
+                value = self.kind(text)
+            except ValueError:
+                value = text
+        return self.check(value, subject)
+
+    def _check_range(self, value: Value) -> None:
+        if self.name == "device":
+            options.check_device(str(value))
+        elif self.name == "system":
+            options.check_system(str(value))
+        elif self.kind in (int, float):
+            field = "max_new_tokens" if self.name == "max-tokens" else self.parameter
+            options.generation_config(**{field: value})
+
+
+def _key(option: Any) -> Key:
+    kind, info = get_args(option)[:2]
+    # typer.Option takes a default first; inside Annotated the first of the names stands there.
+    name = max((info.default, *info.param_decls), key=len).removeprefix("--")
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if choices:
+        kind = str
+    elif get_args(kind):  # X | None
+        kind = get_args(kind)[0]
+    return Key(name, kind, choices)
+
+
+KEYS: Mapping[str, Key] = {key.name: key for key in map(_key, _OPTIONS)}
+
+
+def path() -> Path:
+    """Where the file is, or would be: ``LOLAMA_CONFIG``, else ``config.toml`` in the user's directory."""
+    chosen = os.environ.get("LOLAMA_CONFIG")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return platformdirs.user_config_path("lolama") / "config.toml"
+
+
+def key_of(name: str, subject: str = "config") -> Key:
+    """The key of that name.
+
+    Raises:
+        UsageError: with the closest name there is.
+    """
+    if name in KEYS:
+        return KEYS[name]
+    close = get_close_matches(name.replace("_", "-").lstrip("-"), KEYS, n=1)
+    remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(KEYS)}"
+    raise UsageError(subject, f"has no key {name[:80]!r}", remedy)
+
+
+def of_file() -> dict[str, Value]:
+    """What the file says; nothing if there is none.
+
+    Raises:
+        UsageError: naming the file and the line or key that makes no sense.
+    """
+    file = path()
+    subject, remedy = str(file), "correct it, or see lolama config --help"
+    try:
+        if file.exists() and not file.is_file():
+            raise UsageError(subject, "is no regular file", remedy)
+        if not file.exists():
+            return {}
+        if file.stat().st_size > _MOST_BYTES:
+            raise UsageError(subject, "is larger than 1 MiB", remedy)
+        values = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(subject, f"cannot be read: {error.strerror}", remedy) from None
+    except UnicodeDecodeError:
+        raise UsageError(subject, "is not UTF-8 text", remedy) from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(subject, f"is not valid TOML ({error})"[:200], remedy) from None
+    return {name: key_of(name, subject).check(value, subject) for name, value in values.items()}
+
+
+def of_environment() -> dict[str, Value]:
+    """What the environment says.
+
+    Raises:
+        UsageError: naming the variable that makes no sense.
+    """
+    found = {key: os.environ.get(key.variable, "") for key in KEYS.values()}
+    return {key.name: key.parse(text, key.variable) for key, text in found.items() if text}
+
+
+def apply(parameters: Iterable[Any]) -> tuple[dict[str, Value], dict[str, str]]:
+    """The defaults of a command's options.
+
+    Args:
+        parameters: Of the command, as typer knows them.
+
+    Returns:
+        Name of a parameter → its default; and its option → where that default comes from.
+
+    Raises:
+        UsageError: as `of_file` and `of_environment`.
+    """
+    names = {name for parameter in parameters for name in parameter.opts}
+    taken = {key.name: key for key in KEYS.values() if key.option in names}
+    if not taken:
+        return {}, {}
+    values, origins = {}, {}
+    for source, origin in ((of_file(), str(path())), (of_environment(), "")):
+        for name, value in source.items():
+            if name in taken:
+                values[taken[name].parameter] = value
+                origins[taken[name].option] = origin or taken[name].variable
+    return values, origins

@@ -1,0 +1,173 @@
+"""One generation: its text to standard output, what there is to say about it to standard error."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lolama_cli.console import Output, note, progress
+from lolama_cli.logprobs import LogprobRecorder
+from lolama_cli.schemas import GENERATE
+
+if TYPE_CHECKING:
+    from lolama import Generation, GenerationConfig
+    from lolama_cli.pictures import Shown
+    from lolama_core.protocols import CausalLM, Tokenizer
+
+_WHY = {"eos": "the model ended it", "stop": "a stop text came", "length": "at the limit"}
+
+
+def with_seed(config: GenerationConfig) -> GenerationConfig:
+    """The same settings with a seed that can be told, drawn if there is none.
+
+    Of 32 bits, since some readers of JSON keep 53 of an integer's.
+    """
+    return config if config.seed is not None else replace(config, seed=secrets.randbits(32))
+
+
+@dataclass
+class Run:
+    """One prompt on its way through the model.
+
+    Args:
+        model, tokenizer: What answers.
+        ids: The prompt.
+        config: The settings.
+        output: Where the text goes.
+        shown: The pictures that go with it.
+        logprobs: How many alternatives are remembered for each token; None for no probabilities at all.
+    """
+
+    model: CausalLM
+    tokenizer: Tokenizer
+    ids: Sequence[int]
+    config: GenerationConfig
+    output: Output
+    shown: Shown | None
+    logprobs: int | None = None
+
+    def generate(self, *, write: bool, stream: bool) -> None:
+        """Generate to the end.
+
+        Args:
+            write: The text, to the output.
+            stream: Piece by piece, not all of it at the end.
+        """
+        from lolama import TextGenerator
+
+        self.started = time.perf_counter()
+        self.first: float | None = None
+        pieces = []
+        generator = TextGenerator(self.model, self.tokenizer)
+        shown = self.shown
+        self._recorder = None if self.logprobs is None else LogprobRecorder(self.logprobs)
+        with progress(shown.progress if shown is not None else ""):
+            stream_of = generator.generate_stream(
+                self.ids,
+                self.config,
+                logits_processors=() if self._recorder is None else (self._recorder,),
+                **(shown.model_inputs if shown is not None else {}),
+            )
+        try:
+            with stream_of as tokens:
+                for piece in tokens.text():
+                    if self.first is None:
+                        self.first = time.perf_counter()
+                    if write and stream:
+                        self.output.write(piece)
+                    else:
+                        pieces.append(piece)
+            if write:
+                self.output.write("".join(pieces))
+        finally:
+            # Before an error says anything, and where Ctrl-C leaves the cursor.
+            self.output.end_line()
+        assert tokens.result is not None
+        self.result = tokens.result
+        self.ended = time.perf_counter()
+
+    @property
+    def prompt_length(self) -> int:
+        """Positions of the prompt, pictures included."""
+        return len(self.ids) if self.shown is None else self.shown.count_positions(self.ids)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """After the first text; None if no more came."""
+        more = len(self.result.ids) - 1
+        if self.first is None or more < 1:
+            return None
+        return more / max(self.ended - self.first, 1e-9)
+
+    def tell(self, *, verbose: bool) -> None:
+        """What there is to say once it has ended, on standard error."""
+        if self.result.context_full:
+            note(
+                f"note: the text ends here because the model's context of {self.model.max_seq_len:,} "
+                f"tokens is full ({self.prompt_length:,} of the prompt, {len(self.result.ids):,} new)"
+            )
+        if not verbose:
+            return
+        new = len(self.result.ids)
+        line = (
+            f"{self.prompt_length:,} prompt tokens, {new:,} new ({_WHY[self.result.finish_reason]})"
+        )
+        if self.first is not None:
+            line += f"; first text after {self.first - self.started:.2f} s"
+        if self.tokens_per_second is not None:
+            line += f", then {self.tokens_per_second:.1f} tokens/s"
+        note(line)
+
+    def write_json(self, name: str, load_seconds: float) -> None:
+        """Everything about it, as one object.
+
+        Args:
+            name: Of the model, as the user gave it.
+            load_seconds: How long loading took.
+        """
+        config = self.config
+        first = None if self.first is None else self.first - self.started
+        facts = {
+            "model": name,
+            **answer_facts(self.result, self.prompt_length, config, self._recorder, self.tokenizer),
+            "settings": {
+                "max_tokens": config.max_new_tokens,
+                "temperature": config.temperature,
+                "top_p": config.top_p,
+                "top_k": config.top_k,
+                "min_p": config.min_p,
+                "repetition_penalty": config.repetition_penalty,
+                "stop": list(config.stop),
+            },
+            "device": str(self.model.device),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "timings": {
+                "load": round(load_seconds, 6),
+                "first_text": None if first is None else round(first, 6),
+                "total": round(self.ended - self.started, 6),
+                "tokens_per_second": self.tokens_per_second,
+            },
+        }
+        GENERATE.write(self.output, facts)
+
+
+def answer_facts(
+    result: Generation,
+    prompt_length: int,
+    config: GenerationConfig,
+    recorder: LogprobRecorder | None,
+    tokenizer: Tokenizer,
+) -> dict[str, object]:
+    """What ``--json`` and ``--batch`` both tell about an answer."""
+    return {
+        "text": result.text,
+        "ids": list(result.ids),
+        "finish_reason": result.finish_reason,
+        "context_full": result.context_full,
+        "prompt_tokens": prompt_length,
+        "seed": config.seed,
+        "logprobs": None if recorder is None else recorder.facts(result.ids, tokenizer),
+    }

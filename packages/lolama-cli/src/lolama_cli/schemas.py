@@ -1,0 +1,239 @@
+"""What ``--json`` writes: a name and version for each kind of object, and what its fields mean.
+
+Within a version fields may be added; none goes, or changes its type or meaning. docs/json.md is made of this.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lolama_cli.console import Output
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One kind of object.
+
+    Attributes:
+        name: What it is; ``lolama.name/version`` stands in its ``schema`` field.
+        about: When it is written.
+        fields: Path → type and meaning. ``a.b`` is a field of an object, ``a[].b`` of the objects in a list,
+            ``a.*`` any other key.
+    """
+
+    name: str
+    about: str
+    fields: Mapping[str, tuple[str, str]]
+    version: int = 1
+
+    @property
+    def id(self) -> str:
+        """What the ``schema`` field says."""
+        return f"lolama.{self.name}/{self.version}"
+
+    def named(self, facts: Mapping[str, object]) -> dict[str, object]:
+        """``facts`` with the ``schema`` field in front."""
+        return {"schema": self.id, **facts}
+
+    def write(self, output: Output, facts: Mapping[str, object]) -> None:
+        """Write one object: on a terminal spread out for people to read, else on one line."""
+        indent = 2 if output.is_terminal else None
+        text = json.dumps(self.named(facts), indent=indent, ensure_ascii=False, allow_nan=False)
+        output.write(text + "\n")
+
+    def line(self, facts: Mapping[str, object]) -> str:
+        """One object on one line."""
+        return json.dumps(self.named(facts), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+_COUNT, _SECONDS, _TEXT = "integer", "number", "string"
+
+_ANSWER = {
+    "text": (_TEXT, "the new text"),
+    "ids": ("list of integers", "its tokens, without the end token"),
+    "finish_reason": (
+        _TEXT,
+        "eos: the model ended it; stop: a stop text came; length: there was no room",
+    ),
+    "context_full": ("boolean", "with length: the model's context was full before max_tokens"),
+    "prompt_tokens": (_COUNT, "positions of the prompt, pictures included"),
+    "seed": (_COUNT, "what sampling began with; --seed with it repeats the choices"),
+    "logprobs": ("list or null", "with --logprobs, an object for each of ids"),
+    "logprobs[].id": (_COUNT, "the token"),
+    "logprobs[].text": (_TEXT, "its text by itself"),
+    "logprobs[].logprob": (
+        "number or null",
+        "natural logarithm of its probability as the model gives it, before any setting; null: −∞",
+    ),
+    "logprobs[].best": ("list", "the N most probable tokens at this place"),
+    "logprobs[].best[].id": (_COUNT, "as above"),
+    "logprobs[].best[].text": (_TEXT, "as above"),
+    "logprobs[].best[].logprob": ("number or null", "as above"),
+}
+
+GENERATE = Schema(
+    "generate",
+    "`lolama generate --json`",
+    {
+        "model": (_TEXT, "as it was named"),
+        **_ANSWER,
+        "settings": ("object", "what was in force"),
+        "settings.max_tokens": (_COUNT, "--max-tokens"),
+        "settings.temperature": ("number", "--temperature"),
+        "settings.top_p": ("number", "--top-p"),
+        "settings.top_k": (_COUNT, "--top-k"),
+        "settings.min_p": ("number", "--min-p"),
+        "settings.repetition_penalty": ("number", "--repetition-penalty"),
+        "settings.stop": ("list of strings", "--stop"),
+        "device": (_TEXT, "where it ran"),
+        "dtype": (_TEXT, "how the weights were stored"),
+        "timings": ("object", "seconds, of the clock on the wall"),
+        "timings.load": (_SECONDS, "loading the weights"),
+        "timings.first_text": ("number or null", "from the prompt to the first text; null: none"),
+        "timings.total": (_SECONDS, "from the prompt to the end"),
+        "timings.tokens_per_second": ("number or null", "after the first text; null: too few"),
+    },
+)
+
+BATCH = Schema(
+    "batch",
+    "each line of `lolama generate --batch`",
+    {
+        "line": (_COUNT, "where its prompt stands in the input; the first is 1"),
+        "id": ("anything", "the `id` of the input's line, if it has one"),
+        "key": (_TEXT, "hash of prompt, settings and model; a run that goes on compares it"),
+        **_ANSWER,
+        "error": ("object", "in the place of the answer, if there is none"),
+        "error.message": (_TEXT, "what, why, and what to do"),
+        "error.exit_code": (_COUNT, "what the command would have ended with for this prompt alone"),
+    },
+)
+
+MODELS = Schema(
+    "models",
+    "`lolama models --json`",
+    {
+        "models": ("list", "every name, then what was downloaded without one"),
+        "models[].name": (_TEXT, "what -m takes"),
+        "models[].repo": (
+            "string or null",
+            "Hugging Face id, maybe with @revision; null: built in",
+        ),
+        "models[].parameters": ("string or null", "about how many"),
+        "models[].kind": ("string or null", "text or vision"),
+        "models[].description": (_TEXT, "in a few words"),
+        "models[].license": ("string or null", "as far as it is known here"),
+        "models[].gated": ("boolean", "whether a licence must be agreed to first"),
+        "models[].download_bytes": ("integer or null", "about what a download takes"),
+        "models[].stored": ("object or null", "what is here of it"),
+        "models[].stored.bytes": (_COUNT, "on the disk"),
+        "models[].stored.complete": ("boolean", "false: a download was interrupted"),
+        "models[].stored.revision": (_TEXT, "the commit"),
+        "models[].stored.last_used": (_TEXT, "date and time, ISO 8601, UTC"),
+    },
+)
+
+_DIRECTORY = {
+    "model": (_TEXT, "as it was named"),
+    "directory": (_TEXT, "the folder that holds it"),
+}
+PULL = Schema("pull", "`lolama pull --json`", _DIRECTORY)
+CONVERT = Schema("convert", "`lolama convert --json`", _DIRECTORY)
+
+_FREED = {"freed_bytes": (_COUNT, "of the disk")}
+RM = Schema("rm", "`lolama rm --json`", {"model": (_TEXT, "as it was named"), **_FREED})
+GC = Schema("gc", "`lolama gc --json`", _FREED)
+
+CONFIG = Schema(
+    "config",
+    "`lolama config ... --json`",
+    {
+        "path": (_TEXT, "the file"),
+        "settings": ("object", "key → the default in force"),
+        "settings.*.value": ("anything", "null: none"),
+        "settings.*.from": (_TEXT, "program, file, or the name of an environment variable"),
+    },
+)
+
+_KERNELS = {
+    "name": (_TEXT, "how reports call it"),
+    "package": (_TEXT, "the distribution it comes from"),
+    "description": ("string or null", "what it runs on here, or why it does not"),
+    "problem": ("string or null", "why it could not be asked"),
+}
+
+
+def _each(path: str, fields: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    return {f"{path}[].{name}": about for name, about in fields.items()}
+
+
+DOCTOR = Schema(
+    "doctor",
+    "`lolama doctor --json`",
+    {
+        "versions.*": ("string or null", "of lolama's distributions, torch, Python, the platform"),
+        "devices": ("list", "usable or not"),
+        "devices[].name": (_TEXT, "as --device takes it"),
+        "devices[].problem": ("string or null", "why it cannot be used here"),
+        "devices[].processor": ("string or null", "its model"),
+        "devices[].instruction_set": ("string or null", "the best one that torch uses"),
+        "devices[].cores": ("integer or null", "logical ones"),
+        "devices[].threads": ("integer or null", "how many of them torch uses"),
+        "devices[].memory_bytes": ("integer or null", "all of it"),
+        "devices[].free_memory_bytes": ("integer or null", "what can be allocated"),
+        "devices[].native_bfloat16": ("boolean or null", "of a GPU"),
+        "device": ("string or null", "what --device auto means here"),
+        "dtypes.*": (_TEXT, "dtype that weights are stored in → the one they get"),
+        "linear_kernels": ("list", "products of few rows"),
+        **_each("linear_kernels", _KERNELS),
+        "decoder_kernels": ("list", "whole decoding steps"),
+        **_each("decoder_kernels", _KERNELS),
+        "quantizers": ("list", "products of quantised weights"),
+        **_each("quantizers", _KERNELS),
+        "models": ("list", "built in"),
+        "models[].name": (_TEXT, "what -m takes"),
+        "models[].package": (_TEXT, "the distribution it comes from"),
+        "broken": ("list", "installed, but cannot be loaded"),
+        "broken[].kind": (_TEXT, "group of its entry point, or library"),
+        "broken[].name": (_TEXT, "what"),
+        "broken[].package": (_TEXT, "the distribution it comes from"),
+        "broken[].problem": (_TEXT, "why"),
+    },
+)
+
+_DISTANCE = {
+    "mean_kl": ("number", "KL divergence of the predictions, nats"),
+    "median_kl": ("number", "its median"),
+    "p90_kl": ("number", "its 90th percentile"),
+    "top1_agreement": ("number", "share of places with the same best token, 0 to 1"),
+}
+_QUALITY = {
+    "schema": (_TEXT, "lolama.quality/1"),
+    "tokens": (_COUNT, "places compared"),
+    "reference_perplexity": ("number", "before quantising"),
+    "perplexity": ("number", "after"),
+    **{f"quantized.{name}": about for name, about in _DISTANCE.items()},
+    **{
+        f"noise_floor.{name}": (kind, f"{about}, of the reference summed in another order")
+        for name, (kind, about) in _DISTANCE.items()
+    },
+}
+
+QUANTIZE = Schema(
+    "quantize",
+    "`lolama quantize --json`",
+    {
+        "directory": (_TEXT, "where the int8 model is"),
+        "replaced": ("list of strings", "linears in int8"),
+        "source_bytes": (_COUNT, "of all tensors before"),
+        "bytes": (_COUNT, "and after"),
+        "quality": ("object or null", "with --report"),
+        **{f"quality.{name}": about for name, about in _QUALITY.items()},
+    },
+)
+
+ALL: tuple[Schema, ...] = (
+    *(GENERATE, BATCH, MODELS, PULL, RM, GC, CONVERT, QUANTIZE, DOCTOR, CONFIG),
+)

@@ -1,0 +1,180 @@
+"""``lolama generate --batch``: every prompt is answered once, in order, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from program import COMMAND, environment
+from warm_program import run
+
+PROMPTS = int(os.environ.get("LOLAMA_BATCH_PROMPTS", "100"))
+OPTIONS = ("--temperature", "0", "--repetition-penalty", "1", "--max-tokens", "5")
+
+
+def write(path: Path, *lines: object) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def answers(data: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def test_answers_come_in_the_order_of_the_prompts(base: Path, tmp_path: Path) -> None:
+    prompts = write(
+        tmp_path / "in",
+        "a",
+        {"prompt": "k", "max_tokens": 40, "id": "long"},
+        {"prompt": "x", "stop": "b", "id": 3},
+        {"prompt": "c", "max_tokens": 0},
+    )
+    outcome = run("generate", "-m", base, *OPTIONS, "--batch", prompts, "--batch-size", "2")
+    assert (outcome.code, outcome.err) == (0, "")
+    first, second, third, fourth = answers(outcome.out)
+    assert (first["line"], first["text"], first["finish_reason"]) == (1, "bcdef", "length")
+    assert "id" not in first
+    assert (second["id"], second["text"]) == (
+        "long",
+        "lmnopqrstuvwxyzabcdefghijklmnopqrstuvwxy"[:40],
+    )
+    assert (third["id"], third["text"], third["finish_reason"]) == (3, "yza", "stop")
+    assert fourth["text"] == ""
+
+
+def test_prompts_from_standard_input(base: Path) -> None:
+    outcome = run("generate", "-m", base, *OPTIONS, "--batch", "-", stdin=b'\n"a"\n\n"b"\n')
+    assert [(a["line"], a["text"]) for a in answers(outcome.out)] == [(2, "bcdef"), (4, "cdefg")]
+
+
+def test_a_line_that_cannot_be_answered_does_not_stop_the_rest(base: Path, tmp_path: Path) -> None:
+    prompts = write(
+        tmp_path / "in",
+        *({"promt": "a"}, [1], {"prompt": 5}, {"prompt": "a", "top_p": 2}, {"prompt": ""}),
+        *({"prompt": "a", "id": [1]}, {"prompt": "a", "system": "m", "id": "kept"}, "z" * 5000),
+        "a",
+    )
+    with prompts.open("a") as file:
+        file.write('{"prompt": "a", "seed": NaN}\n{"a\n')
+    outcome = run("generate", "-m", base, *OPTIONS, "--batch", prompts)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {prompts}: 10 of 11 lines have no answer but an error")
+    found = answers(outcome.out)
+    words = "did you mean prompt?|neither|no prompt|top_p|empty|id|--raw|5,001 tokens||NaN|JSON"
+    words = words.replace("--raw", "no chat template")
+    assert len(found) == 11
+    for answer, word in zip(found, words.split("|"), strict=True):
+        assert ("error" in answer) == bool(word)
+        if word:
+            assert word in answer["error"]["message"]
+            assert answer["error"]["exit_code"] == 2
+    assert found[6]["id"] == "kept"
+
+
+def test_a_seed_gives_every_line_its_own(base: Path, tmp_path: Path) -> None:
+    prompts = write(tmp_path / "in", *["what?"] * 8)
+    command = ("generate", "-m", base, "--max-tokens", "1", "--batch", prompts)
+    texts = [
+        [answer["text"] for answer in answers(run(*command, "--seed", seed).out)]
+        for seed in ("1", "1", "2")
+    ]
+    assert texts[0] == texts[1] != texts[2]
+    assert len(set(texts[0])) > 1
+    # And each can be repeated alone.
+    last = answers(run(*command, "--seed", "1").out)[-1]
+    alone = run("generate", "-m", base, "--max-tokens", "1", "--seed", str(last["seed"]), "what?")
+    assert alone.out.decode() == last["text"]
+
+
+def test_logprobs(base: Path, tmp_path: Path) -> None:
+    prompts = write(tmp_path / "in", "a", "b")
+    outcome = run("generate", "-m", base, *OPTIONS, "--batch", prompts, "--logprobs", "2")
+    for answer in answers(outcome.out):
+        assert [entry["id"] for entry in answer["logprobs"]] == answer["ids"]
+        assert all(entry["logprob"] == pytest.approx(0, abs=1e-3) for entry in answer["logprobs"])
+
+
+def test_killed_half_way_and_run_again_each_answer_is_there_once(
+    base: Path, tmp_path: Path
+) -> None:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    prompts = write(tmp_path / "in", *(f"{n} {letters[n % 26]}" for n in range(PROMPTS)))
+    out = tmp_path / "out"
+    command = ("generate", "-m", str(base), *OPTIONS, "--max-tokens", "20", "--batch-size", "4")
+    command = (*command, "--batch", str(prompts), "--output", str(out))
+    process = subprocess.Popen((*COMMAND, *command), env=environment())
+    deadline = time.monotonic() + 60
+    while not out.exists() or out.read_bytes().count(b"\n") < PROMPTS // 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    half = out.read_bytes().count(b"\n")
+    assert PROMPTS // 2 <= half < PROMPTS
+    with out.open("ab") as file:
+        file.write(b'{"schema": "lolama.batch/1", "line"')  # what a kill inside a write leaves
+    outcome = run(*command)
+    assert outcome.code == 0
+    assert f"{half} answers are there" in outcome.err
+    found = answers(out.read_bytes())
+    assert [answer["line"] for answer in found] == list(range(1, PROMPTS + 1))
+    doubled = letters * 3
+    for n, answer in enumerate(found):
+        assert answer["text"] == doubled[n % 26 + 1 : n % 26 + 21]
+    # A third run has nothing to do, and changes nothing.
+    before = out.read_bytes()
+    assert run(*command).code == 0
+    assert out.read_bytes() == before
+
+
+def test_a_file_that_holds_anything_else_is_left_alone(base: Path, tmp_path: Path) -> None:
+    prompts, out = write(tmp_path / "in", "a", "b"), tmp_path / "out"
+    command = ("generate", "-m", base, "--batch", prompts, "-o", out)
+    for content in (b"precious\n", b'{"schema": "lolama.batch/1", "line": 1, "key": "x"}\n'):
+        out.write_bytes(content)
+        run(*command).refused(2, str(out), "--output")
+        assert out.read_bytes() == content
+    out.unlink()
+    assert run(*command, *OPTIONS).code == 0
+    before = out.read_bytes()
+    run(*command, *OPTIONS, "--top-k", "3").refused(2, "another prompt, setting or model")
+    write(prompts, "a")
+    run(*command, *OPTIONS).refused(2, "line 2 answers a prompt that is not there")
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--batch", "in", "z"), ("--batch", "without a prompt")),
+        (("--batch", "in", "--image", "x.png"), ("--image", "--batch")),
+        (("--batch", "in", "--batch-size", "0"), ("--batch-size", "0")),
+        (("--output", "out", "z"), ("--output", "--batch")),
+        (("--batch-size", "3", "z"), ("--batch-size", "--batch")),
+        (("--logprobs", "3", "z"), ("--logprobs", "--json")),
+        (("--logprobs", "-1", "--json", "z"), ("--logprobs", "-1")),
+    ],
+)
+def test_options_that_do_not_go_together(
+    base: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    run("generate", "-m", base, *arguments).refused(2, *words)
+
+
+def test_files_that_cannot_be_used(base: Path, tmp_path: Path) -> None:
+    command = ("generate", "-m", base, "--batch")
+    run(*command, tmp_path / "none").refused(2, "no such file")
+    run(*command, tmp_path).refused(2, "no regular file")
+    latin = tmp_path / "latin"
+    latin.write_bytes(b'"\xe9"\n')
+    run(*command, latin).refused(2, "line 1 is not UTF-8", "0xe9")
+    prompts = write(tmp_path / "in", "a")
+    run(*command, prompts, "-o", tmp_path).refused(2, "no regular file")
+    run(*command, prompts, "-o", tmp_path / "none" / "out").refused(2, "cannot be written")
+    run(*command, prompts, "-o", prompts).refused(2, "--output", "prompts")
