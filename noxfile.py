@@ -80,6 +80,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PACKAGES = ("lolama-core", "lolama-vision", "lolama-quant", "lolama-hub", "lolama-cli")
 DIST = ROOT / "dist"
+RESULTS = ROOT / "results"
 
 # Tests never reach the network, and pytest's own workers are the parallelism.
 TEST_ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -181,6 +182,7 @@ def run_tests(
     tests: Path,
     requirements: list[str],
     env: Mapping[str, str] | None = None,
+    arguments: Iterable[str] = (),
 ) -> None:
     """Run pytest, on several cores where the tests have asked for pytest-xdist."""
     parallel = any(requirement.startswith("pytest-xdist") for requirement in requirements)
@@ -191,6 +193,7 @@ def run_tests(
         "-c",
         config,
         *workers,
+        *arguments,
         str(tests),
         *session.posargs,
         env={**TEST_ENV, **(env or {})},
@@ -315,7 +318,7 @@ def faults(session: nox.Session) -> None:
 def fault_table(session: nox.Session) -> None:
     """Run every test that bears the number of a fault, and make docs/faults.md of what they report.
 
-    Reports of long runs, given after ``--``, are added.
+    Reports that long runs left in ``results`` are added; other reports may be given after ``--``.
     """
     requirements = sorted({r for package in PACKAGES for r in group("test", directory(package))})
     install(session, *editable(PACKAGES), *requirements, *group("test"))
@@ -333,15 +336,21 @@ def fault_table(session: nox.Session) -> None:
             f"--junitxml={report}",
         ]
         session.run(*command, "-n", "2", str(tests), env=TEST_ENV, success_codes=[0, 1, 5])
-    session.run("python", "tests/fault_table.py", *reports, *session.posargs)
+    long_runs = map(str, sorted(RESULTS.glob("*.xml")))
+    session.run("python", "tests/fault_table.py", *reports, *long_runs, *session.posargs)
 
 
 def run_long(session: nox.Session, runs: dict[str, dict[str, str]]) -> None:
-    """Run each file of tests with the numbers that make it long."""
+    """Run each file of tests with the numbers that make it long, and leave reports for `fault_table`.
+
+    A number that the environment states already stays: ``LOLAMA_FUZZ_CASES=100`` makes a short run.
+    """
     requirements = {r for package in PACKAGES for r in group("test", directory(package))}
     install(session, *editable(PACKAGES), *sorted(requirements))
     for tests, numbers in runs.items():
-        run_tests(session, ROOT / tests, sorted(requirements), numbers)
+        numbers = {name: os.environ.get(name, number) for name, number in numbers.items()}
+        report = RESULTS / f"{session.name}-{Path(tests).stem}.xml"
+        run_tests(session, ROOT / tests, sorted(requirements), numbers, [f"--junitxml={report}"])
 
 
 @nox.session

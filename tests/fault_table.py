@@ -3,7 +3,8 @@
     pytest … --junitxml=results/faults-1.xml       (as often as it takes; long runs too)
     python tests/fault_table.py results/*.xml
 
-The rows are in fault_rows.toml; a test belongs to those whose numbers its name bears.
+The rows are in fault_rows.toml; a test belongs to those whose numbers its name bears. A long run that no
+report tells of, or only its short variant, keeps its line.
 """
 
 from __future__ import annotations
@@ -31,6 +32,18 @@ on standard error that says what, why and what to do; in Python with a typed err
 
 This page is made by `tests/fault_table.py` of what the tests reported; `python3 noxfile.py -s fault_table`
 runs them and makes it anew. A row without a test is not known to hold.
+"""
+
+
+RUNS = """## Long runs
+
+Each with the seeds it went through. `python3 noxfile.py -s fuzz` and `python3 noxfile.py -s faults` run them.
+A variable that is set replaces the session's own number: `LOLAMA_FUZZ_FIRST=1234 LOLAMA_FUZZ_CASES=1` replays
+a damaged file, `LOLAMA_FAULT_FIRST` and `LOLAMA_FAULT_SCRIPTS` a script of faults, and `LOLAMA_FIRST` with
+`LOLAMA_KILLS`, `LOLAMA_ROUNDS` or `LOLAMA_INTERRUPTS` the others.
+
+| what | how many | seeds | last run |
+|---|---|---|---|
 """
 
 
@@ -97,8 +110,10 @@ def _place(classname: str) -> str:
     return f"{package}: {module}"
 
 
-def page(rows: dict[int, Result], runs: dict[str, list[tuple[int, int, str]]]) -> str:
-    """The text of docs/faults.md."""
+def page(
+    rows: dict[int, Result], runs: dict[str, list[tuple[int, int, str]]], before: str = ""
+) -> str:
+    """The text of docs/faults.md; ``before`` is what it was."""
     table = tomllib.loads((HERE / "fault_rows.toml").read_text("utf-8"))
     lines = [HEAD, f"Python {platform.python_version()} on {platform.system()}.", ""]
     for part in table["part"]:
@@ -113,20 +128,24 @@ def page(rows: dict[int, Result], runs: dict[str, list[tuple[int, int, str]]]) -
             where = ", ".join(sorted(result.places))
             lines.append(f"| {number} | {_cell(what)} | {_cell(outcome)} | {result} | {where} |")
         lines.append("")
-    if runs:
-        lines += [
-            "## Long runs",
-            "",
-            "Each with the seeds it went through; a seed replays its case.",
-            "",
-        ]
-        lines += ["| what | how many | seeds | last run |", "|---|---|---|---|"]
-        for what in sorted(runs):
-            seeds = {seed for first, last, _ in runs[what] for seed in range(first, last + 1)}
-            dates = max(date for _, _, date in runs[what])
-            lines.append(f"| {what} | {len(seeds):,} | {min(seeds)} to {max(seeds)} | {dates} |")
-        lines.append("")
+    table_of_runs = {**_runs_of(before)}
+    for what, parts in runs.items():
+        seeds = {seed for first, last, _ in parts for seed in range(first, last + 1)}
+        date = max(date for _, _, date in parts)
+        if len(seeds) >= table_of_runs.get(what, (0, ""))[0]:
+            line = f"| {what} | {len(seeds):,} | {min(seeds)} to {max(seeds)} | {date} |"
+            table_of_runs[what] = len(seeds), line
+    if table_of_runs:
+        lines.append(
+            RUNS + "\n".join(table_of_runs[what][1] for what in sorted(table_of_runs)) + "\n"
+        )
     return "\n".join(lines)
+
+
+def _runs_of(text: str) -> dict[str, tuple[int, str]]:
+    """Description → how many, and the line, of the long runs on a page."""
+    found = re.finditer(r"^\| ([^|]+) \| ([\d,]+) \| \d+ to \d+ \| [\d-]+ \|$", text, re.MULTILINE)
+    return {match[1]: (int(match[2].replace(",", "")), match[0]) for match in found}
 
 
 def _cell(text: str) -> str:
@@ -136,7 +155,8 @@ def _cell(text: str) -> str:
 def main() -> None:
     """Write the page; ends with 1 if any test failed."""
     rows, runs = read(map(Path, sys.argv[1:]))
-    PAGE.write_text(page(rows, runs), encoding="utf-8")
+    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    PAGE.write_text(page(rows, runs, before), encoding="utf-8")
     sys.exit(any(result.failed for result in rows.values()))
 
 

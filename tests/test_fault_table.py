@@ -32,3 +32,11 @@ def test_a_page_tells_what_passed_failed_and_is_missing(tmp_path: Path) -> None:
     assert "| 3 | gated, token without access | 5, with the page to ask on | 1 passed |" in text
     assert "| kills | 10 | 0 to 9 | 2026-11-25 |" in text
     assert next(line for line in text.splitlines() if line.startswith("| 92 |")).count("no test")
+
+
+def test_long_runs_keep_their_lines_until_runs_as_long_replace_them() -> None:
+    long_ago = page({}, {"kills": [(0, 49, "2026-01-01")], "fuzz": [(0, 9, "2026-01-01")]})
+    text = page({}, {"kills": [(0, 1, "2026-01-02")], "fuzz": [(10, 29, "2026-01-02")]}, long_ago)
+    assert "| kills | 50 | 0 to 49 | 2026-01-01 |" in text
+    assert "| fuzz | 20 | 10 to 29 | 2026-01-02 |" in text
+    assert text.count("| kills |") == text.count("| fuzz |") == 1

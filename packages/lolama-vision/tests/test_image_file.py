@@ -9,6 +9,7 @@ import random
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -264,11 +265,16 @@ def mutated(seed: int) -> bytes:
     return bytes(data)
 
 
-def test_mutated_pictures_are_read_or_refused() -> None:
+def test_mutated_pictures_are_read_or_refused(
+    record_property: Callable[[str, object], None],
+) -> None:
     """Each gives a picture or one `ModelError`, soon, and never anything else."""
+    first = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))
+    cases = int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))
+    record_property("damaged pictures", f"{first} to {first + cases - 1}")
     processor = CLIPImageProcessor(vision_config())
     read = 0
-    for seed in range(int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))):
+    for seed in range(first, first + cases):
         started = time.perf_counter()
         try:
             picture = read_picture(mutated(seed), "mutated")
