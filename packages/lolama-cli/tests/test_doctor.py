@@ -15,6 +15,7 @@ from program import on_terminal, run, shell
 from lolama import report
 from lolama.report import Device, Product
 from lolama_cli import loaded
+from lolama_cli.commands.doctor import _about, _about_dtypes, _rows
 from lolama_cli.schemas import DOCTOR
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -123,7 +124,7 @@ def test_on_a_terminal_it_fits_80_columns() -> None:
 def test_help_tells_of_it_and_needs_no_torch() -> None:
     assert re.search(r"^  doctor  +Show what is installed", run("--help").out.decode(), re.M)
     outcome = run("doctor", "--help", python=("-X", "importtime"))
-    assert b"lolama.doctor/1" in outcome.out
+    assert b"docs/json.md" in outcome.out
     assert "| torch" not in outcome.err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ def write_facts(
         _print_facts(rows)
         return
     for row in (header, *rows) if header else rows:
-        output.write("\t".join(visible(cell) for cell in row) + "\n")
+        # Byte for byte, save what would begin another column or line.
+        output.write("\t".join(re.sub(r"[\t\n]", " ", cell) for cell in row) + "\n")
 
 
 def write_sections(output: Output, rows: Iterable[tuple[str, str, str]]) -> None:
