@@ -106,8 +106,8 @@ def test_killed_half_way_and_run_again_each_answer_is_there_once(
     letters = "abcdefghijklmnopqrstuvwxyz"
     prompts = write(tmp_path / "in", *(f"{n} {letters[n % 26]}" for n in range(PROMPTS)))
     out = tmp_path / "out"
-    command = ("generate", "-m", str(base), *OPTIONS, "--max-tokens", "20", "--batch-size", "4")
-    command = (*command, "--batch", str(prompts), "--output", str(out))
+    files = ("--batch", str(prompts), "--output", str(out), "--batch-size", "4")
+    command = ("generate", "-m", str(base), *OPTIONS, "--max-tokens", "20", *files)
     process = subprocess.Popen((*COMMAND, *command), env=environment())
     deadline = time.monotonic() + 60
     while not out.exists() or out.read_bytes().count(b"\n") < PROMPTS // 2:
