@@ -21,30 +21,45 @@ class Contestant:
         engine: As `benchmarks.peer` calls it.
         layout: As `benchmarks.make_model` calls it.
         environment: Variables for its process.
+        item, head_item: Bytes of a weight, and of one of ``lm_head``, scales included.
     """
 
     label: str
     engine: str
     layout: str
     environment: dict[str, str] = field(default_factory=dict)
+    item: float = 2
+    head_item: float = 2
 
-    @property
-    def item(self) -> int:
-        """Bytes of a weight."""
-        return 1 if self.layout.endswith(("int8", "q8_0")) else 2
 
+_ALONE = {"LOLAMA_BENCH_KERNELS": "0"}
+_Q8_0 = 34 / 32  # a 16-bit scale for every 32 weights
 
 # Without lolama-quant there are no kernels, so a row without them is what lolama-core does alone.
-CONTESTANTS = [
+SIXTEEN_BITS = [
     Contestant("lolama bf16 (core + quant)", "lolama", "hf-bf16"),
     Contestant("lolama f16 (core + quant)", "lolama", "hf-f16"),
-    Contestant("lolama bf16 (core alone)", "lolama", "hf-bf16", {"LOLAMA_BENCH_KERNELS": "0"}),
+    Contestant("lolama bf16 (core alone)", "lolama", "hf-bf16", _ALONE),
     Contestant("eager loop bf16", "eager", "hf-bf16"),
     Contestant("transformers bf16", "transformers", "hf-bf16"),
     Contestant("llama.cpp BF16", "llama.cpp", "gguf-bf16"),
     Contestant("llama.cpp F16", "llama.cpp", "gguf-f16"),
-    Contestant("CTranslate2 int8", "ctranslate2", "ct2-int8"),
+    Contestant("CTranslate2 int8", "ctranslate2", "ct2-int8", item=1, head_item=1),
 ]
+
+# What is kept of a model in int8 is lm_head (and the embedding, of which a token reads a row).
+EIGHT_BITS = [
+    Contestant("lolama int8", "lolama", "int8-kept", item=1),
+    Contestant("lolama int8, lm_head too", "lolama", "int8-head", item=1, head_item=1),
+    Contestant("lolama int8, no native library", "lolama", "int8-kept", _ALONE, item=1),
+    Contestant("lolama bf16", "lolama", "hf-bf16"),
+    Contestant("transformers bf16", "transformers", "hf-bf16"),
+    Contestant("llama.cpp Q8_0", "llama.cpp", "gguf-q8_0", item=_Q8_0, head_item=_Q8_0),
+    Contestant("CTranslate2 int8", "ctranslate2", "ct2-int8", item=1, head_item=1),
+]
+
+SETS = {"16-bit": SIXTEEN_BITS, "int8": EIGHT_BITS}
+"""Who is measured beside whom, by the weights that the run is about."""
 
 
 class PeerProcess:

@@ -149,8 +149,15 @@ def write_ctranslate2(folder: Path, source: Path, kind: str) -> None:
     subprocess.run([*command, "--quantization", kind], check=True, stdout=subprocess.DEVNULL)
 
 
+def write_int8(folder: Path, source: Path, *, lm_head: bool) -> None:
+    """As `lolama quantize` writes it."""
+    from lolama import quantized, wiring
+
+    quantized.save(wiring.resolve(str(source)), folder, quantized.Options(lm_head=lm_head))
+
+
 def model_path(shape: str, layout: str, root: Path) -> Path:
-    """The model of that shape in ``hf-bf16``, ``gguf-f16``, ``ct2-int8``, ...; written on first use."""
+    """The model of that shape in ``hf-bf16``, ``gguf-f16``, ``int8-kept``, ...; written on first use."""
     path = root / f"{shape}-{layout}"
     if path.exists():
         return path
@@ -163,6 +170,8 @@ def model_path(shape: str, layout: str, root: Path) -> Path:
         write_hugging_face(staged, SHAPES[shape], dtype)
     elif kind == "gguf":
         write_gguf(staged, SHAPES[shape], dtype)
+    elif kind == "int8":
+        write_int8(staged, model_path(shape, "hf-bf16", root), lm_head=dtype == "head")
     else:
         write_ctranslate2(staged, model_path(shape, "hf-bf16", root), dtype)
     staged.rename(path)

@@ -71,7 +71,7 @@ def measure(
         results: Gets rows and probes; a peer that fails keeps what it has.
         keep: Called after every round, so that a run cut short is not lost.
     """
-    results.rows = [Row(c.label, c.engine, c.item) for c in contestants]
+    results.rows = [Row(c.label, c.engine, c.item, c.head_item) for c in contestants]
     processes: dict[str, PeerProcess] = {}
     try:
         for number in range(plan.loads):

@@ -39,7 +39,7 @@ def draw(results: Results, folder: Path) -> dict[str, Path]:
     ):
         figure = plot(results, title)
         if figure is not None:
-            path = folder / f"bench-{results.shape}-{name}.svg"
+            path = folder / f"bench-{results.name}-{name}.svg"
             figure.savefig(path, facecolor="white", metadata={"Date": None})
             found[title] = path
     return found
@@ -70,7 +70,7 @@ def _decode(results: Results, title: str) -> Any:
     if not shown:
         return None
     figure, axes = _axes(
-        f"{title} ({results.shape}, context {sizes[0]})", "tokens per second", "", 3.6
+        f"{title} ({results.name}, context {sizes[0]})", "tokens per second", "", 3.6
     )
     bars = axes.barh(
         [row.label for row, _ in shown],
@@ -114,7 +114,7 @@ def _context(results: Results, title: str) -> Any:
     return _lines(
         results,
         "decode",
-        f"{title} ({results.shape})",
+        f"{title} ({results.name})",
         ("positions in the cache", "milliseconds per token"),
         lambda rate, size: 1000 / rate,
     )
@@ -124,7 +124,7 @@ def _batch(results: Results, title: str) -> Any:
     return _lines(
         results,
         "batch",
-        f"{title} ({results.shape})",
+        f"{title} ({results.name})",
         ("rows that decode together", "tokens per second, all rows"),
         lambda rate, size: rate,
     )

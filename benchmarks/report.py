@@ -3,7 +3,8 @@
     python -m benchmarks.report results/*.json
 
 A part of the page between ``<!-- table: tinyllama -->`` and ``<!-- end -->`` is replaced; what is not
-marked stays. The parts are ``setup``, ``table``, ``ratios`` and ``plots``, each with the name of a shape.
+marked stays. The parts are ``setup``, ``table``, ``ratios`` and ``plots``, each with the name of a run:
+a shape, and of int8 ``-int8``.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def main() -> None:
     seen: set[str] = set()
     for path in arguments.results:
         results = read_results(path)
-        if results.shape in seen:
-            parser.error(f"{path}: a second run of {results.shape}; ratios hold within one")
-        seen.add(results.shape)
+        if results.name in seen:
+            parser.error(f"{path}: a second run of {results.name}; ratios hold within one")
+        seen.add(results.name)
         plots = draw(results, arguments.page.parent / "images")
         links = [
             f"![{title}]({os.path.relpath(file, arguments.page.parent)})"
@@ -63,7 +64,7 @@ def main() -> None:
             "plots": "\n\n".join(links),
         }
         for name, text in parts.items():
-            page = fill(page, f"{name}: {results.shape}", text)
+            page = fill(page, f"{name}: {results.name}", text)
     arguments.page.write_text(page)
 
 

@@ -34,7 +34,7 @@ class Row:
     Attributes:
         label: As the tables call it.
         engine: Such as ``llama.cpp``.
-        item: Bytes of a weight.
+        item, head_item: Bytes of a weight, and of one of ``lm_head``.
         detail: Kernels and instruction sets, in the engine's own words.
         starts: One for each time it was started.
         times: ``prefill``, ``decode`` or ``batch`` → tokens of the prompt, positions in the cache or rows →
@@ -44,7 +44,8 @@ class Row:
 
     label: str
     engine: str
-    item: int
+    item: float
+    head_item: float
     detail: str = ""
     starts: list[Start] = field(default_factory=list)
     times: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
@@ -53,15 +54,21 @@ class Row:
 
 @dataclass
 class Results:
-    """A run. ``bandwidth`` is in bytes a second, one probe for each round."""
+    """A run. ``weights`` is a key of `SETS`; ``bandwidth`` in bytes a second, one probe for each round."""
 
     date: str
     processor: str
     threads: int
     shape: str
+    weights: str
     versions: dict[str, str]
     bandwidth: list[float] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """As the page and its plots call it."""
+        return self.shape if self.weights == "16-bit" else f"{self.shape}-{self.weights}"
 
     def write(self, path: Path, summary: dict[str, Any]) -> None:
         """Keep it, with figures that can be computed again for whoever only looks."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import SETS
 from benchmarks.engine import ROOM
 from benchmarks.make_model import model_path
 from benchmarks.measure import Plan, measure
@@ -67,6 +67,7 @@ def parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--shape", choices=SHAPES, help="default: tinyllama, or 160m with --short")
+    add("--weights", choices=SETS, default="16-bit", help="what the run is about; default: 16-bit")
     add("--short", action="store_true", help="a few minutes: no longer context than 1024, few rows")
     add("--only", action="append", default=[], help="peers whose label contains this; repeatable")
     add("--contexts", type=int, nargs="+", help="default: 128 2048 8192 (what the shape can)")
@@ -105,7 +106,11 @@ def main() -> None:
     shape = arguments.shape or ("160m" if arguments.short else "tinyllama")
     plan = make_plan(arguments, shape)
     only = [part.lower() for part in arguments.only]
-    chosen = [c for c in CONTESTANTS if not only or any(part in c.label.lower() for part in only)]
+    chosen = [
+        c
+        for c in SETS[arguments.weights]
+        if not only or any(part in c.label.lower() for part in only)
+    ]
     root = arguments.models or Path(tempfile.gettempdir()) / "lolama-benchmarks"
     paths = {c.layout: model_path(shape, c.layout, root) for c in chosen}
     results = Results(
@@ -113,6 +118,7 @@ def main() -> None:
         processor=processor(),
         threads=arguments.threads or THREADS.get(shape) or os.cpu_count() or 1,
         shape=shape,
+        weights=arguments.weights,
         versions=versions(),
     )
 

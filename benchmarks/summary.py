@@ -16,6 +16,8 @@ from benchmarks.shapes import SHAPES, cache_bytes, weight_count
 REFERENCES = {
     "transformers bf16": ["transformers bf16"],
     "the better of llama.cpp BF16 and F16": ["llama.cpp BF16", "llama.cpp F16"],
+    "llama.cpp Q8_0": ["llama.cpp Q8_0"],
+    "lolama bf16": ["lolama bf16"],
 }
 _KINDS = ("decode", "prefill", "batch")
 
@@ -113,10 +115,12 @@ def ratio(row: Row, references: list[Row], column: Column) -> float | None:
     return median(ratios) if ratios and references else None
 
 
-def bytes_per_token(results: Results, row: Row, context: int) -> int:
+def bytes_per_token(results: Results, row: Row, context: int) -> float:
     """What a step reads from memory: each weight, and the keys and values of each position."""
     config = SHAPES[results.shape]
-    return weight_count(config) * row.item + cache_bytes(config, context)
+    head = config.vocab_size * config.d_model
+    weights = (weight_count(config) - head) * row.item + head * row.head_item
+    return weights + cache_bytes(config, context)
 
 
 def bandwidth_share(results: Results, row: Row) -> float | None:

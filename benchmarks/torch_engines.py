@@ -78,12 +78,15 @@ class LolamaEngine(TorchEngine):
         from lolama_core import FileCheckpointIO, Llama, LlamaFamily, load_model, suit_threads
         from lolama_core.linear import Linear
         from lolama_hub import HuggingFaceSource
+        from lolama_quant.backends import cpu
 
         torch.set_num_threads(threads)
         files = HuggingFaceSource().resolve(path, FileCheckpointIO())
         self.model = load_model(files, {"llama": LlamaFamily()}, device="cpu")
         suit_threads(self.model)  # as `lolama generate` does
         core_alone = os.environ.get("LOLAMA_BENCH_KERNELS") == "0"
+        if core_alone:
+            cpu.native_rows = lambda: 0  # of int8 what remains are torch's operators
         self.kernels: set[str] = set()
         for module in self.model.modules():  # type: ignore[attr-defined] # a protocol says less than nn.Module
             if isinstance(module, Llama) and core_alone:

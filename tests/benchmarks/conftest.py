@@ -24,7 +24,7 @@ def results() -> Results:
             "prefill": {"128": [[prompt], [2 * prompt]]},
             "batch": {"4": [[step] * 3]},
         }
-        return Row(label, engine, 2, "so and so", [start, quick], times)
+        return Row(label, engine, 2, 2, "so and so", [start, quick], times)
 
     rows = [
         row("lolama bf16 (core + quant)", "lolama", 0.01, 0.5),
@@ -33,4 +33,4 @@ def results() -> Results:
         row("llama.cpp F16", "llama.cpp", 0.005, 2.0),
     ]
     versions = {"torch": "2.13.0"}
-    return Results("2026-01-02", "Some CPU", 2, "stories260k", versions, [4e9, 2e9], rows)
+    return Results("2026-01-02", "Some CPU", 2, "stories260k", "16-bit", versions, [4e9, 2e9], rows)

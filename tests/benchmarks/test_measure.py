@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.contestants import CONTESTANTS, Contestant, PeerError
+from benchmarks.contestants import SIXTEEN_BITS, Contestant, PeerError
 from benchmarks.measure import Plan, measure
 from benchmarks.results import Results
 from benchmarks.summary import REFERENCES
@@ -54,7 +54,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(module, "read_bandwidth", lambda threads: 1e9)
 
     def run(*labels: str) -> tuple[Results, list[int]]:
-        results = Results("", "", 2, "160m", {})
+        results = Results("", "", 2, "160m", "16-bit", {})
         kept: list[int] = []
         contestants = [Contestant(label, "eager", "hf-bf16") for label in labels]
         paths = {"hf-bf16": Path("model")}
@@ -98,5 +98,5 @@ def test_a_peer_that_ends_leaves_the_others_running(run: Any) -> None:
 
 
 def test_references_take_part() -> None:
-    labels = {contestant.label for contestant in CONTESTANTS}
+    labels = {contestant.label for contestant in SIXTEEN_BITS}
     assert all(labels.issuperset(references) for references in REFERENCES.values())

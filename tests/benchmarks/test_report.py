@@ -42,7 +42,7 @@ def test_figures_in_their_units(results: Results) -> None:
 
 
 def test_what_was_not_measured_is_empty(results: Results) -> None:
-    results.rows.append(Row("CTranslate2 int8", "ctranslate2", 1, failure="decode 128: ended"))
+    results.rows.append(Row("CTranslate2 int8", "ctranslate2", 1, 1, failure="decode 128: ended"))
     line = figures(results).splitlines()[-1]
     assert set(line.removeprefix("| CTranslate2 int8")) == {"|", " "}
     assert "CTranslate2 int8 failed. decode 128: ended" in setup(results)

@@ -64,7 +64,7 @@ def test_figures_of_the_whole_run(results: Results) -> None:
     assert overall(row, Column("", "start")) == 1.75
     assert overall(row, Column("", "memory")) == 4_000_000
     assert overall(row, Column("", "decode", "2048")) is None
-    assert overall(Row("never started", "eager", 2), Column("", "memory")) is None
+    assert overall(Row("never started", "eager", 2, 2), Column("", "memory")) is None
 
 
 def test_a_ratio_is_taken_inside_a_round(results: Results) -> None:
@@ -89,7 +89,7 @@ def test_the_better_reference_counts(results: Results) -> None:
 
 def test_no_ratio_without_figures(results: Results) -> None:
     assert ratio(results.rows[0], results.rows[1:2], Column("", "decode", "2048")) is None
-    assert ratio(Row("failed", "eager", 2), results.rows[1:2], DECODE) is None
+    assert ratio(Row("failed", "eager", 2, 2), results.rows[1:2], DECODE) is None
     results.rows = results.rows[:1]
     assert reference_rows(results) == {}
 
@@ -99,7 +99,7 @@ def test_the_share_of_bandwidth_uses_the_probe_of_the_same_round(results: Result
     moved = 2 * weight_count(config) + cache_bytes(config, 128)
     # Both rounds: half the speed, half the bandwidth.
     assert bandwidth_share(results, results.rows[0]) == pytest.approx(100 * moved / 4e9)
-    assert bandwidth_share(results, Row("failed", "eager", 2)) is None
+    assert bandwidth_share(results, Row("failed", "eager", 2, 2)) is None
 
 
 def test_weights_counted_by_hand() -> None:
