@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.contestants import SIXTEEN_BITS, Contestant, PeerError
+from benchmarks.contestants import SETS, Contestant, PeerError
 from benchmarks.measure import Plan, measure
 from benchmarks.results import Results
 from benchmarks.summary import REFERENCES
@@ -98,5 +98,5 @@ def test_a_peer_that_ends_leaves_the_others_running(run: Any) -> None:
 
 
 def test_references_take_part() -> None:
-    labels = {contestant.label for contestant in SIXTEEN_BITS}
+    labels = {contestant.label for peers in SETS.values() for contestant in peers}
     assert all(labels.issuperset(references) for references in REFERENCES.values())
