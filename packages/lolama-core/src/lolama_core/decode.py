@@ -8,12 +8,12 @@ tries something), a weight that moved, or a hook brings the blocks themselves ba
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 
 import torch
 from torch import Tensor, nn
 
 from lolama_core.block import Block
+from lolama_core.kernels import installed_kernels
 from lolama_core.kv_cache import KVCache, Slots
 from lolama_core.linear import Linear
 from lolama_core.norm import RMSNorm
@@ -40,8 +40,12 @@ _PARTS = {
 
 
 def decoder_kernels() -> list[DecoderKernel]:
-    """The kernels that installed packages provide, through the entry point ``lolama.decoder_kernels``."""
-    return [found.load()() for found in entry_points(group="lolama.decoder_kernels")]
+    """The kernels that installed packages provide, through the entry point ``lolama.decoder_kernels``.
+
+    Raises:
+        NotAvailableError: if one cannot be loaded.
+    """
+    return installed_kernels("lolama.decoder_kernels")
 
 
 class BoundStep:

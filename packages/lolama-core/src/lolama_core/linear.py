@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import entry_points
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lolama_core.kernels import installed_kernels
 from lolama_core.protocols import LinearKernel
 
 _CACHED_ELEMENTS = 1 << 19  # 2 MB of float32
@@ -115,8 +115,12 @@ def outputs_of(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
 
 
 def linear_kernels() -> list[LinearKernel]:
-    """The kernels that installed packages provide, through the entry point ``lolama.linear_kernels``."""
-    return [found.load()() for found in entry_points(group="lolama.linear_kernels")]
+    """The kernels that installed packages provide, through the entry point ``lolama.linear_kernels``.
+
+    Raises:
+        NotAvailableError: if one cannot be loaded.
+    """
+    return installed_kernels("lolama.linear_kernels")
 
 
 def prepare_(module: nn.Module, kernels: Sequence[LinearKernel]) -> None:
