@@ -10,8 +10,7 @@ from lolama_cli.console import note
 from lolama_cli.transfer_bars import transfer_bars
 
 if TYPE_CHECKING:
-    from lolama_core import Tokenizer
-    from lolama_core.protocols import CausalLM
+    from lolama_core.protocols import CausalLM, Tokenizer
     from lolama_core.protocols.types import ModelFiles
 
 
