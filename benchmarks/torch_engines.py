@@ -71,18 +71,19 @@ class LolamaEngine(TorchEngine):
     @staticmethod
     def import_library() -> None:
         """See `Engine`."""
-        from lolama_core import FileCheckpointIO, LlamaFamily, load_model, suit_threads  # noqa: F401
-        from lolama_hub import HuggingFaceSource  # noqa: F401
+        from lolama import wiring
+        from lolama_core import LlamaFamily, load_model, suit_threads  # noqa: F401
+
+        wiring.providers.source()  # lolama-hub, which knows what files a folder has
 
     def __init__(self, path: str, threads: int) -> None:
-        from lolama_core import FileCheckpointIO, Llama, LlamaFamily, load_model, suit_threads
+        from lolama import wiring
+        from lolama_core import Llama, LlamaFamily, load_model, suit_threads
         from lolama_core.linear import Linear
-        from lolama_hub import HuggingFaceSource
         from lolama_quant.backends import cpu
 
         torch.set_num_threads(threads)
-        files = HuggingFaceSource().resolve(path, FileCheckpointIO())
-        self.model = load_model(files, {"llama": LlamaFamily()}, device="cpu")
+        self.model = load_model(wiring.resolve(path), {"llama": LlamaFamily()}, device="cpu")
         suit_threads(self.model)  # as `lolama generate` does
         core_alone = os.environ.get("LOLAMA_BENCH_KERNELS") == "0"
         if core_alone:
