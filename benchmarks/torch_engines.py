@@ -71,10 +71,10 @@ class LolamaEngine(TorchEngine):
     @staticmethod
     def import_library() -> None:
         """See `Engine`."""
-        from lolama import wiring
+        from lolama import providers, wiring  # noqa: F401
         from lolama_core import LlamaFamily, load_model, suit_threads  # noqa: F401
 
-        wiring.providers.source()  # lolama-hub, which knows what files a folder has
+        providers.source()  # lolama-hub, which knows what files a folder has
 
     def __init__(self, path: str, threads: int) -> None:
         from lolama import wiring
