@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lolama_core.loading import use_kernels_
 from lolama_core.protocols.errors import NotAvailableError
 from lolama_core.protocols.types import QuantizationScheme
 from lolama_vision import CLIPVisionEncoder, VisionConfig
@@ -75,13 +76,16 @@ def contestants(dtype: torch.dtype) -> dict[str, Callable[[Tensor], Tensor]]:
         features: Tensor = states[-2][:, 1:]
         return features
 
-    found: dict[str, Callable[[Tensor], Tensor]] = {"transformers": run_theirs, "lolama": ours()}
+    plain = ours()
+    use_kernels_(plain)
+    found: dict[str, Callable[[Tensor], Tensor]] = {"transformers": run_theirs, "lolama": plain}
     for entry in entry_points(group="lolama.quantizers", name="int8"):
         quantized = ours()
         try:
             entry.load()().quantize_(quantized, QuantizationScheme(name="int8"))
         except NotAvailableError:
             continue
+        use_kernels_(quantized)
         found["lolama int8"] = quantized
     return found
 

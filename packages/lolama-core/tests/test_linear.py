@@ -102,12 +102,21 @@ def test_prepare_uses_the_kernel_up_to_its_rows() -> None:
     assert many.calls == 2
 
 
-def test_prepare_leaves_alone_what_no_kernel_is_for() -> None:
-    model = nn.Sequential(nn.Linear(8, 4))
-    plain = model[0]
-    prepare_(model, [CountingKernel(4)])
-    prepare_(model, [])
-    assert model[0] is plain
+@pytest.mark.parametrize("kernels", [[], [CountingKernel(4)]])
+def test_without_a_kernel_other_linears_are_multiplied_as_ours_are(
+    kernels: list[CountingKernel],
+) -> None:
+    plain = nn.Linear(8, 4)
+    model = nn.Sequential(plain)
+    prepare_(model, kernels)  # none is for float32
+    ours = model[0]
+    assert isinstance(ours, Linear) and ours.kernel is None
+    assert ours.weight is plain.weight and ours.bias is plain.bias
+    x = torch.randn(3, 8)
+    torch.testing.assert_close(model(x), plain(x))
+    kept = model[0]
+    prepare_(model, kernels)
+    assert model[0] is kept
 
 
 def test_kernels_in_use_are_counted() -> None:

@@ -127,7 +127,8 @@ def prepare_(module: nn.Module, kernels: Sequence[LinearKernel]) -> None:
     """Let every dense linear inside ``module`` use the kernel that takes the most rows of its weights.
 
     In place, after loading; parameters, their names and ``state_dict`` stay as they are. Without a kernel
-    for its device and dtype a layer uses torch's product, as before.
+    for its device and dtype a layer uses torch's product. Linears of other packages become `Linear` either
+    way, so which product is taken of sixteen-bit weights is decided here for all of them.
     """
     for parent in module.modules():
         for name, child in parent.named_children():
@@ -138,10 +139,9 @@ def prepare_(module: nn.Module, kernels: Sequence[LinearKernel]) -> None:
                 key=lambda pair: pair[0],
                 default=(0, None),
             )
-            if rows == 0:
-                continue
             linear = child if isinstance(child, Linear) else _with_same_parameters(child)
-            linear.kernel, linear.kernel_rows = best, rows
+            if rows:
+                linear.kernel, linear.kernel_rows = best, rows
             setattr(parent, name, linear)
 
 

@@ -35,16 +35,18 @@ class CLIPVisionEncoder(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(N, 3, S, S) → (N, P, Dv), as wide as activations are: float32 on a CPU."""
         weight = self.patch_embedding.weight
-        patches = self.patch_embedding(pixel_values.to(weight.dtype))  # (N, Dv, grid, grid)
-        stream = _stream_dtype(weight)
-        x = patches.flatten(2).transpose(1, 2).to(stream)  # (N, grid², Dv)
+        # A CPU does in float32 all that is not a linear, which chooses for itself.
+        on_cpu = weight.device.type == "cpu"
+        stream = torch.promote_types(weight.dtype, torch.float32) if on_cpu else weight.dtype
+        patches = F.conv2d(
+            pixel_values.to(stream), weight.to(stream), stride=self.config.patch_size
+        )  # (N, Dv, grid, grid)
+        x = patches.flatten(2).transpose(1, 2)  # (N, grid², Dv)
         first = self.class_embedding.to(stream).expand(len(x), 1, -1)
         x = torch.cat((first, x), dim=1) + self.position_embedding.to(stream)
         x = self.pre_norm(x)
-        # As in `Linear`, products of float16 are taken in float32 on a CPU.
-        inner = stream if weight.dtype == torch.float16 else weight.dtype
         for layer in self.layers:
-            x = layer(x, inner)
+            x = layer(x)
         features: Tensor = x if self.config.keep_class_token else x[:, 1:]
         return features
 
@@ -74,10 +76,10 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
         self.ffn_norm = LayerNorm(config.width, config.eps)
 
-    def forward(self, x: Tensor, inner: torch.dtype) -> Tensor:
-        """(N, P, Dv) → (N, P, Dv); activations inside the two parts have the dtype ``inner``."""
-        x = x + self.attention(self.attention_norm(x).to(inner))
-        x = x + self.feed_forward(self.ffn_norm(x).to(inner))
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, P, Dv) → (N, P, Dv)."""
+        x = x + self.attention(self.attention_norm(x))
+        x = x + self.feed_forward(self.ffn_norm(x))
         return x
 
 
@@ -122,8 +124,3 @@ class FeedForward(nn.Module):
 def quick_gelu(x: Tensor) -> Tensor:
     """x·σ(1.702 x), OpenAI's approximation of GELU. With the exact one the features come out wrong."""
     return x * torch.sigmoid(1.702 * x)
-
-
-def _stream_dtype(weight: Tensor) -> torch.dtype:
-    """Precision of the residual stream: float32 on a CPU, where it is faster, else the weights'."""
-    return torch.float32 if weight.device.type == "cpu" else weight.dtype

@@ -1,0 +1,141 @@
+"""Prompts of the models that see: what is said to LLaVA-1.5 and to LLaVA-Med, against transformers' processor."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lolama.vision import processor_of
+from lolama.wiring import resolve, tokenizer_of
+from lolama_cli.pictures import Shown
+from lolama_cli.prompts import encode_prompt
+from lolama_core.protocols.types import Message, ModelFiles
+
+IMAGE_TOKEN = 300
+SIDE = 28
+QUESTION = "What is shown, </s> or <image>?"
+PROMPTS = {
+    "llava-1.5-7b": ("llama", "<s>USER: {pictures}{text} ASSISTANT:"),
+    "llava-med": ("mistral", "<s>[INST] {pictures}{text} [/INST]"),
+}
+
+
+@pytest.fixture(scope="module", params=PROMPTS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of the alias' kind, with weights, a tokenizer, and no template of its own."""
+    import transformers
+
+    sizes = {
+        "vocab_size": IMAGE_TOKEN + 1,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+    }
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIDE,
+        patch_size=14,
+    )
+    texts = {"llama": transformers.LlamaConfig, "mistral": transformers.MistralConfig}
+    text = texts[PROMPTS[request.param][0]](**sizes)
+    config = transformers.LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=IMAGE_TOKEN
+    )
+    folder: Path = tmp_path_factory.mktemp(request.param) / request.param
+    model: Any = transformers.LlavaForConditionalGeneration(config)
+    model.save_pretrained(folder)
+    write_tokenizer(folder)
+    size = {"height": SIDE, "width": SIDE}
+    settings = {"size": {"shortest_edge": SIDE}, "crop_size": size}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    """One id a byte, and BOS in front, as a Llama's adds it."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    names = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    names |= {"<s>": 256, "</s>": 257, "<image>": IMAGE_TOKEN}
+    names |= {f"<unused {i}>": i for i in range(258, IMAGE_TOKEN)}
+    tokenizer = Tokenizer(models.BPE(vocab=names, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [AddedToken(name, special=True) for name in ("<s>", "</s>", "<image>")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 256)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "</s>",
+        "extra_special_tokens": {"image_token": "<image>"},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def shown(files: ModelFiles, count: int) -> Shown:
+    processor = processor_of(files)
+    assert processor is not None
+    return Shown(files, processor.preprocess([Image.new("RGB", (40, 30))] * count))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_prompt_is_what_the_model_was_trained_on(folder: Path, count: int) -> None:
+    files = resolve(folder)
+    tokenizer = tokenizer_of(files)
+    ids = list(encode_prompt(QUESTION, files, tokenizer, shown=shown(files, count)))
+    expected = PROMPTS[folder.name][1].format(pictures="<image>\n" * count, text=QUESTION)
+    assert tokenizer.decode(ids, skip_special_tokens=False) == expected
+    # What the user typed is text: the only control ids are the template's.
+    assert [i for i in ids if i >= 256] == [256, *[IMAGE_TOKEN] * count]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_prompts_of_several_turns_equal_those_of_transformers(folder: Path, count: int) -> None:
+    import transformers
+
+    files = resolve(folder)
+    tokenizer = tokenizer_of(files)
+    said: list[Message] = [
+        {"role": "user", "content": shown(files, count).content("What is this?")},
+        {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]},
+        {"role": "user", "content": [{"type": "text", "text": "And its colour?"}]},
+    ]
+    theirs = transformers.LlavaProcessor(
+        transformers.CLIPImageProcessorPil.from_pretrained(folder),
+        transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=files.tokenizer.chat_template,
+    )
+    text: str = theirs.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    pictures = [Image.new("RGB", (40, 30))] * count
+    begins = text.startswith("<s>")
+    [expanded] = theirs(text=text, images=pictures, add_special_tokens=not begins)["input_ids"]
+    patches = (SIDE // 14) ** 2
+    assert expanded.count(IMAGE_TOKEN) == count * patches
+    expected = [
+        i
+        for i, run in groupby(expanded)
+        for i in [i] * (len(list(run)) // (patches if i == IMAGE_TOKEN else 1))
+    ]
+    assert tokenizer.ensure_bos(tokenizer.render_chat(said)) == expected
