@@ -1,4 +1,4 @@
-"""Prompts of the models that see: what is said to LLaVA-1.5 and to LLaVA-Med, against transformers' processor."""
+"""What is said to LLaVA-1.5 and to LLaVA-Med about a picture, against transformers' processor."""
 
 from __future__ import annotations
 
