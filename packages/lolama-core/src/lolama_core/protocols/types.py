@@ -184,6 +184,7 @@ class FilePlan:
         present: If it need not be fetched.
         partial: Bytes of it that an interrupted download has left.
         digest: What the source says about the content: ``sha256:`` or ``git-sha1:`` and hexadecimal digits.
+        content: The file itself, if the source has read it to see whether the model can be used.
     """
 
     name: str
@@ -191,6 +192,7 @@ class FilePlan:
     present: bool
     partial: int = 0
     digest: str = ""
+    content: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +228,7 @@ class StoredModel:
         size: Bytes on the disk.
         last_used: Seconds since 1970; of an incomplete one, when it last grew.
         complete: False for what an interrupted download has left. It is never used.
+        shared: True if it lies in another program's cache, which is read and never changed.
     """
 
     repo: str
@@ -234,6 +237,7 @@ class StoredModel:
     size: int
     last_used: float
     complete: bool
+    shared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
