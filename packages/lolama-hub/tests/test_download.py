@@ -290,10 +290,14 @@ def test_leftovers_of_a_killed_removal_are_swept(
     (leftover / "model.safetensors").write_bytes(b"x" * 1000)
     made = tmp_path / "store" / "converted" / ("0" * 40 + "-abc")
     made.mkdir(parents=True)
+    note = tmp_path / "store" / "finite" / made.name
+    note.parent.mkdir()
+    note.touch()
     assert [model.revision for model in source.stored(IO)] == [directory.name]
     assert source.collect_garbage() >= 1000
     assert not leftover.exists()
     assert not made.exists()
+    assert not note.exists()
     assert directory.exists()
     assert source.collect_garbage() == 0
 

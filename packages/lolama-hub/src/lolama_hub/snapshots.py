@@ -31,7 +31,8 @@ _REFS = "refs.json"
 DEFAULT_REF = "main"
 _VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_CONVERSIONS = ("converted", "tokenizers")
+# What is kept about a snapshot elsewhere in the store, under names that begin with its commit.
+_DERIVED = ("converted", "tokenizers", "finite")
 
 
 class Snapshots:
@@ -193,7 +194,7 @@ class Snapshots:
         for directory in self._directories(repo):
             if not commit or directory.name.removesuffix(STAGING) == commit:
                 freed += _delete(directory)
-                for kind in _CONVERSIONS:
+                for kind in _DERIVED:
                     for made in _children(self._store.root / kind):
                         if made.name.startswith(f"{directory.name}-"):
                             freed += _delete(made)
@@ -206,7 +207,7 @@ class Snapshots:
         return freed
 
     def collect_garbage(self) -> int:
-        """Delete interrupted downloads, commits that no ref means, and conversions of no snapshot."""
+        """Delete interrupted downloads, commits that no ref means, and what was derived of no snapshot."""
         freed = 0
         for folder in _children(self._root):
             repo = folder.name.replace("--", "/", 1)
@@ -218,7 +219,7 @@ class Snapshots:
                 if not self._directories(repo):
                     freed += _delete(folder)
         here = {path.name for folder in _children(self._root) for path in _children(folder)}
-        for kind in _CONVERSIONS:
+        for kind in _DERIVED:
             for made in _children(self._store.root / kind):
                 commit = made.name.partition("-")[0]
                 if _COMMIT.fullmatch(commit) and commit not in here:

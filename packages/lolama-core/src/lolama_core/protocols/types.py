@@ -107,6 +107,7 @@ class ModelFiles:
     ``immutable`` says that the files belong to lolama and do not change while they are in use, so that they
     may be mapped into memory: a file that is cut short under a map kills the process. It is never true of a
     folder that someone named.
+    ``finite`` says that these very weights were looked through before and hold neither NaN nor Inf.
     """
 
     name: str
@@ -116,6 +117,7 @@ class ModelFiles:
     repo: str = ""
     revision: str = ""
     immutable: bool = False
+    finite: bool = False
 
     @property
     def family(self) -> str:
