@@ -401,6 +401,10 @@ def test_row_22_ctrl_c_in_mid_download(world: World) -> None:
     process.communicate(timeout=5)
     assert time.monotonic() - started < 1
     assert process.returncode == 130
+    world.hub.rate = 0
+    world.fetched(world.pull())
+    sent = sum(request.sent for request in world.hub.requests if request.place == "file")
+    assert sent <= 1.1 * len(BYTES)
 
 
 def test_row_23_two_processes_and_one_model(world: World) -> None:
