@@ -18,6 +18,8 @@ from lolama_cli.commands.convert import convert
 from lolama_cli.commands.doctor import doctor
 from lolama_cli.commands.gc import gc
 from lolama_cli.commands.generate import EXAMPLES, generate
+from lolama_cli.commands.info import EXAMPLES as INFO_EXAMPLES
+from lolama_cli.commands.info import info
 from lolama_cli.commands.models import models
 from lolama_cli.commands.pull import pull
 from lolama_cli.commands.quantize import quantize
@@ -39,6 +41,7 @@ app = typer.Typer(
 app.command(epilog=EXAMPLES)(generate)
 app.command(epilog=CHAT_EXAMPLES)(chat)
 app.command()(models)
+app.command(epilog=INFO_EXAMPLES)(info)
 app.command()(pull)
 app.command()(rm)
 app.command()(gc)

@@ -234,6 +234,41 @@ QUANTIZE = Schema(
     },
 )
 
+INFO = Schema(
+    "info",
+    "`lolama info --json`",
+    {
+        "name": (_TEXT, "as it was named"),
+        "downloaded": ("boolean", "whether it can be used without a download"),
+        "repo": ("string or null", "Hugging Face id"),
+        "revision": ("string or null", "the commit"),
+        "family": (
+            "string or null",
+            "what builds it; null, like much below, if it is not downloaded",
+        ),
+        "parameters": ("integer or null", "how many"),
+        "about": ("string or null", "in a few words"),
+        "size": ("string or null", "about how many parameters, of a model that has a name"),
+        "download_bytes": ("integer or null", "about what a download takes, if it is not here"),
+        "shape.*": ("anything", "sizes of the language model, by the names of LlamaConfig"),
+        "context_length": ("integer or null", "tokens it attends over"),
+        "chat_template": ("boolean or null", "whether it has one"),
+        "dtype": ("string or null", "how the weights are stored"),
+        "quantization": ("string or null", "scheme, if they are quantised"),
+        "license": ("string or null", "as far as it is known here"),
+        "files": ("list", "of weights and tokenizer; not downloaded: what would be"),
+        "files[].name": (_TEXT, "path, or name on the hub"),
+        "files[].bytes": (_COUNT, "its size"),
+        "device": ("string or null", "where it would run"),
+        "available_bytes": ("integer or null", "memory there; null: the system does not tell"),
+        "memory": ("list", "what one generation needs at its peak"),
+        "memory[].weights": (_TEXT, "dtype they are loaded as, or int8"),
+        "memory[].context": (_COUNT, "tokens, the answer's included"),
+        "memory[].bytes": (_COUNT, "on a CPU beside what Python and torch take"),
+        "memory[].fits": ("boolean or null", "whether that is available"),
+    },
+)
+
 ALL: tuple[Schema, ...] = (
-    *(GENERATE, BATCH, MODELS, PULL, RM, GC, CONVERT, QUANTIZE, DOCTOR, CONFIG),
+    *(GENERATE, BATCH, MODELS, INFO, PULL, RM, GC, CONVERT, QUANTIZE, DOCTOR, CONFIG),
 )
