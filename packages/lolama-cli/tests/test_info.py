@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -70,8 +70,12 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         generator = torch.Generator().manual_seed(0)
+        values = {  # the layers may be alike
+            size: torch.empty(size).normal_(0, 0.02, generator=generator).bfloat16()
+            for size in set(shapes.values())
+        }
         for name, size in shapes.items():
-            yield name, torch.empty(size).normal_(0, 0.02, generator=generator).bfloat16()
+            yield name, values[size]
 
     config: CanonicalConfig = {
         "format": "lolama",
@@ -88,7 +92,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is counted by Linux")
-@pytest.mark.parametrize(("weights", "context"), [("bfloat16", 300), ("int8", 600)])
+@pytest.mark.parametrize(("weights", "context"), [("bfloat16", 300), ("int8", 100)])
 def test_predicted_memory_is_within_7_percent_of_the_peak(
     random_model: Path, tmp_path: Path, weights: str, context: int
 ) -> None:
@@ -106,10 +110,8 @@ def test_predicted_memory_is_within_7_percent_of_the_peak(
 
 def test_what_it_tells_of_a_model_that_is_here(chatty: Path) -> None:
     found = facts(chatty)
-    assert found["parameters"] == sum(
-        torch.Size(tensor.shape).numel()
-        for tensor in lolama_core.load(chatty, device="cpu")[0].state_dict().values()  # type: ignore[attr-defined]
-    )
+    module = cast(torch.nn.Module, lolama_core.load(chatty, device="cpu")[0])
+    assert found["parameters"] == sum(tensor.numel() for tensor in module.state_dict().values())
     assert (found["downloaded"], found["chat_template"], found["dtype"]) == (True, True, "float32")
     assert (found["context_length"], found["shape"]["num_layers"]) == (4096, 1)
     sizes = {Path(file["name"]).name: file["bytes"] for file in found["files"]}

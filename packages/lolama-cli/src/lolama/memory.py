@@ -1,7 +1,8 @@
 """How much memory a model needs, told from its configuration and the headers of its files.
 
 What is predicted for a CPU is the peak of a process over what it takes once torch is imported. A test
-compares it with measurements; the two constants were fitted to such.
+compares it with measurements; the constants were fitted to such. Activations are right to within half: how
+much of what is freed the C library keeps differs from run to run. That is little beside a model's weights.
 """
 
 from __future__ import annotations
@@ -77,9 +78,7 @@ def needed(
     keys = (size("num_kv_heads") or heads) * head_dim
     chunk = min(_CHUNK, context)
     activation = 4 if on_cpu else _WIDTHS[dtype]
-    in_int8 = quantize or "quantization" in files.config
-    products = (_PRODUCTS + in_int8) * size("hidden_dim")  # int8 ones are summed in int32 first
-    activations = chunk * (_RESIDUALS * width + products) * activation
+    activations = chunk * (_RESIDUALS * width + _PRODUCTS * size("hidden_dim")) * activation
     if on_cpu and dtype != "float32":  # attention over many positions widens keys and values
         activations += 2 * context * keys * 4
     return Need(
