@@ -12,10 +12,14 @@ import typer
 from lolama import __version__
 from lolama_cli import defaults
 from lolama_cli.commands import config
+from lolama_cli.commands.bench import EXAMPLES as BENCH_EXAMPLES
+from lolama_cli.commands.bench import bench
 from lolama_cli.commands.chat import EXAMPLES as CHAT_EXAMPLES
 from lolama_cli.commands.chat import chat
 from lolama_cli.commands.convert import convert
 from lolama_cli.commands.doctor import doctor
+from lolama_cli.commands.eval import EXAMPLES as EVAL_EXAMPLES
+from lolama_cli.commands.eval import evaluate
 from lolama_cli.commands.gc import gc
 from lolama_cli.commands.generate import EXAMPLES, generate
 from lolama_cli.commands.info import EXAMPLES as INFO_EXAMPLES
@@ -47,6 +51,8 @@ app.command()(rm)
 app.command()(gc)
 app.command()(convert)
 app.command()(quantize)
+app.command(epilog=BENCH_EXAMPLES)(bench)
+app.command("eval", epilog=EVAL_EXAMPLES)(evaluate)
 app.command()(doctor)
 app.add_typer(config.app, name="config")
 

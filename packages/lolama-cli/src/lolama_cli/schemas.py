@@ -234,6 +234,52 @@ QUANTIZE = Schema(
     },
 )
 
+_SPREAD = {
+    "median": ("number", "of the runs"),
+    "low": ("number", "the lowest"),
+    "high": ("number", "the highest"),
+}
+
+BENCH = Schema(
+    "bench",
+    "`lolama bench --json`",
+    {
+        "model": (_TEXT, "as it was named"),
+        "device": (_TEXT, "where it ran"),
+        "dtype": (_TEXT, "what weights that are not int8 were"),
+        "quantized": ("boolean", "whether linears were int8"),
+        "load_seconds": (_SECONDS, "loading the weights"),
+        "prompt_tokens": (_COUNT, "length of the prompt"),
+        "new_tokens": (_COUNT, "generated in each run"),
+        "first_token_seconds": ("object", "from the prompt to the first new token"),
+        **{f"first_token_seconds.{name}": about for name, about in _SPREAD.items()},
+        "prefill_tokens_per_second": ("object", "tokens of the prompt by that time"),
+        **{f"prefill_tokens_per_second.{name}": about for name, about in _SPREAD.items()},
+        "decode_tokens_per_second": ("object or null", "new tokens after the first; null: none"),
+        **{f"decode_tokens_per_second.{name}": about for name, about in _SPREAD.items()},
+        "runs": ("list", "in order, without the one that warmed up"),
+        "runs[].first_token": (_SECONDS, "to the first new token"),
+        "runs[].rest": (_SECONDS, "from there to the last"),
+    },
+)
+
+EVAL = Schema(
+    "eval",
+    "`lolama eval --json`",
+    {
+        "model": (_TEXT, "as it was named"),
+        "text": ("string or null", "the file; null: the stories that ship with lolama"),
+        "device": (_TEXT, "where it ran"),
+        "dtype": (_TEXT, "how the weights were stored"),
+        "tokens": (_COUNT, "of the text"),
+        "window": (_COUNT, "it was read in pieces of so many"),
+        "perplexity": ("number", "of the model as it is"),
+        "seconds": (_SECONDS, "of reading, without loading"),
+        "quality": ("object or null", "with --quantize: in int8, beside the model as it is"),
+        **{f"quality.{name}": about for name, about in _QUALITY.items()},
+    },
+)
+
 INFO = Schema(
     "info",
     "`lolama info --json`",
@@ -270,5 +316,5 @@ INFO = Schema(
 )
 
 ALL: tuple[Schema, ...] = (
-    *(GENERATE, BATCH, MODELS, INFO, PULL, RM, GC, CONVERT, QUANTIZE, DOCTOR, CONFIG),
+    *(GENERATE, BATCH, MODELS, INFO, PULL, RM, GC, CONVERT, QUANTIZE, BENCH, EVAL, DOCTOR, CONFIG),
 )
