@@ -14,8 +14,30 @@ from lolama_core.protocols.errors import UsageError
 if TYPE_CHECKING:
     from lolama import GenerationConfig
 
+
+def model_names(incomplete: str) -> list[str]:
+    """Names that a shell may complete; in the place of paths, which it knows itself."""
+    from lolama import wiring
+
+    return [info.alias for info in wiring.known_models() if info.alias.startswith(incomplete)]
+
+
 Model = Annotated[
-    str, typer.Option("-m", "--model", help="Model alias or local path.", metavar="TEXT")
+    str,
+    typer.Option(
+        "-m",
+        "--model",
+        help="Model alias or local path.",
+        metavar="TEXT",
+        autocompletion=model_names,
+    ),
+]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Model alias, local path, or owner/name of the Hugging Face Hub.",
+        autocompletion=model_names,
+    ),
 ]
 Quantize = Annotated[
     bool, typer.Option("--quantize", help="Use int8 quantization; the int8 model is kept.")

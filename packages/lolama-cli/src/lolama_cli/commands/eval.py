@@ -33,7 +33,7 @@ Examples:
 _MOST_BYTES = 64_000_000
 
 
-def evaluate(
+def eval(
     context: typer.Context,
     file: Annotated[
         Path | None,
@@ -48,11 +48,12 @@ def evaluate(
     as_json: options.Json = False,
     yes: options.Yes = False,
 ) -> None:
-    """Measure how well a model predicts a text: its perplexity, lower is better.
+    """Measure how well a model predicts a text.
 
-    The text is read in pieces of 512 tokens, or of the context if that is shorter; perplexities compare only
-    between models with the same tokenizer. With --quantize also how far the predictions of the model in int8
-    are from its own, and beside it the noise floor: what another order of summation does.
+    Its perplexity: lower is better. The text is read in pieces of 512 tokens, or of the context if that is
+    shorter; perplexities compare only between models with the same tokenizer. With --quantize also how far
+    the predictions of the model in int8 are from its own, and beside it the noise floor: what another order
+    of summation does.
     """
     options.check_device(device)
     texts = None

@@ -29,9 +29,7 @@ _CHAT = {True: "yes", False: "no: it continues text", None: None}
 
 
 def info(
-    model: Annotated[
-        str, typer.Argument(help="Model alias, local path, or owner/name of the Hugging Face Hub.")
-    ],
+    model: options.ModelArgument,
     context: Annotated[
         int | None,
         typer.Option(
@@ -42,10 +40,11 @@ def info(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show what a model is: architecture, size, licence, files, and the memory it needs.
+    """Show what a model is, and the memory it needs.
 
-    No weight is read. Of a model that is not downloaded it tells what is known without. Memory is the peak of
-    one generation without pictures, on a CPU beside what Python and torch take.
+    Architecture, parameters, licence, files, and whether it fits here. No weight is read. Of a model that is
+    not downloaded it tells what is known without. Memory is the peak of one generation without pictures, on a
+    CPU beside what Python and torch take.
     """
     if context is not None and context < 1:
         raise UsageError("--context", f"{context} is not a number of tokens", "use 1 or more")

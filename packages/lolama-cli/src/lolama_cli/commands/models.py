@@ -15,6 +15,12 @@ from lolama_cli.tables import cell, print_table
 if TYPE_CHECKING:
     from lolama_core.protocols.types import ModelInfo, StoredModel
 
+EXAMPLES = """\b
+Examples:
+  lolama models
+  lolama models --json | jq -r ".models[].name"
+"""
+
 
 _COLUMNS = (
     *("alias", "parameters", "kind", "description", "id"),
