@@ -39,7 +39,7 @@ JSON = """# What `--json` writes
 
 Made by `tests/command_pages.py` of `lolama_cli.schemas`. One object on one line; on a terminal spread out.
 Its `schema` names what it is, and a version: within a version fields may be added; none goes, or changes its
-type or meaning. In a path `a.b` is a field of an object, `a[].b` of the objects in a list, `a.*` any other key.
+type or meaning. In a path `a.b` is a field of an object, `a[].b` one of the objects in a list, `a.*` any key.
 """
 
 
