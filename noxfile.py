@@ -311,7 +311,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Kill, share, interrupt and disturb downloads and batches as often as docs/faults.md says (15 minutes)."""
+    """Kill, share, interrupt and disturb downloads and batches hundreds of times (a quarter of an hour)."""
     run_long(session, FAULTS)
 
 

@@ -35,6 +35,7 @@ Model = Annotated[
 ModelArgument = Annotated[
     str,
     typer.Argument(
+        metavar="MODEL",
         help="Model alias, local path, or owner/name of the Hugging Face Hub.",
         autocompletion=model_names,
     ),

@@ -21,7 +21,9 @@ Examples:
 
 def convert(
     model: options.ModelArgument,
-    output: Annotated[Path, typer.Argument(help="The folder to write. It must not exist.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder to write. It must not exist.")
+    ],
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:

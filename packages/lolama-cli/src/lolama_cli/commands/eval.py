@@ -37,7 +37,9 @@ def eval(
     context: typer.Context,
     file: Annotated[
         Path | None,
-        typer.Argument(help="A text in UTF-8; if not given, stories that ship with lolama."),
+        typer.Argument(
+            metavar="FILE", help="A text in UTF-8; if not given, stories that ship with lolama."
+        ),
     ] = None,
     model: options.Model = "tinyllama",
     quantize: Annotated[

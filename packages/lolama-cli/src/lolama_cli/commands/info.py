@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -81,10 +82,11 @@ def _rows(found: Information) -> Iterator[tuple[str, str, str]]:
             yield "model", name, value
     if found.shape is not None:
         yield from (("shape", name, value) for name, value in _shape(found))
-    for file in found.files:
-        yield "files", size_text(file.bytes), file.name
+    yield from (("files", name, value) for name, value in _files(found))
     for weights, needs in groupby(found.memory, key=lambda need: need.weights):
         yield "memory", weights, _memory(list(needs))
+    if not found.downloaded:
+        yield "memory", "", "not known before it is downloaded"
     if found.memory and found.available_bytes is not None:
         yield "memory", "available", f"{size_text(found.available_bytes)} on {found.device}"
 
@@ -118,6 +120,19 @@ def _shape(found: Information) -> Iterator[tuple[str, str]]:
     window = shape.get("sliding_window")
     seen = f", {window:,} of them seen from each" if isinstance(window, int) else ""
     yield "context", f"{found.context_length:,} tokens{seen}"
+
+
+def _files(found: Information) -> Iterator[tuple[str, str]]:
+    """Size and name; the folder stands once before them, if it is the same of all."""
+    from lolama.downloads import size_text
+
+    names = [Path(file.name) for file in found.files]
+    folders = {path.parent for path in names}
+    together = len(folders) == 1 and len(names) > 1 and names[0].is_absolute()
+    if together:
+        yield "folder", str(*folders)
+    for file, path in zip(found.files, names, strict=True):
+        yield size_text(file.bytes), path.name if together else file.name
 
 
 def _memory(needs: list[MemoryNeed]) -> str:

@@ -147,7 +147,9 @@ def _show_table(rows: Sequence[_Row]) -> None:
             about.append("\n" + visible(info.repo), style="dim")
         alias, size = cell(info.alias), Text(info.parameters)
         state, style = row.state
-        alias.append("\n" + state, style=style)
-        size.append("\n" + row.size, style="dim")
+        if state:
+            alias.append("\n" + state, style=style)
+        if row.size:
+            size.append("\n" + row.size, style="dim")
         table.add_row(alias, size, Text(info.kind), about)
     print_table(table)

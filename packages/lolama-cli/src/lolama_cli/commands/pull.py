@@ -23,6 +23,7 @@ def pull(
     model: Annotated[
         str,
         typer.Argument(
+            metavar="MODEL",
             help="An alias, or owner/name[@revision] of the Hugging Face Hub.",
             autocompletion=options.model_names,
         ),

@@ -21,7 +21,9 @@ def rm(
     model: Annotated[
         str,
         typer.Argument(
-            help="An alias, or owner/name[@revision].", autocompletion=options.model_names
+            metavar="MODEL",
+            help="An alias, or owner/name[@revision].",
+            autocompletion=options.model_names,
         ),
     ],
     as_json: options.Json = False,
