@@ -218,4 +218,4 @@ def _and_builtins(remedy: str, builtins: dict[str, Path]) -> str:
     if not builtins:
         return remedy
     verb = "is" if len(builtins) == 1 else "are"
-    return f"{remedy}, or use {' or '.join(builtins)}, which {verb} built in"
+    return f"{remedy} ({' and '.join(builtins)} {verb} built in)"
