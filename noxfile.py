@@ -356,10 +356,10 @@ def run_long(session: nox.Session, runs: dict[str, dict[str, str]]) -> None:
 
 @nox.session
 def triton(session: nox.Session) -> None:
-    """Run the Triton kernel in Triton's interpreter, without a GPU (Linux)."""
+    """Run the Triton kernels in Triton's interpreter, without a GPU (Linux)."""
     tests = group("test", directory("lolama-quant"))
     install(session, *editable(with_siblings("lolama-quant")), *tests, "triton", "numpy")
-    path = directory("lolama-quant") / "tests" / "backends"
+    path = directory("lolama-quant") / "tests"
     arguments = ["-c", str(ROOT / "pyproject.toml"), str(path), "-k", "triton"]
     session.run("pytest", *arguments, env={**TEST_ENV, "TRITON_INTERPRET": "1"})
 
