@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.engine import prompt
-from benchmarks.shapes import SHAPES, cache_bytes
+from benchmarks.gpu_tables import GPU_SHAPES, PROMPT, gpu_tables
 from lolama.model import quantize_model_int8
 from lolama_core import Llama, LlamaConfig
 from lolama_core.decode import decoder_kernels
@@ -35,20 +35,8 @@ from lolama_core.decoding_steps import DecodingSteps, run
 from lolama_core.kv_cache import KVCache
 from lolama_quant.backends import cuda
 
-CONTEXT, PROMPT, ROUNDS, STEPS = 128, 512, 5, 30
+CONTEXT, ROUNDS, STEPS = 128, 5, 30
 GPU = torch.device("cuda")
-SHAPES_HERE = {
-    **SHAPES,
-    "7b": LlamaConfig(
-        vocab_size=32000,
-        d_model=4096,
-        num_heads=32,
-        num_kv_heads=32,
-        num_layers=32,
-        hidden_dim=11008,
-        max_seq_len=4096,
-    ),
-}
 # Larger than what any GPU caches: products go round so many bytes of weights.
 _ROUND_BYTES = 1 << 29
 
@@ -247,18 +235,12 @@ def _seconds_of(act: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> fl
     return statistics.median(times[2:])
 
 
-def bytes_of(model: nn.Module, config: LlamaConfig, context: int) -> int:
-    """What one step reads: every weight but the embedding, and keys and values."""
-    weights = sum(p.nbytes for name, p in model.named_parameters() if "embed_tokens" not in name)
-    return weights + cache_bytes(config, context)
-
-
 def main() -> int:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--shape", choices=SHAPES_HERE, default="tinyllama")
+    parser.add_argument("--shape", choices=GPU_SHAPES, default="tinyllama")
     parser.add_argument("--context", type=int, default=CONTEXT, help="positions before the step")
     parser.add_argument("--compiled", action="store_true", help="a compiled loop, too (a minute)")
     parser.add_argument("--json", type=Path, help="where to write the results")
@@ -268,7 +250,7 @@ def main() -> int:
             "error: cuda: no GPU that torch can use is here; run this where one is", file=sys.stderr
         )
         return 2
-    config, context = SHAPES_HERE[options.shape], options.context
+    config, context = GPU_SHAPES[options.shape], options.context
     model, int8 = make_model(config), make_model(config, int8=True)
     blocks = make_model(config, kernels=False)
     theirs = make_transformers(config)
@@ -277,12 +259,12 @@ def main() -> int:
     actions = {
         "lolama int8": lolama_step(int8, context),
         "lolama": lolama_step(model, context),
-        "lolama, blocks without lolama-quant's kernel": lolama_step(blocks, context),
+        "lolama, blocks recorded": lolama_step(blocks, context),
         "lolama, blocks launched one by one": lolama_step(blocks, context, record=False),
         "transformers": transformers_step(theirs, context),
     }
     if options.compiled:
-        actions["lolama's model through torch.compile"] = compiled_step(blocks, context)
+        actions["lolama, blocks through torch.compile"] = compiled_step(blocks, context)
     steps = time_round(actions, STEPS)
     prompts = time_round(
         {
@@ -292,42 +274,19 @@ def main() -> int:
         },
         5,
     )
-    name = torch.cuda.get_device_name(GPU)
-    print(f"{name}, {options.shape}, context {context}; a copy moves {bandwidth / 1e12:.2f} TB/s")
-    print(
-        "| product of one row | int8 µs | share of copy | bfloat16 µs | share |\n|---|---|---|---|---|"
-    )
-    for (outputs, inputs), (few, many) in products.items():
-        shares = [outputs * inputs * item / t / bandwidth for item, t in ((1, few), (2, many))]
-        print(
-            f"| {outputs} × {inputs} | {few * 1e6:.1f} | {shares[0]:.0%} | {many * 1e6:.1f}"
-            f" | {shares[1]:.0%} |"
-        )
-    print(
-        "| decoding step | ms | tokens/s | share of copy | × transformers |\n|---|---|---|---|---|"
-    )
-    slowest = statistics.median(steps["transformers"])
-    for engine, times in steps.items():
-        best = statistics.median(times)
-        moved = bytes_of(int8 if "int8" in engine else model, config, context)
-        print(
-            f"| {engine} | {best * 1e3:.2f} | {1 / best:.0f} | {moved / best / bandwidth:.0%}"
-            f" | {slowest / best:.1f} |"
-        )
-    for engine, times in prompts.items():
-        print(f"prompt of {PROMPT}, {engine}: {PROMPT / statistics.median(times):,.0f} tokens/s")
+    report = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(GPU),
+        "versions": {name: _version(name) for name in ("torch", "triton", "transformers")},
+        "shape": options.shape,
+        "context": context,
+        "bandwidth": bandwidth,
+        "products": {f"{n}x{k}": seconds for (n, k), seconds in products.items()},
+        "steps": steps,
+        "prompts": prompts,
+    }
+    print(gpu_tables(report))
     if options.json:
-        report = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": name,
-            "versions": {name: _version(name) for name in ("torch", "triton", "transformers")},
-            "shape": options.shape,
-            "context": context,
-            "bandwidth": bandwidth,
-            "products": {f"{n}x{k}": seconds for (n, k), seconds in products.items()},
-            "steps": steps,
-            "prompts": prompts,
-        }
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
