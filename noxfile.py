@@ -299,6 +299,7 @@ FAULTS = {
         "LOLAMA_ROUNDS": "25",
         "LOLAMA_INTERRUPTS": "50",
     },
+    "packages/lolama-cli/tests/test_batch.py": {"LOLAMA_BATCH_PROMPTS": "500"},
 }
 
 
@@ -310,7 +311,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Kill, share, interrupt and disturb downloads as often as docs/faults.md says (a quarter of an hour)."""
+    """Kill, share, interrupt and disturb downloads and batches hundreds of times (a quarter of an hour)."""
     # One at a time: Ctrl-C has a second, which eight processes of another test would use up on two cores.
     run_long(session, FAULTS, ["-n", "0"])
 

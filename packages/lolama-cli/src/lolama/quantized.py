@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -20,7 +20,7 @@ import lolama_core
 import lolama_quant
 from lolama import providers
 from lolama.remembered import file_digest
-from lolama_core.protocols import CausalLM
+from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import CanonicalConfig, ModelFiles, QuantizationScheme
 from lolama_hub import Store
@@ -150,10 +150,15 @@ def describe(source: ModelFiles, files: ModelFiles) -> Saved:
 
 
 def measure(
-    dense: CausalLM, quantized: CausalLM, tokenizer: lolama_core.Tokenizer
+    dense: CausalLM,
+    quantized: CausalLM,
+    tokenizer: Tokenizer,
+    texts: Sequence[str] | None = None,
 ) -> QualityReport:
-    """What quantising cost, on the text that ships with lolama-quant."""
-    return lolama_quant.measure_quality(dense, quantized, tokenizer, lolama_quant.default_text())
+    """What quantising cost, on ``texts`` or the text that ships with lolama-quant."""
+    return lolama_quant.measure_quality(
+        dense, quantized, tokenizer, texts or lolama_quant.default_text()
+    )
 
 
 def source_digest(files: ModelFiles) -> str:

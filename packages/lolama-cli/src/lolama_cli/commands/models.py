@@ -15,6 +15,12 @@ from lolama_cli.tables import cell, print_table
 if TYPE_CHECKING:
     from lolama_core.protocols.types import ModelInfo, StoredModel
 
+EXAMPLES = """\b
+Examples:
+  lolama models
+  lolama models --json | jq -r ".models[].name"
+"""
+
 
 _COLUMNS = (
     *("alias", "parameters", "kind", "description", "id"),
@@ -149,7 +155,9 @@ def _show_table(rows: Sequence[_Row]) -> None:
             about.append("\n" + visible(info.repo), style="dim")
         alias, size = cell(info.alias), Text(info.parameters)
         state, style = row.state
-        alias.append("\n" + state, style=style)
-        size.append("\n" + row.size, style="dim")
+        if state:
+            alias.append("\n" + state, style=style)
+        if row.size:
+            size.append("\n" + row.size, style="dim")
         table.add_row(alias, size, Text(info.kind), about)
     print_table(table)
