@@ -152,7 +152,7 @@ def _of_absent(name: str, error: NetworkError) -> Information:
     info = _known(name, name)
     plan: DownloadPlan | None = None
     try:
-        plan = providers.source().plan(name)
+        plan = providers.source().plan(name, lolama_core.FileCheckpointIO())
     except NetworkError:
         if info is None:
             raise error from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import lolama_core
-from lolama import downloads, providers
+from lolama import downloads, providers, remembered
 from lolama.downloads import Confirm, Progress
 from lolama_core.protocols import CausalLM, CheckpointIO
 from lolama_core.protocols.errors import NetworkError, UsageError
@@ -131,7 +131,8 @@ def load_files(
 ) -> CausalLM:
     """`load_model` for a name that is resolved already."""
     family = providers.family(files.family)
-    return lolama_core.load_model(files, {family.name: family}, device=device, dtype=dtype)
+    with remembered.looked_through(files) as files:
+        return lolama_core.load_model(files, {family.name: family}, device=device, dtype=dtype)
 
 
 def quantized(files: ModelFiles, *, tell: Callable[[str], None] | None = None) -> ModelFiles:

@@ -129,6 +129,7 @@ MODELS = Schema(
         "models[].download_bytes": ("integer or null", "about what a download takes"),
         "models[].stored": ("object or null", "what is here of it"),
         "models[].stored.bytes": (_COUNT, "on the disk"),
+        "models[].stored.shared": ("boolean", "true: in Hugging Face's own cache, read only"),
         "models[].stored.complete": ("boolean", "false: a download was interrupted"),
         "models[].stored.revision": (_TEXT, "the commit"),
         "models[].stored.last_used": (_TEXT, "date and time, ISO 8601, UTC"),

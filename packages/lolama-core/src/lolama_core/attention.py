@@ -152,11 +152,11 @@ def attend(
     if width > 1 and queries.dtype == torch.float32 and not processor_multiplies(keys.dtype):
         keys, values = keys.float(), values.float()
     queries = queries.to(keys.dtype)
-    if queries.is_cuda and (width == 1 or causal):  # its kernels know of groups
+    if width == 1 and queries.is_cuda:  # its kernels know of groups, and are faster that way
         attended = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=causal and width > 1, enable_gqa=True
+            queries, keys, values, attn_mask=mask, enable_gqa=True
         )
-        return attended.transpose(1, 2).reshape(batch, width, num_heads * head_dim)
+        return attended.reshape(batch, 1, num_heads * head_dim)
     if width == 1:
         # One query: the heads of a group become its rows, so that no key is ever copied. Repeating the
         # keys instead costs 25 times as much at 2k positions.
