@@ -299,6 +299,7 @@ FAULTS = {
         "LOLAMA_ROUNDS": "25",
         "LOLAMA_INTERRUPTS": "50",
     },
+    "packages/lolama-cli/tests/test_batch.py": {"LOLAMA_BATCH_PROMPTS": "500"},
 }
 
 
@@ -310,8 +311,9 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Kill, share, interrupt and disturb downloads as often as docs/faults.md says (a quarter of an hour)."""
-    run_long(session, FAULTS)
+    """Kill, share, interrupt and disturb downloads and batches hundreds of times (a quarter of an hour)."""
+    # One at a time: Ctrl-C has a second, which eight processes of another test would use up on two cores.
+    run_long(session, FAULTS, ["-n", "0"])
 
 
 @nox.session
@@ -340,7 +342,9 @@ def fault_table(session: nox.Session) -> None:
     session.run("python", "tests/fault_table.py", *reports, *long_runs, *session.posargs)
 
 
-def run_long(session: nox.Session, runs: dict[str, dict[str, str]]) -> None:
+def run_long(
+    session: nox.Session, runs: dict[str, dict[str, str]], arguments: Iterable[str] = ()
+) -> None:
     """Run each file of tests with the numbers that make it long, and leave reports for `fault_table`.
 
     A number that the environment states already stays: ``LOLAMA_FUZZ_CASES=100`` makes a short run.
@@ -350,15 +354,16 @@ def run_long(session: nox.Session, runs: dict[str, dict[str, str]]) -> None:
     for tests, numbers in runs.items():
         numbers = {name: os.environ.get(name, number) for name, number in numbers.items()}
         report = RESULTS / f"{session.name}-{Path(tests).stem}.xml"
-        run_tests(session, ROOT / tests, sorted(requirements), numbers, [f"--junitxml={report}"])
+        options = [f"--junitxml={report}", *arguments]
+        run_tests(session, ROOT / tests, sorted(requirements), numbers, options)
 
 
 @nox.session
 def triton(session: nox.Session) -> None:
-    """Run the Triton kernel in Triton's interpreter, without a GPU (Linux)."""
+    """Run the Triton kernels in Triton's interpreter, without a GPU (Linux)."""
     tests = group("test", directory("lolama-quant"))
     install(session, *editable(with_siblings("lolama-quant")), *tests, "triton", "numpy")
-    path = directory("lolama-quant") / "tests" / "backends"
+    path = directory("lolama-quant") / "tests"
     arguments = ["-c", str(ROOT / "pyproject.toml"), str(path), "-k", "triton"]
     session.run("pytest", *arguments, env={**TEST_ENV, "TRITON_INTERPRET": "1"})
 

@@ -1,11 +1,12 @@
-"""lolama on one GPU: right, and how fast beside transformers and a compiled loop.
+"""lolama on one GPU: how fast a step, a prompt and a product are, beside transformers and a compiled loop.
 
-    python -m benchmarks.gpu --shape tinyllama --json gpu.json
+    python -m benchmarks.gpu --shape tinyllama --compiled --json gpu.json
+    python -m benchmarks.gpu --shape 7b
 
-Checks come first, and a failed one ends the run with status 1: logits against float32 on the CPU, recorded
-steps against plain ones, and how many recordings prompts of twenty lengths take. Then a decoding step at a
-context of 128 and a prompt of 512 are timed, going round the engines. The compiled loop is what gpt-fast
-does: the same model with places read from a tensor, through ``torch.compile(mode="reduce-overhead")``.
+What is right is checked by ``pytest tests/test_cuda.py``. Here a decoding step and a prompt are timed, going
+round the engines, and one-row products with the weights of a block, as a share of the bandwidth of a copy.
+The compiled loop is what gpt-fast does: the same model with places read from a tensor, through
+``torch.compile(mode="reduce-overhead")``. Weights are random and made on the GPU.
 """
 
 from __future__ import annotations
@@ -14,93 +15,71 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.engine import prompt
-from benchmarks.make_model import model_path
-from benchmarks.shapes import SHAPES, cache_bytes, weight_count
-from lolama_core import FileCheckpointIO, Llama, LlamaConfig, LlamaFamily, load_model
+from benchmarks.gpu_tables import GPU_SHAPES, PROMPT, gpu_tables
+from lolama.model import quantize_model_int8
+from lolama_core import Llama, LlamaConfig
+from lolama_core.decode import decoder_kernels
 from lolama_core.decoding_steps import DecodingSteps, run
 from lolama_core.kv_cache import KVCache
-from lolama_hub import HuggingFaceSource
+from lolama_quant.backends import cuda
 
-CONTEXT, PROMPT, ROUNDS, STEPS = 128, 512, 5, 30
+CONTEXT, ROUNDS, STEPS = 128, 5, 30
+GPU = torch.device("cuda")
+# Larger than what any GPU caches: products go round so many bytes of weights.
+_ROUND_BYTES = 1 << 29
+
+Action = Callable[[], None]
 
 
-def check_logits(device: torch.device) -> float:
-    """The largest difference of a small model's logits, float32, from those on the CPU."""
-    config = LlamaConfig(
-        **{**_small(), "attention_bias": True, "sliding_window": 50, "max_seq_len": 256}
-    )
+def make_model(config: LlamaConfig, *, int8: bool = False, kernels: bool = True) -> Llama:
+    """Random weights on the GPU, of bfloat16 but for int8, with the kernels of lolama-quant or without."""
     torch.manual_seed(0)
-    model = Llama(config).eval().requires_grad_(False)
-    ids = torch.randint(0, config.vocab_size, (3, 120))
-    expected = model(ids)
-    return float((model.to(device)(ids.to(device)).cpu() - expected).abs().max())
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with GPU:
+            model = Llama(config)
+    finally:
+        torch.set_default_dtype(before)
+    model.to(GPU).eval().requires_grad_(False)
+    if int8:
+        quantize_model_int8(model)
+    model.use_kernels(decoder_kernels() if kernels else [])
+    return model
 
 
-def check_recorded(device: torch.device) -> tuple[float, int]:
-    """The largest difference of recorded steps from plain ones, and the recordings of twenty lengths."""
-    torch.manual_seed(0)
-    model = Llama(LlamaConfig(**{**_small(), "max_seq_len": 4096})).eval().requires_grad_(False)
-    model = model.to(device)
-    recorded, plain = DecodingSteps(model, record=True), DecodingSteps(model, record=False)
-    worst = 0.0
-    for length in range(5, 1600, 80):
-        embeds = model.embed(torch.tensor([prompt(length)], device=device))
-        with (
-            recorded.lend(length + 32) as (cache, step),
-            plain.lend(length + 32) as (other, obvious),
-        ):
-            run(model, embeds, cache)
-            run(model, embeds, other)
-            for token in (3, 99, 7):
-                worst = max(worst, float((step(token) - obvious(token)).abs().max()))
-    return worst, recorded.recordings
-
-
-def _small() -> dict[str, Any]:
-    shape = SHAPES["stories260k"]
-    return {
-        "vocab_size": shape.vocab_size,
-        "d_model": shape.d_model,
-        "num_heads": shape.num_heads,
-        "num_kv_heads": shape.num_kv_heads,
-        "num_layers": shape.num_layers,
-        "hidden_dim": shape.hidden_dim,
-    }
-
-
-def lolama_step(model: Llama, device: torch.device, record: bool) -> Callable[[], None]:
-    """A greedy step as `TextGenerator` makes it, its token on the host; it starts over when full."""
-    lent = DecodingSteps(model, record=record).lend(CONTEXT + STEPS * (ROUNDS + 2))
+def lolama_step(model: Llama, context: int, record: bool = True) -> Action:
+    """A greedy step as `TextGenerator` makes it, its token on the host."""
+    lent = DecodingSteps(model, record=record).lend(context + STEPS * (ROUNDS + 2))
     cache, step = lent.__enter__()
-    run(model, model.embed(torch.tensor([prompt(CONTEXT)], device=device)), cache)
+    ids = torch.tensor([prompt(context)], device=GPU)
+    run(model, model.embed(ids), cache)
     tokens = [5]
 
-    def once(
-        kept: object = lent,
-    ) -> None:  # whoever lent the cache takes it back when it is forgotten
+    def once(kept: object = lent) -> None:  # what is forgotten takes its cache back
         tokens[0] = int(step(tokens[0]).argmax(-1))
 
     return once
 
 
-def compiled_step(model: Llama, device: torch.device) -> Callable[[], None]:
+def compiled_step(model: Llama, context: int) -> Action:
     """The same with the compiler's own fusion and graphs in the place of ours."""
     cache = model.make_cache(1, 2048)
-    run(model, model.embed(torch.tensor([prompt(CONTEXT)], device=device)), cache)
-    position = torch.full((1, 1), CONTEXT, device=device)
-    token = torch.full((1, 1), 5, device=device)
+    run(model, model.embed(torch.tensor([prompt(context)], device=GPU)), cache)
+    position = torch.full((1, 1), context, device=GPU)
+    token = torch.full((1, 1), 5, device=GPU)
     view: KVCache = cache.at_positions(position)
 
     def logits(ids: Tensor) -> Tensor:
@@ -116,16 +95,35 @@ def compiled_step(model: Llama, device: torch.device) -> Callable[[], None]:
     return once
 
 
-def transformers_step(path: Path, device: torch.device) -> Callable[[], None]:
-    """transformers with its dynamic cache."""
-    from transformers import DynamicCache, LlamaForCausalLM
+def make_transformers(config: LlamaConfig) -> Any:
+    """The same shape in transformers, random weights of its own."""
+    from transformers import LlamaConfig as TheirConfig
+    from transformers import LlamaForCausalLM
 
-    model = LlamaForCausalLM.from_pretrained(path, dtype="auto").eval().to(device)
+    theirs = TheirConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.d_model,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads,
+        num_hidden_layers=config.num_layers,
+        intermediate_size=config.hidden_dim,
+        max_position_embeddings=config.max_seq_len,
+        dtype="bfloat16",
+    )
+    with GPU:
+        model = LlamaForCausalLM._from_config(theirs, dtype=torch.bfloat16)
+    return model.eval().requires_grad_(False)
+
+
+def transformers_step(model: Any, context: int) -> Action:
+    """transformers with its dynamic cache."""
+    from transformers import DynamicCache
+
     cache = DynamicCache()
-    ids = torch.tensor([prompt(CONTEXT)], device=device)
     with torch.inference_mode():
+        ids = torch.tensor([prompt(context)], device=GPU)
         model(ids, past_key_values=cache, logits_to_keep=1)
-    token = torch.full((1, 1), 5, device=device)
+    token = torch.full((1, 1), 5, device=GPU)
 
     @torch.inference_mode()
     def once() -> None:
@@ -135,9 +133,9 @@ def transformers_step(path: Path, device: torch.device) -> Callable[[], None]:
     return once
 
 
-def lolama_prompt(model: Llama, device: torch.device) -> Callable[[], None]:
-    """A prompt from nothing."""
-    ids = torch.tensor([prompt(PROMPT)], device=device)
+def lolama_prompt(model: Llama) -> Action:
+    """A prompt from nothing, to its next token."""
+    ids = torch.tensor([prompt(PROMPT)], device=GPU)
 
     def once() -> None:
         run(model, model.embed(ids), model.make_cache(1, PROMPT)).argmax(-1).tolist()
@@ -145,7 +143,18 @@ def lolama_prompt(model: Llama, device: torch.device) -> Callable[[], None]:
     return once
 
 
-def time_round(actions: dict[str, Callable[[], None]], steps: int) -> dict[str, list[float]]:
+def transformers_prompt(model: Any) -> Action:
+    """The same."""
+    ids = torch.tensor([prompt(PROMPT)], device=GPU)
+
+    @torch.inference_mode()
+    def once() -> None:
+        model(ids, logits_to_keep=1).logits[:, -1].argmax(-1).tolist()
+
+    return once
+
+
+def time_round(actions: dict[str, Action], steps: int) -> dict[str, list[float]]:
     """Median seconds of each action in each round, all of them in every round."""
     times: dict[str, list[float]] = {name: [] for name in actions}
     for action in actions.values():  # compilation and recording
@@ -164,24 +173,76 @@ def time_round(actions: dict[str, Callable[[], None]], steps: int) -> dict[str, 
     return times
 
 
-def copy_bandwidth(device: torch.device) -> float:
+def copy_bandwidth() -> float:
     """Bytes a second that a copy on the device reads and writes."""
-    source = torch.empty(1 << 30, dtype=torch.uint8, device=device)
+    source = torch.empty(1 << 30, dtype=torch.uint8, device=GPU)
     target = torch.empty_like(source)
+    return 2 * source.nbytes / _seconds_of(target.copy_, [source])
 
-    def copy() -> None:
-        target.copy_(source)
 
-    return 2 * source.nbytes / min(time_round({"copy": copy}, 5)["copy"])
+def product_shapes(config: LlamaConfig) -> list[tuple[int, int]]:
+    """(outputs, inputs) of the different linears."""
+    inner, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    sizes = [
+        (inner, config.d_model),
+        (kv, config.d_model),
+        (config.hidden_dim, config.d_model),
+        (config.d_model, config.hidden_dim),
+        (config.vocab_size, config.d_model),
+    ]
+    return list(dict.fromkeys(sizes))
+
+
+def product_seconds(outputs: int, inputs: int, rows: int = 1) -> tuple[float, float]:
+    """Seconds of a product with int8 weights, and of one with bfloat16: round weights no cache holds."""
+    x = torch.randn(rows, inputs, device=GPU, dtype=torch.bfloat16)
+    scale = torch.rand(outputs, device=GPU)
+
+    def integers(weight: Tensor) -> Tensor:
+        return cuda.linear(x, weight, scale)
+
+    def floats(weight: Tensor) -> Tensor:
+        return F.linear(x, weight)
+
+    seconds = []
+    for product, dtype in ((integers, torch.int8), (floats, torch.bfloat16)):
+        count = max(2, _ROUND_BYTES // (outputs * inputs * dtype.itemsize))
+        drawn = torch.randint(-127, 128, (count, outputs, inputs), dtype=torch.int8, device=GPU)
+        seconds.append(_seconds_of(product, drawn.to(dtype).unbind()))
+    return seconds[0], seconds[1]
+
+
+def _seconds_of(act: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> float:
+    """Median seconds of ``act`` on one of ``inputs``: all are launched from one recording."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        for one in inputs:
+            act(one)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for one in inputs:
+            act(one)
+    times: list[float] = []
+    for _ in range(12):
+        begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3 / len(inputs))
+    return statistics.median(times[2:])
 
 
 def main() -> int:
-    """Check, measure, print, and write the JSON."""
+    """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--shape", choices=SHAPES, default="tinyllama")
-    parser.add_argument("--models", type=Path, help="where the random models are kept")
+    parser.add_argument("--shape", choices=GPU_SHAPES, default="tinyllama")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="positions before the step")
+    parser.add_argument("--compiled", action="store_true", help="a compiled loop, too (a minute)")
     parser.add_argument("--json", type=Path, help="where to write the results")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -189,54 +250,52 @@ def main() -> int:
             "error: cuda: no GPU that torch can use is here; run this where one is", file=sys.stderr
         )
         return 2
-    device = torch.device("cuda")
-    difference = check_logits(device)
-    recorded, recordings = check_recorded(device)
-    checks = {
-        "logits against the CPU, at most 1e-3": difference <= 1e-3,
-        "recorded against plain steps, at most 1e-3": recorded <= 1e-3,
-        "recordings of twenty lengths of prompt, at most 2": recordings <= 2,
+    config, context = GPU_SHAPES[options.shape], options.context
+    model, int8 = make_model(config), make_model(config, int8=True)
+    blocks = make_model(config, kernels=False)
+    theirs = make_transformers(config)
+    bandwidth = copy_bandwidth()
+    products = {size: product_seconds(*size) for size in product_shapes(config)}
+    actions = {
+        "lolama int8": lolama_step(int8, context),
+        "lolama": lolama_step(model, context),
+        "lolama, blocks recorded": lolama_step(blocks, context),
+        "lolama, blocks launched one by one": lolama_step(blocks, context, record=False),
+        "transformers": transformers_step(theirs, context),
     }
-    print(f"largest differences {difference:.1e}, {recorded:.1e}; {recordings} recordings")
-    for name, passed in checks.items():
-        print(f"{'ok    ' if passed else 'FAILED'} {name}")
-
-    root = options.models or Path(tempfile.gettempdir()) / "lolama-benchmarks"
-    path = model_path(options.shape, "hf-bf16", root)
-    files = HuggingFaceSource().resolve(str(path), FileCheckpointIO())
-    model = load_model(files, {"llama": LlamaFamily()}, device=device)
-    assert isinstance(model, Llama)
-    steps = time_round(
+    if options.compiled:
+        actions["lolama, blocks through torch.compile"] = compiled_step(blocks, context)
+    steps = time_round(actions, STEPS)
+    prompts = time_round(
         {
-            "lolama, recorded": lolama_step(model, device, True),
-            "lolama, launched one by one": lolama_step(model, device, False),
-            "lolama's model through torch.compile": compiled_step(model, device),
-            "transformers": transformers_step(path, device),
+            "lolama int8": lolama_prompt(int8),
+            "lolama": lolama_prompt(model),
+            "transformers": transformers_prompt(theirs),
         },
-        STEPS,
+        5,
     )
-    prompts = time_round({"lolama": lolama_prompt(model, device)}, 5)
-    bandwidth = copy_bandwidth(device)
-    config = SHAPES[options.shape]
-    moved = 2 * weight_count(config) + cache_bytes(config, CONTEXT)
-    print("| decoding step | ms | tokens/s | share of copy bandwidth |\n|---|---|---|---|")
-    for name, times in steps.items():
-        best = statistics.median(times)
-        print(f"| {name} | {best * 1e3:.2f} | {1 / best:.0f} | {moved / best / bandwidth:.0%} |")
-    print(f"prompt of {PROMPT}: {PROMPT / statistics.median(prompts['lolama']):,.0f} tokens/s")
+    report = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(GPU),
+        "versions": {name: _version(name) for name in ("torch", "triton", "transformers")},
+        "shape": options.shape,
+        "context": context,
+        "bandwidth": bandwidth,
+        "products": {f"{n}x{k}": seconds for (n, k), seconds in products.items()},
+        "steps": steps,
+        "prompts": prompts,
+    }
+    print(gpu_tables(report))
     if options.json:
-        report = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": torch.cuda.get_device_name(device),
-            "versions": {name: version(name) for name in ("torch", "transformers", "lolama-core")},
-            "shape": options.shape,
-            "checks": checks,
-            "bandwidth": bandwidth,
-            "steps": steps,
-            "prompts": prompts,
-        }
         options.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if all(checks.values()) else 1
+    return 0
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 if __name__ == "__main__":

@@ -4,16 +4,18 @@
 
 A part of the page between ``<!-- table: tinyllama -->`` and ``<!-- end -->`` is replaced; what is not
 marked stays. The parts are ``setup``, ``table``, ``ratios`` and ``plots``, each with the name of a run:
-a shape, and of int8 ``-int8``.
+a shape, and of int8 ``-int8``; and ``gpu`` with a shape, of what `benchmarks.gpu` measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 from pathlib import Path
 
+from benchmarks.gpu_tables import gpu_tables
 from benchmarks.plots import draw
 from benchmarks.results import read_results
 from benchmarks.tables import figures, ratio_tables, setup
@@ -48,6 +50,10 @@ def main() -> None:
     page = arguments.page.read_text()
     seen: set[str] = set()
     for path in arguments.results:
+        raw = json.loads(path.read_text())
+        if "bandwidth" in raw and "device" in raw:
+            page = fill(page, f"gpu: {raw['shape']}", gpu_tables(raw))
+            continue
         results = read_results(path)
         if results.name in seen:
             parser.error(f"{path}: a second run of {results.name}; ratios hold within one")

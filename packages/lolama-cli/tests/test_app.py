@@ -75,4 +75,6 @@ def test_a_command_line_that_makes_no_sense(
 
 
 def test_a_model_that_is_not_here_and_no_connection_allowed() -> None:
-    run("generate", "z").refused(4, "TinyLlama", "is not downloaded", "lolama pull", "use demo")
+    run("generate", "z").refused(
+        4, "TinyLlama", "is not downloaded", "lolama pull", "demo and demo-vision are built in"
+    )

@@ -20,7 +20,7 @@ from program import COMMAND, Outcome, environment
 from warm_program import WarmProgram
 
 from lolama_hub.testing.faults import ALWAYS, Fault
-from lolama_hub.testing.repository import list_entry
+from lolama_hub.testing.repository import SMALL_FILES, list_entry
 from lolama_hub.testing.stand_in_hub import StandInHub
 
 NAME = "owner/model"
@@ -107,13 +107,14 @@ def sha256(content: bytes) -> str:
 
 
 BYTES = bytes(range(251)) * (SIZE // 251)
+# What is read to see whether the model can be used at all, before anyone is asked to agree.
+CONFIG_SIZE = len(SMALL_FILES["config.json"])
 
 
 @pytest.fixture
 def world(tmp_path: Path, warm: WarmProgram) -> Iterator[World]:
     files: dict[str, bytes | Path] = {
-        "config.json": b'{"model_type": "llama"}',
-        "tokenizer.json": b"{}",
+        **SMALL_FILES,
         "README.md": b"not needed",
         "modeling.py": b"raise SystemExit",
         BIG: BYTES,
@@ -333,7 +334,7 @@ def test_row_19_larger_than_the_free_disk(world: World) -> None:
         if entry["path"] == BIG:
             entry["size"] = entry["lfs"]["size"] = 2**49
     world.refused(world.pull(), 6, "needs 562,949.95 GB", "free", "LOLAMA_HOME")
-    assert world.hub.bytes_sent() == 0
+    assert world.hub.bytes_sent() == CONFIG_SIZE
 
 
 def limited_to(size: int) -> tuple[str, ...]:
@@ -400,6 +401,10 @@ def test_row_22_ctrl_c_in_mid_download(world: World) -> None:
     process.communicate(timeout=5)
     assert time.monotonic() - started < 1
     assert process.returncode == 130
+    world.hub.rate = 0
+    world.fetched(world.pull())
+    sent = sum(request.sent for request in world.hub.requests if request.place == "file")
+    assert sent <= 1.1 * len(BYTES)
 
 
 def test_row_23_two_processes_and_one_model(world: World) -> None:
@@ -514,9 +519,9 @@ def ask(world: World, keys: bytes) -> tuple[int, str, str]:
 def test_row_27_the_question_answered_with_no(world: World, keys: bytes) -> None:
     code, out, shown = ask(world, keys)
     assert (code, out) == (2, "")
-    assert f"Download {NAME} (12 MB in 3 files)? [y/N] " in shown
+    assert f"Download {NAME} (12 MB in 2 files)? [y/N] " in shown
     assert "error: owner/model: was not fetched" in shown
-    assert world.hub.bytes_sent() == 0
+    assert world.hub.bytes_sent() == CONFIG_SIZE
     assert not world.home.exists()
 
 
@@ -529,8 +534,8 @@ def test_row_27_the_question_answered_with_yes(world: World) -> None:
 
 def test_row_27_without_a_terminal_nobody_is_asked(world: World) -> None:
     for command in (("pull", NAME), ("generate", "-m", NAME, "z")):
-        world.refused(world.lolama(*command), 2, NAME, "12 MB in 3 files", "--yes")
-    assert world.hub.bytes_sent() == 0
+        world.refused(world.lolama(*command), 2, NAME, "12 MB in 2 files", "--yes")
+    assert world.hub.bytes_sent() == 2 * CONFIG_SIZE
 
 
 def test_row_27_the_python_interface_asks_through_confirm(
@@ -561,7 +566,7 @@ def test_row_27_the_python_interface_asks_through_confirm(
     unasked, refused, declined, loaded, size = done.stdout.splitlines()
     assert "is to be downloaded (" in unasked
     assert "confirm=True" in unasked
-    assert "MB in 4 files" in unasked
+    assert "MB in 3 files" in unasked
     assert refused == declined
     assert "was not fetched" in refused
     assert (loaded, int(size) > 200, done.stderr) == ("Llama", True, "")
@@ -581,7 +586,7 @@ def test_rm_and_gc(world: World) -> None:
     # The same weights under a new commit are not fetched again.
     files = world.hub.repos[NAME].files
     world.hub.listing.clear()
-    world.hub.put(NAME, {**files, "config.json": b'{"model_type": "mistral"}'})
+    world.hub.put(NAME, {**files, "config.json": SMALL_FILES["config.json"] + b"\n"})
     before = world.hub.bytes_sent()
     world.fetched(world.pull())
     assert world.hub.bytes_sent() - before < 1000
@@ -618,11 +623,18 @@ def test_a_model_in_hugging_faces_own_cache_is_used_as_it_is(
             (cache / "snapshots" / commit / name).symlink_to(f"../../blobs/{blob.name}")
         outcome = world.lolama("generate", "-m", NAME, "--max-tokens", "3", "z")
         assert (outcome.code, outcome.out, outcome.err) == (0, b"abc", "")
+        listed = json.loads(world.lolama("models", "--json").out)["models"][-1]
+        stored = listed["stored"]
+        assert (listed["name"], stored["revision"], stored["shared"]) == (NAME, commit, True)
+        assert stored["bytes"] == sum(blob.stat().st_size for blob in (cache / "blobs").iterdir())
+        world.lolama("rm", NAME).refused(2, "Hugging Face's own cache", f"hf cache rm model/{NAME}")
         assert hub.requests == []
         # One that is not whole is fetched, but only what is not there; nothing is asked where nothing is.
         outcome = world.lolama("pull", NAME)
         world.fetched(outcome)
         assert hub.bytes_sent() == 0
+        listed = json.loads(world.lolama("models", "--json").out)["models"][-1]
+        assert (listed["name"], listed["stored"]["shared"]) == (NAME, False)
         world.lolama("rm", NAME)
         (cache / "blobs" / hub.repos[NAME].digest("config.json")).unlink()
         world.fetched(world.pull())

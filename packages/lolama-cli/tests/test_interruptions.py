@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from program import COMMAND, environment
 
+from lolama_hub.testing.repository import SMALL_FILES
 from lolama_hub.testing.stand_in_hub import StandInHub
 
 KILLS = int(os.environ.get("LOLAMA_KILLS", "2"))
@@ -41,8 +42,7 @@ def record(record_property: Callable[[str, object], None]) -> Record:
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[StandInHub]:
-    small = {"config.json": b"{}", "tokenizer.json": b"{}"}
-    with StandInHub({NAME: {**small, "model.safetensors": WEIGHTS}}) as hub:
+    with StandInHub({NAME: {**SMALL_FILES, "model.safetensors": WEIGHTS}}) as hub:
         yield hub
 
 

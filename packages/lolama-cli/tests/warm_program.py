@@ -34,6 +34,7 @@ for line in sys.stdin:
         for number, (path, flags) in enumerate(order["streams"]):
             os.dup2(os.open(path, flags, 0o600), number)
         sys.stdin = open(0, "r", closefd=False)
+        os.chdir(order["folder"])
         os.environ.update(order["env"])
         sys.argv = ["lolama", *order["arguments"]]
         main()
@@ -65,8 +66,9 @@ class WarmProgram:
         *arguments: str | Path,
         stdin: bytes = b"",
         env: Mapping[str, str] | None = None,
+        folder: Path | None = None,
     ) -> Outcome:
-        """Run ``lolama arguments...``; ``seconds`` leaves out what every start takes."""
+        """Run ``lolama arguments...`` in ``folder``; ``seconds`` leaves out what every start takes."""
         assert self._process.stdin and self._process.stdout
         paths = [self._folder / name for name in ("in", "out", "err")]
         paths[0].write_bytes(stdin)
@@ -74,6 +76,7 @@ class WarmProgram:
         order: dict[str, Any] = {
             "arguments": [str(argument) for argument in arguments],
             "env": dict(env or {}),
+            "folder": str(folder or Path.cwd()),
             "streams": list(zip(map(str, paths), (os.O_RDONLY, writing, writing), strict=True)),
         }
         started = time.perf_counter()

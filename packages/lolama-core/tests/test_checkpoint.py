@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,13 @@ def test_row44_non_finite_weights(
     checkpoint = FileCheckpoint(saved(tmp_path, {"a": torch.ones(1), "b": weight}))
     with pytest.raises(ModelError, match=r"model\.safetensors: tensor 'b' holds NaN or Inf"):
         list(checkpoint.tensors())
+
+
+def test_what_was_looked_through_before_is_not_again(tmp_path: Path) -> None:
+    files = saved(tmp_path, {"a": torch.tensor([float("nan")])})
+    with pytest.raises(ModelError, match="NaN"):
+        dict(FileCheckpoint(files).tensors())
+    assert dict(FileCheckpoint(replace(files, finite=True)).tensors())["a"].isnan()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

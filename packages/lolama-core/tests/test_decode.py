@@ -22,6 +22,7 @@ class PlainStep:
     """A decoding step, row by row and head by head."""
 
     max_rows = 3
+    reads_places = False
 
     def __init__(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> None:
         self.blocks, self.shape, self.calls = blocks, shape, 0
@@ -34,9 +35,10 @@ class PlainStep:
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
         first_row: int,
-        starts: Sequence[int],
-        first_keys: Sequence[int],
+        starts: Sequence[int] | Tensor,
+        first_keys: Sequence[int] | Tensor,
     ) -> Tensor:
+        assert not isinstance(starts, Tensor) and not isinstance(first_keys, Tensor)
         self.calls += 1
         hidden = x.clone()
         for layer, block in enumerate(self.blocks):

@@ -64,6 +64,27 @@ def test_twenty_lengths_of_prompt_share_a_recording() -> None:
     assert steps.recordings == 2
 
 
+def test_a_model_that_changes_is_recorded_again() -> None:
+    model = make_model()
+    steps = DecodingSteps(model, record=True)
+    for _ in range(2):
+        with steps.lend(9):
+            pass
+    assert steps.recordings == 1
+    model.get_submodule("layers.1.attention").v_proj = torch.nn.Linear(32, 16, bias=False)
+    with steps.lend(9):
+        pass
+    assert steps.recordings == 2
+    model.register_forward_pre_hook(lambda *_: None)
+    with steps.lend(9):
+        pass
+    assert steps.recordings == 3
+    model.double().float()
+    with steps.lend(9):
+        pass
+    assert steps.recordings == 4
+
+
 def test_two_at_once_do_not_share() -> None:
     model = make_model()
     steps = DecodingSteps(model, record=True)

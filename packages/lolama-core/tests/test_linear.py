@@ -164,3 +164,15 @@ def test_many_rows_of_float16_are_multiplied_in_float32() -> None:
     x = torch.randn(9, 1 << 12)
     expected = x @ linear.weight.float().T + linear.bias
     torch.testing.assert_close(linear(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_kernel_is_asked_again_when_a_weight_moves() -> None:
+    holder = nn.Sequential(Linear(3, 2, bias=False)).bfloat16()
+    prepare_(holder, [CountingKernel(rows=4)])
+    (linear,) = holder
+    assert isinstance(linear, Linear)
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        holder.to(dtype)
+        rows.append(linear.kernel_rows)
+    assert rows == [0, 4]

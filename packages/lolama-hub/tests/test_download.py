@@ -3,6 +3,7 @@ with the command."""
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -10,20 +11,26 @@ from pathlib import Path
 
 import pytest
 
+from lolama_core.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols import CheckpointIO
-from lolama_core.protocols.errors import LolamaError, ModelError, NetworkError, UsageError
+from lolama_core.protocols.errors import (
+    LolamaError,
+    ModelError,
+    NetworkError,
+    UsageError,
+)
 from lolama_core.protocols.types import DownloadPlan
 from lolama_hub import HuggingFaceSource
 from lolama_hub.testing.faults import ALWAYS, Fault
+from lolama_hub.testing.repository import CONFIG, SMALL_FILES
 from lolama_hub.testing.stand_in_hub import StandInHub
 
 NAME = "owner/model"
 WEIGHTS = os.urandom(3_000_000)
-FILES = {
-    "config.json": b"{}",
-    "tokenizer.json": b"{}",
-    "model.safetensors": WEIGHTS,
-}
+FILES = {**SMALL_FILES, "model.safetensors": WEIGHTS}
+CONFIG_BYTES = len(json.dumps(CONFIG))
+SMALL_BYTES = sum(map(len, SMALL_FILES.values()))
+IO = FileCheckpointIO()
 
 
 def agreed(plan: DownloadPlan) -> bool:
@@ -42,13 +49,14 @@ def names(plan: DownloadPlan) -> list[str]:
 def test_a_plan_is_exact_and_writes_nothing(
     hub: StandInHub, source: HuggingFaceSource, tmp_path: Path
 ) -> None:
-    plan = source.plan(NAME)
+    plan = source.plan(NAME, IO)
     assert (plan.repo, plan.revision, plan.ref) == (NAME, hub.repos[NAME].commit, "main")
     assert {file.name: file.size for file in plan.files} == {
         name: len(content) for name, content in FILES.items()
     }
-    assert plan.bytes_to_fetch == len(WEIGHTS) + 4
-    assert hub.bytes_sent() == 0
+    # config.json has been read already, and is not fetched again.
+    assert hub.bytes_sent() == CONFIG_BYTES
+    assert plan.bytes_to_fetch == len(WEIGHTS) + SMALL_BYTES - CONFIG_BYTES
     assert not list(tmp_path.iterdir())
 
 
@@ -79,9 +87,8 @@ def test_weights_come_in_one_form_only(
     hub: StandInHub, source: HuggingFaceSource, weights: list[str], chosen: list[str]
 ) -> None:
     others = ["README.md", "modeling_x.py", "onnx/model.onnx", "original/model.safetensors"]
-    content = dict.fromkeys(["config.json", "tokenizer.json", *weights, *others], b"x")
-    hub.put(NAME, content)
-    assert names(source.plan(NAME)) == ["config.json", "tokenizer.json", *chosen]
+    hub.put(NAME, {**dict.fromkeys([*weights, *others], b"x"), **SMALL_FILES})
+    assert names(source.plan(NAME, IO)) == ["config.json", "tokenizer.json", *chosen]
 
 
 @pytest.mark.parametrize(
@@ -97,25 +104,25 @@ def test_a_repository_without_a_model(
 ) -> None:
     hub.put(NAME, dict.fromkeys(files, b"x"))
     with pytest.raises(ModelError, match=words):
-        source.plan(NAME)
+        source.plan(NAME, IO)
 
 
 def test_a_list_on_several_pages(hub: StandInHub, source: HuggingFaceSource) -> None:
     hub.page_size = 1
-    assert len(source.plan(NAME).files) == 3
+    assert len(source.plan(NAME, IO).files) == 3
     # A list that goes on elsewhere is not followed there: the token would go with the question.
     hub.put(NAME, FILES)
     hub.endpoint = "http://127.0.0.1:9"
     with pytest.raises(NetworkError, match=r"not a hub: .* continues its list at"):
-        source.plan(NAME)
+        source.plan(NAME, IO)
 
 
 def test_progress_is_told_of_every_file_first_and_then_as_they_grow(
     hub: StandInHub, source: HuggingFaceSource
 ) -> None:
     told: list[tuple[str, int, int]] = []
-    plan = source.plan(NAME)
-    source.fetch(plan, confirm=agreed, progress=lambda *step: told.append(step))
+    plan = source.plan(NAME, IO)
+    source.fetch(plan, IO, confirm=agreed, progress=lambda *step: told.append(step))
     assert [step[0] for step in told[:3]] == names(plan)
     growth = [done for name, done, _ in told if name == "model.safetensors"]
     assert growth == sorted(growth)
@@ -134,18 +141,18 @@ def test_confirm_is_asked_about_what_is_missing_only(
         return False
 
     with pytest.raises(UsageError, match="was not fetched"):
-        source.fetch(source.plan(NAME), confirm=refuse)
+        source.fetch(source.plan(NAME, IO), IO, confirm=refuse)
     hub.faults = [
         Fault("close", after=2_000_000),
         Fault("status", "resolve", name="model.safetensors", status=418, skip=1),
     ]
     with pytest.raises(NetworkError):
-        source.fetch(source.plan(NAME), confirm=agreed)
+        source.fetch(source.plan(NAME, IO), IO, confirm=agreed)
     with pytest.raises(UsageError):
-        source.fetch(source.plan(NAME), confirm=refuse)
-    source.fetch(source.plan(NAME), confirm=agreed)
-    source.fetch(source.plan(NAME), confirm=refuse)
-    assert asked == [len(WEIGHTS) + 4, 1_000_000]
+        source.fetch(source.plan(NAME, IO), IO, confirm=refuse)
+    source.fetch(source.plan(NAME, IO), IO, confirm=agreed)
+    source.fetch(source.plan(NAME, IO), IO, confirm=refuse)
+    assert asked == [len(WEIGHTS) + SMALL_BYTES - CONFIG_BYTES, 1_000_000]
 
 
 def test_what_progress_raises_ends_the_transfer(hub: StandInHub, source: HuggingFaceSource) -> None:
@@ -157,21 +164,21 @@ def test_what_progress_raises_ends_the_transfer(hub: StandInHub, source: Hugging
             raise Enough
 
     with pytest.raises(Enough):
-        source.fetch(source.plan(NAME), confirm=agreed, progress=stop)
-    assert [model.complete for model in source.stored()] == [False]
-    assert source.fetch(source.plan(NAME), confirm=agreed).is_dir()
-    assert [model.complete for model in source.stored()] == [True]
+        source.fetch(source.plan(NAME, IO), IO, confirm=agreed, progress=stop)
+    assert [model.complete for model in source.stored(IO)] == [False]
+    assert source.fetch(source.plan(NAME, IO), IO, confirm=agreed).is_dir()
+    assert [model.complete for model in source.stored(IO)] == [True]
 
 
 def test_revisions_live_side_by_side(hub: StandInHub, source: HuggingFaceSource) -> None:
     first = hub.repos[NAME].commit
-    source.fetch(source.plan(NAME), confirm=agreed)
-    second = hub.put(NAME, {**FILES, "config.json": b"[]"})
-    source.fetch(source.plan(f"{NAME}@{second}"), confirm=agreed)
-    stored = {model.revision: model.refs for model in source.stored()}
+    source.fetch(source.plan(NAME, IO), IO, confirm=agreed)
+    second = hub.put(NAME, {**FILES, "config.json": json.dumps(CONFIG, indent=1).encode()})
+    source.fetch(source.plan(f"{NAME}@{second}", IO), IO, confirm=agreed)
+    stored = {model.revision: model.refs for model in source.stored(IO)}
     assert stored == {first: ("main",), second: (second,)}
     assert source.remove(f"{NAME}@{second}") > len(WEIGHTS)
-    assert [model.revision for model in source.stored()] == [first]
+    assert [model.revision for model in source.stored(IO)] == [first]
     with pytest.raises(UsageError, match="is not in the store"):
         source.remove(f"{NAME}@{second}")
 
@@ -179,16 +186,16 @@ def test_revisions_live_side_by_side(hub: StandInHub, source: HuggingFaceSource)
 def test_a_stored_file_that_was_changed_is_noticed(
     hub: StandInHub, source: HuggingFaceSource, io: CheckpointIO
 ) -> None:
-    directory = source.fetch(source.plan(NAME), confirm=agreed)
+    directory = source.fetch(source.plan(NAME, IO), IO, confirm=agreed)
     with open(directory / "model.safetensors", "r+b") as file:
         file.truncate(1000)
-    for act in (lambda: source.resolve(NAME, io), lambda: source.plan(NAME)):
+    for act in (lambda: source.resolve(NAME, io), lambda: source.plan(NAME, IO)):
         with pytest.raises(
             ModelError, match=r"model\.safetensors was changed or removed.*lolama rm"
         ):
             act()
     source.remove(NAME)
-    source.fetch(source.plan(NAME), confirm=agreed)
+    source.fetch(source.plan(NAME, IO), IO, confirm=agreed)
     (directory / "lolama.json").write_text("{}")
     with pytest.raises(ModelError, match="has no manifest"):
         source.resolve(NAME, io)
@@ -205,14 +212,14 @@ def test_a_damaged_file_of_the_hub_cache_is_not_taken_over(
     blobs.mkdir(parents=True)
     blob = blobs / hub.repos[NAME].digest("model.safetensors")
     blob.write_bytes(WEIGHTS)
-    plan = source.plan(NAME)
-    assert plan.bytes_to_fetch == 4
+    plan = source.plan(NAME, IO)
+    assert plan.bytes_to_fetch == SMALL_BYTES - CONFIG_BYTES
     blob.write_bytes(WEIGHTS[::-1])
     with pytest.raises(ModelError, match=f"{blob.name}: is damaged"):
-        source.fetch(plan, confirm=agreed)
+        source.fetch(plan, IO, confirm=agreed)
     blob.write_bytes(WEIGHTS)
-    directory = source.fetch(plan, confirm=agreed)
-    assert hub.bytes_sent() == 4
+    directory = source.fetch(plan, IO, confirm=agreed)
+    assert hub.bytes_sent() == SMALL_BYTES
     assert (directory / "model.safetensors").samefile(blob)  # no second copy on the disk
 
 
@@ -236,7 +243,7 @@ def test_answers_that_make_no_sense(
 ) -> None:
     hub.faults = [Fault("body", place, times=ALWAYS, body=body)]  # type: ignore[arg-type]
     with pytest.raises(LolamaError) as caught:
-        source.plan(NAME)
+        source.plan(NAME, IO)
     assert caught.value.exit_code in (3, 4)
     assert str(caught.value).isprintable()
 
@@ -256,37 +263,41 @@ def test_list_entries_that_make_no_sense(
 ) -> None:
     hub.listing[NAME] = [entry]
     with pytest.raises(NetworkError, match="not a hub"):
-        source.plan(NAME)
+        source.plan(NAME, IO)
 
 
 def test_threads_of_one_process_wait_for_each_other(
     hub: StandInHub, source: HuggingFaceSource
 ) -> None:
-    plan = source.plan(NAME)
+    plan = source.plan(NAME, IO)
     threads = [
-        threading.Thread(target=source.fetch, args=(plan,), kwargs={"confirm": agreed})
+        threading.Thread(target=source.fetch, args=(plan, IO), kwargs={"confirm": agreed})
         for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert hub.bytes_sent() == len(WEIGHTS) + 4
+    assert hub.bytes_sent() == len(WEIGHTS) + SMALL_BYTES
 
 
 def test_leftovers_of_a_killed_removal_are_swept(
     hub: StandInHub, source: HuggingFaceSource, tmp_path: Path
 ) -> None:
-    directory = source.fetch(source.plan(NAME), confirm=agreed)
+    directory = source.fetch(source.plan(NAME, IO), IO, confirm=agreed)
     leftover = directory.with_name(f"{directory.name}.removed-1")
     leftover.mkdir()
     (leftover / "model.safetensors").write_bytes(b"x" * 1000)
     made = tmp_path / "store" / "converted" / ("0" * 40 + "-abc")
     made.mkdir(parents=True)
-    assert [model.revision for model in source.stored()] == [directory.name]
+    note = tmp_path / "store" / "finite" / made.name
+    note.parent.mkdir()
+    note.touch()
+    assert [model.revision for model in source.stored(IO)] == [directory.name]
     assert source.collect_garbage() >= 1000
     assert not leftover.exists()
     assert not made.exists()
+    assert not note.exists()
     assert directory.exists()
     assert source.collect_garbage() == 0
 
@@ -299,7 +310,7 @@ def test_a_fetched_model_is_like_its_folder_but_may_be_mapped(
 ) -> None:
     files = {path.name: path.read_bytes() for path in llama.iterdir()}
     hub = stand_in_hub({NAME: files})
-    directory = source.fetch(source.plan(NAME), confirm=agreed)
+    directory = source.fetch(source.plan(NAME, IO), IO, confirm=agreed)
     before = len(hub.requests)
     local, fetched = source.resolve(str(llama), io), source.resolve(NAME, io)
     assert len(hub.requests) == before
@@ -310,7 +321,7 @@ def test_a_fetched_model_is_like_its_folder_but_may_be_mapped(
     assert {place.path.parent for place in fetched.tensors.values()} == {directory}
     assert (fetched.repo, fetched.revision) == (NAME, hub.repos[NAME].commit)
     assert (local.immutable, fetched.immutable) == (False, True)
-    used = source.stored()[0].last_used
+    used = source.stored(IO)[0].last_used
     os.utime(directory / "lolama.json", (1, 1))
     source.resolve(NAME, io)
-    assert source.stored()[0].last_used >= used
+    assert source.stored(IO)[0].last_used >= used

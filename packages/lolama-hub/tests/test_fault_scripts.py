@@ -15,16 +15,19 @@ from pathlib import Path
 
 import pytest
 
+from lolama_core.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols.errors import LolamaError
 from lolama_hub import HuggingFaceSource
 from lolama_hub.testing.faults import random_script
+from lolama_hub.testing.repository import SMALL_FILES
 from lolama_hub.testing.stand_in_hub import StandInHub
 
 SCRIPTS = int(os.environ.get("LOLAMA_FAULT_SCRIPTS", "12"))
 FIRST = int(os.environ.get("LOLAMA_FAULT_FIRST", "0"))
 NAME = "owner/model"
 WEIGHTS = random.Random(0).randbytes(1_500_000)
-FILES = {"config.json": b"{}", "tokenizer.json": b"{}" * 99, "model.safetensors": WEIGHTS}
+FILES = {**SMALL_FILES, "model.safetensors": WEIGHTS}
+IO = FileCheckpointIO()
 SECONDS = 12.0
 
 
@@ -53,7 +56,7 @@ def test_rows_01_to_17_random_scripts(
         started = time.monotonic()
         problem = None
         try:
-            directory = source.fetch(source.plan(NAME), confirm=lambda _: True)
+            directory = source.fetch(source.plan(NAME, IO), IO, confirm=lambda _: True)
             assert is_published(directory), told
             outcomes["fetched"] += 1
         except LolamaError as error:
@@ -65,10 +68,10 @@ def test_rows_01_to_17_random_scripts(
         if problem is not None:
             assert problem.exit_code in (3, 4, 5, 6), told
             assert str(problem).isprintable() and len(str(problem)) < 500, told
-            assert not any(model.complete for model in source.stored()), told
+            assert not any(model.complete for model in source.stored(IO)), told
         # Whatever was left behind is no obstacle, and nothing lies outside the store.
         hub.faults = []
-        assert is_published(source.fetch(source.plan(NAME), confirm=lambda _: True)), told
+        assert is_published(source.fetch(source.plan(NAME, IO), IO, confirm=lambda _: True)), told
         assert [path.name for path in root.parent.iterdir()] == ["store"], told
         assert not list(tmp_path.rglob("*escaped*")), told
     assert min(outcomes.values()) > SCRIPTS // 10, outcomes

@@ -10,6 +10,7 @@ import json
 import os
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,17 @@ def mutate(original: str, rng: random.Random) -> bytes:
                 break
             # The outermost fields are the ones with a meaning, so half of the time it is one of them.
             outer = [spot for spot in spots if spot[0] is value]
+            # Copied, since the next change may fall into what this one put in.
             container, key = rng.choice(outer if rng.random() < 0.5 else spots)
             action = rng.random()
             if action < 0.7:
-                container[key] = rng.choice(STRANGE)
+                container[key] = deepcopy(rng.choice(STRANGE))
             elif action < 0.85:
                 del container[key]
             elif isinstance(container, dict):
-                container[
-                    rng.choice(["x", "rope_scaling", "quantization_config", str(key) + "s"])
-                ] = container[key] if rng.random() < 0.5 else rng.choice(STRANGE)
+                other = rng.choice(["x", "rope_scaling", "quantization_config", str(key) + "s"])
+                strange = container[key] if rng.random() < 0.5 else rng.choice(STRANGE)
+                container[other] = deepcopy(strange)
         return json.dumps(value).encode()
     text = original
     for _ in range(rng.choice([1, 1, 3, 10])):

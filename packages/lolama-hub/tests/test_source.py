@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -64,7 +65,7 @@ def test_row27_a_bad_id_is_a_usage_error(
 ) -> None:
     for act in (
         lambda: source.resolve(name, io),
-        lambda: source.plan(name),
+        lambda: source.plan(name, io),
         lambda: source.remove(name),
     ):
         with pytest.raises(UsageError) as caught:
@@ -90,7 +91,7 @@ def test_a_file_is_not_a_folder(source: HuggingFaceSource, io: CheckpointIO, lla
 def test_row25_offline_says_what_is_not_here(
     name: str, source: HuggingFaceSource, io: CheckpointIO, here: Path
 ) -> None:
-    for act in (lambda: source.resolve(name, io), lambda: source.plan(name)):
+    for act in (lambda: source.resolve(name, io), lambda: source.plan(name, io)):
         with pytest.raises(
             NetworkError, match=r"is not downloaded; run `lolama pull .*` without HF_"
         ):
@@ -100,10 +101,10 @@ def test_row25_offline_says_what_is_not_here(
 
 
 def test_a_folder_of_ones_own_is_neither_planned_nor_removed(
-    source: HuggingFaceSource, llama: Path
+    source: HuggingFaceSource, io: CheckpointIO, llama: Path
 ) -> None:
     with pytest.raises(UsageError, match="nothing to download"):
-        source.plan(str(llama))
+        source.plan(str(llama), io)
     with pytest.raises(UsageError, match="remove it yourself"):
         source.remove(str(llama))
     assert (llama / "model.safetensors").exists()
@@ -176,3 +177,47 @@ def test_row51_code_of_the_folder_is_never_imported(llama: Path, tmp_path: Path)
     assert done.stderr == ""
     assert not marker.exists()
     assert time.monotonic() - started < 60
+
+
+def test_models_of_the_hub_cache_are_listed_if_they_can_be_used(
+    source: HuggingFaceSource,
+    io: CheckpointIO,
+    llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+
+    def add(name: str, commit: str = "a" * 40, **changed: bytes | None) -> Path:
+        folder = cache / name / "snapshots" / commit
+        (cache / name / "refs").mkdir(parents=True)
+        (cache / name / "refs" / "main").write_text(commit)
+        shutil.copytree(llama, folder)
+        for stem, content in changed.items():
+            (folder / f"{stem}.json").unlink(missing_ok=True)
+            if content is not None:
+                (folder / f"{stem}.json").write_bytes(content)
+        return folder
+
+    folder = add("models--owner--model")
+    add("models--owner--encoder", config=b'{"model_type": "bert"}')
+    add("models--owner--page", config=b"<html>")
+    add("models--owner--part", tokenizer=None)
+    shards = add("models--owner--nested")
+    (shards / "model.safetensors").unlink()
+    (shards / "model.safetensors.index.json").write_bytes(b"[" * 100_000)
+    add("models--owner--strange", commit="main")
+    add("models--gpt2")
+    add("datasets--owner--data")
+    (cache / "version.txt").write_text("1")
+    found = source.stored(io)
+    assert [(m.repo, m.revision, m.refs) for m in found] == [("owner/model", "a" * 40, ("main",))]
+    assert (found[0].shared, found[0].complete) == (True, True)
+    assert found[0].size == sum(path.stat().st_size for path in folder.iterdir())
+    with pytest.raises(
+        UsageError, match=r"Hugging Face's own cache.*hf cache rm model/owner/model"
+    ):
+        source.remove("owner/model")
+    with pytest.raises(NetworkError, match="not downloaded"):
+        source.resolve("owner/nested", io)

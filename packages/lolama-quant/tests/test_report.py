@@ -41,7 +41,8 @@ class TwoTokens:
 
 
 class Digits:
-    def encode_ids(self, text: str) -> Sequence[int]:
+    def encode_ids(self, text: str, *, split_special_tokens: bool) -> Sequence[int]:
+        assert split_special_tokens
         return [int(character) for character in text]
 
 

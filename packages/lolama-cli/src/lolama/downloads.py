@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import lolama_core
 from lolama import providers
 from lolama_core.protocols import ModelSource
 from lolama_core.protocols.errors import UsageError
@@ -39,16 +40,18 @@ def fetch(
 
     Raises:
         UsageError: for a name that means nothing, or if nobody agreed to the download.
+        NotAvailableError: if a package that the model needs is not installed.
         NetworkError, AuthorisationError, ModelError, ResourceError: see `ModelSource`.
     """
     source = source or providers.source()
-    plan = source.plan(name)
-    return source.fetch(plan, confirm=_decision(confirm), progress=progress)
+    io = lolama_core.FileCheckpointIO()
+    plan = source.plan(name, io)
+    return source.fetch(plan, io, confirm=_decision(confirm), progress=progress)
 
 
 def stored_models() -> Sequence[StoredModel]:
-    """What has been fetched, wholly or in part, the last used first."""
-    return providers.source().stored()
+    """What is here, wholly or in part, Hugging Face's own cache included; the last used first."""
+    return providers.source().stored(lolama_core.FileCheckpointIO())
 
 
 def remove(name: str) -> int:

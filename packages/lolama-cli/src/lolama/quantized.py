@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -20,9 +19,10 @@ import torch
 import lolama_core
 import lolama_quant
 from lolama import providers
-from lolama_core.protocols import CausalLM
+from lolama.remembered import file_digest
+from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.types import JSON, CanonicalConfig, ModelFiles, QuantizationScheme
+from lolama_core.protocols.types import CanonicalConfig, ModelFiles, QuantizationScheme
 from lolama_hub import Store
 from lolama_quant import QualityReport
 
@@ -150,27 +150,28 @@ def describe(source: ModelFiles, files: ModelFiles) -> Saved:
 
 
 def measure(
-    dense: CausalLM, quantized: CausalLM, tokenizer: lolama_core.Tokenizer
+    dense: CausalLM,
+    quantized: CausalLM,
+    tokenizer: Tokenizer,
+    texts: Sequence[str] | None = None,
 ) -> QualityReport:
-    """What quantising cost, on the text that ships with lolama-quant."""
-    return lolama_quant.measure_quality(dense, quantized, tokenizer, lolama_quant.default_text())
+    """What quantising cost, on ``texts`` or the text that ships with lolama-quant."""
+    return lolama_quant.measure_quality(
+        dense, quantized, tokenizer, texts or lolama_quant.default_text()
+    )
 
 
 def source_digest(files: ModelFiles) -> str:
-    """SHA-256 over everything that an int8 model is made from: configuration, tokenizer, weights.
-
-    Hashing gigabytes takes seconds, so a file's hash is remembered for as long as the file is the same one
-    (device, number, size, times of change).
-    """
+    """SHA-256 over everything that an int8 model is made from: configuration, tokenizer, weights."""
     paths = sorted({location.path for location in files.tensors.values()}, key=str)
-    hashes = {path: _file_digest(path) for path in paths}
+    hashes = {path: file_digest(path) for path in paths}
     table = {
         name: [hashes[location.path], location.key] for name, location in files.tensors.items()
     }
     identity = {
         "config": files.config,
         "tensors": table,
-        "tokenizer": _file_digest(files.tokenizer.tokenizer_json),
+        "tokenizer": file_digest(files.tokenizer.tokenizer_json),
         "chat_template": files.tokenizer.chat_template,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -240,34 +241,6 @@ def _tensor_bytes(files: ModelFiles) -> int:
     headers = {path: io.header(path) for path in {one.path for one in files.tensors.values()}}
     entries = [headers[one.path][one.key] for one in files.tensors.values()]
     return sum(entry.end - entry.begin for entry in entries)
-
-
-def _file_digest(path: Path) -> str:
-    status = path.stat()
-    identity: list[JSON] = [
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    ]
-    memory = Store().place("hashes", "sha256", identity)
-    try:
-        known = memory.read_text(encoding="ascii")
-        if len(known) == 64:
-            return known
-    except (OSError, UnicodeDecodeError):
-        pass
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    # In one step, so that whoever reads it meanwhile finds all of it or nothing.
-    partial = memory.with_name(f".{memory.name}.{secrets.token_hex(8)}")
-    try:
-        partial.write_text(digest, encoding="ascii")
-        os.replace(partial, memory)
-    except OSError:
-        partial.unlink(missing_ok=True)  # it is hashed again next time
-    return digest
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import lolama_core
-from lolama import downloads, providers
+from lolama import downloads, providers, remembered
 from lolama.downloads import Confirm, Progress
 from lolama_core.protocols import CausalLM, CheckpointIO
 from lolama_core.protocols.errors import NetworkError, UsageError
@@ -79,11 +79,16 @@ def load_tokenizer(name: str | Path, *, confirm: Confirm = None) -> Tokenizer:
 
 
 def resolve(
-    name: str | Path, *, confirm: Confirm = None, progress: Progress | None = None
+    name: str | Path,
+    *,
+    confirm: Confirm = None,
+    progress: Progress | None = None,
+    fetch: bool = True,
 ) -> ModelFiles:
     """What a name means. Headers and configurations are read, weights are not.
 
-    A model that is not here is downloaded first, if ``confirm`` agrees (see `downloads`).
+    A model that is not here is downloaded first, if ``confirm`` agrees (see `downloads`); without ``fetch``
+    it is an error, and nothing is connected to.
 
     Raises:
         UsageError: if it means nothing, with the closest name that does, or if nobody agreed to a download.
@@ -103,6 +108,8 @@ def resolve(
         try:
             return source.resolve(name, io)
         except NetworkError:  # it is not here
+            if not fetch:
+                raise
             downloads.fetch(name, confirm=confirm, progress=progress, source=source)
         return source.resolve(name, io)
     except NetworkError as error:
@@ -124,7 +131,8 @@ def load_files(
 ) -> CausalLM:
     """`load_model` for a name that is resolved already."""
     family = providers.family(files.family)
-    return lolama_core.load_model(files, {family.name: family}, device=device, dtype=dtype)
+    with remembered.looked_through(files) as files:
+        return lolama_core.load_model(files, {family.name: family}, device=device, dtype=dtype)
 
 
 def quantized(files: ModelFiles, *, tell: Callable[[str], None] | None = None) -> ModelFiles:
@@ -211,4 +219,4 @@ def _and_builtins(remedy: str, builtins: dict[str, Path]) -> str:
     if not builtins:
         return remedy
     verb = "is" if len(builtins) == 1 else "are"
-    return f"{remedy}, or use {' or '.join(builtins)}, which {verb} built in"
+    return f"{remedy} ({' and '.join(builtins)} {verb} built in)"

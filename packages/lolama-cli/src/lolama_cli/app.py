@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Annotated, cast
@@ -11,17 +12,21 @@ import typer
 
 from lolama import __version__
 from lolama_cli import defaults
-from lolama_cli.commands import config
-from lolama_cli.commands.chat import EXAMPLES as CHAT_EXAMPLES
-from lolama_cli.commands.chat import chat
-from lolama_cli.commands.convert import convert
-from lolama_cli.commands.doctor import doctor
-from lolama_cli.commands.gc import gc
-from lolama_cli.commands.generate import EXAMPLES, generate
-from lolama_cli.commands.models import models
-from lolama_cli.commands.pull import pull
-from lolama_cli.commands.quantize import quantize
-from lolama_cli.commands.rm import rm
+from lolama_cli.commands import (
+    bench,
+    chat,
+    config,
+    convert,
+    doctor,
+    eval,
+    gc,
+    generate,
+    info,
+    models,
+    pull,
+    quantize,
+    rm,
+)
 from lolama_cli.console import closed_stdout, stdout_failed
 from lolama_cli.errors import Settings
 from lolama_core.protocols.errors import UsageError
@@ -29,23 +34,37 @@ from lolama_core.protocols.errors import UsageError
 if TYPE_CHECKING:
     from typer.core import TyperGroup
 
+EXAMPLES = """\b
+Examples:
+  lolama generate -m demo "Once upon a time"
+  lolama chat -m demo
+  lolama models
+  lolama generate --help
+"""
+
 app = typer.Typer(
     name="lolama",
     help="Run LLaMA-family language models: from scratch, in readable PyTorch.",
-    add_completion=False,
+    epilog=EXAMPLES,
     rich_markup_mode=None,  # half the start-up time, and plain text to everyone who reads it,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command(epilog=EXAMPLES)(generate)
-app.command(epilog=CHAT_EXAMPLES)(chat)
-app.command()(models)
-app.command()(pull)
-app.command()(rm)
-app.command()(gc)
-app.command()(convert)
-app.command()(quantize)
-app.command()(doctor)
+app.command(epilog=generate.EXAMPLES)(generate.generate)
+app.command(epilog=chat.EXAMPLES)(chat.chat)
+app.command(epilog=models.EXAMPLES)(models.models)
+app.command(epilog=info.EXAMPLES)(info.info)
+app.command(epilog=pull.EXAMPLES)(pull.pull)
+app.command(epilog=rm.EXAMPLES)(rm.rm)
+app.command(epilog=gc.EXAMPLES)(gc.gc)
+app.command(epilog=convert.EXAMPLES)(convert.convert)
+app.command(epilog=quantize.EXAMPLES)(quantize.quantize)
+app.command(epilog=bench.EXAMPLES)(bench.bench)
+app.command(epilog=eval.EXAMPLES)(eval.eval)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(config.app, name="config")
+
+COMPLETE = "_LOLAMA_COMPLETE"
+"""The variable by which a shell asks what could follow; typer's scripts for shells set it."""
 
 
 def run(arguments: list[str], settings: Settings) -> int:
@@ -63,12 +82,16 @@ def run(arguments: list[str], settings: Settings) -> int:
     settings.arguments = arguments
     command = typer.main.get_command(app)
     try:
+        if os.environ.get(COMPLETE):
+            command.main(arguments, prog_name="lolama")  # answers, and exits
         # Not command.main(), which reports errors its own way.
         with command.make_context("lolama", arguments, obj=settings) as context:
             command.invoke(context)
     except typer.Exit as done:
         if done.exit_code:
             return done.exit_code
+    except SystemExit as done:  # how typer ends once it has dealt with completion
+        return int(done.code or 0)
     except OSError as error:
         # What a command writes it guards itself; help and version are printed by typer.
         if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):

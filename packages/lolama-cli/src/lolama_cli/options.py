@@ -14,8 +14,31 @@ from lolama_core.protocols.errors import UsageError
 if TYPE_CHECKING:
     from lolama import GenerationConfig
 
+
+def model_names(incomplete: str) -> list[str]:
+    """Names that a shell may complete; in the place of paths, which it knows itself."""
+    from lolama import wiring
+
+    return [info.alias for info in wiring.known_models() if info.alias.startswith(incomplete)]
+
+
 Model = Annotated[
-    str, typer.Option("-m", "--model", help="Model alias or local path.", metavar="TEXT")
+    str,
+    typer.Option(
+        "-m",
+        "--model",
+        help="Model alias or local path.",
+        metavar="TEXT",
+        autocompletion=model_names,
+    ),
+]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model alias, local path, or owner/name of the Hugging Face Hub.",
+        autocompletion=model_names,
+    ),
 ]
 Quantize = Annotated[
     bool, typer.Option("--quantize", help="Use int8 quantization; the int8 model is kept.")
@@ -147,18 +170,26 @@ def read_template(path: Path | None, *, raw: bool = False) -> str | None:
     if raw:
         reason = "is a chat template, and --raw leaves it aside"
         raise UsageError("--template", reason, "leave one of them out")
+    return read_text(path, "give a Jinja file to --template", _MOST_TEMPLATE_BYTES)
+
+
+def read_text(path: Path, remedy: str, most_bytes: int) -> str:
+    """The text in a file.
+
+    Raises:
+        UsageError: with ``remedy``, if it cannot be read, is larger than ``most_bytes``, or is no text.
+    """
     try:
         if not path.is_file():
             reason = "is no regular file" if path.exists() else "there is no such file"
-            raise UsageError(str(path), reason, "give a Jinja file to --template")
+            raise UsageError(str(path), reason, remedy)
         with path.open("rb") as file:
-            data = file.read(_MOST_TEMPLATE_BYTES + 1)
+            data = file.read(most_bytes + 1)
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
-        raise UsageError(str(path), reason, "give a Jinja file to --template") from None
-    if len(data) > _MOST_TEMPLATE_BYTES:
-        reason = f"is larger than {_MOST_TEMPLATE_BYTES:,} bytes"
-        raise UsageError(str(path), reason, "give a Jinja file to --template")
+        raise UsageError(str(path), reason, remedy) from None
+    if len(data) > most_bytes:
+        raise UsageError(str(path), f"is larger than {most_bytes:,} bytes", remedy)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:

@@ -129,6 +129,7 @@ MODELS = Schema(
         "models[].download_bytes": ("integer or null", "about what a download takes"),
         "models[].stored": ("object or null", "what is here of it"),
         "models[].stored.bytes": (_COUNT, "on the disk"),
+        "models[].stored.shared": ("boolean", "true: in Hugging Face's own cache, read only"),
         "models[].stored.complete": ("boolean", "false: a download was interrupted"),
         "models[].stored.revision": (_TEXT, "the commit"),
         "models[].stored.last_used": (_TEXT, "date and time, ISO 8601, UTC"),
@@ -234,6 +235,87 @@ QUANTIZE = Schema(
     },
 )
 
+_SPREAD = {
+    "median": ("number", "of the runs"),
+    "low": ("number", "the lowest"),
+    "high": ("number", "the highest"),
+}
+
+BENCH = Schema(
+    "bench",
+    "`lolama bench --json`",
+    {
+        "model": (_TEXT, "as it was named"),
+        "device": (_TEXT, "where it ran"),
+        "dtype": (_TEXT, "what weights that are not int8 were"),
+        "quantized": ("boolean", "whether linears were int8"),
+        "load_seconds": (_SECONDS, "loading the weights"),
+        "prompt_tokens": (_COUNT, "length of the prompt"),
+        "new_tokens": (_COUNT, "generated in each run"),
+        "first_token_seconds": ("object", "from the prompt to the first new token"),
+        **{f"first_token_seconds.{name}": about for name, about in _SPREAD.items()},
+        "prefill_tokens_per_second": ("object", "tokens of the prompt by that time"),
+        **{f"prefill_tokens_per_second.{name}": about for name, about in _SPREAD.items()},
+        "decode_tokens_per_second": ("object or null", "new tokens after the first; null: none"),
+        **{f"decode_tokens_per_second.{name}": about for name, about in _SPREAD.items()},
+        "runs": ("list", "in order, without the one that warmed up"),
+        "runs[].first_token": (_SECONDS, "to the first new token"),
+        "runs[].rest": (_SECONDS, "from there to the last"),
+    },
+)
+
+EVAL = Schema(
+    "eval",
+    "`lolama eval --json`",
+    {
+        "model": (_TEXT, "as it was named"),
+        "text": ("string or null", "the file; null: the stories that ship with lolama"),
+        "device": (_TEXT, "where it ran"),
+        "dtype": (_TEXT, "how the weights were stored"),
+        "tokens": (_COUNT, "of the text"),
+        "window": (_COUNT, "it was read in pieces of so many"),
+        "perplexity": ("number", "of the model as it is"),
+        "seconds": (_SECONDS, "of reading, without loading"),
+        "quality": ("object or null", "with --quantize: in int8, beside the model as it is"),
+        **{f"quality.{name}": about for name, about in _QUALITY.items()},
+    },
+)
+
+INFO = Schema(
+    "info",
+    "`lolama info --json`",
+    {
+        "name": (_TEXT, "as it was named"),
+        "downloaded": ("boolean", "whether it can be used without a download"),
+        "repo": ("string or null", "Hugging Face id"),
+        "revision": ("string or null", "the commit"),
+        "family": (
+            "string or null",
+            "what builds it; null, like much below, if it is not downloaded",
+        ),
+        "parameters": ("integer or null", "how many"),
+        "about": ("string or null", "in a few words"),
+        "size": ("string or null", "about how many parameters, of a model that has a name"),
+        "download_bytes": ("integer or null", "about what a download takes, if it is not here"),
+        "shape.*": ("anything", "sizes of the language model, by the names of LlamaConfig"),
+        "context_length": ("integer or null", "tokens it attends over"),
+        "chat_template": ("boolean or null", "whether it has one"),
+        "dtype": ("string or null", "how the weights are stored"),
+        "quantization": ("string or null", "scheme, if they are quantised"),
+        "license": ("string or null", "as far as it is known here"),
+        "files": ("list", "of weights and tokenizer; not downloaded: what would be"),
+        "files[].name": (_TEXT, "path, or name on the hub"),
+        "files[].bytes": (_COUNT, "its size"),
+        "device": ("string or null", "where it would run"),
+        "available_bytes": ("integer or null", "memory there; null: the system does not tell"),
+        "memory": ("list", "what one generation needs at its peak"),
+        "memory[].weights": (_TEXT, "dtype they are loaded as, or int8"),
+        "memory[].context": (_COUNT, "tokens, the answer's included"),
+        "memory[].bytes": (_COUNT, "on a CPU beside what Python and torch take"),
+        "memory[].fits": ("boolean or null", "whether that is available"),
+    },
+)
+
 ALL: tuple[Schema, ...] = (
-    *(GENERATE, BATCH, MODELS, PULL, RM, GC, CONVERT, QUANTIZE, DOCTOR, CONFIG),
+    *(GENERATE, BATCH, MODELS, INFO, PULL, RM, GC, CONVERT, QUANTIZE, BENCH, EVAL, DOCTOR, CONFIG),
 )

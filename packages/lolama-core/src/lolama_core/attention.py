@@ -24,7 +24,8 @@ class AttentionPlan:
         cos, sin: (B, 1, T, head_dim), the angles of the new positions.
         slots: where the new keys and values go; None without a cache.
         first_key: keys before it are out of every query's sight (sliding window).
-        mask: (B, 1, T, L - first_key) bool, True where a query sees a key; None if ``causal`` says it all.
+        mask: (B, 1, T, L - first_key), True where a query sees a key, or what is added to its scores in the
+            dtype of the keys; None if ``causal`` says it all.
         causal: query t sees keys 0 to t: every row starts from nothing.
         dtype: Of activations inside the blocks; the stream between them keeps its own.
     """
@@ -139,7 +140,7 @@ def attend(
     Args:
         queries: (B, H, T, hd).
         keys, values: (B, K, L, hd), K a divisor of H.
-        mask: (B, 1, T, L) bool, or None.
+        mask: (B, 1, T, L) bool, or added to the scores in the keys' dtype, or None.
         causal: query t sees keys 0 to t.
 
     Returns:
@@ -151,6 +152,11 @@ def attend(
     if width > 1 and queries.dtype == torch.float32 and not processor_multiplies(keys.dtype):
         keys, values = keys.float(), values.float()
     queries = queries.to(keys.dtype)
+    if width == 1 and queries.is_cuda:  # its kernels know of groups, and are faster that way
+        attended = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, enable_gqa=True
+        )
+        return attended.reshape(batch, 1, num_heads * head_dim)
     if width == 1:
         # One query: the heads of a group become its rows, so that no key is ever copied. Repeating the
         # keys instead costs 25 times as much at 2k positions.

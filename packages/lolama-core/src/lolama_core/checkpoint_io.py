@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lolama_core.protocols.types import JSON, CanonicalConfig
-from lolama_core.untrusted_files import read_json, read_text
+from lolama_core.untrusted_files import parse_json, read_json, read_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,10 @@ class FileCheckpointIO:
     def read_json(self, path: Path) -> dict[str, JSON]:
         """See `untrusted_files.read_json`."""
         return read_json(path)
+
+    def parse_json(self, content: bytes, subject: str) -> dict[str, JSON]:
+        """See `untrusted_files.parse_json`."""
+        return parse_json(content, subject)
 
     def read_text(self, path: Path) -> str:
         """See `untrusted_files.read_text`."""

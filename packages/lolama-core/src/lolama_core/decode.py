@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lolama_core.block import Block
 from lolama_core.kernels import installed_kernels
-from lolama_core.kv_cache import KVCache, Slots
+from lolama_core.kv_cache import FixedSlots, KVCache, Slots
 from lolama_core.linear import Linear
 from lolama_core.norm import RMSNorm
 from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep
@@ -76,9 +76,8 @@ class BoundStep:
         return (
             x.shape[1] == 1
             and x.shape[0] <= self.max_rows
-            and x.dtype == torch.float32
             and isinstance(cache, KVCache)
-            and isinstance(slots, Slots)
+            and isinstance(slots, Slots | FixedSlots if self._step.reads_places else Slots)
             and min(slots.counts) == 1
             and cache.first_row is not None
             and not torch.is_grad_enabled()
@@ -101,17 +100,28 @@ class BoundStep:
         )
 
     def run(
-        self, x: Tensor, cos: Tensor, sin: Tensor, slots: Slots, cache: KVCache, window: int | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        slots: Slots | FixedSlots,
+        cache: KVCache,
+        window: int | None,
     ) -> Tensor:
         """(B, 1, D) through all blocks, in place of `Block.forward`; ``cos`` and ``sin`` (B, 1, 1, hd)."""
         first_row = cache.first_row
         assert first_row is not None
         keys, values = cache.write_in_place(slots)
-        first_keys = [max(0, total - window) if window else 0 for total in slots.totals]
-        hidden = self._step(
-            x[:, 0], cos[:, 0, 0], sin[:, 0, 0], keys, values, first_row, slots.starts, first_keys
-        )
-        return hidden[:, None]
+        starts: Sequence[int] | Tensor = slots.starts
+        first_keys: Sequence[int] | Tensor
+        if self._step.reads_places:
+            starts = slots.positions[:, 0].contiguous()
+            first_keys = (starts + 1 - (window or cache.capacity)).clamp_(min=0)
+        else:
+            first_keys = [max(0, total - window) if window else 0 for total in slots.totals]
+        wide, cos, sin = x[:, 0].float(), cos[:, 0, 0], sin[:, 0, 0]
+        hidden = self._step(wide, cos, sin, keys, values, first_row, starts, first_keys)
+        return hidden[:, None].to(x.dtype)
 
 
 def bind(

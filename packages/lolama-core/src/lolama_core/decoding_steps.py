@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lolama_core.kv_cache import KVCache
 from lolama_core.protocols import CausalLM
@@ -78,7 +78,7 @@ class DecodingSteps:
 
     def _take(self, capacity: int) -> RecordedStep | None:
         step, self._idle = self._idle, None
-        if step is not None and step.cache.capacity >= capacity:
+        if step is not None and step.cache.capacity >= capacity and step.is_current():
             return step
         del step  # its memory goes before more is asked for
         room = max(_LEAST_CAPACITY, 1 << (capacity - 1).bit_length())
@@ -92,7 +92,7 @@ class DecodingSteps:
 class RecordedStep:
     """One decoding step over one cache: recorded when it first runs on CUDA, replayed from then on.
 
-    Not run on a GPU so far; elsewhere the operators that would be recorded run one by one.
+    Elsewhere the operators that would be recorded run one by one.
     """
 
     def __init__(self, model: CausalLM, cache: KVCache) -> None:
@@ -101,6 +101,7 @@ class RecordedStep:
         self._token = torch.zeros((1, 1), dtype=torch.int64, device=cache.device)
         self._position = torch.zeros((1, 1), dtype=torch.int64, device=cache.device)
         self._view = cache.at_positions(self._position)
+        self._parts = _parts_of(model)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
 
@@ -113,6 +114,10 @@ class RecordedStep:
         logits = self._replay() if self.cache.device.type == "cuda" else self._run()
         self.cache.advance([1])
         return logits
+
+    def is_current(self) -> bool:
+        """Whether the model is what was recorded: no module was swapped, no weight has moved."""
+        return self._parts == _parts_of(self._model)
 
     def _run(self) -> Tensor:
         return self._model.forward_embeds(self._model.embed(self._token), self._view)
@@ -132,3 +137,14 @@ class RecordedStep:
         self._graph.replay()
         assert self._logits is not None
         return self._logits
+
+
+def _parts_of(model: CausalLM) -> list[int]:
+    """What a recording depends on: which modules there are, and where their weights lie."""
+    if not isinstance(model, nn.Module):
+        return []
+    hooks = [
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
+    ]
+    addresses = [weight.data_ptr() for weight in (*model.parameters(), *model.buffers())]
+    return [*map(id, model.modules()), *hooks, *addresses]

@@ -87,13 +87,14 @@ class FixedSlots:
         """The most that any row may hold, and so the width of keys and values."""
         return (self.capacity,) * len(self.positions)
 
-    def mask(self, window: int | None) -> Tensor:
-        """(B, 1, 1, capacity) bool: the positions that each row's new one sees."""
+    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """(B, 1, 1, capacity): what is added to scores, 0 where a row's new position sees, else -inf."""
         keys = torch.arange(self.capacity, device=self.positions.device)
         seen = keys <= self.positions
         if window is not None:
             seen &= keys > self.positions - window
-        return seen[:, None, None]
+        scores = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        return scores.masked_fill_(~seen, float("-inf"))[:, None, None]
 
 
 class _Storage:
@@ -248,7 +249,7 @@ class KVCache:
         """Where neighbouring rows begin in the storage; None for rows from here and there."""
         return self._rows.start if isinstance(self._rows, range) else None
 
-    def write_in_place(self, slots: Slots) -> tuple[list[Tensor], list[Tensor]]:
+    def write_in_place(self, slots: Slots | FixedSlots) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values of each layer, all rows of the storage, for a kernel that writes at ``slots``."""
         for row, total in zip(self._row_list(), slots.totals, strict=True):
             self._storage.written[row] = total

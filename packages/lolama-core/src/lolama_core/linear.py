@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -49,6 +49,13 @@ class Linear(nn.Linear):
             product = F.linear(x.to(weight.dtype), weight).to(x.dtype)
         return product if self.bias is None else product + self.bias.to(x.dtype)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear:
+        # A kernel reads memory of one kind of device, and weights may just have left it.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.kernel is not None:
+            self.kernel_rows = self.kernel.max_rows(self.weight)
+        return self
+
     def _is_widened(self, rows: int) -> bool:
         """Whether the product with float32 activations is taken in float32.
 
@@ -66,8 +73,18 @@ class Linear(nn.Linear):
 class OutputProjection(Linear):
     """``lm_head``: logits that are not rounded to the weights' sixteen bits.
 
-    The best two of 32,000 logits are often closer than bfloat16 can tell apart at their size.
+    The best two of 32,000 logits are often closer than bfloat16 can tell apart at their size. (On Apple's
+    GPUs they are rounded: a product there has one dtype.)
     """
+
+    def product(self, x: Tensor) -> Tensor:
+        """(..., D) → (..., V), in float32 where torch can."""
+        weight = self.weight
+        trains = x.requires_grad or weight.requires_grad  # which this product does not
+        if x.is_cuda and x.dtype == weight.dtype != torch.float32 and not trains:
+            logits = torch.mm(x.flatten(0, -2), weight.t(), out_dtype=torch.float32)
+            return logits.view(*x.shape[:-1], -1)
+        return super().product(x)
 
     def _is_widened(self, rows: int) -> bool:
         return self.weight.dtype != torch.float32

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lolama_core.attention import AttentionPlan, LastPositions, plan_mask
 from lolama_core.block import Block
 from lolama_core.config import LlamaConfig
-from lolama_core.decode import BoundStep, bind
+from lolama_core.decode import BoundStep, bind, decoder_kernels
 from lolama_core.device import activation_dtype
 from lolama_core.kv_cache import FixedSlots, KVCache, Slots
 from lolama_core.linear import FEW_ROWS, OutputProjection, processor_multiplies
@@ -88,6 +88,14 @@ class Llama(nn.Module):
             eps=config.eps,
         )
         self.decode_step = bind(self.layers, shape, kernels)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Llama:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if (
+            self.decode_step is not None
+        ):  # its weights have moved, perhaps to where another kernel runs
+            self.use_kernels(decoder_kernels())
+        return self
 
     def make_cache(self, batch_size: int, capacity: int) -> KVCache:
         """An empty cache of ``capacity`` positions a row.
@@ -180,10 +188,10 @@ class Llama(nn.Module):
         cos, sin = self.rope(slots.positions, slots.totals)
         step = self.decode_step
         if step is not None and step.takes(x, slots, cache):
-            assert isinstance(slots, Slots) and isinstance(cache, KVCache)
+            assert isinstance(slots, Slots | FixedSlots) and isinstance(cache, KVCache)
             return step.run(x, cos, sin, slots, cache, self.config.sliding_window)
         if isinstance(slots, FixedSlots):
-            seen = slots.mask(self.config.sliding_window)
+            seen = slots.mask(self.config.sliding_window, self.dtype)
             return self._through_blocks(
                 x, AttentionPlan(cos, sin, slots, 0, seen, False, x.dtype), cache
             )

@@ -28,6 +28,5 @@ class RMSNorm(nn.Module):
         if x.dtype == torch.float32:
             # One operator, with nothing to be cast back.
             return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
-        wide = x.float()
-        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return normed.to(x.dtype) * self.weight.to(x.dtype)
+        normed = F.rms_norm(x, self.weight.shape, None, self.eps)  # in float32, rounded once
+        return normed * self.weight.to(x.dtype)

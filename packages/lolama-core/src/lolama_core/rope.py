@@ -134,7 +134,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     (a, b) becomes (a cos - b sin, b cos + a sin): the first half of ``sin`` carries the minus sign.
     """
-    wide = x.float()
-    first, second = wide.chunk(2, dim=-1)
-    turned = (wide * cos).addcmul_(torch.cat((second, first), dim=-1), sin)
+    first, second = x.chunk(2, dim=-1)
+    turned = (x * cos).addcmul_(torch.cat((second, first), dim=-1), sin)
     return turned.to(x.dtype)

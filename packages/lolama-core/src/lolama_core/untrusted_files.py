@@ -121,13 +121,17 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
             if not piece:
                 break
             data += piece
+    return _as_text(data, str(path), max_bytes)
+
+
+def _as_text(data: bytes | bytearray, subject: str, max_bytes: int) -> str:
     if len(data) > max_bytes:
         reason = f"is larger than {max_bytes / 2**20:g} MiB, the limit for such a file"
-        raise ModelError(str(path), reason, DOWNLOAD_AGAIN)
+        raise ModelError(subject, reason, DOWNLOAD_AGAIN)
     found = impostor(bytes(data[:512]))
     if found:
-        raise ModelError(str(path), *found)
-    return decode_utf8(data, str(path))
+        raise ModelError(subject, *found)
+    return decode_utf8(data, subject)
 
 
 def read_json(path: Path) -> dict[str, JSON]:
@@ -137,6 +141,19 @@ def read_json(path: Path) -> dict[str, JSON]:
         ModelError: as `read_text` and `parse_json_object`.
     """
     return parse_json_object(read_text(path, MAX_JSON_BYTES), str(path))
+
+
+def parse_json(content: bytes, subject: str) -> dict[str, JSON]:
+    """The JSON object that is the content of an untrusted file; see `read_json`.
+
+    Args:
+        content: Of the file.
+        subject: What errors name as their place.
+
+    Raises:
+        ModelError: as `read_json`.
+    """
+    return parse_json_object(_as_text(content, subject, MAX_JSON_BYTES), subject)
 
 
 def decode_utf8(data: bytes | bytearray, subject: str) -> str:

@@ -78,9 +78,7 @@ def convert(
         return None
     files, shards, listing = found
     sources = [*files, listing, folder.require("config.json")]
-    place = store.place(
-        "converted", folder.root.resolve().name, [_VERSION, *map(_identity, sources)]
-    )
+    place = store.place("converted", folder.label, [_VERSION, *map(_identity, sources)])
     if not place.is_dir():
         _log.info("converting %s to safetensors, once, into %s", listing, place)
         size = sum(path.stat().st_size for path in files)

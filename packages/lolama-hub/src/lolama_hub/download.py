@@ -9,24 +9,39 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
+from lolama_core.protocols.errors import ModelError, NetworkError, ResourceError, UsageError
 from lolama_core.protocols.types import DownloadPlan, FilePlan
 from lolama_hub import hf_cache, hub_api
 from lolama_hub.hub_api import RemoteFile
-from lolama_hub.selection import needed_files
+from lolama_hub.selection import CONFIG, is_weights, needed_files
 from lolama_hub.snapshots import DEFAULT_REF, Snapshots
-from lolama_hub.transfer import fetch_file, verify
+from lolama_hub.store import write_durably
+from lolama_hub.transfer import fetch_file, is_content, verify
 
 Progress = Callable[[str, int, int], None]
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def plan_download(repo: str, revision: str, snapshots: Snapshots) -> DownloadPlan:
-    """What fetching ``repo`` would transfer; three short requests, nothing is written.
+def plan_download(
+    repo: str,
+    revision: str,
+    snapshots: Snapshots,
+    check: Callable[[str, bytes, Collection[str]], None],
+) -> DownloadPlan:
+    """What fetching ``repo`` would transfer; a few short requests, nothing is written.
+
+    Args:
+        repo: ``owner/name``.
+        revision: What was asked for; empty for the newest.
+        snapshots: Where it would go.
+        check: Raises for a config.json (what to call it, its content, the files beside it) that cannot be
+            used: nobody is asked to agree to a download that would be in vain.
 
     Raises:
         LolamaError: see `ModelSource.plan`.
@@ -36,23 +51,44 @@ def plan_download(repo: str, revision: str, snapshots: Snapshots) -> DownloadPla
     remote = needed_files(repo, hub_api.list_files(repo, commit))
     # Whether this user may have it, before anyone is asked to agree to a download.
     hub_api.check_access(repo, commit, remote[0])
-    whole = snapshots.find(repo, commit) is not None
-    partial = {} if whole else snapshots.partial_sizes(repo, commit)
+    if snapshots.find(repo, commit) is not None:
+        files = [_planned(file, present=True) for file in remote]
+        return DownloadPlan(repo=repo, revision=commit, files=tuple(files), ref=ref)
+    partial = snapshots.partial_sizes(repo, commit)
     files = []
     for file in remote:
-        planned = FilePlan(name=file.path, size=file.size, present=whole, digest=file.digest)
         here = partial.get(file.path, 0)
-        present = whole or here == file.size or _elsewhere(repo, planned, snapshots) is not None
-        files.append(
-            FilePlan(
-                name=file.path,
-                size=file.size,
-                present=present,
-                partial=0 if present or here > file.size else here,
-                digest=file.digest,
-            )
-        )
+        present = here == file.size or _elsewhere(repo, _planned(file), snapshots) is not None
+        files.append(_planned(file, present=present, partial=0 if here > file.size else here))
+    files[0] = _with_config(repo, commit, files[0], snapshots)
+    content = files[0].content
+    assert content is not None
+    check(f"{repo}/{CONFIG}", content, {file.name for file in files})
     return DownloadPlan(repo=repo, revision=commit, files=tuple(files), ref=ref)
+
+
+def _planned(file: RemoteFile, *, present: bool = False, partial: int = 0) -> FilePlan:
+    return FilePlan(
+        name=file.path,
+        size=file.size,
+        present=present,
+        partial=0 if present else partial,
+        digest=file.digest,
+    )
+
+
+def _with_config(repo: str, commit: str, planned: FilePlan, snapshots: Snapshots) -> FilePlan:
+    """The plan of config.json with its content, which `fetch_plan` then need not fetch again."""
+    file = RemoteFile(planned.name, planned.size, planned.digest)
+    for path in (snapshots.staging(repo, commit) / CONFIG, _elsewhere(repo, planned, snapshots)):
+        with suppress(OSError):
+            if path is not None and verify(path, file):
+                return replace(planned, content=path.read_bytes())
+    content = hub_api.read_small_file(repo, commit, file)
+    if not is_content(content, file):
+        reason = f"{file.path} came with another content than the Hub states"
+        raise NetworkError(repo, reason, "try again; if it stays so, a proxy may change files")
+    return replace(planned, present=True, partial=0, content=content)
 
 
 def fetch_plan(
@@ -60,8 +96,16 @@ def fetch_plan(
     snapshots: Snapshots,
     confirm: Callable[[DownloadPlan], bool],
     progress: Progress | None,
+    check: Callable[[Path], None],
 ) -> Path:
     """Carry out a plan.
+
+    Args:
+        plan: From `plan_download`.
+        snapshots: Where it goes.
+        confirm: Whether to go ahead.
+        progress: Is told how each file grows.
+        check: Raises if what is in this directory, all but the weights, cannot be used.
 
     Raises:
         LolamaError: see `ModelSource.fetch`.
@@ -70,22 +114,43 @@ def fetch_plan(
         raise UsageError(plan.repo, "was not fetched, as you wished", "use --yes not to be asked")
     with snapshots.lock(plan.repo):
         directory = snapshots.find(plan.repo, plan.revision)
-        if directory is None:  # or else another process was faster
-            staging = snapshots.staging(plan.repo, plan.revision)
-            tell = progress or _silent
-            for file in plan.files:  # so that whoever draws it knows how much it is in all
-                tell(file.name, file.size if file.present else file.partial, file.size)
-            try:
+        staging = snapshots.staging(plan.repo, plan.revision)
+        tell = progress or _silent
+        try:
+            if directory is None:  # or else another process was faster
+                for file in plan.files:  # so that whoever draws it knows how much it is in all
+                    tell(file.name, file.size if file.present else file.partial, file.size)
                 snapshots.begin(plan)
                 _check_space(plan, snapshots, staging)
-                for file in plan.files:
-                    _provide(plan, file, snapshots, staging, tell)
+                _provide_all(plan, snapshots, staging, tell, check)
                 directory = snapshots.publish(plan)
-            except OSError as error:
-                raise _disk_error(error, staging) from error
-        if plan.ref:
-            snapshots.remember(plan.repo, plan.ref, plan.revision)
+            if plan.ref:
+                snapshots.remember(plan.repo, plan.ref, plan.revision)
+        except OSError as error:
+            raise _disk_error(error, staging) from error
     return directory
+
+
+def _provide_all(
+    plan: DownloadPlan,
+    snapshots: Snapshots,
+    staging: Path,
+    progress: Progress,
+    check: Callable[[Path], None],
+) -> None:
+    """Bring everything into the staging directory; the weights only if the rest can be used."""
+    weights = [file for file in plan.files if is_weights(file.name)]
+    for file in plan.files:
+        if file not in weights:
+            _provide(plan, file, snapshots, staging, progress)
+    try:
+        check(staging)
+    except ModelError as error:
+        snapshots.discard(plan)
+        subject = error.subject.replace(str(staging), plan.repo)
+        raise ModelError(subject, error.reason, error.remedy) from error
+    for file in weights:
+        _provide(plan, file, snapshots, staging, progress)
 
 
 def _provide(
@@ -99,6 +164,10 @@ def _provide(
             progress(file.name, file.size, file.size)
             return
         target.unlink()
+    if file.content is not None:
+        write_durably(target, file.content)
+        progress(file.name, file.size, file.size)
+        return
     source = _elsewhere(plan.repo, file, snapshots)
     if source is not None:
         if not verify(source, remote):

@@ -9,6 +9,7 @@ from pathlib import Path
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 from lolama_hub.fields import shown
+from lolama_hub.store import STAGING
 
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
@@ -32,6 +33,11 @@ class Folder:
         # The cache keeps snapshots/<revision>/<name>, each a link to ../../blobs/<hash>.
         if resolved.parent.name == "snapshots":
             self._allowed.append(resolved.parent.parent / "blobs")
+
+    @property
+    def label(self) -> str:
+        """The folder's name, for people; while a download goes on, the one that it will have."""
+        return self.root.resolve().name.removesuffix(STAGING)
 
     def find(self, name: str) -> Path | None:
         """The path of the file ``name``, or None if there is none.

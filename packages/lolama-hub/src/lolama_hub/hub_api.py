@@ -124,6 +124,25 @@ def check_access(repo: str, commit: str, file: RemoteFile) -> None:
         raise _not_a_hub(repo, f"states the sizes {file.size} and {shown(size)} for {file.path}")
 
 
+def read_small_file(repo: str, commit: str, file: RemoteFile) -> bytes:
+    """The content of a file, of its size if not checked any further.
+
+    Raises:
+        ModelError: if it is too large to be what its name says.
+        AuthorisationError: if this user may not have it.
+        NetworkError: if it did not come.
+    """
+    if file.size > _LARGEST_ANSWER:
+        reason = f"its {file.path} has {file.size:,} bytes"
+        raise ModelError(repo, reason, "choose another repository")
+    url = file_url(repo, commit, file)
+    body, _ = retried(lambda: _get(url, repo, file.path), repo, url)
+    if len(body) != file.size:
+        what = "a web page" if _is_web_page(body) else f"{len(body)} bytes"
+        raise _not_a_hub(repo, f"sends {what} for {file.path}, which has {file.size} bytes")
+    return body
+
+
 def file_url(repo: str, commit: str, file: RemoteFile) -> str:
     """Where the Hub has a file, or sends on to where it is."""
     return f"{constants.ENDPOINT}/{repo}/resolve/{commit}/{quote(file.path)}"
@@ -194,29 +213,33 @@ def retried(attempt: Callable[[], T], repo: str, url: str) -> T:
 
 def _get_json(url: str, repo: str, what: str) -> tuple[JSON, str]:
     """The JSON at an address of the Hub, and the address of the next page, if any."""
-
-    def attempt() -> tuple[bytes, str]:
-        deadline = time.monotonic() + _SLOWEST_ANSWER
-        with get_session().stream(
-            "GET", url, headers=request_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT
-        ) as response:
-            if response.status_code != 200:
-                raise refusal(response, repo, what)
-            body = bytearray()
-            for piece in response.iter_bytes():
-                body += piece
-                if len(body) > _LARGEST_ANSWER or time.monotonic() > deadline:
-                    raise _not_a_hub(repo, "does not come to an end")
-            match = _NEXT.search(response.headers.get("Link", ""))
-            return bytes(body), match[1] if match else ""
-
-    body, following = retried(attempt, repo, url)
+    body, headers = retried(lambda: _get(url, repo, what), repo, url)
+    match = _NEXT.search(headers.get("Link", ""))
     try:
-        return json.loads(body), following
+        return json.loads(body), match[1] if match else ""
     except (ValueError, RecursionError):
-        start = body[:512].lstrip().lower()
-        found = "answers with a web page" if start.startswith(b"<") else "answers no JSON"
+        found = "answers with a web page" if _is_web_page(body) else "answers no JSON"
         raise _not_a_hub(repo, found) from None
+
+
+def _get(url: str, repo: str, what: str) -> tuple[bytes, httpx2.Headers]:
+    """What is at an address, of a size that fits into memory."""
+    deadline = time.monotonic() + _SLOWEST_ANSWER
+    with get_session().stream(
+        "GET", url, headers=request_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT
+    ) as response:
+        if response.status_code != 200:
+            raise refusal(response, repo, what)
+        body = bytearray()
+        for piece in response.iter_bytes():
+            body += piece
+            if len(body) > _LARGEST_ANSWER or time.monotonic() > deadline:
+                raise _not_a_hub(repo, "does not come to an end")
+        return bytes(body), response.headers
+
+
+def _is_web_page(body: bytes) -> bool:
+    return body[:512].lstrip().startswith(b"<")
 
 
 def _is_file(entry: JSON) -> bool:

@@ -9,8 +9,9 @@ from lolama_core.protocols.errors import ModelError
 from lolama_hub.folder import PICKLED, SAFETENSORS
 from lolama_hub.hub_api import RemoteFile
 
+CONFIG = "config.json"
 _CONFIGURATION = (
-    "config.json",
+    CONFIG,
     "generation_config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -26,7 +27,7 @@ _WEIGHTS = (SAFETENSORS, PICKLED)
 
 
 def needed_files(repo: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
-    """The files to fetch, small ones first: a fault in them shows before the weights are here.
+    """The files to fetch, config.json first and the weights last, so that a fault in the others shows before.
 
     Weights in safetensors are preferred to ``.bin``, a single file to shards; never more than one of them.
 
@@ -34,7 +35,7 @@ def needed_files(repo: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
         ModelError: if the repository holds no model that lolama could load, naming what it lacks.
     """
     by_path = {file.path: file for file in files}
-    if "config.json" not in by_path:
+    if CONFIG not in by_path:
         found = next((file.path for file in files if file.path.endswith(".gguf")), "")
         hint = f" (it holds {found}, of another format)" if found else ""
         raise ModelError(
@@ -62,5 +63,10 @@ def _weights(by_path: dict[str, RemoteFile], name: str) -> list[RemoteFile]:
     if index is None:
         return []
     stem, _, ending = name.rpartition(".")
-    shard = re.compile(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{ending}")
+    shard = re.compile(rf"{re.escape(stem)}-\d{{5,6}}-of-\d{{5,6}}\.{ending}")
     return [index, *(by_path[path] for path in sorted(by_path) if shard.fullmatch(path))]
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file that is needed holds weights."""
+    return name.endswith((".safetensors", ".bin"))

@@ -9,8 +9,6 @@ one. (Loading such a file with transformers 5.23 also loses one of two leading s
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +19,7 @@ from lolama_core.protocols.errors import ModelError, NotAvailableError, Resource
 from lolama_core.protocols.types import JSON
 from lolama_hub.fields import Fields, shown
 from lolama_hub.folder import Folder
-from lolama_hub.store import Store
+from lolama_hub.store import Store, write_durably
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -69,7 +67,7 @@ def convert(folder: Folder, config: Fields, store: Store, io: CheckpointIO) -> P
     added = _added_tokens(folder, config, io)
     digest = hashlib.sha256(data).hexdigest()
     identity: JSON = [_VERSION, digest, legacy, prefix, [list(row) for row in added]]
-    place = store.place("tokenizers", folder.root.resolve().name, identity)
+    place = store.place("tokenizers", folder.label, identity)
     product = place.with_name(place.name + ".json")
     if not product.exists():
         tokenizer = _build(path, data, legacy=legacy, prefix=prefix)
@@ -223,13 +221,9 @@ def _add(path: Path, tokenizer: Tokenizer, added: list[tuple[int, str, bool]]) -
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file that other processes see whole or not at all."""
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        staged.write_text(text, encoding="utf-8")
-        os.replace(staged, path)
+        write_durably(path, text.encode())
     except OSError as error:
-        staged.unlink(missing_ok=True)
         raise ResourceError(
             str(path), f"cannot be written: {error.strerror}", "free some space, or set LOLAMA_HOME"
         ) from None

@@ -24,15 +24,15 @@ from pathlib import Path
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import DownloadPlan, FilePlan, StoredModel
 from lolama_hub.locks import locked
-from lolama_hub.store import PARTIAL, Store
+from lolama_hub.store import PARTIAL, STAGING, Store, write_durably
 
 MANIFEST = "lolama.json"
 _REFS = "refs.json"
 DEFAULT_REF = "main"
 _VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_STAGING = ".partial"
-_CONVERSIONS = ("converted", "tokenizers")
+# What is kept about a snapshot elsewhere in the store, under names that begin with its commit.
+_DERIVED = ("converted", "tokenizers", "finite")
 
 
 class Snapshots:
@@ -93,7 +93,7 @@ class Snapshots:
 
     def staging(self, repo: str, commit: str) -> Path:
         """Where a download goes on until it is whole. It may not exist."""
-        return self._root / _folder_name(repo) / (commit + _STAGING)
+        return self._root / _folder_name(repo) / (commit + STAGING)
 
     def begin(self, plan: DownloadPlan) -> Path:
         """The staging directory of a plan, with the list of its files. Only while `lock` is held."""
@@ -109,6 +109,13 @@ class Snapshots:
         }
         _write(staging / MANIFEST, manifest)
         return staging
+
+    def discard(self, plan: DownloadPlan) -> None:
+        """Forget a download that turned out to be in vain. Only while `lock` is held."""
+        staging = self.staging(plan.repo, plan.revision)
+        _delete(staging)
+        with suppress(OSError):  # there is more of this repository
+            staging.parent.rmdir()
 
     def publish(self, plan: DownloadPlan) -> Path:
         """Make a staged download visible, once every file in it is verified. Only while `lock` is held."""
@@ -127,7 +134,7 @@ class Snapshots:
     def missing_files(self, repo: str) -> str:
         """What an interrupted download of ``repo`` lacks, for a message; empty if there is none."""
         for directory in self._directories(repo):
-            if directory.name.endswith(_STAGING) and (directory / MANIFEST).exists():
+            if directory.name.endswith(STAGING) and (directory / MANIFEST).exists():
                 names = [n for n, _, _ in self.files(directory) if not (directory / n).exists()]
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 return ", ".join(names[:3]) + more + (" is" if len(names) == 1 else " are")
@@ -137,10 +144,7 @@ class Snapshots:
         """Note what a branch or tag is now. Only while `lock` is held."""
         refs = self._refs(repo)
         if refs.get(ref) != commit:
-            path = self._root / _folder_name(repo) / _REFS
-            beside = path.with_name(_REFS + _STAGING)
-            _write(beside, {**refs, ref: commit})
-            os.replace(beside, path)
+            _write(self._root / _folder_name(repo) / _REFS, {**refs, ref: commit})
 
     def touch(self, directory: Path) -> None:
         """Note that a model is used now; in a store that is read-only, nothing is noted."""
@@ -163,7 +167,7 @@ class Snapshots:
             repo = folder.name.replace("--", "/", 1)
             refs = self._refs(repo)
             for directory in _children(folder):
-                commit = directory.name.removesuffix(_STAGING)
+                commit = directory.name.removesuffix(STAGING)
                 if not _COMMIT.fullmatch(commit) or not directory.is_dir():
                     continue
                 complete = commit == directory.name
@@ -188,9 +192,9 @@ class Snapshots:
         """Delete a commit of a model, or all there is of it; bytes freed. Only while `lock` is held."""
         freed = 0
         for directory in self._directories(repo):
-            if not commit or directory.name.removesuffix(_STAGING) == commit:
+            if not commit or directory.name.removesuffix(STAGING) == commit:
                 freed += _delete(directory)
-                for kind in _CONVERSIONS:
+                for kind in _DERIVED:
                     for made in _children(self._store.root / kind):
                         if made.name.startswith(f"{directory.name}-"):
                             freed += _delete(made)
@@ -203,7 +207,7 @@ class Snapshots:
         return freed
 
     def collect_garbage(self) -> int:
-        """Delete interrupted downloads, commits that no ref means, and conversions of no snapshot."""
+        """Delete interrupted downloads, commits that no ref means, and what was derived of no snapshot."""
         freed = 0
         for folder in _children(self._root):
             repo = folder.name.replace("--", "/", 1)
@@ -215,7 +219,7 @@ class Snapshots:
                 if not self._directories(repo):
                     freed += _delete(folder)
         here = {path.name for folder in _children(self._root) for path in _children(folder)}
-        for kind in _CONVERSIONS:
+        for kind in _DERIVED:
             for made in _children(self._store.root / kind):
                 commit = made.name.partition("-")[0]
                 if _COMMIT.fullmatch(commit) and commit not in here:
@@ -232,7 +236,7 @@ class Snapshots:
 
     def _directories(self, repo: str) -> list[Path]:
         found = _children(self._root / _folder_name(repo))
-        return [path for path in found if _COMMIT.fullmatch(path.name.removesuffix(_STAGING))]
+        return [path for path in found if _COMMIT.fullmatch(path.name.removesuffix(STAGING))]
 
     def _refs(self, repo: str) -> dict[str, str]:
         try:
@@ -274,10 +278,7 @@ def _delete(path: Path) -> int:
 
 
 def _write(path: Path, values: object) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(values, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(path, json.dumps(values, indent=1).encode())
 
 
 def _sync(directory: Path) -> None:

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError, NetworkError, UsageError
-from lolama_core.protocols.types import (
-    FORMAT_NAME,
-    FORMAT_VERSION,
-    CanonicalConfig,
-    DownloadPlan,
-    ModelFiles,
-    ModelInfo,
-    StoredModel,
-)
+from lolama_core.protocols.types import DownloadPlan, ModelFiles, ModelInfo, StoredModel
 from lolama_hub import registry
-from lolama_hub.bin_conversion import convert
-from lolama_hub.config import find_layout, read_model
-from lolama_hub.fields import Fields, shown
+from lolama_hub.fields import shown
 from lolama_hub.folder import Folder
-from lolama_hub.generation import read_generation
+from lolama_hub.model_folder import check_config, check_small_files, resolve_folder
 from lolama_hub.snapshots import Snapshots
 from lolama_hub.store import Store
-from lolama_hub.tokenizers import read_tokenizer
-from lolama_hub.vision_folder import VISION_TYPES, resolve_vision
-from lolama_hub.weights import match_names, read_safetensors, stored_dtype
 
 _PATH_STARTS = ("/", "./", "../", "~", "\\", ".\\", "..\\")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -112,24 +100,24 @@ class HuggingFaceSource:
         """
         target = parse_name(name)
         if isinstance(target, Path):
-            return self._resolve_folder(name, Folder(target), io)
+            return resolve_folder(name, Folder(target), self._store, io)
         repo, revision = target.repo, target.revision
         commit = self._snapshots.commit_of(repo, revision)
         directory = self._snapshots.find(repo, commit)
         if directory is not None:
             self._snapshots.touch(directory)
-            files = self._resolve_folder(name, Folder(directory), io)
+            files = resolve_folder(name, Folder(directory), self._store, io)
             return replace(files, repo=repo, revision=commit, immutable=True)
         from lolama_hub.hf_cache import find_snapshot
 
-        cached = find_snapshot(repo, revision)
+        cached = find_snapshot(repo, revision, io)
         if cached is not None:
-            files = self._resolve_folder(name, Folder(cached[0]), io)
+            files = resolve_folder(name, Folder(cached[0]), self._store, io)
             return replace(files, repo=repo, revision=cached[1])
         raise self._absent(target)
 
-    def plan(self, name: str) -> DownloadPlan:
-        """What `fetch` would transfer, to the byte.
+    def plan(self, name: str, io: CheckpointIO) -> DownloadPlan:
+        """What `fetch` would transfer, to the byte; config.json is read for it, and nothing is written.
 
         Raises:
             LolamaError: see `ModelSource.plan`.
@@ -144,27 +132,49 @@ class HuggingFaceSource:
 
         if hub_api.offline():
             raise self._absent(target)
-        return plan_download(target.repo, target.revision, self._snapshots)
+
+        def check(subject: str, content: bytes, names: Collection[str]) -> None:
+            check_config(Path(subject), io.parse_json(content, subject), names, io)
+
+        return plan_download(target.repo, target.revision, self._snapshots, check)
 
     def fetch(
         self,
         plan: DownloadPlan,
+        io: CheckpointIO,
         *,
         confirm: Callable[[DownloadPlan], bool],
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Path:
         """Transfer what is missing, if ``confirm`` agrees; resumed where an earlier run stopped.
 
+        Whatever can be told without the weights is checked before their first byte comes.
+
         Raises:
             LolamaError: see `ModelSource.fetch`.
         """
         from lolama_hub.download import fetch_plan
 
-        return fetch_plan(plan, self._snapshots, confirm, progress)
+        def check(directory: Path) -> None:
+            names = {file.name for file in plan.files}
+            check_small_files(Folder(directory), names, self._store, io)
 
-    def stored(self) -> Sequence[StoredModel]:
-        """What has been fetched, wholly or in part, the last used first."""
-        return self._snapshots.models()
+        return fetch_plan(plan, self._snapshots, confirm, progress, check)
+
+    def stored(self, io: CheckpointIO) -> Sequence[StoredModel]:
+        """What has been fetched, wholly or in part, or is usable in Hugging Face's cache; last used first."""
+        from lolama_hub.hf_cache import whole_models
+
+        models = self._snapshots.models()
+        own = {(model.repo, model.revision) for model in models if model.complete}
+        for model, folder in whole_models(io):
+            with suppress(ModelError):  # of an architecture, or in a state, that lolama cannot use
+                path = Folder(folder).require("config.json")
+                names = {child.name for child in folder.iterdir()}
+                check_config(path, io.read_json(path), names, io)
+                if (model.repo, model.revision) not in own:
+                    models.append(model)
+        return sorted(models, key=lambda model: -model.last_used)
 
     def remove(self, name: str) -> int:
         """Delete a fetched model and what was made of it; bytes freed. ``name@revision`` deletes one commit.
@@ -179,9 +189,13 @@ class HuggingFaceSource:
         commit = self._snapshots.commit_of(target.repo, target.revision) if target.revision else ""
         here = [model for model in self._snapshots.models() if model.repo == target.repo]
         if not here or (target.revision and commit not in {model.revision for model in here}):
-            raise UsageError(
-                target.repo, "is not in the store", "`lolama models` lists what is downloaded"
-            )
+            reason, remedy = "is not in the store", "`lolama models` lists what is downloaded"
+            from lolama_hub.hf_cache import holds
+
+            if holds(target.repo):
+                reason = "is in Hugging Face's own cache, which lolama does not change"
+                remedy = f"remove it with `hf cache rm model/{target.repo}`"
+            raise UsageError(target.repo, reason, remedy)
         with self._snapshots.lock(target.repo):
             return self._snapshots.remove(target.repo, commit)
 
@@ -200,59 +214,3 @@ class HuggingFaceSource:
         missing = self._snapshots.missing_files(repo)
         reason = f"is only partly downloaded: {missing} missing" if missing else "is not downloaded"
         return NetworkError(repo, reason, remedy)
-
-    def _resolve_folder(self, name: str, folder: Folder, io: CheckpointIO) -> ModelFiles:
-        path = folder.require("config.json")
-        values = io.read_json(path)
-        if values.get("model_type") in VISION_TYPES:
-            return resolve_vision(name, folder, path, values, self._store, io)
-        layout = find_layout(path, values)
-        model = read_model(path, values, layout)
-        vocab_size = model["vocab_size"]
-        assert isinstance(vocab_size, int)
-        tokenizer = read_tokenizer(folder, vocab_size, self._store, io)
-        config: CanonicalConfig = {
-            "format": FORMAT_NAME,
-            "format_version": FORMAT_VERSION,
-            "family": "llama",
-            "model": model,
-            "dtype": "float32",
-            "generation": read_generation(
-                folder,
-                Fields(path, values),
-                vocab_size=vocab_size,
-                tokenizer_size=tokenizer.size,
-                tokenizer_eos=tokenizer.eos_id,
-                io=io,
-            ),
-            "tokenizer": tokenizer.block,
-            "source": {"model_type": layout.model_type},
-        }
-        table = layout.tensors
-        stored = read_safetensors(folder, io)
-        if stored is None:
-            stored = convert(
-                folder,
-                config,
-                layout,
-                self._store,
-                io,
-                tokenizer_json=tokenizer.files.tokenizer_json,
-                chat_template=tokenizer.files.chat_template,
-            )
-            table = {name: name for name in layout.tensors}
-        if stored is None:
-            raise ModelError(
-                str(folder.root),
-                "holds no weights: neither model.safetensors nor pytorch_model.bin, nor an index of shards",
-                "get the model's weight files",
-            )
-        names, tied = match_names(stored.listing, stored.headers, table, model)
-        model["tie_word_embeddings"] = tied
-        config["dtype"] = stored_dtype(stored, names)
-        return ModelFiles(
-            name=name,
-            config=config,
-            tensors=stored.locations(names),
-            tokenizer=tokenizer.files,
-        )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from pathlib import Path
 
 import platformdirs
@@ -15,6 +16,9 @@ from lolama_core.protocols.types import JSON
 
 PARTIAL = ".part"
 """Ends the name of a fetched file that is not whole, or not verified."""
+
+STAGING = ".partial"
+"""Ends the name of the directory in which a model grows."""
 
 
 class Store:
@@ -61,3 +65,17 @@ class Store:
                 "set LOLAMA_HOME to a directory that can be written to",
             ) from None
         return directory
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, and force it to the disk."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(beside, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

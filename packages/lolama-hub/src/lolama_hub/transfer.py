@@ -84,6 +84,13 @@ def verify(path: Path, file: RemoteFile) -> bool:
     return digest.hexdigest() == file.digest.partition(":")[2]
 
 
+def is_content(content: bytes, file: RemoteFile) -> bool:
+    """The same of a content in memory."""
+    digest = new_hash(file)
+    digest.update(content)
+    return len(content) == file.size and digest.hexdigest() == file.digest.partition(":")[2]
+
+
 def new_hash(file: RemoteFile) -> _Hash:
     """The hash that the Hub keeps of such a file: sha256, or for small ones git's."""
     if file.digest.startswith("sha256:"):

@@ -14,6 +14,7 @@ from lolama_hub.fields import Fields, shown
 from lolama_hub.folder import Folder
 from lolama_hub.layouts import TextLayout
 
+VISION_TYPES = ("llava", "llava_next")
 PINPOINTS: list[JSON] = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 # transformers' LlavaConfig: what it assumes of the model, and of the encoder's block if there is none.
@@ -83,11 +84,17 @@ class VisionModel:
 
 
 def read_vision_model(
-    folder: Folder, path: Path, values: Mapping[str, JSON], io: CheckpointIO
+    folder: Folder | None, path: Path, values: Mapping[str, JSON], io: CheckpointIO
 ) -> VisionModel:
     """Read the configuration of a ``llava`` or ``llava_next`` folder.
 
     A key that is absent means what the same file means to transformers 5.
+
+    Args:
+        folder: Where the image processor's files are; None to look at config.json alone.
+        path: Of config.json.
+        values: What it holds.
+        io: Reader of untrusted files.
 
     Raises:
         ModelError: naming the field that is missing, impossible or not supported.
@@ -179,12 +186,12 @@ def _read_clip(config: Fields) -> tuple[dict[str, JSON], int, int]:
 
 
 def read_preprocessing(
-    folder: Folder, io: CheckpointIO, image_size: int, pinpoints: JSON
+    folder: Folder | None, io: CheckpointIO, image_size: int, pinpoints: JSON
 ) -> dict[str, JSON]:
     """The canonical ``preprocessing`` block: preprocessor_config.json, or its place in processor_config.json.
 
     Args:
-        folder: The model's folder.
+        folder: The model's folder; None for the defaults.
         io: Reader of untrusted files.
         image_size: Of the encoder's input.
         pinpoints: config.json's resolutions for tiles; None for a model without tiles.
@@ -225,7 +232,7 @@ def read_preprocessing(
     }
 
 
-def _processor_fields(folder: Folder, io: CheckpointIO, image_size: int) -> Fields:
+def _processor_fields(folder: Folder | None, io: CheckpointIO, image_size: int) -> Fields:
     defaults: dict[str, JSON] = {
         **dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), True),
         "size": {"shortest_edge": image_size},
@@ -235,6 +242,8 @@ def _processor_fields(folder: Folder, io: CheckpointIO, image_size: int) -> Fiel
         "rescale_factor": 1 / 255,
         "resample": 3,
     }
+    if folder is None:
+        return Fields(Path("preprocessor_config.json"), {}, defaults)
     path = folder.find("preprocessor_config.json")
     if path is not None:
         return Fields(path, io.read_json(path), defaults)

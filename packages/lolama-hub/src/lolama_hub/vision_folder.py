@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from lolama_core.protocols.checkpoint import CheckpointIO
@@ -13,6 +14,7 @@ from lolama_core.protocols.types import (
     FORMAT_VERSION,
     JSON,
     CanonicalConfig,
+    GenerationBlock,
     ModelFiles,
 )
 from lolama_hub.fields import shown
@@ -20,12 +22,20 @@ from lolama_hub.folder import Folder
 from lolama_hub.generation import read_generation
 from lolama_hub.layouts import llava
 from lolama_hub.store import Store
-from lolama_hub.tokenizers import read_tokenizer
+from lolama_hub.tokenizers import TokenizerParts, read_tokenizer
 from lolama_hub.vision_config import VisionModel, read_vision_model
 from lolama_hub.weights import listed, match_names, read_safetensors, stored_dtype
 
-VISION_TYPES = ("llava", "llava_next")
 _LAYER = re.compile(r"vision\.encoder\.layers\.(\d{1,9})\.")
+
+
+@dataclass(frozen=True)
+class VisionParts:
+    """What the folder of a model that sees says besides its weights."""
+
+    model: VisionModel
+    tokenizer: TokenizerParts
+    generation: GenerationBlock
 
 
 def resolve_vision(
@@ -41,16 +51,8 @@ def resolve_vision(
     Raises:
         ModelError: naming the file, field or tensor that cannot be used.
     """
-    model = read_vision_model(folder, path, values, io)
-    vocab_size = model.text["vocab_size"]
-    assert isinstance(vocab_size, int)
-    tokenizer = read_tokenizer(
-        folder,
-        vocab_size,
-        store,
-        io,
-        picture_template=llava.TEMPLATES.get(model.layout.model_type, llava.VICUNA_TEMPLATE),
-    )
+    parts = read_parts(folder, path, values, store, io)
+    model, tokenizer = parts.model, parts.tokenizer
     stored = read_safetensors(folder, io)
     if stored is None:
         reason = "holds no model.safetensors, nor an index of shards"
@@ -63,14 +65,7 @@ def resolve_vision(
         "family": "llava",
         "model": model.block,
         "dtype": stored_dtype(stored, names),
-        "generation": read_generation(
-            folder,
-            model.text_fields,
-            vocab_size=vocab_size,
-            tokenizer_size=tokenizer.size,
-            tokenizer_eos=tokenizer.eos_id,
-            io=io,
-        ),
+        "generation": parts.generation,
         "tokenizer": tokenizer.block,
         "source": {"model_type": values.get("model_type")},
     }
@@ -80,6 +75,35 @@ def resolve_vision(
         tensors=stored.locations(names),
         tokenizer=tokenizer.files,
     )
+
+
+def read_parts(
+    folder: Folder, path: Path, values: Mapping[str, JSON], store: Store, io: CheckpointIO
+) -> VisionParts:
+    """Configuration, tokenizer and generation defaults: all but the weights.
+
+    Raises:
+        ModelError: naming the file or field that cannot be used.
+    """
+    model = read_vision_model(folder, path, values, io)
+    vocab_size = model.text["vocab_size"]
+    assert isinstance(vocab_size, int)
+    tokenizer = read_tokenizer(
+        folder,
+        vocab_size,
+        store,
+        io,
+        picture_template=llava.TEMPLATES.get(model.layout.model_type, llava.VICUNA_TEMPLATE),
+    )
+    generation = read_generation(
+        folder,
+        model.text_fields,
+        vocab_size=vocab_size,
+        tokenizer_size=tokenizer.size,
+        tokenizer_eos=tokenizer.eos_id,
+        io=io,
+    )
+    return VisionParts(model, tokenizer, generation)
 
 
 def match_vision_names(

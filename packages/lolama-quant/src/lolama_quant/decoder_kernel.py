@@ -90,6 +90,8 @@ class NativeStep:
         shape: Heads and epsilon.
     """
 
+    reads_places = False
+
     def __init__(
         self,
         library: NativeLibrary,
@@ -126,10 +128,11 @@ class NativeStep:
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
         first_row: int,
-        starts: Sequence[int],
-        first_keys: Sequence[int],
+        starts: Sequence[int] | Tensor,
+        first_keys: Sequence[int] | Tensor,
     ) -> Tensor:
         """See `protocols.DecoderStep`."""
+        assert not isinstance(starts, torch.Tensor) and not isinstance(first_keys, torch.Tensor)
         rows, capacity = x.shape[0], keys[0].shape[2]
         cache_dtype = dtype_number(keys[0].dtype)
         assert cache_dtype is not None and len(keys) == len(values) == self._layers

@@ -90,7 +90,8 @@ def measure_quality(
         reference: The model before it was quantised.
         quantized: The same after.
         tokenizer: Of both.
-        texts: Documents; each is read by itself, in windows of up to 512 tokens.
+        texts: Documents; each is read by itself, in windows of up to 512 tokens. What spells a control
+            token in them is text.
 
     Raises:
         ValueError: if there are not two tokens to predict one from the other.
@@ -98,7 +99,7 @@ def measure_quality(
     length = min(_WINDOW, reference.max_seq_len)
     windows = [
         ids[start : start + length]
-        for ids in (list(tokenizer.encode_ids(text)) for text in texts)
+        for ids in (list(tokenizer.encode_ids(text, split_special_tokens=True)) for text in texts)
         for start in range(0, len(ids), length)
     ]
     windows = [window for window in windows if len(window) > 1]

@@ -1,7 +1,7 @@
 """One contract for every backend: the product in float64, at any number of rows and any sizes.
 
-What needs a GPU runs as near to one as this machine can: Triton in its interpreter (`nox -s triton`),
-the Metal kernel's own text compiled for the host. Neither has been run on a GPU by these tests.
+On a machine with an NVIDIA GPU the products of `cuda` run on it. Elsewhere they come as near as they can:
+Triton in its interpreter (`nox -s triton`), the Metal kernel's own text compiled for the host.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ import metal_host
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 NO_COMPILER = pytest.mark.skipif(metal_host.COMPILER is None, reason="there is no C++ compiler")
+GPU = torch.cuda.is_available()
 # Triton chooses its interpreter when it is imported, which may have happened before this line.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 NO_TRITON = pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None,
-    reason="runs in the session `triton`",
+    not (GPU or INTERPRETED) or find_spec("triton") is None,
+    reason="runs on a GPU, or in the session `triton`",
 )
 
 
 def _triton(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    from lolama_quant.backends.triton_kernel import few_rows
+    from lolama_quant.triton_kernels.products import few_rows
 
     return few_rows(x, weight, scale)
 
@@ -61,9 +63,16 @@ NAMES = [pytest.param(name, marks=MARKS.get(name, ())) for name in PRODUCTS]
 SIZES = [(1, 1), (3, 7), (64, 96), (129, 33), (301, 130), (513, 5)]
 
 
+def run(name: str, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """The product, on the GPU if it is one for GPUs and there is one."""
+    if GPU and not INTERPRETED and name in ("triton", "cuda many rows"):
+        x, weight, scale = x.cuda(), weight.cuda(), scale.cuda()
+    return PRODUCTS[name][0](x, weight, scale).cpu()
+
+
 def check(name: str, x: Tensor, weight: Tensor, scale: Tensor) -> None:
-    product, _, quantises = PRODUCTS[name]
-    y = product(x, weight, scale)
+    quantises = PRODUCTS[name][2]
+    y = run(name, x, weight, scale)
     expected = x.double() @ (weight.double() * scale.double()[:, None]).T
     assert y.shape == expected.shape
     assert y.dtype in (torch.float32, x.dtype)
@@ -87,7 +96,7 @@ def test_equals_the_float64_product(name: str, dtype: torch.dtype, rows: int) ->
     most = PRODUCTS[name][1]
     if (most is not None and rows > most) or (name == "triton" and rows == 0):
         pytest.skip("not called for so many rows")
-    if name == "triton" and dtype == torch.bfloat16 and rows > 1:
+    if name == "triton" and INTERPRETED and dtype == torch.bfloat16 and rows > 1:
         pytest.skip("Triton's interpreter multiplies the bit patterns of bfloat16")
     generator = torch.manual_seed(rows)
     for inputs, outputs in SIZES:
@@ -112,7 +121,7 @@ def test_extremes_and_input_that_is_not_contiguous(name: str) -> None:
 def test_what_is_not_finite_stays_so(name: str, value: float) -> None:
     x = torch.ones(2, 40)
     x[1, 3] = value
-    y = PRODUCTS[name][0](x, torch.ones(6, 40, dtype=torch.int8), torch.ones(6))
+    y = run(name, x, torch.ones(6, 40, dtype=torch.int8), torch.ones(6))
     assert bool(y[0].isfinite().all())
     assert not bool(y[1].isfinite().any())
 
@@ -171,7 +180,7 @@ def test_what_multiplies_on_a_cpu(
 
 
 def test_cuda_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_has_triton", lambda: False)
+    monkeypatch.setattr(cuda, "_missing", lambda: "Triton is not installed")
     assert "Triton is not installed" in cuda.describe()
     y = cuda.linear(torch.ones(1, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(4))
     assert y.tolist() == [[8.0] * 4]

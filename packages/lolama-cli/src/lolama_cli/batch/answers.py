@@ -20,7 +20,13 @@ from lolama_core.protocols.errors import ResourceError, UsageError
 
 
 class Answers(Protocol):
-    """Takes answers in order."""
+    """Takes answers in order.
+
+    Attributes:
+        on_terminal: Whether a terminal shows them.
+    """
+
+    on_terminal: bool
 
     def done(self, lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
         """The answers that are there already, each of the next of ``lines``."""
@@ -40,6 +46,7 @@ class StandardOutput:
 
     def __init__(self, output: Output) -> None:
         self._output = output
+        self.on_terminal = output.is_terminal
 
     def done(self, lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
         """None."""
@@ -62,6 +69,8 @@ class AnswerFile:
     Raises:
         UsageError: if it cannot be opened, or another run writes to it.
     """
+
+    on_terminal = False
 
     def __init__(self, path: Path) -> None:
         self._path = path

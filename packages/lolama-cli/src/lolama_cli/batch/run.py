@@ -95,7 +95,7 @@ class Batch:
         waiting: deque[_Asked] = deque()
         running: dict[int, _Asked] = {}
         more = True
-        with _progress(tally) as show:
+        with _progress(tally, answers) as show:
             while True:
                 while more and len(running) < 2 * self.rows and len(waiting) < _WINDOW * self.rows:
                     line = next(lines, None)
@@ -140,10 +140,10 @@ class Batch:
 
 
 @contextmanager
-def _progress(tally: Tally) -> Iterator[Any]:
-    """A function that shows how far it is, on a terminal; elsewhere it does nothing."""
+def _progress(tally: Tally, answers: Answers) -> Iterator[Any]:
+    """A function that shows how far it is, on a terminal where the answers do not; else it does nothing."""
     stream = sys.stderr
-    if stream is None or not stream.isatty():
+    if stream is None or not stream.isatty() or answers.on_terminal:
         yield lambda: None
         return
     shown = 0.0

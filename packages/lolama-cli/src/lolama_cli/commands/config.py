@@ -29,7 +29,11 @@ Examples:
 """
 
 app = typer.Typer(
-    help="Set the defaults of options: option, then environment, then file, then program.",
+    help="""Set the defaults of options.
+
+    An option on the command line comes first, then the environment (LOLAMA_MAX_TOKENS for --max-tokens), then
+    the file that this command writes, then what the program says.
+    """,
     rich_markup_mode=None,
     epilog=EXAMPLES,
 )

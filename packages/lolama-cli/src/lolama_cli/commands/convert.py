@@ -12,14 +12,25 @@ from lolama_cli.console import Output, visible
 from lolama_cli.schemas import CONVERT
 from lolama_cli.transfer_bars import transfer_bars
 
+EXAMPLES = """\b
+Examples:
+  lolama convert demo my-copy
+  lolama convert tinyllama my-copy --yes
+"""
+
 
 def convert(
-    model: Annotated[str, typer.Argument(help="Model alias or local path.")],
-    output: Annotated[Path, typer.Argument(help="The folder to write. It must not exist.")],
+    model: options.ModelArgument,
+    output: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder to write. It must not exist.")
+    ],
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write a model as a lolama checkpoint: one folder, bit for bit the same weights."""
+    """Write a model as a lolama checkpoint.
+
+    One folder that lolama-core alone can read, bit for bit the same weights.
+    """
     payload = Output()
     from lolama.conversion import convert as write
 

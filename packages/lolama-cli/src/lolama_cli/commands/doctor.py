@@ -14,6 +14,12 @@ from lolama_cli.tables import write_sections
 if TYPE_CHECKING:
     from lolama.report import Broken, Device, Kernel, Report
 
+EXAMPLES = """\b
+Examples:
+  lolama doctor
+  lolama doctor --json
+"""
+
 
 def doctor(
     as_json: options.Json = False,

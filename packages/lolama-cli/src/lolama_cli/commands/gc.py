@@ -6,9 +6,18 @@ from lolama_cli import options
 from lolama_cli.console import Output, note
 from lolama_cli.schemas import GC
 
+EXAMPLES = """\b
+Examples:
+  lolama gc
+  lolama gc --json
+"""
+
 
 def gc(as_json: options.Json = False) -> None:
-    """Delete interrupted downloads, replaced versions of models, and leftovers."""
+    """Delete what no command will use again.
+
+    Interrupted downloads, replaced versions of models, and leftovers.
+    """
     from lolama import downloads
 
     output = Output() if as_json else None

@@ -15,6 +15,12 @@ from lolama_cli.tables import cell, print_table
 if TYPE_CHECKING:
     from lolama_core.protocols.types import ModelInfo, StoredModel
 
+EXAMPLES = """\b
+Examples:
+  lolama models
+  lolama models --json | jq -r ".models[].name"
+"""
+
 
 _COLUMNS = (
     *("alias", "parameters", "kind", "description", "id"),
@@ -34,6 +40,8 @@ class _Row:
         """For people: whether it is downloaded, and how to show that."""
         if self.here is None:
             return "", ""
+        if self.here.shared:
+            return "in HF's cache", "green"
         return ("downloaded", "green") if self.here.complete else ("in part", "yellow")
 
     @property
@@ -54,6 +62,7 @@ class _Row:
             stored = {
                 "bytes": here.size,
                 "complete": here.complete,
+                "shared": here.shared,
                 "revision": here.revision,
                 "last_used": used,
             }
@@ -77,9 +86,10 @@ class _Row:
             if here is None
             else datetime.fromtimestamp(here.last_used, UTC).isoformat("T", "seconds")
         )
-        downloaded = (
-            "" if here is None else f"{here.size}" if here.complete else f"partly {here.size}"
-        )
+        downloaded = ""
+        if here is not None:
+            how = "shared " if here.shared else "" if here.complete else "partly "
+            downloaded = f"{how}{here.size}"
         return (
             *(info.alias, info.parameters, info.kind, info.description, info.repo),
             *(f"{info.size or ''}", info.license, "yes" if info.gated else "no", downloaded, used),
@@ -110,9 +120,9 @@ def _rows(known: Sequence[ModelInfo], stored: Sequence[StoredModel]) -> list[_Ro
     """The names that are known, then what was downloaded without one."""
     from lolama_core.protocols.types import ModelInfo
 
-    # Of several commits the one that is whole and current.
+    # Of several commits the one that `-m` would use.
     newest: dict[str, StoredModel] = {}
-    for model in sorted(stored, key=lambda m: (m.complete, bool(m.refs), m.last_used)):
+    for model in sorted(stored, key=_precedence):
         newest[model.repo] = model
     rows = [_Row(info, newest.pop(info.repo.partition("@")[0], None)) for info in known]
     for model in newest.values():
@@ -121,6 +131,10 @@ def _rows(known: Sequence[ModelInfo], stored: Sequence[StoredModel]) -> list[_Ro
         )
         rows.append(_Row(info, model))
     return rows
+
+
+def _precedence(model: StoredModel) -> tuple[bool, bool, bool, float]:
+    return (model.complete, bool(model.refs), not model.shared, model.last_used)
 
 
 def _show_table(rows: Sequence[_Row]) -> None:
@@ -141,7 +155,9 @@ def _show_table(rows: Sequence[_Row]) -> None:
             about.append("\n" + visible(info.repo), style="dim")
         alias, size = cell(info.alias), Text(info.parameters)
         state, style = row.state
-        alias.append("\n" + state, style=style)
-        size.append("\n" + row.size, style="dim")
+        if state:
+            alias.append("\n" + state, style=style)
+        if row.size:
+            size.append("\n" + row.size, style="dim")
         table.add_row(alias, size, Text(info.kind), about)
     print_table(table)

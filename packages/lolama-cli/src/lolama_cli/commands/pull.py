@@ -12,10 +12,21 @@ from lolama_cli.schemas import PULL
 from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
 
+EXAMPLES = """\b
+Examples:
+  lolama pull tinyllama
+  lolama pull owner/name@revision --yes
+"""
+
 
 def pull(
     model: Annotated[
-        str, typer.Argument(help="An alias, or owner/name[@revision] of the Hugging Face Hub.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="An alias, or owner/name[@revision] of the Hugging Face Hub.",
+            autocompletion=options.model_names,
+        ),
     ],
     yes: options.Yes = False,
     as_json: options.Json = False,

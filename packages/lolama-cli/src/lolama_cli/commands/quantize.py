@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from lolama.quantized import QualityReport, Saved
     from lolama_core.protocols.types import ModelFiles
 
+EXAMPLES = """\b
+Examples:
+  lolama quantize -m demo -o demo-int8 --report
+  lolama quantize -m tinyllama
+  lolama quantize -m ./my-model -o smaller --lm-head --outliers 16
+"""
+
 
 def quantize(
     model: options.Model = "tinyllama",
@@ -53,10 +60,10 @@ def quantize(
     as_json: options.Json = False,
     yes: options.Yes = False,
 ) -> None:
-    """Store a model's linear weights as 8-bit integers, about half the size of 16-bit ones.
+    """Store a model's linear weights as 8-bit integers.
 
-    Embeddings and the output projection keep their precision. On a terminal a table; into a pipe or file one
-    line a fact, its fields separated by tabs.
+    That is about half the size of 16-bit ones. Embeddings and the output projection keep their precision. On
+    a terminal a table; into a pipe or file one line a fact, its fields separated by tabs.
     """
     if not 0 <= outliers <= 1024:
         raise UsageError("--outliers", f"{outliers} is out of range", "use 0 to 1024")

@@ -10,9 +10,22 @@ from lolama_cli import options
 from lolama_cli.console import Output, note
 from lolama_cli.schemas import RM
 
+EXAMPLES = """\b
+Examples:
+  lolama rm tinyllama
+  lolama rm owner/name --json
+"""
+
 
 def rm(
-    model: Annotated[str, typer.Argument(help="An alias, or owner/name[@revision].")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="An alias, or owner/name[@revision].",
+            autocompletion=options.model_names,
+        ),
+    ],
     as_json: options.Json = False,
 ) -> None:
     """Delete a downloaded model, and what was converted from it."""

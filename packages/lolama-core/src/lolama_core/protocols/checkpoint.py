@@ -67,6 +67,14 @@ class CheckpointIO(Protocol):
         """
         ...
 
+    def parse_json(self, content: bytes, subject: str) -> dict[str, JSON]:
+        """The same of a content that is in memory; ``subject`` is what errors name as its place.
+
+        Raises:
+            ModelError: saying what is wrong with it.
+        """
+        ...
+
     def read_text(self, path: Path) -> str:
         """An untrusted UTF-8 text file, bounded in size.
 

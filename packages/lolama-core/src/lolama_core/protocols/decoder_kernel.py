@@ -64,6 +64,11 @@ class DecoderStep(Protocol):
         """Up to how many rows it is the faster choice."""
         ...
 
+    @property
+    def reads_places(self) -> bool:
+        """Whether ``starts`` and ``first_keys`` are tensors, read when the step runs: it can be recorded."""
+        ...
+
     def __call__(
         self,
         x: Tensor,
@@ -72,8 +77,8 @@ class DecoderStep(Protocol):
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
         first_row: int,
-        starts: Sequence[int],
-        first_keys: Sequence[int],
+        starts: Sequence[int] | Tensor,
+        first_keys: Sequence[int] | Tensor,
     ) -> Tensor:
         """Run every block on one new position of each row, and write its keys and values.
 
@@ -84,8 +89,9 @@ class DecoderStep(Protocol):
             keys, values: For each layer, (rows of the cache, K, capacity, head_dim). Row b of ``x`` is row
                 ``first_row + b``, and its new keys and values go to position ``starts[b]``.
             first_row: See ``keys``.
-            starts: Positions that each row holds, all below the capacity.
-            first_keys: Positions before it are out of sight (sliding window).
+            starts: Positions that each row holds, all below the capacity; with `reads_places` (B,) int64
+                on the device of ``x``.
+            first_keys: Positions before it are out of sight (sliding window); as ``starts``.
 
         Returns:
             (B, D) float32, what the last block hands on.

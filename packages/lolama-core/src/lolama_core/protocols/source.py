@@ -28,28 +28,33 @@ class ModelSource(Protocol):
         """
         ...
 
-    def plan(self, name: str) -> DownloadPlan:
-        """What `fetch` would transfer, to the byte.
+    def plan(self, name: str, io: CheckpointIO) -> DownloadPlan:
+        """What `fetch` would transfer, to the byte. Its configuration is read already.
 
         Raises:
             UsageError: if the name means nothing here, or is a local folder.
             NetworkError: if the source cannot be reached, or what answers is not one.
             AuthorisationError: if the model is missing, private or gated for this user.
-            ModelError: if the repository holds nothing that lolama could load.
+            ModelError: if the repository holds nothing that lolama could load, or a configuration that it
+                cannot use.
         """
         ...
 
     def fetch(
         self,
         plan: DownloadPlan,
+        io: CheckpointIO,
         *,
         confirm: Callable[[DownloadPlan], bool],
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Path:
         """Transfer what is missing, if ``confirm`` agrees; it is not asked where nothing is missing.
 
+        Whatever is small comes first, and is checked before the weights come.
+
         Args:
             plan: From `plan`.
+            io: Reader of untrusted files.
             confirm: Whether to go ahead.
             progress: Called as ``progress(file, bytes done, bytes in all)``, first for every file, then as
                 they grow; what it raises ends the transfer.
@@ -60,13 +65,14 @@ class ModelSource(Protocol):
         Raises:
             UsageError: if ``confirm`` does not agree.
             NetworkError: if a file did not come, or came damaged.
+            ModelError: if the model cannot be used, as far as the files beside the weights tell.
             AuthorisationError: as for `plan`.
             ResourceError: if there is no room for it.
         """
         ...
 
-    def stored(self) -> Sequence[StoredModel]:
-        """What has been fetched, wholly or in part."""
+    def stored(self, io: CheckpointIO) -> Sequence[StoredModel]:
+        """What has been fetched, wholly or in part, and what other programs' caches hold; last used first."""
         ...
 
     def remove(self, name: str) -> int:

@@ -107,6 +107,7 @@ class ModelFiles:
     ``immutable`` says that the files belong to lolama and do not change while they are in use, so that they
     may be mapped into memory: a file that is cut short under a map kills the process. It is never true of a
     folder that someone named.
+    ``finite`` says that these very weights were looked through before and hold neither NaN nor Inf.
     """
 
     name: str
@@ -116,6 +117,7 @@ class ModelFiles:
     repo: str = ""
     revision: str = ""
     immutable: bool = False
+    finite: bool = False
 
     @property
     def family(self) -> str:
@@ -184,6 +186,7 @@ class FilePlan:
         present: If it need not be fetched.
         partial: Bytes of it that an interrupted download has left.
         digest: What the source says about the content: ``sha256:`` or ``git-sha1:`` and hexadecimal digits.
+        content: The file itself, if the source has read it to see whether the model can be used.
     """
 
     name: str
@@ -191,6 +194,7 @@ class FilePlan:
     present: bool
     partial: int = 0
     digest: str = ""
+    content: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +230,7 @@ class StoredModel:
         size: Bytes on the disk.
         last_used: Seconds since 1970; of an incomplete one, when it last grew.
         complete: False for what an interrupted download has left. It is never used.
+        shared: True if it lies in another program's cache, which is read and never changed.
     """
 
     repo: str
@@ -234,6 +239,7 @@ class StoredModel:
     size: int
     last_used: float
     complete: bool
+    shared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

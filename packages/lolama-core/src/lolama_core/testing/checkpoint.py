@@ -155,6 +155,16 @@ class CheckpointIOSuite:
         with pytest.raises(ModelError) as caught:
             checkpoint_io.read_json(path)
         assert caught.value.subject == str(path)
+        with pytest.raises(ModelError, match=r"^it: ") as caught_again:
+            checkpoint_io.parse_json(content, "it")
+        assert caught_again.value.reason == caught.value.reason
+
+    def test_parses_what_it_reads(self, checkpoint_io: CheckpointIO, tmp_path: Path) -> None:
+        """JSON in memory means what it means in a file."""
+        content = b'{"a": [1, null, "\xc3\xa4"]}'
+        (tmp_path / "config.json").write_bytes(content)
+        found = checkpoint_io.parse_json(content, "it")
+        assert found == checkpoint_io.read_json(tmp_path / "config.json") == {"a": [1, None, "ä"]}
 
     @pytest.mark.parametrize("kind", ["missing", "directory"])
     def test_refuses_what_is_no_file(

@@ -102,10 +102,10 @@ class ModelSourceSuite:
         assert len(str(caught.value)) < 500
 
     def test_what_is_not_stored_is_neither_listed_nor_removed(
-        self, source: ModelSource, resolvable: str, absent: str
+        self, source: ModelSource, resolvable: str, absent: str, io: CheckpointIO
     ) -> None:
         """Listing and sweeping an empty store is no error; removing from it is the caller's mistake."""
-        assert list(source.stored()) == []
+        assert list(source.stored(io)) == []
         assert source.collect_garbage() == 0
         for name in (resolvable, absent):
             with pytest.raises(UsageError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,20 @@ LARGE = 64 * 1024
 """Files of this size and more are "large": hashed with sha256, and served by the second server."""
 
 _PIECE = 256 * 1024
+
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 8,
+    "hidden_size": 4,
+    "num_attention_heads": 1,
+    "num_hidden_layers": 1,
+    "intermediate_size": 4,
+}
+SMALL_FILES: dict[str, bytes] = {
+    "config.json": json.dumps(CONFIG).encode(),
+    "tokenizer.json": json.dumps({"model": {"vocab": {"a": 0, "b": 1}}}).encode(),
+}
+"""As little as lolama asks for before it fetches weights."""
 
 
 @dataclass

@@ -9,6 +9,8 @@ and sizes that are multiples of 8, and its activations of eight bits lose more t
 
 from __future__ import annotations
 
+import os
+import shutil
 from functools import cache
 from importlib.util import find_spec
 
@@ -22,8 +24,8 @@ FEW_ROWS = 16
 
 def linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K), weight (N, K) int8, scale (N,) float32 → (M, N) in the dtype of ``x``."""
-    if 1 <= len(x) <= FEW_ROWS and _has_triton():
-        from lolama_quant.backends.triton_kernel import few_rows
+    if 1 <= len(x) <= FEW_ROWS and has_triton():
+        from lolama_quant.triton_kernels.products import few_rows
 
         return few_rows(x, weight, scale)
     return reference.linear(x, weight, scale)
@@ -31,11 +33,26 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 def describe() -> str:
     """Which products are used on CUDA here."""
-    if _has_triton():
+    if has_triton():
         return f"a Triton kernel up to {FEW_ROWS} rows, weights widened for more"
-    return "weights widened: Triton is not installed"
+    return f"weights widened: {describe_triton()}"
+
+
+def has_triton() -> bool:
+    """Whether kernels can be compiled here."""
+    return _missing() is None
+
+
+def describe_triton() -> str:
+    """Whether kernels can be compiled here, and what is missing if they cannot."""
+    return _missing() or "compiled by Triton"
 
 
 @cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+def _missing() -> str | None:
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    # Triton compiles what launches a kernel with it.
+    if not (os.environ.get("CC") or any(map(shutil.which, ("gcc", "clang")))):
+        return "Triton finds no C compiler"
+    return None

@@ -1,0 +1,140 @@
+"""How much memory a model needs, told from its configuration and the headers of its files.
+
+What is predicted for a CPU is the peak of a process over what it takes once torch is imported. A test
+compares it with measurements; the constants were fitted to such. Activations are right to within half: how
+much of what is freed the C library keeps differs from run to run. That is little beside a model's weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+import lolama_core
+from lolama import wiring
+from lolama_core.protocols.types import ModelFiles
+
+_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "I32": 4, "I64": 8}
+_WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+_CHUNK = 512
+"""Positions of a prompt that run in one pass."""
+
+_OVERHEAD = 30_400_000
+"""Bytes that operators, tokenizer and modules take, whatever the model: measured on Linux, x86-64."""
+
+_RESIDUALS, _PRODUCTS = 8, 4
+"""Copies of (chunk, D) and of (chunk, hidden) activations at the peak of a pass, in float32: fitted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes that a generation needs at its peak.
+
+    Attributes:
+        weights: Of all tensors, as they are loaded.
+        cache: Keys and values, with every position in use.
+        activations: Of one pass over a chunk of the prompt.
+        overhead: Of the process besides; 0 on a GPU.
+    """
+
+    weights: int
+    cache: int
+    activations: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.activations + self.overhead
+
+
+def needed(
+    files: ModelFiles, *, context: int, dtype: str, quantize: bool = False, on_cpu: bool = True
+) -> Need:
+    """What a generation of one prompt needs, pictures aside.
+
+    Args:
+        files: The model.
+        context: Positions of prompt and answer together.
+        dtype: ``float32``, ``bfloat16`` or ``float16``, what the weights are loaded as.
+        quantize: Its linears in int8.
+        on_cpu: Where activations are float32 and the process counts.
+
+    Raises:
+        ModelError: if a header cannot be read.
+    """
+    shape = wiring.text_shape(files)
+
+    def size(name: str, default: int = 0) -> int:
+        value = shape.get(name)
+        return value if isinstance(value, int) else default
+
+    width, heads = size("d_model"), size("num_heads", 1)
+    head_dim = size("head_dim") or width // heads
+    keys = (size("num_kv_heads") or heads) * head_dim
+    chunk = min(_CHUNK, context)
+    activation = 4 if on_cpu else _WIDTHS[dtype]
+    activations = chunk * (_RESIDUALS * width + _PRODUCTS * size("hidden_dim")) * activation
+    if on_cpu and dtype != "float32":  # attention over many positions widens keys and values
+        activations += 2 * context * keys * 4
+    return Need(
+        weights=weight_bytes(files, dtype, quantize=quantize),
+        cache=2 * size("num_layers") * context * keys * _WIDTHS[dtype],
+        activations=activations,
+        overhead=_OVERHEAD if on_cpu else 0,
+    )
+
+
+def weight_bytes(files: ModelFiles, dtype: str, *, quantize: bool = False) -> int:
+    """Bytes of a model's tensors once they are loaded; see `needed`."""
+    declared = files.config.get("quantization", {}).get("tensors", {})
+    assert isinstance(declared, dict)
+    total = 0
+    for name, dims, stored in _tensors(files):
+        elements = math.prod(dims)
+        if name in declared:
+            total += elements * _BYTES.get(stored, 4)
+        elif quantize and not declared and _is_quantised(name, dims):
+            total += elements + 4 * dims[0]  # a scale for each row
+        else:
+            total += elements * (4 if len(dims) == 1 else _WIDTHS[dtype])
+    return total
+
+
+def parameters(files: ModelFiles) -> int:
+    """Number of parameters. Scales of int8 weights are none."""
+    return sum(math.prod(dims) for name, dims, _ in _tensors(files) if not name.endswith("scale"))
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that a process can get on ``device``, what the system caches included; None if it does not tell.
+
+    A limit that a container sets is not looked at.
+    """
+    if device.type == "cpu":
+        return int(psutil.virtual_memory().available)
+    return lolama_core.free_memory(device) or None
+
+
+def _is_quantised(name: str, dims: tuple[int, ...]) -> bool:
+    """Whether it is the weight of a linear that `QuantizationScheme` does not skip."""
+    is_linear = len(dims) == 2 and name.endswith(".weight") and "embed" not in name
+    return is_linear and not name.endswith("lm_head.weight")
+
+
+def _tensors(files: ModelFiles) -> list[tuple[str, tuple[int, ...], str]]:
+    """Canonical name, stored shape and stored dtype of each tensor; what is tied counts once."""
+    io = lolama_core.FileCheckpointIO()
+    headers = {path: io.header(path) for path in {one.path for one in files.tensors.values()}}
+    seen: set[tuple[object, str]] = set()
+    found = []
+    for name, one in sorted(files.tensors.items()):
+        if (one.path, one.key) not in seen:
+            seen.add((one.path, one.key))
+            header = headers[one.path][one.key]
+            found.append((name, tuple(header.shape), header.dtype))
+    return found

@@ -1,0 +1,124 @@
+"""``lolama eval``: how well a model predicts a text, and what int8 changes about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lolama_cli import options
+from lolama_cli.console import Output, progress
+from lolama_cli.errors import Settings
+from lolama_cli.loaded import Chosen
+from lolama_cli.schemas import EVAL
+from lolama_cli.tables import write_facts
+from lolama_core.protocols.errors import UsageError
+
+if TYPE_CHECKING:
+    from lolama.evaluation import Perplexity
+    from lolama.quantized import QualityReport
+    from lolama_core.protocols import CausalLM, Tokenizer
+    from lolama_core.protocols.types import ModelFiles
+
+EXAMPLES = """\b
+Examples:
+  lolama eval -m demo
+  lolama eval -m ./my-model book.txt
+  lolama eval -m ./my-model book.txt --quantize --json
+"""
+
+_MOST_BYTES = 64_000_000
+
+
+def eval(
+    context: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="A text in UTF-8; if not given, stories that ship with lolama."
+        ),
+    ] = None,
+    model: options.Model = "tinyllama",
+    quantize: Annotated[
+        bool, typer.Option("--quantize", help="Compare the model in int8 with the model as it is.")
+    ] = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.Json = False,
+    yes: options.Yes = False,
+) -> None:
+    """Measure how well a model predicts a text.
+
+    Its perplexity: lower is better. The text is read in pieces of 512 tokens, or of the context if that is
+    shorter; perplexities compare only between models with the same tokenizer. With --quantize also how far
+    the predictions of the model in int8 are from its own, and beside it the noise floor: what another order
+    of summation does.
+    """
+    options.check_device(device)
+    texts = None
+    if file is not None:
+        texts = [options.read_text(file, "give a text file", _MOST_BYTES)]
+        if not texts[0].strip():
+            raise UsageError(str(file), "is empty", "give a text file")
+    output = Output()
+    settings: Settings = context.obj
+    chosen = Chosen(name=model, device=device, dtype=dtype, yes=yes)
+    files, tokenizer = chosen.open()
+    if quantize and "quantization" in files.config:
+        reason = "is quantised already"
+        raise UsageError(model, reason, "compare the model that it was made from")
+    from lolama import evaluation
+
+    loaded = chosen.load(files, verbose=settings.verbose)
+    started = time.perf_counter()
+    with progress("reading the text"):
+        found = evaluation.perplexity(loaded, tokenizer, texts or evaluation.default_texts())
+    quality = None
+    if quantize:
+        quality = _compare(chosen, files, loaded, tokenizer, texts, settings)
+    facts: dict[str, object] = {
+        "model": model,
+        "text": None if file is None else str(file),
+        "device": str(loaded.device),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "tokens": found.tokens,
+        "window": found.window,
+        "perplexity": found.perplexity,
+        "seconds": round(time.perf_counter() - started, 6),
+        "quality": None if quality is None else quality.to_json(),
+    }
+    if as_json:
+        EVAL.write(output, facts)
+    else:
+        write_facts(output, _rows(facts, found, quality))
+
+
+def _compare(
+    chosen: Chosen,
+    files: ModelFiles,
+    loaded: CausalLM,
+    tokenizer: Tokenizer,
+    texts: Sequence[str] | None,
+    settings: Settings,
+) -> QualityReport:
+    from lolama.quantized import measure
+
+    chosen.quantize = True
+    small = chosen.load(files, verbose=settings.verbose)
+    with progress("reading the text twice"):
+        return measure(loaded, small, tokenizer, texts)
+
+
+def _rows(
+    facts: dict[str, object], found: Perplexity, quality: QualityReport | None
+) -> Iterator[tuple[str, ...]]:
+    yield "model", f"{facts['model']}, {facts['dtype']} on {facts['device']}"
+    yield "text", str(facts["text"] or "stories that ship with lolama")
+    yield "tokens", f"{found.tokens:,} in pieces of up to {found.window}"
+    yield "perplexity", f"{found.perplexity:.4f}"
+    if quality is not None:
+        yield "in int8", f"{quality.perplexity:.4f}", "noise floor"
+        yield from quality.rows()[1:]

@@ -1,0 +1,129 @@
+"""A whole decoding step on an NVIDIA GPU, of kernels that are recorded and replayed together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from lolama_quant.backends import cuda
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, LinearWeights
+
+_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
+_WEIGHTS = (torch.int8, torch.bfloat16, torch.float16, torch.float32)
+
+
+class TritonDecoderKernel:
+    """Ten launches for each block where torch's operators take thirty: a `protocols.DecoderKernel`.
+
+    Args:
+        device_type: Where weights must be; anything but a GPU only in Triton's interpreter.
+    """
+
+    name = "triton"
+
+    def __init__(self, device_type: str = "cuda") -> None:
+        self._device_type = device_type
+
+    def describe(self) -> str:
+        """What it runs on here, or why it does not run."""
+        if not torch.cuda.is_available():
+            return "for NVIDIA GPUs, of which torch sees none"
+        return cuda.describe_triton()
+
+    def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> TritonStep | None:
+        """A step for blocks on the GPU, each with linears of one dtype; else None."""
+        if not all(self._usable(block) for block in blocks):
+            return None
+        if self._device_type == "cuda" and not cuda.has_triton():
+            return None
+        return TritonStep(blocks, shape)
+
+    def _usable(self, block: BlockWeights) -> bool:
+        linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
+        tensors = [block.attention_norm, block.ffn_norm]
+        for linear in linears:
+            tensors += [t for t in (linear.weight, linear.scale, linear.bias) if t is not None]
+        dtype = linears[0].weight.dtype
+        return (
+            dtype in _WEIGHTS
+            and all(linear.weight.dtype == dtype for linear in linears)
+            and all((linear.scale is not None) == (dtype == torch.int8) for linear in linears)
+            and all(
+                tensor.device.type == self._device_type and tensor.is_contiguous()
+                for tensor in tensors
+            )
+            and len({linear.bias is None for linear in linears[:3]}) == 1  # of q, k and v
+            and len({linear.bias is None for linear in linears[4:6]}) == 1  # of gate and up
+        )
+
+
+class TritonStep:
+    """A `protocols.DecoderStep`. The stream between blocks is float32; what products read is as wide as keys.
+
+    Args:
+        blocks: The weights, read where they are at every step.
+        shape: Heads and epsilon.
+    """
+
+    max_rows = 1
+    reads_places = True
+
+    def __init__(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> None:
+        self._blocks, self._shape = blocks, shape
+
+    def __call__(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        first_row: int,
+        starts: Sequence[int] | Tensor,
+        first_keys: Sequence[int] | Tensor,
+    ) -> Tensor:
+        """See `protocols.DecoderStep`."""
+        from lolama_quant.triton_kernels import decoding
+        from lolama_quant.triton_kernels.products import one_row
+
+        assert isinstance(starts, torch.Tensor) and isinstance(first_keys, torch.Tensor)
+        shape, block = self._shape, self._blocks[0]
+        dtype, device = keys[0].dtype, x.device
+        inner = shape.num_heads * shape.head_dim
+        kv_inner = shape.num_kv_heads * shape.head_dim
+        feed_forward = len(block.w_gate.weight)
+
+        def scratch(size: int, dtype: torch.dtype) -> Tensor:
+            return torch.empty(size, dtype=dtype, device=device)
+
+        def multiply(x: Tensor, *linears: LinearWeights, y: Tensor, add: bool = False) -> None:
+            weights = [linear.weight for linear in linears]
+            scales = [linear.scale for linear in linears]
+            one_row(x, weights, scales, [linear.bias for linear in linears], y, add=add)
+
+        stream = x[0].to(torch.float32, copy=True).contiguous()
+        cos, sin = cos[0].contiguous(), sin[0].contiguous()
+        normed, projected = (
+            scratch(len(stream), dtype),
+            scratch(inner + 2 * kv_inner, torch.float32),
+        )
+        queries, attended = (scratch(inner, dtype).view(-1, shape.head_dim) for _ in range(2))
+        gate_up, hidden = scratch(2 * feed_forward, torch.float32), scratch(feed_forward, dtype)
+        for block, all_keys, all_values in zip(self._blocks, keys, values, strict=True):
+            own_keys, own_values = all_keys[first_row], all_values[first_row]
+            decoding.norm(stream, block.attention_norm, shape.eps, normed)
+            multiply(normed, block.q_proj, block.k_proj, block.v_proj, y=projected)
+            decoding.rotate_and_store(projected, cos, sin, starts, queries, own_keys, own_values)
+            decoding.attend(queries, own_keys, own_values, starts, first_keys, attended)
+            multiply(attended, block.o_proj, y=stream, add=True)
+            decoding.norm(stream, block.ffn_norm, shape.eps, normed)
+            multiply(normed, block.w_gate, block.w_up, y=gate_up)
+            decoding.gate(gate_up, hidden)
+            multiply(hidden, block.w_down, y=stream, add=True)
+        return stream[None]
