@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -79,8 +80,15 @@ def write_hugging_face(folder: Path, config: LlamaConfig, dtype: str) -> None:
     )
 
 
-def write_gguf(path: Path, config: LlamaConfig, dtype: str) -> None:
-    """The same weights for llama.cpp. Its q and k have interleaved rotary pairs."""
+def write_gguf(path: Path, config: LlamaConfig, weights: Mapping[str, Tensor], dtype: str) -> None:
+    """For llama.cpp. Its q and k have interleaved rotary pairs; the names of its tokens do not matter here.
+
+    Args:
+        path: A new file.
+        config: The shape.
+        weights: Hugging Face names → float32; without ``lm_head`` the embeddings take its place.
+        dtype: ``bf16``, ``f16`` or ``q8_0``.
+    """
     import gguf
 
     kinds = {
@@ -120,7 +128,7 @@ def write_gguf(path: Path, config: LlamaConfig, dtype: str) -> None:
         "post_attention_layernorm": "ffn_norm",
     }
     whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    for name, tensor in random_weights(config).items():
+    for name, tensor in weights.items():
         stem = name.removesuffix(".weight")
         if stem in whole:
             target = whole[stem]
@@ -169,7 +177,7 @@ def model_path(shape: str, layout: str, root: Path) -> Path:
     if kind == "hf":
         write_hugging_face(staged, SHAPES[shape], dtype)
     elif kind == "gguf":
-        write_gguf(staged, SHAPES[shape], dtype)
+        write_gguf(staged, SHAPES[shape], random_weights(SHAPES[shape]), dtype)
     elif kind == "int8":
         write_int8(staged, model_path(shape, "hf-bf16", root), lm_head=dtype == "head")
     else:
