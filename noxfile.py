@@ -299,6 +299,14 @@ FAULTS = {
         "LOLAMA_ROUNDS": "25",
         "LOLAMA_INTERRUPTS": "50",
     },
+    "packages/lolama-cli/tests/test_chat_terminal.py": {
+        "LOLAMA_INTERRUPTS": "100",
+        "LOLAMA_LEAVES": "50",
+    },
+    "packages/lolama-cli/tests/chat/test_session.py": {
+        "LOLAMA_INTERRUPTS": "100",
+        "LOLAMA_CHAT_TURNS": "1000",
+    },
     "packages/lolama-cli/tests/test_batch.py": {"LOLAMA_BATCH_PROMPTS": "500"},
 }
 

@@ -31,6 +31,9 @@ from lolama_core.request import Generation
 
 _LENGTHS = (8, 64)
 
+Contestant = Callable[[Sequence[list[int]]], int]
+"""Generates for prompts; how many tokens came of it."""
+
 
 def prompts_of(count: int, vocabulary: int) -> list[list[int]]:
     """Random ids, past the control tokens that stand first."""
@@ -43,14 +46,14 @@ def prompts_of(count: int, vocabulary: int) -> list[list[int]]:
     ]
 
 
-def alone(model: CausalLM, prompts: Sequence[list[int]], config: GenerationConfig) -> int:
+def alone(model: CausalLM, config: GenerationConfig, prompts: Sequence[list[int]]) -> int:
     """One after another; how many tokens came of it."""
     generator = TextGenerator(model)
     return sum(len(generator.generate(ids, config).ids) for ids in prompts)
 
 
 def together(
-    model: CausalLM, prompts: Sequence[list[int]], config: GenerationConfig, rows: int
+    model: CausalLM, config: GenerationConfig, rows: int, prompts: Sequence[list[int]]
 ) -> int:
     """``rows`` at a time; how many tokens came of it."""
     batch = BatchGenerator(model, rows=rows)
@@ -67,18 +70,19 @@ def together(
 
 
 def measure(
-    contestants: dict[str, Callable[[], int]], rounds: int, expected: int
+    contestants: dict[str, Contestant], prompts: Sequence[list[int]], new: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Tokens per second of every contestant in every round."""
+    """Tokens per second of every contestant in every round. Two prompts warm each up before."""
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 1):  # the first warms up
+    for contestant in contestants.values():
+        contestant(prompts[:2])
+    for _ in range(rounds):
         for name, contestant in contestants.items():
             started = time.perf_counter()
-            tokens = contestant()
+            tokens = contestant(prompts)
             seconds = time.perf_counter() - started
-            assert tokens == expected, f"{name} made {tokens} tokens, not {expected}"
-            if turn:
-                speeds[name].append(tokens / seconds)
+            assert tokens == len(prompts) * new, f"{name} made {tokens} tokens"
+            speeds[name].append(tokens / seconds)
     return speeds
 
 
@@ -116,12 +120,10 @@ def main() -> None:
     config = GenerationConfig(
         max_new_tokens=arguments.new, temperature=0, repetition_penalty=1, ignore_eos=True
     )
-    contestants: dict[str, Callable[[], int]] = {
-        "one by one": partial(alone, model, prompts, config)
-    }
+    contestants: dict[str, Contestant] = {"one by one": partial(alone, model, config)}
     for rows in arguments.rows:
-        contestants[f"{rows} together"] = partial(together, model, prompts, config, rows)
-    speeds = measure(contestants, arguments.rounds, arguments.prompts * arguments.new)
+        contestants[f"{rows} together"] = partial(together, model, config, rows)
+    speeds = measure(contestants, prompts, arguments.new, arguments.rounds)
     middle = {name: statistics.median(values) for name, values in speeds.items()}
     facts = {
         "model": arguments.shape or arguments.model,

@@ -31,7 +31,7 @@ QUESTIONS = (
     "Who are you?",
 )
 INTERRUPTS = int(os.environ.get("LOLAMA_INTERRUPTS", "8"))
-MEMORY_TURNS = int(os.environ.get("LOLAMA_CHAT_TURNS", "40"))
+MEMORY_TURNS = int(os.environ.get("LOLAMA_CHAT_TURNS", "60"))
 
 
 def fresh(chat: Session, question: str) -> str:
@@ -213,7 +213,7 @@ class Interruption:
 def test_rows_65_and_92_interrupted_at_any_line_the_next_reply_is_that_of_a_fresh_run(
     record_property: Callable[[str, object], None],
 ) -> None:
-    """In a process, by Ctrl-C, the same is in test_interruptions."""
+    """In a process, by Ctrl-C, the same is in test_chat_terminal."""
     record_property("replies of a chat interrupted at a random line", f"0 to {INTERRUPTS - 1}")
     chance = random.Random(65)
     for round_ in range(INTERRUPTS):
@@ -284,7 +284,7 @@ def test_row_92_an_error_loses_nothing(
     assert chat.unanswered is None
 
 
-def test_row_92_logits_that_are_not_finite(overflowing: Path) -> None:
+def test_rows_57_and_92_logits_that_are_not_finite(overflowing: Path) -> None:
     chat = session(overflowing)
     with pytest.raises(ModelError, match="non-finite"):
         say(chat, "z")

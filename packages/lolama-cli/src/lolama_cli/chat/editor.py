@@ -150,11 +150,8 @@ def _history() -> History:
 
 
 def _make_private(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600))
+    path.chmod(0o600)
 
 
 class _SlashCompleter(Completer):

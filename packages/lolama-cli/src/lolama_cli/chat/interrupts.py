@@ -47,9 +47,7 @@ class Interrupts:
             self._armed = False
 
     def _received(self, number: int, frame: FrameType | None) -> None:
-        if (
-            self._pending
-        ):  # whoever asks twice does not want to wait, not even for one operator of torch
+        if self._pending:  # whoever asks twice does not want to wait for what ends in good order
             self._before_leaving()
             os._exit(EXIT_INTERRUPTED)
         self._pending = True

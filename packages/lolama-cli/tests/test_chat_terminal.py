@@ -1,0 +1,201 @@
+"""``lolama chat`` on a terminal: typing, Ctrl-C, Ctrl-D, and what is shown."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drawings import circle, encoded
+from talk import GREEDY, model
+from terminal import READY, Terminal
+
+from lolama import GenerationConfig, TextGenerator
+from lolama_cli.chat import transcript
+from lolama_cli.chat.commands import COMMANDS
+from lolama_cli.chat.conversation import Conversation
+
+INTERRUPTS = int(os.environ.get("LOLAMA_INTERRUPTS", "5"))
+LEAVES = int(os.environ.get("LOLAMA_LEAVES", "1"))
+STORIES = ("Tell me a story about a dog.", "Tell me another story.", "Tell me a long story.")
+QUESTIONS = ("Tell me a story about a dog.", "What is two plus three?", "Tell me another story.")
+OPTIONS = ("--temperature", "0", "--repetition-penalty", "1", "--overflow", "slide")
+
+
+def chat(home: Path, *arguments: str | Path, env: dict[str, str] | None = None) -> Terminal:
+    given = arguments if "-m" in arguments else ("-m", "demo", *arguments)
+    terminal = Terminal("chat", *OPTIONS, *given, env={"LOLAMA_HOME": str(home), **(env or {})})
+    if "--plain" not in arguments and "TERM" not in (env or {}):
+        terminal.wait_for(READY)
+    return terminal
+
+
+def test_row_92_ctrl_c_keeps_what_was_said_errors_lose_nothing_and_ctrl_d_leaves(
+    tmp_path: Path,
+) -> None:
+    terminal = chat(tmp_path)
+    assert "demo: text, 512 tokens of context" in terminal.text
+    assert "Two plus three is five." in terminal.say("What is two plus three?")
+    terminal.type("Tell me a story about a dog.\r")
+    terminal.wait_for(b"Once upon")
+    terminal.type("\x03")
+    assert "stopped" in terminal.wait_for(READY, 1.0)
+    for wrong, words in (
+        ("/hlep", "no such command; did you mean /help?"),
+        ("/image nowhere.png", "a text model, which sees 0"),
+        ("/model nowhere", "nowhere"),
+        ("/load nowhere.json", "does not exist"),
+        ("/set temperature hot", "is not a number"),
+        ("dog " * 600, "message: has"),
+    ):
+        shown = terminal.say(wrong)
+        assert words in " ".join(shown.split()), shown
+        assert shown.count("error: ") == 1
+    terminal.say(f"/save {tmp_path / 'chat.json'}")
+    saved = transcript.load(tmp_path / "chat.json").conversation
+    assert [e.finish_reason for e in saved.exchanges] == ["eos", "interrupted"]
+    assert saved.exchanges[1].reply.startswith("Once upon")
+    expected = fresh(saved, QUESTIONS[1])
+    assert expected in " ".join(terminal.say(QUESTIONS[1]).split())
+    terminal.type("\x04")
+    assert terminal.end() == 0
+
+
+def fresh(conversation: Conversation, question: str) -> str:
+    """The reply of a process that never ran anything else."""
+    demo = model("demo")
+    prompt = demo.prompt(conversation, question)
+    config: GenerationConfig = GREEDY.with_settings(max_new_tokens=256)
+    text = TextGenerator(demo.model, demo.tokenizer).generate(prompt.ids, config).text
+    assert text is not None
+    return text
+
+
+def test_rows_65_and_92_ctrl_c_at_random_moments(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The line comes back within a second, and the next reply is that of a fresh run over what was said."""
+    record_property("Ctrl-C at a random moment of a chat's reply", f"0 to {INTERRUPTS - 1}")
+    terminal = chat(tmp_path)
+    file = tmp_path / "chat.json"
+    for seed in range(INTERRUPTS):
+        chance = random.Random(f"chat {seed}")
+        while not stopped(terminal, chance):
+            terminal.say("/clear")
+        terminal.say(f"/save --force {file}")
+        before = transcript.load(file).conversation
+        assert [e.finish_reason for e in before.exchanges] in ([], ["interrupted"]), seed
+        question = chance.choice(QUESTIONS)
+        terminal.say(question)
+        terminal.say(f"/save --force {file}")
+        after = transcript.load(file).conversation
+        assert after.exchanges[:-1] == before.exchanges, seed
+        assert after.exchanges[-1].reply == fresh(before, question), seed
+        terminal.say("/clear")
+    terminal.type("\x03")
+    assert terminal.end() == 130
+
+
+def stopped(terminal: Terminal, chance: random.Random) -> bool:
+    """Ask something and press Ctrl-C; False if the reply had ended by then."""
+    terminal.ask(chance.choice(STORIES))
+    terminal.wait(chance.uniform(0, 0.3))
+    if terminal.is_raw() or terminal.has(READY):
+        terminal.wait_for(READY)
+        return False
+    os.kill(terminal.pid, signal.SIGINT)
+    return "stopped" in terminal.wait_for(READY, 1.0)
+
+
+def test_row_92_ctrl_c_twice_leaves_within_a_second(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("chats left by Ctrl-C twice, at a random moment", f"0 to {LEAVES - 1}")
+    for seed in range(LEAVES):
+        chance = random.Random(f"leave {seed}")
+        terminal = chat(tmp_path)
+        terminal.ask(QUESTIONS[0])
+        terminal.wait(chance.uniform(0, 0.4))
+        terminal.press_ctrl_c()
+        time.sleep(chance.uniform(0.02, 0.3))
+        started = time.monotonic()
+        terminal.press_ctrl_c()
+        assert terminal.end() == 130, seed
+        assert time.monotonic() - started < 1.0, seed
+        assert b"Traceback" not in terminal.out
+
+
+def test_what_is_typed_is_remembered_edited_and_completed(tmp_path: Path) -> None:
+    terminal = chat(tmp_path)
+    terminal.type("/tok")
+    terminal.wait_for(b"/tokens")  # the menu
+    terminal.type("\t\r")
+    terminal.type("\r")
+    assert "of 512 tokens" in terminal.wait_for(READY)
+    terminal.type("nonsense\x03")  # which empties the line
+    terminal.say("/set max-tokens 5")
+    terminal.type("one\\\rtwo\x1b\rthree\r")
+    terminal.wait_for(READY)
+    terminal.say(f"/save {tmp_path / 'chat.json'}")
+    [exchange] = transcript.load(tmp_path / "chat.json").conversation.exchanges
+    assert exchange.question == "one\ntwo\nthree"
+    os.kill(terminal.pid, signal.SIGTERM)
+    assert terminal.is_raw()
+    assert terminal.end() == 143
+    history = tmp_path / "chat" / "history"
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+    assert "+/set max-tokens 5\n" in history.read_text()
+    again = chat(tmp_path)
+    again.type("\x1b[A" * 5)  # up, two of them within the message of three lines
+    assert "/set max-tokens 5" in again.say("")
+    again.type("/exit\r")
+    assert again.end() == 0
+
+
+def test_rows_88_and_89_a_reply_on_a_terminal(base: Path, tmp_path: Path) -> None:
+    """Markup of others stays text, and control characters are spelled out."""
+    terminal = chat(tmp_path, "-m", base)
+    shown = terminal.say("!")
+    assert "[/foo][red]:smile:^[[31m^[]52;c;aGk=^G\\x9b2J^M^Hé✓" in shown.replace("\n", "")
+    assert b"\x1b]52" not in terminal.out
+    assert b"\x9b" not in terminal.out.replace("✓".encode(), b"")
+    terminal.type("\x04")
+    assert terminal.end() == 0
+
+
+def test_plain_is_text_alone(tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(encoded(circle()))
+    terminal = chat(tmp_path, "-m", "demo-vision", "--plain", env={"COLORTERM": "truecolor"})
+    terminal.wait_for(b"> ")
+    terminal.type(f"/image {tmp_path / 'red.png'}\n")
+    terminal.wait_for(b"> ")
+    terminal.type("What is in \\\n")
+    terminal.wait_for(b". ")
+    terminal.type("the picture?\n")
+    assert "A large red circle in the centre." in terminal.wait_for(b"> ")
+    terminal.type("\x03")
+    assert terminal.end() == 130
+    assert b"\x1b" not in terminal.out
+
+
+def test_a_picture_is_shown_small_where_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(encoded(circle()))
+    options = ("-m", "demo-vision", "--image", tmp_path / "red.png")
+    terminal = chat(tmp_path, *options, env={"COLORTERM": "truecolor"})
+    terminal.type("\x04")
+    assert terminal.end() == 0
+    assert terminal.text.count("▀") == 24 * 12
+    assert b"\x1b[38;2;214;38;38;" in terminal.out
+    terminal = chat(tmp_path, *options, env={"COLORTERM": "truecolor", "NO_COLOR": "1"})
+    terminal.type("\x04")
+    assert terminal.end() == 0
+    assert "▀" not in terminal.text
+
+
+def test_help_fits_into_80_columns() -> None:
+    width = max(len(command.usage) for command in COMMANDS.values())
+    assert all(width + 2 + len(command.summary) <= 80 for command in COMMANDS.values())
