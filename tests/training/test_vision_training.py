@@ -9,26 +9,27 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 from tokenizers import Tokenizer as NativeTokenizer
+from training.vision.batches import IGNORE, make_batch
 from training.vision.build import DESTINATION
+from training.vision.features import Maker
+from training.vision.last_round import Optimizer, last_round, train_on
+from training.vision.model import VISION, Trainee, fresh_model, load_weights
 from training.vision.muon import Muon, orthogonal
 from training.vision.questions import MAKERS, NUMBERS, Exchange, ask
-from training.vision.scene import MOST, PLACES, Scene, draw, is_held_out, scene_of
+from training.vision.reader import KINDS, Reader, labels_of
+from training.vision.recipe import LastRecipe, Recipe
+from training.vision.scene import MOST, PLACES, Scene, Thing, draw, is_held_out, scene_of
 from training.vision.tokenizer import IMAGE, DialogueEncoder
-from training.vision.train import (
-    IGNORE,
-    VISION,
-    Recipe,
-    fresh_model,
-    gradients,
-    loss_of,
-    make_batch,
-    train,
-)
+from training.vision.train import gradients, loss_of, make_optimizers, train
 
 from lolama_core.tokenizer import Tokenizer
 from lolama_vision import CLIPImageProcessor
 
-SMALL = Recipe(steps=6, pictures=4, questions=3, empty_from=3, empty=0.5)
+SEE = Recipe(steps=2, pictures=4, questions=0, most=7, seed="see")
+SPEAK = Recipe(
+    steps=4, pictures=4, questions=3, empty=0.5, finding=2, places=True, position_scale=2.0
+)
+LAST = LastRecipe(steps=2, pictures=3, dialogues=4, warmup=1)
 
 
 def scenes(count: int, held_out: bool = False) -> list[Scene]:
@@ -149,7 +150,7 @@ def test_only_answers_count(encoder: DialogueEncoder) -> None:
 
 
 def test_targets_are_what_follows(encoder: DialogueEncoder) -> None:
-    batch = make_batch(encoder, CLIPImageProcessor(VISION), SMALL, 0)
+    batch = make_batch(encoder, CLIPImageProcessor(VISION), SPEAK, 0)
     image = encoder.ids[IMAGE]
     for row, length, targets in zip(batch.ids, batch.lengths, batch.targets, strict=True):
         ids = row[:length].tolist()
@@ -158,7 +159,7 @@ def test_targets_are_what_follows(encoder: DialogueEncoder) -> None:
         for position, target in enumerate(targets.tolist()):
             assert target in (IGNORE, *merged[position + 1 : position + 2])
     assert torch.equal(
-        batch.pixel_values, make_batch(encoder, CLIPImageProcessor(VISION), SMALL, 0).pixel_values
+        batch.pixel_values, make_batch(encoder, CLIPImageProcessor(VISION), SPEAK, 0).pixel_values
     )
 
 
@@ -173,17 +174,50 @@ def test_orthogonal() -> None:
     assert (weight * weight.grad).sum() < 0
 
 
-def test_threads_give_the_gradient_of_the_whole_batch(encoder: DialogueEncoder) -> None:
-    model = fresh_model(encoder.ids[IMAGE])
-    batch = make_batch(encoder, CLIPImageProcessor(VISION), SMALL, 1)
+@pytest.mark.parametrize("recipe", [SEE, SPEAK])
+def test_threads_give_the_gradient_of_the_whole_batch(
+    encoder: DialogueEncoder, recipe: Recipe
+) -> None:
+    trainee = Trainee(fresh_model(encoder.ids[IMAGE]))
+    batch = make_batch(encoder, CLIPImageProcessor(VISION), recipe, 1)
     with ThreadPoolExecutor(2) as pool:
-        loss = gradients(model, batch, pool)
-    whole = loss_of(model, batch) / (batch.targets != IGNORE).sum()
-    expected = torch.autograd.grad(whole, list(model.parameters()))
+        loss = gradients(trainee, batch, recipe, pool)
+    whole = loss_of(trainee, batch, recipe, batch)
+    trained = [parameter for _, parameter in trainee.trained(recipe)]
+    expected = torch.autograd.grad(whole, trained)
     assert loss == pytest.approx(whole.item(), rel=1e-5)
-    for parameter, theirs in zip(model.parameters(), expected, strict=True):
+    for parameter, theirs in zip(trained, expected, strict=True):
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad, theirs, atol=1e-5, rtol=1e-3)
+
+
+def test_the_reader_is_asked_what_lies_where() -> None:
+    scene: Scene = (Thing(4, "large", "red", "star"), Thing(8, "small", "blue", "circle"))
+    labels = labels_of(scene, 6).view(6, 6, len(KINDS))
+    names = [kind[int(n) - 1] for kind, n in zip(KINDS, labels[3, 2], strict=True)]
+    assert names == ["star", "red", "large", "in the centre"]
+    assert labels[0, 5].tolist() == [0, 0, 0, 3]
+    assert (labels[..., 0] > 0).sum() == 8
+    reader = Reader(16)
+    features = torch.randn(1, 36, 16)
+    flat = labels.view(1, 36, -1)
+    without, everything = (reader.loss(features, flat, places=p) for p in (False, True))
+    of_places = torch.nn.functional.cross_entropy(
+        reader(features)[-1][0], flat[0, :, -1], reduction="sum"
+    )
+    torch.testing.assert_close(everything - without, of_places)
+
+
+def test_questions_that_need_a_thing_to_be_found_can_be_asked_more_often() -> None:
+    def share(finding: int) -> float:
+        kinds = [
+            exchange.kind
+            for index, scene in enumerate(scenes(60))
+            for exchange in ask(scene, random.Random(index), 7, finding=finding)
+        ]
+        return sum(kind in ("where", "relation") for kind in kinds) / len(kinds)
+
+    assert share(6) > 1.5 * share(0)
 
 
 def test_pieces_give_what_one_run_gives(
@@ -192,17 +226,115 @@ def test_pieces_give_what_one_run_gives(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    image = encoder.ids[IMAGE]
-    whole = fresh_model(image)
+    image, rounds = encoder.ids[IMAGE], (SEE, SPEAK)
+    whole = Trainee(fresh_model(image))
     lines: list[str] = []
-    assert train(whole, native, SMALL, tmp_path / "whole", report=lines.append)
-    assert lines[-1].startswith("step 6/6")
+    assert train(whole, native, rounds, tmp_path / "whole", report=lines.append)
+    assert [line.split("  ")[:2] for line in lines] == [
+        ["round 1", "step 2/2"],
+        ["round 2", "step 4/4"],
+    ]
     ticks = itertools.count()
     monkeypatch.setattr("training.vision.train.time.monotonic", lambda: next(ticks))
-    model = whole
-    for piece in range(2):  # of three steps: the clock is looked at once a step
-        model = fresh_model(image, seed=piece)  # what it goes on from comes out of the state
-        done = train(model, native, SMALL, tmp_path / "pieces", seconds=4, report=lines.append)
-        assert done is (piece == 1)
-    for one, other in zip(whole.parameters(), model.parameters(), strict=True):
+    done = False
+    pieces: list[Trainee] = []
+    while not done and len(pieces) < 20:
+        # Other weights each time: it goes on from what the state holds.
+        pieces.append(Trainee(fresh_model(image, seed=len(pieces))))
+        done = train(
+            pieces[-1], native, rounds, tmp_path / "pieces", seconds=4, report=lines.append
+        )
+    assert done and len(pieces) > 1
+    for one, other in zip(whole.parameters(), pieces[-1].parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.fixture(scope="module")
+def maker() -> Maker:
+    return Maker(DESTINATION, LAST)
+
+
+def test_rows_hold_what_the_merge_gives(maker: Maker, encoder: DialogueEncoder) -> None:
+    """Put back together, a row is a dialogue about its picture: the whole model sees the same."""
+    model = fresh_model(encoder.ids[IMAGE]).eval()
+    load_weights(model, DESTINATION)
+    features = torch.from_numpy(maker.features(range(LAST.pictures))).float()
+    rows = maker.rows(0)
+    patches = VISION.features_per_tile
+    for row, picture in enumerate(rows.pictures.tolist()):
+        [places] = (rows.features[row] >= 0).nonzero()
+        assert places.tolist() == list(range(places[0], places[0] + patches))
+        assert places[0] in (1, 2)  # after <|bos|>, or <|bos|><|user|>
+        merged = rows.ids[row].tolist()
+        ids = [*merged[: places[0]], encoder.ids[IMAGE], *merged[places[-1] + 1 :]]
+        scene = scene_of(random.Random(f"find {picture}"), held_out=False)
+        pixels = CLIPImageProcessor(VISION).preprocess(draw(scene, random.Random(f"0 {picture}")))
+        prompt = model.embed_prompt(torch.tensor([ids]), [len(ids)], **pixels)
+        shown = prompt.embeds[0, places[0] : places[-1] + 1]
+        torch.testing.assert_close(shown, features[picture], atol=1e-2, rtol=1e-2)
+        for position in (rows.targets[row] != IGNORE).nonzero()[0].tolist():
+            assert rows.targets[row][position] == merged[position + 1]
+
+
+def test_the_last_round_moves_parameters_as_the_optimizers_before_do(
+    encoder: DialogueEncoder,
+) -> None:
+    recipe = Recipe(steps=1, pictures=1, questions=1, peak_rate=1e-2)
+    one, other = (Trainee(fresh_model(encoder.ids[IMAGE])) for _ in range(2))
+    optimizers = make_optimizers(one, recipe)
+    optimizer = Optimizer(other.trained(recipe))
+    optimizer.rate.fill_(1e-2)
+    for _ in range(3):
+        gradients = [torch.randn_like(parameter) for parameter in one.parameters()]
+        for parameter, gradient in zip(one.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        for theirs in optimizers:
+            theirs.step()
+        optimizer.step(dict(zip(other.parameters(), gradients, strict=True)))
+    for parameter, expected in zip(other.parameters(), one.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+        ),
+    ],
+)
+def test_the_last_round_trains_the_language_model_alone(
+    maker: Maker, encoder: DialogueEncoder, device: str
+) -> None:
+    model, before = (fresh_model(encoder.ids[IMAGE]) for _ in range(2))
+    features = torch.from_numpy(maker.features(range(LAST.pictures)))
+    lines: list[str] = []
+    batches = map(maker.rows, range(LAST.steps))
+    train_on(model, features, batches, LAST, device=torch.device(device), report=lines.append)
+    for (name, parameter), old in zip(model.named_parameters(), before.parameters(), strict=True):
+        assert parameter.isfinite().all()
+        assert torch.equal(parameter, old) is not name.startswith("language_model."), name
+    assert [line.split("  ")[0] for line in lines] == ["step 1/2", "step 2/2"]
+    assert all(0 < float(line.split()[3]) < 20 for line in lines)
+
+
+def test_other_processes_make_the_same_rows(encoder: DialogueEncoder, tmp_path: Path) -> None:
+    one, other = (fresh_model(encoder.ids[IMAGE]) for _ in range(2))
+    maker = Maker(DESTINATION, LAST)
+    features = torch.from_numpy(maker.features(range(LAST.pictures)))
+    device, lines = torch.device("cpu"), list[str]()
+    train_on(one, features, map(maker.rows, range(2)), LAST, device=device, report=lines.append)
+    last_round(other, DESTINATION, LAST, device=device, workers=1, report=lines.append)
+    for parameter, expected in zip(other.parameters(), one.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected)
+
+
+def test_the_last_rate_falls_by_steps_or_by_time() -> None:
+    recipe = LastRecipe(steps=1000, pictures=1, dialogues=1, seconds=10.0)
+    assert [recipe.rate(step, recipe.done(step, 0)) for step in (49, 99, 500, 750)] == [
+        pytest.approx(share * recipe.peak_rate) for share in (0.5, 1.0, 1.0, 0.5)
+    ]
+    assert recipe.rate(500, recipe.done(500, 7.5)) == pytest.approx(recipe.peak_rate / 2)
+    assert recipe.done(3, 10.0) == 1

@@ -2,9 +2,14 @@
 
     python -m training.vision.build
 
-Run it in the root of the repository, in an environment with lolama-core and lolama-vision installed.
-Everything is seeded; the weights may still differ in their last bits between processors and versions of
-torch. With ``--seconds`` it stops after a while and goes on at the next call. Measure the result with
+Run it in the root of the repository, in an environment with lolama-core and lolama-vision installed. The
+first rounds take two CPU cores some hours; with ``--seconds`` they stop after a while and go on at the next
+call. The last one takes a GPU some minutes. Where there is none, what the rounds before give is written, for
+
+    python -m training.vision.build --after CHECKPOINT
+
+on a machine that has one (``--device cpu`` would do it, in many hours). Everything is seeded; the weights may
+still differ in their last bits between processors and versions of torch. Measure the result with
 `python -m training.vision.evaluate`.
 """
 
@@ -12,20 +17,23 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
-from lolama_core import FileCheckpoint, load_into, open_checkpoint, write_checkpoint
+from lolama_core import write_checkpoint
 from lolama_core.protocols.types import CanonicalConfig
 from lolama_vision import LLaVA
 
 from ..text.tokenizer import control_id
+from .last_round import last_round
+from .model import Trainee, fresh_model, load_weights
+from .recipe import LAST, ROUNDS
 from .tokenizer import BOS, CHAT_TEMPLATE, EOS, IMAGE, train_tokenizer
-from .train import ROUNDS, fresh_model, train
+from .train import train
 
 ROOT = Path(__file__).parents[2]
 DESTINATION = ROOT / "packages/lolama-vision/src/lolama_vision/demo_vision"
@@ -79,36 +87,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seconds", type=float, default=math.inf, help="stop after that, to go on later"
     )
     parser.add_argument(
-        "--from-round",
-        type=int,
-        choices=range(1, len(ROUNDS) + 1),
-        default=1,
-        help="go on with the checkpoint that the round before has left in --output",
+        "--after", type=Path, help="checkpoint of all rounds but the last, which alone is trained"
+    )
+    parser.add_argument("--device", help="of the last round: cuda or cpu (default: cuda if there)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes that make its batches"
     )
     options = parser.parse_args(arguments)
-    started = time.monotonic()
     tokenizer = train_tokenizer()
     model = fresh_model(control_id(tokenizer, IMAGE))
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{count:,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
-    if options.from_round > 1:
-        load_into(model, FileCheckpoint(open_checkpoint(options.output)), torch.float32)
-    for number, recipe in enumerate(ROUNDS[options.from_round - 1 :], options.from_round):
-        done_before = options.state.with_suffix(f".{number}.done")
-        if done_before.exists():
-            load_into(model, FileCheckpoint(open_checkpoint(options.output)), torch.float32)
-            continue
-        state = options.state.with_suffix(f".{number}")
-        left = options.seconds - (time.monotonic() - started)
-        if not train(model, tokenizer, recipe, state, seconds=left, report=_print):
+    before: Path = options.after or options.output
+    if options.after is None:
+        trainee = Trainee(model)
+        seconds = options.seconds
+        if not train(trainee, tokenizer, ROUNDS, options.state, seconds=seconds, report=_print):
             print("not done yet: run it again to go on", flush=True)
             return
-        save(model, tokenizer, options.output)
-        done_before.touch()
-        state.unlink()
-        print(f"round {number}: wrote {options.output}", flush=True)
-    for number in range(1, len(ROUNDS) + 1):
-        options.state.with_suffix(f".{number}.done").unlink(missing_ok=True)
+        save(model, tokenizer, before)
+        options.state.unlink()
+    if options.device is None and not torch.cuda.is_available():
+        print(f"{before} is without its last round: run --after {before} with a GPU", flush=True)
+        return
+    load_weights(model, before)
+    device = torch.device(options.device or "cuda")
+    last_round(model, before, LAST, device=device, workers=options.workers, report=_print)
+    save(model, tokenizer, options.output)
+    print(f"wrote {options.output}", flush=True)
 
 
 def _print(line: str) -> None:

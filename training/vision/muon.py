@@ -50,13 +50,13 @@ class Muon(torch.optim.Optimizer):
                 matrix.sub_(orthogonal(ahead), alpha=group["lr"] * size)
 
 
-def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly."""
-    tall = matrix.shape[0] > matrix.shape[1]
-    x: Tensor = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """(..., M, N) → the nearest semi-orthogonal matrices, roughly."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x: Tensor = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
-        square = x @ x.T
+        square = x @ x.mT
         x = _A * x + (_B * square + _C * square @ square) @ x
-    result: Tensor = x.T if tall else x
+    result: Tensor = x.mT if tall else x
     return result

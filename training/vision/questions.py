@@ -160,14 +160,20 @@ MAKERS: tuple[Callable[[Scene, random.Random], Exchange | None], ...] = (
 
 
 def ask(
-    scene: Scene, rng: random.Random, number: int, *, described_first: float = 0.5
+    scene: Scene,
+    rng: random.Random,
+    number: int,
+    *,
+    described_first: float = 0.5,
+    finding: int = 0,
 ) -> list[Exchange]:
     """So many different questions.
 
     ``described_first`` is the share of dialogues that begin with a description. What follows one can be
-    read off the text, so where none does, it comes last: the picture has to be looked at.
+    read off the text, so where none does, it comes last: the picture has to be looked at. Each kind of
+    question is drawn at most twice, those that need a thing to be found ``finding`` times more.
     """
-    makers = list(MAKERS) * 2
+    makers = [*MAKERS * 2, *(where_is, relation) * finding]
     rng.shuffle(makers)
     first = rng.random() < described_first
     if first:
@@ -175,14 +181,14 @@ def ask(
     exchanges: dict[str, Exchange] = {}
     described = False
     for maker in makers:
+        if len(exchanges) == number:
+            break
         if maker is describe and described:
             continue  # later ones could be copied
         exchange = maker(scene, rng)
         if exchange is not None and exchange.question not in exchanges:
             exchanges[exchange.question] = exchange
             described |= maker is describe
-        if len(exchanges) == number:
-            break
     return sorted(exchanges.values(), key=lambda e: (e.kind == "describe") is not first)
 
 

@@ -57,8 +57,7 @@ Scene = tuple[Thing, ...]
 """In the order of their places. No two have the same colour and shape."""
 
 
-def make_scene(rng: random.Random, count: int | None = None) -> Scene:
-    count = count or rng.randint(1, MOST)
+def make_scene(rng: random.Random, count: int) -> Scene:
     kinds: set[tuple[str, str]] = set()
     # Often two of a shape or colour, so that neither alone tells which is meant.
     shapes = rng.sample(SHAPES, rng.randint(1, len(SHAPES)))
@@ -81,8 +80,9 @@ def is_held_out(scene: Scene) -> bool:
     return int.from_bytes(digest[:4], "big") % HELD_OUT_SHARE == 0
 
 
-def scene_of(rng: random.Random, *, held_out: bool) -> Scene:
-    while is_held_out(scene := make_scene(rng)) is not held_out:
+def scene_of(rng: random.Random, *, held_out: bool, most: int = MOST) -> Scene:
+    """One of up to ``most`` things, seven at most."""
+    while is_held_out(scene := make_scene(rng, rng.randint(1, most))) is not held_out:
         pass
     return scene
 

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from ..text.tokenizer import control_id
 from .questions import Exchange, ask
-from .scene import make_scene
+from .scene import MOST, make_scene
 
 BOS, EOS, USER, ASSISTANT, IMAGE = "<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<image>"
 SPECIAL_TOKENS = (BOS, EOS, USER, ASSISTANT, IMAGE)
@@ -52,7 +52,7 @@ CHAT_TEMPLATE = """\
 def texts(count: int, seed: int) -> Iterator[str]:
     for index in range(count):
         rng = random.Random(f"text {seed} {index}")
-        for exchange in ask(make_scene(rng), rng, 8):
+        for exchange in ask(make_scene(rng, rng.randint(1, MOST)), rng, 8):
             yield exchange.question
             yield exchange.answer
 
@@ -98,6 +98,8 @@ class DialogueEncoder:
         template; the model then learns to begin the answer by itself.
         """
         ids, ours = [self.ids[BOS]], [False]
+        if not exchanges:
+            return [*ids, self.ids[IMAGE]], [*ours, False]
         for number, exchange in enumerate(exchanges):
             bare = plain and number == 0
             head = [] if bare else [self.ids[USER]]
