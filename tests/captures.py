@@ -29,22 +29,23 @@ _SECONDS = 90.0
 
 # Keys, and what stands on the screen once they have had their effect. Ctrl-C is C-c, as tmux calls it.
 Step = tuple[str, str]
-SHELL = r"\$ $"
-ASKED = r"(?m)^> $"
+SHELL = r"\$ ?$"
+ASKED = r"(^|\n)> ?$"
 SCRIPTS: dict[str, list[Step]] = {
     "models": [("lolama models", SHELL), ("lolama info demo", SHELL)],
     "generate": [
-        ('lolama generate -m demo --seed 3 -v "Once upon a time"', SHELL),
+        ('lolama -v generate -m demo --seed 3 "Once upon a time"', SHELL),
         ("lolama generate -m demo --top-p 2 Hello", SHELL),
         ("lolama generate -m tinylama Hello", SHELL),
     ],
     "chat": [
         ("lolama chat -m demo --seed 1", ASKED),
         ("What is two plus three?", ASKED),
-        ("Tell me a story about a dog.", r"dog\.\n.*\w+ \w+"),
+        ("Tell me a story about a dog.", r"dog\.\n.*\w"),
         ("C-c", ASKED),
         ("/retry", ASKED),
         ("/hlep", ASKED),
+        ("/clear", ASKED),
         ("/model demo-vision", ASKED),
         ("/image docs/pictures/4.png", ASKED),
         ("What is in the picture?", ASKED),
@@ -88,7 +89,7 @@ class Screen:
             self.tmux("send-keys", "Enter")
         started, last = time.monotonic(), ""
         while time.monotonic() - started < _SECONDS:
-            time.sleep(0.15)
+            time.sleep(0.15 if until in (SHELL, ASKED) else 0.01)
             shown = self.shows()
             rests = shown == last or (keys != "C-c" and until not in (SHELL, ASKED))
             if shown != before and rests and re.search(until, shown[-400:]):
@@ -125,6 +126,7 @@ def terminal() -> Iterator[Screen]:
 def draw(name: str, shown: str) -> None:
     """An SVG of the screen, and its text beside it."""
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115
+    shown = shown.replace(str(ROOT), "~/lolama")
     console.print(Text.from_ansi(shown), no_wrap=True, crop=False)
     console.save_svg(str(IMAGES / f"terminal-{name}.svg"), title="lolama")
 

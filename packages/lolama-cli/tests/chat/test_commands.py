@@ -12,7 +12,7 @@ from talk import model, say, session
 from lolama_cli.chat.commands import COMMANDS, Commands, Leave
 from lolama_cli.chat.screen import Screen
 from lolama_cli.chat.session import Session
-from lolama_core.protocols.errors import NotAvailableError, UsageError
+from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
 
 HOSTILE_TEXTS = 500
 
@@ -67,7 +67,7 @@ def test_image(tmp_path: Path) -> None:
     (shown,) = chat(f"/image '{file}'")
     assert shown.startswith(f"{file}, ") and shown.endswith(" pixels, goes with the next message")
     assert chat("/image") == [str(file), "1 picture for the next message"]
-    with pytest.raises(UsageError, match=r"/image: .*nowhere\.png"):
+    with pytest.raises(ModelError, match=r"nowhere\.png: does not exist"):
         chat(f"/image '{file}' nowhere.png")
     assert len(chat.session.attached) == 1  # all of them, or none
     assert chat("/image -") == ["took back 1 picture"]

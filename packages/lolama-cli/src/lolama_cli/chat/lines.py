@@ -43,11 +43,14 @@ class LineReader:
             sys.stderr.write(prompt)
             sys.stderr.flush()
         assert sys.stdin is not None
-        data = sys.stdin.buffer.readline(MAX_PROMPT_BYTES + 1)
+        try:
+            data = sys.stdin.buffer.readline(MAX_PROMPT_BYTES + 1)
+        except KeyboardInterrupt:
+            self._end_prompt()
+            raise
         self._number += 1
         if not data:
-            if self._prompt and sys.stderr is not None:
-                sys.stderr.write("\n")
+            self._end_prompt()
             raise EOFError
         if len(data) > MAX_PROMPT_BYTES:
             while data and not data.endswith(b"\n"):
@@ -61,6 +64,10 @@ class LineReader:
         if "\0" in text:
             raise self._refused("holds a NUL character, so it is not text", "give text")
         return text.removesuffix("\n").removesuffix("\r")
+
+    def _end_prompt(self) -> None:
+        if self._prompt and sys.stderr is not None:
+            sys.stderr.write("\n")
 
     def _refused(self, reason: str, remedy: str) -> UsageError:
         return UsageError(f"standard input, line {self._number}", reason, remedy)

@@ -60,9 +60,11 @@ class Chat:
         """Talk until one side leaves; the exit code.
 
         Raises:
-            KeyboardInterrupt: if the user leaves by Ctrl-C.
+            KeyboardInterrupt: if the user leaves by Ctrl-C, twice in a row: the first may have been meant
+                for a reply that ended in that moment.
             ClosedPipeError, ResourceError: if replies cannot be shown any more.
         """
+        interrupted = False
         while True:
             if self._interrupts is not None:
                 self._interrupts.forget()
@@ -71,9 +73,16 @@ class Chat:
                     message = self._reader.read()
             except EOFError:
                 return self._code
+            except KeyboardInterrupt:
+                if self._interrupts is None or interrupted:
+                    raise
+                interrupted = True
+                note("Ctrl-C again, or /exit, leaves")
+                continue
             except LolamaError as error:
                 self._failed(error)
                 continue
+            interrupted = False
             if not message.strip():
                 continue
             try:
@@ -83,6 +92,7 @@ class Chat:
             except KeyboardInterrupt:
                 if self._interrupts is None:
                     raise
+                interrupted = True
                 note(
                     "stopped" if self._session.unanswered is None else "stopped; /retry asks again"
                 )
