@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from program import on_terminal, run, shell
 
-from lolama import report
-from lolama.report import Device, Product
+from lolama import devices, report
+from lolama.devices import Device
+from lolama.report import Product
 from lolama_cli import loaded
 from lolama_cli.commands.doctor import _about, _about_dtypes, _rows
 from lolama_cli.schemas import DOCTOR
@@ -248,7 +249,7 @@ def test_a_gpu_in_words() -> None:
         free_memory_bytes=79_500_000_000,
         native_bfloat16=True,
     )
-    assert _about(gpu) == "NVIDIA H100, 79.5 of 80.0 GB free, native bfloat16"
+    assert _about(gpu) == "NVIDIA H100, 79.5 of 80.0 GB available, native bfloat16"
     chosen = {"float32": "bfloat16", "bfloat16": "bfloat16", "float16": "float16"}
     assert _about_dtypes(chosen) == "float32 weights as bfloat16; bfloat16, float16 as stored"
 
@@ -259,7 +260,7 @@ def test_cuda_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("torch.backends.cuda.is_built", lambda: True)
     monkeypatch.setattr("torch.cuda.init", no_driver)
-    (cuda,) = report._cuda()
+    (cuda,) = devices._cuda()
     assert cuda == Device(name="cuda", problem="Found no NVIDIA driver on your system")
 
 
@@ -288,6 +289,6 @@ def test_each_gpu_is_asked_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda.is_bf16_supported", lambda including_emulation: False),
     ):
         monkeypatch.setattr(f"torch.{name}", value)
-    good, busy = report._cuda()
-    assert _about(good) == "a GPU, 7.0 of 8.0 GB free, no native bfloat16"
+    good, busy = devices._cuda()
+    assert _about(good) == "a GPU, 7.0 of 8.0 GB available, no native bfloat16"
     assert _about(busy).startswith("not available here: RuntimeError: CUDA-capable device")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lolama_core
 from lolama import memory, providers, wiring
+from lolama.devices import available_memory
 from lolama_core.protocols.errors import NetworkError
 from lolama_core.protocols.types import JSON, DownloadPlan, ModelFiles, ModelInfo
 
@@ -107,7 +108,7 @@ def _of_files(name: str, files: ModelFiles, context: int | None) -> Information:
     info = _known(name, files.repo)
     length = wiring.context_length(files)
     device = lolama_core.choose_device()
-    available = memory.available(device)
+    available = available_memory(device)
     quantization = files.config.get("quantization")
     paths = {one.path for one in files.tensors.values()} | {files.tokenizer.tokenizer_json}
     needs = []

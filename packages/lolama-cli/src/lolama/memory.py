@@ -10,9 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import psutil
-import torch
-
 import lolama_core
 from lolama import wiring
 from lolama_core.protocols.types import ModelFiles
@@ -108,16 +105,6 @@ def weight_bytes(files: ModelFiles, dtype: str, *, quantize: bool = False) -> in
 def parameters(files: ModelFiles) -> int:
     """Number of parameters. Scales of int8 weights are none."""
     return sum(math.prod(dims) for name, dims, _ in _tensors(files) if not name.endswith("scale"))
-
-
-def available(device: torch.device) -> int | None:
-    """Bytes that a process can get on ``device``, what the system caches included; None if it does not tell.
-
-    A limit that a container sets is not looked at.
-    """
-    if device.type == "cpu":
-        return int(psutil.virtual_memory().available)
-    return lolama_core.free_memory(device) or None
 
 
 def _is_quantised(name: str, dims: tuple[int, ...]) -> bool:

@@ -71,7 +71,7 @@ def test_image(tmp_path: Path) -> None:
         chat(f"/image '{file}' nowhere.png")
     assert len(chat.session.attached) == 1  # all of them, or none
     assert chat("/image -") == ["took back 1 picture"]
-    assert chat.session.attached == ()
+    assert not chat.session.attached
 
 
 def test_clear_undo_and_retry() -> None:
@@ -86,7 +86,7 @@ def test_clear_undo_and_retry() -> None:
     say(chat.session, "Who are you?")
     assert chat("/undo") == ["forgot: Who are you?"]
     assert chat("/clear") == ["forgot 1 exchange"]
-    assert chat.session.conversation.exchanges == ()
+    assert not chat.session.conversation.exchanges
 
 
 def test_save_and_load(tmp_path: Path) -> None:

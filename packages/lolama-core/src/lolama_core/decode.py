@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lolama_core.block import Block
+from lolama_core.cache_slots import FixedSlots, Slots
 from lolama_core.kernels import installed_kernels
-from lolama_core.kv_cache import FixedSlots, KVCache, Slots
+from lolama_core.kv_cache import KVCache
 from lolama_core.linear import Linear
 from lolama_core.norm import RMSNorm
 from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep

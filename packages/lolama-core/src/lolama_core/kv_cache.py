@@ -3,98 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from lolama_core.cache_slots import FixedSlots, Slots
 from lolama_core.protocols import CacheSlots
 from lolama_core.protocols.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Slots:
-    """The places one forward pass writes to; see `lolama_core.protocols.CacheSlots`."""
-
-    starts: tuple[int, ...]
-    counts: tuple[int, ...]
-    width: int
-    device: torch.device
-
-    @cached_property
-    def totals(self) -> tuple[int, ...]:
-        """Valid length of each row while this pass attends."""
-        return tuple(start + count for start, count in zip(self.starts, self.counts, strict=True))
-
-    @cached_property
-    def longest(self) -> int:
-        """The largest of `totals`."""
-        return max(self.totals)
-
-    @cached_property
-    def positions(self) -> Tensor:
-        """(B, T) int64: absolute positions. Those of padding run on past the row's total."""
-        first = self.starts[0]
-        if self.starts.count(first) == len(self.starts):
-            same = torch.arange(first, first + self.width, device=self.device)
-            return same.expand(len(self.starts), -1)
-        starts = torch.tensor(self.starts, device=self.device)
-        return starts[:, None] + torch.arange(self.width, device=self.device)
-
-    @cached_property
-    def uniform(self) -> bool:
-        """Every row writes the whole width at the same place."""
-        return len(set(self.starts)) == 1 and min(self.counts) == self.width
-
-    @cached_property
-    def scatter(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Row, input column and cache position of every real (unpadded) position, each (sum(counts),)."""
-        rows = [row for row, count in enumerate(self.counts) for _ in range(count)]
-        columns = [column for count in self.counts for column in range(count)]
-        places = [
-            start + i
-            for start, count in zip(self.starts, self.counts, strict=True)
-            for i in range(count)
-        ]
-        as_index = torch.tensor([rows, columns, places], device=self.device)
-        return as_index[0], as_index[1], as_index[2]
-
-
-@dataclass(frozen=True)
-class FixedSlots:
-    """One new position in each row, at places that a tensor holds when the pass runs.
-
-    Nothing about it is known on the host, so a recorded pass can be replayed for the next step. It attends
-    over the whole capacity, with a mask. See `KVCache.at_positions`.
-    """
-
-    positions: Tensor
-    capacity: int
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """One position a row."""
-        return (1,) * len(self.positions)
-
-    @property
-    def starts(self) -> tuple[int, ...]:
-        """The least that any row may hold."""
-        return (0,) * len(self.positions)
-
-    @property
-    def totals(self) -> tuple[int, ...]:
-        """The most that any row may hold, and so the width of keys and values."""
-        return (self.capacity,) * len(self.positions)
-
-    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """(B, 1, 1, capacity): what is added to scores, 0 where a row's new position sees, else -inf."""
-        keys = torch.arange(self.capacity, device=self.positions.device)
-        seen = keys <= self.positions
-        if window is not None:
-            seen &= keys > self.positions - window
-        scores = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-        return scores.masked_fill_(~seen, float("-inf"))[:, None, None]
 
 
 class _Storage:

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from lolama_core.attention import AttentionPlan, LastPositions, plan_mask
 from lolama_core.block import Block
+from lolama_core.cache_slots import FixedSlots, Slots
 from lolama_core.config import LlamaConfig
 from lolama_core.decode import BoundStep, bind, decoder_kernels
 from lolama_core.device import activation_dtype
-from lolama_core.kv_cache import FixedSlots, KVCache, Slots
+from lolama_core.kv_cache import KVCache
 from lolama_core.linear import FEW_ROWS, OutputProjection, processor_multiplies
 from lolama_core.norm import RMSNorm
 from lolama_core.protocols import CacheSlots, DecoderKernel

@@ -16,6 +16,7 @@ import io
 import mmap
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
@@ -68,7 +69,8 @@ DTYPE_NAMES: Mapping[torch.dtype, str] = MappingProxyType(
 )
 
 _OWN_PAGES_BYTES = 256 * 2**10
-_READ_BYTES = 64 * 2**20  # one system call's worth, so that Ctrl-C is heard in between
+_READ_BYTES = 2 * 2**20  # one system call's worth, and one huge page's
+_READERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,7 @@ class SafetensorsFile:
                     f"no memory for tensor {quote(key)} of {size / 2**20:,.0f} MiB",
                     "close other programs or use a smaller model",
                 ) from None
-            file.seek(self._data_start + info.begin)
-            _read_into(file, byte_view(data), str(self.path))
+            _read_into(file, self._data_start + info.begin, byte_view(data), str(self.path))
         return self._shaped(key, data)
 
     def map(self, key: str) -> Tensor:
@@ -217,21 +218,40 @@ def byte_view(tensor: Tensor) -> memoryview:
     return memoryview((ctypes.c_ubyte * size).from_address(tensor.data_ptr())).cast("B")
 
 
-def _read_into(file: io.FileIO, target: memoryview, subject: str) -> None:
-    """Fill ``target`` from where ``file`` stands."""
-    done = 0
-    while done < len(target):
-        count = file.readinto(target[done : done + _READ_BYTES])
-        if not count:
-            missing = len(target) - done
-            raise ModelError(subject, f"ends {missing} bytes too early", DOWNLOAD_AGAIN)
-        done += count
+def _read_into(file: io.FileIO, offset: int, target: memoryview, subject: str) -> None:
+    """Fill ``target`` with the bytes of the file from ``offset`` on.
+
+    Much is read by several threads: most of the time goes into making the pages, each of which waits for
+    the system.
+    """
+
+    def read(start: int) -> None:
+        part = target[start : start + _READ_BYTES]
+        while len(part):
+            count = os.preadv(file.fileno(), [part], offset + start)
+            if not count:
+                missing = offset + len(target) - os.fstat(file.fileno()).st_size
+                raise ModelError(subject, f"ends {missing} bytes too early", DOWNLOAD_AGAIN)
+            part, start = part[count:], start + count
+
+    starts = range(0, len(target), _READ_BYTES)
+    if len(starts) < 2:
+        for start in starts:
+            read(start)
+        return
+    with ThreadPoolExecutor(_READERS, "lolama-read") as readers:
+        try:
+            for _ in readers.map(read, starts):
+                pass
+        except BaseException:
+            readers.shutdown(cancel_futures=True)  # Ctrl-C waits for what has begun, no more
+            raise
 
 
 def _read_header(file: io.FileIO, size: int, subject: str) -> bytes:
     """The raw header. Only a file that cannot be safetensors is compared with what else it might be."""
     head = bytearray(min(size, 512))
-    _read_into(file, memoryview(head), subject)
+    _read_into(file, 0, memoryview(head), subject)
     length = int.from_bytes(head[:LENGTH_BYTES], "little")
     fits = size > LENGTH_BYTES and 0 < length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES)
     if not fits or head[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
@@ -240,8 +260,7 @@ def _read_header(file: io.FileIO, size: int, subject: str) -> bytes:
             raise ModelError(subject, *found)
         raise ModelError(subject, _what_is_wrong(size, length), DOWNLOAD_AGAIN)
     raw = bytearray(length)
-    file.seek(LENGTH_BYTES)
-    _read_into(file, memoryview(raw), subject)
+    _read_into(file, LENGTH_BYTES, memoryview(raw), subject)
     # Counted before parsing: building 300,000 entries only to refuse them would take seconds.
     if raw.count(b'"data_offsets"') > MAX_TENSORS:
         raise ModelError(subject, f"holds more than {MAX_TENSORS:,} tensors, the limit")

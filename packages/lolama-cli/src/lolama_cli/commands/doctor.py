@@ -12,7 +12,8 @@ from lolama_cli.schemas import DOCTOR
 from lolama_cli.tables import write_sections
 
 if TYPE_CHECKING:
-    from lolama.report import Broken, Device, Kernel, Report
+    from lolama.devices import Device
+    from lolama.report import Broken, Kernel, Report
 
 EXAMPLES = """\b
 Examples:
@@ -81,7 +82,7 @@ def _about(device: Device) -> str:
     if device.memory_bytes is not None:
         memory = f"{device.memory_bytes / 1e9:.1f} GB"
         if device.free_memory_bytes is not None:
-            memory = f"{device.free_memory_bytes / 1e9:.1f} of {memory} free"
+            memory = f"{device.free_memory_bytes / 1e9:.1f} of {memory} available"
         facts.append(memory)
     if device.native_bfloat16 is not None:
         facts.append("native bfloat16" if device.native_bfloat16 else "no native bfloat16")
