@@ -96,7 +96,7 @@ class Int8Linear(nn.Module):
         if self.outlier_columns is not None:
             y = y + F.linear(rows[:, self.outlier_columns], self.outlier_weight.to(x.dtype))
         if self.bias is not None:
-            y = y + self.bias.to(y.dtype)
+            y += self.bias.to(y.dtype)  # a tensor of its own, so nothing else sees it change
         return y.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
 
     def linear_weights(self) -> LinearWeights | None:

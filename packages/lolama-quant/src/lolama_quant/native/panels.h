@@ -22,6 +22,9 @@
 #define PANEL_ROWS 96
 #define PANEL_STRIDE (PANEL_DEPTH + 16)
 
+/* Rows of x that pass by together, and divide PANEL_ROWS: sums for them and four weights fill the registers. */
+#define TOGETHER 3
+
 /* The largest magnitude of activations as whole numbers: sums of PANEL_DEPTH products stay below 2^31. */
 #define PANEL_LEVELS 16000.0f
 
@@ -42,14 +45,14 @@ typedef void (*panel_function)(const Panel *panel, int64_t first, int64_t depth,
         VEC acc[ROWS][4];                                                                                \
         for (int r = 0; r < ROWS; r++)                                                                   \
             for (int s = 0; s < 4; s++) acc[r][s] = ZERO;                                                \
-        for (int64_t i = 0; i < depth; i += LANES) {                                                     \
-            VEC row[ROWS];                                                                               \
-            for (int r = 0; r < ROWS; r++) row[r] = LOAD(panel->ITEMS + (4 + first + r) * PANEL_STRIDE + i); \
+        for (int64_t i = 0; i < depth; i += LANES)                                                       \
             for (int s = 0; s < 4; s++) {                                                                \
                 VEC weights = LOAD(panel->ITEMS + s * PANEL_STRIDE + i);                                 \
-                for (int r = 0; r < ROWS; r++) acc[r][s] = MULTIPLY(acc[r][s], weights, row[r]);         \
+                for (int r = 0; r < ROWS; r++) {                                                         \
+                    VEC row = LOAD(panel->ITEMS + (4 + first + r) * PANEL_STRIDE + i);                   \
+                    acc[r][s] = MULTIPLY(acc[r][s], weights, row);                                       \
+                }                                                                                        \
             }                                                                                            \
-        }                                                                                                \
         for (int r = 0; r < ROWS; r++) sums[r] = SUM(acc[r]);                                            \
     }
 
@@ -72,12 +75,23 @@ FLOAT_SUMS(float_sums_2, 2)
 FLOAT_SUMS(float_sums_3, 3)
 
 #define LOAD_INTEGERS(p) _mm256_load_si256((const __m256i *)(p))
-#define MULTIPLY_INTEGERS(sum, w, x) _mm256_add_epi32(sum, _mm256_madd_epi16(w, x))
+/* The sum is written out: gcc takes the products' register for it, and then moves it to where it belongs. An
+   emulation without such registers defines its own. */
+#ifndef ADD_IN_PLACE
+#define ADD_IN_PLACE(sum, products) __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products))
+#endif
+AVX2 static inline __m256i add_products(__m256i sum, __m256i w, __m256i x) {
+    __m256i products = _mm256_madd_epi16(w, x);
+    ADD_IN_PLACE(sum, products);
+    return sum;
+}
+
 #define INTEGER_SUMS(NAME, ROWS)                                                                         \
-    PANEL_SUMS(NAME, integers, __m256i, 16, _mm256_setzero_si256(), LOAD_INTEGERS, MULTIPLY_INTEGERS,    \
+    PANEL_SUMS(NAME, integers, __m256i, 16, _mm256_setzero_si256(), LOAD_INTEGERS, add_products,         \
                four_integer_sums, ROWS)
 INTEGER_SUMS(integer_sums_1, 1)
 INTEGER_SUMS(integer_sums_2, 2)
+INTEGER_SUMS(integer_sums_3, 3)
 
 /* ---- bringing in ---------------------------------------------------------------------------------- */
 
@@ -135,14 +149,17 @@ AVX2 static void panel_product(int dtype, const void *weight, const float *scale
                                const float *x, int64_t rows, int64_t begin, int64_t end, int64_t k, float *y,
                                int64_t y_stride, int add) {
     static const panel_function floats[] = {NULL, float_sums_1, float_sums_2, float_sums_3};
-    static const panel_function integers[] = {NULL, integer_sums_1, integer_sums_2};
+    static const panel_function integers[] = {NULL, integer_sums_1, integer_sums_2, integer_sums_3};
     static _Thread_local Panel panel __attribute__((aligned(64)));
-    const int whole = dtype == INT8, together = whole ? 2 : 3, lanes = whole ? 16 : 8;
+    const int whole = dtype == INT8, lanes = whole ? 16 : 8;
     const int64_t bytes = whole ? 1 : item_bytes(dtype);
     float row_scales[PANEL_ROWS];
-    for (int64_t first = 0; first < rows; first += PANEL_ROWS) {
-        const int64_t count = rows - first < PANEL_ROWS ? rows - first : PANEL_ROWS;
-        const int64_t groups = (count + together - 1) / together;
+    /* Blocks of about the same number of rows: each brings in all weights. */
+    const int64_t blocks = (rows + PANEL_ROWS - 1) / PANEL_ROWS;
+    const int64_t most = ((rows + blocks - 1) / blocks + TOGETHER - 1) / TOGETHER * TOGETHER;
+    for (int64_t first = 0; first < rows; first += most) {
+        const int64_t count = rows - first < most ? rows - first : most;
+        const int64_t groups = (count + TOGETHER - 1) / TOGETHER;
         for (int64_t r = 0; r < count; r++) row_scales[r] = whole ? row_scale(x + (first + r) * k, k) : 1;
         for (int64_t i = 0; i < k; i += PANEL_DEPTH) {
             const int64_t inputs = k - i < PANEL_DEPTH ? k - i : PANEL_DEPTH;
@@ -172,8 +189,8 @@ AVX2 static void panel_product(int dtype, const void *weight, const float *scale
                 for (int64_t group = 0, line = 0; group < groups; group++) {
                     for (; line < all * (group + 1) / groups; line++)
                         _mm_prefetch(next + line / lines * k * bytes + line % lines * 64, _MM_HINT_T0);
-                    const int64_t r = group * together, some = count - r < together ? count - r : together;
-                    __m128 sums[3];
+                    const int64_t r = group * TOGETHER, some = count - r < TOGETHER ? count - r : TOGETHER;
+                    __m128 sums[TOGETHER];
                     (whole ? integers : floats)[some](&panel, r, depth, sums);
                     for (int64_t t = 0; t < some; t++) {
                         const __m128 scale = _mm_mul_ps(factors, _mm_set1_ps(row_scales[r + t]));

@@ -35,3 +35,6 @@ static inline __m512 _mm512_cvtepi32_ps(__m512i v) {
     for (int i = 0; i < 16; i++) wide[i] = (float)whole[i];
     return _mm512_loadu_ps(wide);
 }
+
+/* panels.h names an instruction itself where this is missing. */
+#define ADD_IN_PLACE(sum, products) (sum) = _mm256_add_epi32(sum, products)
