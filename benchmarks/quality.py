@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.make_model import write_gguf
 from benchmarks.native_engines import LlamaCppEngine
+from benchmarks.tables import quality_table
 from lolama import wiring
 from lolama.model import quantize_model_int8
 from lolama_core import Llama
@@ -118,23 +119,6 @@ def reports() -> dict[str, QualityReport]:
         }
 
 
-def table(found: dict[str, QualityReport]) -> str:
-    """Markdown."""
-    lines = [
-        "| weights | perplexity | mean KL | median KL | p90 KL | same best token |",
-        "|---|---|---|---|---|---|",
-    ]
-    first = next(iter(found.values()))
-    lines.append(f"| lolama float32 | {first.reference_perplexity:.4f} | | | | |")
-    for name, report in found.items():
-        ours = report.quantized
-        lines.append(
-            f"| {name} | {report.perplexity:.4f} | {ours.mean_kl:.2e} | {ours.median_kl:.2e}"
-            f" | {ours.p90_kl:.2e} | {ours.top1_agreement:.2%} |"
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(
@@ -142,16 +126,14 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="where to write the results")
     options = parser.parse_args()
-    found = reports()
-    print(f"{next(iter(found.values())).tokens:,} tokens of held-out stories")
-    print(table(found))
+    names = ("torch", "lolama-core", "lolama-quant", "llama-cpp-python")
+    result = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in names},
+        "reports": {name: report.to_json() for name, report in reports().items()},
+    }
+    print(quality_table(result))
     if options.json:
-        versions = {name: version(name) for name in ("torch", "lolama-quant", "llama-cpp-python")}
-        result = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": versions,
-            "reports": {name: report.to_json() for name, report in found.items()},
-        }
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -4,7 +4,8 @@
 
 A part of the page between ``<!-- table: tinyllama -->`` and ``<!-- end -->`` is replaced; what is not
 marked stays. The parts are ``setup``, ``table``, ``ratios`` and ``plots``, each with the name of a run:
-a shape, and of int8 ``-int8``; and ``gpu`` with a shape, of what `benchmarks.gpu` measured.
+a shape, and of int8 ``-int8``; ``gpu`` with a shape, of what `benchmarks.gpu` measured; and ``quality``, of
+what `benchmarks.quality` did.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from benchmarks.gpu_tables import gpu_tables
 from benchmarks.plots import draw
 from benchmarks.results import read_results
-from benchmarks.tables import figures, ratio_tables, setup
+from benchmarks.tables import figures, quality_table, ratio_tables, setup
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,6 +54,9 @@ def main() -> None:
         raw = json.loads(path.read_text())
         if "bandwidth" in raw and "device" in raw:
             page = fill(page, f"gpu: {raw['shape']}", gpu_tables(raw))
+            continue
+        if "reports" in raw:
+            page = fill(page, "quality", quality_table(raw))
             continue
         results = read_results(path)
         if results.name in seen:

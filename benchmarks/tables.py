@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from statistics import median
+from typing import Any
 
 from benchmarks.results import Results
 from benchmarks.summary import bandwidth_share, columns, overall, ratio, reference_rows
@@ -72,4 +73,29 @@ def setup(results: Results) -> str:
         "",
         *notes,
     ]
+    return "\n".join(lines)
+
+
+def quality_table(result: dict[str, Any]) -> str:
+    """Markdown.
+
+    Args:
+        result: What `benchmarks.quality` writes as JSON.
+    """
+    reports = result["reports"]
+    first = next(iter(reports.values()))
+    named = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        f"{first['tokens']:,} tokens, {result['date'][:10]}, {named}.",
+        "",
+        "| weights | perplexity | mean KL | median KL | p90 KL | same best token |",
+        "|---|---:|---:|---:|---:|---:|",
+        f"| lolama float32 | {first['reference_perplexity']:.4f} | | | | |",
+    ]
+    for name, report in reports.items():
+        ours = report["quantized"]
+        lines.append(
+            f"| {name} | {report['perplexity']:.4f} | {ours['mean_kl']:.2e} | {ours['median_kl']:.2e}"
+            f" | {ours['p90_kl']:.2e} | {ours['top1_agreement']:.2%} |"
+        )
     return "\n".join(lines)
