@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from lolama_hub.testing.stand_in_hub import StandInHub
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """A request that came. ``sent`` is how many bytes of the body went out."""
+    """A request that came. ``sent`` is how many bytes of the body have gone out so far."""
 
     place: str
     path: str
     range: str
     authorised: bool
-    sent: int
+    sent: int = 0
 
 
 class Server(ThreadingHTTPServer):
@@ -47,7 +47,7 @@ class Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    sent = 0
+    entry: Request
     breaks_at_once = True  # not within a body
 
     @property
@@ -56,6 +56,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Tests read `StandInHub.requests` instead."""
+
+    def enter(self, place: Place, path: str) -> None:
+        """Record the request before it is answered: its client's next one may come to another thread."""
+        given = self.headers.get("Range", "")
+        self.entry = Request(place, path, given, bool(self.token()))
+        self.hub.record(self.entry)
 
     def token(self) -> str:
         return self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -129,11 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
                     data = data[:here] + bytes([data[here] ^ 1]) + data[here + 1 :]
                 elif fault.kind in ("reset", "close", "stall", "trickle"):
                     self.wfile.write(data[:here])
-                    self.sent += here
+                    self.entry.sent += here
                     self.break_off(fault, data[here:])
                     return
             self.wfile.write(data)
-            self.sent += len(data)
+            self.entry.sent += len(data)
             at += len(data)
             if self.hub.rate:
                 time.sleep(max(0.0, (at - start) / self.hub.rate - (time.monotonic() - began)))
@@ -146,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.hub.stopping.wait(0.1):
                     break
                 self.wfile.write(bytes([byte]))
-                self.sent += 1
+                self.entry.sent += 1
         elif fault.kind == "reset":
             self.wfile.flush()
             time.sleep(
@@ -175,23 +181,20 @@ class HubHandler(_Handler):
 
     def do_GET(self) -> None:
         """Whatever is asked of the Hub itself."""
-        self.sent = 0
         path = unquote(urlsplit(self.path).path)
-        place: Place = "revision"
-        try:
-            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
-                self.revision(match[1], match[2])
-            elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
-                place = "tree"
-                self.tree(match[1], match[2])
-            elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-                place = "head" if self.command == "HEAD" else "resolve"
-                self.resolve(match[1], match[2], match[3], place)
-            else:
-                self.answer(404)
-        finally:
-            given = self.headers.get("Range", "")
-            self.hub.record(Request(place, path, given, bool(self.token()), self.sent))
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
+            self.enter("revision", path)
+            self.revision(match[1], match[2])
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+            self.enter("tree", path)
+            self.tree(match[1], match[2])
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            place: Place = "head" if self.command == "HEAD" else "resolve"
+            self.enter(place, path)
+            self.resolve(match[1], match[2], match[3], place)
+        else:
+            self.enter("revision", path)
+            self.answer(404)
 
     def repo(self, name: str) -> Repository | None:
         """The repository, or None after an answer that refuses it."""
@@ -281,18 +284,14 @@ class FileHandler(_Handler):
 
     def do_GET(self) -> None:
         """A large file, for whoever brings a signature."""
-        self.sent = 0
         parts = urlsplit(self.path)
+        self.enter("file", parts.path)
         owner, name, file = unquote(parts.path).lstrip("/").split("/", 2)
-        try:
-            signed = self.hub.redeem(parts.query.removeprefix("signature="))
-            fault = self.hub.take_fault("file", file)
-            if self.act_out(fault):
-                return
-            if not signed:
-                self.answer(403, body=b"<Error><Code>AccessDenied</Code></Error>")
-                return
-            self.send_file(self.hub.repos[f"{owner}/{name}"], file, {}, fault)
-        finally:
-            given = self.headers.get("Range", "")
-            self.hub.record(Request("file", parts.path, given, bool(self.token()), self.sent))
+        signed = self.hub.redeem(parts.query.removeprefix("signature="))
+        fault = self.hub.take_fault("file", file)
+        if self.act_out(fault):
+            return
+        if not signed:
+            self.answer(403, body=b"<Error><Code>AccessDenied</Code></Error>")
+            return
+        self.send_file(self.hub.repos[f"{owner}/{name}"], file, {}, fault)
