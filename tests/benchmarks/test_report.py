@@ -11,7 +11,7 @@ from benchmarks.report import ROOT, fill, main
 from benchmarks.results import Results, Row
 from benchmarks.shapes import SHAPES
 from benchmarks.summary import summary
-from benchmarks.tables import figures, number, ratio_tables, setup
+from benchmarks.tables import figures, number, quality_table, ratio_tables, setup
 
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed"
@@ -31,6 +31,24 @@ needs_matplotlib = pytest.mark.skipif(
 )
 def test_number(value: float | None, expected: str) -> None:
     assert number(value) == expected
+
+
+def test_a_quality_table_has_the_reference_and_a_line_for_each_engine() -> None:
+    distance = {"mean_kl": 1.2e-5, "median_kl": 1.5e-6, "p90_kl": 3e-5, "top1_agreement": 0.9885}
+    report = {
+        "tokens": 1200,
+        "reference_perplexity": 2.5,
+        "perplexity": 2.75,
+        "quantized": distance,
+    }
+    text = quality_table(
+        {"date": "2026-01-02T03:04:05", "versions": {"a": "1"}, "reports": {"lolama int8": report}}
+    )
+    assert text.splitlines()[0] == "1,200 tokens, 2026-01-02, a 1."
+    assert text.splitlines()[-2:] == [
+        "| lolama float32 | 2.5000 | | | | |",
+        "| lolama int8 | 2.7500 | 1.20e-05 | 1.50e-06 | 3.00e-05 | 98.85% |",
+    ]
 
 
 def test_figures_in_their_units(results: Results) -> None:
