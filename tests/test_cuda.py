@@ -23,6 +23,7 @@ from lolama_core.device import choose_dtype
 from lolama_core.protocols.errors import ResourceError
 from lolama_core.protocols.types import Message
 from lolama_quant import Int8Linear
+from lolama_quant.native_library import native_library
 from lolama_quant.triton_decoder_kernel import TritonDecoderKernel
 from lolama_vision import LLaVA
 
@@ -195,6 +196,7 @@ def test_what_was_recorded_is_recorded_again_when_the_model_changes() -> None:
     assert changed == TextGenerator(model).generate(ids_of(9).tolist(), **settings).ids != before
 
 
+@pytest.mark.skipif(isinstance(native_library(), str), reason="there is no native library")
 def test_a_model_may_move() -> None:
     settings: dict[str, Any] = {"max_new_tokens": 30, "temperature": 0.0}
     ids = list(range(5, 60))

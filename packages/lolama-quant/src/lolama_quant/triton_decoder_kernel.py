@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +19,7 @@ _WEIGHTS = (torch.int8, torch.bfloat16, torch.float16, torch.float32)
 
 
 class TritonDecoderKernel:
-    """Ten launches for each block where torch's operators take thirty: a `protocols.DecoderKernel`.
+    """Seven launches for each block where torch's operators take thirty: a `protocols.DecoderKernel`.
 
     Args:
         device_type: Where weights must be; anything but a GPU only in Triton's interpreter.
@@ -102,28 +102,24 @@ class TritonStep:
         def scratch(size: int, dtype: torch.dtype) -> Tensor:
             return torch.empty(size, dtype=dtype, device=device)
 
-        def multiply(x: Tensor, *linears: LinearWeights, y: Tensor, add: bool = False) -> None:
+        def multiply(x: Tensor, *linears: LinearWeights, y: Tensor, **options: Any) -> None:
             weights = [linear.weight for linear in linears]
             scales = [linear.scale for linear in linears]
-            one_row(x, weights, scales, [linear.bias for linear in linears], y, add=add)
+            one_row(x, weights, scales, [linear.bias for linear in linears], y, **options)
 
         stream = x[0].to(torch.float32, copy=True).contiguous()
         cos, sin = cos[0].contiguous(), sin[0].contiguous()
-        normed, projected = (
-            scratch(len(stream), dtype),
-            scratch(inner + 2 * kv_inner, torch.float32),
-        )
+        projected = scratch(inner + 2 * kv_inner, torch.float32)
         queries, attended = (scratch(inner, dtype).view(-1, shape.head_dim) for _ in range(2))
-        gate_up, hidden = scratch(2 * feed_forward, torch.float32), scratch(feed_forward, dtype)
+        hidden = scratch(feed_forward, dtype)
         for block, all_keys, all_values in zip(self._blocks, keys, values, strict=True):
             own_keys, own_values = all_keys[first_row], all_values[first_row]
-            decoding.norm(stream, block.attention_norm, shape.eps, normed)
-            multiply(normed, block.q_proj, block.k_proj, block.v_proj, y=projected)
+            norm = {"norm": block.attention_norm, "eps": shape.eps}
+            multiply(stream, block.q_proj, block.k_proj, block.v_proj, y=projected, **norm)
             decoding.rotate_and_store(projected, cos, sin, starts, queries, own_keys, own_values)
             decoding.attend(queries, own_keys, own_values, starts, first_keys, attended)
-            multiply(attended, block.o_proj, y=stream, add=True)
-            decoding.norm(stream, block.ffn_norm, shape.eps, normed)
-            multiply(normed, block.w_gate, block.w_up, y=gate_up)
-            decoding.gate(gate_up, hidden)
+            multiply(attended.view(-1), block.o_proj, y=stream, add=True)
+            norm["norm"] = block.ffn_norm
+            multiply(stream, block.w_gate, block.w_up, y=hidden, gates=True, **norm)
             multiply(hidden, block.w_down, y=stream, add=True)
         return stream[None]

@@ -173,10 +173,12 @@ def test_what_multiplies_on_a_cpu(
         monkeypatch.setattr(cpu, "multiplies_integers", lambda able=able: able)
         for rows in (0, 16, ANY_ROWS):
             monkeypatch.setattr(cpu, "native_rows", lambda rows=rows: rows)
-            cpu.linear(x, weight, scale)
-            cpu.linear(x[:1], weight, scale)
-    native = ["native", "native", "native"]
-    assert calls == [*["integers"] * 3, *native, *["floats"] * 3, *native]
+            for sample in (x, x[:1], x[:0]):
+                cpu.linear(sample, weight, scale)
+    expected = []
+    for other in ("integers", "floats"):
+        expected += [other] * 3 + [other, "native", other] + ["native", "native", other]
+    assert calls == expected
 
 
 def test_cuda_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

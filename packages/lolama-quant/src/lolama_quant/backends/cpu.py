@@ -34,7 +34,7 @@ _MOST_INPUTS = (2**31 - 1) // LIMIT**2  # whose products fit into the sum of 32 
 
 def linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K), weight (N, K) int8, scale (N,) float32 → (M, N) float32."""
-    if len(x) <= native_rows():
+    if 0 < len(x) <= native_rows():
         return native_linear(x, weight, scale)
     return torch_linear(x, weight, scale)
 

@@ -14,9 +14,9 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K), weight (N, K) int8, scale (N,) float32 → (M, N) in the dtype of ``x``.
 
     All integers of eight bits are exact in each floating-point dtype, so only the product is rounded; the
-    scale is applied to it in float32.
+    scale is applied to it in float32, in place: on a GPU that is one pass over the product, not three.
     """
-    return (F.linear(x, weight.to(x.dtype)) * scale).to(x.dtype)
+    return F.linear(x, weight.to(x.dtype)).mul_(scale)
 
 
 def blockwise_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:

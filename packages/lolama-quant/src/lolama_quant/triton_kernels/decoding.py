@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lolama_quant.triton_kernels.overlap import can_overlap, let_next_begin, wait_for_inputs
+
 _TILE_HEADS = 16  # tl.dot wants at least so many
 _BLOCK_KEYS = 64
 _PROGRAMS = 256
@@ -14,18 +16,6 @@ _PROGRAMS = 256
 
 
 @triton.jit  # type: ignore[untyped-decorator] # Triton has no types
-def _norm_kernel(x, weight, y, width, eps, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """RMSNorm of x (D,), rounded to the dtype of ``y`` before it is weighted, as `RMSNorm` does."""
-    column = tl.arange(0, BLOCK)
-    inside = column < width
-    values = tl.load(x + column, mask=inside, other=0.0)
-    normed = values * tl.rsqrt(tl.sum(values * values) / width + eps)
-    rounded = normed.to(y.dtype.element_ty).to(tl.float32)
-    weighted = rounded * tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(y + column, weighted.to(y.dtype.element_ty), mask=inside)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
 def _rotate_kernel(  # type: ignore[no-untyped-def]
     projected,
     cos,
@@ -38,9 +28,12 @@ def _rotate_kernel(  # type: ignore[no-untyped-def]
     heads,
     kv_heads,
     head_dim,
+    OVERLAPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One head: a query is turned, a key is turned and stored, a value is stored."""
+    let_next_begin(OVERLAPS)
+    wait_for_inputs(OVERLAPS)
     head = tl.program_id(0)
     place = tl.load(position)
     column = tl.arange(0, BLOCK)
@@ -76,6 +69,7 @@ def _attend_kernel(  # type: ignore[no-untyped-def]
     group,
     head_dim,
     scale,
+    OVERLAPS: tl.constexpr,
     PARTS: tl.constexpr,
     TILE_HEADS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -86,6 +80,8 @@ def _attend_kernel(  # type: ignore[no-untyped-def]
     sums (H, PARTS, head_dim): Σ exp(score − largest) v. largest, totals (H, PARTS): of the scores, and
     Σ exp(score − largest).
     """
+    let_next_begin(OVERLAPS)
+    wait_for_inputs(OVERLAPS)
     kv_head = tl.program_id(0)
     part = tl.program_id(1)
     first = tl.load(first_key)
@@ -133,9 +129,18 @@ def _attend_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _join_kernel(  # type: ignore[no-untyped-def]
-    sums, largest, totals, y, head_dim, PARTS: tl.constexpr, BLOCK_DIM: tl.constexpr
+    sums,
+    largest,
+    totals,
+    y,
+    head_dim,
+    OVERLAPS: tl.constexpr,
+    PARTS: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
 ):
     """The parts of one head → y (H, head_dim). A part without keys weighs nothing."""
+    let_next_begin(OVERLAPS)
+    wait_for_inputs(OVERLAPS)
     head = tl.program_id(0)
     part = head * PARTS + tl.arange(0, PARTS)
     column = tl.arange(0, BLOCK_DIM)
@@ -148,22 +153,6 @@ def _join_kernel(  # type: ignore[no-untyped-def]
     )
     result = tl.sum(shares[:, None] * weighted, axis=0) / total
     tl.store(y + head * head_dim + column, result.to(y.dtype.element_ty), mask=inside)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _gate_kernel(gate_up, y, hidden, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """gate_up (2 · hidden,) → silu(gate) · up."""
-    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < hidden
-    gate = tl.load(gate_up + column, mask=inside, other=0.0)
-    up = tl.load(gate_up + hidden + column, mask=inside, other=0.0)
-    tl.store(y + column, (gate * tl.sigmoid(gate) * up).to(y.dtype.element_ty), mask=inside)
-
-
-def norm(x: Tensor, weight: Tensor, eps: float, y: Tensor) -> None:
-    """RMSNorm of x (D,) float32 into y (D,)."""
-    block = triton.next_power_of_2(len(x))
-    _norm_kernel[(1,)](x, weight, y, len(x), eps, BLOCK=block, num_warps=8)
 
 
 def rotate_and_store(
@@ -189,8 +178,20 @@ def rotate_and_store(
     block = triton.next_power_of_2(head_dim)
     sizes = (capacity, heads, kv_heads, head_dim)
     grid = (heads + 2 * kv_heads,)
+    overlaps = can_overlap(keys.device)
     _rotate_kernel[grid](
-        projected, cos, sin, position, queries, keys, values, *sizes, BLOCK=block, num_warps=1
+        projected,
+        cos,
+        sin,
+        position,
+        queries,
+        keys,
+        values,
+        *sizes,
+        OVERLAPS=overlaps,
+        BLOCK=block,
+        num_warps=1,
+        launch_pdl=overlaps,
     )
 
 
@@ -211,6 +212,7 @@ def attend(
     sums = torch.empty(heads, parts, head_dim, dtype=torch.float32, device=keys.device)
     largest, totals = torch.empty(2, heads, parts, dtype=torch.float32, device=keys.device)
     block = max(16, triton.next_power_of_2(head_dim))
+    overlaps = can_overlap(keys.device)
     _attend_kernel[(kv_heads, parts)](
         queries,
         keys,
@@ -224,15 +226,21 @@ def attend(
         group,
         head_dim,
         head_dim**-0.5,
+        OVERLAPS=overlaps,
         PARTS=parts,
         TILE_HEADS=max(_TILE_HEADS, triton.next_power_of_2(group)),
         BLOCK_DIM=block,
         BLOCK_KEYS=_BLOCK_KEYS,
+        launch_pdl=overlaps,
     )
-    _join_kernel[(heads,)](sums, largest, totals, y, head_dim, PARTS=parts, BLOCK_DIM=block)
-
-
-def gate(gate_up: Tensor, y: Tensor) -> None:
-    """silu(gate) · up of gate_up (2 · hidden,) float32 into y (hidden,)."""
-    grid = (triton.cdiv(len(y), 1024),)
-    _gate_kernel[grid](gate_up, y, len(y), BLOCK=1024)
+    _join_kernel[(heads,)](
+        sums,
+        largest,
+        totals,
+        y,
+        head_dim,
+        OVERLAPS=overlaps,
+        PARTS=parts,
+        BLOCK_DIM=block,
+        launch_pdl=overlaps,
+    )
