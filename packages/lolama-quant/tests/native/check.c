@@ -3,6 +3,8 @@
 #include <stdlib.h>
 
 #include "int8.h"
+#include "scores.h"
+#include "weighted_sum.h"
 
 static unsigned state = 1;
 static int random_below(int n) { state = state * 1664525u + 1013904223u; return (int)((state >> 8) % (unsigned)n); }
@@ -36,19 +38,26 @@ static int check_int8(int isa) {
     return failures;
 }
 
+/* `count` random numbers of some dtype. */
+static void *draw(int64_t count, int dtype) {
+    char *numbers = malloc(count * 4);
+    for (int64_t i = 0; i < count; i++) {
+        float one = uniform();
+        if (dtype == FLOAT32) ((float *)numbers)[i] = one;
+        if (dtype == BFLOAT16) { uint32_t bits; memcpy(&bits, &one, 4); ((uint16_t *)numbers)[i] = (uint16_t)(bits >> 16); }
+        if (dtype == FLOAT16) ((uint16_t *)numbers)[i] = (uint16_t)(random_below(2) << 15 | random_below(0x3c00));
+    }
+    return numbers;
+}
+
+static int differs(double sum, double size, float found) { return !(fabs(sum - found) <= 1e-5 * size + 1e-30); }
+
 static int check_floats(int isa, int dtype) {
     int failures = 0;
     for (int trial = 0; trial < 60; trial++) {
         int64_t rows = 1 + random_below(6), k = 1 + random_below(300), n = 1 + random_below(40);
-        float *x = malloc(rows * k * 4), *y = malloc(rows * n * 4);
-        char *w = malloc(n * k * 4);
-        for (int64_t i = 0; i < rows * k; i++) x[i] = uniform();
-        for (int64_t i = 0; i < n * k; i++) {
-            float one = uniform();
-            if (dtype == FLOAT32) ((float *)w)[i] = one;
-            if (dtype == BFLOAT16) { uint32_t bits; memcpy(&bits, &one, 4); ((uint16_t *)w)[i] = (uint16_t)(bits >> 16); }
-            if (dtype == FLOAT16) ((uint16_t *)w)[i] = (uint16_t)(random_below(2) << 15 | random_below(0x3c00));
-        }
+        float *x = draw(rows * k, FLOAT32), *y = malloc(rows * n * 4);
+        void *w = draw(n * k, dtype);
         product(isa, dtype, w, NULL, x, rows, 0, n, k, y, n, 0);
         for (int64_t a = 0; a < rows; a++)
             for (int64_t j = 0; j < n; j++) {
@@ -57,9 +66,43 @@ static int check_floats(int isa, int dtype) {
                     double one = (double)weight_at(w, j * k + i, dtype) * x[a * k + i];
                     sum += one, size += fabs(one);
                 }
-                if (fabs(sum - y[a * n + j]) > 1e-5 * size + 1e-30) failures++;
+                failures += differs(sum, size, y[a * n + j]);
             }
         free(x), free(y), free(w);
+    }
+    return failures;
+}
+
+/* Both halves of attention: scores of four keys, and sums of as many vectors as there are. */
+static int check_attention(int isa, int dtype) {
+    int failures = 0;
+    for (int trial = 0; trial < 60; trial++) {
+        int64_t rows = 1 + random_below(4), width = 1 + random_below(150), count = 4 + random_below(30);
+        float *x = draw(rows * width, FLOAT32), *weights = draw(rows * count, FLOAT32);
+        float *scores = malloc(rows * count * 4), *out = malloc(rows * width * 4);
+        void *vectors = draw(count * width, dtype);
+        memcpy(out, x, rows * width * 4);
+        scores_for(isa, dtype)[rows - 1](vectors, width, x, 0.25f, scores, count);
+        sums_for(isa, dtype)[rows - 1](vectors, count, width, weights, count, out);
+        for (int64_t r = 0; r < rows; r++) {
+            for (int64_t t = 0; t < 4; t++) {
+                double sum = 0, size = 0;
+                for (int64_t c = 0; c < width; c++) {
+                    double one = 0.25 * weight_at(vectors, t * width + c, dtype) * x[r * width + c];
+                    sum += one, size += fabs(one);
+                }
+                failures += differs(sum, size, scores[r * count + t]);
+            }
+            for (int64_t c = 0; c < width; c++) {
+                double sum = x[r * width + c], size = fabs(sum);
+                for (int64_t t = 0; t < count; t++) {
+                    double one = (double)weight_at(vectors, t * width + c, dtype) * weights[r * count + t];
+                    sum += one, size += fabs(one);
+                }
+                failures += differs(sum, size, out[r * width + c]);
+            }
+        }
+        free(x), free(weights), free(scores), free(out), free(vectors);
     }
     return failures;
 }
@@ -70,7 +113,8 @@ int main(int argc, char **argv) {
     for (char **one = argv + 1; *one; one++) {
         int isa = atoi(*one + 1), found = 0;
         if (**one == 'i') found = check_int8(isa);
-        else for (int dtype = 0; dtype < 3; dtype++) found += check_floats(isa, dtype);
+        for (int dtype = 0; **one != 'i' && dtype < 3; dtype++)
+            found += **one == 'f' ? check_floats(isa, dtype) : check_attention(isa, dtype);
         printf("%s: %d failures\n", *one, found);
         failures += found;
     }

@@ -11,11 +11,14 @@
 #include <math.h>
 
 #include "int8.h"
+#include "scores.h"
 #include "tiles.h"
 #include "weighted_sum.h"
 
-/* Positions that attention looks at before it rescales: their scores stay in the first-level cache. */
-#define TILE 256
+/* Positions that attention looks at before it rescales, for so many query heads at a time: keys, values and
+ * scores of a tile stay close, also while the heads go by in twos or fours. */
+#define TILE 128
+#define MOST_HEADS 8
 
 /* A weight (outputs, inputs), row by row; of int8, a scale for each row; a bias for each row, or NULL. */
 typedef struct {
@@ -181,23 +184,39 @@ static void turn(float *head, const float *cosine, const float *sine, int64_t he
     }
 }
 
-/* Up to four query heads over keys and values (count, head_dim), tile by tile: after each, what was summed
- * up is rescaled to the best score so far (Milakov and Gimelshein 2018). */
+/* scores[r][t] of `heads` queries and `count` keys. */
+static void score(const Model *m, const float *queries, int64_t heads, const char *keys, int64_t count,
+                  float scores[][TILE]) {
+    const dot_function *dots = functions_for(m->isa, m->cache_dtype);
+    const score_function *fours = scores_for(m->isa, m->cache_dtype);
+    const int64_t hd = m->head_dim, row_bytes = hd * item_bytes(m->cache_dtype);
+    const int64_t together = m->isa == AVX2_ISA ? 2 : 4; /* sums of four keys each fill the registers */
+    const float scale = 1.0f / sqrtf((float)hd);
+    int64_t t = 0;
+    for (; t + 4 <= count; t += 4)
+        for (int64_t r = 0; r < heads; r += together) {
+            int64_t rows = heads - r < together ? heads - r : together;
+            fours[rows - 1](keys + t * row_bytes, hd, queries + r * hd, scale, &scores[r][t], TILE);
+        }
+    for (; t < count; t++)
+        for (int64_t r = 0; r < heads; r++) {
+            dots[0](keys + t * row_bytes, queries + r * hd, hd, hd, &scores[r][t]);
+            scores[r][t] *= scale;
+        }
+}
+
+/* Up to MOST_HEADS query heads over keys and values (count, head_dim), tile by tile: after each, what was
+ * summed up is rescaled to the best score so far (Milakov and Gimelshein 2018). */
 static void attend(const Model *m, const float *queries, int64_t heads, const char *keys,
                    const char *values, int64_t count, float *out) {
-    const dot_function *dots = functions_for(m->isa, m->cache_dtype);
     const sum_function *sums = sums_for(m->isa, m->cache_dtype);
     const int64_t hd = m->head_dim, row_bytes = hd * item_bytes(m->cache_dtype);
-    const float scale = 1.0f / sqrtf((float)hd);
-    float scores[4][TILE], best[4], total[4], found[4];
+    float scores[MOST_HEADS][TILE], best[MOST_HEADS], total[MOST_HEADS];
     for (int64_t r = 0; r < heads; r++) best[r] = -INFINITY, total[r] = 0;
     memset(out, 0, (size_t)(heads * hd) * 4);
     for (int64_t first = 0; first < count; first += TILE) {
         int64_t width = count - first < TILE ? count - first : TILE;
-        for (int64_t t = 0; t < width; t++) {
-            dots[heads - 1](keys + (first + t) * row_bytes, queries, hd, hd, found);
-            for (int64_t r = 0; r < heads; r++) scores[r][t] = found[r] * scale;
-        }
+        score(m, queries, heads, keys + first * row_bytes, width, scores);
         for (int64_t r = 0; r < heads; r++) {
             float high = best[r];
             for (int64_t t = 0; t < width; t++) high = scores[r][t] > high ? scores[r][t] : high;
@@ -207,7 +226,9 @@ static void attend(const Model *m, const float *queries, int64_t heads, const ch
             if (first && shrink != 1)
                 for (int64_t c = 0; c < hd; c++) out[r * hd + c] *= shrink;
         }
-        sums[heads - 1](values + first * row_bytes, width, hd, scores[0], TILE, out);
+        for (int64_t r = 0; r < heads; r += 4)
+            sums[heads - r < 4 ? heads - r - 1 : 3](values + first * row_bytes, width, hd, scores[r], TILE,
+                                                    out + r * hd);
     }
     for (int64_t r = 0; r < heads; r++)
         for (int64_t c = 0; c < hd; c++) out[r * hd + c] /= total[r];
@@ -279,9 +300,9 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, float *x, int64_t
                 int64_t r = task / (kv * parts), h = task / parts % kv, from = task % parts * part;
                 int64_t to = from + part < group ? from + part : group;
                 int64_t place = ((first_row + r) * kv + h) * capacity + first_keys[r];
-                for (int64_t g = from; g < to; g += 4) {
+                for (int64_t g = from; g < to; g += MOST_HEADS) {
                     int64_t head = h * group + g;
-                    attend(m, qkv + r * joined + head * hd, to - g < 4 ? to - g : 4,
+                    attend(m, qkv + r * joined + head * hd, to - g < MOST_HEADS ? to - g : MOST_HEADS,
                            layer_keys + place * hd * cache_item, layer_values + place * hd * cache_item,
                            starts[r] + 1 - first_keys[r], attended + r * inner + head * hd);
                 }

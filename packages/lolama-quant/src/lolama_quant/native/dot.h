@@ -229,6 +229,12 @@ AVX2 static inline float sum256(__m256 v) {
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
+/* The lanes of four sums, added up. */
+AVX2 static inline __m128 four_sums(const __m256 *acc) {
+    __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(acc[0], acc[1]), _mm256_hadd_ps(acc[2], acc[3]));
+    return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
+}
+
 #define LOAD256_FLOAT32(p) _mm256_loadu_ps((const float *)(p))
 #define LOAD256_BFLOAT16(p)                                                                              \
     _mm256_castsi256_ps(                                                                                 \

@@ -56,11 +56,6 @@ typedef void (*panel_function)(const Panel *panel, int64_t first, int64_t depth,
         for (int r = 0; r < ROWS; r++) sums[r] = SUM(acc[r]);                                            \
     }
 
-AVX2 static inline __m128 four_float_sums(const __m256 *acc) {
-    __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(acc[0], acc[1]), _mm256_hadd_ps(acc[2], acc[3]));
-    return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
-}
-
 AVX2 static inline __m128 four_integer_sums(const __m256i *acc) {
     __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(acc[0], acc[1]), _mm256_hadd_epi32(acc[2], acc[3]));
     return _mm_cvtepi32_ps(_mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
@@ -69,7 +64,7 @@ AVX2 static inline __m128 four_integer_sums(const __m256i *acc) {
 #define MULTIPLY_FLOATS(sum, w, x) _mm256_fmadd_ps(w, x, sum)
 #define FLOAT_SUMS(NAME, ROWS)                                                                           \
     PANEL_SUMS(NAME, floats, __m256, 8, _mm256_setzero_ps(), _mm256_load_ps, MULTIPLY_FLOATS,            \
-               four_float_sums, ROWS)
+               four_sums, ROWS)
 FLOAT_SUMS(float_sums_1, 1)
 FLOAT_SUMS(float_sums_2, 2)
 FLOAT_SUMS(float_sums_3, 3)

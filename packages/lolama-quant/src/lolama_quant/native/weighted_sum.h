@@ -48,11 +48,11 @@ static const sum_function portable_sums[3][4] = {
             for (int u = 0; u < CHUNK; u++) STORE(out + r * width + c + u * LANES, acc[r][u]);           \
     }
 
-#define VECTOR_SUM(NAME, TARGET, DTYPE, LOAD, VEC, LANES, LOADX, STORE, SET1, FMA, SIZE, ROWS)           \
+#define VECTOR_SUM(NAME, TARGET, DTYPE, LOAD, VEC, LANES, CHUNK, LOADX, STORE, SET1, FMA, SIZE, ROWS)    \
     TARGET static void NAME(const void *vectors, int64_t count, int64_t width, const float *weights,     \
                             int64_t stride, float *out) {                                                \
         int64_t c = 0;                                                                                   \
-        COLUMNS(VEC, LANES, 4, LOAD, LOADX, STORE, SET1, FMA, SIZE, ROWS)                                \
+        COLUMNS(VEC, LANES, CHUNK, LOAD, LOADX, STORE, SET1, FMA, SIZE, ROWS)                            \
         COLUMNS(VEC, LANES, 1, LOAD, LOADX, STORE, SET1, FMA, SIZE, ROWS)                                \
         for (; c < width; c++) SCALAR_COLUMN(DTYPE, ROWS, c)                                             \
     }
@@ -60,8 +60,8 @@ static const sum_function portable_sums[3][4] = {
 #if defined(__x86_64__)
 
 #define SUM512(NAME, DTYPE, LOAD, SIZE, ROWS)                                                            \
-    VECTOR_SUM(NAME, AVX512, DTYPE, LOAD, __m512, 16, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, \
-               _mm512_fmadd_ps, SIZE, ROWS)
+    VECTOR_SUM(NAME, AVX512, DTYPE, LOAD, __m512, 16, 4, _mm512_loadu_ps, _mm512_storeu_ps,              \
+               _mm512_set1_ps, _mm512_fmadd_ps, SIZE, ROWS)
 
 FOUR(SUM512, avx512_sum_float32, FLOAT32, LOAD512_FLOAT32, 4)
 FOUR(SUM512, avx512_sum_bfloat16, BFLOAT16, LOAD512_BFLOAT16, 2)
@@ -70,9 +70,10 @@ FOUR(SUM512, avx512_sum_float16, FLOAT16, LOAD512_FLOAT16, 2)
 static const sum_function avx512_sums[3][4] = {
     TABLE(avx512_sum_float32), TABLE(avx512_sum_bfloat16), TABLE(avx512_sum_float16)};
 
+/* Half as many registers as the others have. */
 #define SUM256(NAME, DTYPE, LOAD, SIZE, ROWS)                                                            \
-    VECTOR_SUM(NAME, AVX2, DTYPE, LOAD, __m256, 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps,    \
-               _mm256_fmadd_ps, SIZE, ROWS)
+    VECTOR_SUM(NAME, AVX2, DTYPE, LOAD, __m256, 8, (ROWS > 2 ? 2 : 4), _mm256_loadu_ps,                  \
+               _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, SIZE, ROWS)
 
 FOUR(SUM256, avx2_sum_float32, FLOAT32, LOAD256_FLOAT32, 4)
 FOUR(SUM256, avx2_sum_bfloat16, BFLOAT16, LOAD256_BFLOAT16, 2)
@@ -84,7 +85,7 @@ static const sum_function avx2_sums[3][4] = {
 #elif defined(__aarch64__)
 
 #define SUMNEON(NAME, DTYPE, LOAD, SIZE, ROWS)                                                           \
-    VECTOR_SUM(NAME, , DTYPE, LOAD, float32x4_t, 4, vld1q_f32, vst1q_f32, vdupq_n_f32, FMANEON, SIZE, ROWS)
+    VECTOR_SUM(NAME, , DTYPE, LOAD, float32x4_t, 4, 4, vld1q_f32, vst1q_f32, vdupq_n_f32, FMANEON, SIZE, ROWS)
 
 FOUR(SUMNEON, neon_sum_float32, FLOAT32, LOADNEON_FLOAT32, 4)
 FOUR(SUMNEON, neon_sum_bfloat16, BFLOAT16, LOADNEON_BFLOAT16, 2)
