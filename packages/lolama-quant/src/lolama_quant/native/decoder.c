@@ -97,7 +97,7 @@ static inline __attribute__((always_inline)) float exponential(float x) {
     return p * scale;
 }
 
-/* The three loops below, compiled for each instruction set. */
+/* The four loops below, compiled for each instruction set. */
 #define ELEMENTWISE(NAME, TARGET)                                                                        \
     TARGET static void NAME##_norm(const float *x, const float *weight, float *y, int64_t n, float eps) { \
         float sum = 0;                                                                                   \
@@ -107,6 +107,11 @@ static inline __attribute__((always_inline)) float exponential(float x) {
     }                                                                                                    \
     TARGET static void NAME##_silu(float *gate, const float *up, int64_t n) {                            \
         for (int64_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];      \
+    }                                                                                                    \
+    TARGET static float NAME##_largest(const float *scores, int64_t n, float best) {                     \
+        _Pragma("omp simd reduction(max : best)") for (int64_t i = 0; i < n; i++)                        \
+            best = scores[i] > best ? scores[i] : best;                                                  \
+        return best;                                                                                     \
     }                                                                                                    \
     /* scores become e^(score - best); their sum. */                                                     \
     TARGET static float NAME##_exponentials(float *scores, int64_t n, float best) {                      \
@@ -218,8 +223,7 @@ static void attend(const Model *m, const float *queries, int64_t heads, const ch
         int64_t width = count - first < TILE ? count - first : TILE;
         score(m, queries, heads, keys + first * row_bytes, width, scores);
         for (int64_t r = 0; r < heads; r++) {
-            float high = best[r];
-            for (int64_t t = 0; t < width; t++) high = scores[r][t] > high ? scores[r][t] : high;
+            float high = CHOOSE(m->isa, largest, scores[r], width, best[r]);
             float shrink = exponential(best[r] - high); /* of the first tile e^-inf: nothing yet */
             best[r] = high;
             total[r] = total[r] * shrink + CHOOSE(m->isa, exponentials, scores[r], width, high);

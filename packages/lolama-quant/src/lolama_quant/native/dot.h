@@ -192,7 +192,7 @@ static const stream_function portable_streams[3] = {
 
 #if defined(__x86_64__)
 
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,fma")))
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,fma,f16c")))
 #define AVX2 __attribute__((target("avx2,fma,f16c")))
 
 #define LOAD512_FLOAT32(p) _mm512_loadu_ps(p)
