@@ -17,12 +17,15 @@ def test_the_text_that_ships_is_what_the_generator_writes() -> None:
     assert held_out.text() == held_out.OUTPUT.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("integers", [False, True])
+@pytest.mark.parametrize("product", ["native", "integers", "widened"])
 def test_a_real_model_passes_the_gate(
-    stories: Path, integers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stories: Path, product: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOLAMA_HOME", str(tmp_path))
-    monkeypatch.setattr("lolama_quant.backends.cpu.multiplies_integers", lambda: integers)
+    cpu = "lolama_quant.backends.cpu"
+    if product != "native":
+        monkeypatch.setattr(f"{cpu}.native_rows", lambda: 0)
+    monkeypatch.setattr(f"{cpu}.multiplies_integers", lambda: product == "integers")
     # The same integers, for sums below 2^24, in a time that suits a processor without such products too.
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.float() @ b.float()).int())
     files = wiring.resolve(stories)

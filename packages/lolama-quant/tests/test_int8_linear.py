@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from lolama_core import Llama, LlamaConfig
+from lolama_core.protocols.types import QuantizationScheme
 from lolama_quant.absmax import dequantize_rows, quantize_rows
 from lolama_quant.convert import without_columns
 from lolama_quant.int8_linear import Int8Linear
+from lolama_quant.quantizer import Int8Quantizer
 
 
 def made(bias: bool = True, columns: tuple[int, ...] = ()) -> tuple[nn.Linear, Int8Linear]:
@@ -87,3 +90,18 @@ def test_zero_rows_of_the_weight_give_exactly_the_bias() -> None:
     layer = Int8Linear.from_dense(dense, quantize_rows(dense.weight.detach()))
     assert bool((layer(torch.randn(9, 70))[:, 4] == dense.bias[4]).all())
     assert bool((dequantize_rows(quantize_rows(dense.weight.detach()))[4] == 0).all())
+
+
+def test_a_prompt_is_rounded_by_int8_products_alone() -> None:
+    """Dense models keep bfloat16 between products, where the processor multiplies it."""
+    config = LlamaConfig(
+        vocab_size=20, d_model=16, num_heads=2, num_kv_heads=1, num_layers=2, hidden_dim=24
+    )
+    model = Llama(config).to(torch.bfloat16)
+    Int8Quantizer().quantize_(model, QuantizationScheme(name="int8"))
+    found = set()
+    for module in model.modules():
+        if isinstance(module, Int8Linear):
+            module.register_forward_pre_hook(lambda _, inputs: found.add(inputs[0].dtype))
+    model(torch.arange(12)[None])
+    assert found == {torch.float32}

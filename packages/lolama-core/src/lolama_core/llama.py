@@ -17,7 +17,7 @@ from lolama_core.config import LlamaConfig
 from lolama_core.decode import BoundStep, bind, decoder_kernels
 from lolama_core.device import activation_dtype
 from lolama_core.kv_cache import KVCache
-from lolama_core.linear import FEW_ROWS, OutputProjection, processor_multiplies
+from lolama_core.linear import FEW_ROWS, Linear, OutputProjection, processor_multiplies
 from lolama_core.norm import RMSNorm
 from lolama_core.protocols import CacheSlots, DecoderKernel
 from lolama_core.protocols import KVCache as KVCacheProtocol
@@ -206,14 +206,21 @@ class Llama(nn.Module):
         written = slots if cache is not None else None
         # Many rows of bfloat16 are multiplied as such where the processor can (see `Linear`), so what is in
         # between need not be converted there and back. Few are not: memory bounds them, not arithmetic.
-        many = x.shape[0] * width > FEW_ROWS and self.dtype == torch.bfloat16
-        dtype = self.dtype if many and processor_multiplies(self.dtype) else x.dtype
+        many = x.shape[0] * width > FEW_ROWS
+        dtype = torch.bfloat16 if many and self._multiplies_bfloat16() else x.dtype
         plan = AttentionPlan(cos, sin, written, first_key, mask, causal, dtype)
         if not only_last or width == 1:
             return self._through_blocks(x, plan, cache)
         if cache is None:
             return _take(self._through_blocks(x, plan, cache), slots)
         return self._through_blocks(x, plan, cache, self._plan_last(plan, slots))
+
+    def _multiplies_bfloat16(self) -> bool:
+        block = self.layers[0]
+        assert isinstance(block, Block)
+        linear: nn.Module = block.attention.q_proj  # of another kind in a quantised model
+        is_bfloat16 = isinstance(linear, Linear) and linear.weight.dtype == torch.bfloat16
+        return is_bfloat16 and processor_multiplies(torch.bfloat16)
 
     def _through_blocks(
         self,

@@ -1,4 +1,4 @@
-"""Products with int8 weights on a CPU: native/int8.h, and native/panels.h for many rows."""
+"""Products with int8 weights on a CPU: native/int8.h, native/vnni_panels.h and native/panels.h."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lolama_quant.native_library import native_library
 def native_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K) of any floating-point dtype, weight (N, K) int8, scale (N,) float32 → (M, N) float32.
 
-    Activations are rounded to 8 bits in groups of 64, with a scale for each group; in panels to 15 bits,
-    with a scale for each row. Needs the library.
+    Activations are rounded to 8 bits in groups of 64, with a scale for each group, and a second time where
+    one stands out of its group; in AVX2's panels to 15 bits, with a scale for each row. Needs the library.
     """
     if torch.compiler.is_compiling():
         return torch.ops.lolama.int8_linear(x, weight, scale)  # type: ignore[no-any-return]

@@ -194,17 +194,20 @@ def most_rows(library: NativeLibrary, dtype: torch.dtype) -> int:
 
     Past a few, they are bound by arithmetic, and torch's blocked ones do better. bfloat16 has the tiles of
     native/tiles.h, on processors that multiply it. float16 is multiplied by few processors, so torch has
-    nothing better for it. With int8 it rounds activations in groups, which keeps more of their precision than
-    torch's products of integers can. Where the processor multiplies none of them, torch first widens the
-    weights in memory, and native/panels.h is faster: with integers at any number of rows, with floats until
-    widening is no large part.
+    nothing better for it. Of int8 native/vnni_panels.h takes any number, on processors that multiply bytes:
+    as fast as torch's product of integers, with activations rounded in groups, which keeps more of their
+    precision. Where the processor multiplies none of them, torch first widens the weights in memory, and
+    native/panels.h is faster: with integers at any number of rows, with floats until widening is no large
+    part.
     """
     import torch
 
     if library.has_panels:
         return {torch.float32: 64, torch.int8: ANY_ROWS}.get(dtype, 256)
     bfloat16 = 16 if library.tiled is not None else 8
-    some = {torch.bfloat16: bfloat16, torch.float16: 32, torch.int8: 16}
+    multiplies_bytes = INT8_INSTRUCTION_SETS[library.int8_instruction_set] == "AVX-512 VNNI"
+    int8 = ANY_ROWS if multiplies_bytes else 16
+    some = {torch.bfloat16: bfloat16, torch.float16: 32, torch.int8: int8}
     return some.get(dtype, 8)
 
 

@@ -1,9 +1,9 @@
 """Products with int8 weights on a CPU.
 
-The native operator takes few rows, which are bound by memory, and with AVX2 any number (see `int8_kernel`).
-Of more, and without it: where the processor multiplies 8-bit integers (VNNI), activations are quantised too,
-row by row, and torch multiplies integers. Anywhere else that operator is many times slower than a float32
-product, so weights are widened block by block instead.
+The native operator takes any number of rows on x86, and few, which are bound by memory, on ARM (see
+`int8_kernel`). Of more, and without it: where the processor multiplies 8-bit integers (VNNI), activations
+are quantised too, row by row, and torch multiplies integers. Anywhere else that operator is many times slower
+than a float32 product, so weights are widened block by block instead.
 """
 
 from __future__ import annotations

@@ -147,8 +147,11 @@ typedef struct {
 
 /* `memory` has input_bytes(), of this thread alone. */
 static Input input_of(const Model *m, const float *x, int64_t rows, int64_t k, void *memory) {
-    Input input = {x, rows, k, NULL, {NULL, 0, NULL, NULL, NULL}};
-    if (m->weight_dtype == INT8) input.rounded = round_rows(m->int8_isa, x, rows, k, memory);
+    Input input = {.x = x, .rows = rows, .k = k};
+    if (m->weight_dtype == INT8) {
+        input.rounded = rounded_in(m->int8_isa, x, rows, k, memory);
+        round_rows(m->int8_isa, &input.rounded, 0, rows, k);
+    }
 #if HAS_TILES
     if (m->tiled) {
         narrow(x, (uint16_t *)memory, rows * k);

@@ -1,68 +1,22 @@
-/* Products of int8 weights with activations that are rounded to int8, too, as they come.
- *
- * Activations are rounded in groups of 64 with a scale for each, so that one large value costs the precision
- * of its neighbours alone. Within a group sums are whole numbers, exact on every processor; groups are added
- * in float32. A product then takes one byte a weight from memory and little arithmetic.
- */
+/* Products of int8 weights with rounded activations: one byte a weight from memory, and little arithmetic. */
 #ifndef LOLAMA_INT8_H
 #define LOLAMA_INT8_H
 
-#include <math.h>
-
-#include "panels.h"
+#include "vnni_panels.h"
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
 
-#define GROUP 64
-
-/* Rows of rounded activations, `padded` (a multiple of GROUP) apart; zeros follow the last.
- *
- * `offsets` holds -128 times each sum of four neighbours: VNNI multiplies unsigned with signed bytes, so
- * weights come in raised by 128, and sums start from what that adds too much. `exact` is what was rounded. */
-typedef struct {
-    const float *exact;
-    int64_t padded;
-    float *scales;    /* (rows, padded / GROUP) */
-    int32_t *offsets; /* (rows, padded / 4) */
-    int8_t *values;   /* (rows, padded) */
-} Rounded;
-
-static inline int64_t rounded_bytes(int64_t rows, int64_t k) {
-    int64_t padded = (k + GROUP - 1) / GROUP * GROUP;
-    return rows * (padded / GROUP * 4 + padded * 2);
-}
-
-/* One group; a NaN or an infinity in it makes its scale NaN. */
-#define ROUND_GROUP(NAME, TARGET)                                                                        \
-    TARGET static void NAME(const float *x, int8_t *values, int32_t *offsets, float *scale) {            \
-        float most = 0, spoiled = 0;                                                                     \
-        _Pragma("omp simd reduction(max : most)") for (int i = 0; i < GROUP; i++) {                      \
-            float size = fabsf(x[i]);                                                                    \
-            most = size > most ? size : most;                                                            \
-        }                                                                                                \
-        _Pragma("omp simd reduction(+ : spoiled)") for (int i = 0; i < GROUP; i++) spoiled += x[i] * 0;  \
-        /* So small a group is zero: the inverse of its scale would be infinite. */                      \
-        float inverse = most > 1e-30f && spoiled == 0 ? 127 / most : 0;                                  \
-        *scale = (inverse != 0 ? most / 127 : 0) + spoiled;                                              \
-        int32_t whole[GROUP];                                                                            \
-        for (int i = 0; i < GROUP; i++) whole[i] = spoiled == 0 ? (int32_t)rintf(x[i] * inverse) : 0;    \
-        for (int i = 0; i < GROUP; i++) values[i] = (int8_t)whole[i];                                    \
-        for (int i = 0; i < GROUP / 4; i++)                                                              \
-            offsets[i] = -128 * (whole[4 * i] + whole[4 * i + 1] + whole[4 * i + 2] + whole[4 * i + 3]); \
-    }
-
-/* What multiplies whole numbers; INSTRUCTION_SETS has another, since bytes need other instructions. */
-enum { INT8_PORTABLE = 0, INT8_AVX2 = 1, INT8_VNNI = 2, INT8_NEON = 3, INT8_NEON_DOT = 4 };
-
-/* The products of four weight rows, `gap` bytes apart, with 1 to 4 rows of activations: sums[row][weight]. */
-typedef void (*int8_function)(const int8_t *w, int64_t gap, const int8_t *values, const int32_t *offsets,
-                              const float *scales, int64_t padded, int64_t k, float *sums);
+/* The products of four weight rows, `gap` bytes apart, with 1 to 4 rows of x from `first` on:
+ * sums[row][weight]. */
+typedef void (*int8_function)(const int8_t *w, int64_t gap, const Rounded *x, int64_t first, int64_t k,
+                              float *sums);
 
 /* One body for all of them. */
 #define INT8_TILE(NAME, TARGET, VEC, ZERO, GROUP_SUMS, FMA, SPREAD, SUM, ROWS)                           \
-    TARGET static void NAME(const int8_t *w, int64_t gap, const int8_t *values, const int32_t *offsets,  \
-                            const float *scales, int64_t padded, int64_t k, float *sums) {               \
+    TARGET static void NAME(const int8_t *w, int64_t gap, const Rounded *x, int64_t first, int64_t k,    \
+                            float *sums) {                                                               \
+        const Integers near = x->near, rest = x->rest;                                                   \
         VEC acc[ROWS][4];                                                                                \
         for (int r = 0; r < ROWS; r++)                                                                   \
             for (int s = 0; s < 4; s++) acc[r][s] = ZERO;                                                \
@@ -77,10 +31,14 @@ typedef void (*int8_function)(const int8_t *w, int64_t gap, const int8_t *values
                     group[s] = last[s];                                                                  \
                 }                                                                                        \
             for (int r = 0; r < ROWS; r++) {                                                             \
-                int64_t place = r * padded + i;                                                          \
+                const int64_t place = (first + r) * x->padded + i;                                       \
                 for (int s = 0; s < 4; s++)                                                              \
-                    acc[r][s] = FMA(GROUP_SUMS(group[s], values + place, offsets + place / 4),           \
-                                    SPREAD(scales[place / GROUP]), acc[r][s]);                           \
+                    acc[r][s] = FMA(GROUP_SUMS(group[s], near.values + place, near.offsets + place / 4), \
+                                    SPREAD(near.scales[place / GROUP]), acc[r][s]);                      \
+                if (rest.scales[place / GROUP] == 0) continue;                                           \
+                for (int s = 0; s < 4; s++)                                                              \
+                    acc[r][s] = FMA(GROUP_SUMS(group[s], rest.values + place, rest.offsets + place / 4), \
+                                    SPREAD(rest.scales[place / GROUP]), acc[r][s]);                      \
             }                                                                                            \
         }                                                                                                \
         for (int r = 0; r < ROWS; r++)                                                                   \
@@ -99,7 +57,6 @@ static inline float portable_group(const int8_t *w, const int8_t *x, const int32
 
 #define INT8_PORTABLE_TILE(NAME, TARGET, ROWS)                                                           \
     INT8_TILE(NAME, TARGET, float, 0, portable_group, PLAIN_FMA, PLAIN, PLAIN, ROWS)
-ROUND_GROUP(portable_round, )
 FOUR(INT8_PORTABLE_TILE, portable_int8, )
 
 #if defined(__x86_64__)
@@ -119,10 +76,7 @@ AVX2 static inline __m256 avx2_group(const int8_t *w, const int8_t *x, const int
 #define INT8_AVX2_TILE(NAME, TARGET, ROWS)                                                               \
     INT8_TILE(NAME, TARGET, __m256, _mm256_setzero_ps(), avx2_group, _mm256_fmadd_ps, _mm256_set1_ps,    \
               sum256, ROWS)
-ROUND_GROUP(avx2_round, AVX2)
 FOUR(INT8_AVX2_TILE, avx2_int8, AVX2)
-
-#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,fma")))
 
 VNNI static inline __m512 vnni_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
     __m512i raised = _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi8(-128));
@@ -133,7 +87,6 @@ VNNI static inline __m512 vnni_group(const int8_t *w, const int8_t *x, const int
 #define INT8_VNNI_TILE(NAME, TARGET, ROWS)                                                               \
     INT8_TILE(NAME, TARGET, __m512, _mm512_setzero_ps(), vnni_group, _mm512_fmadd_ps, _mm512_set1_ps,    \
               _mm512_reduce_add_ps, ROWS)
-ROUND_GROUP(vnni_round, VNNI)
 FOUR(INT8_VNNI_TILE, vnni_int8, VNNI)
 
 #elif defined(__aarch64__)
@@ -199,38 +152,6 @@ static inline const int8_function *int8_functions_for(int isa) {
     return portable_table;
 }
 
-/* x (rows, k) for products by `isa`: rounded into `memory`, which has rounded_bytes(rows, k), except for
- * panels, which round it themselves. */
-static inline Rounded round_rows(int isa, const float *x, int64_t rows, int64_t k, void *memory) {
-    Rounded to = {x, 0, NULL, NULL, NULL};
-    if (takes_panels(isa == INT8_AVX2, rows)) return to;
-    to.padded = (k + GROUP - 1) / GROUP * GROUP;
-    to.scales = (float *)memory;
-    to.offsets = (int32_t *)(to.scales + rows * to.padded / GROUP);
-    to.values = (int8_t *)(to.offsets + rows * to.padded / 4);
-    float last[GROUP];
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t i = 0; i < k; i += GROUP) {
-            int64_t place = r * to.padded + i;
-            const float *group = x + r * k + i;
-            if (k - i < GROUP) {
-                memset(last, 0, sizeof last);
-                memcpy(last, group, (size_t)(k - i) * 4);
-                group = last;
-            }
-#if defined(__x86_64__)
-            if (isa == INT8_VNNI)
-                vnni_round(group, to.values + place, to.offsets + place / 4, to.scales + place / GROUP);
-            else if (isa == INT8_AVX2)
-                avx2_round(group, to.values + place, to.offsets + place / 4, to.scales + place / GROUP);
-            else
-#endif
-                portable_round(group, to.values + place, to.offsets + place / 4, to.scales + place / GROUP);
-        }
-    (void)isa;
-    return to;
-}
-
 /* Outputs `begin` to `end` of x (rows, k) times weight (n, k) times a scale for each of its rows; y as in
  * `product`. */
 static inline void int8_product(int isa, const int8_t *weight, const float *weight_scales, const float *bias,
@@ -239,6 +160,10 @@ static inline void int8_product(int isa, const int8_t *weight, const float *weig
 #if HAS_PANELS
     if (takes_panels(isa == INT8_AVX2, rows)) {
         panel_product(INT8, weight, weight_scales, bias, x->exact, rows, begin, end, k, y, y_stride, add);
+        return;
+    }
+    if (takes_vnni_panels(isa == INT8_VNNI, rows)) {
+        vnni_panel_product(weight, weight_scales, bias, x, rows, begin, end, k, y, y_stride, add);
         return;
     }
 #endif
@@ -252,9 +177,7 @@ static inline void int8_product(int isa, const int8_t *weight, const float *weig
         const int64_t j = begin + (whole && rows == 1 ? tile / 4 : tile), used = whole ? 4 : 1;
         for (int64_t first = 0; first < rows; first += 4) {
             int64_t count = rows - first < 4 ? rows - first : 4;
-            tiles[count - 1](weight + j * k, whole ? apart * k : 0, x->values + first * x->padded,
-                             x->offsets + first * x->padded / 4, x->scales + first * x->padded / GROUP,
-                             x->padded, k, sums);
+            tiles[count - 1](weight + j * k, whole ? apart * k : 0, x, first, k, sums);
             for (int64_t r = 0; r < count; r++)
                 for (int64_t s = 0; s < used; s++) {
                     int64_t i = j + s * apart;

@@ -69,10 +69,13 @@ EXPORT void lolama_int8_linear(const float *x, const void *const *weights, const
     int64_t width = 0;
     for (int i = 0; i < count; i++) width += outputs[i];
     const int worth_threads = rows * width * k >= SMALLEST_PARALLEL;
-    const Rounded rounded = round_rows(isa, x, rows, k, scratch);
+    const Rounded rounded = rounded_in(isa, x, rows, k, scratch);
 #pragma omp parallel if (worth_threads)
     {
         int64_t offset = 0, begin, end;
+        share(rows, thread_number(), thread_count(), &begin, &end);
+        round_rows(isa, &rounded, begin, end, k);
+#pragma omp barrier
         for (int i = 0; i < count; i++) {
             share(outputs[i], thread_number(), thread_count(), &begin, &end);
             int8_product(isa, (const int8_t *)weights[i], scales[i], biases[i], &rounded, rows, begin, end,

@@ -5,6 +5,8 @@
 #include <simde/x86/f16c.h>
 
 /* What SIMDe lacks. */
+typedef uint16_t __mmask16;
+
 static inline float _mm512_reduce_add_ps(__m512 v) {
     float values[16], sum = 0;
     _mm512_storeu_ps(values, v);
@@ -36,5 +38,25 @@ static inline __m512 _mm512_cvtepi32_ps(__m512i v) {
     return _mm512_loadu_ps(wide);
 }
 
-/* panels.h names an instruction itself where this is missing. */
+static inline __m128i _mm_maskz_loadu_epi8(__mmask16 some, const int8_t *p) {
+    int8_t values[16];
+    for (int i = 0; i < 16; i++) values[i] = some >> i & 1 ? p[i] : 0;
+    return _mm_loadu_si128((const __m128i *)values);
+}
+
+static inline __m512 _mm512_maskz_loadu_ps(__mmask16 some, const float *p) {
+    float values[16];
+    for (int i = 0; i < 16; i++) values[i] = some >> i & 1 ? p[i] : 0;
+    return _mm512_loadu_ps(values);
+}
+
+static inline void _mm512_mask_storeu_ps(float *p, __mmask16 some, __m512 v) {
+    float values[16];
+    _mm512_storeu_ps(values, v);
+    for (int i = 0; i < 16; i++)
+        if (some >> i & 1) p[i] = values[i];
+}
+
+/* panels.h and vnni_panels.h name instructions themselves where these are missing. */
 #define ADD_IN_PLACE(sum, products) (sum) = _mm256_add_epi32(sum, products)
+#define MULTIPLY_BYTES(sum, w, x) (sum) = _mm512_dpbusd_epi32(sum, w, x)
