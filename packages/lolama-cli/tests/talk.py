@@ -9,15 +9,21 @@ from typing import Any
 from lolama import GenerationConfig, wiring
 from lolama_cli.chat.model import ChatModel
 from lolama_cli.chat.session import Session
+from lolama_core.protocols import CausalLM
 
 GREEDY = GenerationConfig.greedy(max_new_tokens=40)
 
 
 @cache
 def model(name: str | Path = "demo", *, raw: bool = False) -> ChatModel:
+    """In float32: in sixteen bits a prompt and a reply may be rounded in different ways."""
     files = wiring.resolve(name)
     tokenizer = wiring.tokenizer_of(files)
-    return ChatModel(files, tokenizer, lambda: wiring.load_files(files, device="cpu"), raw=raw)
+
+    def load() -> CausalLM:
+        return wiring.load_files(files, device="cpu", dtype="float32")
+
+    return ChatModel(files, tokenizer, load, raw=raw)
 
 
 def session(name: str | Path = "demo", *, raw: bool = False, **fields: Any) -> Session:

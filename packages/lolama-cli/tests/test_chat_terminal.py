@@ -23,7 +23,7 @@ INTERRUPTS = int(os.environ.get("LOLAMA_INTERRUPTS", "5"))
 LEAVES = int(os.environ.get("LOLAMA_LEAVES", "1"))
 STORIES = ("Tell me a story about a dog.", "Tell me another story.", "Tell me a long story.")
 QUESTIONS = ("Tell me a story about a dog.", "What is two plus three?", "Tell me another story.")
-OPTIONS = ("--temperature", "0", "--repetition-penalty", "1", "--overflow", "slide")
+OPTIONS = tuple("--temperature 0 --repetition-penalty 1 --overflow slide --dtype float32".split())
 
 
 def chat(home: Path, *arguments: str | Path, env: dict[str, str] | None = None) -> Terminal:

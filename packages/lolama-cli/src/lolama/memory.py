@@ -21,7 +21,10 @@ _CHUNK = 512
 """Positions of a prompt that run in one pass."""
 
 _OVERHEAD = 30_400_000
-"""Bytes that operators, tokenizer and modules take, whatever the model: measured on Linux, x86-64."""
+"""Bytes that operators, tokenizer and modules take, whatever the model: measured on Linux and AMD processors.
+
+Twice that was seen on another processor, which has other products.
+"""
 
 _RESIDUALS, _PRODUCTS = 8, 4
 """Copies of (chunk, D) and of (chunk, hidden) activations at the peak of a pass, in float32: fitted."""
