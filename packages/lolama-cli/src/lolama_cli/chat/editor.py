@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
@@ -27,6 +25,7 @@ from lolama_cli.errors import Terminated
 from lolama_core.protocols.errors import LolamaError
 
 if TYPE_CHECKING:
+    from prompt_toolkit.application import Application
     from prompt_toolkit.output import Output
 
 _STYLE = Style.from_dict({"prompt": "bold ansigreen", "continuation": "ansibrightblack"})
@@ -67,8 +66,8 @@ class Editor:
             KeyboardInterrupt: for Ctrl-C on an empty line.
             Terminated: for SIGTERM, once the terminal is as it was.
         """
-        with _ended_by_sigterm():
-            return self._session.prompt()
+        with _Signals(self._session.app) as signals:
+            return self._session.prompt(pre_run=signals.answer, handle_sigint=False)
 
 
 def _output() -> Output:
@@ -106,26 +105,46 @@ def _keys() -> KeyBindings:
     return keys
 
 
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM leaves the editor in good order; an exception from anywhere would leave the terminal raw."""
+class _Signals:
+    """Ctrl-C and SIGTERM while the editor opens, reads and closes: kept until it can leave in good order.
 
-    def received(number: int, frame: FrameType | None) -> None:
-        app = get_app()
-        loop: asyncio.AbstractEventLoop | None = app.loop
-        if loop is None or not app.is_running:
+    An exception out of a handler, anywhere in an event loop, would leave the terminal raw or print a stack.
+    """
+
+    def __init__(self, app: Application[str]) -> None:
+        self._app = app
+        self._arrived: list[int] = []
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.getsignal(number)
+            if before is not signal.SIG_IGN:
+                self._before[number] = before
+                signal.signal(number, self._received)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Raises KeyboardInterrupt or Terminated for a signal that came too late for the editor."""
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        if signal.SIGTERM in self._arrived:
             raise Terminated
-        loop.call_soon_threadsafe(lambda: app.exit(exception=Terminated()))
+        if self._arrived:
+            raise KeyboardInterrupt
 
-    before: Any = signal.getsignal(signal.SIGTERM)
-    if before is signal.SIG_IGN:
-        yield
-        return
-    signal.signal(signal.SIGTERM, received)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        self._arrived.append(number)
+        if self._app.loop is not None:
+            self._app.loop.call_soon_threadsafe(self.answer)
+
+    def answer(self) -> None:
+        """Act on what has arrived, if the editor is open."""
+        while self._arrived and self._app.future is not None and not self._app.future.done():
+            if self._arrived.pop(0) == signal.SIGINT:
+                self._app.key_processor.send_sigint()
+            else:
+                self._app.exit(exception=Terminated())
 
 
 class _History(FileHistory):
