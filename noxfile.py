@@ -297,7 +297,7 @@ FAULTS = {
     "packages/lolama-cli/tests/test_interruptions.py": {
         "LOLAMA_KILLS": "50",
         "LOLAMA_ROUNDS": "25",
-        "LOLAMA_INTERRUPTS": "50",
+        "LOLAMA_INTERRUPTS": "100",
     },
     "packages/lolama-cli/tests/test_chat_terminal.py": {
         "LOLAMA_INTERRUPTS": "100",
