@@ -14,43 +14,53 @@ from torch.nn import functional as F
 from lolama_core import Llama
 from lolama_core.linear import Linear
 from lolama_core.protocols import DecoderKernel, DecoderStep
-from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, LinearWeights
+from lolama_core.protocols.decoder_kernel import (
+    BlockWeights,
+    DecoderShape,
+    LinearWeights,
+    NewPositions,
+)
 from lolama_core.testing.decoder_kernel import DecoderKernelSuite
 
 
 class PlainStep:
-    """A decoding step, row by row and head by head."""
+    """New positions one by one, and head by head."""
 
     max_rows = 3
     reads_places = False
 
-    def __init__(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> None:
-        self.blocks, self.shape, self.calls = blocks, shape, 0
+    def __init__(
+        self,
+        blocks: Sequence[BlockWeights],
+        shape: DecoderShape,
+        prompt_dtype: torch.dtype | None,
+    ) -> None:
+        self.blocks, self.shape, self.prompt_dtype, self.calls = blocks, shape, prompt_dtype, 0
+        self.positions = 0
 
     def __call__(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        keys: Sequence[Tensor],
-        values: Sequence[Tensor],
-        first_row: int,
-        starts: Sequence[int] | Tensor,
-        first_keys: Sequence[int] | Tensor,
+        self, new: NewPositions, keys: Sequence[Tensor], values: Sequence[Tensor]
     ) -> Tensor:
-        assert not isinstance(starts, Tensor) and not isinstance(first_keys, Tensor)
+        assert not isinstance(new.starts, Tensor)
         self.calls += 1
-        hidden = x.clone()
+        self.positions += len(new.x)
+        places = [
+            (row, start + i)
+            for row, start, count in zip(new.rows, new.starts, new.counts, strict=True)
+            for i in range(count)
+        ]
+        hidden = new.x.clone()
         for layer, block in enumerate(self.blocks):
-            for row, (start, first) in enumerate(zip(starts, first_keys, strict=True)):
-                stored = keys[layer][first_row + row], values[layer][first_row + row]
-                hidden[row] += self.attention(
-                    block, hidden[row], cos[row], sin[row], *stored, start, first
+            for i, (row, place) in enumerate(places):
+                first = max(0, place + 1 - new.window) if new.window else 0
+                stored = keys[layer][row], values[layer][row]
+                hidden[i] += self.attention(
+                    block, hidden[i], new.cos[i], new.sin[i], *stored, place, first
                 )
             normed = self.norm(hidden, block.ffn_norm)
             gate = F.silu(product(normed, block.w_gate)) * product(normed, block.w_up)
             hidden += product(gate, block.w_down)
-        return hidden
+        return hidden[torch.tensor(new.counts).cumsum(0) - 1] if new.only_last else hidden
 
     def attention(
         self,
@@ -96,8 +106,9 @@ class PlainKernel:
 
     name = "plain"
 
-    def __init__(self) -> None:
+    def __init__(self, prompt_dtype: torch.dtype | None = None) -> None:
         self.steps: list[PlainStep] = []
+        self.prompt_dtype = prompt_dtype
 
     def describe(self) -> str:
         return "for tests"
@@ -106,7 +117,7 @@ class PlainKernel:
         weight = blocks[0].q_proj.weight
         if weight.device.type != "cpu" or weight.dtype == torch.float64:
             return None
-        self.steps.append(PlainStep(blocks, shape))
+        self.steps.append(PlainStep(blocks, shape, self.prompt_dtype))
         return self.steps[-1]
 
 
@@ -114,6 +125,12 @@ class TestPlainKernel(DecoderKernelSuite):
     @pytest.fixture
     def kernel(self) -> DecoderKernel:
         return PlainKernel()
+
+
+class TestPlainKernelOfPrompts(DecoderKernelSuite):
+    @pytest.fixture
+    def kernel(self) -> DecoderKernel:
+        return PlainKernel(torch.float32)
 
 
 @pytest.fixture
@@ -249,3 +266,31 @@ def test_a_model_that_is_not_plain_is_not_bound(kernel: PlainKernel) -> None:
     swap_a_linear(model)
     model.use_kernels([kernel])
     assert model.decode_step is None
+
+
+def test_a_prompt_goes_to_a_step_that_takes_its_cache_and_padding_does_not() -> None:
+    kernel = PlainKernel(torch.float32)
+    model = DecoderKernelSuite().model()
+    model.use_kernels([kernel])
+    ids = torch.randint(0, model.vocab_size, (3, 5))
+    with torch.inference_mode():
+        cache = model.make_cache(3, 8)
+        model.forward_embeds(model.embed(ids), cache, [5, 2, 3])
+        assert (kernel.steps[0].calls, kernel.steps[0].positions) == (1, 10)
+        narrow = type(cache)(
+            num_layers=3, batch_size=3, num_kv_heads=2, capacity=8, head_dim=8, dtype=torch.bfloat16
+        )
+        model.forward_embeds(model.embed(ids), narrow, [5, 2, 3])
+    assert kernel.steps[0].calls == 1
+
+
+def test_rows_from_here_and_there_of_a_cache(kernel: PlainKernel, model: Llama) -> None:
+    ids = torch.tensor([[3], [4]])
+    results = []
+    for kernels in ([], [kernel]):
+        model.use_kernels(kernels)
+        cache = model.make_cache(4, 8)
+        with torch.inference_mode():
+            results.append(model.forward_embeds(model.embed(ids), cache.rows([3, 1])))
+    assert kernel.steps[-1].calls == 1
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)

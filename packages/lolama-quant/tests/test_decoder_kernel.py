@@ -123,6 +123,65 @@ def stored_value(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return cache.read_row(0)[0][1][:, 0].flatten()
 
 
+def takes_prompts() -> bool:
+    library = native_library()
+    return isinstance(library, NativeLibrary) and library.tiled is not None
+
+
+PROMPT_SHAPES: dict[str, dict[str, Any]] = {
+    **SHAPES,
+    "heads of 80": {"head_dim": 80},
+    "heads of 128": {"head_dim": 128},
+    "more heads than a block of queries": {"num_heads": 100, "num_kv_heads": 1, "head_dim": 10},
+}
+
+
+@pytest.mark.skipif(not takes_prompts(), reason="this processor does not multiply bfloat16")
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", PROMPT_SHAPES)
+def test_prompts_are_as_exact_as_the_blocks(name: str, threads: int, int8: bool) -> None:
+    """Beside float32 with the same weights: bfloat16 as well as torch's, int8 as well as the blocks'."""
+    suite, before = DecoderKernelSuite(), torch.get_num_threads()
+    shape: dict[str, Any] = {"d_model": 252, "hidden_dim": 500, **PROMPT_SHAPES[name]}
+    if "num_heads" in PROMPT_SHAPES[name]:
+        shape["d_model"] = 200
+    model, exact = suite.model(torch.bfloat16, **shape), suite.model(**shape)
+    exact.load_state_dict({name: t.float() for name, t in model.state_dict().items()})
+    if int8:
+        Int8Quantizer().quantize_(model, QuantizationScheme(name="int8"))
+    prompts = [200, 1, 70]
+    ids = torch.randint(0, 50, (3, 206))
+    torch.set_num_threads(threads)
+    try:
+        results = []
+        for one, kernels in ((exact, []), (model, []), (model, [KERNEL])):
+            one.use_kernels(kernels)
+            if kernels:
+                assert one.decode_step is not None
+                assert one.decode_step.prompt_dtype == torch.bfloat16
+            cache = one.make_cache(3, 206)
+            with torch.inference_mode():
+                last = one.forward_embeds(one.embed(ids[:, :200]), cache, prompts)
+                cache.advance(prompts)
+                more = one.forward_embeds(one.embed(ids[:, 200:]), cache, logits="all")
+            results.append(torch.cat((last, more.flatten(0, 1))))
+    finally:
+        torch.set_num_threads(before)
+    size = results[0].norm()
+    errors = [((result - results[0]).norm() / size).item() for result in results[1:]]
+    assert errors[1] < 1.2 * errors[0] < 0.02
+
+
+@pytest.mark.skipif(not takes_prompts(), reason="this processor does not multiply bfloat16")
+def test_heads_that_are_too_wide_and_other_caches_are_left_to_the_blocks() -> None:
+    suite = DecoderKernelSuite()
+    for model in (suite.model(torch.bfloat16, head_dim=130), suite.model(torch.float16)):
+        model.use_kernels([KERNEL])
+        assert model.decode_step is not None
+        assert model.decode_step.prompt_dtype is None
+
+
 def test_describes_itself() -> None:
     assert KERNEL.describe().endswith(" of int8")
 

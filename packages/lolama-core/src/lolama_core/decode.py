@@ -1,4 +1,4 @@
-"""A decoding step in one call of a kernel, where one is installed that can take it.
+"""A decoding step, or a prompt, in one call of a kernel, where one is installed that can take it.
 
 The blocks of `Llama` stay what defines the model; this stands beside them. It is used only while the
 model is what it was when the kernel was bound: a module that was swapped (by a quantizer, or by whoever
@@ -25,6 +25,7 @@ from lolama_core.protocols.decoder_kernel import (
     DecoderShape,
     HasLinearWeights,
     LinearWeights,
+    NewPositions,
 )
 
 _PARTS = {
@@ -68,19 +69,23 @@ class BoundStep:
         """Up to how many rows it is used."""
         return self._step.max_rows
 
+    @property
+    def prompt_dtype(self) -> torch.dtype | None:
+        """With keys and values of this dtype it is used for prompts, too."""
+        return self._step.prompt_dtype
+
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         # A copied or unpickled model has weights of its own: it starts without a kernel.
         return type(None), ()
 
     def takes(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> bool:
-        """Whether this pass is a decoding step of the model that was bound, and nobody is watching."""
+        """Whether this pass is one of the model that was bound, that it can run, and nobody is watching."""
+        rows, width = x.shape[:2]
         return (
-            x.shape[1] == 1
-            and x.shape[0] <= self.max_rows
-            and isinstance(cache, KVCache)
+            isinstance(cache, KVCache)
+            and (rows <= self.max_rows if width == 1 else cache.dtype == self.prompt_dtype)
             and isinstance(slots, Slots | FixedSlots if self._step.reads_places else Slots)
-            and min(slots.counts) == 1
-            and cache.first_row is not None
+            and min(slots.counts) > 0
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
             and self.is_current()
@@ -108,21 +113,39 @@ class BoundStep:
         slots: Slots | FixedSlots,
         cache: KVCache,
         window: int | None,
+        only_last: bool,
     ) -> Tensor:
-        """(B, 1, D) through all blocks, in place of `Block.forward`; ``cos`` and ``sin`` (B, 1, 1, hd)."""
-        first_row = cache.first_row
-        assert first_row is not None
+        """(B, T, D) through all blocks, in place of `Block.forward`; ``cos`` and ``sin`` (B, 1, T, hd).
+
+        Padding is left out, and comes back as zeros; with ``only_last`` the result is (B, 1, D).
+        """
+        batch, width = x.shape[:2]
         keys, values = cache.write_in_place(slots)
-        starts: Sequence[int] | Tensor = slots.starts
-        first_keys: Sequence[int] | Tensor
-        if self._step.reads_places:
-            starts = slots.positions[:, 0].contiguous()
-            first_keys = (starts + 1 - (window or cache.capacity)).clamp_(min=0)
-        else:
-            first_keys = [max(0, total - window) if window else 0 for total in slots.totals]
-        wide, cos, sin = x[:, 0].float(), cos[:, 0, 0], sin[:, 0, 0]
-        hidden = self._step(wide, cos, sin, keys, values, first_row, starts, first_keys)
-        return hidden[:, None].to(x.dtype)
+        real = None
+        if isinstance(slots, Slots) and min(slots.counts) < width:
+            real = slots.scatter[:2]
+        wide, cos, sin = (
+            part.flatten(0, 1) if real is None else part[real]
+            for part in (x, *(angles[:, 0].expand(batch, -1, -1) for angles in (cos, sin)))
+        )
+        new = NewPositions(
+            x=wide.float(),
+            cos=cos,
+            sin=sin,
+            rows=cache.row_list(),
+            starts=slots.positions[:, 0].contiguous() if self._step.reads_places else slots.starts,
+            counts=slots.counts,
+            window=window,
+            only_last=only_last,
+        )
+        hidden = self._step(new, keys, values).to(x.dtype)
+        if only_last:
+            return hidden[:, None]
+        if real is None:
+            return hidden.view(x.shape)
+        whole = hidden.new_zeros(x.shape)
+        whole[real] = hidden
+        return whole
 
 
 def bind(

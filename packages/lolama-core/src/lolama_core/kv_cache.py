@@ -85,12 +85,17 @@ class KVCache:
     @property
     def lengths(self) -> tuple[int, ...]:
         """Valid positions of each row."""
-        return tuple(self._storage.lengths[row] for row in self._row_list())
+        return tuple(self._storage.lengths[row] for row in self.row_list())
 
     @property
     def device(self) -> torch.device:
         """Where keys and values are."""
         return self._storage.keys[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of keys and values."""
+        return self._storage.keys[0].dtype
 
     @property
     def nbytes(self) -> int:
@@ -102,11 +107,12 @@ class KVCache:
         """Whether what is held of a position stays right whatever follows; not under dynamic RoPE."""
         return self._storage.inputs is None
 
-    def _row_list(self) -> list[int]:
+    def row_list(self) -> list[int]:
+        """Which rows of the storage these are."""
         return list(self._rows) if isinstance(self._rows, range) else self._rows.tolist()
 
     def _set_lengths(self, lengths: Sequence[int]) -> None:
-        for row, length in zip(self._row_list(), lengths, strict=True):
+        for row, length in zip(self.row_list(), lengths, strict=True):
             self._storage.lengths[row] = length
 
     def at_positions(self, positions: Tensor) -> KVCache:
@@ -141,7 +147,7 @@ class KVCache:
                 f"{needed} positions do not fit its capacity of {self.capacity}",
                 "make a cache with more room, or shorten the text",
             )
-        for row, start in zip(self._row_list(), starts, strict=True):
+        for row, start in zip(self.row_list(), starts, strict=True):
             self._storage.written[row] = min(self._storage.written[row], start)
         return Slots(starts, tuple(counts), width, self.device)
 
@@ -151,7 +157,7 @@ class KVCache:
         """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
         assert isinstance(slots, Slots | FixedSlots)
         if layer == 0:
-            for row, total in zip(self._row_list(), slots.totals, strict=True):
+            for row, total in zip(self.row_list(), slots.totals, strict=True):
                 self._storage.written[row] = total
         storage = self._storage
         return (
@@ -159,20 +165,15 @@ class KVCache:
             _write(storage.values[layer], values, self._rows, slots),
         )
 
-    @property
-    def first_row(self) -> int | None:
-        """Where neighbouring rows begin in the storage; None for rows from here and there."""
-        return self._rows.start if isinstance(self._rows, range) else None
-
     def write_in_place(self, slots: Slots | FixedSlots) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values of each layer, all rows of the storage, for a kernel that writes at ``slots``."""
-        for row, total in zip(self._row_list(), slots.totals, strict=True):
+        for row, total in zip(self.row_list(), slots.totals, strict=True):
             self._storage.written[row] = total
         return self._storage.keys, self._storage.values
 
     def is_written_before(self, slots: CacheSlots) -> bool:
         """Whether every position before ``slots`` has keys and values, or only remembered inputs."""
-        written = (self._storage.written[row] for row in self._row_list())
+        written = (self._storage.written[row] for row in self.row_list())
         return all(have >= start for have, start in zip(written, slots.starts, strict=True))
 
     def remember_inputs(self, embeds: Tensor, slots: CacheSlots) -> Tensor:
@@ -197,12 +198,12 @@ class KVCache:
             if not 0 <= keep <= length:
                 raise UsageError("KV cache", f"row {row} holds {length} positions, not {keep}", "")
         self._set_lengths(lengths)
-        for row, keep in zip(self._row_list(), lengths, strict=True):
+        for row, keep in zip(self.row_list(), lengths, strict=True):
             self._storage.written[row] = min(self._storage.written[row], keep)
 
     def rows(self, indices: Sequence[int]) -> KVCache:
         """A writable view of some rows. Neighbouring rows are a slice and cost nothing."""
-        own = self._row_list()
+        own = self.row_list()
         chosen = [own[i] for i in indices]
         view = object.__new__(KVCache)
         view._storage, view._positions = self._storage, None
@@ -217,7 +218,7 @@ class KVCache:
 
     def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copy rows, lengths included, over other rows of the same cache."""
-        own = self._row_list()
+        own = self.row_list()
         sources, targets = [own[i] for i in source], [own[i] for i in target]
         held = max((self._storage.lengths[row] for row in sources), default=0)
         for tensor in (*self._storage.keys, *self._storage.values):
@@ -231,7 +232,7 @@ class KVCache:
 
     def read_row(self, row: int) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of each layer, (K, lengths[row], head_dim) each: views, cut to the length."""
-        place, held = self._row_list()[row], self.lengths[row]
+        place, held = self.row_list()[row], self.lengths[row]
         return [
             (keys[place, :, :held], values[place, :, :held])
             for keys, values in zip(self._storage.keys, self._storage.values, strict=True)

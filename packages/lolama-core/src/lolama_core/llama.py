@@ -190,7 +190,7 @@ class Llama(nn.Module):
         step = self.decode_step
         if step is not None and step.takes(x, slots, cache):
             assert isinstance(slots, Slots | FixedSlots) and isinstance(cache, KVCache)
-            return step.run(x, cos, sin, slots, cache, self.config.sliding_window)
+            return step.run(x, cos, sin, slots, cache, self.config.sliding_window, only_last)
         if isinstance(slots, FixedSlots):
             seen = slots.mask(self.config.sliding_window, self.dtype)
             return self._through_blocks(

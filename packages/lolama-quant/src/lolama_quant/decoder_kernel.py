@@ -1,4 +1,4 @@
-"""A whole decoding step by native/decoder.c."""
+"""A whole decoding step, or a prompt, by native/decoder.c."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lolama_quant.native_library import (
+    ANY_ROWS,
     NativeLibrary,
     describe,
     dtype_number,
@@ -19,10 +20,12 @@ from lolama_quant.native_library import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, LinearWeights
-
-# Of more rows, attention and the rest of a step are no small part, and batches are what torch is good at.
-_MOST_ROWS = 64
+    from lolama_core.protocols.decoder_kernel import (
+        BlockWeights,
+        DecoderShape,
+        LinearWeights,
+        NewPositions,
+    )
 
 _NORMS = ("attention_norm", "ffn_norm")
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
@@ -59,8 +62,27 @@ class _Model(ctypes.Structure):
     ]
 
 
+class _Batch(ctypes.Structure):
+    """``Batch`` of native/decoder.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "cosine", "sine")),
+        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("rows", "starts", "counts")),
+        *((name, ctypes.c_int64) for name in ("row_count", "window")),
+    ]
+
+
+class _Cache(ctypes.Structure):
+    """``Cache`` of native/decoder.c."""
+
+    _fields_ = [
+        *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("keys", "values")),
+        ("capacity", ctypes.c_int64),
+    ]
+
+
 class NativeDecoderKernel:
-    """All blocks of a decoding step in one call, on a CPU: a `protocols.DecoderKernel`."""
+    """All blocks of a decoding step, or a prompt, in one call, on a CPU: a `protocols.DecoderKernel`."""
 
     name = "native"
 
@@ -103,8 +125,9 @@ class NativeStep:
         number = _weight_number(dtype)
         assert number is not None
         self._can_tile = library.tiled is not None and dtype == torch.bfloat16
+        self._is_int8 = dtype == torch.int8
         self._fewest_outputs = min(shape[0] for shape in _shapes(blocks[0]))
-        self.max_rows = min(most_rows(library, dtype), _MOST_ROWS)
+        self._most_rows = most_rows(library, dtype)
         self._model = _Model(
             layers=len(blocks),
             width=blocks[0].q_proj.weight.shape[1],
@@ -120,52 +143,73 @@ class NativeStep:
         self._blocks = (_Block * len(blocks))(*map(_block, blocks))
         self._pointers = ctypes.c_void_p * len(blocks)
 
+    @property
+    def max_rows(self) -> int:
+        """See `protocols.DecoderStep`."""
+        return ANY_ROWS if self._is_tiled(2) else self._most_rows
+
+    @property
+    def prompt_dtype(self) -> torch.dtype | None:
+        """bfloat16, where the processor multiplies it and weights are of such a kind, too."""
+        multiplies = self._is_tiled(2) or (self._library.multiplies_bytes and self._is_int8)
+        if not multiplies or not self._library.decodes_prompts(ctypes.addressof(self._model)):
+            return None
+        return torch.bfloat16
+
+    def _is_tiled(self, positions: int) -> bool:
+        # One row keeps its float32: it has time to spare. A tile has four outputs.
+        enough = self._fewest_outputs >= 4 * torch.get_num_threads()
+        return self._can_tile and positions > 1 and enough
+
     def __call__(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        keys: Sequence[Tensor],
-        values: Sequence[Tensor],
-        first_row: int,
-        starts: Sequence[int] | Tensor,
-        first_keys: Sequence[int] | Tensor,
+        self, new: NewPositions, keys: Sequence[Tensor], values: Sequence[Tensor]
     ) -> Tensor:
         """See `protocols.DecoderStep`."""
-        assert not isinstance(starts, torch.Tensor) and not isinstance(first_keys, torch.Tensor)
-        rows, capacity = x.shape[0], keys[0].shape[2]
+        assert not isinstance(new.starts, torch.Tensor)
+        batch, capacity = len(new.rows), keys[0].shape[2]
+        positions = len(new.x)
         cache_dtype = dtype_number(keys[0].dtype)
         assert cache_dtype is not None and len(keys) == len(values) == self._layers
+        assert positions == batch == len(new.counts) or keys[0].dtype == self.prompt_dtype
         # Beyond a cache's end lies someone else's memory.
-        assert max(starts) < capacity and first_row + rows <= keys[0].shape[0]
+        ends = [start + count for start, count in zip(new.starts, new.counts, strict=True)]
+        assert (
+            max(ends) <= capacity and max(new.rows) < len(keys[0]) and sum(new.counts) == positions
+        )
         model = _Model.from_buffer_copy(self._model)
-        model.cache_dtype = cache_dtype
-        hidden = x.to(torch.float32, copy=True).contiguous()
-        cos, sin = cos.contiguous(), sin.contiguous()
-        threads, integers = torch.get_num_threads(), ctypes.c_int64 * rows
-        # One row keeps its float32: it has time to spare. A tile has four outputs.
-        model.tiled = self._can_tile and rows > 1 and self._fewest_outputs >= 4 * threads
+        model.cache_dtype, model.tiled = cache_dtype, self._is_tiled(positions)
+        hidden = new.x.to(torch.float32, copy=True).contiguous()
+        cos, sin = new.cos.contiguous(), new.sin.contiguous()
+        threads, integers = torch.get_num_threads(), ctypes.c_int64 * batch
+        places = _Batch(
+            x=hidden.data_ptr(),
+            cosine=cos.data_ptr(),
+            sine=sin.data_ptr(),
+            rows=integers(*new.rows),
+            starts=integers(*new.starts),
+            counts=integers(*new.counts),
+            row_count=batch,
+            window=new.window or 0,
+        )
+        cache = _Cache(
+            keys=self._pointers(*[layer.data_ptr() for layer in keys]),
+            values=self._pointers(*[layer.data_ptr() for layer in values]),
+            capacity=capacity,
+        )
         model_address = ctypes.addressof(model)
         scratch = torch.empty(
-            self._library.decode_scratch(model_address, rows, threads), dtype=torch.uint8
+            self._library.decode_scratch(model_address, positions, threads), dtype=torch.uint8
         )
         self._library.decode(
             model_address,
             ctypes.addressof(self._blocks),
-            hidden.data_ptr(),
-            rows,
-            cos.data_ptr(),
-            sin.data_ptr(),
-            self._pointers(*[layer.data_ptr() for layer in keys]),
-            self._pointers(*[layer.data_ptr() for layer in values]),
-            first_row,
-            capacity,
-            integers(*starts),
-            integers(*first_keys),
+            ctypes.addressof(places),
+            ctypes.addressof(cache),
+            new.only_last,
             scratch.data_ptr(),
             threads,
         )
-        return hidden
+        return hidden[:batch] if new.only_last else hidden
 
 
 def _block(block: BlockWeights) -> _Block:

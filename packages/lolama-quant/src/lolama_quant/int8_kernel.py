@@ -1,4 +1,4 @@
-"""Products with int8 weights on a CPU: native/int8.h, native/vnni_panels.h and native/panels.h."""
+"""Products with int8 weights on a CPU: native/int8.h and the panels beside it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ class NativeLibrary:
         tiled: ``lolama_tiled_linear``; None if this processor does not multiply bfloat16.
         has_panels: Whether its products of many rows are faster here than torch's: native/panels.h.
         int8, int8_scratch: ``lolama_int8_linear`` and ``lolama_int8_scratch``.
-        decode, decode_scratch: ``lolama_decode`` and ``lolama_decode_scratch`` of native/decoder.c.
+        decode, decode_scratch, decodes_prompts: ``lolama_decode``, ``lolama_decode_scratch`` and
+            ``lolama_decodes_prompts`` of native/decoder.c.
         instruction_set: Index into `INSTRUCTION_SETS` of the best one this processor has.
         int8_instruction_set: The same for int8 weights, into `INT8_INSTRUCTION_SETS`.
     """
@@ -44,8 +45,14 @@ class NativeLibrary:
     int8_scratch: ctypes._NamedFuncPointer
     decode: ctypes._NamedFuncPointer
     decode_scratch: ctypes._NamedFuncPointer
+    decodes_prompts: ctypes._NamedFuncPointer
     instruction_set: int
     int8_instruction_set: int
+
+    @property
+    def multiplies_bytes(self) -> bool:
+        """Whether the processor does, so that int8 products of many rows are fast."""
+        return INT8_INSTRUCTION_SETS[self.int8_instruction_set] == "AVX-512 VNNI"
 
     def linear(
         self,
@@ -163,12 +170,10 @@ def native_library() -> NativeLibrary | str:
     int8.restype = None
     int8_scratch.argtypes, int8_scratch.restype = [size, size], size
     decode, scratch = library.lolama_decode, library.lolama_decode_scratch
-    decode.argtypes = [
-        *(pointer, pointer, pointer, size, pointer, pointer, pointer, pointer),
-        *(size, size, pointer, pointer, pointer, number),
-    ]
+    decode.argtypes = [pointer, pointer, pointer, pointer, number, pointer, number]
     decode.restype = None
     scratch.argtypes, scratch.restype = [pointer, size, number], size
+    library.lolama_decodes_prompts.argtypes = [pointer]
     return NativeLibrary(
         function,
         tiled if library.lolama_has_tiles() else None,
@@ -177,6 +182,7 @@ def native_library() -> NativeLibrary | str:
         int8_scratch,
         decode,
         scratch,
+        library.lolama_decodes_prompts,
         library.lolama_best_isa(),
         library.lolama_best_int8_isa(),
     )
@@ -192,21 +198,19 @@ def dtype_number(dtype: torch.dtype) -> int | None:
 def most_rows(library: NativeLibrary, dtype: torch.dtype) -> int:
     """Up to how many rows the library's products with weights of ``dtype`` are faster than torch's.
 
-    Past a few, they are bound by arithmetic, and torch's blocked ones do better. bfloat16 has the tiles of
-    native/tiles.h, on processors that multiply it. float16 is multiplied by few processors, so torch has
-    nothing better for it. Of int8 native/vnni_panels.h takes any number, on processors that multiply bytes:
-    as fast as torch's product of integers, with activations rounded in groups, which keeps more of their
-    precision. Where the processor multiplies none of them, torch first widens the weights in memory, and
-    native/panels.h is faster: with integers at any number of rows, with floats until widening is no large
-    part.
+    Past a few, they are bound by arithmetic. Where the processor multiplies bfloat16 or bytes,
+    native/wide_panels.h is as fast as torch's blocked products: with bfloat16 faster up to 128 rows, and with
+    int8 the choice at any number, since it rounds activations in groups, which keeps more of their precision.
+    float16 is multiplied by few processors, so torch has nothing better for it than these dot products. Where
+    the processor multiplies none of them, torch first widens the weights in memory, and native/panels.h is
+    faster: with integers at any number of rows, with floats until widening is no large part.
     """
     import torch
 
     if library.has_panels:
         return {torch.float32: 64, torch.int8: ANY_ROWS}.get(dtype, 256)
-    bfloat16 = 16 if library.tiled is not None else 8
-    multiplies_bytes = INT8_INSTRUCTION_SETS[library.int8_instruction_set] == "AVX-512 VNNI"
-    int8 = ANY_ROWS if multiplies_bytes else 16
+    bfloat16 = 128 if library.tiled is not None else 8
+    int8 = ANY_ROWS if library.multiplies_bytes else 16
     some = {torch.bfloat16: bfloat16, torch.float16: 32, torch.int8: int8}
     return some.get(dtype, 8)
 

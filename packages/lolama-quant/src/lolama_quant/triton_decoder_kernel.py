@@ -12,7 +12,12 @@ from lolama_quant.backends import cuda
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, LinearWeights
+    from lolama_core.protocols.decoder_kernel import (
+        BlockWeights,
+        DecoderShape,
+        LinearWeights,
+        NewPositions,
+    )
 
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
 _WEIGHTS = (torch.int8, torch.bfloat16, torch.float16, torch.float32)
@@ -72,29 +77,24 @@ class TritonStep:
     """
 
     max_rows = 1
+    prompt_dtype = None
     reads_places = True
 
     def __init__(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> None:
         self._blocks, self._shape = blocks, shape
 
     def __call__(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        keys: Sequence[Tensor],
-        values: Sequence[Tensor],
-        first_row: int,
-        starts: Sequence[int] | Tensor,
-        first_keys: Sequence[int] | Tensor,
+        self, new: NewPositions, keys: Sequence[Tensor], values: Sequence[Tensor]
     ) -> Tensor:
         """See `protocols.DecoderStep`."""
         from lolama_quant.triton_kernels import decoding
         from lolama_quant.triton_kernels.products import one_row
 
-        assert isinstance(starts, torch.Tensor) and isinstance(first_keys, torch.Tensor)
+        starts, (row,) = new.starts, new.rows
+        assert isinstance(starts, torch.Tensor)
+        first_keys = (starts + 1 - (new.window or keys[0].shape[2])).clamp_(min=0)
         shape, block = self._shape, self._blocks[0]
-        dtype, device = keys[0].dtype, x.device
+        dtype, device = keys[0].dtype, new.x.device
         inner = shape.num_heads * shape.head_dim
         kv_inner = shape.num_kv_heads * shape.head_dim
         feed_forward = len(block.w_gate.weight)
@@ -107,13 +107,13 @@ class TritonStep:
             scales = [linear.scale for linear in linears]
             one_row(x, weights, scales, [linear.bias for linear in linears], y, **options)
 
-        stream = x[0].to(torch.float32, copy=True).contiguous()
-        cos, sin = cos[0].contiguous(), sin[0].contiguous()
+        stream = new.x[0].to(torch.float32, copy=True).contiguous()
+        cos, sin = new.cos[0].contiguous(), new.sin[0].contiguous()
         projected = scratch(inner + 2 * kv_inner, torch.float32)
         queries, attended = (scratch(inner, dtype).view(-1, shape.head_dim) for _ in range(2))
         hidden = scratch(feed_forward, dtype)
         for block, all_keys, all_values in zip(self._blocks, keys, values, strict=True):
-            own_keys, own_values = all_keys[first_row], all_values[first_row]
+            own_keys, own_values = all_keys[row], all_values[row]
             norm = {"norm": block.attention_norm, "eps": shape.eps}
             multiply(stream, block.q_proj, block.k_proj, block.v_proj, y=projected, **norm)
             decoding.rotate_and_store(projected, cos, sin, starts, queries, own_keys, own_values)

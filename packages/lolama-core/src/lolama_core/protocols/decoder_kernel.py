@@ -1,4 +1,4 @@
-"""All blocks of a decoder in one call, for the one position that each row gains in a decoding step."""
+"""All blocks of a decoder in one call, for the new positions of some rows: mostly one of each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -56,45 +57,61 @@ class DecoderShape:
     eps: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewPositions:
+    """The new positions of a batch, row after row, and where in the cache they go.
+
+    Attributes:
+        x: (P, D) float32; P is the sum of ``counts``.
+        cos, sin: (P, head_dim) float32, of each position; the first half of ``sin`` is negated, as rotating
+            half-split pairs needs it.
+        rows: Which row of the cache each row here is.
+        starts: Positions that each row holds; its new ones follow, all below the capacity. Of a step that
+            reads places (B,) int64 on the device of ``x``.
+        counts: New positions of each row, at least one.
+        window: A position sees so many keys, itself included; None for all.
+        only_last: Nobody reads any but the last position of each row.
+    """
+
+    x: Tensor
+    cos: Tensor
+    sin: Tensor
+    rows: Sequence[int]
+    starts: Sequence[int] | Tensor
+    counts: Sequence[int]
+    window: int | None
+    only_last: bool
+
+
 class DecoderStep(Protocol):
-    """One decoding step of the weights that it was made for."""
+    """Runs the weights that it was made for."""
 
     @property
     def max_rows(self) -> int:
-        """Up to how many rows it is the faster choice."""
+        """Up to how many rows, one new position of each, it is the faster choice."""
+        ...
+
+    @property
+    def prompt_dtype(self) -> torch.dtype | None:
+        """With keys and values of this dtype it takes several positions of a row, too; None: never."""
         ...
 
     @property
     def reads_places(self) -> bool:
-        """Whether ``starts`` and ``first_keys`` are tensors, read when the step runs: it can be recorded."""
+        """Whether ``starts`` is a tensor, read when the step runs: it can be recorded."""
         ...
 
     def __call__(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        keys: Sequence[Tensor],
-        values: Sequence[Tensor],
-        first_row: int,
-        starts: Sequence[int] | Tensor,
-        first_keys: Sequence[int] | Tensor,
+        self, new: NewPositions, keys: Sequence[Tensor], values: Sequence[Tensor]
     ) -> Tensor:
-        """Run every block on one new position of each row, and write its keys and values.
+        """Run every block on new positions, and write their keys and values.
 
         Args:
-            x: (B, D) float32.
-            cos, sin: (B, head_dim) float32, of each row's new position; the first half of ``sin`` is
-                negated, as rotating half-split pairs needs it.
-            keys, values: For each layer, (rows of the cache, K, capacity, head_dim). Row b of ``x`` is row
-                ``first_row + b``, and its new keys and values go to position ``starts[b]``.
-            first_row: See ``keys``.
-            starts: Positions that each row holds, all below the capacity; with `reads_places` (B,) int64
-                on the device of ``x``.
-            first_keys: Positions before it are out of sight (sliding window); as ``starts``.
+            new: The positions.
+            keys, values: For each layer, (rows of the cache, K, capacity, head_dim).
 
         Returns:
-            (B, D) float32, what the last block hands on.
+            (P, D) float32, what the last block hands on; with ``only_last`` (B, D).
         """
         ...
 

@@ -83,6 +83,43 @@ class DecoderKernelSuite:
             for one, other in zip(caches[0].read_row(row), caches[1].read_row(row), strict=True):
                 torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
+    @torch.inference_mode()
+    def compare_prompts(
+        self, kernel: DecoderKernel, model: Llama, prompts: list[int], tolerance: float
+    ) -> None:
+        """Prompts from nothing, what follows them, and a step: the same logits and the same cache.
+
+        Padding is compared with nothing; ``tolerance`` is relative to the largest logit.
+        """
+        rows, more = len(prompts), [min(5, length) for length in prompts]
+        ids = torch.randint(0, model.vocab_size, (rows, max(prompts) + 6))
+        caches, results = [], []
+        for kernels in ([], [kernel]):
+            model.use_kernels(kernels)
+            cache = model.make_cache(rows, max(prompts) + 6)
+            parts = [model.forward_embeds(model.embed(ids[:, :-6]), cache, prompts)]
+            cache.advance(prompts)
+            all_logits = model.forward_embeds(model.embed(ids[:, -6:-1]), cache, more, "all")
+            parts += [row[:count] for row, count in zip(all_logits, more, strict=True)]
+            cache.advance(more)
+            parts.append(model.forward_embeds(model.embed(ids[:, -1:]), cache))
+            results.append(torch.cat(parts))
+            caches.append(cache)
+        largest = results[0].abs().max().item()
+        torch.testing.assert_close(results[1], results[0], atol=tolerance * largest, rtol=0)
+        self._same_cache(caches, 1 if tolerance > 1e-3 else 1e-4)
+
+    @pytest.mark.parametrize("name", SHAPES)
+    @pytest.mark.parametrize("prompts", [[40], [2], [3, 70, 1], [65, 64]])
+    def test_prompts(self, kernel: DecoderKernel, name: str, prompts: list[int]) -> None:
+        """Of different lengths, where they are taken."""
+        for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.03)):
+            model = self.model(dtype, **SHAPES[name])
+            model.use_kernels([kernel])
+            assert model.decode_step is not None
+            if model.decode_step.prompt_dtype == dtype:
+                self.compare_prompts(kernel, model, prompts, tolerance)
+
     @pytest.mark.parametrize("name", SHAPES)
     def test_equals_the_blocks(self, kernel: DecoderKernel, name: str) -> None:
         """Every shape that a configuration can ask for."""

@@ -1,4 +1,4 @@
-/* One new position, in each of a few rows, through all blocks of a decoder.
+/* New positions of some rows, mostly one of each, through all blocks of a decoder.
  *
  * The same arithmetic as the blocks in Python, step by step: norm, q/k/v, rotation, cache, attention, output
  * projection; norm, gate/up, SiLU, down. Called through Python one by one, these steps cost more than the
@@ -8,9 +8,9 @@
  * Activations and sums are float32; weights are float32, bfloat16, float16 or int8, the cache is any of the
  * first three.
  */
-#include <math.h>
-
+#include "elementwise.h"
 #include "int8.h"
+#include "prompt_attention.h"
 #include "scores.h"
 #include "tiles.h"
 #include "weighted_sum.h"
@@ -64,76 +64,15 @@ static inline uint16_t narrow_float16(float value) {
     return sign | (uint16_t)((bits >> 13) - (112u << 10));
 }
 
-static void store(void *target, int64_t index, int dtype, const float *values, int64_t count) {
+static void store(void *target, int dtype, const float *values, int64_t count) {
     if (dtype == FLOAT32) {
-        memcpy((float *)target + index, values, (size_t)count * 4);
+        memcpy(target, values, (size_t)count * 4);
         return;
     }
-    uint16_t *narrow = (uint16_t *)target + index;
+    uint16_t *narrow = (uint16_t *)target;
     for (int64_t i = 0; i < count; i++)
         narrow[i] = dtype == BFLOAT16 ? narrow_bfloat16(values[i]) : narrow_float16(values[i]);
 }
-
-/* ---- element by element --------------------------------------------------------------------------- */
-
-/* e^x within 2 units in the last place, in a form that compilers turn into vector code. */
-static inline __attribute__((always_inline)) float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    float shifted = x * 1.44269504f + 12582912.0f; /* x / ln 2 as a whole number, in the lowest bits */
-    float n = shifted - 12582912.0f;
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &shifted, 4);
-    bits = (bits + 127u) << 23; /* 2^n */
-    float scale;
-    memcpy(&scale, &bits, 4);
-    return p * scale;
-}
-
-/* The four loops below, compiled for each instruction set. */
-#define ELEMENTWISE(NAME, TARGET)                                                                        \
-    TARGET static void NAME##_norm(const float *x, const float *weight, float *y, int64_t n, float eps) { \
-        float sum = 0;                                                                                   \
-        _Pragma("omp simd reduction(+ : sum)") for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];       \
-        float scale = 1.0f / sqrtf(sum / (float)n + eps);                                                \
-        for (int64_t i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];                                 \
-    }                                                                                                    \
-    TARGET static void NAME##_silu(float *gate, const float *up, int64_t n) {                            \
-        for (int64_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];      \
-    }                                                                                                    \
-    TARGET static float NAME##_largest(const float *scores, int64_t n, float best) {                     \
-        _Pragma("omp simd reduction(max : best)") for (int64_t i = 0; i < n; i++)                        \
-            best = scores[i] > best ? scores[i] : best;                                                  \
-        return best;                                                                                     \
-    }                                                                                                    \
-    /* scores become e^(score - best); their sum. */                                                     \
-    TARGET static float NAME##_exponentials(float *scores, int64_t n, float best) {                      \
-        float sum = 0;                                                                                   \
-        _Pragma("omp simd reduction(+ : sum)") for (int64_t i = 0; i < n; i++) {                         \
-            scores[i] = exponential(scores[i] - best);                                                   \
-            sum += scores[i];                                                                            \
-        }                                                                                                \
-        return sum;                                                                                      \
-    }
-
-ELEMENTWISE(portable, )
-#if defined(__x86_64__)
-ELEMENTWISE(avx512, AVX512)
-ELEMENTWISE(avx2, AVX2)
-#define CHOOSE(isa, FUNCTION, ...)                                                                       \
-    (isa == AVX512_ISA ? avx512_##FUNCTION(__VA_ARGS__)                                                  \
-     : isa == AVX2_ISA ? avx2_##FUNCTION(__VA_ARGS__)                                                    \
-                       : portable_##FUNCTION(__VA_ARGS__))
-#else
-#define CHOOSE(isa, FUNCTION, ...) portable_##FUNCTION(__VA_ARGS__)
-#endif
 
 /* ---- the steps ------------------------------------------------------------------------------------ */
 
@@ -145,19 +84,34 @@ typedef struct {
     Rounded rounded;
 } Input;
 
-/* `memory` has input_bytes(), of this thread alone. */
-static Input input_of(const Model *m, const float *x, int64_t rows, int64_t k, void *memory) {
+/* From so many positions on, threads share what makes an input of products. Of fewer, each makes all of it,
+ * which takes less time than waiting for the others. */
+#define SHARED_LEAST 8
+
+/* x (rows, k), normed into `normed` if there are weights for that, as products take it. `memory` has
+ * input_bytes(); both are of this thread alone unless `shared`. */
+static Input input_of(const Model *m, const float *x, int64_t rows, int64_t k, const float *norm,
+                      float *normed, void *memory, int shared) {
+    int64_t begin = 0, end = rows;
+    if (shared) share(rows, thread_number(), thread_count(), &begin, &end);
+    if (norm) {
+        for (int64_t r = begin; r < end; r++) CHOOSE(m->isa, norm, x + r * k, norm, normed + r * k, k, m->eps);
+        x = normed;
+    }
     Input input = {.x = x, .rows = rows, .k = k};
     if (m->weight_dtype == INT8) {
         input.rounded = rounded_in(m->int8_isa, x, rows, k, memory);
-        round_rows(m->int8_isa, &input.rounded, 0, rows, k);
+        round_rows(m->int8_isa, &input.rounded, begin, end, k);
     }
 #if HAS_TILES
     if (m->tiled) {
-        narrow(x, (uint16_t *)memory, rows * k);
+        narrow(x + begin * k, (uint16_t *)memory + begin * k, (end - begin) * k);
         input.narrowed = (const uint16_t *)memory;
     }
 #endif
+    if (shared) {
+#pragma omp barrier
+    }
     return input;
 }
 
@@ -252,82 +206,171 @@ static int64_t input_bytes(const Model *m, int64_t rows) {
     return m->weight_dtype == INT8 ? rounded_bytes(rows, widest(m)) : (2 * rows * widest(m) + 3) / 4 * 4;
 }
 
-/* Bytes of working memory that lolama_decode needs. */
-EXPORT int64_t lolama_decode_scratch(const Model *m, int64_t rows, int threads) {
-    int64_t joined = (m->heads + 2 * m->kv_heads) * m->head_dim, inner = m->heads * m->head_dim;
-    return 4 * rows * (joined + inner + 2 * m->hidden + threads * m->width) +
-           threads * input_bytes(m, rows);
+/* The new positions of some rows, in float32. */
+typedef struct {
+    float *x;                       /* (positions, width): those of the first row, of the second, ... */
+    const float *cosine, *sine;     /* (positions, head_dim) */
+    const int64_t *rows;            /* which of the cache each is */
+    const int64_t *starts, *counts; /* positions that each row holds, and new ones */
+    int64_t row_count, window;      /* a position sees so many keys, itself included; 0: all */
+} Batch;
+
+/* Keys and values (all rows, kv_heads, capacity, head_dim) of each layer. */
+typedef struct {
+    void *const *keys, *const *values;
+    int64_t capacity;
+} Cache;
+
+/* Of a layer's keys or values, those of a row and head from `position` on. */
+static char *cached(const Model *m, const Batch *batch, const Cache *cache, void *of_layer, int64_t row,
+                    int64_t head, int64_t position) {
+    int64_t vector = (batch->rows[row] * m->kv_heads + head) * cache->capacity + position;
+    return (char *)of_layer + vector * m->head_dim * item_bytes(m->cache_dtype);
 }
 
-/* One position of each row through all blocks.
- *
- * x (rows, width) float32, changed in place. cosine, sine (rows, head_dim). keys[l], values[l] (all rows,
- * kv_heads, capacity, head_dim) of layer l; row r of x is row first_row + r there, has starts[r] positions
- * and gets one more, which attends over all of them from first_keys[r] on. */
-EXPORT void lolama_decode(const Model *m, const Block *blocks, float *x, int64_t rows, const float *cosine,
-                          const float *sine, void *const *keys, void *const *values, int64_t first_row,
-                          int64_t capacity, const int64_t *starts, const int64_t *first_keys, float *scratch,
-                          int threads) {
+/* The last position of a row attends, with query heads `from` to `to` of the group of a head of keys; queries
+ * and out (heads, head_dim). */
+static void attend_last(const Model *m, const Batch *batch, const Cache *cache, int64_t layer, int64_t row,
+                        int64_t head, int64_t from, int64_t to, const float *queries, float *out) {
+    const int64_t total = batch->starts[row] + batch->counts[row], group = m->heads / m->kv_heads;
+    const int64_t first = batch->window && total > batch->window ? total - batch->window : 0;
+    const char *keys = cached(m, batch, cache, cache->keys[layer], row, head, first);
+    const char *values = cached(m, batch, cache, cache->values[layer], row, head, first);
+    for (int64_t g = from; g < to; g += MOST_HEADS) {
+        const int64_t place = (head * group + g) * m->head_dim;
+        attend(m, queries + place, to - g < MOST_HEADS ? to - g : MOST_HEADS, keys, values, total - first,
+               out + place);
+    }
+}
+
+/* This thread's part of attention in rows with several new positions. */
+static void attend_prompts(const Model *m, const Batch *batch, const Cache *cache, int64_t layer,
+                           const int64_t *offsets, const float *qkv, float *attended) {
+#if HAS_TILES
+    const int64_t hd = m->head_dim, kv = m->kv_heads, group = m->heads / kv;
+    const int64_t joined = (m->heads + 2 * kv) * hd, inner = m->heads * hd;
+    int64_t tasks = 0;
+    for (int64_t r = 0; r < batch->row_count; r++)
+        tasks += batch->counts[r] > 1 ? kv * prompt_blocks(batch->counts[r], group) : 0;
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < tasks; task++) {
+        int64_t r = 0, left = task, blocks;
+        for (;; r++) {
+            blocks = batch->counts[r] > 1 ? prompt_blocks(batch->counts[r], group) : 0;
+            if (left < kv * blocks) break;
+            left -= kv * blocks;
+        }
+        const int64_t head = left / blocks, from = left % blocks * QUERIES, all = batch->counts[r] * group;
+        const Prompt prompt = {
+            .queries = qkv + offsets[r] * joined + head * group * hd,
+            .out = attended + offsets[r] * inner + head * group * hd,
+            .keys = (const uint16_t *)cached(m, batch, cache, cache->keys[layer], r, head, 0),
+            .values = (const uint16_t *)cached(m, batch, cache, cache->values[layer], r, head, 0),
+            .query_stride = joined,
+            .out_stride = inner,
+            .group = group,
+            .hd = hd,
+            .start = batch->starts[r],
+            .window = batch->window,
+        };
+        prompt_attend(&prompt, from, from + QUERIES < all ? from + QUERIES : all);
+    }
+#else
+    (void)m, (void)batch, (void)cache, (void)layer, (void)offsets, (void)qkv, (void)attended;
+#endif
+}
+
+/* Whether lolama_decode takes several new positions of a row, with keys and values in bfloat16. */
+EXPORT int lolama_decodes_prompts(const Model *m) { return m->head_dim <= MOST_HEAD_DIM && has_tiles(); }
+
+/* Bytes of working memory that lolama_decode needs. */
+EXPORT int64_t lolama_decode_scratch(const Model *m, int64_t positions, int threads) {
+    const int64_t joined = (m->heads + 2 * m->kv_heads) * m->head_dim, inner = m->heads * m->head_dim;
+    const int64_t inputs = positions >= SHARED_LEAST ? 1 : threads;
+    return positions * (16 + 4 * (joined + inner + 2 * m->hidden + inputs * m->width)) +
+           inputs * input_bytes(m, positions);
+}
+
+/* The new positions of a batch through all blocks: its x, changed in place. With `only_last` the last block
+ * runs for the last position of each row alone, and the first rows of x are those. */
+EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batch, const Cache *cache,
+                          int only_last, void *scratch, int threads) {
     const int64_t d = m->width, hd = m->head_dim, kv = m->kv_heads, heads = m->heads;
     const int64_t group = heads / kv, joined = (heads + 2 * kv) * hd, inner = heads * hd;
-    const int64_t cache_item = item_bytes(m->cache_dtype);
+    const int64_t row_count = batch->row_count;
+    int64_t positions = 0;
+    for (int64_t r = 0; r < row_count; r++) positions += batch->counts[r];
+    /* The row of each position, and the first position of each row. */
+    int64_t *owners = (int64_t *)scratch, *offsets = owners + positions;
+    for (int64_t r = 0, i = 0; r < row_count; r++) {
+        offsets[r] = i;
+        while (i < offsets[r] + batch->counts[r]) owners[i++] = r;
+    }
+    float *x = batch->x, *qkv = (float *)(owners + 2 * positions), *attended = qkv + positions * joined;
+    float *gate = attended + positions * inner, *up = gate + positions * m->hidden;
+    float *normed_all = up + positions * m->hidden;
+    const int shared = positions >= SHARED_LEAST;
+    const int64_t inputs = shared ? 1 : threads;
+    char *memory_all = (char *)(normed_all + inputs * positions * d);
     /* With fewer heads of keys than threads, the query heads of a group are split, four or more together. */
-    const int64_t parts = rows * kv >= threads ? 1 : (group + 3) / 4;
+    const int64_t parts = row_count * kv >= threads ? 1 : (group + 3) / 4;
     const int64_t part = (group + parts - 1) / parts;
-    float *qkv = scratch, *attended = qkv + rows * joined, *gate = attended + rows * inner;
-    float *up = gate + rows * m->hidden, *normed_all = up + rows * m->hidden;
-    const int worth_threads = rows * d * (joined + inner + 3 * m->hidden) >= SMALLEST_PARALLEL;
+    const int worth_threads = positions * d * (joined + inner + 3 * m->hidden) >= SMALLEST_PARALLEL;
 #pragma omp parallel num_threads(threads) if (worth_threads)
     {
-        /* Every thread norms for itself, which takes less time than waiting for one that does. */
-        float *normed = normed_all + thread_number() * rows * d;
-        void *memory = (char *)(normed_all + threads * rows * d) + thread_number() * input_bytes(m, rows);
+        const int64_t own = shared ? 0 : thread_number();
+        float *normed = normed_all + own * positions * d;
+        void *memory = memory_all + own * input_bytes(m, positions);
+        int64_t count = positions;
         for (int64_t layer = 0; layer < m->layers; layer++) {
             const Block *b = blocks + layer;
-            char *layer_keys = (char *)keys[layer], *layer_values = (char *)values[layer];
-            for (int64_t r = 0; r < rows; r++)
-                CHOOSE(m->isa, norm, x + r * d, b->attention_norm, normed + r * d, d, m->eps);
-            Input input = input_of(m, normed, rows, d, memory);
+            Input input = input_of(m, x, count, d, b->attention_norm, normed, memory, shared);
             shared_product(m, &b->q, &input, inner, qkv, joined, 0);
             shared_product(m, &b->k, &input, kv * hd, qkv + inner, joined, 0);
             shared_product(m, &b->v, &input, kv * hd, qkv + inner + kv * hd, joined, 0);
 #pragma omp barrier
 #pragma omp for schedule(static)
-            for (int64_t head = 0; head < rows * (heads + kv); head++) { /* keys follow queries */
-                int64_t r = head / (heads + kv), h = head % (heads + kv);
-                float *vector = qkv + r * joined + h * hd;
-                turn(vector, cosine + r * hd, sine + r * hd, hd);
+            for (int64_t head = 0; head < positions * (heads + kv); head++) { /* keys follow queries */
+                const int64_t i = head / (heads + kv), h = head % (heads + kv), r = owners[i];
+                float *vector = qkv + i * joined + h * hd;
+                turn(vector, batch->cosine + i * hd, batch->sine + i * hd, hd);
                 if (h < heads) continue;
-                int64_t place = (((first_row + r) * kv + h - heads) * capacity + starts[r]) * hd;
-                store(layer_keys, place, m->cache_dtype, vector, hd);
-                store(layer_values, place, m->cache_dtype, vector + kv * hd, hd);
+                const int64_t place = batch->starts[r] + i - offsets[r];
+                store(cached(m, batch, cache, cache->keys[layer], r, h - heads, place), m->cache_dtype, vector,
+                      hd);
+                store(cached(m, batch, cache, cache->values[layer], r, h - heads, place), m->cache_dtype,
+                      vector + kv * hd, hd);
+            }
+            if (only_last && layer + 1 == m->layers && count > row_count) {
+#pragma omp single
+                for (int64_t r = 0; r < row_count; r++) {
+                    const int64_t last = offsets[r] + batch->counts[r] - 1;
+                    memmove(x + r * d, x + last * d, (size_t)d * 4);
+                    memmove(qkv + r * joined, qkv + last * joined, (size_t)inner * 4);
+                }
+                count = row_count;
             }
 #pragma omp for schedule(static)
-            for (int64_t task = 0; task < rows * kv * parts; task++) {
-                int64_t r = task / (kv * parts), h = task / parts % kv, from = task % parts * part;
-                int64_t to = from + part < group ? from + part : group;
-                int64_t place = ((first_row + r) * kv + h) * capacity + first_keys[r];
-                for (int64_t g = from; g < to; g += MOST_HEADS) {
-                    int64_t head = h * group + g;
-                    attend(m, qkv + r * joined + head * hd, to - g < MOST_HEADS ? to - g : MOST_HEADS,
-                           layer_keys + place * hd * cache_item, layer_values + place * hd * cache_item,
-                           starts[r] + 1 - first_keys[r], attended + r * inner + head * hd);
-                }
+            for (int64_t task = 0; task < row_count * kv * parts; task++) {
+                const int64_t r = task / (kv * parts), h = task / parts % kv, from = task % parts * part;
+                const int64_t i = count == row_count ? r : offsets[r];
+                if (batch->counts[r] > 1 && count > row_count) continue;
+                attend_last(m, batch, cache, layer, r, h, from, from + part < group ? from + part : group,
+                            qkv + i * joined, attended + i * inner);
             }
-            input = input_of(m, attended, rows, inner, memory);
+            if (count > row_count) attend_prompts(m, batch, cache, layer, offsets, qkv, attended);
+            input = input_of(m, attended, count, inner, NULL, NULL, memory, shared);
             shared_product(m, &b->o, &input, d, x, d, 1);
 #pragma omp barrier
-            for (int64_t r = 0; r < rows; r++)
-                CHOOSE(m->isa, norm, x + r * d, b->ffn_norm, normed + r * d, d, m->eps);
-            input = input_of(m, normed, rows, d, memory);
+            input = input_of(m, x, count, d, b->ffn_norm, normed, memory, shared);
             shared_product(m, &b->gate, &input, m->hidden, gate, m->hidden, 0);
             shared_product(m, &b->up, &input, m->hidden, up, m->hidden, 0);
             int64_t begin, end; /* the share that this thread has just computed */
             share(m->hidden, thread_number(), thread_count(), &begin, &end);
-            for (int64_t r = 0; r < rows; r++)
-                CHOOSE(m->isa, silu, gate + r * m->hidden + begin, up + r * m->hidden + begin, end - begin);
+            for (int64_t i = 0; i < count; i++)
+                CHOOSE(m->isa, silu, gate + i * m->hidden + begin, up + i * m->hidden + begin, end - begin);
 #pragma omp barrier
-            input = input_of(m, gate, rows, m->hidden, memory);
+            input = input_of(m, gate, count, m->hidden, NULL, NULL, memory, shared);
             shared_product(m, &b->down, &input, d, x, d, 1);
 #pragma omp barrier
         }

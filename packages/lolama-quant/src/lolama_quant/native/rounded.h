@@ -31,17 +31,18 @@ typedef struct {
     int8_t *values;   /* (rows, padded) */
 } Integers;
 
-/* `exact` (rows, k), rounded: what it is nearest to, and the rest of heavy groups. `padded` is a multiple of
- * GROUP. */
+/* `exact` (rows, k), rounded: what it is nearest to, and the rest of heavy groups, which are marked in `heavy`
+ * (groups of a row, rows). `padded` is a multiple of GROUP. */
 typedef struct {
     const float *exact;
-    int64_t padded;
+    int64_t rows, padded;
     Integers near, rest;
+    uint8_t *heavy;
 } Rounded;
 
 static inline int64_t rounded_bytes(int64_t rows, int64_t k) {
     int64_t padded = (k + GROUP - 1) / GROUP * GROUP;
-    return 2 * rows * (padded / GROUP * 8 + padded * 2);
+    return 2 * rows * (padded / GROUP * 8 + padded * 2) + (rows * padded / GROUP + 3) / 4 * 4;
 }
 
 /* One group, as whole multiples of most / 127. */
@@ -102,7 +103,7 @@ ROUND_GROUP(vnni_round, VNNI, vnni_round_by)
 /* Where x (rows, k) is to be rounded for products by `isa`: in `memory`, which has rounded_bytes(rows, k).
  * The panels of panels.h round it themselves. */
 static inline Rounded rounded_in(int isa, const float *x, int64_t rows, int64_t k, void *memory) {
-    Rounded to = {.exact = x};
+    Rounded to = {.exact = x, .rows = rows};
     if (takes_panels(isa == INT8_AVX2, rows)) return to;
     to.padded = (k + GROUP - 1) / GROUP * GROUP;
     const int64_t groups = rows * to.padded / GROUP;
@@ -114,6 +115,7 @@ static inline Rounded rounded_in(int isa, const float *x, int64_t rows, int64_t 
     to.rest.offsets = to.near.offsets + rows * to.padded / 4;
     to.near.values = (int8_t *)(to.rest.offsets + rows * to.padded / 4);
     to.rest.values = to.near.values + rows * to.padded;
+    to.heavy = (uint8_t *)to.rest.values + rows * to.padded;
     return to;
 }
 
@@ -135,7 +137,9 @@ static inline void round_rows(int isa, const Rounded *to, int64_t begin, int64_t
                 memcpy(last, group, (size_t)(k - i) * 4);
                 group = last;
             }
-            round_group(group, to, r * to->padded + i);
+            const int64_t place = r * to->padded + i;
+            round_group(group, to, place);
+            to->heavy[i / GROUP * to->rows + r] = to->rest.scales[place / GROUP] != 0;
         }
 }
 

@@ -1,17 +1,14 @@
 /* Products of some rows of bfloat16 activations with bfloat16 weights, by the instruction that multiplies
  * pairs of bfloat16 and adds them in float32 (AVX512_BF16).
  *
- * With five to a few dozen rows a product is no longer bound by memory, and not yet large enough for blocked
- * matrix products, which first bring the weights into another order. */
+ * With a few rows a product is no longer bound by memory, and not yet large enough for panels, which first bring
+ * the weights into another order. */
 #ifndef LOLAMA_TILES_H
 #define LOLAMA_TILES_H
 
-#include "dot.h"
+#include "bf16_panels.h"
 
-#if defined(__x86_64__) && (!defined(__clang__) || __clang_major__ >= 9)
-#define HAS_TILES 1
-
-#define BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#if HAS_TILES
 
 /* Inputs that one pass takes: four weight rows of so many stay in the first-level cache while the rows of x
  * pass by. */
@@ -53,26 +50,16 @@ BF16 static void tile_end(const uint16_t *w, const uint16_t *x, int64_t k, int64
                                           (__m512bh)_mm512_maskz_loadu_epi16(some, x + r * k));
 }
 
-static inline int has_tiles(void) {
-    __builtin_cpu_init();
-    return best_isa() == AVX512_ISA && __builtin_cpu_supports("avx512bf16");
-}
-
-/* float32 to bfloat16, to nearest, ties to even. */
-BF16 static inline void narrow(const float *x, uint16_t *y, int64_t n) {
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 some = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
-        __m256i pairs = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(some, x + i));
-        _mm256_mask_storeu_epi16(y + i, some, pairs);
-    }
-}
-
 /* Outputs `begin` to `end` of x (rows, k) times weight (n, k), as `product`. If they are no multiple of four,
  * the last tile begins among outputs that are done, so there must be four. */
 BF16 static void tile_product(const uint16_t *weight, const float *bias, const uint16_t *x, int64_t rows,
                               int64_t begin, int64_t end, int64_t k, float *y, int64_t y_stride, int add) {
     static void (*const tiles[4])(const uint16_t *, const uint16_t *, int64_t, int64_t, __m512[][4]) = {
         tile_1, tile_2, tile_3, tile_4};
+    if (takes_bf16_panels(rows, k)) {
+        bf16_panel_product(weight, bias, x, rows, begin, end, k, y, y_stride, add);
+        return;
+    }
     __m512 sums[16][4];
     for (int64_t next = begin; next < end; next += 4) {
         int64_t j = next + 4 <= end ? next : end - 4;
@@ -98,9 +85,6 @@ BF16 static void tile_product(const uint16_t *weight, const float *bias, const u
     }
 }
 
-#else
-#define HAS_TILES 0
-static inline int has_tiles(void) { return 0; }
 #endif
 
 #endif

@@ -1,0 +1,67 @@
+/* What decoding does element by element, compiled for each instruction set. */
+#ifndef LOLAMA_ELEMENTWISE_H
+#define LOLAMA_ELEMENTWISE_H
+
+#include <math.h>
+
+#include "dot.h"
+
+/* e^x within 2 units in the last place, in a form that compilers turn into vector code. */
+static inline __attribute__((always_inline)) float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float shifted = x * 1.44269504f + 12582912.0f; /* x / ln 2 as a whole number, in the lowest bits */
+    float n = shifted - 12582912.0f;
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = (bits + 127u) << 23; /* 2^n */
+    float scale;
+    memcpy(&scale, &bits, 4);
+    return p * scale;
+}
+
+#define ELEMENTWISE(NAME, TARGET)                                                                        \
+    TARGET static void NAME##_norm(const float *x, const float *weight, float *y, int64_t n, float eps) { \
+        float sum = 0;                                                                                   \
+        _Pragma("omp simd reduction(+ : sum)") for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];       \
+        float scale = 1.0f / sqrtf(sum / (float)n + eps);                                                \
+        for (int64_t i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];                                 \
+    }                                                                                                    \
+    TARGET static void NAME##_silu(float *gate, const float *up, int64_t n) {                            \
+        for (int64_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];      \
+    }                                                                                                    \
+    TARGET static float NAME##_largest(const float *scores, int64_t n, float best) {                     \
+        _Pragma("omp simd reduction(max : best)") for (int64_t i = 0; i < n; i++)                        \
+            best = scores[i] > best ? scores[i] : best;                                                  \
+        return best;                                                                                     \
+    }                                                                                                    \
+    /* scores become e^(score - best); their sum. */                                                     \
+    TARGET static float NAME##_exponentials(float *scores, int64_t n, float best) {                      \
+        float sum = 0;                                                                                   \
+        _Pragma("omp simd reduction(+ : sum)") for (int64_t i = 0; i < n; i++) {                         \
+            scores[i] = exponential(scores[i] - best);                                                   \
+            sum += scores[i];                                                                            \
+        }                                                                                                \
+        return sum;                                                                                      \
+    }
+
+ELEMENTWISE(portable, )
+#if defined(__x86_64__)
+ELEMENTWISE(avx512, AVX512)
+ELEMENTWISE(avx2, AVX2)
+#define CHOOSE(isa, FUNCTION, ...)                                                                       \
+    (isa == AVX512_ISA ? avx512_##FUNCTION(__VA_ARGS__)                                                  \
+     : isa == AVX2_ISA ? avx2_##FUNCTION(__VA_ARGS__)                                                    \
+                       : portable_##FUNCTION(__VA_ARGS__))
+#else
+#define CHOOSE(isa, FUNCTION, ...) portable_##FUNCTION(__VA_ARGS__)
+#endif
+
+#endif
