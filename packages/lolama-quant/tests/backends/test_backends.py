@@ -161,6 +161,30 @@ def test_backends_are_chosen_by_the_kind_of_device() -> None:
     assert backend_of("xpu") is reference
 
 
+@pytest.mark.skipif(not cpu.widens_in_registers(), reason="torch has no vector code for it here")
+@pytest.mark.parametrize(
+    ("rows", "inputs", "taken"), [(1, 96, 1), (8, 96, 1), (9, 96, 0), (1, 97, 0)]
+)
+def test_few_rows_without_the_library_keep_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, rows: int, inputs: int, taken: int
+) -> None:
+    calls: list[int] = []
+
+    def counted(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+        calls.append(len(x))
+        return product(x, weight, scale)
+
+    product = cpu.bfloat16_linear
+    monkeypatch.setattr(cpu, "bfloat16_linear", counted)
+    x, weight = torch.randn(rows, inputs), torch.randint(-127, 128, (50, inputs), dtype=torch.int8)
+    x[0, 3] = 1e4  # which costs the others nothing
+    scale = torch.rand(50)
+    y = cpu.torch_linear(x, weight, scale)
+    expected = (x.double() @ weight.double().T) * scale
+    assert len(calls) == taken
+    assert (y - expected).norm() < 0.01 * expected.norm()
+
+
 def test_what_multiplies_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

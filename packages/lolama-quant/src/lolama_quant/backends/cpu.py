@@ -1,9 +1,9 @@
 """Products with int8 weights on a CPU.
 
 The native operator takes any number of rows on x86, and few, which are bound by memory, on ARM (see
-`int8_kernel`). Of more, and without it: where the processor multiplies 8-bit integers (VNNI), activations
-are quantised too, row by row, and torch multiplies integers. Anywhere else that operator is many times slower
-than a float32 product, so weights are widened block by block instead.
+`int8_kernel`). Without it few rows are multiplied in bfloat16. Of more, where the processor multiplies 8-bit
+integers (VNNI), activations are quantised too, row by row, and torch multiplies integers. Anywhere else that
+operator is many times slower than a float32 product, so weights are widened block by block instead.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ One scale for a row leaves an error in proportion to its largest value, so one v
 precision of all the others. Between 3.5 and 5 the quality of the built-in models hardly changes; without a
 second pass they lose three quarters of what int8 weights alone would keep.
 """
+
+_FEW_ROWS = 8
+"""Of so many, the widening of weights is no large part of a product that widens them in registers."""
 
 _MOST_INPUTS = (2**31 - 1) // LIMIT**2  # whose products fit into the sum of 32 bits
 
@@ -57,9 +60,12 @@ def describe() -> str:
 
 
 def _describe_torch() -> str:
+    few = f"up to {_FEW_ROWS} rows in bfloat16; more rows " if widens_in_registers() else ""
     if multiplies_integers():
-        return "integer products (VNNI), activations quantised row by row"
-    return "weights widened to float32: torch has no fast 8-bit products on this processor"
+        return f"{few}by integer products (VNNI), activations quantised row by row"
+    return (
+        f"{few}with weights widened to float32: torch has no fast 8-bit products on this processor"
+    )
 
 
 def multiplies_integers() -> bool:
@@ -74,9 +80,26 @@ def multiplies_integers() -> bool:
 
 def torch_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """`linear` by torch's own operators."""
+    if 0 < len(x) <= _FEW_ROWS and widens_in_registers() and weight.shape[1] % 32 == 0:
+        return bfloat16_linear(x, weight, scale)
     if multiplies_integers() and weight.shape[1] <= _MOST_INPUTS:
         return integer_linear(x, weight, scale)
     return blockwise_linear(x, weight, scale)
+
+
+def widens_in_registers() -> bool:
+    """Whether torch has vector code for products of bfloat16 with int8 on this processor."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
+def bfloat16_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x (M, K), K a multiple of 32, → (M, N) float32 with activations, and the product, rounded to bfloat16.
+
+    torch's operator reads past the end of other numbers of inputs. Its own scales are bfloat16; ours come after
+    it, in float32.
+    """
+    ones = torch.ones(len(weight), dtype=torch.bfloat16)
+    return torch._weight_int8pack_mm(x.to(torch.bfloat16), weight, ones).float().mul_(scale)
 
 
 def integer_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
