@@ -95,8 +95,8 @@ def widens_in_registers() -> bool:
 def bfloat16_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K), K a multiple of 32, → (M, N) float32 with activations, and the product, rounded to bfloat16.
 
-    torch's operator reads past the end of other numbers of inputs. Its own scales are bfloat16; ours come after
-    it, in float32.
+    torch's operator reads past the end of other numbers of inputs. Its own scales are bfloat16; ours come
+    after it, in float32.
     """
     ones = torch.ones(len(weight), dtype=torch.bfloat16)
     return torch._weight_int8pack_mm(x.to(torch.bfloat16), weight, ones).float().mul_(scale)
