@@ -1,0 +1,82 @@
+"""Products of TinyLlama's linears alone: the native library's beside torch's, in time and in operations.
+
+    python -m benchmarks.products
+    python -m benchmarks.products --rows 1 512
+
+One row is bound by memory, many by arithmetic, and a model cannot be faster than its products. Each goes over
+copies of its weight that fit no cache together; both programs go by turns, and the best time counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.run import processor
+from lolama_quant.backends import cpu
+from lolama_quant.int8_kernel import native_linear
+from lolama_quant.linear_kernel import NativeLinearKernel
+
+SHAPES = ((2048, 2048), (5632, 2048), (2048, 5632))
+_BYTES = 120 << 20
+
+Product = Callable[[Tensor, Tensor], Tensor]
+
+
+def products(outputs: int) -> dict[str, tuple[torch.dtype, Product]]:
+    """Name → dtype of the weights, and the product with float32 activations."""
+    kernel, scale = NativeLinearKernel(), torch.rand(outputs)
+    return {
+        "bfloat16, native": (torch.bfloat16, lambda x, w: kernel.linear(x, [w], [None])),
+        "bfloat16, torch": (torch.bfloat16, lambda x, w: F.linear(x.to(w.dtype), w).float()),
+        "int8, native": (torch.int8, lambda x, w: native_linear(x, w, scale)),
+        "int8, torch": (torch.int8, lambda x, w: cpu.torch_linear(x, w, scale)),
+    }
+
+
+def seconds(product: Product, x: Tensor, weights: list[Tensor]) -> float:
+    """Of one product, over all weights."""
+    start = time.perf_counter()
+    for weight in weights:
+        product(x, weight)
+    return (time.perf_counter() - start) / len(weights)
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print a table for each number of rows."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.products", description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 16, 64, 512])
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    print(f"{processor()}, torch {torch.__version__}, threads: {torch.get_num_threads()}")
+    for outputs, inputs in SHAPES:
+        named = products(outputs)
+        weights: dict[torch.dtype, list[Tensor]] = {}
+        for dtype, _ in named.values():
+            copies = _BYTES // (outputs * inputs * dtype.itemsize)
+            made = torch.randint(-127, 128, (copies, outputs, inputs), dtype=torch.int8)
+            weights[dtype] = list(made.to(dtype))
+        for rows in arguments.rows:
+            x = torch.randn(rows, inputs)
+            best = dict.fromkeys(named, float("inf"))
+            for _ in range(arguments.rounds):
+                for name, (dtype, product) in named.items():
+                    best[name] = min(best[name], seconds(product, x, weights[dtype]))
+            print(f"\n{outputs} × {inputs}, rows: {rows}")
+            for name, (dtype, _) in named.items():
+                time_, size = best[name], outputs * inputs
+                read = size * dtype.itemsize / time_ / 1e9
+                print(
+                    f"  {name:18} {time_ * 1e6:8.0f} µs {read:6.1f} GB/s of weights"
+                    f" {2 * rows * size / time_ / 1e9:6.0f} G operations/s"
+                )
+
+
+if __name__ == "__main__":
+    main()
