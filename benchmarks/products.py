@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.run import processor
+from benchmarks.shapes import SHAPES
 from lolama_quant.backends import cpu
 from lolama_quant.int8_kernel import native_linear
 from lolama_quant.linear_kernel import NativeLinearKernel
 
-SHAPES = ((2048, 2048), (5632, 2048), (2048, 5632))
 _BYTES = 120 << 20
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     print(f"{processor()}, torch {torch.__version__}, threads: {torch.get_num_threads()}")
-    for outputs, inputs in SHAPES:
+    width, hidden = SHAPES["tinyllama"].d_model, SHAPES["tinyllama"].hidden_dim
+    for outputs, inputs in ((width, width), (hidden, width), (width, hidden)):
         named = products(outputs)
         weights: dict[torch.dtype, list[Tensor]] = {}
         for dtype, _ in named.values():
