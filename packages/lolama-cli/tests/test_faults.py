@@ -112,6 +112,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,  # `communicate` would not see what a buffered read had taken beyond one byte
             env=environment(),
         )
 
