@@ -94,6 +94,33 @@ def test_sixteen_bits_are_computed_with_in_float32(
     torch.testing.assert_close(results[0], results[1], atol=2e-4, rtol=2e-4)
 
 
+@pytest.mark.skipif(2 not in usable_sets(), reason="needs AVX-512")
+@pytest.mark.parametrize("heads", [5, 6, 7, 8, 14])
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("shape", [{}, {"sliding_window": 37}])
+def test_many_heads_that_share_a_key_differ_by_rounding_alone(
+    monkeypatch: pytest.MonkeyPatch, heads: int, head_dim: int, shape: dict[str, int]
+) -> None:
+    """Their queries and weights of values are multiplied in bfloat16, as keys and values are kept."""
+    suite, results = DecoderKernelSuite(), []
+    sizes = {"num_heads": 2 * heads, "num_kv_heads": 2, "head_dim": head_dim, "num_layers": 1}
+    model = suite.model(torch.bfloat16, **sizes, **shape)
+    ids = torch.randint(0, 50, (7, 300))
+    lengths = [1, 17, 126, 127, 128, 142, 299]  # with the next token a tile and its remainders
+    for instruction_set in (1, 2):
+        library = on(instruction_set)
+        monkeypatch.setattr(decoder_kernel, "native_library", lambda library=library: library)
+        with torch.inference_mode():
+            model.use_kernels([])
+            cache = model.make_cache(7, 300)
+            model.forward_embeds(model.embed(ids), cache, lengths)
+            cache.advance(lengths)
+            model.use_kernels([KERNEL])
+            results.append(model.forward_embeds(model.embed(ids[:, :1]), cache))
+    largest = results[0].abs().max().item()
+    torch.testing.assert_close(results[1], results[0], atol=0.01 * largest, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_cache_is_rounded_as_torch_rounds(dtype: torch.dtype) -> None:
     edges = torch.tensor([0.0, 6e-8, 2.9e-8, 3e-8, 65504.0, 65519.0, 65520.0, 7e4])

@@ -5,20 +5,13 @@
  * arithmetic of a small model, and threads gather for each. Here they gather once a token, and wait for
  * each other only where one step reads what another thread has written.
  *
- * Activations and sums are float32; weights are float32, bfloat16, float16 or int8, the cache is any of the
- * first three.
+ * Activations and sums are float32, but for what attention.h says; weights are float32, bfloat16, float16 or
+ * int8, the cache is any of the first three.
  */
-#include "elementwise.h"
+#include "attention.h"
 #include "int8.h"
 #include "prompt_attention.h"
-#include "scores.h"
 #include "tiles.h"
-#include "weighted_sum.h"
-
-/* Positions that attention looks at before it rescales, for so many query heads at a time: keys, values and
- * scores of a tile stay close, also while the heads go by in twos or fours. */
-#define TILE 128
-#define MOST_HEADS 8
 
 /* A weight (outputs, inputs), row by row; of int8, a scale for each row; a bias for each row, or NULL. */
 typedef struct {
@@ -146,55 +139,6 @@ static void turn(float *head, const float *cosine, const float *sine, int64_t he
     }
 }
 
-/* scores[r][t] of `heads` queries and `count` keys. */
-static void score(const Model *m, const float *queries, int64_t heads, const char *keys, int64_t count,
-                  float scores[][TILE]) {
-    const dot_function *dots = functions_for(m->isa, m->cache_dtype);
-    const score_function *fours = scores_for(m->isa, m->cache_dtype);
-    const int64_t hd = m->head_dim, row_bytes = hd * item_bytes(m->cache_dtype);
-    const int64_t together = m->isa == AVX2_ISA ? 2 : 4; /* sums of four keys each fill the registers */
-    const float scale = 1.0f / sqrtf((float)hd);
-    int64_t t = 0;
-    for (; t + 4 <= count; t += 4)
-        for (int64_t r = 0; r < heads; r += together) {
-            int64_t rows = heads - r < together ? heads - r : together;
-            fours[rows - 1](keys + t * row_bytes, hd, queries + r * hd, scale, &scores[r][t], TILE);
-        }
-    for (; t < count; t++)
-        for (int64_t r = 0; r < heads; r++) {
-            dots[0](keys + t * row_bytes, queries + r * hd, hd, hd, &scores[r][t]);
-            scores[r][t] *= scale;
-        }
-}
-
-/* Up to MOST_HEADS query heads over keys and values (count, head_dim), tile by tile: after each, what was
- * summed up is rescaled to the best score so far (Milakov and Gimelshein 2018). */
-static void attend(const Model *m, const float *queries, int64_t heads, const char *keys,
-                   const char *values, int64_t count, float *out) {
-    const sum_function *sums = sums_for(m->isa, m->cache_dtype);
-    const int64_t hd = m->head_dim, row_bytes = hd * item_bytes(m->cache_dtype);
-    float scores[MOST_HEADS][TILE], best[MOST_HEADS], total[MOST_HEADS];
-    for (int64_t r = 0; r < heads; r++) best[r] = -INFINITY, total[r] = 0;
-    memset(out, 0, (size_t)(heads * hd) * 4);
-    for (int64_t first = 0; first < count; first += TILE) {
-        int64_t width = count - first < TILE ? count - first : TILE;
-        score(m, queries, heads, keys + first * row_bytes, width, scores);
-        for (int64_t r = 0; r < heads; r++) {
-            float high = CHOOSE(m->isa, largest, scores[r], width, best[r]);
-            float shrink = exponential(best[r] - high); /* of the first tile e^-inf: nothing yet */
-            best[r] = high;
-            total[r] = total[r] * shrink + CHOOSE(m->isa, exponentials, scores[r], width, high);
-            if (first && shrink != 1)
-                for (int64_t c = 0; c < hd; c++) out[r * hd + c] *= shrink;
-        }
-        for (int64_t r = 0; r < heads; r += 4)
-            sums[heads - r < 4 ? heads - r - 1 : 3](values + first * row_bytes, width, hd, scores[r], TILE,
-                                                    out + r * hd);
-    }
-    for (int64_t r = 0; r < heads; r++)
-        for (int64_t c = 0; c < hd; c++) out[r * hd + c] /= total[r];
-}
-
 /* The longest row that a product reads. */
 static int64_t widest(const Model *m) {
     int64_t inner = m->heads * m->head_dim, longest = m->width > inner ? m->width : inner;
@@ -238,8 +182,8 @@ static void attend_last(const Model *m, const Batch *batch, const Cache *cache, 
     const char *values = cached(m, batch, cache, cache->values[layer], row, head, first);
     for (int64_t g = from; g < to; g += MOST_HEADS) {
         const int64_t place = (head * group + g) * m->head_dim;
-        attend(m, queries + place, to - g < MOST_HEADS ? to - g : MOST_HEADS, keys, values, total - first,
-               out + place);
+        attend(m->isa, m->cache_dtype, m->head_dim, queries + place, to - g < MOST_HEADS ? to - g : MOST_HEADS,
+               keys, values, total - first, out + place);
     }
 }
 

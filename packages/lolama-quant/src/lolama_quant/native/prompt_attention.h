@@ -5,10 +5,8 @@
 #ifndef LOLAMA_PROMPT_ATTENTION_H
 #define LOLAMA_PROMPT_ATTENTION_H
 
-#include "bf16_panels.h"
 #include "elementwise.h"
-
-#define MOST_HEAD_DIM 128
+#include "pair_attention.h"
 
 #if HAS_TILES
 
@@ -77,12 +75,9 @@ BF16 static void prompt_attend(const Prompt *p, int64_t from, int64_t to) {
     PromptBlock *b = &block;
     const int64_t hd = p->hd, count = to - from, panels = (hd + 63) / 64;
     const int64_t first = p->start + from / p->group, last = p->start + (to - 1) / p->group;
-    const float scale = 1.0f / sqrtf((float)hd);
     for (int64_t q = 0; q < count; q++) {
         const float *query = p->queries + (from + q) / p->group * p->query_stride + (from + q) % p->group * hd;
-        float scaled[MOST_HEAD_DIM];
-        for (int64_t c = 0; c < hd; c++) scaled[c] = query[c] * scale;
-        narrow(scaled, b->queries + q * hd, hd);
+        narrow_query(query, hd, b->queries + q * hd);
         b->best[q] = -INFINITY, b->total[q] = 0;
     }
     memset(b->out, 0, sizeof b->out);
