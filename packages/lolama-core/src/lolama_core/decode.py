@@ -8,6 +8,8 @@ tries something), a weight that moved, or a hook brings the blocks themselves ba
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, repeat
+from operator import contains
 
 import torch
 from torch import Tensor, nn
@@ -55,14 +57,16 @@ class BoundStep:
 
     def __init__(self, kernel: DecoderKernel, step: DecoderStep, blocks: nn.ModuleList) -> None:
         self.kernel, self._step = kernel, step
-        self._blocks, self._count = blocks, len(blocks)
-        # Where each module hangs, what hung there, and where its parameters lay.
-        self._places: list[tuple[dict[str, nn.Module | None], str, nn.Module]] = []
-        for module in blocks.modules():
-            for name, child in module.named_children():
-                self._places.append((module._modules, name, child))
+        # What `is_current` looks at, by nothing but C functions over lists: between two tokens all weights
+        # have gone through the processor's caches, so it is the number of objects touched that takes time.
+        modules = list(blocks.modules())
+        self._attributes = [module.__dict__ for module in modules]
+        self._hooks = [module._forward_hooks for module in modules]
+        self._hooks += [module._forward_pre_hooks for module in modules]
+        self._parents = [module._modules for module in modules if module._modules]
+        self._children = [*chain.from_iterable(map(dict.values, self._parents))]
         self._parameters = list(blocks.parameters())
-        self._addresses = [parameter.data_ptr() for parameter in self._parameters]
+        self._addresses = [*map(Tensor.data_ptr, self._parameters)]
 
     @property
     def max_rows(self) -> int:
@@ -94,15 +98,10 @@ class BoundStep:
     def is_current(self) -> bool:
         """Whether the model is what it was when the kernel was bound, and has no hooks."""
         return (
-            len(self._blocks) == self._count
-            and all(
-                modules.get(name) is module
-                and not module._forward_hooks
-                and not module._forward_pre_hooks
-                and "forward" not in module.__dict__
-                for modules, name, module in self._places
-            )
-            and [parameter.data_ptr() for parameter in self._parameters] == self._addresses
+            not any(self._hooks)
+            and not any(map(contains, self._attributes, repeat("forward")))
+            and [*chain.from_iterable(map(dict.values, self._parents))] == self._children
+            and [*map(Tensor.data_ptr, self._parameters)] == self._addresses
         )
 
     def run(
