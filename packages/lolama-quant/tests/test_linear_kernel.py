@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lolama_core.protocols import LinearKernel
 from lolama_core.testing.quantizer import LinearKernelSuite
+from lolama_quant.int8_kernel import native_linear
 from lolama_quant.linear_kernel import NativeLinearKernel
 from lolama_quant.native_library import (
     INSTRUCTION_SETS,
@@ -171,3 +172,29 @@ def test_other_devices_and_dtypes_are_left_to_torch() -> None:
     assert KERNEL.max_rows(torch.empty(2048, 2048, dtype=torch.float64)) == 0
     assert KERNEL.max_rows(torch.empty(8, 8, dtype=torch.bfloat16)) == 0
     assert KERNEL.describe()
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.int8])
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_threads_change_nothing(dtype: torch.dtype, rows: int) -> None:
+    """Which outputs a thread takes depends on who is free: each is the same number whoever takes it."""
+    torch.manual_seed(0)
+    x, before = torch.randn(rows, 1024), torch.get_num_threads()
+    # From 512 outputs on with two threads, from 768 with three, the last of them are taken by the piece.
+    weights = [(torch.randn(n, 1024) * 40).to(dtype) for n in (1500, 64, 831)]
+
+    def products() -> Tensor:
+        if dtype == torch.int8:
+            return torch.cat([native_linear(x, w, torch.rand(len(w))) for w in weights], dim=1)
+        return KERNEL.linear(x, weights, [None] * 3)
+
+    results = []
+    try:
+        for threads in (1, 2, 3, 2):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            results.append(products())
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(result, results[0]) for result in results)

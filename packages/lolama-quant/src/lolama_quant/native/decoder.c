@@ -108,12 +108,10 @@ static Input input_of(const Model *m, const float *x, int64_t rows, int64_t k, c
     return input;
 }
 
-/* This thread's share of an input times weight (n, k); see `product`. */
-static void shared_product(const Model *m, const Linear *l, const Input *input, int64_t n, float *y,
-                           int64_t y_stride, int add) {
+/* Outputs `begin` to `end` of an input times a weight; see `product`. */
+static void part_product(const Model *m, const Linear *l, const Input *input, int64_t begin, int64_t end,
+                         float *y, int64_t y_stride, int add) {
     const int64_t rows = input->rows, k = input->k;
-    int64_t begin, end;
-    share(n, thread_number(), thread_count(), &begin, &end);
     if (m->weight_dtype == INT8) {
         int8_product(m->int8_isa, (const int8_t *)l->weight, l->scales, l->bias, &input->rounded, rows, begin,
                      end, k, y, y_stride, add);
@@ -127,6 +125,14 @@ static void shared_product(const Model *m, const Linear *l, const Input *input, 
     }
 #endif
     float_product(m->isa, m->weight_dtype, l->weight, l->bias, input->x, rows, begin, end, k, y, y_stride, add);
+}
+
+/* What this thread takes of an input times weight (n, k). */
+static void shared_product(const Model *m, const Linear *l, const Input *input, int64_t n, int64_t *taken,
+                           float *y, int64_t y_stride, int add) {
+    int64_t begin, end;
+    for (int64_t turn = 0; take(n, taken, turn, &begin, &end); turn++)
+        part_product(m, l, input, begin, end, y, y_stride, add);
 }
 
 /* Turn one head; see `rotate` in Python: the first half of `sine` carries the minus sign. */
@@ -227,11 +233,14 @@ static void attend_prompts(const Model *m, const Batch *batch, const Cache *cach
 /* Whether lolama_decode takes several new positions of a row, with keys and values in bfloat16. */
 EXPORT int lolama_decodes_prompts(const Model *m) { return m->head_dim <= MOST_HEAD_DIM && has_tiles(); }
 
+/* Of a block: what threads take in turn. */
+#define PRODUCTS 6
+
 /* Bytes of working memory that lolama_decode needs. */
 EXPORT int64_t lolama_decode_scratch(const Model *m, int64_t positions, int threads) {
     const int64_t joined = (m->heads + 2 * m->kv_heads) * m->head_dim, inner = m->heads * m->head_dim;
     const int64_t inputs = positions >= SHARED_LEAST ? 1 : threads;
-    return positions * (16 + 4 * (joined + inner + 2 * m->hidden + inputs * m->width)) +
+    return 8 * PRODUCTS * m->layers + positions * (16 + 4 * (joined + inner + 2 * m->hidden + inputs * m->width)) +
            inputs * input_bytes(m, positions);
 }
 
@@ -245,7 +254,9 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
     int64_t positions = 0;
     for (int64_t r = 0; r < row_count; r++) positions += batch->counts[r];
     /* The row of each position, and the first position of each row. */
-    int64_t *owners = (int64_t *)scratch, *offsets = owners + positions;
+    int64_t *taken_all = (int64_t *)scratch, *owners = taken_all + PRODUCTS * m->layers;
+    int64_t *offsets = owners + positions;
+    memset(taken_all, 0, (size_t)(PRODUCTS * m->layers) * 8);
     for (int64_t r = 0, i = 0; r < row_count; r++) {
         offsets[r] = i;
         while (i < offsets[r] + batch->counts[r]) owners[i++] = r;
@@ -268,10 +279,11 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
         int64_t count = positions;
         for (int64_t layer = 0; layer < m->layers; layer++) {
             const Block *b = blocks + layer;
+            int64_t *taken = taken_all + PRODUCTS * layer;
             Input input = input_of(m, x, count, d, b->attention_norm, normed, memory, shared);
-            shared_product(m, &b->q, &input, inner, qkv, joined, 0);
-            shared_product(m, &b->k, &input, kv * hd, qkv + inner, joined, 0);
-            shared_product(m, &b->v, &input, kv * hd, qkv + inner + kv * hd, joined, 0);
+            shared_product(m, &b->q, &input, inner, taken, qkv, joined, 0);
+            shared_product(m, &b->k, &input, kv * hd, taken + 1, qkv + inner, joined, 0);
+            shared_product(m, &b->v, &input, kv * hd, taken + 2, qkv + inner + kv * hd, joined, 0);
 #pragma omp barrier
 #pragma omp for schedule(static)
             for (int64_t head = 0; head < positions * (heads + kv); head++) { /* keys follow queries */
@@ -304,18 +316,19 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
             }
             if (count > row_count) attend_prompts(m, batch, cache, layer, offsets, qkv, attended);
             input = input_of(m, attended, count, inner, NULL, NULL, memory, shared);
-            shared_product(m, &b->o, &input, d, x, d, 1);
+            shared_product(m, &b->o, &input, d, taken + 3, x, d, 1);
 #pragma omp barrier
             input = input_of(m, x, count, d, b->ffn_norm, normed, memory, shared);
-            shared_product(m, &b->gate, &input, m->hidden, gate, m->hidden, 0);
-            shared_product(m, &b->up, &input, m->hidden, up, m->hidden, 0);
-            int64_t begin, end; /* the share that this thread has just computed */
-            share(m->hidden, thread_number(), thread_count(), &begin, &end);
-            for (int64_t i = 0; i < count; i++)
-                CHOOSE(m->isa, silu, gate + i * m->hidden + begin, up + i * m->hidden + begin, end - begin);
+            int64_t begin, end;
+            for (int64_t turn = 0; take(m->hidden, taken + 4, turn, &begin, &end); turn++) {
+                part_product(m, &b->gate, &input, begin, end, gate, m->hidden, 0);
+                part_product(m, &b->up, &input, begin, end, up, m->hidden, 0);
+                for (int64_t i = 0; i < count; i++)
+                    CHOOSE(m->isa, silu, gate + i * m->hidden + begin, up + i * m->hidden + begin, end - begin);
+            }
 #pragma omp barrier
             input = input_of(m, gate, count, m->hidden, NULL, NULL, memory, shared);
-            shared_product(m, &b->down, &input, d, x, d, 1);
+            shared_product(m, &b->down, &input, d, taken + 5, x, d, 1);
 #pragma omp barrier
         }
     }

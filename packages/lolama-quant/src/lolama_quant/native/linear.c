@@ -21,15 +21,15 @@ EXPORT int lolama_has_tiles(void) { return has_tiles(); }
 EXPORT void lolama_linear(const float *x, const void *const *weights, const float *const *biases,
                           const int64_t *outputs, int count, float *y, int64_t rows, int64_t k, int dtype,
                           int isa) {
-    int64_t width = 0;
-    for (int i = 0; i < count; i++) width += outputs[i];
+    int64_t width = 0, taken[count];
+    for (int i = 0; i < count; i++) width += outputs[i], taken[i] = 0;
     const int worth_threads = rows * width * k >= SMALLEST_PARALLEL;
 #pragma omp parallel if (worth_threads)
     {
         int64_t offset = 0, begin, end;
         for (int i = 0; i < count; i++) {
-            share(outputs[i], thread_number(), thread_count(), &begin, &end);
-            float_product(isa, dtype, weights[i], biases[i], x, rows, begin, end, k, y + offset, width, 0);
+            for (int64_t turn = 0; take(outputs[i], &taken[i], turn, &begin, &end); turn++)
+                float_product(isa, dtype, weights[i], biases[i], x, rows, begin, end, k, y + offset, width, 0);
             offset += outputs[i];
         }
     }
@@ -39,15 +39,15 @@ EXPORT void lolama_linear(const float *x, const void *const *weights, const floa
 EXPORT void lolama_tiled_linear(const uint16_t *x, const void *const *weights, const float *const *biases,
                                 const int64_t *outputs, int count, float *y, int64_t rows, int64_t k) {
 #if HAS_TILES
-    int64_t width = 0;
-    for (int i = 0; i < count; i++) width += outputs[i];
+    int64_t width = 0, taken[count];
+    for (int i = 0; i < count; i++) width += outputs[i], taken[i] = 0;
 #pragma omp parallel
     {
         int64_t offset = 0, begin, end;
         for (int i = 0; i < count; i++) {
-            share(outputs[i], thread_number(), thread_count(), &begin, &end);
-            tile_product((const uint16_t *)weights[i], biases[i], x, rows, begin, end, k, y + offset, width,
-                         0);
+            for (int64_t turn = 0; take(outputs[i], &taken[i], turn, &begin, &end); turn++)
+                tile_product((const uint16_t *)weights[i], biases[i], x, rows, begin, end, k, y + offset,
+                             width, 0);
             offset += outputs[i];
         }
     }
@@ -66,8 +66,8 @@ EXPORT int64_t lolama_int8_scratch(int64_t rows, int64_t k) { return rounded_byt
 EXPORT void lolama_int8_linear(const float *x, const void *const *weights, const float *const *scales,
                                const float *const *biases, const int64_t *outputs, int count, float *y,
                                int64_t rows, int64_t k, void *scratch, int isa) {
-    int64_t width = 0;
-    for (int i = 0; i < count; i++) width += outputs[i];
+    int64_t width = 0, taken[count];
+    for (int i = 0; i < count; i++) width += outputs[i], taken[i] = 0;
     const int worth_threads = rows * width * k >= SMALLEST_PARALLEL;
     const Rounded rounded = rounded_in(isa, x, rows, k, scratch);
 #pragma omp parallel if (worth_threads)
@@ -77,9 +77,9 @@ EXPORT void lolama_int8_linear(const float *x, const void *const *weights, const
         round_rows(isa, &rounded, begin, end, k);
 #pragma omp barrier
         for (int i = 0; i < count; i++) {
-            share(outputs[i], thread_number(), thread_count(), &begin, &end);
-            int8_product(isa, (const int8_t *)weights[i], scales[i], biases[i], &rounded, rows, begin, end,
-                         k, y + offset, width, 0);
+            for (int64_t turn = 0; take(outputs[i], &taken[i], turn, &begin, &end); turn++)
+                int8_product(isa, (const int8_t *)weights[i], scales[i], biases[i], &rounded, rows, begin,
+                             end, k, y + offset, width, 0);
             offset += outputs[i];
         }
     }
