@@ -8,52 +8,34 @@
 Names are imported when they are first used, so that ``import lolama`` alone does not wait for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lolama.__about__ import __version__
+from lolama.__about__ import __version__ as __version__
+from lolama_core.protocols.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from lolama.wiring import load_model, load_tokenizer
-    from lolama_core import (
-        BatchGenerator,
-        Generation,
-        GenerationConfig,
-        Llama,
-        LlamaConfig,
-        PrefixCache,
-        TextGenerator,
+    from lolama.wiring import load_model as load_model
+    from lolama.wiring import load_tokenizer as load_tokenizer
+    from lolama_core import BatchGenerator as BatchGenerator
+    from lolama_core import Generation as Generation
+    from lolama_core import GenerationConfig as GenerationConfig
+    from lolama_core import Llama as Llama
+    from lolama_core import LlamaConfig as LlamaConfig
+    from lolama_core import PrefixCache as PrefixCache
+    from lolama_core import TextGenerator as TextGenerator
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            ".wiring": ["load_model", "load_tokenizer"],
+            "lolama_core": [
+                "BatchGenerator",
+                "Generation",
+                "GenerationConfig",
+                "Llama",
+                "LlamaConfig",
+                "PrefixCache",
+                "TextGenerator",
+            ],
+        },
     )
-
-_HOME = {
-    "BatchGenerator": "lolama_core",
-    "Generation": "lolama_core",
-    "GenerationConfig": "lolama_core",
-    "Llama": "lolama_core",
-    "LlamaConfig": "lolama_core",
-    "PrefixCache": "lolama_core",
-    "TextGenerator": "lolama_core",
-    "load_model": "lolama.wiring",
-    "load_tokenizer": "lolama.wiring",
-}
-
-__all__ = [
-    "BatchGenerator",
-    "Generation",
-    "GenerationConfig",
-    "Llama",
-    "LlamaConfig",
-    "PrefixCache",
-    "TextGenerator",
-    "__version__",
-    "load_model",
-    "load_tokenizer",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value

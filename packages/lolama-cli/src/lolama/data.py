@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from lolama.downloads import Confirm
 from lolama.wiring import load_files, load_model, load_tokenizer, quantized, resolve
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.lazy_names import directory
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from lolama_vision import LLaVA
 
 __all__ = ["load_llava_model", "load_model", "load_tokenizer"]
+__dir__ = directory(__name__, __all__)
 
 
 def load_llava_model(

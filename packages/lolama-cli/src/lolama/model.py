@@ -14,6 +14,7 @@ from lolama_core import (
     use_kernels_,
 )
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.lazy_names import directory
 from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
 from lolama_quant import get_model_size_mb as _size_mb
 
@@ -29,6 +30,7 @@ __all__ = [
     "get_model_size_mb",
     "quantize_model_int8",
 ]
+__dir__ = directory(__name__, __all__)
 
 
 def quantize_model_int8(model: nn.Module | CausalLM) -> QuantizationReport:

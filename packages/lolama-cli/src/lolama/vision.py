@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lolama import providers
 from lolama_core.protocols import ImageProcessor
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.lazy_names import directory
 from lolama_core.protocols.types import ImageInputs, ModelFiles
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "processor_of",
     "read_picture",
 ]
+__dir__ = directory(__name__, __all__)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,116 +10,70 @@ model code.
 """
 
 import warnings
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lolama_core.__about__ import __version__
+from lolama_core.__about__ import __version__ as __version__
+from lolama_core.protocols.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from lolama_core.batch_generator import BatchGenerator
-    from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
-    from lolama_core.checkpoint_io import FileCheckpointIO
-    from lolama_core.checkpoint_writer import write_checkpoint
-    from lolama_core.config import LlamaConfig, RopeScaling
-    from lolama_core.decode import decoder_in_use
-    from lolama_core.device import choose_device, choose_dtype, free_memory, suit_threads
-    from lolama_core.family import LlamaFamily
-    from lolama_core.generation_config import GenerationConfig
-    from lolama_core.generator import TextGenerator, TokenStream
-    from lolama_core.kv_cache import KVCache
-    from lolama_core.linear import kernels_in_use
-    from lolama_core.llama import Llama
-    from lolama_core.load_weights import load_into
-    from lolama_core.loading import (
-        build_module,
-        load,
-        load_model,
-        load_tokenizer,
-        use_kernels_,
+    from lolama_core.batch_generator import BatchGenerator as BatchGenerator
+    from lolama_core.checkpoint import FileCheckpoint as FileCheckpoint
+    from lolama_core.checkpoint import open_checkpoint as open_checkpoint
+    from lolama_core.checkpoint_io import FileCheckpointIO as FileCheckpointIO
+    from lolama_core.checkpoint_writer import write_checkpoint as write_checkpoint
+    from lolama_core.config import LlamaConfig as LlamaConfig
+    from lolama_core.config import RopeScaling as RopeScaling
+    from lolama_core.decode import decoder_in_use as decoder_in_use
+    from lolama_core.device import choose_device as choose_device
+    from lolama_core.device import choose_dtype as choose_dtype
+    from lolama_core.device import free_memory as free_memory
+    from lolama_core.device import suit_threads as suit_threads
+    from lolama_core.family import LlamaFamily as LlamaFamily
+    from lolama_core.generation_config import GenerationConfig as GenerationConfig
+    from lolama_core.generator import TextGenerator as TextGenerator
+    from lolama_core.generator import TokenStream as TokenStream
+    from lolama_core.kv_cache import KVCache as KVCache
+    from lolama_core.linear import kernels_in_use as kernels_in_use
+    from lolama_core.llama import Llama as Llama
+    from lolama_core.load_weights import load_into as load_into
+    from lolama_core.loading import build_module as build_module
+    from lolama_core.loading import load as load
+    from lolama_core.loading import load_model as load_model
+    from lolama_core.loading import load_tokenizer as load_tokenizer
+    from lolama_core.loading import use_kernels_ as use_kernels_
+    from lolama_core.prefix_cache import PrefixCache as PrefixCache
+    from lolama_core.quantization import quantization_block as quantization_block
+    from lolama_core.request import Generation as Generation
+    from lolama_core.sampling import Sampler as Sampler
+    from lolama_core.text_stream import TextStream as TextStream
+    from lolama_core.tokenizer import Tokenizer as Tokenizer
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            ".batch_generator": ["BatchGenerator"],
+            ".checkpoint": ["FileCheckpoint", "open_checkpoint"],
+            ".checkpoint_io": ["FileCheckpointIO"],
+            ".checkpoint_writer": ["write_checkpoint"],
+            ".config": ["LlamaConfig", "RopeScaling"],
+            ".decode": ["decoder_in_use"],
+            ".device": ["choose_device", "choose_dtype", "free_memory", "suit_threads"],
+            ".family": ["LlamaFamily"],
+            ".generation_config": ["GenerationConfig"],
+            ".generator": ["TextGenerator", "TokenStream"],
+            ".kv_cache": ["KVCache"],
+            ".linear": ["kernels_in_use"],
+            ".llama": ["Llama"],
+            ".load_weights": ["load_into"],
+            ".loading": ["build_module", "load", "load_model", "load_tokenizer", "use_kernels_"],
+            ".prefix_cache": ["PrefixCache"],
+            ".quantization": ["quantization_block"],
+            ".request": ["Generation"],
+            ".sampling": ["Sampler"],
+            ".text_stream": ["TextStream"],
+            ".tokenizer": ["Tokenizer"],
+        },
     )
-    from lolama_core.prefix_cache import PrefixCache
-    from lolama_core.quantization import quantization_block
-    from lolama_core.request import Generation
-    from lolama_core.sampling import Sampler
-    from lolama_core.text_stream import TextStream
-    from lolama_core.tokenizer import Tokenizer
 
 # torch says so on standard error at its first import. Nothing here uses NumPy.
 warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)
-
-_HOME = {
-    "BatchGenerator": "batch_generator",
-    "FileCheckpoint": "checkpoint",
-    "FileCheckpointIO": "checkpoint_io",
-    "Generation": "request",
-    "GenerationConfig": "generation_config",
-    "KVCache": "kv_cache",
-    "Llama": "llama",
-    "LlamaConfig": "config",
-    "LlamaFamily": "family",
-    "PrefixCache": "prefix_cache",
-    "RopeScaling": "config",
-    "Sampler": "sampling",
-    "TextGenerator": "generator",
-    "TextStream": "text_stream",
-    "TokenStream": "generator",
-    "Tokenizer": "tokenizer",
-    "build_module": "loading",
-    "choose_device": "device",
-    "choose_dtype": "device",
-    "decoder_in_use": "decode",
-    "free_memory": "device",
-    "kernels_in_use": "linear",
-    "load": "loading",
-    "load_into": "load_weights",
-    "load_model": "loading",
-    "load_tokenizer": "loading",
-    "open_checkpoint": "checkpoint",
-    "quantization_block": "quantization",
-    "suit_threads": "device",
-    "use_kernels_": "loading",
-    "write_checkpoint": "checkpoint_writer",
-}
-
-__all__ = [
-    "BatchGenerator",
-    "FileCheckpoint",
-    "FileCheckpointIO",
-    "Generation",
-    "GenerationConfig",
-    "KVCache",
-    "Llama",
-    "LlamaConfig",
-    "LlamaFamily",
-    "PrefixCache",
-    "RopeScaling",
-    "Sampler",
-    "TextGenerator",
-    "TextStream",
-    "TokenStream",
-    "Tokenizer",
-    "__version__",
-    "build_module",
-    "choose_device",
-    "choose_dtype",
-    "decoder_in_use",
-    "free_memory",
-    "kernels_in_use",
-    "load",
-    "load_into",
-    "load_model",
-    "load_tokenizer",
-    "open_checkpoint",
-    "quantization_block",
-    "suit_threads",
-    "use_kernels_",
-    "write_checkpoint",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value

@@ -8,39 +8,25 @@
 Names are imported when they are first used, so that finding the quantizer does not wait for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lolama_quant.__about__ import __version__
-from lolama_quant.quantizer import Int8Quantizer
+from lolama_core.protocols.lazy_names import lazy_names
+from lolama_quant.__about__ import __version__ as __version__
 
 if TYPE_CHECKING:
-    from lolama_quant.int8_linear import Int8Linear
-    from lolama_quant.report import QualityReport, default_text, measure_quality
-    from lolama_quant.size import get_model_size_mb
-
-_HOME = {
-    "Int8Linear": "int8_linear",
-    "QualityReport": "report",
-    "default_text": "report",
-    "get_model_size_mb": "size",
-    "measure_quality": "report",
-}
-
-__all__ = [
-    "Int8Linear",
-    "Int8Quantizer",
-    "QualityReport",
-    "__version__",
-    "default_text",
-    "get_model_size_mb",
-    "measure_quality",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+    from lolama_quant.int8_linear import Int8Linear as Int8Linear
+    from lolama_quant.quantizer import Int8Quantizer as Int8Quantizer
+    from lolama_quant.report import QualityReport as QualityReport
+    from lolama_quant.report import default_text as default_text
+    from lolama_quant.report import measure_quality as measure_quality
+    from lolama_quant.size import get_model_size_mb as get_model_size_mb
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            ".int8_linear": ["Int8Linear"],
+            ".quantizer": ["Int8Quantizer"],
+            ".report": ["QualityReport", "default_text", "measure_quality"],
+            ".size": ["get_model_size_mb"],
+        },
+    )

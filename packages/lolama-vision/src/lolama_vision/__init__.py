@@ -8,51 +8,32 @@
 Names are imported when they are first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lolama_vision.__about__ import __version__
+from lolama_core.protocols.lazy_names import lazy_names
+from lolama_vision.__about__ import __version__ as __version__
 
 if TYPE_CHECKING:
-    from lolama_vision.clip import CLIPVisionEncoder
-    from lolama_vision.config import Preprocessing, VisionConfig, VLMConfig
-    from lolama_vision.family import LlavaFamily
-    from lolama_vision.image_file import Picture, read_picture
-    from lolama_vision.image_processor import CLIPImageProcessor
-    from lolama_vision.llava import LLaVA
-    from lolama_vision.merge import place_pictures
-
-_HOME = {
-    "CLIPImageProcessor": "image_processor",
-    "CLIPVisionEncoder": "clip",
-    "LLaVA": "llava",
-    "LlavaFamily": "family",
-    "Picture": "image_file",
-    "Preprocessing": "config",
-    "VLMConfig": "config",
-    "VisionConfig": "config",
-    "place_pictures": "merge",
-    "read_picture": "image_file",
-}
-
-__all__ = [
-    "CLIPImageProcessor",
-    "CLIPVisionEncoder",
-    "LLaVA",
-    "LlavaFamily",
-    "Picture",
-    "Preprocessing",
-    "VLMConfig",
-    "VisionConfig",
-    "__version__",
-    "place_pictures",
-    "read_picture",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+    from lolama_vision.clip import CLIPVisionEncoder as CLIPVisionEncoder
+    from lolama_vision.config import Preprocessing as Preprocessing
+    from lolama_vision.config import VisionConfig as VisionConfig
+    from lolama_vision.config import VLMConfig as VLMConfig
+    from lolama_vision.family import LlavaFamily as LlavaFamily
+    from lolama_vision.image_file import Picture as Picture
+    from lolama_vision.image_file import read_picture as read_picture
+    from lolama_vision.image_processor import CLIPImageProcessor as CLIPImageProcessor
+    from lolama_vision.llava import LLaVA as LLaVA
+    from lolama_vision.merge import place_pictures as place_pictures
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            ".clip": ["CLIPVisionEncoder"],
+            ".config": ["Preprocessing", "VLMConfig", "VisionConfig"],
+            ".family": ["LlavaFamily"],
+            ".image_file": ["Picture", "read_picture"],
+            ".image_processor": ["CLIPImageProcessor"],
+            ".llava": ["LLaVA"],
+            ".merge": ["place_pictures"],
+        },
+    )
