@@ -26,12 +26,26 @@ def run(code: str) -> str:
         "import lolama_core.generation_config",
         "import lolama_core.chat_template, lolama_core.tokenizer",
         "import lolama_core.__main__",
+        "import lolama_core.checkpoint, lolama_core.checkpoint_io, lolama_core.tokenizer_loading",
     ],
 )
 def test_no_torch_without_need(statement: str) -> None:
     heavy = {"torch", "numpy", "transformers", "tokenizers", "jinja2", "safetensors", "PIL"}
     loaded = run(f"{statement}\nimport sys\nprint(*sys.modules)").split()
     assert heavy & {*loaded} == set()
+
+
+def test_headers_and_tokenizers_are_read_without_torch() -> None:
+    loaded = run(
+        "import sys\n"
+        "from lolama_core import FileCheckpoint, LlamaFamily, load_tokenizer, open_checkpoint\n"
+        "files = open_checkpoint(LlamaFamily.builtins['demo'])\n"
+        "assert FileCheckpoint(files).shapes()['norm.weight'] == (192,)\n"
+        "assert load_tokenizer(files).encode_ids('Once upon a time')\n"
+        "print(*sys.modules)\n"
+    ).split()
+    assert "tokenizers" in loaded
+    assert "torch" not in loaded
 
 
 def test_protocols_load_nothing_concrete() -> None:

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from lolama_core.loading import build_module as build_module
     from lolama_core.loading import load as load
     from lolama_core.loading import load_model as load_model
-    from lolama_core.loading import load_tokenizer as load_tokenizer
     from lolama_core.loading import use_kernels_ as use_kernels_
     from lolama_core.prefix_cache import PrefixCache as PrefixCache
     from lolama_core.quantization import quantization_block as quantization_block
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from lolama_core.sampling import Sampler as Sampler
     from lolama_core.text_stream import TextStream as TextStream
     from lolama_core.tokenizer import Tokenizer as Tokenizer
+    from lolama_core.tokenizer_loading import load_tokenizer as load_tokenizer
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -64,8 +64,9 @@ else:
             ".kv_cache": ["KVCache"],
             ".linear": ["kernels_in_use"],
             ".llama": ["Llama"],
+            ".tokenizer_loading": ["load_tokenizer"],
             ".load_weights": ["load_into"],
-            ".loading": ["build_module", "load", "load_model", "load_tokenizer", "use_kernels_"],
+            ".loading": ["build_module", "load", "load_model", "use_kernels_"],
             ".prefix_cache": ["PrefixCache"],
             ".quantization": ["quantization_block"],
             ".request": ["Generation"],

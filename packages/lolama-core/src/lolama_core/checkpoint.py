@@ -1,5 +1,7 @@
 """Lolama checkpoints and other model files: what is in them, and their tensors one by one.
 
+torch is imported when the first tensor is read: what headers and configurations tell needs none.
+
 A lolama checkpoint is a directory::
 
     config.json            format version, model family, configuration (`protocols.types.CanonicalConfig`)
@@ -13,9 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lolama_core.checkpoint_config import WEIGHT_DTYPES, check_config, declared_dtypes
 from lolama_core.protocols.errors import ModelError
@@ -25,8 +25,12 @@ from lolama_core.protocols.types import (
     TensorLocation,
     TokenizerFiles,
 )
-from lolama_core.safetensors_file import DTYPE_NAMES, SafetensorsFile, TensorInfo
+from lolama_core.safetensors_header import TensorInfo, read_header
 from lolama_core.untrusted_files import open_regular, quote, read_json, read_text
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -67,8 +71,7 @@ def open_checkpoint(directory: Path, *, immutable: bool = False) -> ModelFiles:
         name=str(directory),
         config=config,
         tensors={
-            name: TensorLocation(path=weights, key=name)
-            for name in SafetensorsFile(weights).header()
+            name: TensorLocation(path=weights, key=name) for name in read_header(weights).tensors
         },
         tokenizer=TokenizerFiles(
             tokenizer_json=tokenizer,
@@ -95,10 +98,10 @@ class FileCheckpoint:
     def __init__(self, files: ModelFiles) -> None:
         self._files = files
         paths = {location.path for location in files.tensors.values()}
-        self._shards = {path: SafetensorsFile(path) for path in sorted(paths)}
+        self._headers = {path: read_header(path) for path in sorted(paths)}
         declared = declared_dtypes(files.config)
         for name, location in files.tensors.items():
-            if location.key not in self._shards[location.path].header():
+            if location.key not in self._headers[location.path].tensors:
                 reason = f"has no tensor {quote(location.key)}"
                 raise ModelError(str(location.path), reason, "download the model again")
             check_dtype(name, self._info(name).dtype, declared, str(location.path))
@@ -135,14 +138,16 @@ class FileCheckpoint:
             ModelError: if a file changed since it was opened, or a tensor holds NaN or Inf; the latter is
                 not looked for where ``files`` says that it was.
         """
+        from lolama_core.safetensors_file import SafetensorsFile
+
         by_path = defaultdict(list)
         for name, location in self._files.tensors.items():
             if name.startswith(prefix):
                 by_path[location.path].append(name)
         for path in sorted(by_path):
+            shard = SafetensorsFile(self._headers[path])
             for name in sorted(by_path[path], key=lambda name: self._info(name).begin):
                 location = self._files.tensors[name]
-                shard = self._shards[path]
                 tensor = (shard.map if self._files.immutable else shard.read)(location.key)
                 if not self._files.finite:
                     check_finite(name, tensor, str(path))
@@ -150,7 +155,7 @@ class FileCheckpoint:
 
     def _info(self, name: str) -> TensorInfo:
         location = self._files.tensors[name]
-        return self._shards[location.path].header()[location.key]
+        return self._headers[location.path].tensors[location.key]
 
 
 def check_dtype(name: str, dtype: str, declared: Mapping[str, str], subject: str) -> None:
@@ -197,6 +202,8 @@ def is_finite(tensor: Tensor) -> bool:
     Looks at the two extremes, which are NaN where any value is: one pass and nothing allocated, where
     ``isfinite`` on each value makes a second tensor and takes many times as long.
     """
+    import torch
+
     if tensor.numel() == 0 or not tensor.is_floating_point():
         return True
     if tensor.element_size() == 1:
@@ -212,4 +219,6 @@ def is_finite(tensor: Tensor) -> bool:
 
 def dtype_name(dtype: torch.dtype) -> str:
     """How safetensors spells a dtype; torch's own name for one that it does not have."""
+    from lolama_core.safetensors_file import DTYPE_NAMES
+
     return DTYPE_NAMES.get(dtype, str(dtype))

@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lolama_core.protocols.types import JSON, CanonicalConfig
+from lolama_core.safetensors_header import read_header
 from lolama_core.untrusted_files import parse_json, read_json, read_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lolama_core.safetensors_file import TensorInfo
+    from lolama_core.safetensors_header import TensorInfo
 
 
 class FileCheckpointIO:
     """`protocols.CheckpointIO` by the functions of this package; it has no state."""
 
     def header(self, path: Path) -> Mapping[str, TensorInfo]:
-        """See `SafetensorsFile`."""
-        from lolama_core.safetensors_file import SafetensorsFile
-
-        return SafetensorsFile(path).header()
+        """See `safetensors_header.read_header`."""
+        return read_header(path).tensors
 
     def read_json(self, path: Path) -> dict[str, JSON]:
         """See `untrusted_files.read_json`."""

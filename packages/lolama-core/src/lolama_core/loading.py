@@ -17,12 +17,13 @@ from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_core.protocols.errors import NotAvailableError, UsageError
 from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
 from lolama_core.quantization import prepare_quantized_
-from lolama_core.tokenizer import Tokenizer
-from lolama_core.untrusted_files import read_text
+from lolama_core.tokenizer_loading import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from lolama_core.tokenizer import Tokenizer
 
 DEMO = "demo"
 
@@ -140,22 +141,3 @@ def build_module(files: ModelFiles, families: Mapping[str, ModelFamily]) -> nn.M
             "install lolama-cli, which brings every family",
         )
     return family.build(files.config["model"], build_text)
-
-
-def load_tokenizer(files: ModelFiles) -> Tokenizer:
-    """The tokenizer of resolved model files.
-
-    Raises:
-        ModelError: if its files cannot be used.
-    """
-    block, generation = files.config["tokenizer"], files.config["generation"]
-    path = files.tokenizer.tokenizer_json
-    return Tokenizer(
-        read_text(path),
-        chat_template=files.tokenizer.chat_template,
-        bos_token=block.get("bos_token"),
-        eos_token=block.get("eos_token"),
-        add_bos=block.get("add_bos", False),
-        eos_ids=generation.get("eos_ids", ()),
-        source=str(path),
-    )

@@ -8,7 +8,8 @@ import json
 from torch import Tensor
 
 from lolama_core.protocols.errors import UsageError
-from lolama_core.safetensors_file import DTYPE_NAMES, LENGTH_BYTES, METADATA_KEY, byte_view
+from lolama_core.safetensors_file import DTYPE_NAMES, byte_view
+from lolama_core.safetensors_header import LENGTH_BYTES, METADATA_KEY
 from lolama_core.untrusted_files import quote
 
 # The header comes first in the file but is known last, so room is left for it and filled with spaces, as

@@ -1,0 +1,26 @@
+"""From files to a tokenizer. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from lolama_core.protocols.types import ModelFiles
+from lolama_core.tokenizer import Tokenizer
+from lolama_core.untrusted_files import read_text
+
+
+def load_tokenizer(files: ModelFiles) -> Tokenizer:
+    """The tokenizer of resolved model files.
+
+    Raises:
+        ModelError: if its files cannot be used.
+    """
+    block, generation = files.config["tokenizer"], files.config["generation"]
+    path = files.tokenizer.tokenizer_json
+    return Tokenizer(
+        read_text(path),
+        chat_template=files.tokenizer.chat_template,
+        bos_token=block.get("bos_token"),
+        eos_token=block.get("eos_token"),
+        add_bos=block.get("add_bos", False),
+        eos_ids=generation.get("eos_ids", ()),
+        source=str(path),
+    )
