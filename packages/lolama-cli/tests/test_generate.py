@@ -33,17 +33,6 @@ def test_what_a_user_types_is_never_a_control_token(base: Path) -> None:
     assert REPLY.encode() not in outcome.out
 
 
-@pytest.mark.parametrize("arguments", [(), ("-",)])
-def test_the_prompt_from_standard_input(base: Path, arguments: tuple[str, ...]) -> None:
-    outcome = run("generate", "-m", base, "--max-tokens", "3", *arguments, stdin=b"xyz\n")
-    assert (outcome.code, outcome.out) == (0, b"abc")
-
-
-def test_the_argument_wins_over_standard_input(base: Path) -> None:
-    outcome = run("generate", "-m", base, "--max-tokens", "3", "c", stdin=b"x")
-    assert (outcome.code, outcome.out) == (0, b"def")
-
-
 def test_no_stream_gives_the_same_text(base: Path) -> None:
     outcome = run("generate", "-m", base, "--max-tokens", "30", "--no-stream", "z")
     assert (outcome.code, outcome.out) == (0, b"abcdefghijklmnopqrstuvwxyzabcd")

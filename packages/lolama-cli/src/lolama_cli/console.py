@@ -24,6 +24,10 @@ STANDARD_OUTPUT = "standard output"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
+GIVE_PROMPT = 'give it as an argument, as in lolama generate "Once upon a time", or pipe it in'
+"""What to do about a prompt that is missing."""
+
+
 class ClosedPipeError(Exception):
     """Whoever read standard output has gone. Nobody is left to tell."""
 
@@ -127,50 +131,13 @@ def closed_stdout() -> LolamaError:
     return UsageError(STANDARD_OUTPUT, "is closed", "send it to a file or a pipe")
 
 
-def read_prompt(argument: str | None) -> str:
-    """The prompt: the argument, or with none (or ``-``) what stands on standard input.
-
-    One line break at the end of standard input is dropped: it ends the line that ``echo`` wrote.
-
-    Raises:
-        UsageError: if there is none, it is empty, too long for any model, or not text.
-    """
-    if argument is not None and argument != "-":
-        return checked_text(argument, "prompt")
-    if sys.stdin is None:
-        raise UsageError("prompt", "is missing, and standard input is closed", _GIVE)
-    if argument is None and sys.stdin.isatty():
-        raise UsageError("prompt", "is missing", _GIVE)
-    try:
-        data = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
-        raise UsageError("standard input", reason, _GIVE) from None
-    if len(data) > MAX_PROMPT_BYTES:
-        raise _too_long(f"more than {MAX_PROMPT_BYTES:,}")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            "standard input",
-            f"is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}",
-            "convert it, for example with iconv",
-        ) from None
-    if text.endswith("\n"):
-        text = text[:-1].removesuffix("\r")
-    return _checked(text, "standard input")
-
-
-_GIVE = 'give it as an argument, as in lolama generate "Once upon a time", or pipe it in'
-
-
 def checked_text(argument: str, subject: str) -> str:
     """An argument of the command line that is text.
 
     Raises:
         UsageError: if it is empty, too long for any model, or not text.
     """
-    return _checked(_readable(argument, subject), subject)
+    return checked(_readable(argument, subject), subject)
 
 
 def _readable(argument: str, subject: str) -> str:
@@ -187,18 +154,20 @@ def _readable(argument: str, subject: str) -> str:
         raise UsageError(subject, reason, "set a UTF-8 locale") from None
 
 
-def _checked(text: str, subject: str) -> str:
+def checked(text: str, subject: str) -> str:
+    """``text``, if a model can be given it; otherwise as `checked_text`."""
     if not text:
-        raise UsageError(subject, "is empty", _GIVE if subject[0] != "-" else "leave it out")
+        raise UsageError(subject, "is empty", GIVE_PROMPT if subject[0] != "-" else "leave it out")
     if "\0" in text:
         reason = f"holds a NUL character at offset {text.index(chr(0))}, so it is not text"
         raise UsageError(subject, reason, "give text")
     if len(text) > MAX_PROMPT_BYTES:
-        raise _too_long(f"{len(text):,}", subject)
+        raise too_long(f"{len(text):,}", subject)
     return text
 
 
-def _too_long(count: str, subject: str = "prompt") -> UsageError:
+def too_long(count: str, subject: str = "prompt") -> UsageError:
+    """The error for a text of more than `MAX_PROMPT_BYTES`, of which there are ``count``."""
     return UsageError(
         subject,
         f"has {count} bytes, which no model can attend over",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lolama_cli.console import note
+from lolama_cli.standard_input import read_standard_input
 from lolama_core.protocols.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 OPTION = "--image"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", re.IGNORECASE)
 _MOST = 64
+_MOST_BYTES = 256 * 2**20  # one more is enough for the reader to refuse it
 
 
 def check_names(names: Sequence[str], *, prompt_from_stdin: bool) -> None:
@@ -138,8 +140,8 @@ def _standard_input() -> bytes:
         raise UsageError("standard input", "is closed", "pipe a picture in, or give its path")
     if sys.stdin.isatty():
         raise UsageError("standard input", "is a terminal", "pipe a picture in")
-    try:
-        return sys.stdin.buffer.read(256 * 2**20 + 1)
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
-        raise UsageError("standard input", reason, "give the path of a picture") from None
+    return read_standard_input(
+        _MOST_BYTES,
+        "give the path of a picture",
+        silent="note: waiting for a picture on standard input",
+    )

@@ -9,13 +9,14 @@ import typer
 
 from lolama_cli import options
 from lolama_cli.batch.command import BatchOptions, generate_batch
-from lolama_cli.console import Output, read_prompt
+from lolama_cli.console import Output
 from lolama_cli.errors import Settings
 from lolama_cli.generation import Run, with_seed
 from lolama_cli.loaded import Chosen
 from lolama_cli.logprobs import check_logprobs
 from lolama_cli.pictures import check_names, show
 from lolama_cli.prompts import encode_prompt
+from lolama_cli.standard_input import NO_STDIN, read_prompt
 from lolama_core.protocols.errors import UsageError
 
 EXAMPLES = """\b
@@ -26,6 +27,7 @@ Examples:
   lolama generate -m demo --json --logprobs 3 --max-tokens 5 "Once upon a time"
   lolama generate -m demo --batch prompts.jsonl -o answers.jsonl
   echo "Explain transformers" | lolama generate -m ./my-model
+  cat notes.txt | lolama generate -m ./my-model "Summarize this:"
 """
 
 
@@ -39,6 +41,9 @@ def generate(
         ),
     ] = None,
     model: options.Model = "tinyllama",
+    no_stdin: Annotated[
+        bool, typer.Option(NO_STDIN, help="Leave standard input alone; PROMPT is the whole prompt.")
+    ] = False,
     image: Annotated[
         list[str] | None,
         typer.Option(
@@ -104,8 +109,9 @@ def generate(
 ) -> None:
     """Generate text from a prompt. Streams by default.
 
-    Without PROMPT, or with -, standard input is read. A model that comes with a chat template is asked in it;
-    a base model continues the text. Standard output is the new text and nothing else.
+    What is piped in goes before PROMPT, with a blank line between them; without PROMPT, or with -, it is the
+    prompt. A model that comes with a chat template is asked in it; a base model continues the text. Standard
+    output is the new text and nothing else.
     """
     # From here on in the order of what things cost: options, the prompt, small files, and only then weights.
     config = options.generation_config(
@@ -121,6 +127,8 @@ def generate(
     options.check_device(device)
     pictures = image or []
     check_names(pictures, prompt_from_stdin=prompt in (None, "-"))
+    if no_stdin and ("-" in pictures or str(batch) == "-"):
+        raise UsageError(NO_STDIN, "- asks for standard input", "leave one of them out")
     if image_mode != "auto" and not pictures:
         raise UsageError("--image-mode", "there is no picture to prepare", "give one with --image")
     check_logprobs(logprobs, as_json=as_json or batch is not None)
@@ -142,7 +150,7 @@ def generate(
             together, chosen, config, stdout, told, raw, logprobs, verbose=settings.verbose
         )
         return
-    text = read_prompt(prompt)
+    text = read_prompt(prompt, leave_stdin=no_stdin or "-" in pictures)
     files, tokenizer = chosen.open()
     shown = show(files, pictures, None if image_mode == "auto" else image_mode)
     ids = encode_prompt(text, files, tokenizer, raw=raw, system=told, shown=shown)
