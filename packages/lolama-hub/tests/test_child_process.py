@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +19,17 @@ def test_row45_memory_is_capped() -> None:
 def test_row45_a_child_that_dies_is_an_error() -> None:
     with pytest.raises(ModelError, match=r"x\.bin: cannot be converted: .* status -6"):
         run_in_child(os.abort, subject="x.bin", memory=2**28)
+
+
+def test_row_93_the_child_runs_no_code_of_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in sys.stdlib_module_names:
+        (tmp_path / f"{name}.py").write_text(f"open('RAN', 'a').write('{name} ')")
+    monkeypatch.chdir(tmp_path)
+    # As in an interactive session, in one that was begun with `python -m`, and with a careless PYTHONPATH.
+    for entry in ("", str(tmp_path)):
+        monkeypatch.syspath_prepend(entry)
+    monkeypatch.setenv("PYTHONPATH", ":.")
+    run_in_child(os.getcwd, subject="x.bin", memory=2**28)
+    assert not (tmp_path / "RAN").exists(), (tmp_path / "RAN").read_text()

@@ -96,7 +96,7 @@ def _processor() -> str:
                     return value.strip()
     except (OSError, subprocess.SubprocessError):
         pass
-    return platform.processor() or platform.machine()
+    return platform.machine()  # platform.processor() would start a program that PATH names
 
 
 def _memory() -> int | None:

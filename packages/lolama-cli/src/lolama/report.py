@@ -177,7 +177,9 @@ def _versions() -> dict[str, str | None]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
-    return {**versions, "python": platform.python_version(), "platform": platform.platform()}
+    # Not platform.platform(), which starts a program: the first `uname` that PATH leads to.
+    system = "-".join((platform.system(), platform.release(), platform.machine()))
+    return {**versions, "python": platform.python_version(), "platform": system}
 
 
 def _choices() -> tuple[str, dict[str, str]]:

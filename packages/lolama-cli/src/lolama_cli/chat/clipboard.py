@@ -38,12 +38,15 @@ def copy(text: str, *, terminal: bool) -> str:
         ResourceError: if the means failed.
     """
     data = text.encode("utf-8", errors="replace")
+    # No relative ones: the current directory may be a model's folder, and nothing in that is run.
+    directories = os.pathsep.join(filter(os.path.isabs, os.get_exec_path()))
     for command in _programs():
-        if shutil.which(command[0]) is None:
+        program = shutil.which(command[0], path=directories)
+        if program is None:
             continue
         try:
             subprocess.run(
-                command,
+                [program, *command[1:]],
                 input=data,
                 check=True,
                 timeout=_SECONDS,
