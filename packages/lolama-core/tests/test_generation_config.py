@@ -3,7 +3,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from lolama_core import GenerationConfig
 from lolama_core.protocols.errors import EXIT_USAGE, UsageError
@@ -12,10 +14,11 @@ HUGE = 10**5000  # more digits than Python agrees to print
 
 REFUSED: list[tuple[str, Any]] = [
     *(("temperature", value) for value in (math.nan, math.inf, -math.inf, -1, -1e-9, 1e400, HUGE)),
-    *(("temperature", value) for value in ("1", None, True, [0.5], 1j)),
+    *(("temperature", value) for value in ("1", None, True, [0.5], 1j, np.True_)),
     *(("top_p", value) for value in (-1, -0.001, 1.001, 2, math.nan, math.inf, HUGE, "0.9", True)),
     *(("min_p", value) for value in (-0.1, 1.1, math.nan, None)),
     *(("typical_p", value) for value in (-0.1, 1.1, math.nan, None)),
+    *(("top_k", value) for value in (torch.tensor([1, 2]), torch.tensor(1.0), torch.tensor(True))),
     *(("top_k", value) for value in (-1, 1.0, "5", True, math.nan, -HUGE)),
     *(("repetition_penalty", value) for value in (0, -1, math.nan, math.inf, 1e-45, HUGE, "1")),
     *(("presence_penalty", value) for value in (math.nan, math.inf, -math.inf, HUGE, None)),
@@ -60,6 +63,27 @@ def test_nonsense_is_refused_by_name(name: str, value: Any) -> None:
 )
 def test_what_makes_sense_is_kept(name: str, value: object) -> None:
     assert getattr(GenerationConfig(**{name: value}), name) == value  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "plain"),
+    [
+        ("max_new_tokens", np.int64(5), 5),
+        ("top_k", torch.tensor(5), 5),
+        ("seed", np.uint32(7), 7),
+        ("seed", torch.tensor([7]), 7),
+        ("temperature", np.float32(0.5), 0.5),
+        ("top_p", torch.tensor(0.5), 0.5),
+        ("logit_bias", {np.int32(3): np.float32(0.5), torch.tensor(4): 1}, {3: 0.5, 4: 1}),
+    ],
+)
+def test_row_125_numbers_of_any_kind_are_kept_as_pythons_own(
+    name: str, value: Any, plain: object
+) -> None:
+    kept = getattr(GenerationConfig(**{name: value}), name)
+    assert kept == plain
+    numbers = [*kept, *kept.values()] if isinstance(kept, dict) else [kept]
+    assert all(type(number) in (int, float) for number in numbers)
 
 
 @pytest.mark.parametrize("temperature", [0, 0.0, -0.0, 1e-45, 1e-300, 1e-6])

@@ -7,12 +7,14 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from torch import Tensor, nn
 
 from lolama_core import (
+    BatchGenerator,
     Generation,
     GenerationConfig,
     KVCache,
@@ -179,8 +181,18 @@ def test_forms_of_a_prompt(prompt: Any) -> None:
         [1.0],
         [True],
         ["a"],
-        "hello",
         [[1]],
+        [torch.tensor([1, 2])],
+        [np.True_],
+        [None],
+        5,
+        torch.tensor(5),
+        None,
+        b"hello",
+        {"input_ids": [1]},
+        {1, 2},
+        np.zeros((2, 2), dtype=np.int64),
+        torch.zeros((1, 2), dtype=torch.int64, device="meta"),
         torch.tensor([1.0]),
         torch.tensor([True]),
         torch.zeros((2, 2), dtype=torch.int64),
@@ -195,6 +207,86 @@ def test_what_is_no_prompt(prompt: Any) -> None:
             call(prompt)
     with pytest.raises(UsageError):
         generator.generate_batch([[1], prompt])
+
+
+NUMBERS: list[Any] = [
+    np.array([3, 4]),
+    np.array([[3, 4]], dtype=np.uint16),
+    [np.int64(3), np.uint8(4)],
+    [torch.tensor(3), torch.tensor([4], dtype=torch.int8)],
+    torch.tensor([[3, 4]], dtype=torch.uint8),
+    range(3, 5),
+    iter([3, 4]),
+]
+
+
+@pytest.mark.parametrize("ids", NUMBERS, ids=lambda ids: type(ids).__name__)
+def test_row_125_whole_numbers_of_any_kind_are_ids(ids: Any, byte_level: Tokenizer) -> None:
+    """At every entrance, alike."""
+    ids = list(ids) if isinstance(ids, Iterator) else ids
+    generator = TextGenerator(Scripted(counting), byte_level)
+    assert generator.generate(ids, GREEDY).ids[:2] == (5, 6)
+    assert list(generator.generate_stream(ids, GREEDY))[:2] == [5, 6]
+    assert [one.ids[:2] for one in generator.generate_batch([ids, [7]], GREEDY)] == [(5, 6), (8, 9)]
+    batch = BatchGenerator(Scripted(counting))
+    ticket = batch.submit(ids, GREEDY)
+    while batch.busy:
+        batch.step()
+    result = batch.collect()[ticket]
+    assert isinstance(result, Generation)
+    assert result.ids[:2] == (5, 6)
+
+
+def test_row_125_scores_take_ids_of_any_kind(tiny_llama: MakeLlama) -> None:
+    generator = TextGenerator(tiny_llama())
+    expected = generator.score([3, 4])
+    for ids in NUMBERS[:-1]:
+        torch.testing.assert_close(generator.score(ids), expected)
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        ([1.5], "1.5 is of type float, no token id"),
+        ([np.float32(1)], "is of type float32, no token id"),
+        ([600], "600 is not a token id below 600"),
+        ([10**5000], "a huge integer is not a token id below 600"),
+        ([[1, 2]], "is of type list, no token id; token ids are whole numbers, one row at a time"),
+        ({"input_ids": [1]}, 'is of type dict, no row of ids; give its "input_ids"'),
+        (np.zeros((2, 3), np.int64), r"is \(2, 3\) int64, .*use generate_batch"),
+    ],
+)
+def test_row_125_what_is_wrong_with_an_id_is_said_truly(ids: Any, reason: str) -> None:
+    with pytest.raises(UsageError, match=f"^input_ids: .*{reason}"):
+        TextGenerator(Scripted(counting)).generate(ids)
+
+
+def test_row_150_a_text_is_a_prompt(tiny_llama: MakeLlama, tokenizer: Tokenizer) -> None:
+    """At every entrance it is what ``tokenizer.encode`` makes of it, BOS and control tokens included."""
+    text = f"Once upon {tokenizer.bos_token} a time"
+    ids = tokenizer.encode(text)
+    assert ids.count(tokenizer.bos_id or -1) == 2
+    model = tiny_llama(vocab_size=tokenizer.vocab_size)
+    generator = TextGenerator(model, tokenizer)
+    expected = generator.generate(ids, GREEDY)
+    assert generator.generate(text, GREEDY) == expected
+    assert tuple(generator.generate_stream(text, GREEDY)) == expected.ids
+    assert generator.generate_batch([text, ids, torch.tensor(ids)], GREEDY) == [expected] * 3
+    torch.testing.assert_close(generator.score(text), generator.score(ids))
+
+
+@pytest.mark.parametrize("entrance", ["generate", "generate_stream", "score", "generate_batch"])
+def test_row_150_a_text_needs_a_tokenizer(entrance: str) -> None:
+    generator = TextGenerator(Scripted(counting))
+    prompt = ["Once"] if entrance == "generate_batch" else "Once"
+    with pytest.raises(UsageError, match=r"^tokenizer: .*TextGenerator\(model, tokenizer\)"):
+        getattr(generator, entrance)(prompt)
+
+
+def test_row_150_one_text_is_no_batch(byte_level: Tokenizer) -> None:
+    """Its letters would each be a prompt."""
+    with pytest.raises(UsageError, match=r"^prompts: is one text; give a list"):
+        TextGenerator(Scripted(counting), byte_level).generate_batch("Once")
 
 
 def test_no_tokens_wanted() -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from lolama_core import TextStream, Tokenizer
+from lolama_core.protocols.errors import UsageError
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 LONG = "Once upon a time, naïve 漢字 🙂👍🏽 café – the end.\n\n  And “so” on."
@@ -221,3 +225,30 @@ def test_a_stop_text_in_the_prompt_is_no_stop(tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode("a fox", add_special_tokens=False)
     ids = after_newline(tokenizer, "y dog")
     assert "".join(streamed(tokenizer, ids, prompt, ["fox"])) == "y dog"
+
+
+def test_row_125_ids_of_any_kind_make_the_same_text(tokenizer: Tokenizer) -> None:
+    """A tensor is not found among control tokens and bytes by itself: its hash is its address."""
+    prompt, ids = tokenizer.encode("Once"), tokenizer.encode("naïve 漢字 </s> <|eos|>")
+    kinds: list[Callable[[int], Any]] = [int, np.int64, torch.tensor, lambda i: torch.tensor([i])]
+    texts = []
+    for kind in kinds:
+        stream = TextStream(tokenizer, [kind(i) for i in prompt])
+        texts.append("".join(stream.push(kind(i)) for i in ids) + stream.finish())
+        assert [tokenizer.is_special(kind(i)) for i in ids] == [
+            tokenizer.is_special(i) for i in ids
+        ]
+        assert [tokenizer.is_byte(kind(i)) for i in ids] == [tokenizer.is_byte(i) for i in ids]
+        assert tokenizer.ensure_bos([kind(i) for i in ids]) == tokenizer.ensure_bos(ids)
+        assert tokenizer.decode([kind(i) for i in ids]) == tokenizer.decode(ids)
+        assert tokenizer.decode(kind(ids[-1])) == tokenizer.decode([ids[-1]])
+    assert texts == [texts[0]] * len(kinds)
+    whole = tokenizer.decode(ids)
+    for row in (np.array(ids), torch.tensor(ids), np.array([ids]), torch.tensor([ids])):
+        assert tokenizer.decode(row) == whole
+
+
+@pytest.mark.parametrize("ids", [[1.5], ["a"], [[1], [2]], torch.ones(2, 2).long(), None])
+def test_row_125_what_is_no_row_of_ids_is_not_decoded(byte_level: Tokenizer, ids: Any) -> None:
+    with pytest.raises(UsageError, match=r"^input_ids: "):
+        byte_level.decode(ids)

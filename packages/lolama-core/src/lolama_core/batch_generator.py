@@ -15,7 +15,7 @@ from lolama_core.generation_config import GenerationConfig
 from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import LolamaError
 from lolama_core.request import Generation, Request
-from lolama_core.request_factory import RequestFactory, TokenIds
+from lolama_core.request_factory import RequestFactory, TextOrIds
 
 _BLOCK = 256
 """The cache grows by so many positions at a time."""
@@ -48,13 +48,13 @@ class BatchGenerator:
 
     Args:
         model: The model.
-        tokenizer: Needed for stop texts and for text in results.
+        tokenizer: Needed for texts, as prompts, as stop texts and in results.
         rows: Requests that run at the same time; others wait their turn.
         prefill_chunk: Positions of prompts that a step runs at most.
 
     Example:
         >>> batch = BatchGenerator(model, tokenizer)
-        >>> tickets = [batch.submit(tokenizer.encode(text), max_new_tokens=20) for text in texts]
+        >>> tickets = [batch.submit(text, max_new_tokens=20) for text in texts]
         >>> while batch.busy:
         ...     batch.step()
         >>> results = batch.collect()
@@ -88,7 +88,7 @@ class BatchGenerator:
 
     def submit(
         self,
-        input_ids: TokenIds,
+        input_ids: TextOrIds,
         config: GenerationConfig | None = None,
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
@@ -107,7 +107,7 @@ class BatchGenerator:
 
     def submit_all(
         self,
-        prompts: Sequence[TokenIds],
+        prompts: Sequence[TextOrIds],
         configs: Sequence[GenerationConfig | None],
         logits_processors: Sequence[LogitsProcessor],
         settings: dict[str, Any],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
+from lolama_core.plain_numbers import real_number, whole_number
 from lolama_core.protocols.errors import UsageError
 
 # Below this a division by the temperature overflows float32 for any logits worth the name.
@@ -19,16 +21,19 @@ def _refuse(name: str, value: object, expected: str) -> UsageError:
     return UsageError(f"--{name.replace('_', '-')}", f"{shown} is not {expected}", "")
 
 
-def _check_number(name: str, value: object, low: float, high: float, expected: str) -> None:
+def _number(name: str, value: object, low: float, high: float, expected: str) -> float:
     # NaN is neither above nor below anything, and infinities are past every limit.
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high:  # type: ignore[operator]
+    number = real_number(value)
+    if number is None or not low <= number <= high:
         raise _refuse(name, value, expected)
+    return number
 
 
-def _check_integer(name: str, value: object, low: int, expected: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+def _integer(name: str, value: object, low: int, expected: str, below: float = math.inf) -> int:
+    number = whole_number(value)
+    if number is None or not low <= number < below:
         raise _refuse(name, value, expected)
+    return number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,29 +77,33 @@ class GenerationConfig:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        _check_integer("max_new_tokens", self.max_new_tokens, 0, "a number of tokens, 0 or more")
-        _check_number("repetition_penalty", self.repetition_penalty, 1e-6, 1e6, "a number above 0")
+        self._set("max_new_tokens", _integer, 0, "a number of tokens, 0 or more")
+        self._set("repetition_penalty", _number, 1e-6, 1e6, "a number above 0")
         for name in ("presence_penalty", "frequency_penalty"):
-            _check_number(name, getattr(self, name), -1e6, 1e6, "a finite number")
-        _check_number("temperature", self.temperature, 0.0, 1e6, "a number from 0 (greedy) up")
-        _check_integer("top_k", self.top_k, 0, "a number of tokens, 0 (off) or more")
+            self._set(name, _number, -1e6, 1e6, "a finite number")
+        self._set("temperature", _number, 0.0, 1e6, "a number from 0 (greedy) up")
+        self._set("top_k", _integer, 0, "a number of tokens, 0 (off) or more")
         for name in ("top_p", "min_p", "typical_p"):
-            _check_number(name, getattr(self, name), 0.0, 1.0, "a probability from 0 to 1")
+            self._set(name, _number, 0.0, 1.0, "a probability from 0 to 1")
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         if not isinstance(stop, list | tuple) or not all(isinstance(s, str) and s for s in stop):
             raise _refuse("stop", stop, "a text of at least one character, or a list of such")
         object.__setattr__(self, "stop", tuple(stop))
-        if self.seed is not None and (
-            isinstance(self.seed, bool)
-            or not isinstance(self.seed, int)
-            or not 0 <= self.seed < 1 << 63
-        ):
-            raise _refuse("seed", self.seed, "an integer from 0 to 2^63 - 1")
+        if self.seed is not None:
+            self._set("seed", _integer, 0, "an integer from 0 to 2^63 - 1", 1 << 63)
         if not isinstance(self.logit_bias, Mapping):
             raise _refuse("logit_bias", self.logit_bias, "a mapping from token id to number")
-        for token_id, bias in self.logit_bias.items():
-            _check_integer("logit_bias", token_id, 0, "a token id")
-            _check_number("logit_bias", bias, -1e6, 1e6, "a finite number")
+        biases = {
+            _integer("logit_bias", token_id, 0, "a token id"): _number(
+                "logit_bias", bias, -1e6, 1e6, "a finite number"
+            )
+            for token_id, bias in self.logit_bias.items()
+        }
+        object.__setattr__(self, "logit_bias", biases)
+
+    def _set(self, name: str, check: Callable[..., float], *limits: object) -> None:
+        """Keep a setting as Python's own number, of whatever kind it was given."""
+        object.__setattr__(self, name, check(name, getattr(self, name), *limits))
 
     @classmethod
     def greedy(cls, **settings: Any) -> Self:

@@ -18,7 +18,7 @@ from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.request import Generation, Request
-from lolama_core.request_factory import RequestFactory, TokenIds, too_long
+from lolama_core.request_factory import RequestFactory, TextOrIds, too_long
 
 _PREFILL_CHUNK = 512
 """Positions that run in one pass: activations, and logits of all positions, of a long text need not fit."""
@@ -92,7 +92,7 @@ class TextGenerator:
 
     Args:
         model: The model.
-        tokenizer: Needed for stop texts and for text in results; ids work without.
+        tokenizer: Needed for texts, as prompts, as stop texts and in results; ids work without.
         prefix_cache: Where what `generate` and `generate_stream` run is kept, and reused by a prompt that
             begins like it; None to run every prompt from its beginning. `generate_batch` does without.
 
@@ -101,7 +101,7 @@ class TextGenerator:
 
     Example:
         >>> generator = TextGenerator(model, tokenizer)
-        >>> result = generator.generate(tokenizer.encode("Once upon a time"), max_new_tokens=50, seed=1)
+        >>> result = generator.generate("Once upon a time", max_new_tokens=50, seed=1)
         >>> print(result.text)
     """
 
@@ -118,7 +118,7 @@ class TextGenerator:
 
     def generate(
         self,
-        input_ids: TokenIds,
+        input_ids: TextOrIds,
         config: GenerationConfig | None = None,
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
@@ -135,7 +135,7 @@ class TextGenerator:
 
     def generate_stream(
         self,
-        input_ids: TokenIds,
+        input_ids: TextOrIds,
         config: GenerationConfig | None = None,
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
@@ -144,7 +144,8 @@ class TextGenerator:
         """Continue one prompt, giving out tokens as they come.
 
         Args:
-            input_ids: (1, T) or (T,) tensor, or a list of ids.
+            input_ids: A text, which the tokenizer encodes as its ``encode`` does, or ids: a (1, T) or (T,)
+                tensor or array, or a list.
             config: Settings.
             logits_processors: Further processors, run before those of the settings.
             **settings: Settings by name; anything else goes to the model (``pixel_values``, ...).
@@ -161,7 +162,7 @@ class TextGenerator:
 
     def generate_batch(
         self,
-        prompts: Sequence[TokenIds],
+        prompts: Sequence[TextOrIds],
         config: GenerationConfig | Sequence[GenerationConfig] | None = None,
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
@@ -172,9 +173,20 @@ class TextGenerator:
         Rows may differ in length; each stops at its own end and then takes no more time. With a seed,
         every row draws from a generator of its own with that seed; give one config a row to vary it.
 
+        Args:
+            prompts: Texts, or ids of each, as for `generate_stream`.
+            config: Settings of all, or of each.
+            logits_processors: As for `generate_stream`; they run for one row at a time.
+            **settings: Likewise; inputs of the model are those of all prompts together.
+
         Returns:
             One `Generation` for each prompt, in order.
+
+        Raises:
+            UsageError, ModelError, ResourceError: as `generate_stream`; then no prompt has a result.
         """
+        if isinstance(prompts, str):
+            raise UsageError("prompts", "is one text", "give a list of prompts, or use generate")
         if len(prompts) == 0:
             return []
         configs = config if isinstance(config, Sequence) else [config] * len(prompts)
@@ -193,11 +205,11 @@ class TextGenerator:
             batch.step()
 
     @torch.inference_mode()
-    def score(self, input_ids: TokenIds) -> Tensor:
+    def score(self, input_ids: TextOrIds) -> Tensor:
         """Log-probability of each token given those before it.
 
         Args:
-            input_ids: (1, T) or (T,) tensor, or a list, of at least two ids.
+            input_ids: As for `generate_stream`, of at least two tokens.
 
         Returns:
             (T - 1,) float32, natural logarithm, on the CPU; entry t is that of token t + 1. Perplexity is

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
 
 from lolama_core.device import memory_errors
 from lolama_core.generation_config import GenerationConfig
@@ -17,8 +16,9 @@ from lolama_core.protocols.types import Prompt
 from lolama_core.request import Request
 from lolama_core.sampling import Sampler
 from lolama_core.text_stream import TextStream
+from lolama_core.token_ids import TokenIds, token_ids
 
-TokenIds: TypeAlias = Tensor | Sequence[int]
+TextOrIds: TypeAlias = "str | TokenIds"
 
 _SETTINGS = frozenset(field.name for field in fields(GenerationConfig))
 
@@ -32,7 +32,7 @@ class RequestFactory:
 
     def requests(
         self,
-        prompts: Sequence[TokenIds],
+        prompts: Sequence[TextOrIds],
         configs: Sequence[GenerationConfig | None],
         processors: Sequence[LogitsProcessor],
         settings: dict[str, Any],
@@ -40,7 +40,7 @@ class RequestFactory:
         """A request for each prompt, and the prompt as the model reads it: one row, without padding.
 
         Args:
-            prompts: Ids of each.
+            prompts: Text or ids of each.
             configs: Settings of each; None for the defaults with the model's recommendations over them.
             processors: Run before those of the settings.
             settings: Settings by name, laid over all configs; anything else is an input of the model.
@@ -73,34 +73,32 @@ class RequestFactory:
             )
         ]
 
-    def ids(self, input_ids: TokenIds) -> list[int]:
-        """One row of ids, checked.
+    def ids(self, prompt: TextOrIds) -> list[int]:
+        """The ids of one prompt, checked.
+
+        A text is encoded as ``tokenizer.encode`` does by default: with BOS, if the model begins texts with
+        one; what spells a control token in it is one.
 
         Raises:
-            UsageError: if it is empty, several rows, or holds what is no id of this model.
+            UsageError: if it is empty, several rows, or holds what is no id of this model, or is a text and
+                there is no tokenizer.
         """
-        if isinstance(input_ids, Tensor):
-            if (
-                input_ids.is_floating_point()
-                or input_ids.dim() > 2
-                or (input_ids.dim() == 2 and len(input_ids) != 1)
-            ):
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
                 raise UsageError(
-                    "input_ids",
-                    f"is {tuple(input_ids.shape)} {input_ids.dtype}, expected (1, T) whole numbers",
-                    "use generate_batch for several prompts",
+                    "tokenizer",
+                    "is needed to read a text",
+                    "use TextGenerator(model, tokenizer), or give token ids",
                 )
-            input_ids = input_ids.flatten().tolist()
-        ids = list(input_ids)
+            prompt = self.tokenizer.encode_ids(prompt)
+        ids = token_ids(prompt)
         if not ids:
             raise UsageError("prompt", "is empty", "give some text")
         limit = self.model.vocab_size
-        wrong = next(
-            (i for i in ids if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < limit),
-            None,
-        )
+        wrong = next((i for i in ids if not 0 <= i < limit), None)
         if wrong is not None:
-            raise UsageError("input_ids", f"{wrong!r:.40} is not a token id below {limit}", "")
+            shown = "a huge integer" if wrong.bit_length() > 100 else wrong
+            raise UsageError("input_ids", f"{shown} is not a token id below {limit}", "")
         return ids
 
     def _room_after(self, length: int) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 from lolama_core.protocols import Tokenizer
+from lolama_core.token_ids import TokenIds, token_ids
 
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
@@ -31,11 +33,11 @@ class TextStream:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = (), stop: Sequence[str] = ()
+        self, tokenizer: Tokenizer, prompt_ids: TokenIds = (), stop: Sequence[str] = ()
     ) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
-        self._window = self._anchored_tail(prompt_ids)
+        self._window = self._anchored_tail(token_ids(prompt_ids))
         self._shown = tokenizer.decode(self._window)
         self._held = ""
         self.decoded = 0
@@ -50,8 +52,9 @@ class TextStream:
         """Whether some ids still wait for others before their text is known."""
         return len(self._window) > 1
 
-    def push(self, token_id: int) -> str:
+    def push(self, token_id: SupportsIndex) -> str:
         """Take the next id; return the text that is now certain, often empty."""
+        [token_id] = token_ids([token_id])
         self._window.append(token_id)
         if (
             self.stopped
@@ -87,14 +90,14 @@ class TextStream:
             seen += 1
         return text[seen:]
 
-    def _anchored_tail(self, ids: Sequence[int]) -> list[int]:
+    def _anchored_tail(self, ids: list[int]) -> list[int]:
         """The end of ``ids`` from the last anchor on; all of them if there is none."""
         for index in range(len(ids) - 1, -1, -1):
             if self._tokenizer.is_special(ids[index]) or self._tokenizer.is_byte(ids[index]):
                 continue
             if not self._tokenizer.decode([ids[index]]).endswith(_BROKEN):
-                return list(ids[index:])
-        return list(ids)
+                return ids[index:]
+        return ids
 
     def _give_out(self, new: str, *, last: bool) -> str:
         self.decoded += len(new)

@@ -8,12 +8,14 @@ import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, SupportsIndex, cast, overload
 
 from lolama_core.chat_template import ChatTemplate
 from lolama_core.native_guard import call_native
+from lolama_core.plain_numbers import whole_number
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import Message
+from lolama_core.token_ids import TokenIds, token_ids
 from lolama_core.untrusted_files import is_unicode, read_text
 
 if TYPE_CHECKING:
@@ -163,13 +165,13 @@ class Tokenizer:
         """Whether `render_chat` can be used."""
         return self._template is not None
 
-    def is_special(self, token_id: int) -> bool:
+    def is_special(self, token_id: SupportsIndex) -> bool:
         """Whether the id is a control token, which `decode` leaves out."""
-        return token_id in self._specials
+        return whole_number(token_id) in self._specials
 
-    def is_byte(self, token_id: int) -> bool:
+    def is_byte(self, token_id: SupportsIndex) -> bool:
         """Whether the id is a single byte (``<0xE2>``), whose text depends on the ids around it."""
-        return token_id in self._byte_ids
+        return whole_number(token_id) in self._byte_ids
 
     def encode_ids(
         self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
@@ -214,9 +216,9 @@ class Tokenizer:
 
         return torch.tensor([ids], dtype=torch.int64)
 
-    def ensure_bos(self, ids: Sequence[int]) -> list[int]:
+    def ensure_bos(self, ids: TokenIds) -> list[int]:
         """``ids`` with exactly one BOS in front, if this tokenizer begins texts with one."""
-        ids = list(ids)
+        ids = token_ids(ids)
         if not self._adds_bos or self._bos_id is None:
             return ids
         start = 0
@@ -224,14 +226,14 @@ class Tokenizer:
             start += 1
         return [self._bos_id, *ids[start:]]
 
-    def decode(self, ids: Sequence[int] | Tensor | int, *, skip_special_tokens: bool = True) -> str:
-        """Ids → text. Takes a list, a one-dimensional tensor or one id."""
-        plain = (
-            ids
-            if isinstance(ids, int | list | tuple)
-            else getattr(ids, "tolist", lambda: list(ids))()
-        )
-        plain = [plain] if isinstance(plain, int) else list(plain)
+    def decode(self, ids: TokenIds | SupportsIndex, *, skip_special_tokens: bool = True) -> str:
+        """Ids → text. Takes one row as a list, a tensor or an array, or one id.
+
+        Raises:
+            UsageError: for several rows, or what is no id.
+        """
+        one = whole_number(ids)
+        plain = [one] if one is not None else token_ids(cast("TokenIds", ids))
         # The twins are ours alone; to everyone else an id past the vocabulary has no text.
         known = [i for i in plain if 0 <= i < self._vocab_size]
         text: str = self._native.decode(known, skip_special_tokens=skip_special_tokens)
