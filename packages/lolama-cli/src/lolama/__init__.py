@@ -1,9 +1,9 @@
 """The Python face of lolama, and the one place that wires its packages together.
 
-    from lolama import TextGenerator, load_model, load_tokenizer
+    import lolama
 
-    model, tokenizer = load_model("demo"), load_tokenizer("demo")
-    print(TextGenerator(model, tokenizer).generate(tokenizer.encode("Once upon a time")).text)
+    llm = lolama.load("demo")
+    print(llm.generate("Once upon a time"))
 
 Names are imported when they are first used, so that ``import lolama`` alone does not wait for torch.
 """
@@ -14,6 +14,10 @@ from lolama.__about__ import __version__ as __version__
 from lolama_core.protocols.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from lolama.conversation import Conversation as Conversation
+    from lolama.language_model import LanguageModel as LanguageModel
+    from lolama.language_model import ReplyStream as ReplyStream
+    from lolama.language_model import load as load
     from lolama.wiring import load_model as load_model
     from lolama.wiring import load_tokenizer as load_tokenizer
     from lolama_core import BatchGenerator as BatchGenerator
@@ -27,6 +31,8 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            ".conversation": ["Conversation"],
+            ".language_model": ["LanguageModel", "ReplyStream", "load"],
             ".wiring": ["load_model", "load_tokenizer"],
             "lolama_core": [
                 "BatchGenerator",

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import lolama_core
 from lolama import wiring
+from lolama_core.protocols import CausalLM
 from lolama_core.protocols.types import ModelFiles
 
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "I32": 4, "I64": 8}
@@ -128,3 +130,10 @@ def _tensors(files: ModelFiles) -> list[tuple[str, tuple[int, ...], str]]:
             header = headers[one.path][one.key]
             found.append((name, tuple(header.shape), header.dtype))
     return found
+
+
+def context_bytes(model: CausalLM) -> int:
+    """Bytes of the keys and values of a loaded model's whole context."""
+    layers: Any = model.make_cache(1, 1).read_row(0)  # (K, 0, head_dim) each
+    position = sum(t.shape[0] * t.shape[2] * t.element_size() for pair in layers for t in pair)
+    return int(position * model.max_seq_len)

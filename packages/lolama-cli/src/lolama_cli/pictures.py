@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lolama.prompts import sees_none
 from lolama_cli.console import note
 from lolama_cli.standard_input import read_standard_input
 from lolama_core.protocols.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from lolama_core.protocols import ImageProcessor, Tokenizer
-    from lolama_core.protocols.types import ContentPart, ImageInputs, ModelFiles
+    from lolama_core.protocols import ImageProcessor
+    from lolama_core.protocols.types import ImageInputs, ModelFiles
 
 OPTION = "--image"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", re.IGNORECASE)
@@ -73,20 +74,12 @@ class Shown:
             f"encoding {self.count} picture{'' if self.count == 1 else 's'}" if self.count else ""
         )
 
-    def content(self, text: str) -> list[ContentPart]:
-        """A message that shows them and says ``text``."""
-        pictures: list[ContentPart] = [{"type": "image"} for _ in range(self.count)]
-        return [*pictures, {"type": "text", "text": text}]
-
-    def without_template(self, text: str, tokenizer: Tokenizer) -> list[int]:
-        """Ids of a prompt in no template: the pictures, a new line, the text."""
+    @property
+    def marks(self) -> list[int]:
+        """The ids that stand for them in a prompt."""
         from lolama.vision import image_token_id
 
-        marks = [image_token_id(self.files)] * self.count
-        words = tokenizer.encode_ids(
-            f"\n{text}" if marks else text, add_special_tokens=not marks, split_special_tokens=True
-        )
-        return tokenizer.ensure_bos([*marks, *words]) if marks else words
+        return [image_token_id(self.files)] * self.count
 
     def count_positions(self, ids: Sequence[int]) -> int:
         """Positions of the prompt, pictures included.
@@ -111,9 +104,8 @@ def show(files: ModelFiles, names: Sequence[str], mode: str | None) -> Shown | N
     processor = processor_of(files, mode if names else None)
     if processor is None:
         if names:
-            count = f"{len(names)} picture{'' if len(names) == 1 else 's'}"
-            reason = f"{count} for {files.name}, a text model, which sees 0"
-            raise UsageError(OPTION, reason, "use a model that sees, such as -m demo-vision")
+            remedy = "use a model that sees, such as -m demo-vision"
+            raise sees_none(OPTION, len(names), files.name, remedy)
         return None
     return Shown(files, _prepare(processor, names))
 

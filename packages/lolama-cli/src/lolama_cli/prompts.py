@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lolama_core.protocols.errors import ModelError, UsageError
+from lolama.prompts import hears_system, message_content, render, without_template
+from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
     from lolama_cli.pictures import Shown
@@ -49,10 +50,8 @@ def encode_prompt(
     elif system is not None:
         reason = "the model has no chat template, and so no place for a system message"
         raise UsageError("--system", reason, "put it into the prompt, or give a --template")
-    elif shown is not None:
-        ids = shown.without_template(text, tokenizer)
     else:
-        ids = tokenizer.encode_ids(text, split_special_tokens=True)
+        ids = without_template(text, tokenizer, [] if shown is None else shown.marks)
     count = len(ids) if shown is None else shown.count_positions(ids)
     if context_length is not None and count > context_length:
         raise _too_long(f"{count:,}", context_length)
@@ -63,23 +62,17 @@ def _in_template(
     text: str, tokenizer: Tokenizer, system: str | None, shown: Shown | None
 ) -> Sequence[int]:
     # The template of a model that sees reads the parts of a message; text alone it may leave out.
-    content = text if shown is None else shown.content(text)
-    asked: Message = {"role": "user", "content": content}
-    if system is None:
-        return tokenizer.ensure_bos(tokenizer.render_chat([asked]))
-    told: Message = {
-        "role": "system",
-        "content": system if shown is None else [{"type": "text", "text": system}],
-    }
-    ids = tokenizer.render_chat([told, asked])
-    try:
-        heard = ids != tokenizer.render_chat([asked])
-    except ModelError:  # a template that insists on a system message
-        heard = True
-    if not heard:
-        reason = "the model's chat template leaves system messages out"
-        raise UsageError("--system", reason, "put it into the prompt, or give another --template")
-    return tokenizer.ensure_bos(ids)
+    parts, pictures = shown is not None, 0 if shown is None else shown.count
+    said: list[Message] = [
+        {"role": "user", "content": message_content(text, pictures, parts=parts)}
+    ]
+    if system is not None:
+        said.insert(0, {"role": "system", "content": message_content(system, parts=parts)})
+        if not hears_system(tokenizer, said):
+            reason = "the model's chat template leaves system messages out"
+            remedy = "put it into the prompt, or give another --template"
+            raise UsageError("--system", reason, remedy)
+    return render(tokenizer, said)
 
 
 def check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:

@@ -17,7 +17,7 @@ FinishReason = Literal["eos", "stop", "length"]
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What one prompt led to.
+    """What one prompt led to. ``print`` shows its text.
 
     Attributes:
         ids: New tokens, without the end token and without any that touch a stop text.
@@ -32,6 +32,9 @@ class Generation:
     finish_reason: FinishReason
     context_full: bool = False
     cached_tokens: int = 0
+
+    def __str__(self) -> str:
+        return repr(self) if self.text is None else self.text
 
 
 class Request:

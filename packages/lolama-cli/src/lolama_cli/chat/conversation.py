@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from lolama_core.protocols.types import ContentPart, Message
+from lolama.prompts import message_content
+from lolama_core.protocols.types import Message
 
 INTERRUPTED = "interrupted"
 """`Exchange.finish_reason` of a reply that somebody stopped; the others are those of `Generation`."""
@@ -91,13 +93,7 @@ def messages(
         pictures: How many are shown with it.
         parts: Write each message as a list of parts, as templates of models that see expect.
     """
-
-    def content(text: str, count: int = 0) -> str | list[ContentPart]:
-        if not parts:
-            return text
-        shown: list[ContentPart] = [{"type": "image"} for _ in range(count)]
-        return [*shown, {"type": "text", "text": text}]
-
+    content = partial(message_content, parts=parts)
     told: list[Message] = []
     if system is not None:
         told.append({"role": "system", "content": content(system)})

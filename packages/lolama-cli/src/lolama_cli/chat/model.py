@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lolama.memory import context_bytes
+from lolama.prompts import hears_system, render, sees_none, without_template
 from lolama_cli.chat.conversation import (
     Conversation,
     Exchange,
@@ -132,10 +134,10 @@ class ChatModel:
         """
         if not count or self.sees:
             return
-        pictures = f"{count} picture{'' if count == 1 else 's'}"
         if self.processor is None:
-            reason = f"{pictures} for {self.name}, a text model, which sees 0"
-            raise UsageError("/image", reason, "use a model that sees, as in /model demo-vision")
+            remedy = "use a model that sees, as in /model demo-vision"
+            raise sees_none("/image", count, self.name, remedy)
+        pictures = f"{count} picture{'' if count == 1 else 's'}"
         reason = f"{pictures}, and without a chat template there is no place for them"
         raise UsageError("/image", reason, "leave out --raw")
 
@@ -149,12 +151,8 @@ class ChatModel:
         if self.continues_text:
             reason = "without a chat template there is no place for a system message"
             raise UsageError("/system", reason, "say it as a message")
-        told = self._render(system, (), "?", 0)
-        try:
-            heard = told != self._render(None, (), "?", 0)
-        except ModelError:  # a template that insists on a system message
-            heard = True
-        if not heard:
+        told = messages(system, (), "?", parts=self.processor is not None)
+        if not hears_system(self.tokenizer, told):
             reason = f"the chat template of {self.name} leaves system messages out"
             raise UsageError("/system", reason, "say it as a message")
 
@@ -184,7 +182,7 @@ class ChatModel:
         self.check_sees(len(shown))
         if self.continues_text:
             text = continued_text(exchanges, question)
-            ids = self.tokenizer.encode_ids(text, split_special_tokens=True)
+            ids = without_template(text, self.tokenizer)
         else:
             ids = self._render(conversation.system, exchanges, question, len(pictures))
         inputs = self._inputs(shown)
@@ -199,7 +197,7 @@ class ChatModel:
         self, system: str | None, exchanges: Sequence[Exchange], question: str, pictures: int
     ) -> list[int]:
         told = messages(system, exchanges, question, pictures, parts=self.processor is not None)
-        return self.tokenizer.ensure_bos(self.tokenizer.render_chat(told))
+        return render(self.tokenizer, told)
 
     def _inputs(self, shown: Sequence[PictureFile]) -> ImageInputs | None:
         """The pictures in order; None for a model that sees none. What is not sent any more is let go."""
@@ -224,13 +222,6 @@ class ChatModel:
             del self._prepared[found]
             reason = "is not the picture any more that was shown in this conversation"
             raise ModelError(picture.path, reason, "put it back, or /undo what was said of it")
-
-
-def context_bytes(model: CausalLM) -> int:
-    """Bytes of keys and values of a whole context."""
-    layers = model.make_cache(1, 1).read_row(0)  # (K, 0, head_dim) each
-    position = sum(t.shape[0] * t.shape[2] * t.element_size() for pair in layers for t in pair)
-    return position * model.max_seq_len
 
 
 def _joined(pictures: Sequence[ImageInputs]) -> ImageInputs:

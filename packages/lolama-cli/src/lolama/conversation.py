@@ -1,0 +1,101 @@
+"""A conversation with a model: what was said is remembered, and only what is new is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lolama.language_model import LanguageModel, ReplyStream, open_pictures
+from lolama.memory import context_bytes
+from lolama.prompts import message_content
+from lolama_core import Generation, PrefixCache, TextGenerator
+from lolama_core.protocols.types import Message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lolama.language_model import Shown
+    from lolama_core import GenerationConfig
+
+
+class Conversation:
+    """Asks a model in its chat template, with everything that was said before.
+
+    A question that fails leaves the conversation as it was. A reply that is broken off stays as far as it
+    came. Start a new conversation after the model's weights have changed (by training or quantizing): what
+    the old weights have read is not run again.
+
+    Args:
+        llm: Who replies.
+        system: What it is told before everything else.
+
+    Example:
+        >>> talk = Conversation(lolama.load("demo"))
+        >>> print(talk.ask("What is two plus three?"))
+        Two plus three is five.
+        >>> len(talk.messages)
+        2
+    """
+
+    def __init__(self, llm: LanguageModel, system: str | None = None) -> None:
+        self._llm = llm
+        self._messages: list[Message] = []
+        if system is not None:
+            self._messages.append({"role": "system", "content": system})
+        self._pictures: list[Image] = []
+        prefixes = PrefixCache(max_bytes=context_bytes(llm.model))
+        self._generator = TextGenerator(llm.model, llm.tokenizer, prefix_cache=prefixes)
+
+    @property
+    def messages(self) -> list[Message]:
+        """What was said, as `LanguageModel.chat` takes it."""
+        return list(self._messages)
+
+    def ask(
+        self,
+        question: str,
+        config: GenerationConfig | None = None,
+        *,
+        images: Shown | Sequence[Shown] = (),
+        **settings: Any,
+    ) -> Generation:
+        """The reply to ``question``. Arguments and errors are those of `LanguageModel.chat`."""
+        stream = self.stream(question, config, images=images, **settings)
+        for _ in stream:
+            pass
+        assert stream.result is not None
+        return stream.result
+
+    def stream(
+        self,
+        question: str,
+        config: GenerationConfig | None = None,
+        *,
+        images: Shown | Sequence[Shown] = (),
+        **settings: Any,
+    ) -> ReplyStream:
+        """`ask`, piece by piece as the text comes."""
+        pictures = open_pictures(images)
+        content = message_content(question, len(pictures), parts=bool(pictures))
+        asked: Message = {"role": "user", "content": content}
+        ids, inputs = self._llm.encode_chat([*self._messages, asked], [*self._pictures, *pictures])
+        tokens = self._generator.generate_stream(ids, config, **settings, **inputs)
+        return ReplyStream(tokens, self._remembered(asked, pictures, tokens.text()))
+
+    def _remembered(
+        self, asked: Message, pictures: Sequence[Image], pieces: Iterator[str]
+    ) -> Iterator[str]:
+        said: list[str] = []
+        ended = False
+        try:
+            for piece in pieces:
+                said.append(piece)
+                yield piece
+            ended = True
+        except Exception:
+            said.clear()
+            raise
+        finally:
+            if ended or said:
+                self._messages += [asked, {"role": "assistant", "content": "".join(said)}]
+                self._pictures += pictures

@@ -1,0 +1,311 @@
+"""A model and its tokenizer as one object: text in, text out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
+
+from lolama import wiring
+from lolama.downloads import Confirm
+from lolama.prompts import (
+    check_messages,
+    hears_system,
+    render,
+    sees_none,
+    with_pictures,
+    without_template,
+)
+from lolama.vision import image_token_id, processor_of
+from lolama_core import Generation, TextGenerator, TokenStream
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import ModelFiles
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from lolama.conversation import Conversation
+    from lolama_core import GenerationConfig, Tokenizer
+    from lolama_core.protocols import CausalLM, ImageProcessor, LogitsProcessor
+
+    Shown: TypeAlias = str | Path | Image
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    quantize: bool = False,
+    confirm: Confirm = None,
+) -> LanguageModel:
+    """A model with its tokenizer, ready to be given text. Arguments and errors are those of `load_model`.
+
+    Example:
+        >>> llm = load("demo")
+        >>> print(llm.chat("What is two plus three?"))
+        Two plus three is five.
+    """
+    files = wiring.resolve(name, confirm=confirm)
+    tokenizer = wiring.tokenizer_of(files)
+    used = wiring.quantized(files) if quantize else files
+    return LanguageModel(files, wiring.load_files(used, device=device, dtype=dtype), tokenizer)
+
+
+class ReplyStream:
+    """Iterates over pieces of text as they come. Their sum is `Generation.text`.
+
+    Dropping it, closing it or leaving its ``with`` block ends the generation.
+    """
+
+    def __init__(self, tokens: TokenStream, pieces: Iterator[str] | None = None) -> None:
+        self._tokens, self._pieces = tokens, pieces if pieces is not None else tokens.text()
+
+    @property
+    def result(self) -> Generation | None:
+        """The whole `Generation`, once the stream has ended by itself."""
+        return self._tokens.result
+
+    def close(self) -> None:
+        """End the generation."""
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+        self._tokens.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def __enter__(self) -> ReplyStream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class LanguageModel:
+    """A loaded model that is given text, and pictures if it sees them.
+
+    Settings are the fields of `GenerationConfig`, by name or as a ``config``: ``max_new_tokens``,
+    ``temperature``, ``seed``, ``stop``, ...
+
+    Args:
+        files: What the model was loaded from.
+        model: The model.
+        tokenizer: Its tokenizer.
+
+    Attributes:
+        name: What it was loaded as.
+        model: The module itself, to look into, to quantize or to train.
+        tokenizer: Text to ids and back.
+        generator: Generates from ids, and for many prompts at a time (`TextGenerator`).
+        processor: Prepares pictures; None for a text model.
+    """
+
+    def __init__(self, files: ModelFiles, model: CausalLM, tokenizer: Tokenizer) -> None:
+        self.name, self.model, self.tokenizer = files.name, model, tokenizer
+        self.generator = TextGenerator(model, tokenizer)
+        self.processor: ImageProcessor | None = processor_of(files)
+        self._image_id = None if self.processor is None else image_token_id(files)
+
+    def __repr__(self) -> str:
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return f"<LanguageModel {self.name}: {dtype} on {self.model.device}>"
+
+    def generate(
+        self,
+        text: str,
+        config: GenerationConfig | None = None,
+        *,
+        images: Shown | Sequence[Shown] = (),
+        logits_processors: Sequence[LogitsProcessor] = (),
+        **settings: Any,
+    ) -> Generation:
+        """Continue ``text``; printing the result prints what came after it.
+
+        No chat template is involved: `chat` asks a model that was trained to answer.
+
+        Args:
+            text: The prompt. It may spell control tokens, such as ``<s>``; what a stranger wrote belongs
+                into `chat`, where it cannot.
+            config: Settings; without, the defaults with what the model's authors recommend.
+            images: Paths of pictures, or pictures that PIL opened. They stand before the text, unless it
+                spells an ``<image>`` for each.
+            logits_processors: Functions of (ids so far, scores) that return other scores.
+            **settings: Settings by name.
+
+        Raises:
+            UsageError: for settings that make no sense, a text that is too long, or pictures that the model
+                does not see.
+            ModelError: for a picture that cannot be used, or logits that are not finite.
+            ResourceError: if memory runs out.
+        """
+        ids, inputs = self._continued(text, images)
+        return self.generator.generate(
+            ids, config, logits_processors=logits_processors, **settings, **inputs
+        )
+
+    def stream(
+        self,
+        text: str,
+        config: GenerationConfig | None = None,
+        *,
+        images: Shown | Sequence[Shown] = (),
+        logits_processors: Sequence[LogitsProcessor] = (),
+        **settings: Any,
+    ) -> ReplyStream:
+        """`generate`, piece by piece as the text comes.
+
+        Example:
+            >>> for piece in llm.stream("Once upon a time"):
+            ...     print(piece, end="", flush=True)
+        """
+        ids, inputs = self._continued(text, images)
+        return ReplyStream(
+            self.generator.generate_stream(
+                ids, config, logits_processors=logits_processors, **settings, **inputs
+            )
+        )
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, object]],
+        config: GenerationConfig | None = ...,
+        *,
+        images: Shown | Sequence[Shown] = ...,
+        stream: Literal[False] = ...,
+        logits_processors: Sequence[LogitsProcessor] = ...,
+        **settings: Any,
+    ) -> Generation: ...
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, object]],
+        config: GenerationConfig | None = ...,
+        *,
+        images: Shown | Sequence[Shown] = ...,
+        stream: Literal[True],
+        logits_processors: Sequence[LogitsProcessor] = ...,
+        **settings: Any,
+    ) -> ReplyStream: ...
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, object]],
+        config: GenerationConfig | None = None,
+        *,
+        images: Shown | Sequence[Shown] = (),
+        stream: bool = False,
+        logits_processors: Sequence[LogitsProcessor] = (),
+        **settings: Any,
+    ) -> Generation | ReplyStream:
+        """The reply to a conversation, in the model's own chat template.
+
+        Args:
+            messages: ``{"role": "system" | "user" | "assistant", "content": text}`` in turn; a text alone is
+                one message of the user.
+            config, logits_processors, settings: As for `generate`.
+            images: As for `generate`. They are shown with the last message of the user, unless the messages
+                say where each stands: ``"content": [{"type": "image"}, {"type": "text", "text": ...}]``.
+            stream: Return the pieces as they come, a `ReplyStream`.
+
+        Raises:
+            UsageError: as `generate`; also for a system message that the template leaves out.
+            ModelError: as `generate`; also if the model has no chat template, or it cannot be used.
+        """
+        ids, inputs = self.encode_chat(messages, images)
+        run = self.generator.generate_stream if stream else self.generator.generate
+        begun = run(ids, config, logits_processors=logits_processors, **settings, **inputs)
+        return ReplyStream(begun) if isinstance(begun, TokenStream) else begun
+
+    def conversation(self, system: str | None = None) -> Conversation:
+        """A conversation that remembers what was said.
+
+        Args:
+            system: What the model is told before everything else.
+
+        Example:
+            >>> talk = llm.conversation()
+            >>> print(talk.ask("Tell me a story about a dog."))
+            >>> print(talk.ask("What is two plus three?"))
+        """
+        from lolama.conversation import Conversation
+
+        return Conversation(self, system)
+
+    def encode_chat(
+        self, messages: str | Sequence[Mapping[str, object]], images: Shown | Sequence[Shown] = ()
+    ) -> tuple[list[int], Mapping[str, Any]]:
+        """The prompt of `chat`, for the `generator`: ids, and what the model is given beside them.
+
+        Example:
+            >>> ids, inputs = llm.encode_chat("What is in the picture?", "photo.jpg")
+            >>> llm.generator.generate(ids, **inputs)
+        """
+        said = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        told = check_messages(said)
+        pictures = open_pictures(images)
+        inputs = self._prepared(pictures)
+        if self.processor is not None:
+            told = with_pictures(told, len(pictures))
+        if told and told[0]["role"] == "system" and not hears_system(self.tokenizer, told):
+            reason = f"the chat template of {self.name} leaves system messages out"
+            raise UsageError("messages", reason, "say it in a message of the user")
+        return render(self.tokenizer, told), inputs
+
+    def _continued(
+        self, text: str, images: Shown | Sequence[Shown]
+    ) -> tuple[list[int], Mapping[str, Any]]:
+        if not isinstance(text, str):
+            raise UsageError(
+                "text", f"is a {type(text).__name__}", "give text; `chat` takes messages"
+            )
+        pictures = open_pictures(images)
+        inputs = self._prepared(pictures)
+        ids = self.tokenizer.encode_ids(text)
+        if pictures and self._image_id is not None and self._image_id not in ids:
+            marks = [self._image_id] * len(pictures)
+            ids = without_template(text, self.tokenizer, marks, split_special_tokens=False)
+        return ids, inputs
+
+    def _prepared(self, pictures: Sequence[Image]) -> Mapping[str, Any]:
+        """What the model is given beside ids: nothing, if nothing is shown."""
+        if not pictures:
+            return {}
+        if self.processor is None:
+            remedy = "use a model that sees, such as demo-vision"
+            raise sees_none("images", len(pictures), self.name, remedy)
+        return cast("Mapping[str, Any]", self.processor.preprocess(pictures))
+
+
+def open_pictures(images: Shown | Sequence[Shown]) -> list[Image]:
+    """The pixels of pictures, those of files read as strictly as `lolama.vision.read_picture` does.
+
+    Raises:
+        UsageError: for what is neither a path nor a picture.
+        ModelError: naming the file that cannot be used.
+    """
+    if isinstance(images, list | tuple) and not images:
+        return []
+    from PIL.Image import Image
+
+    from lolama.vision import read_picture
+
+    opened = []
+    for one in [images] if isinstance(images, str | Path | Image) else images:
+        if isinstance(one, Image):
+            opened.append(one)
+        elif isinstance(one, str | Path):
+            picture = read_picture(Path(one).expanduser(), str(one))
+            if picture.notice:
+                warnings.warn(picture.notice, stacklevel=4)
+            opened.append(picture.image)
+        else:
+            reason = f"holds a {type(one).__name__}"
+            raise UsageError("images", reason, "give paths, or pictures that PIL opened")
+    return opened

@@ -1,0 +1,128 @@
+"""Conversations and pictures as prompts: what the command line and Python do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.types import ContentPart, Message
+
+if TYPE_CHECKING:
+    from lolama_core.protocols import Tokenizer
+
+
+def message_content(text: str, pictures: int = 0, *, parts: bool) -> str | list[ContentPart]:
+    """What a message says, as chat templates take it.
+
+    Args:
+        text: Its text.
+        pictures: How many are shown with it; they stand before the text.
+        parts: Write a list of parts. Templates of models that see expect one, and may leave a text alone out.
+    """
+    if not parts:
+        return text
+    shown: list[ContentPart] = [{"type": "image"} for _ in range(pictures)]
+    return [*shown, {"type": "text", "text": text}]
+
+
+def with_pictures(messages: Sequence[Message], pictures: int) -> list[Message]:
+    """A conversation as the template of a model that sees takes it: every message is a list of parts.
+
+    Messages that say where the pictures stand (parts of type ``image``) stay so. Otherwise all pictures are
+    shown with the last message of the user.
+
+    Raises:
+        UsageError: if messages have places for another number of pictures, or no user says anything.
+    """
+    told: list[Message] = []
+    places = 0
+    for message in messages:
+        content = message["content"]
+        parts = message_content(content, parts=True) if isinstance(content, str) else content
+        places += sum(part["type"] == "image" for part in cast("list[ContentPart]", parts))
+        told.append({"role": message["role"], "content": parts})
+    if places == pictures:
+        return told
+    asked = [number for number, message in enumerate(told) if message["role"] == "user"]
+    if places or not asked:
+        reason = f"show {places} pictures, and {pictures} are given"
+        raise UsageError("messages", reason, 'write a part {"type": "image"} for each')
+    shown: list[ContentPart] = [{"type": "image"} for _ in range(pictures)]
+    question = told[asked[-1]]
+    question["content"] = [*shown, *cast("list[ContentPart]", question["content"])]
+    return told
+
+
+def check_messages(messages: Sequence[Mapping[str, object]]) -> list[Message]:
+    """``messages``, once each has a role and a content.
+
+    Raises:
+        UsageError: naming what is wrong with the first that has not.
+    """
+    for message in messages:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            reason = f"{message!r:.60} is no message"
+            raise UsageError("messages", reason, 'write {"role": "user", "content": "..."}')
+        content = message.get("content")
+        if not isinstance(content, str) and not (
+            isinstance(content, list | tuple) and all(map(_is_part, content))
+        ):
+            reason = f"the content {content!r:.60} is neither a text nor a list of parts"
+            raise UsageError("messages", reason, 'write {"role": "user", "content": "..."}')
+    return cast("list[Message]", list(messages))
+
+
+def _is_part(part: object) -> bool:
+    return isinstance(part, Mapping) and isinstance(part.get("type"), str)
+
+
+def hears_system(tokenizer: Tokenizer, messages: Sequence[Message]) -> bool:
+    """Whether the model is told the first of ``messages``, the system's; some templates leave it out.
+
+    Raises:
+        ModelError: if the chat template cannot be used.
+    """
+    told = tokenizer.render_chat(messages)
+    try:
+        return told != tokenizer.render_chat(messages[1:])
+    except ModelError:  # a template that insists on a system message
+        return True
+
+
+def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The ids of a conversation up to the reply, with exactly one BOS where the model has one.
+
+    Raises:
+        ModelError: if there is no chat template, or it cannot be used.
+    """
+    return tokenizer.ensure_bos(tokenizer.render_chat(messages))
+
+
+def without_template(
+    text: str,
+    tokenizer: Tokenizer,
+    marks: Sequence[int] = (),
+    *,
+    split_special_tokens: bool = True,
+) -> list[int]:
+    """The ids of a prompt in no template: a mark for each picture, a new line, the text.
+
+    Args:
+        text: The text.
+        tokenizer: Of the model.
+        marks: The ids that stand for the pictures.
+        split_special_tokens: Read control tokens that ``text`` spells as the text they are.
+    """
+    if not marks:
+        return tokenizer.encode_ids(text, split_special_tokens=split_special_tokens)
+    words = tokenizer.encode_ids(
+        f"\n{text}", add_special_tokens=False, split_special_tokens=split_special_tokens
+    )
+    return tokenizer.ensure_bos([*marks, *words])
+
+
+def sees_none(subject: str, pictures: int, model: str, remedy: str) -> UsageError:
+    """The error for pictures that a text model is shown."""
+    count = f"{pictures} picture{'' if pictures == 1 else 's'}"
+    return UsageError(subject, f"{count} for {model}, a text model, which sees 0", remedy)
