@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lolama_cli.word_wrap import WordWrap, columns_of, wrapped
 from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
 
 MAX_PROMPT_BYTES = 8_000_000
@@ -46,13 +47,33 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def note(text: str) -> None:
-    """A line on standard error. A standard error that is closed or full is nobody's loss."""
+    """A line on standard error; on a terminal it may take several, and notes and errors have a style.
+
+    A standard error that is closed or full is nobody's loss.
+    """
     if sys.stderr is None:
         return
+    shown = visible(text)
     try:
-        print(visible(text), file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            shown = wrapped(_styled(shown), columns_of(sys.stderr))
+        print(shown, file=sys.stderr, flush=True)
     except OSError:
         silence(2)
+
+
+def has_colors() -> bool:
+    """Whether a terminal may be sent styles: it has some, and nobody asked for none."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _styled(line: str) -> str:
+    """An error's first word in red, a note faint."""
+    if not has_colors():
+        return line
+    if line.startswith("error:"):
+        return line.replace("error:", "\x1b[1;31merror:\x1b[0m", 1)
+    return f"\x1b[2m{line}\x1b[0m" if line.startswith("note:") else line
 
 
 @contextmanager
@@ -104,6 +125,7 @@ class Output:
         self.is_terminal = sys.stdout.isatty()
         self._encoding = sys.stdout.encoding if self.is_terminal else "utf-8"
         self._at_line_start = True
+        self._wrap = WordWrap(lambda: columns_of(sys.stdout))
 
     def write(self, text: str) -> None:
         """Write ``text`` and flush."""
@@ -120,8 +142,20 @@ class Output:
         except OSError as error:
             raise stdout_failed(error) from None
 
+    def stream(self, text: str) -> None:
+        """Write the next piece of a text; on a terminal its lines break between words."""
+        if self.is_terminal:
+            self.stream_styled(visible(text, keep="\n\t"))
+        else:
+            self.write(text)
+
+    def stream_styled(self, text: str) -> None:
+        """`stream` for a terminal: control characters in it are the program's own, and only set styles."""
+        self.write_styled(self._wrap.push(text))
+
     def end_line(self) -> None:
         """On a terminal, begin a new line unless at the start of one; elsewhere add nothing."""
+        self.write_styled(self._wrap.finish())
         if self.is_terminal and not self._at_line_start:
             self.write("\n")
 

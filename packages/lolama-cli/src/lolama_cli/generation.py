@@ -77,7 +77,7 @@ class Run:
                     if self.first is None:
                         self.first = time.perf_counter()
                     if write and stream:
-                        self.output.write(piece)
+                        self.output.stream(piece)
                     else:
                         pieces.append(piece)
             if write:

@@ -37,14 +37,14 @@ class Screen:
             ClosedPipeError, ResourceError: if standard output cannot be written.
         """
         if self.styled:
-            self._output.write_styled(self._markdown.push(visible(piece, keep="\n\t")))
+            self._output.stream_styled(self._markdown.push(visible(piece, keep="\n\t")))
         else:
             self._output.write(piece)
 
     def end_reply(self) -> None:
         """Show what was held back, and end the line."""
         if self.styled:
-            self._output.write_styled(self._markdown.finish())
+            self._output.stream_styled(self._markdown.finish())
         if self._output.is_terminal:
             self._output.end_line()
         else:

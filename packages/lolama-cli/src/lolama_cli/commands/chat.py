@@ -119,6 +119,8 @@ def chat(
 
     from lolama_cli.chat.screen import Screen
 
+    if plain:
+        os.environ["NO_COLOR"] = "1"  # for notes and errors, too
     screen = Screen(plain=plain or os.environ.get("TERM") == "dumb")
     settings: Settings = context.obj
 
