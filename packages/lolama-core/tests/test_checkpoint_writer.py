@@ -309,3 +309,18 @@ def test_a_system_that_cannot_exchange_names(
     replace_with(tmp_path / "m", {"b": torch.ones(1)})
     assert read_back(tmp_path / "m").keys() == {"b"}
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (4, 4), (1,)])
+def test_row_104_a_tensor_that_is_the_negative_of_its_memory(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    values = torch.randn(shape)
+    with open(tmp_path / "m.safetensors", "x+b", buffering=0) as file:
+        writer = SafetensorsWriter(file)
+        writer.add("lazy", torch._neg_view(values))
+        writer.add("part", torch._neg_view(values)[..., 1:])
+        writer.finish()
+    with safe_open(tmp_path / "m.safetensors", "pt") as stored:
+        assert torch.equal(stored.get_tensor("lazy"), -values)
+        assert torch.equal(stored.get_tensor("part"), -values[..., 1:])

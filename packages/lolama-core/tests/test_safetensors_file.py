@@ -395,3 +395,25 @@ def test_no_memory_for_a_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name in file.header():
         with pytest.raises(ResourceError, match=f"no memory for tensor '{name}'"):
             file.read(name)
+
+
+@pytest.mark.parametrize("way", ["read", "map"])
+def test_row_105_another_content_of_the_same_size_and_time(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.ones(1000)}, path)
+    os.utime(path, (0, 0))
+    file = SafetensorsFile(path)
+    time.sleep(0.02)  # the system's clock for files ticks a hundred times a second
+    save_file({"a": torch.zeros(1000)}, path)
+    os.utime(path, (0, 0))
+    with pytest.raises(ModelError, match="changed while it was being read"):
+        getattr(file, way)("a")
+
+
+def test_row_105_a_second_name_is_no_change(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.ones(1000)}, path)
+    file = SafetensorsFile(path)
+    time.sleep(0.02)
+    os.link(path, tmp_path / "other")
+    assert torch.equal(file.read("a"), torch.ones(1000))

@@ -89,8 +89,9 @@ def test_row45_converted_once(
     with monkeypatch.context() as patched:
         patched.setattr(torch, "load", never)
         assert resolve(folder) == first
-    # Touching the file makes it another file.
-    os.utime(folder / "pytorch_model.bin", ns=(1, 1))
+    weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    weights["model.norm.weight"] += 1
+    torch.save(weights, folder / "pytorch_model.bin")
     assert resolve(folder).tensors != first.tensors
     assert len(list((tmp_path / "store" / "converted").iterdir())) == 2
 
@@ -272,3 +273,47 @@ def test_lolama_home_is_the_store(
     files = HuggingFaceSource().resolve(str(folder), io)
     [weights] = {location.path for location in files.tensors.values()}
     assert weights.is_relative_to(tmp_path / "home" / "converted")
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_row_104_a_tensor_that_is_the_negative_of_its_memory(
+    tmp_path: Path, resolve: Resolve, shards: int
+) -> None:
+    model = tiny_model("llama")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.data = torch._neg_view(-parameter.data)
+    assert all(tensor.is_neg() for tensor in model.state_dict().values())
+    folder = save_bin(model, tmp_path / "llama", shards=shards)
+    assert_same_tensors(resolve(folder), tiny_model("llama").state_dict())
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_row_105_another_content_of_the_same_size_and_time(
+    tmp_path: Path, resolve: Resolve, shards: int
+) -> None:
+    folder = tmp_path / "llama"
+    first = tiny_model("llama")
+    second = tiny_model("llama")
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.neg_()
+    for model in (first, second):
+        for path in folder.glob("*"):
+            path.unlink()
+        save_bin(model, folder, shards=shards)
+        for path in folder.iterdir():
+            os.utime(path, (0, 0))
+        assert_same_tensors(resolve(folder), model.state_dict())
+
+
+def test_row_105_a_second_name_or_a_moved_folder_is_not_converted_again(
+    folder: Path, resolve: Resolve, tmp_path: Path
+) -> None:
+    resolve(folder)
+    os.link(folder / "pytorch_model.bin", tmp_path / "other")
+    (folder / "pytorch_model.bin").touch()
+    resolve(folder)
+    (tmp_path / "elsewhere").mkdir()
+    resolve(folder.rename(tmp_path / "elsewhere" / folder.name))
+    assert len(list((tmp_path / "store" / "converted").iterdir())) == 1

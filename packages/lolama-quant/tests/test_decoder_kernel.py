@@ -209,6 +209,15 @@ def test_heads_that_are_too_wide_and_other_caches_are_left_to_the_blocks() -> No
         assert model.decode_step.prompt_dtype is None
 
 
+def test_row_104_a_weight_that_is_the_negative_of_its_memory_is_left_to_the_blocks() -> None:
+    for name in ("ffn_norm.weight", "attention.q_proj.weight"):
+        model = DecoderKernelSuite().model(torch.float32)
+        parameter = model.layers[1].get_parameter(name)
+        parameter.data = torch._neg_view(parameter.data)
+        model.use_kernels([KERNEL])
+        assert model.decode_step is None
+
+
 def test_describes_itself() -> None:
     assert KERNEL.describe().endswith(" of int8")
 

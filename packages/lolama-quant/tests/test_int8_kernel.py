@@ -164,3 +164,11 @@ def test_shapes_dtypes_and_layouts() -> None:
 def test_is_an_operator_of_torch() -> None:
     arguments = (torch.randn(3, 64), torch.ones(5, 64, dtype=torch.int8), torch.rand(5))
     torch.library.opcheck(torch.ops.lolama.int8_linear.default, arguments)
+
+
+def test_row_104_tensors_that_are_the_negative_of_their_memory() -> None:
+    x, weight = torch.randn(3, 64), torch.randint(-127, 128, (16, 64), dtype=torch.int8)
+    scale = torch.rand(16)
+    expected = native_linear(x, weight, scale)
+    lazy = [torch._neg_view(-tensor) for tensor in (x, weight, scale)]
+    assert torch.equal(native_linear(*lazy), expected)

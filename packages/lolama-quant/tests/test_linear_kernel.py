@@ -198,3 +198,14 @@ def test_threads_change_nothing(dtype: torch.dtype, rows: int) -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 3, 12])
+def test_row_104_tensors_that_are_the_negative_of_their_memory(
+    dtype: torch.dtype, rows: int
+) -> None:
+    x, weight, bias = torch.randn(rows, 64), torch.randn(96, 64).to(dtype), torch.randn(96)
+    expected = KERNEL.linear(x, (weight,), (bias,))
+    lazy = [torch._neg_view(-tensor) for tensor in (x, weight, bias)]
+    assert torch.equal(KERNEL.linear(lazy[0], (lazy[1],), (lazy[2],)), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import JSON
 from lolama_core.testing.model import CausalLMSuite, ModelFamilySuite
 from lolama_vision import LLaVA, LlavaFamily
+from lolama_vision.tensor_bytes import bytes_of
 
 FEATURES = (SIDE // 14) ** 2
 SHAPES = ((40, 70), (100, 33), (56, 56), (23, 171))
@@ -345,3 +347,10 @@ def test_a_context_that_pictures_fill_is_refused() -> None:
     model = ours_of(reference_llava(text_changes={"max_position_embeddings": 20}))
     with pytest.raises(UsageError, match="has 36 tokens, more than the 20"):
         TextGenerator(model).generate([IMAGE_TOKEN] * 2 + [1] * 4, **pixels(*pictures(2)))
+
+
+def test_row_104_bytes_are_those_of_the_values() -> None:
+    values = torch.randn(2, 3)
+    expected = struct.pack("<6f", *values.flatten().tolist())
+    assert bytes_of(values) == bytes_of(torch._neg_view(-values)) == expected
+    assert bytes_of(values.t().contiguous().t()) == expected

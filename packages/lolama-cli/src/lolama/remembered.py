@@ -6,9 +6,6 @@ what tells a file from every other, and from itself after a change: device, numb
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,25 +23,12 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits.
 
     Raises:
+        ModelError: if the file cannot be read.
         ResourceError: if there can be no store.
     """
-    memory = _place("hashes", "sha256", _identity(path))
-    try:
-        known = memory.read_text(encoding="ascii")
-        if len(known) == 64:
-            return known
-    except (OSError, UnicodeDecodeError):
-        pass
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    # In one step, so that whoever reads it meanwhile finds all of it or nothing.
-    partial = memory.with_name(f".{memory.name}.{secrets.token_hex(8)}")
-    try:
-        partial.write_text(digest, encoding="ascii")
-        os.replace(partial, memory)
-    except OSError:
-        partial.unlink(missing_ok=True)  # it is hashed again next time
-    return digest
+    import lolama_hub
+
+    return lolama_hub.file_digest(path, lolama_hub.Store())
 
 
 @contextmanager
@@ -72,31 +56,16 @@ def _note_of(files: ModelFiles) -> Path | None:
     keys: dict[Path, list[str]] = defaultdict(list)
     for location in files.tensors.values():
         keys[location.path].append(location.key)
+    from lolama_hub import Store, file_identity
+
     try:
         if sum(path.stat().st_size for path in keys) < _WORTH_A_NOTE:
             return None
         # The keys too: tensors that the model does not use were not looked through.
         identity: list[JSON] = [
-            [*_identity(path), *sorted(keys[path])] for path in sorted(keys, key=str)
+            [*file_identity(path), *sorted(keys[path])] for path in sorted(keys, key=str)
         ]
         # Under the folder's name, which of a fetched model is its commit: `lolama rm` and `gc` go by it.
-        return _place("finite", next(iter(keys)).parent.name, identity)
+        return Store().place("finite", next(iter(keys)).parent.name, identity)
     except (OSError, ResourceError):  # a missing file is for the load to report
         return None
-
-
-def _place(kind: str, label: str, identity: JSON) -> Path:
-    from lolama_hub import Store
-
-    return Store().place(kind, label, identity)
-
-
-def _identity(path: Path) -> list[JSON]:
-    status = path.stat()
-    return [
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    ]

@@ -21,7 +21,12 @@ from torch import Tensor
 
 from lolama_core.parallel_read import read_into
 from lolama_core.protocols.errors import ModelError, ResourceError
-from lolama_core.safetensors_header import SafetensorsHeader, TensorInfo, read_header
+from lolama_core.safetensors_header import (
+    SafetensorsHeader,
+    TensorInfo,
+    is_same_content,
+    read_header,
+)
 from lolama_core.untrusted_files import open_regular, quote
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -144,7 +149,7 @@ class SafetensorsFile:
         """The file, if it is still the one whose header was read."""
         with open_regular(self.path) as file:
             status = os.fstat(file.fileno())
-            if (status.st_size, status.st_mtime_ns) != self._header.identity:
+            if not is_same_content(self._header.status, status):
                 raise ModelError(
                     str(self.path), "changed while it was being read", "load the model again"
                 )
@@ -178,7 +183,7 @@ def _own_memory(size: int) -> Tensor:
 
 def byte_view(tensor: Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor as writable bytes; valid while ``tensor`` lives."""
-    assert tensor.is_contiguous() and tensor.device.type == "cpu"
+    assert tensor.is_contiguous() and not tensor.is_neg() and tensor.device.type == "cpu"
     size = tensor.numel() * tensor.element_size()
     if size == 0:
         return memoryview(bytearray())

@@ -63,14 +63,14 @@ class SafetensorsHeader:
         tensors: Tensor name → dtype, shape and place.
         metadata: The free-form block.
         data_start: Bytes from the start of the file to that of the data.
-        identity: Size and time of change of the file whose header this is.
+        status: Of the file whose header this is, at that time.
     """
 
     path: Path
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
     data_start: int
-    identity: tuple[int, int]
+    status: os.stat_result
 
 
 def read_header(path: Path) -> SafetensorsHeader:
@@ -91,8 +91,20 @@ def read_header(path: Path) -> SafetensorsHeader:
     parsed = parse_json_object(decode_utf8(raw, str(path)), str(path))
     metadata = _metadata(parsed.pop(METADATA_KEY, {}), str(path))
     tensors = _tensors(parsed, status.st_size - data_start, str(path))
-    identity = (status.st_size, status.st_mtime_ns)
-    return SafetensorsHeader(path, MappingProxyType(tensors), metadata, data_start, identity)
+    return SafetensorsHeader(path, MappingProxyType(tensors), metadata, data_start, status)
+
+
+def is_same_content(before: os.stat_result, now: os.stat_result) -> bool:
+    """Whether a file is still what it was.
+
+    Size and time of modification are what a program sets as it likes. The time of change nobody can set, but
+    a second name for the file changes it too, and a download gives files a second name. The number of the
+    inode does not count: some file systems over a network invent it anew.
+    """
+    linked = before.st_nlink != now.st_nlink
+    return (before.st_size, before.st_mtime_ns) == (now.st_size, now.st_mtime_ns) and (
+        linked or before.st_ctime_ns == now.st_ctime_ns
+    )
 
 
 def _read_header(file: io.FileIO, size: int, subject: str) -> bytes:

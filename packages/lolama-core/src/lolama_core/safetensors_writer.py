@@ -66,7 +66,8 @@ class SafetensorsWriter:
         self._write(memoryview(length.to_bytes(LENGTH_BYTES, "little") + header.ljust(length)))
 
     def _append(self, name: str, tensor: Tensor) -> None:
-        plain = tensor.detach().cpu().contiguous()
+        # A tensor may be the negative of what its memory holds, noted in a bit beside it.
+        plain = tensor.detach().cpu().contiguous().resolve_neg()
         data = byte_view(plain)
         self._write(data)
         end = self._position + len(data)

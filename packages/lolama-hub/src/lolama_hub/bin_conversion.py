@@ -15,6 +15,7 @@ from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import JSON, CanonicalConfig
 from lolama_hub.child_process import run_in_child
+from lolama_hub.digests import file_digest
 from lolama_hub.fields import shown
 from lolama_hub.folder import PICKLED, SAFETENSORS, Folder, index_shards
 from lolama_hub.layouts import TextLayout
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SLACK = 512 * 2**20  # for the interpreter's own needs, beside twice what the files hold
-_VERSION = 1  # of what `convert` writes; a new one leaves earlier conversions unused
+_VERSION = 2  # of what `convert` writes; a new one leaves earlier conversions unused
 _log = logging.getLogger(__name__)
 
 
@@ -63,8 +64,7 @@ def convert(
 ) -> StoredTensors | None:
     """The folder's ``.bin`` weights as a lolama checkpoint in the store, written unless it is there already.
 
-    A conversion is found again by the folder's path and the names, sizes and times of the files it came
-    from, so a changed file is converted anew.
+    A conversion is found again by the contents of the files it came from, so a changed one is converted anew.
 
     Returns:
         Its tensors, under canonical names; None if the folder has no such weights.
@@ -77,8 +77,9 @@ def convert(
     if found is None:
         return None
     files, shards, listing = found
-    sources = [*files, listing, folder.require("config.json")]
-    place = store.place("converted", folder.label, [_VERSION, *map(_identity, sources)])
+    sources = dict.fromkeys((*files, listing, folder.require("config.json")))
+    digests: list[JSON] = [file_digest(path, store) for path in sources]
+    place = store.place("converted", folder.label, [_VERSION, *digests])
     if not place.is_dir():
         _log.info("converting %s to safetensors, once, into %s", listing, place)
         size = sum(path.stat().st_size for path in files)
@@ -129,11 +130,6 @@ def write_conversion(
         tokenizer_json=io.read_text(tokenizer_json),
         chat_template=chat_template,
     )
-
-
-def _identity(path: Path) -> JSON:
-    status = path.stat()
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def _read_all(files: list[Path], shards: Mapping[str, str], listing: Path) -> dict[str, Tensor]:

@@ -178,8 +178,8 @@ class NativeStep:
         )
         model = _Model.from_buffer_copy(self._model)
         model.cache_dtype, model.tiled = cache_dtype, self._is_tiled(positions)
-        hidden = new.x.to(torch.float32, copy=True).contiguous()
-        cos, sin = new.cos.contiguous(), new.sin.contiguous()
+        hidden = new.x.resolve_neg().to(torch.float32, copy=True).contiguous()
+        cos, sin = (table.resolve_neg().contiguous() for table in (new.cos, new.sin))
         threads, integers = torch.get_num_threads(), ctypes.c_int64 * batch
         places = _Batch(
             x=hidden.data_ptr(),
@@ -240,9 +240,13 @@ def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
         return False
     vectors += scales
     pairs = [(linear.weight, dtype) for linear in linears]
-    # The library reads norms, biases and scales where they are, too, so they must be as it wants them.
+    # The library reads norms, biases and scales where they are, too, so they must be as it wants them, and no
+    # negative of what their memory holds.
     pairs += [(vector, torch.float32) for vector in vectors]
     return _weight_number(dtype) is not None and all(
-        tensor.device.type == "cpu" and tensor.dtype == wanted and tensor.is_contiguous()
+        tensor.device.type == "cpu"
+        and tensor.dtype == wanted
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
         for tensor, wanted in pairs
     )

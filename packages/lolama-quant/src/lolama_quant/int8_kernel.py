@@ -25,7 +25,9 @@ def _linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     rows, inputs = x.shape
     assert weight.is_contiguous() and weight.shape[1] == inputs and weight.dtype == torch.int8
     assert scale.is_contiguous() and scale.dtype == torch.float32
-    wide = x.to(torch.float32).contiguous()
+    # The library reads memory, and a tensor may be the negative of what its memory holds.
+    weight, scale = weight.resolve_neg(), scale.resolve_neg()
+    wide = x.resolve_neg().to(torch.float32).contiguous()
     y = torch.empty((rows, len(weight)), dtype=torch.float32)
     library.int8_linear(
         wide.data_ptr(),

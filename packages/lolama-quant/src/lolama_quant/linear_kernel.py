@@ -66,7 +66,12 @@ def _linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None
         assert weight.is_contiguous() and weight.shape[1] == inputs and weight.dtype == dtype
     outputs = [weight.shape[0] for weight in weights]
     rows = x.shape[:-1].numel()
-    wide_biases = [None if bias is None else bias.to(torch.float32).contiguous() for bias in biases]
+    # The library reads memory, and a tensor may be the negative of what its memory holds.
+    x, weights = x.resolve_neg(), [weight.resolve_neg() for weight in weights]
+    wide_biases = [
+        None if bias is None else bias.resolve_neg().to(torch.float32).contiguous()
+        for bias in biases
+    ]
     addresses = (
         [weight.data_ptr() for weight in weights],
         [0 if bias is None else bias.data_ptr() for bias in wide_biases],

@@ -60,7 +60,9 @@ class TritonDecoderKernel:
             and all(linear.weight.dtype == dtype for linear in linears)
             and all((linear.scale is not None) == (dtype == torch.int8) for linear in linears)
             and all(
-                tensor.device.type == self._device_type and tensor.is_contiguous()
+                tensor.device.type == self._device_type
+                and tensor.is_contiguous()
+                and not tensor.is_neg()  # the kernels read memory
                 for tensor in tensors
             )
             and len({linear.bias is None for linear in linears[:3]}) == 1  # of q, k and v

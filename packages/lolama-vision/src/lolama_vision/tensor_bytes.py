@@ -9,5 +9,6 @@ from torch import Tensor
 
 def bytes_of(tensor: Tensor) -> bytes:
     """A copy of the values, row by row."""
-    tensor = tensor.detach().cpu().contiguous()
+    # A tensor may be the negative of what its memory holds, noted in a bit beside it.
+    tensor = tensor.detach().cpu().contiguous().resolve_neg()
     return ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if tensor.nbytes else b""

@@ -23,9 +23,10 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         return y
     groups, tiles = grid(rows, outputs)
     _library(x.dtype).int8_linear(
-        x.contiguous(),
-        weight,
-        scale,
+        # The kernel reads memory, and a tensor may be the negative of what its memory holds.
+        x.resolve_neg().contiguous(),
+        weight.resolve_neg(),
+        scale.resolve_neg(),
         y,
         _sizes(rows, inputs, outputs, x.device),
         threads=(groups * LANES, tiles * SIMDGROUPS, 1),

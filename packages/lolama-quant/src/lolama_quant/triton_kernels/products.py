@@ -226,7 +226,8 @@ def few_rows(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     outputs = len(weight)
     assert 1 <= rows <= _TILE_ROWS and weight.is_contiguous()
     y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    x = x.contiguous()
+    # The kernels read memory, and a tensor may be the negative of what its memory holds.
+    x, weight, scale = x.resolve_neg().contiguous(), weight.resolve_neg(), scale.resolve_neg()
     if rows == 1:
         one_row(x, (weight,), (scale,), (None,), y)
         return y
