@@ -25,7 +25,7 @@ REFUSED: list[tuple[str, Any]] = [
     *(("frequency_penalty", value) for value in (math.nan, math.inf, -HUGE, "x")),
     *(("max_new_tokens", value) for value in (-1, -HUGE, 1.0, "5", True, None, math.nan)),
     *(("seed", value) for value in (-1, 1 << 63, HUGE, 1.0, "1", True)),
-    *(("stop", value) for value in ("", ("a", ""), [1], 5, None, {"a": 1}, b"a")),
+    *(("stop", value) for value in ("", ("a", ""), [1], 5, None, {"a": 1}, b"a", "\ud83d")),
     *(("logit_bias", value) for value in (5, [1], {-1: 1.0}, {"1": 1.0}, {True: 1.0}, {1: "2"})),
     *(("logit_bias", {1: value}) for value in (math.nan, math.inf, -math.inf, HUGE)),
 ]

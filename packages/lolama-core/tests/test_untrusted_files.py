@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import time
@@ -60,6 +61,20 @@ def test_names_that_lead_nowhere(read: Callable[[Path], object], tmp_path: Path)
     assert "not a possible file name" in refused(read, Path("a\0b"))
 
 
+def test_row_106_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(codecs.BOM_UTF8 + b'{"a": "b"}')
+    assert read_json(path) == {"a": "b"}
+    path.write_bytes(codecs.BOM_UTF8 + b"{{ messages }}")
+    assert read_text(path) == "{{ messages }}"
+    path.write_bytes(codecs.BOM_UTF8)
+    assert "is empty" in refused(read_text, path)
+    path.write_bytes(codecs.BOM_UTF8 + b"<html>")
+    assert "web page" in refused(read_text, path)
+    path.write_bytes(codecs.BOM_UTF16_LE + '{"a": 1}'.encode("utf-16-le"))
+    assert "UTF-16" in refused(read_json, path)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_unreadable_file(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
@@ -80,7 +95,7 @@ def test_unreadable_file(tmp_path: Path) -> None:
         pytest.param(b"PK\x03\x04", "pickle", id="zip"),
         pytest.param(b"\x80\x04\x95", "pickle", id="pickle"),
         pytest.param(b"GGUF\x03", "GGUF", id="gguf"),
-        pytest.param(b'{"a": "\xff"}', "not UTF-8 text (byte 7)", id="not-utf-8"),
+        pytest.param(b'{"a": "\xff"}', "not UTF-8: byte 0xff at offset 7", id="not-utf-8"),
         pytest.param(b"[]", "a JSON array where an object is expected", id="array"),
         pytest.param(b"null", "a JSON null", id="null"),
         pytest.param(b"true", "a JSON boolean", id="boolean"),

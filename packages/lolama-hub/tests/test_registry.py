@@ -28,6 +28,14 @@ def test_aliases_of_ones_own_come_after_the_others(aliases: Path) -> None:
     assert registry.suggest("mien") == "did you mean mine?"
 
 
+def test_row_106_a_byte_order_mark_is_no_part_of_the_aliases(aliases: Path) -> None:
+    aliases.write_text('\ufeff[mine]\nrepo = "owner/name"\n', encoding="utf-8")
+    assert registry.models()[6].alias == "mine"
+    aliases.write_text('[mine]\nrepo = "owner/name"\n', encoding="utf-16")
+    with pytest.raises(UsageError, match=r"not UTF-8: .* says UTF-16"):
+        registry.models()
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from lolama_cli.word_wrap import WordWrap, columns_of, wrapped
 from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
+from lolama_core.protocols.utf8 import decode_utf8, is_unicode, without_mark
 
 MAX_PROMPT_BYTES = 8_000_000
 """What is read of a prompt at most: several times the longest context of any model of these families."""
@@ -176,16 +177,12 @@ def checked_text(argument: str, subject: str) -> str:
 
 def _readable(argument: str, subject: str) -> str:
     """Arguments are bytes; Python hands on those that the locale cannot decode as lone surrogates."""
+    if is_unicode(argument):
+        return without_mark(argument)  # "$(cat FILE)" brings the mark of a file along
     try:
-        argument.encode("utf-8")
-        return argument
-    except UnicodeEncodeError:
-        pass
-    try:
-        return os.fsencode(argument).decode("utf-8")  # UTF-8 all the same, in an ASCII locale
-    except UnicodeDecodeError as error:
-        reason = f"is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}"
-        raise UsageError(subject, reason, "set a UTF-8 locale") from None
+        return decode_utf8(os.fsencode(argument))  # UTF-8 all the same, in an ASCII locale
+    except ValueError as error:
+        raise UsageError(subject, str(error), "set a UTF-8 locale") from None
 
 
 def checked(text: str, subject: str) -> str:

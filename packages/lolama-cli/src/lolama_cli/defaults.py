@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from lolama_cli import options
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.utf8 import decode_utf8
 
 Value = bool | int | float | str
 
@@ -157,13 +158,13 @@ def of_file() -> dict[str, Value]:
             return {}
         if file.stat().st_size > _MOST_BYTES:
             raise UsageError(subject, "is larger than 1 MiB", remedy)
-        values = tomllib.loads(file.read_text("utf-8"))
+        values = tomllib.loads(decode_utf8(file.read_bytes()))
     except OSError as error:
         raise UsageError(subject, f"cannot be read: {error.strerror}", remedy) from None
-    except UnicodeDecodeError:
-        raise UsageError(subject, "is not UTF-8 text", remedy) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(subject, f"is not valid TOML ({error})"[:200], remedy) from None
+    except ValueError as error:
+        raise UsageError(subject, str(error), remedy) from None
     return {name: key_of(name, subject).check(value, subject) for name, value in values.items()}
 
 

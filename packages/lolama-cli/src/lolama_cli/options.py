@@ -10,6 +10,7 @@ import typer
 
 from lolama_cli.console import checked_text
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.utf8 import decode_utf8
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
@@ -191,6 +192,7 @@ def read_text(path: Path, remedy: str, most_bytes: int) -> str:
     if len(data) > most_bytes:
         raise UsageError(str(path), f"is larger than {most_bytes:,} bytes", remedy)
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(str(path), "is not UTF-8 text", "convert it") from None
+        return decode_utf8(data)
+    except ValueError as error:
+        remedy = "convert it, for example with iconv"
+        raise UsageError(str(path), str(error), remedy) from None

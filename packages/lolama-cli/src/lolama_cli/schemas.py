@@ -6,6 +6,7 @@ Within a version fields may be added; none goes, or changes its type or meaning.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,12 +41,17 @@ class Schema:
     def write(self, output: Output, facts: Mapping[str, object]) -> None:
         """Write one object: on a terminal spread out for people to read, else on one line."""
         indent = 2 if output.is_terminal else None
-        text = json.dumps(self.named(facts), indent=indent, ensure_ascii=False, allow_nan=False)
-        output.write(text + "\n")
+        output.write(_as_json(self.named(facts), indent) + "\n")
 
     def line(self, facts: Mapping[str, object]) -> str:
         """One object on one line."""
-        return json.dumps(self.named(facts), ensure_ascii=False, allow_nan=False) + "\n"
+        return _as_json(self.named(facts)) + "\n"
+
+
+def _as_json(facts: Mapping[str, object], indent: int | None = None) -> str:
+    """JSON that UTF-8 can hold: half of a surrogate pair, from an id or a file name, is spelled out."""
+    text = json.dumps(facts, indent=indent, ensure_ascii=False, allow_nan=False)
+    return re.sub(r"[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 _COUNT, _SECONDS, _TEXT = "integer", "number", "string"

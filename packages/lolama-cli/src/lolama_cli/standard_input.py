@@ -9,6 +9,7 @@ import sys
 
 from lolama_cli.console import GIVE_PROMPT, MAX_PROMPT_BYTES, checked, checked_text, note, too_long
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.utf8 import decode_utf8
 
 NO_STDIN = "--no-stdin"
 _SUBJECT = "standard input"
@@ -107,13 +108,9 @@ def _text(data: bytes) -> str:
     if len(data) > MAX_PROMPT_BYTES:
         raise too_long(f"more than {MAX_PROMPT_BYTES:,}")
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            _SUBJECT,
-            f"is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}",
-            "convert it, for example with iconv",
-        ) from None
+        text = decode_utf8(data)
+    except ValueError as error:
+        raise UsageError(_SUBJECT, str(error), "convert it, for example with iconv") from None
     if text.endswith("\n"):
         text = text[:-1].removesuffix("\r")
     return text

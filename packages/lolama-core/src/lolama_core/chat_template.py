@@ -13,9 +13,9 @@ from typing import Any
 
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import Message
+from lolama_core.protocols.utf8 import is_unicode
 from lolama_core.template_budget import BudgetExceeded
 from lolama_core.template_sandbox import TemplateRefusal, metered_environment
-from lolama_core.untrusted_files import is_unicode
 
 _MAX_SOURCE = 1_000_000
 

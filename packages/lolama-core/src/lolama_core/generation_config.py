@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from lolama_core.plain_numbers import real_number, whole_number
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.utf8 import is_unicode
 
 # Below this a division by the temperature overflows float32 for any logits worth the name.
 _SMALLEST_TEMPERATURE = 1e-5
@@ -88,6 +89,9 @@ class GenerationConfig:
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         if not isinstance(stop, list | tuple) or not all(isinstance(s, str) and s for s in stop):
             raise _refuse("stop", stop, "a text of at least one character, or a list of such")
+        for text in stop:
+            if not is_unicode(text):
+                raise _refuse("stop", repr(text), "Unicode: it holds half of a surrogate pair")
         object.__setattr__(self, "stop", tuple(stop))
         if self.seed is not None:
             self._set("seed", _integer, 0, "an integer from 0 to 2^63 - 1", 1 << 63)

@@ -20,11 +20,11 @@ from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 from lolama_core.untrusted_files import (
     DOWNLOAD_AGAIN,
-    decode_utf8,
     impostor,
     open_regular,
     parse_json_object,
     quote,
+    text_of,
 )
 
 MAX_HEADER_BYTES = 16 * 2**20
@@ -88,7 +88,7 @@ def read_header(path: Path) -> SafetensorsHeader:
         status = os.fstat(file.fileno())
         raw = _read_header(file, status.st_size, str(path))
     data_start = LENGTH_BYTES + len(raw)
-    parsed = parse_json_object(decode_utf8(raw, str(path)), str(path))
+    parsed = parse_json_object(text_of(raw, str(path)), str(path))
     metadata = _metadata(parsed.pop(METADATA_KEY, {}), str(path))
     tensors = _tensors(parsed, status.st_size - data_start, str(path))
     return SafetensorsHeader(path, MappingProxyType(tensors), metadata, data_start, status)

@@ -15,8 +15,9 @@ from lolama_core.native_guard import call_native
 from lolama_core.plain_numbers import whole_number
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import Message
+from lolama_core.protocols.utf8 import is_unicode
 from lolama_core.token_ids import TokenIds, token_ids
-from lolama_core.untrusted_files import is_unicode, read_text
+from lolama_core.untrusted_files import read_text
 
 if TYPE_CHECKING:
     import tokenizers

@@ -6,6 +6,7 @@ waits on a pipe or a device, and answers anything odd with one `ModelError` that
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import math
@@ -19,6 +20,7 @@ from typing import cast
 
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
+from lolama_core.protocols.utf8 import decode_utf8, is_unicode
 
 MAX_TEXT_BYTES = 64 * 2**20
 """The largest published ``tokenizer.json`` is about 35 MB."""
@@ -128,10 +130,22 @@ def _as_text(data: bytes | bytearray, subject: str, max_bytes: int) -> str:
     if len(data) > max_bytes:
         reason = f"is larger than {max_bytes / 2**20:g} MiB, the limit for such a file"
         raise ModelError(subject, reason, DOWNLOAD_AGAIN)
-    found = impostor(bytes(data[:512]))
+    found = impostor(bytes(data[:512]).removeprefix(codecs.BOM_UTF8))
     if found:
         raise ModelError(subject, *found)
-    return decode_utf8(data, subject)
+    return text_of(data, subject)
+
+
+def text_of(data: bytes | bytearray, subject: str) -> str:
+    """Bytes → text; see `lolama_core.protocols.utf8.decode_utf8`.
+
+    Raises:
+        ModelError: for bytes that are not UTF-8, with the place.
+    """
+    try:
+        return decode_utf8(data)
+    except ValueError as error:
+        raise ModelError(subject, str(error), DOWNLOAD_AGAIN) from None
 
 
 def read_json(path: Path) -> dict[str, JSON]:
@@ -154,19 +168,6 @@ def parse_json(content: bytes, subject: str) -> dict[str, JSON]:
         ModelError: as `read_json`.
     """
     return parse_json_object(_as_text(content, subject, MAX_JSON_BYTES), subject)
-
-
-def decode_utf8(data: bytes | bytearray, subject: str) -> str:
-    """Bytes → text.
-
-    Raises:
-        ModelError: for bytes that are not UTF-8, with the place.
-    """
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        reason = f"is not UTF-8 text (byte {error.start})"
-        raise ModelError(subject, reason, DOWNLOAD_AGAIN) from None
 
 
 def parse_json_object(text: str, subject: str) -> dict[str, JSON]:
@@ -240,17 +241,6 @@ def _problem_inside(root: JSON) -> str:
             return ""
         level = deeper
     return f"is nested more than {MAX_DEPTH} levels deep"
-
-
-def is_unicode(text: str) -> bool:
-    """Whether it can be written as UTF-8: half of a surrogate pair, as in ``\\ud800``, cannot."""
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _json_type(value: JSON) -> str:

@@ -12,6 +12,7 @@ import platformdirs
 
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import ModelInfo
+from lolama_core.protocols.utf8 import decode_utf8
 from lolama_hub.fields import shown
 
 # The Hub's own rules for each part: letters, digits, "-", "_" and ".", the last two not at either end.
@@ -120,15 +121,15 @@ def _own_models(path: Path) -> tuple[ModelInfo, ...]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise _refused(path, "is larger than 1 MiB")
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(decode_utf8(path.read_bytes()))
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise _refused(path, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise _refused(path, "is not UTF-8 text") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise _refused(path, f"is not valid TOML ({error})"[:200]) from None
+    except ValueError as error:
+        raise _refused(path, str(error)) from None
     return tuple(_own_model(path, alias, fields) for alias, fields in values.items())
 
 

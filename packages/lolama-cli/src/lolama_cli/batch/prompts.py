@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from lolama_cli.console import MAX_PROMPT_BYTES, checked_text
 from lolama_cli.options import check_system, generation_config
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.utf8 import decode_utf8, is_unicode
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
@@ -100,12 +101,10 @@ def read_lines(source: Path | None, common: Common) -> Iterator[Line]:
                     reason = f"line {number} is longer than {_LONGEST_LINE:,} bytes"
                     raise UsageError(subject, reason, "shorten it")
                 try:
-                    text = data.decode("utf-8").strip()
-                except UnicodeDecodeError as error:
-                    reason = f"line {number} is not UTF-8: byte 0x{data[error.start]:02x}"
-                    raise UsageError(
-                        subject, reason, "convert it, for example with iconv"
-                    ) from None
+                    text = decode_utf8(data).strip()
+                except ValueError as error:
+                    remedy = "convert it, for example with iconv"
+                    raise UsageError(subject, f"line {number} {error}", remedy) from None
                 if text:
                     yield Line(number, text, _digest(f"{base}\n{number}\n{text}"))
     except OSError as error:
@@ -130,6 +129,11 @@ def parse(line: Line, common: Common) -> Prompt:
             close = get_close_matches(key, _KEYS, n=1)
             remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(_KEYS)}"
             raise UsageError(subject, f"has the key {key[:80]!r}", remedy)
+    # JSON can spell half of a surrogate pair. As an id it is handed back; no tokenizer takes it.
+    for key, text in values.items():
+        if key != "id" and isinstance(text, str) and not is_unicode(text):
+            reason = f"{key} holds half of a surrogate pair, which is not Unicode"
+            raise UsageError(subject, reason, "cut texts between characters")
     if "id" in values and not _is_id(values["id"]):
         raise UsageError(subject, "has an id that is neither a text nor a whole number", "")
     text = values.get("prompt")

@@ -22,7 +22,8 @@ from prompt_toolkit.styles import Style
 
 from lolama_cli.console import note
 from lolama_cli.errors import Terminated
-from lolama_core.protocols.errors import LolamaError
+from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama_core.protocols.utf8 import is_unicode
 
 if TYPE_CHECKING:
     from prompt_toolkit.application import Application
@@ -65,9 +66,15 @@ class Editor:
             EOFError: for Ctrl-D on an empty line.
             KeyboardInterrupt: for Ctrl-C on an empty line.
             Terminated: for SIGTERM, once the terminal is as it was.
+            UsageError: for bytes that are no text; the next message can be read then.
         """
         with _Signals(self._session.app) as signals:
-            return self._session.prompt(pre_run=signals.answer, handle_sigint=False)
+            message = self._session.prompt(pre_run=signals.answer, handle_sigint=False)
+        if not is_unicode(
+            message
+        ):  # prompt_toolkit hands on bytes that are not UTF-8 as half pairs
+            raise UsageError("message", "is not UTF-8", "set the terminal to UTF-8")
+        return message
 
 
 def _output() -> Output:

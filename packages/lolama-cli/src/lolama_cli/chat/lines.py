@@ -6,6 +6,7 @@ import sys
 
 from lolama_cli.console import MAX_PROMPT_BYTES
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.utf8 import decode_utf8
 
 _PROMPT = "> "
 
@@ -57,10 +58,9 @@ class LineReader:
                 data = sys.stdin.buffer.readline(MAX_PROMPT_BYTES)
             raise self._refused(f"has more than {MAX_PROMPT_BYTES:,} bytes", "shorten it")
         try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            place = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-            raise self._refused(f"is not UTF-8: {place}", "convert it") from None
+            text = decode_utf8(data)
+        except ValueError as error:
+            raise self._refused(str(error), "convert it") from None
         if "\0" in text:
             raise self._refused("holds a NUL character, so it is not text", "give text")
         return text.removesuffix("\n").removesuffix("\r")

@@ -16,6 +16,7 @@ from pathlib import Path
 from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
 from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import JSON
+from lolama_core.protocols.utf8 import is_unicode
 
 SCHEMA = "lolama.chat/1"
 _REASONS = ("eos", "stop", "length", INTERRUPTED)
@@ -179,10 +180,13 @@ def save(path: Path, transcript: Transcript, *, replace: bool) -> None:
         replace: Whether a file that is there may be replaced.
 
     Raises:
-        UsageError: if there is one, and it may not.
+        UsageError: if there is one, and it may not; or for what no JSON file can hold.
         ResourceError: if it cannot be written.
     """
     text = json.dumps(to_json(transcript), ensure_ascii=False, indent=1) + "\n"
+    if not is_unicode(text):
+        reason = "would hold the path of a picture that is not UTF-8, which no JSON file can"
+        raise UsageError(str(path), reason, "rename the picture")
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except (OSError, ValueError) as error:

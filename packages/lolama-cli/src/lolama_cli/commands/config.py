@@ -15,6 +15,7 @@ from lolama_cli.defaults import KEYS, Value
 from lolama_cli.schemas import CONFIG
 from lolama_cli.tables import write_facts
 from lolama_core.protocols.errors import ResourceError, UsageError
+from lolama_core.protocols.utf8 import decode_utf8, is_unicode
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -81,6 +82,11 @@ def set_(
     output = Output()
     found = defaults.key_of(key)
     parsed = found.parse(value, "config")
+    if isinstance(parsed, str) and not is_unicode(parsed):
+        reason = (
+            f"{found.name} is {parsed!r:.80}, which is not UTF-8, and the file holds nothing else"
+        )
+        raise UsageError("config", reason, f"set the variable {found.variable} instead")
     document = _document()
     document[found.name] = parsed
     _save(document)
@@ -149,10 +155,10 @@ def _document() -> TOMLDocument:
 
     file = defaults.path()
     try:
-        return tomlkit.parse(file.read_text("utf-8"))
+        return tomlkit.parse(decode_utf8(file.read_bytes()))
     except FileNotFoundError:
         return tomlkit.document()
-    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+    except (OSError, ValueError, TOMLKitError) as error:
         reason = f"cannot be read: {str(error)[:150]}"
         raise UsageError(str(file), reason, "correct or remove it") from None
 
