@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lolama.prompts import message_content
 from lolama.vision import processor_of
 from lolama.wiring import resolve, tokenizer_of
 from lolama_cli.pictures import Shown
@@ -115,7 +116,7 @@ def test_prompts_of_several_turns_equal_those_of_transformers(folder: Path, coun
     files = resolve(folder)
     tokenizer = tokenizer_of(files)
     said: list[Message] = [
-        {"role": "user", "content": shown(files, count).content("What is this?")},
+        {"role": "user", "content": message_content("What is this?", count, parts=True)},
         {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]},
         {"role": "user", "content": [{"type": "text", "text": "And its colour?"}]},
     ]

@@ -17,6 +17,7 @@ from lolama_core.protocols import Checkpoint
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import CanonicalConfig, ModelFiles, TensorLocation, TokenizerFiles
 from lolama_core.testing.checkpoint import CheckpointSuite, tiny_config
+from lolama_core.tokenizer_loading import load_tokenizer
 
 
 def files(
@@ -90,12 +91,31 @@ def test_open_checkpoint(directory: Path) -> None:
     assert open_checkpoint(directory).tokenizer.chat_template is None
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_row40_a_file_is_missing(directory: Path, name: str) -> None:
     (directory / name).unlink()
     with pytest.raises(ModelError, match="does not exist") as caught:
         open_checkpoint(directory)
     assert caught.value.subject == str(directory / name)
+
+
+def test_a_model_without_tokenizer_is_loaded_and_says_so_when_text_comes(directory: Path) -> None:
+    (directory / "tokenizer.json").unlink()
+    files = open_checkpoint(directory)
+    assert files.tokenizer.tokenizer_json is None
+    with pytest.raises(ModelError, match=r"has no tokenizer; put the tokenizer\.json"):
+        load_tokenizer(files)
+    link = directory / "tokenizer.json"
+    link.symlink_to(directory / "gone.json")  # which is not the same as none
+    with pytest.raises(ModelError, match="does not exist"):
+        open_checkpoint(directory)
+
+
+def test_a_checkpoint_is_written_without_tokenizer(tmp_path: Path) -> None:
+    tensors = {"a": torch.ones(2)}
+    write_checkpoint(tmp_path / "m", tiny_config(), tensors.items(), tokenizer_json=None)
+    assert not (tmp_path / "m" / "tokenizer.json").exists()
+    assert open_checkpoint(tmp_path / "m").tensors.keys() == {"a"}
 
 
 @pytest.mark.parametrize(

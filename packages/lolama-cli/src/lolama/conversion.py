@@ -38,11 +38,10 @@ def convert(
         reason = "exists already"
         raise UsageError(str(directory), reason, "choose another name or remove it first")
     files = wiring.resolve(name, confirm=confirm, progress=progress)
-    io = lolama_core.FileCheckpointIO()
-    io.write(
+    lolama_core.FileCheckpointIO().write(
         directory,
         files.config,
         lolama_core.FileCheckpoint(files).tensors(),
-        tokenizer_json=io.read_text(files.tokenizer.tokenizer_json),
+        tokenizer_json=wiring.tokenizer_text(files),
         chat_template=files.tokenizer.chat_template,
     )

@@ -110,7 +110,9 @@ def _of_files(name: str, files: ModelFiles, context: int | None) -> Information:
     device = lolama_core.choose_device()
     available = available_memory(device)
     quantization = files.config.get("quantization")
-    paths = {one.path for one in files.tensors.values()} | {files.tokenizer.tokenizer_json}
+    paths = {one.path for one in files.tensors.values()}
+    if files.tokenizer.tokenizer_json is not None:
+        paths.add(files.tokenizer.tokenizer_json)
     needs = []
     for dtype, quantize in _ways(files):
         for positions in _contexts(length, context):

@@ -18,7 +18,7 @@ import torch
 
 import lolama_core
 import lolama_quant
-from lolama import providers
+from lolama import providers, wiring
 from lolama.remembered import file_digest
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import UsageError
@@ -168,10 +168,11 @@ def source_digest(files: ModelFiles) -> str:
     table = {
         name: [hashes[location.path], location.key] for name, location in files.tensors.items()
     }
+    tokenizer = files.tokenizer.tokenizer_json
     identity = {
         "config": files.config,
         "tensors": table,
-        "tokenizer": file_digest(files.tokenizer.tokenizer_json),
+        "tokenizer": None if tokenizer is None else file_digest(tokenizer),
         "chat_template": files.tokenizer.chat_template,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -198,7 +199,7 @@ def _write(
         directory,
         config,
         quantizer.converted(module, lolama_core.FileCheckpoint(files).tensors()),
-        tokenizer_json=lolama_core.FileCheckpointIO().read_text(files.tokenizer.tokenizer_json),
+        tokenizer_json=wiring.tokenizer_text(files),
         chat_template=files.tokenizer.chat_template,
         replace=force,
     )
@@ -209,9 +210,7 @@ def _scheme(files: ModelFiles, options: Options) -> QuantizationScheme:
     scheme = QuantizationScheme(name="int8", skipped=skipped)
     if options.outliers == 0:
         return scheme
-    from lolama.wiring import load_files
-
-    model = load_files(files)
+    model = wiring.load_files(files)
     tokenizer = lolama_core.load_tokenizer(files)
     columns = providers.quantizer("int8").outlier_columns(
         cast(torch.nn.Module, model), scheme, options.outliers, lambda: _read(model, tokenizer)

@@ -152,6 +152,16 @@ def tokenizer_of(files: ModelFiles) -> Tokenizer:
     return lolama_core.load_tokenizer(files)
 
 
+def tokenizer_text(files: ModelFiles) -> str | None:
+    """The content of a model's ``tokenizer.json``; None if it has none.
+
+    Raises:
+        ModelError: if it cannot be read.
+    """
+    path = files.tokenizer.tokenizer_json
+    return None if path is None else lolama_core.FileCheckpointIO().read_text(path)
+
+
 def with_chat_template(files: ModelFiles, source: str) -> ModelFiles:
     """The same model, asked in another chat template (Jinja source); for `tokenizer_of`."""
     return replace(files, tokenizer=replace(files.tokenizer, chat_template=source))

@@ -6,12 +6,13 @@ A lolama checkpoint is a directory::
 
     config.json            format version, model family, configuration (`protocols.types.CanonicalConfig`)
     model.safetensors      the weights, under their canonical names
-    tokenizer.json         in the format of Hugging Face's tokenizers
+    tokenizer.json         in the format of Hugging Face's tokenizers; optional
     chat_template.jinja    optional
 """
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,8 +65,10 @@ def open_checkpoint(directory: Path, *, immutable: bool = False) -> ModelFiles:
     config = check_config(read_json(config_path), str(config_path))
     weights = directory / WEIGHTS_FILE
     tokenizer = directory / TOKENIZER_FILE
-    with open_regular(tokenizer):
-        pass  # it is read by the tokenizer, but a model without one is refused here
+    has_tokenizer = os.path.lexists(tokenizer)
+    if has_tokenizer:
+        with open_regular(tokenizer):
+            pass  # the tokenizer reads it; what is no file is refused here
     template = directory / CHAT_TEMPLATE_FILE
     return ModelFiles(
         name=str(directory),
@@ -74,7 +77,7 @@ def open_checkpoint(directory: Path, *, immutable: bool = False) -> ModelFiles:
             name: TensorLocation(path=weights, key=name) for name in read_header(weights).tensors
         },
         tokenizer=TokenizerFiles(
-            tokenizer_json=tokenizer,
+            tokenizer_json=tokenizer if has_tokenizer else None,
             chat_template=read_text(template) if template.exists() else None,
         ),
         immutable=immutable,

@@ -45,7 +45,7 @@ class FileCheckpointIO:
         config: CanonicalConfig,
         tensors: Iterable[tuple[str, Tensor]],
         *,
-        tokenizer_json: str,
+        tokenizer_json: str | None,
         chat_template: str | None = None,
     ) -> None:
         """See `write_checkpoint`."""

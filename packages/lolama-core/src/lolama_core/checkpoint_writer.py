@@ -48,7 +48,7 @@ def write_checkpoint(
     config: CanonicalConfig,
     tensors: Iterable[tuple[str, Tensor]],
     *,
-    tokenizer_json: str,
+    tokenizer_json: str | None,
     chat_template: str | None = None,
     replace: bool = False,
 ) -> None:
@@ -59,7 +59,7 @@ def write_checkpoint(
         config: The canonical configuration.
         tensors: Canonical name and tensor, taken one at a time: the whole model need never be in memory.
             A tensor that has two names is to be given once.
-        tokenizer_json: The content of ``tokenizer.json``.
+        tokenizer_json: The content of ``tokenizer.json``; None for a model that is given ids.
         chat_template: Jinja source, if the model has a template.
         replace: Put it in the place of the lolama checkpoint that ``directory`` is, in one step. What is no
             lolama checkpoint is never replaced.
@@ -87,7 +87,8 @@ def write_checkpoint(
     try:
         with _staging(directory) as staging:
             _write_weights(staging / WEIGHTS_FILE, config, tensors, subject)
-            _write_text(staging / TOKENIZER_FILE, tokenizer_json)
+            if tokenizer_json is not None:
+                _write_text(staging / TOKENIZER_FILE, tokenizer_json)
             if chat_template is not None:
                 _write_text(staging / CHAT_TEMPLATE_FILE, chat_template)
             text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)

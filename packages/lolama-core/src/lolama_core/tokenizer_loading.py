@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
 from lolama_core.tokenizer import Tokenizer
 from lolama_core.untrusted_files import read_text
@@ -11,10 +12,13 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     """The tokenizer of resolved model files.
 
     Raises:
-        ModelError: if its files cannot be used.
+        ModelError: if there is none, or its files cannot be used.
     """
     block, generation = files.config["tokenizer"], files.config["generation"]
     path = files.tokenizer.tokenizer_json
+    if path is None:
+        remedy = "put the tokenizer.json it was trained with into its folder, or use ids"
+        raise ModelError(files.name, "has no tokenizer", remedy)
     return Tokenizer(
         read_text(path),
         chat_template=files.tokenizer.chat_template,

@@ -59,7 +59,7 @@ def convert(
     store: Store,
     io: CheckpointIO,
     *,
-    tokenizer_json: Path,
+    tokenizer_json: Path | None,
     chat_template: str | None,
 ) -> StoredTensors | None:
     """The folder's ``.bin`` weights as a lolama checkpoint in the store, written unless it is there already.
@@ -108,7 +108,7 @@ def write_conversion(
     table: Mapping[str, str],
     place: Path,
     io: CheckpointIO,
-    tokenizer_json: Path,
+    tokenizer_json: Path | None,
     chat_template: str | None,
 ) -> None:
     """Read ``.bin`` files and write the checkpoint; what `convert` has a child process do.
@@ -127,7 +127,7 @@ def write_conversion(
         place,
         {**config, "model": model},
         ((name, tensors[key]) for name, key in names.items()),
-        tokenizer_json=io.read_text(tokenizer_json),
+        tokenizer_json=None if tokenizer_json is None else io.read_text(tokenizer_json),
         chat_template=chat_template,
     )
 

@@ -89,7 +89,7 @@ class CheckpointIO(Protocol):
         config: CanonicalConfig,
         tensors: Iterable[tuple[str, Tensor]],
         *,
-        tokenizer_json: str,
+        tokenizer_json: str | None,
         chat_template: str | None = None,
     ) -> None:
         """Write a lolama checkpoint, all of it or nothing.

@@ -92,9 +92,12 @@ class TensorLocation:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerFiles:
-    """``tokenizer.json`` and the chat template (Jinja source), if the model has one."""
+    """``tokenizer.json`` and the chat template (Jinja source), if the model has them.
 
-    tokenizer_json: Path
+    Without a tokenizer a model is given ids and returns ids.
+    """
+
+    tokenizer_json: Path | None = None
     chat_template: str | None = None
 
 

@@ -82,7 +82,8 @@ class ModelSourceSuite:
         self, source: ModelSource, resolvable: str, io: CheckpointIO
     ) -> None:
         """tokenizer.json is a readable file."""
-        assert io.read_text(source.resolve(resolvable, io).tokenizer.tokenizer_json)
+        path = source.resolve(resolvable, io).tokenizer.tokenizer_json
+        assert path is not None and io.read_text(path)
 
     def test_resolving_again_gives_the_same(
         self, source: ModelSource, resolvable: str, io: CheckpointIO
