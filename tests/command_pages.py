@@ -21,7 +21,7 @@ Made by `tests/command_pages.py` of the code; `lolama COMMAND --help` says the s
 |---|---|
 {commands}
 
-Options that stand before the command:
+Options before the command; the first two may also stand behind it:
 
 {options}
 
@@ -45,11 +45,9 @@ type or meaning. In a path `a.b` is a field of an object, `a[].b` one of the obj
 
 def pages() -> dict[Path, str]:
     """Path → what stands there."""
-    from typer.main import get_command
+    from lolama_cli.app import root_command
 
-    from lolama_cli.app import app
-
-    program: Any = get_command(app)
+    program: Any = root_command()
     commands = "\n".join(
         f"| [`lolama {name}`]({name}.md) | {_first_line(command)} |"
         for name, command in program.commands.items()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from program import Outcome, run
+from warm_program import run as run_warm
 
 
 def fastest(*arguments: str) -> Outcome:
@@ -55,13 +57,22 @@ def test_version() -> None:
         (("genrate",), ("no such command", "did you mean generate?")),
         (("generate", "--temprature", "1", "z"), ("--temprature", "did you mean --temperature?")),
         (("generate", "--temper", "1", "z"), ("--temper", "did you mean --temperature?")),
-        (("generate", "--temp", "1", "z"), ("did you mean --temperature or --template?",)),
+        (("generate", "--te", "1", "z"), ("did you mean --temp or --temperature or --template?",)),
+        (("generate", "-p", "Hello"), ("-p", "no such option", "without an option", "--top-p")),
+        (("generate", "-t", "8", "z"), ("-t", "no such option", "did you mean --temp?")),
+        (("chat", "--n-predict", "8"), ("did you mean --max-tokens?",)),
+        (("info", "-t", "8", "demo"), ("-t", "no such option", "lolama info --help")),
+        (("run", "demo"), ("no such command 'run'", "chat", "generate")),
+        (("list",), ("did you mean models?",)),
+        (("ls",), ("did you mean models?",)),
+        (("show", "demo"), ("did you mean info?",)),
+        (("ps",), ("no model runs", "models")),
+        (("serve",), ("there is no server",)),
         (("generate", "--seed"), ("--seed", "requires an argument")),
         (("generate", "--seed", "x", "z"), ("--seed", "is not a whole number")),
         (("generate", "--top-p", "x", "z"), ("--top-p", "is not a number")),
         (("generate", "--dtype", "x", "z"), ("--dtype", "float32")),
         (("generate", "once", "upon"), ("takes one argument", "quotes")),
-        (("generate", "-v", "z"), ("-v", "before the command", "lolama -v generate")),
         (("generate", "-m", "dmeo", "z"), ("dmeo", "did you mean demo?")),
         (("generate", "-m", "tinylama", "z"), ("tinylama", "did you mean tinyllama?")),
         (("generate", "-m", "./nowhere", "z"), ("nowhere", "no such folder")),
@@ -78,3 +89,48 @@ def test_a_model_that_is_not_here_and_no_connection_allowed() -> None:
     run("generate", "z").refused(
         4, "TinyLlama", "is not downloaded", "lolama pull", "demo and demo-vision are built in"
     )
+
+
+def leaf_commands() -> list[tuple[str, ...]]:
+    from lolama_cli.app import root_command
+
+    found: list[tuple[str, ...]] = []
+    for name, command in root_command().commands.items():
+        below = getattr(command, "commands", None)
+        found += [(name, sub) for sub in below] if below else [(name,)]
+    return found
+
+
+@pytest.mark.parametrize("command", leaf_commands())
+def test_row_176_verbose_and_debug_behind_every_command(command: tuple[str, ...]) -> None:
+    usage = run_warm(*command, "--help")
+    assert usage.code == 0
+    assert b"-v, --verbose" in usage.out
+    assert b"--debug" in usage.out
+    # The traceback of an error shows that the option was heard, wherever it stands.
+    for place in range(len(command) + 1):
+        arguments = [*command[:place], "--debug", *command[place:], "--no-such-option"]
+        outcome = run_warm(*arguments)
+        assert outcome.code == 2
+        heard = "Traceback" in outcome.err
+        assert heard == (place < len(command)), arguments
+
+
+def test_row_176_what_is_told_does_not_depend_on_the_place(base: Path) -> None:
+    ask = ("generate", "-m", base, "-n", "3", "z")
+    for arguments in (("-v", *ask), (*ask, "-v"), (ask[0], "--verbose", *ask[1:])):
+        outcome = run_warm(*arguments)
+        assert (outcome.code, outcome.out) == (0, b"abc")
+        assert "2 prompt tokens, 3 new" in outcome.err
+    outcome = run_warm("generate", "-m", base / "nowhere", "z", "--debug")
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err
+    # As the value of an option, or behind --, it is what it says.
+    outcome = run_warm("generate", "-m", base, "-n", "3", "--stop", "-v", "--", "-v")
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_short_forms_of_options(base: Path) -> None:
+    long = ("generate", "-m", base, "--max-tokens", "3", "--temperature", "0", "z")
+    short = ("generate", "-m", base, "-n", "3", "--temp", "0", "z")
+    assert run_warm(*short).out == run_warm(*long).out == b"abc"

@@ -63,8 +63,23 @@ app.command(epilog=eval.EXAMPLES)(eval.eval)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(config.app, name="config")
 
+_EVERYWHERE = ("verbose", "debug")
+"""Options that may stand before a command or behind it."""
+
 COMPLETE = "_LOLAMA_COMPLETE"
 """The variable by which a shell asks what could follow; typer's scripts for shells set it."""
+
+
+def root_command() -> TyperGroup:
+    """The command ``lolama``, with all others."""
+    root = cast("TyperGroup", typer.main.get_command(app))
+    everywhere = [option for option in root.params if option.name in _EVERYWHERE]
+    below = list(root.commands.values())
+    while below:
+        command = below.pop()
+        command.params += everywhere
+        below += getattr(command, "commands", {}).values()
+    return root
 
 
 def run(arguments: list[str], settings: Settings) -> int:
@@ -72,7 +87,7 @@ def run(arguments: list[str], settings: Settings) -> int:
 
     Args:
         arguments: What stands behind the program's name.
-        settings: Receives the options before the command.
+        settings: Receives the options that every command takes.
 
     Raises:
         LolamaError: and much else; `errors.report` knows what to say.
@@ -80,7 +95,8 @@ def run(arguments: list[str], settings: Settings) -> int:
     if sys.stdout is None:
         raise closed_stdout()
     settings.arguments = arguments
-    command = typer.main.get_command(app)
+    warnings.simplefilter("ignore")  # standard error is for the user, not for libraries
+    command = root_command()
     try:
         if os.environ.get(COMPLETE):
             command.main(arguments, prog_name="lolama")  # answers, and exits
@@ -110,14 +126,39 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _tell_more(context: typer.Context, option: typer.CallbackParam, asked: bool) -> None:
+    settings: Settings = context.obj
+    if not asked:
+        return
+    settings.verbose = True
+    if option.name == "debug":
+        settings.debug = True
+        warnings.simplefilter("default")
+
+
 @app.callback(invoke_without_command=True)
 def _global_options(
     context: typer.Context,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Show model loading details and speed.")
+        bool,
+        typer.Option(
+            "-v",
+            "--verbose",
+            help="Show model loading details and speed.",
+            callback=_tell_more,
+            is_eager=True,  # before what may fail
+            expose_value=False,
+        ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show all that, warnings and tracebacks.")
+        bool,
+        typer.Option(
+            "--debug",
+            help="Show all that, warnings and tracebacks.",
+            callback=_tell_more,
+            is_eager=True,
+            expose_value=False,
+        ),
     ] = False,
     version: Annotated[
         bool,
@@ -127,10 +168,6 @@ def _global_options(
     ] = False,
 ) -> None:
     settings: Settings = context.obj
-    settings.debug = debug
-    settings.verbose = verbose or debug
-    if not debug:
-        warnings.simplefilter("ignore")  # standard error is for the user, not for libraries
     if context.invoked_subcommand is None:
         raise UsageError("lolama", "no command given", "see lolama --help")
     _set_defaults(context, settings)

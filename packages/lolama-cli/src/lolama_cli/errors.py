@@ -34,7 +34,7 @@ class Settings:
     """What a whole run goes by. Filled while the command line is read; errors look at it.
 
     Attributes:
-        verbose, debug: The options before the command.
+        verbose, debug: The options that every command takes.
         arguments: The whole command line.
         origins: Option whose value was not given there → the file or variable that set it.
     """
@@ -88,6 +88,28 @@ def _as_lolama_error(error: BaseException) -> LolamaError:
     )
 
 
+# What other programs call things → what to do here.
+_COMMANDS_ELSEWHERE = {
+    "run": "did you mean chat, or generate for one answer?",
+    "list": "did you mean models?",
+    "ls": "did you mean models?",
+    "show": "did you mean info?",
+    "ps": "no model runs between commands; did you mean models?",
+    "serve": "there is no server; did you mean chat?",
+    "delete": "did you mean rm?",
+    "download": "did you mean pull?",
+}
+_GIVE_PROMPT = 'give the prompt without an option, as in lolama generate "Hello", or spell --top-p'
+# Option there → the option of ours that it may mean, and what to do.
+_OPTIONS_ELSEWHERE = {
+    "-p": ("--top-p", _GIVE_PROMPT),
+    "--prompt": ("--top-p", _GIVE_PROMPT),
+    "-t": ("--temperature", "did you mean --temp?"),
+    "--predict": ("--max-tokens", "did you mean --max-tokens?"),
+    "--n-predict": ("--max-tokens", "did you mean --max-tokens?"),
+}
+
+
 def _usage_error(error: typer.TyperException) -> UsageError:
     """What typer says about a command line, in the shape of every other error."""
     context = getattr(error, "ctx", None)
@@ -99,13 +121,13 @@ def _usage_error(error: typer.TyperException) -> UsageError:
     if option is not None:
         possible: Sequence[str] = getattr(error, "possibilities", None) or ()
         if message.startswith("No such option"):
-            if command != "lolama" and option in ("-v", "--verbose", "--debug"):
-                example = command.replace("lolama", f"lolama {option}", 1)
-                return UsageError(option, "stands before the command", f"try {example} ...")
             known = [name for p in context.command.params for name in p.opts] if context else []
             # What is only cut short comes before what is only similar.
             close = sorted(name for name in known if name.startswith(option)) or possible[:1]
-            if close and len(option) > 2:
+            meant, advice = _OPTIONS_ELSEWHERE.get(option, ("", ""))
+            if meant in known:
+                remedy = advice
+            elif close and len(option) > 2:
                 remedy = f"did you mean {' or '.join(close[:3])}?"
             return UsageError(_short(option), "no such option", remedy)
         reason = re.sub(r"^Option '[^']*' ", "", message)
@@ -114,6 +136,11 @@ def _usage_error(error: typer.TyperException) -> UsageError:
         return UsageError(_name_of(parameter), _plain(message), remedy)
     if message.startswith("Got unexpected extra argument"):
         return UsageError(command, "takes one argument", "put quotes around it")
+    unknown = re.match(r"No such command '(\w+)'", message)
+    if unknown is not None and command == "lolama" and unknown[1] in _COMMANDS_ELSEWHERE:
+        return UsageError(
+            command, f"no such command '{unknown[1]}'", _COMMANDS_ELSEWHERE[unknown[1]]
+        )
     reason, _, command_like = message.partition(". Did you mean ")
     remedy = f"did you mean {command_like.replace(chr(39), '')}" if command_like else remedy
     return UsageError(command, _short(reason[:1].lower() + reason[1:]), remedy)

@@ -73,11 +73,13 @@ ImageMode = Annotated[
 ]
 
 MaxTokens = Annotated[
-    int, typer.Option("--max-tokens", help="Maximum tokens to generate.", metavar="INT")
+    int, typer.Option("-n", "--max-tokens", help="Maximum tokens to generate.", metavar="INT")
 ]
 Temperature = Annotated[
     float,
-    typer.Option("--temperature", help="Sampling temperature; 0 is greedy.", metavar="FLOAT"),
+    typer.Option(
+        "--temp", "--temperature", help="Sampling temperature; 0 is greedy.", metavar="FLOAT"
+    ),
 ]
 TopP = Annotated[
     float, typer.Option("--top-p", help="Nucleus sampling threshold.", metavar="FLOAT")

@@ -32,7 +32,7 @@ class Chat:
         commands: What begins with a slash.
         interrupts: Of a chat with a person. None for lines from a pipe: there Ctrl-C ends the program, and
             its exit code is that of the first error.
-        told: Options before the command.
+        told: Options that every command takes.
         stream: Whether replies are shown while they come.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -119,12 +119,12 @@ def path_(as_json: options.Json = False) -> None:
 
 def _effective(context: typer.Context) -> dict[str, tuple[Value | None, str]]:
     """Key → the default in force, and what it comes from."""
-    from typer.main import get_command
+    from lolama_cli.app import root_command
 
-    from lolama_cli.app import app as whole
-
-    command = get_command(whole).commands["generate"]  # type: ignore[attr-defined] # it is a group
-    program = {parameter.name: parameter.default for parameter in command.params}
+    command = root_command().commands["generate"]
+    program: dict[str | None, Any] = {
+        parameter.name: parameter.default for parameter in command.params
+    }
     in_file, in_environment = defaults.of_file(), defaults.of_environment()
     effective: dict[str, tuple[Value | None, str]] = {}
     for name, key in KEYS.items():
