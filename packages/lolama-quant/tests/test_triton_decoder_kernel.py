@@ -14,7 +14,7 @@ from lolama_core.decoding_steps import DecodingSteps, run
 from lolama_core.protocols import DecoderKernel
 from lolama_core.protocols.types import QuantizationScheme
 from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite
-from lolama_quant.backends import cuda
+from lolama_quant import triton_compiler
 from lolama_quant.quantizer import Int8Quantizer
 from lolama_quant.triton_decoder_kernel import TritonDecoderKernel
 
@@ -102,15 +102,15 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "torch sees none" in TritonDecoderKernel().describe()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    cuda._missing.cache_clear()
-    monkeypatch.setattr(cuda, "find_spec", lambda _: None)
+    triton_compiler._missing.cache_clear()
+    monkeypatch.setattr(triton_compiler, "find_spec", lambda _: None)
     assert TritonDecoderKernel().describe() == "Triton is not installed"
-    cuda._missing.cache_clear()
-    monkeypatch.setattr(cuda, "find_spec", lambda _: True)
+    triton_compiler._missing.cache_clear()
+    monkeypatch.setattr(triton_compiler, "find_spec", lambda _: True)
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.delenv("CC", raising=False)
     assert TritonDecoderKernel().describe() == "Triton finds no C compiler"
-    cuda._missing.cache_clear()
+    triton_compiler._missing.cache_clear()
     monkeypatch.setenv("CC", "cc")
     assert TritonDecoderKernel().describe() == "compiled by Triton"
-    cuda._missing.cache_clear()
+    triton_compiler._missing.cache_clear()

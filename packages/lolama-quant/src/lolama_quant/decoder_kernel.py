@@ -1,12 +1,13 @@
-"""A whole decoding step, or a prompt, by native/decoder.c."""
+"""A whole decoding step, or a prompt, by native/decoder.c.
+
+torch is imported where a model is there already: reports ask the kernel what it runs on without one.
+"""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-import torch
 
 from lolama_quant.native_library import (
     ANY_ROWS,
@@ -18,6 +19,7 @@ from lolama_quant.native_library import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from lolama_core.protocols.decoder_kernel import (
@@ -120,6 +122,8 @@ class NativeStep:
         blocks: Sequence[BlockWeights],
         shape: DecoderShape,
     ) -> None:
+        import torch
+
         self._library, self._layers = library, len(blocks)
         dtype = blocks[0].q_proj.weight.dtype
         number = _weight_number(dtype)
@@ -151,12 +155,16 @@ class NativeStep:
     @property
     def prompt_dtype(self) -> torch.dtype | None:
         """bfloat16, where the processor multiplies it and weights are of such a kind, too."""
+        import torch
+
         multiplies = self._is_tiled(2) or (self._library.multiplies_bytes and self._is_int8)
         if not multiplies or not self._library.decodes_prompts(ctypes.addressof(self._model)):
             return None
         return torch.bfloat16
 
     def _is_tiled(self, positions: int) -> bool:
+        import torch
+
         # One row keeps its float32: it has time to spare. A tile has four outputs.
         enough = self._fewest_outputs >= 4 * torch.get_num_threads()
         return self._can_tile and positions > 1 and enough
@@ -165,6 +173,8 @@ class NativeStep:
         self, new: NewPositions, keys: Sequence[Tensor], values: Sequence[Tensor]
     ) -> Tensor:
         """See `protocols.DecoderStep`."""
+        import torch
+
         assert not isinstance(new.starts, torch.Tensor)
         batch, capacity = len(new.rows), keys[0].shape[2]
         positions = len(new.x)
@@ -224,6 +234,8 @@ def _linear(linear: LinearWeights) -> _Linear:
 
 def _weight_number(dtype: torch.dtype) -> int | None:
     """How native/decoder.c calls a dtype of weights, of which it knows int8 besides the cache's."""
+    import torch
+
     return 3 if dtype == torch.int8 else dtype_number(dtype)
 
 
@@ -232,6 +244,8 @@ def _shapes(block: BlockWeights) -> list[tuple[int, ...]]:
 
 
 def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
+    import torch
+
     linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
     vectors = [getattr(block, name) for name in _NORMS]
     vectors += [linear.bias for linear in linears if linear.bias is not None]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,10 +145,7 @@ def native_library() -> NativeLibrary | str:
     """The library, or one line on why there is none."""
     if not LIBRARY.exists():
         return "not built: installing lolama-quant found no C compiler with OpenMP"
-    # torch brings the OpenMP runtime. Loaded first, it is found under its name, so that both share one
-    # pool of threads; two pools would fight over the cores.
-    import torch  # noqa: F401
-
+    _load_openmp()
     try:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
@@ -188,6 +186,23 @@ def native_library() -> NativeLibrary | str:
     )
 
 
+def _load_openmp() -> None:
+    """Load the OpenMP runtime that torch brings, if need be torch with it.
+
+    Loaded first, it is found under its name, so that both share one pool of threads, whichever of them comes
+    first; two pools would fight over the cores.
+    """
+    if "torch" in sys.modules:
+        return
+    found = find_spec("torch")
+    if found is not None and found.origin is not None:
+        runtime = Path(found.origin).parent / "lib" / "libgomp.so.1"
+        if runtime.exists():
+            ctypes.CDLL(str(runtime))
+            return
+    import torch  # noqa: F401
+
+
 def dtype_number(dtype: torch.dtype) -> int | None:
     """How native/linear.c calls a dtype of weights; None for one that it does not know."""
     import torch
@@ -195,8 +210,19 @@ def dtype_number(dtype: torch.dtype) -> int | None:
     return {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}.get(dtype)
 
 
+def int8_rows() -> int:
+    """`most_rows` of int8 weights; 0 without the library."""
+    library = native_library()
+    return 0 if isinstance(library, str) else _most_rows(library, "int8")
+
+
 def most_rows(library: NativeLibrary, dtype: torch.dtype) -> int:
-    """Up to how many rows the library's products with weights of ``dtype`` are faster than torch's.
+    """Up to how many rows the library's products with weights of ``dtype`` are faster than torch's."""
+    return _most_rows(library, str(dtype).removeprefix("torch."))
+
+
+def _most_rows(library: NativeLibrary, dtype: str) -> int:
+    """`most_rows` by the name of the dtype.
 
     Past a few, they are bound by arithmetic. Where the processor multiplies bfloat16 or bytes,
     native/wide_panels.h is as fast as torch's blocked products: with bfloat16 faster up to 128 rows, and with
@@ -205,28 +231,21 @@ def most_rows(library: NativeLibrary, dtype: torch.dtype) -> int:
     the processor multiplies none of them, torch first widens the weights in memory, and native/panels.h is
     faster: with integers at any number of rows, with floats until widening is no large part.
     """
-    import torch
-
     if library.has_panels:
-        return {torch.float32: 64, torch.int8: ANY_ROWS}.get(dtype, 256)
+        return {"float32": 64, "int8": ANY_ROWS}.get(dtype, 256)
     bfloat16 = 128 if library.tiled is not None else 8
     int8 = ANY_ROWS if library.multiplies_bytes else 16
-    some = {torch.bfloat16: bfloat16, torch.float16: 32, torch.int8: int8}
-    return some.get(dtype, 8)
+    return {"bfloat16": bfloat16, "float16": 32, "int8": int8}.get(dtype, 8)
 
 
 def describe(*, int8: bool = False) -> str:
     """The instruction set and the numbers of rows, with ``int8`` of those too; or why there is none."""
-    import torch
-
     library = native_library()
     if isinstance(library, str):
         return library
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if int8:
-        kinds["int8"] = torch.int8
-    most = {name: most_rows(library, dtype) for name, dtype in kinds.items()}
+    dtypes = ("float32", "bfloat16", "float16", *(("int8",) if int8 else ()))
+    most = {dtype: _most_rows(library, dtype) for dtype in dtypes}
     limits = ", ".join(
-        f"{'any number' if rows == ANY_ROWS else rows} of {name}" for name, rows in most.items()
+        f"{'any number' if rows == ANY_ROWS else rows} of {dtype}" for dtype, rows in most.items()
     )
     return f"{INSTRUCTION_SETS[library.instruction_set]}, rows: up to {limits}"

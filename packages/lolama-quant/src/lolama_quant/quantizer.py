@@ -21,11 +21,11 @@ class Int8Quantizer:
 
     def describe(self, device_type: str | None = None) -> str:
         """Which products it uses on each kind of device, or on one."""
-        from lolama_quant.backends import BACKENDS, backend_of
+        from lolama_quant.int8_products import DEVICES, describe
 
         if device_type is not None:
-            return str(backend_of(device_type).describe())
-        return "; ".join(f"{name}: {backend.describe()}" for name, backend in BACKENDS.items())
+            return describe(device_type)
+        return "; ".join(f"{name}: {describe(name)}" for name in DEVICES)
 
     def count(self, module: nn.Module) -> int:
         """How many linears inside ``module`` are quantised by it."""

@@ -1,15 +1,19 @@
-"""A whole decoding step on an NVIDIA GPU, of kernels that are recorded and replayed together."""
+"""A whole decoding step on an NVIDIA GPU, of kernels that are recorded and replayed together.
+
+torch is imported where a model is there already: reports ask the kernel what it runs on without one.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from lolama_quant.backends import cuda
+from lolama_quant.triton_compiler import describe_triton, has_triton
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from lolama_core.protocols.decoder_kernel import (
@@ -20,7 +24,6 @@ if TYPE_CHECKING:
     )
 
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
-_WEIGHTS = (torch.int8, torch.bfloat16, torch.float16, torch.float32)
 
 
 class TritonDecoderKernel:
@@ -37,26 +40,28 @@ class TritonDecoderKernel:
 
     def describe(self) -> str:
         """What it runs on here, or why it does not run."""
-        if not torch.cuda.is_available():
+        if not _sees_gpu():
             return "for NVIDIA GPUs, of which torch sees none"
-        return cuda.describe_triton()
+        return describe_triton()
 
     def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> TritonStep | None:
         """A step for blocks on the GPU, each with linears of one dtype; else None."""
         if not all(self._usable(block) for block in blocks):
             return None
-        if self._device_type == "cuda" and not cuda.has_triton():
+        if self._device_type == "cuda" and not has_triton():
             return None
         return TritonStep(blocks, shape)
 
     def _usable(self, block: BlockWeights) -> bool:
+        import torch
+
         linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
         tensors = [block.attention_norm, block.ffn_norm]
         for linear in linears:
             tensors += [t for t in (linear.weight, linear.scale, linear.bias) if t is not None]
         dtype = linears[0].weight.dtype
         return (
-            dtype in _WEIGHTS
+            dtype in (torch.int8, torch.bfloat16, torch.float16, torch.float32)
             and all(linear.weight.dtype == dtype for linear in linears)
             and all((linear.scale is not None) == (dtype == torch.int8) for linear in linears)
             and all(
@@ -89,6 +94,8 @@ class TritonStep:
         self, new: NewPositions, keys: Sequence[Tensor], values: Sequence[Tensor]
     ) -> Tensor:
         """See `protocols.DecoderStep`."""
+        import torch
+
         from lolama_quant.triton_kernels import decoding
         from lolama_quant.triton_kernels.products import one_row
 
@@ -125,3 +132,15 @@ class TritonStep:
             multiply(stream, block.w_gate, block.w_up, y=hidden, gates=True, **norm)
             multiply(hidden, block.w_down, y=stream, add=True)
         return stream[None]
+
+
+def _sees_gpu() -> bool:
+    """Whether torch sees one, or would: where there is no driver, it need not be imported to say no."""
+    if "torch" not in sys.modules:
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return False
+    import torch
+
+    return torch.cuda.is_available()

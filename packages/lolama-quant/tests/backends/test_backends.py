@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lolama_quant import int8_products, triton_compiler
 from lolama_quant.absmax import LIMIT, dequantize_rows, quantize_rows
 from lolama_quant.backends import backend_of, cpu, cuda, metal, reference
 from lolama_quant.native_library import ANY_ROWS
@@ -43,7 +44,7 @@ def _triton(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 def _cuda_many(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """As many rows as the kernel does not take; without a GPU the path is the same."""
-    padded = torch.cat((x, x.new_zeros(cuda.FEW_ROWS + 1, x.shape[1])))
+    padded = torch.cat((x, x.new_zeros(int8_products.CUDA_FEW_ROWS + 1, x.shape[1])))
     return cuda.linear(padded, weight, scale)[: len(x)]
 
 
@@ -55,7 +56,7 @@ PRODUCTS: dict[str, tuple[Product, int | None, bool]] = {
     "cpu without the library": (cpu.torch_linear, None, True),
     "cpu integers": (cpu.integer_linear, None, True),
     "cuda many rows": (_cuda_many, None, False),
-    "triton": (_triton, cuda.FEW_ROWS, False),
+    "triton": (_triton, int8_products.CUDA_FEW_ROWS, False),
     "metal": (metal_host.linear, None, False),
 }
 MARKS = {"triton": NO_TRITON, "metal": NO_COMPILER}
@@ -196,7 +197,7 @@ def test_what_multiplies_on_a_cpu(
     for able in (True, False):
         monkeypatch.setattr(cpu, "multiplies_integers", lambda able=able: able)
         for rows in (0, 16, ANY_ROWS):
-            monkeypatch.setattr(cpu, "native_rows", lambda rows=rows: rows)
+            monkeypatch.setattr(cpu, "int8_rows", lambda rows=rows: rows)
             for sample in (x, x[:1], x[:0]):
                 cpu.linear(sample, weight, scale)
     expected = []
@@ -206,8 +207,8 @@ def test_what_multiplies_on_a_cpu(
 
 
 def test_cuda_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_missing", lambda: "Triton is not installed")
-    assert "Triton is not installed" in cuda.describe()
+    monkeypatch.setattr(triton_compiler, "_missing", lambda: "Triton is not installed")
+    assert "Triton is not installed" in int8_products.describe("cuda")
     y = cuda.linear(torch.ones(1, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(4))
     assert y.tolist() == [[8.0] * 4]
 

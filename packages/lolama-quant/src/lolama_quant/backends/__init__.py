@@ -1,8 +1,8 @@
 """Products with int8 weights, one module for each kind of device.
 
-Every backend has two functions: ``linear(x, weight, scale)``, for x (M, K) of any floating-point dtype,
-weight (N, K) int8 and scale (N,) float32 → (M, N), float32 or the dtype of ``x``; and ``describe()``, one
-line on which path it takes here. Any M is right, 0 included.
+Every backend has a function ``linear(x, weight, scale)``, for x (M, K) of any floating-point dtype, weight
+(N, K) int8 and scale (N,) float32 → (M, N), float32 or the dtype of ``x``. Any M is right, 0 included.
+`int8_products` says in words which path it takes here.
 """
 
 from __future__ import annotations

@@ -14,12 +14,8 @@ from torch import Tensor
 from lolama_quant.absmax import LIMIT, quantize_rows
 from lolama_quant.backends.reference import blockwise_linear
 from lolama_quant.int8_kernel import native_linear
-from lolama_quant.native_library import (
-    ANY_ROWS,
-    INT8_INSTRUCTION_SETS,
-    most_rows,
-    native_library,
-)
+from lolama_quant.int8_products import CPU_FEW_ROWS
+from lolama_quant.native_library import int8_rows
 
 HEAVY = 4.0
 """Rows whose largest magnitude is more than this many times their root mean square are quantised twice.
@@ -29,43 +25,14 @@ precision of all the others. Between 3.5 and 5 the quality of the built-in model
 second pass they lose three quarters of what int8 weights alone would keep.
 """
 
-_FEW_ROWS = 8
-"""Of so many, the widening of weights is no large part of a product that widens them in registers."""
-
 _MOST_INPUTS = (2**31 - 1) // LIMIT**2  # whose products fit into the sum of 32 bits
 
 
 def linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K), weight (N, K) int8, scale (N,) float32 → (M, N) float32."""
-    if 0 < len(x) <= native_rows():
+    if 0 < len(x) <= int8_rows():
         return native_linear(x, weight, scale)
     return torch_linear(x, weight, scale)
-
-
-def native_rows() -> int:
-    """Up to how many rows the native operator takes; 0 without it."""
-    library = native_library()
-    return 0 if isinstance(library, str) else most_rows(library, torch.int8)
-
-
-def describe() -> str:
-    """Which products are used here, and why."""
-    library, rows = native_library(), native_rows()
-    if isinstance(library, str):
-        return f"{_describe_torch()} (the native operator is {library})"
-    native = f"native, {INT8_INSTRUCTION_SETS[library.int8_instruction_set]}"
-    if rows == ANY_ROWS:
-        return native
-    return f"up to {rows} rows {native}; more rows {_describe_torch()}"
-
-
-def _describe_torch() -> str:
-    few = f"up to {_FEW_ROWS} rows in bfloat16; more rows " if widens_in_registers() else ""
-    if multiplies_integers():
-        return f"{few}by integer products (VNNI), activations quantised row by row"
-    return (
-        f"{few}with weights widened to float32: torch has no fast 8-bit products on this processor"
-    )
 
 
 def multiplies_integers() -> bool:
@@ -80,7 +47,7 @@ def multiplies_integers() -> bool:
 
 def torch_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """`linear` by torch's own operators."""
-    if 0 < len(x) <= _FEW_ROWS and widens_in_registers() and weight.shape[1] % 32 == 0:
+    if 0 < len(x) <= CPU_FEW_ROWS and widens_in_registers() and weight.shape[1] % 32 == 0:
         return bfloat16_linear(x, weight, scale)
     if multiplies_integers() and weight.shape[1] <= _MOST_INPUTS:
         return integer_linear(x, weight, scale)

@@ -25,8 +25,3 @@ def blockwise_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     rows = max(1, _BLOCK_ELEMENTS // weight.shape[1])
     blocks = [F.linear(wide, block.float()) for block in torch.split(weight, rows)]
     return torch.cat(blocks, dim=-1).mul_(scale)
-
-
-def describe() -> str:
-    """What it does."""
-    return "weights widened, then torch's product"
