@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from lolama_cli import options
+from lolama_cli.regular_files import check_regular
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.utf8 import decode_utf8
 
@@ -28,6 +29,7 @@ _OPTIONS = (
 )
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _MOST_BYTES = 2**20
+_CORRECT = "correct it, or see lolama config --help"
 
 
 @dataclass(frozen=True)
@@ -149,23 +151,32 @@ def of_file() -> dict[str, Value]:
     Raises:
         UsageError: naming the file and the line or key that makes no sense.
     """
-    file = path()
-    subject, remedy = str(file), "correct it, or see lolama config --help"
+    subject = str(path())
     try:
-        if file.exists() and not file.is_file():
-            raise UsageError(subject, "is no regular file", remedy)
-        if not file.exists():
-            return {}
-        if file.stat().st_size > _MOST_BYTES:
-            raise UsageError(subject, "is larger than 1 MiB", remedy)
-        values = tomllib.loads(decode_utf8(file.read_bytes()))
-    except OSError as error:
-        raise UsageError(subject, f"cannot be read: {error.strerror}", remedy) from None
+        values = tomllib.loads(text_of_file())
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(subject, f"is not valid TOML ({error})"[:200], remedy) from None
-    except ValueError as error:
-        raise UsageError(subject, str(error), remedy) from None
+        reason = f"is not valid TOML ({error})"[:200]
+        raise UsageError(subject, reason, _CORRECT) from None
     return {name: key_of(name, subject).check(value, subject) for name, value in values.items()}
+
+
+def text_of_file() -> str:
+    """The file as it is written; nothing if there is none.
+
+    Raises:
+        UsageError: if it cannot be read, or is no text. A pipe or a device is not opened.
+    """
+    file = path()
+    try:
+        if not check_regular(file, _CORRECT):
+            return ""
+        if file.stat().st_size > _MOST_BYTES:
+            raise UsageError(str(file), "is larger than 1 MiB", _CORRECT)
+        return decode_utf8(file.read_bytes())
+    except OSError as error:
+        raise UsageError(str(file), f"cannot be read: {error.strerror}", _CORRECT) from None
+    except ValueError as error:
+        raise UsageError(str(file), str(error), _CORRECT) from None
 
 
 def of_environment() -> dict[str, Value]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
@@ -119,7 +120,10 @@ def suggest(name: str) -> str:
 def _own_models(path: Path) -> tuple[ModelInfo, ...]:
     """A table for each alias, such as ``[mine]`` with ``repo = "owner/name@revision"``."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise _refused(path, "is no regular file")
+        if status.st_size > _MOST_BYTES:
             raise _refused(path, "is larger than 1 MiB")
         values = tomllib.loads(decode_utf8(path.read_bytes()))
     except FileNotFoundError:

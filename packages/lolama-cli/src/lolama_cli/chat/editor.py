@@ -22,6 +22,7 @@ from prompt_toolkit.styles import Style
 
 from lolama_cli.console import note
 from lolama_cli.errors import Terminated
+from lolama_cli.regular_files import check_regular
 from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.protocols.utf8 import is_unicode
 
@@ -168,6 +169,7 @@ def _history() -> History:
 
     try:
         path = own_directory("chat") / "history"
+        check_regular(path, "remove it")
         _make_private(path)
         return _History(str(path))
     except (LolamaError, OSError) as error:

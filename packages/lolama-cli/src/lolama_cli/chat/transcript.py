@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
+from lolama_cli.regular_files import check_regular
 from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import JSON
 from lolama_core.protocols.utf8 import is_unicode
@@ -180,7 +181,7 @@ def save(path: Path, transcript: Transcript, *, replace: bool) -> None:
         replace: Whether a file that is there may be replaced.
 
     Raises:
-        UsageError: if there is one, and it may not; or for what no JSON file can hold.
+        UsageError: if there is one, and it may not; or it is no regular file, or for what no JSON can hold.
         ResourceError: if it cannot be written.
     """
     text = json.dumps(to_json(transcript), ensure_ascii=False, indent=1) + "\n"
@@ -188,7 +189,10 @@ def save(path: Path, transcript: Transcript, *, replace: bool) -> None:
         reason = "would hold the path of a picture that is not UTF-8, which no JSON file can"
         raise UsageError(str(path), reason, "rename the picture")
     try:
+        check_regular(path, "give another name")
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
         raise _not_written(path, error) from None
     try:

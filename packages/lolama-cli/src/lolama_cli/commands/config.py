@@ -15,7 +15,7 @@ from lolama_cli.defaults import KEYS, Value
 from lolama_cli.schemas import CONFIG
 from lolama_cli.tables import write_facts
 from lolama_core.protocols.errors import ResourceError, UsageError
-from lolama_core.protocols.utf8 import decode_utf8, is_unicode
+from lolama_core.protocols.utf8 import is_unicode
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -153,14 +153,11 @@ def _document() -> TOMLDocument:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    file = defaults.path()
     try:
-        return tomlkit.parse(decode_utf8(file.read_bytes()))
-    except FileNotFoundError:
-        return tomlkit.document()
-    except (OSError, ValueError, TOMLKitError) as error:
-        reason = f"cannot be read: {str(error)[:150]}"
-        raise UsageError(str(file), reason, "correct or remove it") from None
+        return tomlkit.parse(defaults.text_of_file())
+    except (TOMLKitError, RecursionError) as error:
+        reason = f"is not valid TOML: {str(error)[:150]}"
+        raise UsageError(str(defaults.path()), reason, "correct or remove it") from None
 
 
 def _save(document: TOMLDocument) -> None:
