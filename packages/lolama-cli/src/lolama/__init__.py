@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lolama.language_model import LanguageModel as LanguageModel
     from lolama.language_model import ReplyStream as ReplyStream
     from lolama.language_model import load as load
+    from lolama.saving import save as save
     from lolama.wiring import load_model as load_model
     from lolama.wiring import load_tokenizer as load_tokenizer
     from lolama_core import BatchGenerator as BatchGenerator
@@ -33,6 +34,7 @@ else:
         {
             ".conversation": ["Conversation"],
             ".language_model": ["LanguageModel", "ReplyStream", "load"],
+            ".saving": ["save"],
             ".wiring": ["load_model", "load_tokenizer"],
             "lolama_core": [
                 "BatchGenerator",

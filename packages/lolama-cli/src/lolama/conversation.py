@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lolama.language_model import LanguageModel, ReplyStream, open_pictures
+from lolama.language_model import LanguageModel, ReplyStream
 from lolama.memory import context_bytes
 from lolama.prompts import message_content
+from lolama.vision import open_pictures
 from lolama_core import Generation, PrefixCache, TextGenerator
 from lolama_core.protocols.types import Message
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lolama.language_model import Shown
+    from lolama.vision import Shown
     from lolama_core import GenerationConfig
 
 

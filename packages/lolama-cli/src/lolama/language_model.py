@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from lolama import wiring
 from lolama.downloads import Confirm
@@ -17,7 +16,7 @@ from lolama.prompts import (
     with_pictures,
     without_template,
 )
-from lolama.vision import image_token_id, processor_of
+from lolama.vision import image_token_id, open_pictures, processor_of
 from lolama_core import Generation, TextGenerator, TokenStream
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import ModelFiles
@@ -27,10 +26,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lolama.conversation import Conversation
+    from lolama.vision import Shown
     from lolama_core import GenerationConfig, Tokenizer
     from lolama_core.protocols import CausalLM, ImageProcessor, LogitsProcessor
-
-    Shown: TypeAlias = str | Path | Image
 
 
 def load(
@@ -281,31 +279,3 @@ class LanguageModel:
             remedy = "use a model that sees, such as demo-vision"
             raise sees_none("images", len(pictures), self.name, remedy)
         return cast("Mapping[str, Any]", self.processor.preprocess(pictures))
-
-
-def open_pictures(images: Shown | Sequence[Shown]) -> list[Image]:
-    """The pixels of pictures, those of files read as strictly as `lolama.vision.read_picture` does.
-
-    Raises:
-        UsageError: for what is neither a path nor a picture.
-        ModelError: naming the file that cannot be used.
-    """
-    if isinstance(images, list | tuple) and not images:
-        return []
-    from PIL.Image import Image
-
-    from lolama.vision import read_picture
-
-    opened = []
-    for one in [images] if isinstance(images, str | Path | Image) else images:
-        if isinstance(one, Image):
-            opened.append(one)
-        elif isinstance(one, str | Path):
-            picture = read_picture(Path(one).expanduser(), str(one))
-            if picture.notice:
-                warnings.warn(picture.notice, stacklevel=4)
-            opened.append(picture.image)
-        else:
-            reason = f"holds a {type(one).__name__}"
-            raise UsageError("images", reason, "give paths, or pictures that PIL opened")
-    return opened

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lolama import providers
 from lolama_core.protocols import ImageProcessor
@@ -12,6 +14,8 @@ from lolama_core.protocols.lazy_names import directory
 from lolama_core.protocols.types import ImageInputs, ModelFiles
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from lolama_vision import (
         CLIPImageProcessor,
         CLIPVisionEncoder,
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
         VLMConfig,
         read_picture,
     )
+
+    Shown: TypeAlias = str | Path | Image
+    """A picture: the path of a file, or what PIL opened."""
 
 __all__ = [
     "CLIPImageProcessor",
@@ -86,3 +93,31 @@ def count_positions(files: ModelFiles, ids: Sequence[int], inputs: ImageInputs) 
         raise UsageError("--image", reason, "use --raw")
     lolama_vision.place_pictures([ids], tokens, image_id)
     return len(ids) - list(ids).count(image_id) + sum(tokens)
+
+
+def open_pictures(images: Shown | Sequence[Shown]) -> list[Image]:
+    """The pixels of pictures, those of files read as strictly as `read_picture` does.
+
+    Raises:
+        UsageError: for what is neither a path nor a picture.
+        ModelError: naming the file that cannot be used.
+    """
+    if isinstance(images, list | tuple) and not images:
+        return []
+    from PIL.Image import Image
+
+    import lolama_vision
+
+    opened = []
+    for one in [images] if isinstance(images, str | Path | Image) else images:
+        if isinstance(one, Image):
+            opened.append(one)
+        elif isinstance(one, str | Path):
+            picture = lolama_vision.read_picture(Path(one).expanduser(), str(one))
+            if picture.notice:
+                warnings.warn(picture.notice, stacklevel=4)
+            opened.append(picture.image)
+        else:
+            reason = f"holds a {type(one).__name__}"
+            raise UsageError("images", reason, "give paths, or pictures that PIL opened")
+    return opened

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from lolama_core import Tokenizer
 
+LOADED_FROM = "loaded_from"
+"""The attribute of a loaded model that tells the `ModelFiles` it came from, without their tensors."""
+
 
 def load_model(
     name: str | Path,
@@ -132,7 +135,9 @@ def load_files(
     """`load_model` for a name that is resolved already."""
     family = providers.family(files.family)
     with remembered.looked_through(files) as files:
-        return lolama_core.load_model(files, {family.name: family}, device=device, dtype=dtype)
+        model = lolama_core.load_model(files, {family.name: family}, device=device, dtype=dtype)
+    setattr(model, LOADED_FROM, replace(files, tensors={}))
+    return model
 
 
 def quantized(files: ModelFiles, *, tell: Callable[[str], None] | None = None) -> ModelFiles:

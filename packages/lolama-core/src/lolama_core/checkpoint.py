@@ -186,17 +186,19 @@ def check_dtype(name: str, dtype: str, declared: Mapping[str, str], subject: str
         raise ModelError(subject, reason, "convert it with the tool that made it")
 
 
-def check_finite(name: str, tensor: Tensor, subject: str) -> None:
+def check_finite(
+    name: str,
+    tensor: Tensor,
+    subject: str,
+    remedy: str = "download the model again, or use another conversion of it",
+) -> None:
     """Refuse NaN and infinities: one such weight makes every output meaningless.
 
     Raises:
         ModelError: naming the tensor.
     """
     if not is_finite(tensor):
-        reason = f"tensor {quote(name)} holds NaN or Inf"
-        raise ModelError(
-            subject, reason, "download the model again, or use another conversion of it"
-        )
+        raise ModelError(subject, f"tensor {quote(name)} holds NaN or Inf", remedy)
 
 
 def is_finite(tensor: Tensor) -> bool:

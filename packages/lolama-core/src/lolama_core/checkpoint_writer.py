@@ -112,7 +112,7 @@ def _write_weights(
         for name, tensor in tensors:
             # What the reader refuses must not be written: the damage would show only at the next load.
             check_dtype(name, dtype_name(tensor.dtype), declared, subject)
-            check_finite(name, tensor, subject)
+            check_finite(name, tensor, subject, "write it with weights that are finite")
             writer.add(name, tensor)
         writer.finish()
         os.fsync(file.fileno())

@@ -14,7 +14,7 @@ from lolama_core.chat_template import ChatTemplate
 from lolama_core.native_guard import call_native
 from lolama_core.plain_numbers import whole_number
 from lolama_core.protocols.errors import ModelError, UsageError
-from lolama_core.protocols.types import Message
+from lolama_core.protocols.types import Message, TokenizerBlock
 from lolama_core.protocols.utf8 import is_unicode
 from lolama_core.token_ids import TokenIds, token_ids
 from lolama_core.untrusted_files import read_text
@@ -39,6 +39,10 @@ class Tokenizer:
         eos_ids: Ids that end a text; the id of ``eos_token`` always does.
         source: The file's name, for messages.
 
+    Attributes:
+        tokenizer_json, chat_template: As given.
+        block: The other arguments, as a checkpoint's configuration has them.
+
     Raises:
         ModelError: if the file is damaged or contradicts itself.
     """
@@ -57,6 +61,8 @@ class Tokenizer:
         from tokenizers import Tokenizer as NativeTokenizer
 
         self._source = source
+        self.tokenizer_json, self.chat_template = tokenizer_json, chat_template
+        self.block = TokenizerBlock(bos_token=bos_token, eos_token=eos_token, add_bos=add_bos)
         self._native: tokenizers.Tokenizer = call_native(
             lambda: NativeTokenizer.from_str(tokenizer_json), subject=source
         )

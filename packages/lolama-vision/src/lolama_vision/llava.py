@@ -49,6 +49,11 @@ class LLaVA(nn.Module):
         self.generation_defaults = GenerationDefaults()
 
     @property
+    def config(self) -> VLMConfig:
+        """The encoder, and how it meets the language model."""
+        return self._vlm_config
+
+    @property
     def text(self) -> CausalLM:
         """The language model, by its protocol."""
         return cast(CausalLM, self.language_model)

@@ -1,0 +1,243 @@
+"""A model in memory → a lolama checkpoint: after training, after quantizing, or made from a configuration."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+import lolama_core
+import lolama_quant
+from lolama import providers, wiring
+from lolama.language_model import LanguageModel
+from lolama_core.protocols import CausalLM
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    JSON,
+    CanonicalConfig,
+    GenerationBlock,
+    GenerationDefaults,
+    ModelFiles,
+    QuantizationScheme,
+    TokenizerFiles,
+)
+
+if TYPE_CHECKING:
+    from lolama_core import Tokenizer
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def save(
+    model: LanguageModel | CausalLM | nn.Module,
+    folder: str | Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a model to a folder that `load` loads again, with the same logits, bit for bit.
+
+    The folder appears when it is whole: an interruption leaves nothing, or the checkpoint that was there.
+
+    Args:
+        model: A text model or one that sees, quantized or not; or what `load` returned.
+        folder: Must not exist, unless ``overwrite``; its parent must.
+        tokenizer: Goes with it, with its chat template. Without, a loaded model takes the one it was loaded
+            with. A model of your own configuration may have none: it is given ids.
+        overwrite: Replace the lolama checkpoint that is there. Nothing else is ever replaced.
+
+    Raises:
+        UsageError: for a folder that exists; for a model with parts or tensors that a checkpoint does not
+            hold, naming the first; for weights that are not all of one dtype, float32, bfloat16 or float16.
+        ModelError: if a weight is NaN or infinite, or the files of its tokenizer are gone.
+        ResourceError: if the disk is full.
+
+    Example:
+        >>> model = lolama.load_model("demo")
+        >>> quantize_model_int8(model)
+        >>> lolama.save(model, "my-demo-int8")
+        >>> print(lolama.load("my-demo-int8").chat("What is two plus three?"))
+        Two plus three is five.
+    """
+    directory = Path(folder).expanduser()
+    if os.path.lexists(directory) and not overwrite:
+        remedy = "choose another name, or say overwrite=True"
+        raise UsageError(str(directory), "exists already", remedy)
+    if isinstance(model, LanguageModel):
+        tokenizer = model.tokenizer if tokenizer is None else tokenizer
+        module = cast(nn.Module, model.model)
+    else:
+        module = cast(nn.Module, model)
+        tokenizer = _own_tokenizer(module) if tokenizer is None else tokenizer
+    family, block = _family_and_block(module)
+    scheme = _scheme(module)
+    config = _config(module, family, block, tokenizer, scheme)
+    tensors = _tensors(module, _plain(config, scheme))
+    lolama_core.write_checkpoint(
+        directory,
+        config,
+        tensors.items(),
+        tokenizer_json=None if tokenizer is None else tokenizer.tokenizer_json,
+        chat_template=None if tokenizer is None else tokenizer.chat_template,
+        replace=overwrite,
+    )
+
+
+def _own_tokenizer(module: nn.Module) -> Tokenizer | None:
+    files: ModelFiles | None = getattr(module, wiring.LOADED_FROM, None)
+    if files is None or files.tokenizer.tokenizer_json is None:
+        return None
+    return wiring.tokenizer_of(files)
+
+
+def _config(
+    module: nn.Module,
+    family: str,
+    block: dict[str, JSON],
+    tokenizer: Tokenizer | None,
+    scheme: QuantizationScheme | None,
+) -> CanonicalConfig:
+    dtype = cast(CausalLM, module).dtype
+    if dtype not in _DTYPES:
+        raise _refuse_dtype("model", dtype)
+    config = CanonicalConfig(
+        format=FORMAT_NAME,
+        format_version=FORMAT_VERSION,
+        family=family,
+        model=block,
+        dtype=str(dtype).removeprefix("torch."),
+        generation=_generation(cast(CausalLM, module).generation_defaults, tokenizer),
+        tokenizer={} if tokenizer is None else tokenizer.block,
+    )
+    if scheme is not None:
+        declared = providers.quantizer(scheme.name).declared(module)
+        config["quantization"] = lolama_core.quantization_block(scheme, declared)
+    return config
+
+
+def _family_and_block(module: nn.Module) -> tuple[str, dict[str, JSON]]:
+    from lolama_vision import LLaVA
+
+    if isinstance(module, lolama_core.Llama):
+        return "llama", module.config.to_json()
+    if isinstance(module, LLaVA) and isinstance(module.language_model, lolama_core.Llama):
+        text = module.language_model.config.to_json()
+        return "llava", {**module.config.to_json(), "text_config": text}
+    reason = "is no model that a lolama checkpoint holds"
+    raise UsageError(type(module).__name__, reason, "give the Llama or LLaVA inside it")
+
+
+def _generation(defaults: GenerationDefaults, tokenizer: Tokenizer | None) -> GenerationBlock:
+    eos_ids = defaults.eos_ids or (frozenset() if tokenizer is None else tokenizer.eos_ids)
+    block = GenerationBlock(eos_ids=sorted(eos_ids), sampling=dict(defaults.sampling))
+    if defaults.vocab_size is not None:
+        block["vocab_size"] = defaults.vocab_size
+    return block
+
+
+def _scheme(module: nn.Module) -> QuantizationScheme | None:
+    """How ``module`` is quantized, told from its layers; None if it is not."""
+    columns = {
+        name: () if layer.outlier_columns is None else tuple(layer.outlier_columns.tolist())
+        for name, layer in module.named_modules()
+        if isinstance(layer, lolama_quant.Int8Linear)
+    }
+    if not columns:
+        return None
+    dense = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    outliers = {name: some for name, some in columns.items() if some}
+    return QuantizationScheme(name="int8", skipped=tuple(dense), outlier_columns=outliers)
+
+
+def _plain(config: CanonicalConfig, scheme: QuantizationScheme | None) -> nn.Module:
+    """The model that loading would build, without weights."""
+    family = providers.family(config["family"])
+    files = ModelFiles(name="model", config=config, tensors={}, tokenizer=TokenizerFiles())
+    module = lolama_core.build_module(files, {family.name: family})
+    if scheme is not None:
+        providers.quantizer(scheme.name).prepare_(module, scheme)
+    return module
+
+
+def _tensors(module: nn.Module, plain: nn.Module) -> dict[str, Tensor]:
+    """Canonical name → tensor, each once, as soon as ``module`` is what loading would make of them.
+
+    Raises:
+        UsageError: naming the first part or tensor that it would not be.
+    """
+    _check_parts(module, plain)
+    held, expected = module.state_dict(keep_vars=True), plain.state_dict(keep_vars=True)
+    for name in sorted(held.keys() ^ expected.keys()):
+        reason = "is no tensor of this kind of model" if name in held else "is missing"
+        raise UsageError(name, reason, "a checkpoint holds what loading would make, and no more")
+    same: dict[int, list[str]] = defaultdict(list)
+    for name, tensor in expected.items():
+        same[id(tensor)].append(name)
+    tensors = {}
+    for first, *others in same.values():
+        tensors[first] = held[first]
+        _check_tensor(first, held[first], expected[first], cast(CausalLM, module).dtype)
+        for other in others:
+            if held[other] is not held[first] and not torch.equal(held[other], held[first]):
+                reason = f"differs from {first}, to which the configuration ties it"
+                raise UsageError(other, reason, "untie them in the model's config")
+    return tensors
+
+
+def _check_parts(module: nn.Module, plain: nn.Module) -> None:
+    parts = dict(module.named_modules(remove_duplicate=False))
+    expected = dict(plain.named_modules(remove_duplicate=False))
+    for name in {**expected, **parts}:
+        found, wanted = parts.get(name), expected.get(name)
+        if _kind(found) is not _kind(wanted):
+            what = "is missing" if found is None else f"is a {type(found).__name__}"
+        elif "forward" in vars(found):
+            what = "has a forward of its own"
+        else:
+            continue
+        usual = "nothing" if wanted is None else f"a plain {type(wanted).__name__}"
+        reason = f"{what}, where this kind of model has {usual}"
+        raise UsageError(name or "model", reason, "keep its weights with torch.save")
+
+
+def _kind(module: nn.Module | None) -> type[nn.Module | None]:
+    """What loading would make of a part. It puts one linear layer in the place of torch's and of vision's."""
+    kind = type(module)
+    package = kind.__module__.partition(".")[0]
+    ours = package in ("torch", "lolama_core", "lolama_vision") and kind.__name__ == "Linear"
+    return nn.Linear if ours and issubclass(kind, nn.Linear) else kind
+
+
+def _check_tensor(name: str, tensor: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    """Of a tensor that belongs to a model whose embedding has this dtype."""
+    if tensor.shape != expected.shape:
+        reason = (
+            f"has shape {tuple(tensor.shape)}; the model's config asks for {tuple(expected.shape)}"
+        )
+        raise UsageError(name, reason, "change the config with it")
+    if tensor.is_meta:
+        raise UsageError(name, "is on the meta device and has no values", "load or make weights")
+    if expected.dtype == torch.int8 and tensor.dtype == torch.int8:
+        return
+    if tensor.dtype not in _DTYPES:
+        raise _refuse_dtype(name, tensor.dtype)
+    # Vectors (norms, biases, scales) have the precision of activations, others that of the embedding.
+    if tensor.dim() > 1 and tensor.dtype != dtype:
+        reason = f"is {_name(tensor.dtype)}, where the model's embedding is {_name(dtype)}"
+        raise UsageError(name, reason, f"convert the model: model.to(torch.{_name(dtype)})")
+
+
+def _refuse_dtype(name: str, dtype: torch.dtype) -> UsageError:
+    allowed = ", ".join(map(_name, _DTYPES))
+    reason = f"is {_name(dtype)}; the weights of a checkpoint are one of {allowed}"
+    return UsageError(name, reason, "convert the model: model.to(torch.float32)")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
