@@ -13,6 +13,7 @@ from pathlib import Path
 from drawings import circle, encoded
 from talk import GREEDY, model
 from terminal import READY, Terminal
+from warm_program import run
 
 from lolama import GenerationConfig, TextGenerator
 from lolama_cli.chat import transcript
@@ -206,3 +207,22 @@ def test_a_picture_is_shown_small_where_it_can_be(tmp_path: Path) -> None:
 def test_help_fits_into_80_columns() -> None:
     width = max(len(command.usage) for command in COMMANDS.values())
     assert all(width + 2 + len(command.summary) <= 80 for command in COMMANDS.values())
+
+
+def test_row_174_on_a_terminal_a_full_context_slides_and_in_a_pipe_it_is_an_error(
+    short: Path,
+) -> None:
+    terminal = Terminal("chat", "-m", short)
+    terminal.wait_for(READY)
+    assert "16 tokens is full; /retry" in " ".join(terminal.say("z").split())
+    shown = terminal.say("z")
+    assert "note: the chat forgot its first exchange to make room" in shown
+    assert "abcdefghijklmn" in shown
+    assert "overflow slide" in terminal.say("/set overflow")
+    terminal.say("/set overflow error")
+    assert "overflow error" in terminal.say("/set overflow")
+    terminal.type("/exit\r")
+    assert terminal.end() == 0
+    for options, default in (((), "error"), (("--overflow", "slide"), "slide")):
+        outcome = run("chat", "-m", short, *options, stdin=b"/set overflow\n")
+        assert outcome.err.endswith(f"overflow {default}\n")

@@ -49,7 +49,7 @@ def unchanged(path: Path, before: os.stat_result) -> bool:
 def test_row_118_the_file_of_defaults(path: Path, arguments: tuple[str, ...]) -> None:
     before = path.stat()
     outcome = run("config", *arguments, env={"LOLAMA_CONFIG": str(path)})
-    outcome.refused(2, str(path), "no regular file")
+    outcome.refused(2, f"error: {path}: is no regular file; correct it")
     assert unchanged(path, before)
 
 

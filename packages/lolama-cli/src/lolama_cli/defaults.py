@@ -172,9 +172,11 @@ def text_of_file() -> str:
             return ""
         if file.stat().st_size > _MOST_BYTES:
             raise UsageError(str(file), "is larger than 1 MiB", _CORRECT)
-        return decode_utf8(file.read_bytes())
+        data = file.read_bytes()
     except OSError as error:
         raise UsageError(str(file), f"cannot be read: {error.strerror}", _CORRECT) from None
+    try:
+        return decode_utf8(data)
     except ValueError as error:
         raise UsageError(str(file), str(error), _CORRECT) from None
 

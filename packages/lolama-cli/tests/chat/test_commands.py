@@ -84,8 +84,8 @@ def test_clear_undo_and_retry() -> None:
     assert chat("/retry") == [reply]
     assert len(chat.session.conversation.exchanges) == 1
     say(chat.session, "Who are you?")
-    assert chat("/undo") == ["forgot: Who are you?"]
-    assert chat("/clear") == ["forgot 1 exchange"]
+    assert chat("/undo") == ["the chat forgot: Who are you?"]
+    assert chat("/clear") == ["the chat forgot 1 exchange"]
     assert not chat.session.conversation.exchanges
 
 

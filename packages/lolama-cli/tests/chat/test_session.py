@@ -341,14 +341,67 @@ def test_row_63_a_full_context_is_an_error_with_both_counts() -> None:
     told: list[str] = []
     chat.notice = told.append
     assert "".join(chat.retry())
-    assert len(told) == 1
-    assert "no longer sent" in told[0]
-    assert len(chat.conversation.exchanges) == len(kept.exchanges) + 1  # nothing is forgotten
-    assert chat.conversation.first > 0
+    gone = chat.conversation.first
+    assert told == [f"the chat forgot its first {gone} exchanges to make room"]
+    assert len(chat.conversation.exchanges) == len(kept.exchanges) + 1  # and /save has all
+    assert gone > 1
     with pytest.raises(UsageError, match=r"message: has .* tokens of the 512"):
         say(chat, "dog " * 600)
     with pytest.raises(UsageError, match="prompt: has about"):
         say(chat, "dog " * 60_000)
+
+
+@pytest.mark.parametrize("overflow", ["slide", "error"])
+def test_row_174_a_context_that_fills_is_told_once_before_it_is_full(overflow: str) -> None:
+    told: list[str] = []
+    chat = session(overflow=overflow, notice=told.append)
+    fills = [0.0]
+    while not told:
+        say(chat, QUESTIONS[1])
+        assert chat.last is not None
+        fills.append((chat.last.prompt + chat.last.new) / 512)
+    fill = fills[-1]
+    assert fills[-2] < 0.8 <= fill < 1
+    advice = (
+        "forget its first exchanges" if overflow == "slide" else "/set overflow slide makes room"
+    )
+    assert told[0].startswith(f"the chat fills {fill:.0%} of the model's context of 512 tokens; ")
+    assert told[0].endswith(advice)
+    if overflow == "error":
+        while chat.positions() < 490:
+            say(chat, QUESTIONS[1])
+        assert not any("fills" in line for line in told[1:])
+        return
+    while not chat.conversation.first:
+        say(chat, QUESTIONS[1])
+    first = chat.conversation.first
+    assert told[1:] == [f"the chat forgot its first {first} exchanges to make room"]
+    while len(told) == 2:  # it fills again, which is no news
+        say(chat, QUESTIONS[1])
+    assert told[2] == f"the chat forgot its first {chat.conversation.first} exchanges to make room"
+
+
+def test_row_174_a_chat_that_was_cleared_is_told_again() -> None:
+    told: list[str] = []
+    chat = session(notice=told.append)
+    for count in (1, 2):
+        while len(told) < count:
+            say(chat, QUESTIONS[1] * 4)
+        chat.clear()
+
+
+def test_row_174_asking_again_makes_room_for_a_whole_reply(short: Path) -> None:
+    told: list[str] = []
+    chat = session(short, overflow="slide", notice=told.append)
+    assert say(chat, "a") == "bcdefghijklmno"
+    chat.conversation = replace(
+        chat.conversation, exchanges=(replace(chat.conversation.exchanges[0], reply="bcdefghi"),)
+    )
+    told.clear()
+    assert say(chat, "z") == "abcd"  # 12 of the 16 tokens are taken
+    assert "/retry makes room" in told[0]
+    assert "".join(chat.retry()) == "abcdefghijklmn"
+    assert told[1] == "the chat forgot its first exchange to make room"
 
 
 def test_what_slides_out_leaves_the_rest_as_a_fresh_run() -> None:
@@ -379,7 +432,7 @@ def test_row_64_a_reply_that_fills_the_context_ends_with_a_notice(short: Path) -
         say(chat, "z")
     chat.overflow = "slide"
     assert say(chat, "z") == "abcdefghijklmn"
-    assert "no longer sent" in told[1]
+    assert told[1] == "the chat forgot its first exchange to make room"
 
 
 def test_memory_stays_level_over_many_turns_at_the_context_limit(

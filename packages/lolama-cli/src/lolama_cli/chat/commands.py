@@ -163,10 +163,10 @@ class Commands:
     def _clear(self, rest: str) -> None:
         count = len(self._session.conversation.exchanges)
         self._session.clear()
-        self._screen.say(f"forgot {_exchanges(count)}")
+        self._screen.say(f"the chat forgot {_exchanges(count)}")
 
     def _undo(self, rest: str) -> None:
-        self._screen.say(f"forgot: {_shortened(self._session.undo())}")
+        self._screen.say(f"the chat forgot: {_shortened(self._session.undo())}")
 
     def _retry(self, rest: str) -> Iterator[str]:
         return self._session.retry()
@@ -255,8 +255,8 @@ class Commands:
             return
         replies = "1 reply" if totals.replies == 1 else f"{totals.replies:,} replies"
         self._screen.say(
-            f"{replies}, {totals.new:,} tokens in {totals.seconds:.1f} s; prompts {totals.prompt:,} tokens, "
-            f"of which {totals.cached:,} were not run again"
+            f"{replies}, {totals.new:,} tokens in {totals.seconds:.1f} s; the prompts had {totals.prompt:,} "
+            f"tokens, and the model remembered {totals.cached:,} of them"
         )
         self._screen.say(f"last: {last}")
 
@@ -266,7 +266,7 @@ class Commands:
         conversation = session.conversation
         line = f"{count:,} of {limit:,} tokens ({count / limit:.0%}), {_exchanges(len(conversation.sent))}"
         if conversation.first:
-            line += f" ({conversation.first:,} older no longer sent)"
+            line += f"; the chat forgot its first {_exchanges(conversation.first)}"
         self._screen.say(line)
 
     def _copy(self, rest: str) -> None:

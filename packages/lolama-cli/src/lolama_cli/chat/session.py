@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from lolama_cli.chat.context import NEARLY_FULL, Overflow, fitted, full, nearly_full
 from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
 from lolama_core.protocols.errors import UsageError
 
@@ -15,13 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lolama import GenerationConfig
-    from lolama_cli.chat.model import ChatModel, ChatPrompt
-
-Overflow = Literal["error", "slide"]
-
-_ROOM_FOR_REPLY = 2
-_KEPT_BY_SLIDE = 0.75
-"""Of the context. A slide has all that stays run again, so it makes room for several turns at once."""
+    from lolama_cli.chat.model import ChatModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +83,7 @@ class Session:
             that a session repeats itself and a reply that is asked for again may differ.
         overflow: When the conversation does not fit into the context: refuse (``error``), or no longer send
             the oldest exchanges (``slide``).
+        is_nearly_full: Whether the user was told that the context is.
         conversation: What was said.
         attached: Pictures that go with the next question.
         unanswered: The last question, if it got no reply.
@@ -101,6 +97,7 @@ class Session:
     model: ChatModel
     config: GenerationConfig
     overflow: Overflow = "error"
+    is_nearly_full: bool = False
     conversation: Conversation = field(default_factory=Conversation)
     attached: tuple[PictureFile, ...] = ()
     unanswered: str | None = None
@@ -223,7 +220,16 @@ class Session:
         seed = None if self.config.seed is None else self.config.seed + self.totals.replies
         config = self.config.with_settings(seed=seed)
         with self.interruptible():
-            prompt, before = self._fitted(before, question, pictures)
+            prompt, before = fitted(
+                self.model,
+                before,
+                question,
+                pictures,
+                overflow=self.overflow,
+                longest_reply=config.max_new_tokens,
+                again=not asked_anew,
+                notice=self.notice,
+            )
             stream = self.model.generator.generate_stream(prompt.ids, config, **prompt.inputs)
         said: list[str] = []
         first: float | None = None
@@ -268,48 +274,14 @@ class Session:
                     seconds=time.perf_counter() - started,
                 )
                 self.totals.add(self.last)
+        used, limit = prompt.positions + stream.new_tokens, self.model.max_seq_len
         if stream.result.context_full:
-            self.notice(
-                f"the reply ends here because the model's context of {self.model.max_seq_len:,} tokens "
-                f"is full; {self._remedy()}"
-            )
+            self.notice(full(limit, self.overflow))
+        elif self._fills_for_the_first_time(used):
+            self.notice(nearly_full(used, limit, self.overflow))
+        self.is_nearly_full = used >= NEARLY_FULL * limit
 
-    def _fitted(
-        self, before: Conversation, question: str, pictures: tuple[PictureFile, ...]
-    ) -> tuple[ChatPrompt, Conversation]:
-        """The prompt, and the conversation of which it was made once the context has room for it."""
-        limit = self.model.max_seq_len
-        prompt = self.model.prompt(before, question, pictures)
-        room = min(self.config.max_new_tokens, limit // _ROOM_FOR_REPLY)
-        if self.overflow == "slide" and prompt.positions + room > limit:
-            first, whole = before.first, prompt.positions
-            while first < len(before.exchanges):
-                first += 1
-                prompt = self.model.prompt(before, question, pictures, first=first)
-                if prompt.positions + room <= limit * _KEPT_BY_SLIDE:
-                    break
-            if first > before.first and prompt.positions < limit:
-                self._tell_slide(first - before.first, first, whole, prompt.positions)
-            before = replace(before, first=first)
-        if prompt.positions >= limit:
-            raise self._too_long(prompt.positions, limit, alone=not before.sent)
-        return prompt, before
-
-    def _tell_slide(self, dropped: int, first: int, whole: int, kept: int) -> None:
-        what = "exchange is" if dropped == 1 else f"{dropped} exchanges are"
-        self.notice(
-            f"the context is full ({whole:,} of {self.model.max_seq_len:,} tokens): the oldest {what} "
-            f"no longer sent ({first} in all), {kept:,} tokens stay"
-        )
-
-    def _too_long(self, count: int, limit: int, *, alone: bool) -> UsageError:
-        what = "message" if alone else "conversation"
-        reason = (
-            f"has {count:,} tokens of the {limit:,} the model attends over, no room for a reply"
-        )
-        return UsageError(what, reason, "shorten it" if alone else self._remedy())
-
-    def _remedy(self) -> str:
-        if self.overflow == "slide":
-            return "the next message makes room, or /clear"
-        return "/clear, /undo, or /set overflow slide and /retry"
+    def _fills_for_the_first_time(self, used: int) -> bool:
+        """Whether the user has to be told; not after a slide, which was told."""
+        known = self.is_nearly_full or self.conversation.first
+        return not known and used >= NEARLY_FULL * self.model.max_seq_len

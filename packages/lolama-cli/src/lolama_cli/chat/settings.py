@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from lolama_cli.chat.session import Overflow, Session
+from lolama_cli.chat.context import Overflow
+from lolama_cli.chat.session import Session
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import JSON
 

@@ -59,13 +59,14 @@ def chat(
         typer.Option("--load", help="Go on with a conversation that /save wrote.", metavar="FILE"),
     ] = None,
     overflow: Annotated[
-        Literal["error", "slide"],
+        Literal["auto", "error", "slide"],
         typer.Option(
             "--overflow",
-            help="When the context is full: refuse, or no longer send what is oldest.",
+            help="When the context is full: slide forgets the first exchanges, error refuses; "
+            "auto slides on a terminal.",
             metavar="TEXT",
         ),
-    ] = "error",
+    ] = "auto",
     plain: Annotated[
         bool,
         typer.Option("--plain", help="Text alone: no styles, colours, pictures or editing."),
@@ -142,6 +143,8 @@ def chat(
     from lolama_cli.chat.loop import Chat
     from lolama_cli.chat.session import Session
 
+    if overflow == "auto":
+        overflow = "slide" if person else "error"
     session = Session(
         load_model(model), config, overflow, notice=lambda text: note(f"note: {text}")
     )
