@@ -72,8 +72,7 @@ def check(source: str, messages: list[Message], tokenizer_json: str, reference: 
             messages,
             add_generation_prompt=prompt,
             control_tokens={token: token for token in SPECIALS},
-            bos_token="<s>",
-            eos_token="</s>",
+            special_tokens={"bos_token": "<s>", "eos_token": "</s>"},
         )
         assert text == reference.apply_chat_template(messages, tokenize=False, **settings)
         assert ours.render_chat(
@@ -109,7 +108,7 @@ def render(source: str, messages: list[Message] | None = None, **controls: str) 
         messages or conversation("hello"),
         add_generation_prompt=True,
         control_tokens={"</s>": "[END]", "<s>": "[BEGIN]"},
-        **controls,
+        special_tokens=controls,
     )
 
 
@@ -117,7 +116,7 @@ def render(source: str, messages: list[Message] | None = None, **controls: str) 
 def test_a_template_may_refuse(name: str) -> None:
     messages = [*conversation("a"), *conversation("b")]
     with pytest.raises(ModelError, match=r"refuses this conversation: .*must alternate"):
-        render(TEMPLATES[name], messages)
+        render(TEMPLATES[name], messages, bos_token="<s>", eos_token="</s>")
 
 
 def test_strftime_now() -> None:
@@ -163,7 +162,8 @@ def test_a_long_conversation_is_within_the_budget() -> None:
     """200 turns of 5,000 characters, more than any context holds, in every style."""
     messages = conversation(*["word <b> " * 555] * 201)
     for name in ("llama-2", "llama-3", "chatml", "mistral", "qwen-3"):
-        assert len(render(TEMPLATES[name], messages)) > 950_000
+        text = render(TEMPLATES[name], messages, bos_token="<s>", eos_token="</s>")
+        assert len(text) > 950_000
 
 
 def test_rendering_again_begins_a_new_budget() -> None:

@@ -256,6 +256,87 @@ def test_return_tensors(byte_level: Tokenizer) -> None:
     assert byte_level.decode(tensor[0, -1]) == byte_level.decode(int(tensor[0, -1])) == " fox"
 
 
+def test_several_texts(byte_level: Tokenizer) -> None:
+    """As Hugging Face tokenizers: one list of ids for each."""
+    texts = ["hello fox", "", "the"]
+    rows = byte_level.encode(texts)
+    assert rows == byte_level.encode(tuple(texts)) == [byte_level.encode(text) for text in texts]
+    assert byte_level.encode([]) == []
+    tensor = byte_level.encode(["hello", "hello"], return_tensors="pt")
+    assert tensor.tolist() == [byte_level.encode("hello")] * 2
+    with pytest.raises(UsageError, match=r"the texts have . to . ids"):
+        byte_level.encode(texts, return_tensors="pt")
+    kind: Any = "np"
+    with pytest.raises(UsageError, match="return_tensors: is 'np'"):
+        byte_level.encode("hello", return_tensors=kind)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"hello", {"a": 1}, [3], [["hello"]], [None]])
+def test_row_142_what_is_no_text(text: Any, byte_level: Tokenizer) -> None:
+    with pytest.raises(UsageError, match="is no text"):
+        byte_level.encode(text)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        "hello",
+        [[1, 2]],
+        [1.0],
+        torch.tensor([[1], [2]]),
+        torch.tensor([0.5]),
+        None,
+        [None],
+        {"a": 1},
+    ],
+)
+def test_row_142_what_are_no_ids(ids: Any, byte_level: Tokenizer) -> None:
+    with pytest.raises(UsageError, match="input_ids"):
+        byte_level.decode(ids)
+
+
+def test_ids_in_all_their_forms(byte_level: Tokenizer) -> None:
+    ids = byte_level.encode("hello fox")
+    forms = [
+        ids,
+        tuple(ids),
+        torch.tensor(ids),
+        torch.tensor(ids).numpy(),
+        range(5, 9),
+        torch.tensor([ids])[0],
+    ]
+    for form in forms:
+        plain = list(map(int, form))
+        assert byte_level.decode(form) == byte_level.decode(plain)
+    assert byte_level.decode(torch.tensor(ids[1])) == byte_level.decode(ids[1])
+
+
+@pytest.mark.parametrize("prompt", [False, True])
+def test_apply_chat_template_is_transformers(prompt: bool, byte_level_json: str) -> None:
+    """The names, the defaults and the results."""
+    messages: list[Message] = [{"role": "user", "content": "hello fox"}]
+    template = (
+        "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    names: dict[str, Any] = {
+        "bos_token": "<|bos|>",
+        "eos_token": "<|eos|>",
+        "chat_template": template,
+    }
+    theirs = reference(byte_level_json, **names)
+    byte_level = Tokenizer(byte_level_json, **names)
+    settings: dict[str, Any] = {"add_generation_prompt": True} if prompt else {}
+    ids = theirs.apply_chat_template(messages, return_dict=False, **settings)
+    assert byte_level.apply_chat_template(messages, **settings) == ids
+    tensor = byte_level.apply_chat_template(messages, return_tensors="pt", **settings)
+    assert isinstance(tensor, torch.Tensor)
+    assert tensor.tolist() == [ids]
+    text = theirs.apply_chat_template(messages, tokenize=False, **settings)
+    assert byte_level.apply_chat_template(messages, tokenize=False, **settings) == text
+    assert byte_level.render_chat(messages, add_generation_prompt=prompt) == ids
+
+
 def test_ids_past_the_vocabulary_have_no_text(tokenizer: Tokenizer) -> None:
     """Nor do those that stand in for control tokens while a conversation is encoded."""
     for beyond in (*range(tokenizer.vocab_size, tokenizer.vocab_size + 20), 10**9, 1 << 70, -1):

@@ -158,7 +158,12 @@ def test_a_folder_without_tokenizer_json(
     model = train(byte_fallback=False, vocab_size=60)
     shutil.copy(model, llama / "tokenizer.model")
     files = resolve(llama)
-    assert files.config["tokenizer"] == {"bos_token": "<s>", "eos_token": "</s>", "add_bos": True}
+    assert files.config["tokenizer"] == {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "add_bos": True,
+        "special_tokens": {"unk_token": "<unk>"},
+    }
     known = sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size()
     assert files.config["generation"]["vocab_size"] == known
     # Once only: the second time nothing is converted.

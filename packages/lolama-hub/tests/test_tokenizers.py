@@ -45,9 +45,12 @@ def test_control_tokens_in_all_their_spellings(llama: Path, resolve: Resolve) ->
         write_json(llama / "special_tokens_map.json", {"bos_token": bos, "eos_token": "</s>"})
         assert block(llama, resolve)["bos_token"] == "<s>"
         assert block(llama, resolve)["eos_token"] == "</s>"
-        # tokenizer_config.json comes first, and null is a value.
-        assert block(llama, resolve, bos_token=None)["bos_token"] is None
-        assert block(llama, resolve, eos_token="the")["eos_token"] == "the"
+        # special_tokens_map.json has the last word, as in transformers,
+        assert block(llama, resolve, bos_token=None)["bos_token"] == "<s>"
+        assert block(llama, resolve, eos_token="the")["eos_token"] == "</s>"
+        # but none beside added_tokens_decoder; and null is a value.
+        alone = block(llama, resolve, bos_token=None, eos_token="the", added_tokens_decoder={})
+        assert (alone["bos_token"], alone["eos_token"]) == (None, "the")
         (llama / "special_tokens_map.json").unlink()
     write_json(llama / "tokenizer_config.json", {"bos_token": 1})
     assert "bos_token is 1, expected text" in refused(llama, resolve)
@@ -72,8 +75,8 @@ def test_who_adds_bos(config: dict[str, Any], add_bos: bool, llama: Path, resolv
 
 
 def test_a_bos_that_is_no_token(llama: Path, resolve: Resolve) -> None:
-    write_json(llama / "tokenizer_config.json", {"add_bos_token": True, "bos_token": "<bos>"})
-    assert "bos_token '<bos>' is not a token" in refused(llama, resolve)
+    write_json(llama / "tokenizer_config.json", {"add_bos_token": True, "bos_token": ""})
+    assert "bos_token '' is not a token" in refused(llama, resolve)
     write_json(llama / "tokenizer_config.json", {"add_bos_token": True})
     assert "bos_token None is not a token" in refused(llama, resolve)
     write_json(llama / "tokenizer_config.json", {"add_bos_token": "yes", "bos_token": "<s>"})
@@ -135,6 +138,7 @@ def test_row52_ids_past_the_vocabulary(llama: Path, resolve: Resolve) -> None:
 
 
 def test_row52_a_unigram_vocabulary_is_a_list(llama: Path, resolve: Resolve) -> None:
+    (llama / "tokenizer_config.json").unlink()
     vocab = [[f"t{n}", -1.0] for n in range(65)]
     write_json(llama / "tokenizer.json", {"model": {"type": "Unigram", "vocab": vocab}})
     assert "the token 't64' has the id 64" in refused(llama, resolve)

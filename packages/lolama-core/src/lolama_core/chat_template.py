@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from lolama_core.protocols.errors import ModelError
@@ -18,6 +19,7 @@ from lolama_core.template_budget import BudgetExceeded
 from lolama_core.template_sandbox import TemplateRefusal, metered_environment
 
 _MAX_SOURCE = 1_000_000
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class ChatTemplate:
@@ -55,8 +57,7 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool,
         control_tokens: Mapping[str, str],
-        bos_token: str = "",
-        eos_token: str = "",
+        special_tokens: Mapping[str, str] = _NONE,
     ) -> str:
         """The conversation as text, with each control token that the template wrote replaced.
 
@@ -64,7 +65,8 @@ class ChatTemplate:
             messages: The conversation; its text is taken literally.
             add_generation_prompt: End where the assistant's reply begins.
             control_tokens: Text of a control token → what to write in its place.
-            bos_token, eos_token: What the template calls so.
+            special_tokens: What the template calls ``bos_token``, ``pad_token`` and so on. A name that is not
+                here is undefined, as in transformers.
 
         Raises:
             ModelError: if the template fails, refuses the conversation, or goes past its budget.
@@ -74,9 +76,8 @@ class ChatTemplate:
         guard = _Guard(control_tokens, mark)
         self._environment.budget.start(len(every_text))
         settings = {
+            **special_tokens,
             "add_generation_prompt": add_generation_prompt,
-            "bos_token": bos_token,
-            "eos_token": eos_token,
             "tools": None,
             "documents": None,
         }
@@ -95,7 +96,7 @@ class ChatTemplate:
         from jinja2 import TemplateError
 
         try:
-            pieces = self._template.generate(messages=messages, **settings)
+            pieces = self._template.generate({**settings, "messages": messages})
             return "".join(self._environment.budget.pieces(pieces))
         except TemplateRefusal as error:
             raise _refused(f"refuses this conversation: {error}") from None

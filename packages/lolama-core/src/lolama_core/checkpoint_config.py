@@ -7,10 +7,16 @@ reading as well as before writing, so that nothing is written that could not be 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeGuard, cast
+from typing import TypeGuard, cast, get_type_hints
 
 from lolama_core.protocols.errors import ModelError
-from lolama_core.protocols.types import FORMAT_NAME, FORMAT_VERSION, JSON, CanonicalConfig
+from lolama_core.protocols.types import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    JSON,
+    AddedTokenBlock,
+    CanonicalConfig,
+)
 from lolama_core.untrusted_files import quote
 
 WEIGHT_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -94,6 +100,14 @@ def _check_tokenizer(subject: str, block: JSON) -> None:
             raise _refuse(subject, f"tokenizer.{key}", block[key], "text or null")
     if not isinstance(block.get("add_bos", False), bool):
         raise _refuse(subject, "tokenizer.add_bos", block["add_bos"], "true or false")
+    names = block.get("special_tokens", {})
+    _check(subject, "tokenizer.special_tokens", names, _is_text_block, "an object of texts")
+    unnamed = block.get("control_tokens", [])
+    if not isinstance(unnamed, list) or not all(isinstance(token, str) for token in unnamed):
+        raise _refuse(subject, "tokenizer.control_tokens", unnamed, "a list of texts")
+    added = block.get("added_tokens", [])
+    if not isinstance(added, list) or not all(map(_is_added_token, added)):
+        raise _refuse(subject, "tokenizer.added_tokens", added, "a list of added tokens")
 
 
 def _check(
@@ -122,6 +136,15 @@ def _is_name(value: JSON) -> bool:
 
 def _is_block(value: JSON) -> TypeGuard[dict[str, JSON]]:
     return isinstance(value, dict)
+
+
+def _is_added_token(value: JSON) -> bool:
+    kinds = get_type_hints(AddedTokenBlock)
+    return (
+        isinstance(value, dict)
+        and value.keys() == kinds.keys()
+        and all(isinstance(value[name], kind) for name, kind in kinds.items())
+    )
 
 
 def _is_text_block(value: JSON) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.errors import LolamaError, ModelError
 
 T = TypeVar("T")
 
@@ -85,14 +85,14 @@ def call_native(function: Callable[[], T], *, subject: str, seconds: float | Non
             worker.join(seconds)
     if failure:
         error = failure[0]
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if isinstance(error, KeyboardInterrupt | SystemExit | LolamaError):
             raise error
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(subject, f"cannot be used: {why}", "fetch the file again") from None
     if not result:
         raise ModelError(
             subject,
-            f"took longer than {seconds:g} s on this text; its pre-tokenizer pattern explodes",
+            f"took longer than {seconds:g} s on this text; a pattern or its model explodes",
             "use another tokenizer.json",
         )
     return result[0]

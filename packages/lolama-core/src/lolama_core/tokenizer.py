@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, SupportsIndex, cast, overload
 
 from lolama_core.chat_template import ChatTemplate
-from lolama_core.native_guard import call_native
+from lolama_core.encoder import Encoder
+from lolama_core.native_tokenizer import (
+    add_past_vocabulary,
+    byte_ids,
+    read_native,
+)
 from lolama_core.plain_numbers import whole_number
-from lolama_core.protocols.errors import ModelError, UsageError
-from lolama_core.protocols.types import Message, TokenizerBlock
-from lolama_core.protocols.utf8 import is_unicode
+from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.types import AddedTokenBlock, Message, TokenizerBlock
+from lolama_core.stacked_ids import stacked_ids
+from lolama_core.stand_ins import StandIns
 from lolama_core.token_ids import TokenIds, token_ids
 from lolama_core.untrusted_files import read_text
 
 if TYPE_CHECKING:
-    import tokenizers
     from torch import Tensor
 
-# A pattern in a tokenizer file may take exponential time. Honest ones do a megabyte in well under a second.
-_SECONDS_PER_CALL = 2.0
-_SECONDS_PER_MEGABYTE = 2.0
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class Tokenizer:
@@ -35,6 +35,10 @@ class Tokenizer:
         tokenizer_json: The text of ``tokenizer.json``.
         chat_template: Jinja source, or None.
         bos_token, eos_token: Control tokens by their text, or None.
+        special_tokens: Other control tokens: the name that a chat template has for each, such as
+            ``pad_token``, and its text.
+        control_tokens: Texts of further ones, which have no name.
+        added_tokens: Tokens to add to those of the file, in order; one that is there gets these flags.
         add_bos: Begin texts with BOS even if the file's own post-processor does not.
         eos_ids: Ids that end a text; the id of ``eos_token`` always does.
         source: The file's name, for messages.
@@ -54,51 +58,56 @@ class Tokenizer:
         chat_template: str | None = None,
         bos_token: str | None = None,
         eos_token: str | None = None,
+        special_tokens: Mapping[str, str] = _NO_NAMES,
+        control_tokens: Iterable[str] = (),
+        added_tokens: Sequence[AddedTokenBlock] = (),
         add_bos: bool = False,
         eos_ids: Iterable[int] = (),
         source: str = "tokenizer.json",
     ) -> None:
-        from tokenizers import Tokenizer as NativeTokenizer
-
         self._source = source
         self.tokenizer_json, self.chat_template = tokenizer_json, chat_template
-        self.block = TokenizerBlock(bos_token=bos_token, eos_token=eos_token, add_bos=add_bos)
-        self._native: tokenizers.Tokenizer = call_native(
-            lambda: NativeTokenizer.from_str(tokenizer_json), subject=source
+        control_tokens = list(control_tokens)
+        self.block = TokenizerBlock(
+            bos_token=bos_token,
+            eos_token=eos_token,
+            special_tokens=dict(special_tokens),
+            control_tokens=control_tokens,
+            added_tokens=list(added_tokens),
+            add_bos=add_bos,
         )
-        self._native.no_padding()
-        self._native.no_truncation()
-        # As the library understood it: a file may spell "Regex" with escapes.
-        self._has_pattern = any(
-            b'"Regex"' in part.__getstate__()
-            for part in (self._native.normalizer, self._native.pre_tokenizer)
-            if part is not None
+        native, vocabulary, self._specials, words = read_native(
+            tokenizer_json, added_tokens, source
         )
-        self._in_use = threading.Lock()
-        vocabulary = self._native.get_vocab(with_added_tokens=True)
-        if not vocabulary:
-            raise ModelError(source, "has an empty vocabulary", "fetch the file again")
         self._vocab_size = max(vocabulary.values()) + 1
-        self._specials = {
-            token_id: token
-            for token_id, token in self._native.get_added_tokens_decoder().items()
-            if token.special
-        }
-        decoder = json.loads(self._native.decoder.__getstate__()) if self._native.decoder else None
-        if '"Regex"' in json.dumps(decoder):
-            raise ModelError(source, "has a decoder with a pattern", "use another tokenizer.json")
-        names = (
-            [f"<0x{byte:02X}>" for byte in range(256)] if _mentions(decoder, "ByteFallback") else []
-        )
-        self._byte_ids = frozenset(vocabulary[name] for name in names if name in vocabulary)
+        added = native.get_added_tokens_decoder()
+        self._byte_ids = byte_ids(native, vocabulary, source)
         self.bos_token, self.eos_token = bos_token, eos_token
+        named = {"bos_token": bos_token, "eos_token": eos_token, **special_tokens}
+        self._names = {name: token for name, token in named.items() if token is not None}
         self._bos_id = self._control_id(vocabulary, bos_token)
         eos_id = self._control_id(vocabulary, eos_token)
         self._eos_ids = frozenset(eos_ids) | ({eos_id} if eos_id is not None else frozenset())
-        self._adds_bos = self._bos_id is not None and (
-            add_bos or self._native.encode("", add_special_tokens=True).ids[:1] == [self._bos_id]
+        # A token that is called a control token is one, whatever its flag says: what a user types is never
+        # taken for it. As in transformers, `decode` leaves out those with the flag alone.
+        called = {*self._names.values(), *control_tokens}
+        controls = {i: t for i, t in added.items() if i in self._specials or t.content in called}
+        # Whoever calls a word of the vocabulary a ``pad_token`` still wants to hear it.
+        words -= {bos_token, eos_token}
+        self._stand_ins = StandIns(controls)
+        self._native = add_past_vocabulary(
+            native, vocabulary, self._stand_ins.added_tokens(), tokenizer_json, added_tokens, source
         )
-        self._placeholders = self._add_placeholders()
+        self._native.add_special_tokens([t for t in controls.values() if not t.special])
+        self._stand_ins.bind(self._native.token_to_id)
+        self._encoder = Encoder(
+            self._native,
+            {i: token.content for i, token in controls.items() if token.content not in words},
+            source,
+        )
+        self._adds_bos = self._bos_id is not None and (
+            add_bos or self._encoder.encode("", True, False)[:1] == [self._bos_id]
+        )
         self._template = ChatTemplate(chat_template) if chat_template is not None else None
 
     @classmethod
@@ -107,7 +116,7 @@ class Tokenizer:
         return cls(read_text(Path(path)), source=str(path), **settings)  # type: ignore[arg-type]
 
     def _control_id(self, vocabulary: Mapping[str, int], token: str | None) -> int | None:
-        if token is None:
+        if not token:
             return None
         if token not in vocabulary:
             raise ModelError(
@@ -116,41 +125,6 @@ class Tokenizer:
                 "fetch the files again",
             )
         return vocabulary[token]
-
-    def _add_placeholders(self) -> dict[str, str]:
-        """For each control token a twin that no user can type: an added token with a secret spelling.
-
-        Encoding with ``encode_special_tokens`` leaves control tokens in a text alone, but still finds
-        other added tokens. So a template's own control tokens are swapped for their twins, the whole
-        conversation is encoded in one go (which keeps every space and merge as it would be), and the twins'
-        ids are turned back.
-        """
-        from tokenizers import AddedToken
-
-        secret = secrets.token_hex(8)
-        placeholders = {}
-        self._twin_ids: dict[int, int] = {}
-        twins = []
-        for token_id, token in sorted(self._specials.items()):
-            spelling = f"<|{secret}:{token_id}|>"
-            placeholders[token.content] = spelling
-            twins.append(
-                AddedToken(
-                    spelling,
-                    single_word=token.single_word,
-                    lstrip=token.lstrip,
-                    rstrip=token.rstrip,
-                    normalized=token.normalized,
-                    special=False,
-                )
-            )
-        if twins:
-            self._native.add_tokens(twins)
-        for token_id, token in self._specials.items():
-            twin = self._native.token_to_id(placeholders[token.content])
-            assert twin is not None
-            self._twin_ids[twin] = token_id
-        return placeholders
 
     @property
     def vocab_size(self) -> int:
@@ -184,7 +158,7 @@ class Tokenizer:
         self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
     ) -> list[int]:
         """Text → ids; see `lolama_core.protocols.Tokenizer`."""
-        ids = self._encode(text, add_special_tokens, split_special_tokens)
+        ids = self._encoder.encode(text, add_special_tokens, split_special_tokens)
         return self.ensure_bos(ids) if add_special_tokens else ids
 
     @overload
@@ -199,7 +173,16 @@ class Tokenizer:
     @overload
     def encode(
         self,
-        text: str,
+        text: list[str] | tuple[str, ...],
+        *,
+        add_special_tokens: bool = ...,
+        split_special_tokens: bool = ...,
+        return_tensors: None = None,
+    ) -> list[list[int]]: ...
+    @overload
+    def encode(
+        self,
+        text: str | list[str] | tuple[str, ...],
         *,
         add_special_tokens: bool = ...,
         split_special_tokens: bool = ...,
@@ -207,21 +190,30 @@ class Tokenizer:
     ) -> Tensor: ...
     def encode(
         self,
-        text: str,
+        text: str | list[str] | tuple[str, ...],
         *,
         add_special_tokens: bool = True,
         split_special_tokens: bool = False,
         return_tensors: Literal["pt"] | None = None,
-    ) -> list[int] | Tensor:
-        """`encode_ids`, or with ``return_tensors="pt"`` a (1, T) int64 tensor ready for a model."""
-        ids = self.encode_ids(
-            text, add_special_tokens=add_special_tokens, split_special_tokens=split_special_tokens
-        )
-        if return_tensors is None:
-            return ids
-        import torch
+    ) -> list[int] | list[list[int]] | Tensor:
+        """`encode_ids` of one text, or a list with that of each of several.
 
-        return torch.tensor([ids], dtype=torch.int64)
+        With ``return_tensors="pt"``, a (B, T) int64 tensor ready for a model, where B is 1 for one text.
+
+        Raises:
+            UsageError: for what is no text, and if texts of different length should make one tensor.
+        """
+        rows = [
+            self.encode_ids(
+                one,
+                add_special_tokens=add_special_tokens,
+                split_special_tokens=split_special_tokens,
+            )
+            for one in (text if isinstance(text, list | tuple) else [text])
+        ]
+        if return_tensors is not None:
+            return stacked_ids(rows, return_tensors)
+        return rows if isinstance(text, list | tuple) else rows[0]
 
     def ensure_bos(self, ids: TokenIds) -> list[int]:
         """``ids`` with exactly one BOS in front, if this tokenizer begins texts with one."""
@@ -241,51 +233,60 @@ class Tokenizer:
         """
         one = whole_number(ids)
         plain = [one] if one is not None else token_ids(cast("TokenIds", ids))
-        # The twins are ours alone; to everyone else an id past the vocabulary has no text.
+        # The stand-ins are ours alone; to everyone else an id past the vocabulary has no text.
         known = [i for i in plain if 0 <= i < self._vocab_size]
-        text: str = self._native.decode(known, skip_special_tokens=skip_special_tokens)
+        if skip_special_tokens:
+            # The library itself does not leave out control tokens that a normalizer changes.
+            known = [i for i in known if i not in self._specials]
+        text: str = self._native.decode(known, skip_special_tokens=False)
         return text
 
     def render_chat(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = True
     ) -> list[int]:
         """A conversation → ids, by the chat template; see `lolama_core.protocols.Tokenizer`."""
+        text = self._render(messages, add_generation_prompt)
+        return self._stand_ins.encode(
+            text, lambda spelled: self._encoder.encode(spelled, False, True), self._source
+        )
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        tokenize: bool = True,
+        return_tensors: Literal["pt"] | None = None,
+    ) -> list[int] | Tensor | str:
+        """`render_chat` with the names and defaults of Hugging Face tokenizers.
+
+        What a message says is never taken for a control token, as with ``sanitize_control_tokens`` there. The
+        ids come as a list (``return_dict=False`` there).
+
+        Args:
+            conversation: The messages.
+            add_generation_prompt: End where the assistant's reply begins.
+            tokenize: Return ids; otherwise the text.
+            return_tensors: ``"pt"`` for a (1, T) int64 tensor.
+
+        Raises:
+            UsageError: for another value of ``return_tensors``.
+            ModelError: if there is no template, or it misbehaves.
+        """
+        if not tokenize:
+            return self._stand_ins.plain(self._render(conversation, add_generation_prompt))
+        ids = self.render_chat(conversation, add_generation_prompt=add_generation_prompt)
+        return ids if return_tensors is None else stacked_ids([ids], return_tensors)
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        """The conversation as text, with stand-ins in place of the template's control tokens."""
         if self._template is None:
             raise ModelError(
                 self._source, "the model has no chat template", "use --raw, or encode the text"
             )
-        text = self._template.render(
+        return self._template.render(
             messages,
             add_generation_prompt=add_generation_prompt,
-            control_tokens=self._placeholders,
-            bos_token=self.bos_token or "",
-            eos_token=self.eos_token or "",
+            control_tokens=self._stand_ins.spellings,
+            special_tokens=self._names,
         )
-        return [self._twin_ids.get(i, i) for i in self._encode(text, False, True)]
-
-    def _encode(self, text: str, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
-        if not is_unicode(text):
-            raise UsageError(
-                "text", "holds half of a surrogate pair, which is not Unicode", "give UTF-8 text"
-            )
-
-        def run() -> list[int]:
-            # The switch is the tokenizer's, not the call's: no other thread may turn it meanwhile.
-            with self._in_use:
-                self._native.encode_special_tokens = split_special_tokens
-                # The batch call, unlike the single one, lets other threads run meanwhile.
-                [encoding] = self._native.encode_batch(
-                    [text], add_special_tokens=add_special_tokens
-                )
-            ids: list[int] = encoding.ids
-            return ids
-
-        if not self._has_pattern:
-            return run()
-        seconds = _SECONDS_PER_CALL + _SECONDS_PER_MEGABYTE * len(text) / 1e6
-        return call_native(run, subject=self._source, seconds=seconds)
-
-
-def _mentions(value: object, kind: str) -> bool:
-    """Whether a part of that type is anywhere in a tokenizer's JSON."""
-    return re.search(rf'"type": "{kind}"', json.dumps(value)) is not None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, TokenizerBlock, TokenizerFiles
-from lolama_hub.fields import LARGEST_INTEGER, Fields, shown
+from lolama_hub.fields import Fields, shown
 from lolama_hub.folder import Folder
+from lolama_hub.special_tokens import read_special_tokens
 from lolama_hub.store import Store
+from lolama_hub.vocabulary import read_vocabulary
 
 CONFIG = "tokenizer_config.json"
 _REMEDY = "get the file again"
@@ -24,7 +24,7 @@ _LLAMA_CLASSES = (
     "CodeLlamaTokenizerFast",
 )
 # What LlamaTokenizer takes for control tokens when a folder does not say.
-_SENTENCEPIECE_TOKENS: Mapping[str, JSON] = {"bos_token": "<s>", "eos_token": "</s>"}
+_LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 @dataclass(frozen=True)
@@ -69,29 +69,39 @@ def read_tokenizer(
     path, values = _read_optional(folder, CONFIG, io)
     config = Fields(path, values, {"add_bos_token": None})
     tokenizer_json = folder.find("tokenizer.json")
-    defaults: Mapping[str, JSON] = {}
-    default_class = ""
+    converted = tokenizer_json is None
     if tokenizer_json is None:
         from lolama_hub.sentencepiece_conversion import convert
 
         tokenizer_json = convert(folder, config, store, io)
-        defaults, default_class = _SENTENCEPIECE_TOKENS, "LlamaTokenizer"
-    ids = _read_ids(tokenizer_json, io)
-    token, highest = max(ids.items(), key=lambda item: item[1])
-    if highest >= vocab_size:
+    vocabulary = read_vocabulary(tokenizer_json, io)
+    token, highest = max(vocabulary.ids.items(), key=lambda item: item[1])
+    _check_id(tokenizer_json, token, highest, vocab_size)
+    if vocabulary.misplaced is not None:
+        token = vocabulary.misplaced
         raise ModelError(
             str(tokenizer_json),
-            f"the token {shown(token)} has the id {highest}, but the model's vocabulary has {vocab_size}",
-            "the tokenizer and config.json must be of the same model",
+            f"gives the added token {shown(token)} the id {vocabulary.ids[token]}, which is not its place",
+            "added tokens must have ids of their own, counted on from the number of the other tokens",
         )
-    _, special = _read_optional(folder, "special_tokens_map.json", io)
-    bos, eos = (
-        _control_token(config, special, defaults, name) for name in ("bos_token", "eos_token")
+    is_llama = converted or config.get("tokenizer_class") in _LLAMA_CLASSES
+    special = read_special_tokens(
+        folder,
+        config,
+        vocabulary,
+        io,
+        defaults=_LLAMA_TOKENS if is_llama else {},
+        only_names=converted,
     )
+    ids = {**vocabulary.ids, **special.ids}
+    names = dict(special.names)
+    bos, eos = names.pop("bos_token", None), names.pop("eos_token", None)
+    for name in (bos, eos):
+        if name is not None and name in special.ids:
+            _check_id(path, name, special.ids[name], vocab_size)
     add_bos = config.get("add_bos_token")
     if add_bos is None:
-        add_bos = config.get("tokenizer_class") in _LLAMA_CLASSES or default_class in _LLAMA_CLASSES
-        add_bos = add_bos and bos in ids
+        add_bos = is_llama and bos in ids
     elif not isinstance(add_bos, bool):
         raise config.refuse("add_bos_token", "true or false")
     if add_bos and bos not in ids:
@@ -103,79 +113,35 @@ def read_tokenizer(
         template = _processor_template(folder, io) or template
         if template is None or "image" not in template:
             template = picture_template
+    block: TokenizerBlock = {"bos_token": bos, "eos_token": eos, "add_bos": add_bos}
+    if names:
+        block["special_tokens"] = names
+    if special.unnamed:
+        block["control_tokens"] = special.unnamed
+    if special.added:
+        block["added_tokens"] = special.added
     return TokenizerParts(
         files=TokenizerFiles(tokenizer_json=tokenizer_json, chat_template=template),
-        block={"bos_token": bos, "eos_token": eos, "add_bos": add_bos},
-        size=highest + 1,
+        block=block,
+        # A token that only tokenizer_config.json has may be one that the model never learned, such as a
+        # ``pad_token`` of whoever trained it further.
+        size=min(vocab_size, max(highest, *special.ids.values(), 0) + 1),
         eos_id=ids.get(eos) if eos is not None else None,
     )
+
+
+def _check_id(path: Path, token: str, number: int, vocab_size: int) -> None:
+    if number >= vocab_size:
+        raise ModelError(
+            str(path),
+            f"the token {shown(token)} has the id {number}, but the model's vocabulary has {vocab_size}",
+            "the tokenizer and config.json must be of the same model",
+        )
 
 
 def _read_optional(folder: Folder, name: str, io: CheckpointIO) -> tuple[Path, dict[str, JSON]]:
     path = folder.find(name)
     return folder.root / name, io.read_json(path) if path is not None else {}
-
-
-def _read_ids(path: Path, io: CheckpointIO) -> dict[str, int]:
-    """Token → id of everything a tokenizer.json knows; a vocabulary is a mapping, or a list for Unigram."""
-    # Published files are larger than what `read_json` takes; core parses them again before any use.
-    try:
-        values = json.loads(io.read_text(path))
-    except (ValueError, RecursionError) as error:
-        reason = (
-            "is nested too deeply" if isinstance(error, RecursionError) else "is not valid JSON"
-        )
-        raise ModelError(str(path), reason, _REMEDY) from None
-    if not isinstance(values, dict):
-        raise ModelError(str(path), "is no JSON object, so it is no tokenizer.json", _REMEDY)
-    model = values.get("model")
-    vocab = model.get("vocab") if isinstance(model, dict) else None
-    added = values.get("added_tokens", [])
-    pairs: list[tuple[object, object]] = []
-    if isinstance(vocab, dict):
-        pairs += vocab.items()
-    elif isinstance(vocab, list):
-        pairs += [
-            (row[0] if isinstance(row, list) and row else None, n) for n, row in enumerate(vocab)
-        ]
-    else:
-        raise ModelError(str(path), "has no vocabulary, so it is no tokenizer.json", _REMEDY)
-    if not isinstance(added, list):
-        raise ModelError(str(path), f"added_tokens is {shown(added)}, expected a list", _REMEDY)
-    for entry in added:
-        if not isinstance(entry, dict):
-            raise ModelError(str(path), f"the added token {shown(entry)} is not an object", _REMEDY)
-        pairs.append((entry.get("content"), entry.get("id")))
-    ids: dict[str, int] = {}
-    for token, number in pairs:
-        if (
-            not isinstance(token, str)
-            or isinstance(number, bool)
-            or not isinstance(number, int)
-            or not 0 <= number <= LARGEST_INTEGER
-        ):
-            raise ModelError(
-                str(path), f"gives the token {shown(token)} the id {shown(number)}", _REMEDY
-            )
-        ids[token] = number
-    if not ids:
-        raise ModelError(str(path), "has an empty vocabulary", _REMEDY)
-    return ids
-
-
-def _control_token(
-    config: Fields, special: Mapping[str, JSON], defaults: Mapping[str, JSON], name: str
-) -> str | None:
-    """The text of a control token: a string, or an object with its ``content``; null is "none"."""
-    for values in (config.values, special, defaults):
-        if name in values:
-            value = values[name]
-            if isinstance(value, dict):
-                value = value.get("content")
-            if value is None or isinstance(value, str):
-                return value
-            raise ModelError(str(config.path), f"{name} is {shown(value)}, expected text", _REMEDY)
-    return None
 
 
 def _chat_template(folder: Folder, config: Fields, io: CheckpointIO) -> str | None:

@@ -43,12 +43,36 @@ class GenerationBlock(TypedDict, total=False):
     sampling: dict[str, float]
 
 
+class AddedTokenBlock(TypedDict):
+    """A token that is found in a text before anything else, in the words of the ``tokenizers`` library.
+
+    ``special``: a control token. ``normalized``: it is looked for in the normalized text. ``lstrip``,
+    ``rstrip``: it takes the spaces on its left or right with it. ``single_word``: not inside a word.
+    """
+
+    content: str
+    special: bool
+    normalized: bool
+    lstrip: bool
+    rstrip: bool
+    single_word: bool
+
+
 class TokenizerBlock(TypedDict, total=False):
-    """The control tokens by their text; a chat template may name them."""
+    """What a checkpoint says about its tokenizer besides ``tokenizer.json``.
+
+    ``bos_token``, ``eos_token``: control tokens by their text; a chat template may name them.
+    ``special_tokens``: names of all other control tokens that a chat template may use, such as ``pad_token``,
+    and their text. ``control_tokens``: texts of further ones, which have no name. ``added_tokens``: tokens to
+    add to those of ``tokenizer.json``, in order; one that is there already gets these flags.
+    """
 
     bos_token: str | None
     eos_token: str | None
     add_bos: bool
+    special_tokens: dict[str, str]
+    control_tokens: list[str]
+    added_tokens: list[AddedTokenBlock]
 
 
 class CanonicalConfig(TypedDict):
