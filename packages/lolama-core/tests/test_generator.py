@@ -289,6 +289,74 @@ def test_row_150_one_text_is_no_batch(byte_level: Tokenizer) -> None:
         TextGenerator(Scripted(counting), byte_level).generate_batch("Once")
 
 
+def in_place(input_ids: Tensor, scores: Tensor) -> Tensor:
+    """As masks of grammars work: what is not allowed is overwritten."""
+    scores[:, :7] = -math.inf
+    scores[:, 8:] = -math.inf
+    return scores
+
+
+@pytest.mark.parametrize("made_in", [False, True], ids=["ordinary", "inference"])
+@pytest.mark.parametrize("run_in", [False, True], ids=["ordinary", "inference"])
+def test_row_114_processors_may_work_in_place(
+    tiny_llama: MakeLlama, made_in: bool, run_in: bool
+) -> None:
+    """At every entrance, and wherever the request is made and run."""
+    generator = TextGenerator(tiny_llama())
+    settings: Any = {"max_new_tokens": 3, "logits_processors": [in_place]}
+    with torch.inference_mode(made_in):
+        stream = generator.generate_stream([1, 2, 3], seed=1, **settings)
+        batch = BatchGenerator(tiny_llama())
+        ticket = batch.submit([1, 2, 3], **settings)
+    with torch.inference_mode(run_in):
+        assert list(stream) == [7, 7, 7]
+        while batch.busy:
+            batch.step()
+        result = batch.collect()[ticket]
+        assert isinstance(result, Generation)
+        assert result.ids == (7, 7, 7)
+        assert generator.generate([1, 2, 3], **settings).ids == (7, 7, 7)
+        rows = generator.generate_batch([[1, 2, 3], [4]], **settings)
+        assert [row.ids for row in rows] == [(7, 7, 7)] * 2
+
+
+def test_row_114_a_processor_may_learn(tiny_llama: MakeLlama) -> None:
+    """Gradients of its own, of the scores that it gets."""
+
+    def steer(input_ids: Tensor, scores: Tensor) -> Tensor:
+        with torch.enable_grad():
+            bias = torch.zeros(scores.shape[1], requires_grad=True)
+            [gradient] = torch.autograd.grad((scores + bias)[0, 7] ** 2, bias)
+        return scores + gradient.abs() * 1e6
+
+    generator = TextGenerator(tiny_llama())
+    settings: Any = {"max_new_tokens": 3, "temperature": 0.0, "logits_processors": [steer]}
+    assert generator.generate([1, 2, 3], **settings).ids == (7, 7, 7)
+    assert generator.generate_batch([[1, 2, 3]], **settings)[0].ids == (7, 7, 7)
+
+
+def test_row_103_a_batch_and_a_stream_name_the_processor(tiny_llama: MakeLlama) -> None:
+    def grammar(input_ids: Tensor, scores: Tensor) -> Any:
+        return None
+
+    generator = TextGenerator(tiny_llama())
+    calls: list[tuple[Any, object]] = [
+        (generator.generate, [1]),
+        (generator.generate_batch, [[1], [2]]),
+    ]
+    for call, prompt in calls:
+        with pytest.raises(
+            UsageError, match=r"^logits processor \S*grammar: returned None; return"
+        ):
+            call(prompt, logits_processors=[grammar])
+
+
+@pytest.mark.parametrize("processors", [in_place, None, [in_place, "grammar"]], ids=type)
+def test_row_103_what_is_no_list_of_processors(processors: Any) -> None:
+    with pytest.raises(UsageError, match=r"^logits_processors: is no list .* as \[function\]"):
+        TextGenerator(Scripted(counting)).generate([1], logits_processors=processors)
+
+
 def test_no_tokens_wanted() -> None:
     """The model does not even run."""
     model = says([5], 1)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from lolama_core import GenerationConfig, Sampler, sampling
 from lolama_core.protocols import LogitsProcessor
-from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.testing.sampling import LogitsProcessorSuite
 
 NO_HISTORY = torch.zeros((1, 0), dtype=torch.int64)
@@ -314,8 +315,70 @@ def test_row_58_nothing_left_to_choose_is_an_error(settings: dict[str, Any]) -> 
 def test_a_processor_that_leaves_nothing_is_an_error() -> None:
     draw = sampler()
     draw.chain = [lambda input_ids, scores: scores * math.nan]
-    with pytest.raises(ModelError, match="non-finite"):
+    with pytest.raises(ModelError, match=r"^logits processors: leave non-finite logits at step 0"):
         draw(NO_HISTORY, torch.zeros((1, 4)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}], ids=str)
+def test_row_103_the_dtype_of_scores_leaves_the_id_as_it_is(
+    settings: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """bfloat16 counts to 256 one by one, float16 to 2048."""
+    for wanted in (1001, 517, 2047, 31_999, 200_001):
+        scores = torch.full((1, wanted + 1), -100.0)
+        scores[0, wanted] = 100.0
+        draw = sampler(**settings)
+        assert draw(NO_HISTORY, scores.to(dtype)) == wanted  # as a model may have it
+        draw.chain = [lambda input_ids, scores: scores.to(dtype), *draw.chain]
+        assert draw(NO_HISTORY, scores) == wanted
+
+
+def test_row_103_the_next_processor_gets_float32() -> None:
+    seen = []
+
+    def look(input_ids: Tensor, scores: Tensor) -> Tensor:
+        seen.append(scores.dtype)
+        return scores
+
+    draw = sampler()
+    draw.chain = [lambda input_ids, scores: scores.to(torch.bfloat16), look]
+    draw(NO_HISTORY, torch.zeros((1, 4)))
+    assert seen == [torch.float32]
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [
+        (None, "None"),
+        (np.zeros((1, 4)), "a ndarray"),
+        ([[0.0] * 4], "a list"),
+        (torch.zeros(4), r"\(4,\) float32 on cpu"),
+        (torch.zeros(1, 3), r"\(1, 3\) float32 on cpu"),
+        (torch.zeros(2, 4), r"\(2, 4\) float32 on cpu"),
+        (torch.zeros((1, 4), dtype=torch.int64), r"\(1, 4\) int64 on cpu"),
+        (torch.ones((1, 4), dtype=torch.bool), r"\(1, 4\) bool on cpu"),
+        (torch.zeros((1, 4), device="meta"), r"\(1, 4\) float32 on meta"),
+    ],
+)
+def test_row_103_what_is_no_scores_is_an_error_that_names_the_processor(
+    returned: object, found: str
+) -> None:
+    def grammar(input_ids: Tensor, scores: Tensor, mask: object = None) -> Any:
+        return returned
+
+    class Grammar:
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Any:
+            return returned
+
+    forms: list[Any] = [grammar, Grammar(), partial(grammar, mask=1)]
+    for process in forms:
+        draw = sampler()
+        draw.chain = [process]
+        with pytest.raises(
+            UsageError, match=rf"^logits processor \S*(?i:grammar): returned {found};"
+        ):
+            draw(NO_HISTORY, torch.zeros((1, 4)))
 
 
 def test_minus_infinity_for_some_is_no_error() -> None:

@@ -185,7 +185,7 @@ def _causal_in_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     for first in range(0, width, _QUERY_BLOCK):
         last = min(first + _QUERY_BLOCK, width)
         seen = min(last, keys.shape[2])  # a row of padding at the end may have no keys
-        mask = torch.ones(last - first, seen, dtype=torch.bool).tril(first)
+        mask = torch.ones(last - first, seen, dtype=torch.bool, device=queries.device).tril(first)
         block = F.scaled_dot_product_attention(
             queries[:, :, first:last], keys[:, :, :seen], values[:, :, :seen], attn_mask=mask
         )

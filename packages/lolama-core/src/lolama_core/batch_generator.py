@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lolama_core.device import memory_errors
+from lolama_core.device import inference, memory_errors
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import LolamaError
@@ -149,7 +149,7 @@ class BatchGenerator:
         Raises:
             ResourceError: if the memory does not suffice. Rows that run stay as they were.
         """
-        with memory_errors(self._model.device), torch.inference_mode():
+        with memory_errors(self._model.device), inference(self._model.device):
             stepped = self._decode() + self._prefill()
         news = {}
         for row in stepped:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lolama_core.device import inference
 from lolama_core.kv_cache import KVCache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
@@ -25,11 +26,11 @@ Decode: TypeAlias = Callable[[int], Tensor]
 _LEAST_CAPACITY = 2048
 
 
-@torch.inference_mode()
 def run(model: CausalLM, embeds: Tensor, cache: KVCacheProtocol) -> Tensor:
     """(1, T, D) → logits (1, V), and T more positions in the cache."""
-    logits = model.forward_embeds(embeds, cache)
-    cache.advance([embeds.shape[1]])
+    with inference(model.device):
+        logits = model.forward_embeds(embeds, cache)
+        cache.advance([embeds.shape[1]])
     return logits
 
 
@@ -105,14 +106,14 @@ class RecordedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
 
-    @torch.inference_mode()
     def __call__(self, token: int) -> Tensor:
         """See `Decode`."""
-        slots = self.cache.reserve([1], 1)  # the bounds, which a replay would not check
-        self._token.fill_(token)
-        self._position.copy_(slots.positions)
-        logits = self._replay() if self.cache.device.type == "cuda" else self._run()
-        self.cache.advance([1])
+        with inference(self.cache.device):
+            slots = self.cache.reserve([1], 1)  # the bounds, which a replay would not check
+            self._token.fill_(token)
+            self._position.copy_(slots.positions)
+            logits = self._replay() if self.cache.device.type == "cuda" else self._run()
+            self.cache.advance([1])
         return logits
 
     def is_current(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -69,8 +69,8 @@ def choose_dtype(
 
 
 def activation_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
-    """Precision of the residual stream: float32 on a CPU, where it is faster, else the weights'."""
-    return torch.float32 if device.type == "cpu" else weights
+    """Precision of the residual stream: at least float32 on a CPU, where it is faster, else the weights'."""
+    return torch.promote_types(weights, torch.float32) if device.type == "cpu" else weights
 
 
 def suit_threads(model: CausalLM) -> None:
@@ -93,6 +93,20 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows, macOS
         return 0
+
+
+@contextmanager
+def inference(device: torch.device) -> Iterator[None]:
+    """How a model is run to generate or to score, whatever somebody else has set for the process.
+
+    Without gradients, and without autocast: the weights' dtype says how products are taken, in blocks and in
+    kernels alike. (A model that is called itself obeys autocast, as whoever trains it needs.)
+    """
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode())
+        if torch.is_autocast_enabled(device.type):
+            modes.enter_context(torch.autocast(device.type, enabled=False))
+        yield
 
 
 @contextmanager

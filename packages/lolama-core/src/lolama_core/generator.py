@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lolama_core.batch_generator import BatchGenerator
 from lolama_core.decoding_steps import DecodingSteps, run
-from lolama_core.device import memory_errors
+from lolama_core.device import inference, memory_errors
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.prefix_cache import PrefixCache
 from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
@@ -204,7 +204,6 @@ class TextGenerator:
                 return [results[ticket] for ticket in tickets]
             batch.step()
 
-    @torch.inference_mode()
     def score(self, input_ids: TextOrIds) -> Tensor:
         """Log-probability of each token given those before it.
 
@@ -222,7 +221,7 @@ class TextGenerator:
             raise too_long(len(ids), self.model.max_seq_len)
         tokens = torch.tensor([ids], device=self.model.device)
         scores = []
-        with memory_errors(self.model.device):
+        with memory_errors(self.model.device), inference(self.model.device):
             cache = self.model.make_cache(1, len(ids))
             for chunk in torch.split(tokens[:, :-1], _PREFILL_CHUNK, dim=1):
                 width, start = chunk.shape[1], cache.lengths[0]

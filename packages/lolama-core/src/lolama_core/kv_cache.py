@@ -62,13 +62,17 @@ class KVCache:
         shape = (batch_size, num_kv_heads, capacity, head_dim)
         # Zeros, not empty: a masked position still takes part in softmax(...) @ v, and 0 · NaN is NaN.
         inputs = None
-        if keep_inputs:
-            inputs = torch.zeros(batch_size, capacity, keep_inputs, device=device)
-        self._storage = _Storage(
-            [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
-            [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
-            inputs,
-        )
+        # Ordinary tensors wherever it is made: those of inference mode can be written to in there alone.
+        with torch.inference_mode(False):
+            if keep_inputs:
+                size = (batch_size, capacity, keep_inputs)
+                wide = torch.promote_types(dtype, torch.float32)
+                inputs = torch.zeros(size, dtype=wide, device=device)
+            self._storage = _Storage(
+                [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
+                [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
+                inputs,
+            )
         self._rows: range | Tensor = range(batch_size)
         self._positions: Tensor | None = None
 
@@ -244,11 +248,12 @@ class KVCache:
         if extra <= 0:
             return
         storage = self._storage
-        for tensors in (storage.keys, storage.values):
-            for layer, tensor in enumerate(tensors):
-                tensors[layer] = torch.nn.functional.pad(tensor, (0, 0, 0, extra))
-        if storage.inputs is not None:
-            storage.inputs = torch.nn.functional.pad(storage.inputs, (0, 0, 0, extra))
+        with torch.inference_mode(False):
+            for tensors in (storage.keys, storage.values):
+                for layer, tensor in enumerate(tensors):
+                    tensors[layer] = torch.nn.functional.pad(tensor, (0, 0, 0, extra))
+            if storage.inputs is not None:
+                storage.inputs = torch.nn.functional.pad(storage.inputs, (0, 0, 0, extra))
 
     def reset(self) -> None:
         """Empty every row, and wipe it: a NaN left by a failed pass would leak through the mask."""

@@ -63,7 +63,7 @@ class Linear(nn.Linear):
         several times slower than widening the weights first.
         """
         weight = self.weight
-        if weight.dtype == torch.float32:
+        if weight.dtype.itemsize > 2:
             return False
         return weight.numel() <= _SMALL_ELEMENTS or (
             rows > FEW_ROWS and not processor_multiplies(weight.dtype)
@@ -81,19 +81,19 @@ class OutputProjection(Linear):
         """(..., D) → (..., V), in float32 where torch can."""
         weight = self.weight
         trains = x.requires_grad or weight.requires_grad  # which this product does not
-        if x.is_cuda and x.dtype == weight.dtype != torch.float32 and not trains:
+        if x.is_cuda and x.dtype == weight.dtype and x.dtype.itemsize == 2 and not trains:
             logits = torch.mm(x.flatten(0, -2), weight.t(), out_dtype=torch.float32)
             return logits.view(*x.shape[:-1], -1)
         return super().product(x)
 
     def _is_widened(self, rows: int) -> bool:
-        return self.weight.dtype != torch.float32
+        return self.weight.dtype.itemsize <= 2
 
 
 @cache
 def processor_multiplies(dtype: torch.dtype) -> bool:
     """Whether this processor has instructions for matrix products of ``dtype``, as oneDNN sees it."""
-    if dtype == torch.float32:
+    if dtype in (torch.float32, torch.float64):
         return True
     supported = {
         torch.bfloat16: "_is_mkldnn_bf16_supported",

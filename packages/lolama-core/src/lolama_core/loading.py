@@ -91,9 +91,10 @@ def load_model(
     where = choose_device(device)
     weights = choose_dtype(dtype, where, getattr(torch, files.config["dtype"]))
     checkpoint = FileCheckpoint(files)
-    module = build_module(files, families)
-    prepare_quantized_(module, files.config, files.name)
-    with memory_errors(where):
+    # Ordinary parameters wherever the model is loaded: those of inference mode could never train.
+    with torch.inference_mode(False), memory_errors(where):
+        module = build_module(files, families)
+        prepare_quantized_(module, files.config, files.name)
         # Norms and biases are a thousandth of the weights, and meet activations element by element: they
         # have the precision of those.
         vectors = activation_dtype(where, weights)

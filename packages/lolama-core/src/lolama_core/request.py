@@ -79,10 +79,11 @@ class Request:
         self._held: list[tuple[int, int]] = []
         self._count = 0
         self._prompt_length = len(prompt_ids)
-        self._history = torch.zeros(
-            (1, len(prompt_ids) + self.limit), dtype=torch.int64, device=device
-        )
-        self._history[0, : len(prompt_ids)] = torch.tensor(prompt_ids, dtype=torch.int64)
+        # An ordinary tensor wherever the request is made: it is written to at every step, wherever that is.
+        with torch.inference_mode(False):
+            length = len(prompt_ids) + self.limit
+            self._history = torch.zeros((1, length), dtype=torch.int64, device=device)
+            self._history[0, : len(prompt_ids)] = torch.tensor(prompt_ids, device=device)
         if self.limit == 0:
             self._finish("length")
 

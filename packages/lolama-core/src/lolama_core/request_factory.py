@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import torch
 
-from lolama_core.device import memory_errors
+from lolama_core.device import inference, memory_errors
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
@@ -51,6 +51,9 @@ class RequestFactory:
         """
         named = {name: value for name, value in settings.items() if name in _SETTINGS}
         inputs = {name: value for name, value in settings.items() if name not in _SETTINGS}
+        if not isinstance(processors, Iterable) or not all(map(callable, processors)):
+            reason = "is no list of functions (input_ids, scores) that return scores"
+            raise UsageError("logits_processors", reason, "give one function as [function]")
         chosen = [self._config(config, named) for config in configs]
         all_ids = [self.ids(prompt) for prompt in prompts]
         requests = [
@@ -58,10 +61,10 @@ class RequestFactory:
             for ids, config in zip(all_ids, chosen, strict=True)
         ]
         lengths = [len(ids) for ids in all_ids]
-        padded = torch.zeros((len(prompts), max(lengths)), dtype=torch.int64)
+        padded = torch.zeros((len(prompts), max(lengths)), dtype=torch.int64, device="cpu")
         for row, ids in enumerate(all_ids):
-            padded[row, : len(ids)] = torch.tensor(ids)
-        with memory_errors(self.model.device), torch.inference_mode():
+            padded[row, : len(ids)] = torch.tensor(ids, device="cpu")
+        with memory_errors(self.model.device), inference(self.model.device):
             prompt = self.model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
         for length, request in zip(prompt.lengths, requests, strict=True):
             # A picture takes more positions than its ids.

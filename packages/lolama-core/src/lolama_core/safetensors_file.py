@@ -172,7 +172,7 @@ def _own_memory(size: int) -> Tensor:
     while it loads would fill half its size again with holes.
     """
     if size < _OWN_PAGES_BYTES:
-        return torch.empty(size, dtype=torch.uint8)
+        return torch.empty(size, dtype=torch.uint8, device="cpu")
     pages = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         # Decoding streams through all weights for each token, which huge pages make up to a third faster.

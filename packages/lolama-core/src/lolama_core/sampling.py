@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.protocols import LogitsProcessor
-from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.errors import ModelError, UsageError
 
 NEVER = float("-inf")
 
@@ -178,15 +178,18 @@ class Sampler:
             step: How many tokens came before, for the message.
 
         Raises:
+            UsageError: naming the processor, if one returns anything but scores of the same shape.
             ModelError: if the logits hold NaN or +inf, or leave nothing to choose. ``argmax`` would quietly
                 pick the NaN, and ``multinomial`` crash on it.
         """
+        scores = (
+            scores.float()
+        )  # a model may not keep to float32, and ids travel in this dtype below
         # ``max`` propagates NaN, so one number tells NaN, +inf and all -inf apart from everything sound.
         highest, chosen = scores.max(-1)
         checks = [highest]
-        for process in self.chain:
-            scores = process(input_ids, scores)
         if self.chain:
+            scores = self._processed(input_ids, scores)
             highest, chosen = scores.max(-1)
             checks.append(highest)
         if not self.greedy:
@@ -194,10 +197,37 @@ class Sampler:
         # Everything in one transfer: on a GPU each would wait for all that was launched. Ids are below 2^24,
         # which float32 holds exactly.
         *found, token_id = torch.cat((*checks, chosen.to(scores.dtype))).tolist()
-        for best in found:
+        for check, best in enumerate(found):
             if not math.isfinite(best):
-                raise _non_finite(step, best)
+                raise _non_finite(step, best, processed=check > 0)
         return int(token_id)
+
+    def _processed(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores after the whole chain, float32."""
+        # A processor may write into its scores or learn from them, which tensors of inference mode forbid.
+        with torch.inference_mode(False), torch.no_grad():
+            if scores.is_inference():
+                scores = scores.clone()
+            for process in self.chain:
+                scores = _checked(process, process(input_ids, scores), scores)
+        return scores
+
+
+def _checked(process: LogitsProcessor, result: object, scores: Tensor) -> Tensor:
+    """What a processor returned, as float32, if it is scores."""
+    if (
+        isinstance(result, Tensor)
+        and result.is_floating_point()
+        and (result.shape, result.device) == (scores.shape, scores.device)
+    ):
+        return result.float()
+    named = getattr(process, "func", process)  # a partial has no name of its own
+    name = getattr(named, "__name__", type(named).__name__)
+    found = str(result) if result is None else f"a {type(result).__name__}"
+    if isinstance(result, Tensor):
+        found = f"{tuple(result.shape)} {str(result.dtype)[6:]} on {result.device}"
+    expected = f"{tuple(scores.shape)} floating-point scores on {scores.device}"
+    raise UsageError(f"logits processor {name:.80}", f"returned {found}", f"return {expected}")
 
 
 def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -210,7 +240,10 @@ def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
     return (probabilities / clocks).argmax(-1)
 
 
-def _non_finite(step: int, best: float) -> ModelError:
+def _non_finite(step: int, best: float, *, processed: bool) -> ModelError:
+    if processed:
+        reason = f"leave non-finite logits at step {step} (the best is {best})"
+        return ModelError("logits processors", reason, "leave at least one token a finite score")
     return ModelError(
         "model",
         f"non-finite logits at step {step} (the best is {best})",

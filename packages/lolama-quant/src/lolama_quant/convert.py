@@ -17,6 +17,7 @@ VERSION = 1
 """Of the layout that a saved int8 model has."""
 
 
+@torch.inference_mode(False)  # parameters made in inference mode could not be moved outside of it
 def quantize_(module: nn.Module, scheme: QuantizationScheme) -> QuantizationReport:
     """Replace linears inside ``module`` in place; see `Int8Quantizer.quantize_`."""
     linears = linears_of(module, scheme)

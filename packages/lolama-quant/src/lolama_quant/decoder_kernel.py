@@ -207,9 +207,8 @@ class NativeStep:
             capacity=capacity,
         )
         model_address = ctypes.addressof(model)
-        scratch = torch.empty(
-            self._library.decode_scratch(model_address, positions, threads), dtype=torch.uint8
-        )
+        size = self._library.decode_scratch(model_address, positions, threads)
+        scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
         self._library.decode(
             model_address,
             ctypes.addressof(self._blocks),

@@ -28,7 +28,7 @@ def _linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     # The library reads memory, and a tensor may be the negative of what its memory holds.
     weight, scale = weight.resolve_neg(), scale.resolve_neg()
     wide = x.resolve_neg().to(torch.float32).contiguous()
-    y = torch.empty((rows, len(weight)), dtype=torch.float32)
+    y = torch.empty((rows, len(weight)), dtype=torch.float32, device="cpu")
     library.int8_linear(
         wide.data_ptr(),
         [weight.data_ptr()],

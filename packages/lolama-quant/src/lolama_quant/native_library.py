@@ -117,7 +117,7 @@ class NativeLibrary:
 
         count, addresses, sizes = _arrays(weights)
         chosen = self.int8_instruction_set if instruction_set is None else instruction_set
-        scratch = torch.empty(self.int8_scratch(rows, inputs), dtype=torch.uint8)
+        scratch = torch.empty(self.int8_scratch(rows, inputs), dtype=torch.uint8, device="cpu")
         self.int8(
             x,
             addresses(*weights),

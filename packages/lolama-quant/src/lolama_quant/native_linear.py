@@ -37,7 +37,7 @@ def _linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None
         [weight.data_ptr() for weight in weights],
         [0 if bias is None else bias.data_ptr() for bias in wide_biases],
     )
-    y = torch.empty((*x.shape[:-1], sum(outputs)), dtype=torch.float32)
+    y = torch.empty((*x.shape[:-1], sum(outputs)), dtype=torch.float32, device="cpu")
     if _is_tiled(library, dtype, rows, outputs):
         narrow_x = x.to(torch.bfloat16).contiguous()
         library.tiled_linear(narrow_x.data_ptr(), *addresses, outputs, y.data_ptr(), rows, inputs)

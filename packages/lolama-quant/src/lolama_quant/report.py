@@ -111,7 +111,7 @@ def measure_quality(
         for window in windows:
             expected = _log_probabilities(reference, window)
             found = _log_probabilities(quantized, window)
-            targets = torch.tensor(window[1:])[:, None]
+            targets = torch.tensor(window[1:], device="cpu")[:, None]
             before.append(expected[:-1].gather(1, targets))
             after.append(found[:-1].gather(1, targets))
             ours.append(_differences(expected, found))

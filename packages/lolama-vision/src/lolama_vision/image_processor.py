@@ -58,6 +58,7 @@ class CLIPImageProcessor:
             config = replace(config, preprocessing=replace(before, mode=mode))
         return cls(config)
 
+    @torch.inference_mode(False)  # whoever trains needs ordinary pixels
     def preprocess(self, image: Image.Image | Sequence[Image.Image]) -> ImageInputs:
         """One picture or several, in the order of their ``<image>``.
 
@@ -75,9 +76,11 @@ class CLIPImageProcessor:
             flat = flatten(one)
             sizes.append((flat.height, flat.width))
             tiles += [self._normalised(tile) for tile in self._squares(flat)]
-        side = self.config.image_size
+        size = (0, 3, self.config.image_size, self.config.image_size)
         return ImageInputs(
-            pixel_values=torch.stack(tiles) if tiles else torch.empty(0, 3, side, side),
+            pixel_values=torch.stack(tiles)
+            if tiles
+            else torch.empty(size, dtype=torch.float32, device="cpu"),
             tiles_per_image=[count_tiles(size, self.config) for size in sizes],
             image_sizes=sizes,
             tokens_per_image=[count_tokens(size, self.config) for size in sizes],
@@ -142,7 +145,10 @@ class CLIPImageProcessor:
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
         pixels = pixels.view(side, side, 3).permute(2, 0, 1)
         scaled = (pixels.double() * settings.rescale_factor).float()
-        mean, std = (torch.tensor(v)[:, None, None] for v in (settings.mean, settings.std))
+        mean, std = (
+            torch.tensor(channels, dtype=torch.float32, device="cpu")[:, None, None]
+            for channels in (settings.mean, settings.std)
+        )
         return ((scaled - mean) / std).contiguous()
 
     @property

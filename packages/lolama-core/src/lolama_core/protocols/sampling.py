@@ -13,5 +13,9 @@ class LogitsProcessor(Protocol):
     """The signature transformers uses, so that processors written for it plug in."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """History (B, T) int64 and scores (B, V) float32 → scores (B, V); the arguments stay untouched."""
+        """History (B, T) int64 and scores (B, V) float32 → scores (B, V) of any floating-point dtype.
+
+        The history stays untouched. lolama's own processors leave the scores untouched, too; others may
+        write to them, and return them.
+        """
         ...

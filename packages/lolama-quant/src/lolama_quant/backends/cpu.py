@@ -65,7 +65,7 @@ def bfloat16_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     torch's operator reads past the end of other numbers of inputs. Its own scales are bfloat16; ours come
     after it, in float32.
     """
-    ones = torch.ones(len(weight), dtype=torch.bfloat16)
+    ones = torch.ones(len(weight), dtype=torch.bfloat16, device="cpu")
     return torch._weight_int8pack_mm(x.to(torch.bfloat16), weight, ones).float().mul_(scale)
 
 
