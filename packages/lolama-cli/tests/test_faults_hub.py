@@ -19,7 +19,7 @@ import pytest
 from program import COMMAND, Outcome, environment
 from warm_program import WarmProgram
 
-from lolama_hub.testing.faults import ALWAYS, Fault
+from lolama_hub.testing.faults import ALWAYS, Fault, Place
 from lolama_hub.testing.repository import SMALL_FILES, list_entry
 from lolama_hub.testing.stand_in_hub import StandInHub
 
@@ -660,3 +660,111 @@ def test_convert_and_use_the_result(published: Path, tmp_path: Path, warm: WarmP
     assert warm.run("generate", "-m", target, "--max-tokens", "3", "z").out == b"abc"
     warm.run("convert", published, target).refused(2, str(target), "exists already")
     warm.run("convert", published, tmp_path / "no" / "such").refused(2)
+
+
+SECRETS = "user:SECRET@"
+
+
+def with_password(address: str) -> str:
+    return address.replace("://", f"://{SECRETS}", 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        *(
+            (401, "GatedRepo"),
+            (403, "GatedRepo"),
+            (404, "RevisionNotFound"),
+            (404, "EntryNotFound"),
+        ),
+        *((404, "RepoNotFound"), (400, ""), (401, ""), (403, ""), (404, ""), (503, "")),
+    ],
+)
+def test_row_112_the_password_of_the_endpoint_is_never_shown(
+    world: World, status: int, code: str
+) -> None:
+    headers = {"X-Error-Code": code} if code else {}
+    if status == 503:
+        headers["Retry-After"] = "3600"
+    world.hub.faults = [Fault("status", "head", times=ALWAYS, status=status, headers=headers)]
+    outcome = world.pull(env={"HF_ENDPOINT": with_password(world.hub.endpoint)})
+    assert "SECRET" not in outcome.err
+    outcome.refused(5 if outcome.code == 5 else 4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"HF_ENDPOINT": "http://user:SECRET@hub.invalid"},
+        {"HF_ENDPOINT": "http://user:SECRET@[::1"},
+        {"HF_ENDPOINT": "http://user:SECRET@h:99999999"},
+        {"HF_ENDPOINT": "http://user:SECRET"},
+        {"HF_ENDPOINT": "ftp://user:SECRET@h"},
+        {"HTTP_PROXY": "http://user:SECRET@127.0.0.1:9", "NO_PROXY": ""},
+        {"HTTP_PROXY": "user:SECRET@127.0.0.1:9", "NO_PROXY": ""},
+        {"HTTP_PROXY": "http://user:SECRET@[::1", "NO_PROXY": ""},
+        {"HTTP_PROXY": "http://user:SECRET@h:1:1", "NO_PROXY": ""},
+        {"HTTP_PROXY": "ftp://user:SECRET@h", "NO_PROXY": ""},
+        {"HTTP_PROXY": "socks5://user:SECRET@127.0.0.1:9", "NO_PROXY": ""},
+    ],
+    ids=lambda settings: " ".join(settings.values()),
+)
+def test_rows_112_and_117_addresses_of_the_environment(
+    world: World, settings: dict[str, str]
+) -> None:
+    outcome = world.pull(env=settings)
+    outcome.refused(4)
+    assert "SECRET" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://user:SECRET", "http://user:SECRET@[::1", "http://hub.invalid"]
+)
+def test_rows_112_and_117_an_endpoint_that_is_there_from_the_first_import_on(
+    world: World, endpoint: str
+) -> None:
+    done = subprocess.run(
+        (*COMMAND, "--debug", "pull", "--yes", NAME),
+        env=environment(world.environment({"HF_ENDPOINT": endpoint})),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (4, ""), done.stderr
+    assert "SECRET" not in done.stderr
+
+
+NO_ADDRESSES = (
+    "http://[::1",
+    "http://x:99999999/",
+    "http://localhost:abc/",
+    "http://" + "a" * 300 + "/",
+    "http://a..b/",
+    "ftp://user:SECRET@h/",
+    "http://user:SECRET@[/",
+    "http://user:SECRET@h:port/",
+)
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+@pytest.mark.parametrize("place", ["head", "resolve"])
+def test_row_117_a_redirect_to_what_is_no_address(world: World, address: str, place: Place) -> None:
+    world.hub.faults = [
+        Fault("status", place, times=ALWAYS, status=302, headers={"Location": address})
+    ]
+    outcome = world.pull()
+    # httpx takes this for a host with an odd name, which is as well.
+    odd = place == "resolve" and address.endswith("@[/")
+    outcome.refused(4, "cannot reach" if odd else "what answers is not a hub")
+    assert "SECRET" not in outcome.err
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+def test_row_117_a_list_that_goes_on_at_what_is_no_address(world: World, address: str) -> None:
+    listing = json.dumps([list_entry(world.hub.repos[NAME], "config.json")]).encode()
+    fault = Fault("body", "tree", times=ALWAYS, body=listing)
+    fault.headers = {"Link": f'<{address}>; rel="next"'}
+    world.hub.faults = [fault]
+    outcome = world.pull()
+    outcome.refused(4, "what answers is not a hub")
+    assert "SECRET" not in outcome.err

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import math
+import random
 from typing import Any
 
 import pytest
+import torch
 
-from lolama_core import LlamaConfig, RopeScaling
+from lolama_core import Llama, LlamaConfig, RopeScaling
+from lolama_core.config import ROPE_TYPES
 from lolama_core.protocols.errors import ModelError
 
 SMALL: dict[str, Any] = {
@@ -114,3 +118,47 @@ def test_row50_missing_and_unknown_fields_are_named() -> None:
         LlamaConfig.from_json({k: v for k, v in SMALL.items() if k != "hidden_dim"})
     with pytest.raises(ModelError, match="colour"):
         LlamaConfig.from_json({**SMALL, "colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("base", "scaling", "named"),
+    [
+        (1.0, {}, "config rope_base: is 1.0, expected a number above 1, with yarn"),
+        (1, {}, "config rope_base: is 1, expected"),
+        (1e4, {"beta_fast": 1.0, "beta_slow": 32.0}, "beta_fast: is 1.0, expected no less than"),
+    ],
+)
+def test_row_119_values_that_make_no_sense_together(
+    base: float, scaling: dict[str, object], named: str
+) -> None:
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_seq_len": 128, **scaling}
+    with pytest.raises(ModelError, match=named):
+        LlamaConfig(**{**SMALL, "rope_base": base, "rope_scaling": yarn})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_row_119_values_in_range_are_a_model_or_refused(seed: int) -> None:
+    pick = random.Random(seed).choice
+    for _ in range(20):
+        scaling = {
+            "type": pick(ROPE_TYPES),
+            "factor": pick([1, 1.0000001, 4.0, 1e6]),
+            "original_max_seq_len": pick([1, 128, 1 << 24]),
+            "low_freq_factor": pick([1e-6, 1.0, 1e5]),
+            "high_freq_factor": pick([2e-6, 4.0, 1e6]),
+            "beta_fast": pick([1e-6, 1.0, 32.0, 1e6]),
+            "beta_slow": pick([1e-6, 1.0, 32.0, 1e6]),
+            "attention_factor": pick([None, 1e-6, 1.0, 1e6]),
+            "truncate": pick([True, False]),
+        }
+        try:
+            config = LlamaConfig(
+                **{**SMALL, "num_layers": 1},
+                max_seq_len=pick([8, 1 << 24]),
+                rope_base=pick([1.0, math.nextafter(1.0, 2), 1.0000001, 1.1, 1e4, 1e12]),
+                head_dim=pick([2, 4, 256]),
+                rope_scaling=scaling,  # type: ignore[arg-type] # a mapping is read as one
+            )
+        except ModelError:
+            continue
+        assert Llama(config)(torch.zeros(1, 8, dtype=torch.long)).isfinite().all()

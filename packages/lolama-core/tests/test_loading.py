@@ -7,12 +7,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lolama_core import LlamaFamily, load, write_checkpoint
+from lolama_core import (
+    Llama,
+    LlamaConfig,
+    LlamaFamily,
+    load,
+    load_model,
+    open_checkpoint,
+    write_checkpoint,
+)
+from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 from lolama_core.testing.checkpoint import tiny_config
 
@@ -89,3 +99,20 @@ def test_the_built_in_model_is_mapped_and_a_folder_is_not() -> None:
     read = model.state_dict()  # type: ignore[attr-defined]
     for name, tensor in built_in.state_dict().items():  # type: ignore[attr-defined]
         assert torch.equal(tensor, read[name]), name
+
+
+@pytest.mark.parametrize("block", [{"eos_ids": [1, 8]}, {"eos_ids": [], "vocab_size": 9}])
+def test_row_119_ids_past_the_vocabulary(tmp_path: Path, block: dict[str, Any]) -> None:
+    shape = {
+        **SHAPE,
+        "vocab_size": 8,
+        "d_model": 8,
+        "num_heads": 2,
+        "num_kv_heads": 2,
+        "hidden_dim": 8,
+    }
+    model = Llama(LlamaConfig.from_json(shape))
+    config: Any = {**tiny_config(), "model": shape, "dtype": "float32", "generation": block}
+    write_checkpoint(tmp_path / "m", config, model.state_dict().items(), tokenizer_json="{}")
+    with pytest.raises(ModelError, match="goes up to the id 8, the vocabulary to 7"):
+        load_model(open_checkpoint(tmp_path / "m"), {"llama": LlamaFamily()})

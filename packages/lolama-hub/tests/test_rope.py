@@ -126,3 +126,25 @@ def test_row50_unknown_or_impossible_scaling_is_named(changes: dict[str, Any], n
         read(changes)
     assert named in str(caught.value)
     assert "config.json" in caught.value.subject
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"rope_theta": 1.0, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+            "rope_theta is 1.0",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1}},
+            "rope_theta is 1,",
+        ),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 1, "beta_slow": 2}},
+            "beta_fast is 1",
+        ),
+    ],
+)
+def test_row_119_values_that_make_no_sense_together(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ModelError, match=named):
+        read(changes)

@@ -22,6 +22,7 @@ from lolama_core.protocols.errors import (
 
 _LONGEST_LINE = 1000
 _TOKEN = re.compile(r"\bhf_\w{4,}")
+_PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -57,7 +58,7 @@ def report(error: BaseException, settings: Settings) -> int:
         return EXIT_CLOSED_PIPE
     if settings.debug:
         for line in "".join(traceback.format_exception(error)).splitlines():
-            note(line)
+            note(_without_secrets(line))
     told = _as_lolama_error(error)
     origin = settings.origins.get(told.subject)
     if origin is not None:  # nobody typed that option
@@ -68,8 +69,13 @@ def report(error: BaseException, settings: Settings) -> int:
 
 def error_line(error: LolamaError) -> str:
     """``error: subject: reason; remedy``, on one line that is safe to print."""
-    line = _TOKEN.sub("hf_…", f"error: {error}")
+    line = _without_secrets(f"error: {error}")
     return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
+
+
+def _without_secrets(text: str) -> str:
+    """``text`` without tokens of Hugging Face, and without the user and password of an address."""
+    return _PASSWORD.sub("…@", _TOKEN.sub("hf_…", text))
 
 
 def _as_lolama_error(error: BaseException) -> LolamaError:

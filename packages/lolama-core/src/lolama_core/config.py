@@ -95,6 +95,9 @@ class RopeScaling:
                 self.high_freq_factor,
                 f"more than low_freq_factor ({self.low_freq_factor})",
             )
+        if self.beta_fast < self.beta_slow:
+            expected = f"no less than beta_slow ({self.beta_slow})"
+            raise _refuse("rope_scaling beta_fast", self.beta_fast, expected)
         if self.attention_factor is not None:
             _check_number("rope_scaling attention_factor", self.attention_factor, 1e-6, 1e6)
         if not isinstance(self.truncate, bool):
@@ -182,6 +185,9 @@ class LlamaConfig:
             )
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
             raise _refuse("rope_scaling", self.rope_scaling, "an object or null")
+        # Of 1 all pairs turn alike, and yarn divides by its logarithm.
+        if self.rope_scaling and self.rope_scaling.type == "yarn" and self.rope_base <= 1:
+            raise _refuse("rope_base", self.rope_base, "a number above 1, with yarn")
 
     @classmethod
     def from_json(cls, values: Mapping[str, JSON]) -> LlamaConfig:

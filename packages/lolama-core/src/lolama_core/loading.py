@@ -14,7 +14,7 @@ from lolama_core.linear import linear_kernels, prepare_
 from lolama_core.llama import Llama
 from lolama_core.load_weights import load_into
 from lolama_core.protocols import CausalLM, ModelFamily
-from lolama_core.protocols.errors import NotAvailableError, UsageError
+from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
 from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
 from lolama_core.quantization import prepare_quantized_
 from lolama_core.tokenizer_loading import load_tokenizer
@@ -104,9 +104,15 @@ def load_model(
     module.eval().requires_grad_(False)
     model = cast(CausalLM, module)
     generation = files.config["generation"]
+    ids, known = generation.get("eos_ids", []), generation.get("vocab_size")
+    highest = model.vocab_size - 1
+    for name, found in (("eos_ids", max(ids, default=-1)), ("vocab_size", (known or 0) - 1)):
+        if found > highest:
+            reason = f"generation.{name} goes up to the id {found:,}, the vocabulary to {highest:,}"
+            raise ModelError(files.name, reason, "repair config.json, or replace the model")
     model.generation_defaults = GenerationDefaults(
-        eos_ids=frozenset(generation.get("eos_ids", ())),
-        vocab_size=generation.get("vocab_size"),
+        eos_ids=frozenset(ids),
+        vocab_size=known,
         sampling=generation.get("sampling", {}),
     )
     return model

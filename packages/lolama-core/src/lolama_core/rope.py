@@ -65,7 +65,8 @@ def _yarn(
     if scaling.truncate:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, head_dim - 1)
-    width = last - first if last != first else 0.001
+    # A float: near a base of 1 no whole number of a tensor's kind holds it.
+    width = float(last - first) if last != first else 0.001
     ramp = ((torch.arange(head_dim // 2, dtype=torch.float32, device="cpu") - first) / width).clamp(
         0, 1
     )

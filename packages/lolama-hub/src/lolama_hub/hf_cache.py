@@ -13,14 +13,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub import constants, get_cached_repo_tree
-from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
 from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import FilePlan, StoredModel
 from lolama_hub.folder import index_shards
 from lolama_hub.hub_api import RemoteFile
+from lolama_hub.hugging_face import (
+    CachedRepoTreeNotFoundError,
+    constants,
+    get_cached_repo_tree,
+)
 from lolama_hub.selection import TOKENIZERS, needed_files
 from lolama_hub.snapshots import DEFAULT_REF
 

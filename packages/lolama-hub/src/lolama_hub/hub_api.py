@@ -12,16 +12,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 import httpx2
-from huggingface_hub import constants, get_session, get_token
 
 from lolama_core.protocols.errors import AuthorisationError, LolamaError, ModelError, NetworkError
 from lolama_core.protocols.types import JSON
 from lolama_hub.__about__ import __version__
+from lolama_hub.addresses import is_web_address, join, origin
 from lolama_hub.fields import shown
-from lolama_hub.hub_errors import NOT_A_HUB, NOT_A_HUB_REMEDY, failure, origin, refusal
+from lolama_hub.hub_errors import (
+    NO_RESPONSE,
+    NOT_A_HUB,
+    NOT_A_HUB_REMEDY,
+    failure,
+    refusal,
+    session,
+)
+from lolama_hub.hugging_face import constants, endpoint, get_token
 from lolama_hub.retries import Retries, TransientError
 
 T = TypeVar("T")
@@ -30,9 +38,7 @@ T = TypeVar("T")
 _NOT_TRIED_AGAIN = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
-    httpx2.InvalidURL,
     httpx2.ProxyError,
-    httpx2.UnsupportedProtocol,
 )
 
 _LARGEST_ANSWER = 32 * 2**20
@@ -68,7 +74,7 @@ def find_commit(repo: str, revision: str) -> str:
         AuthorisationError: if the repository is missing, private or gated for this user.
         NetworkError: if there is no such revision, or the Hub cannot be reached.
     """
-    url = f"{constants.ENDPOINT}/api/models/{repo}/revision/{quote(revision, safe='')}"
+    url = f"{endpoint()}/api/models/{repo}/revision/{quote(revision, safe='')}"
     answer, _ = _get_json(url, repo, revision)
     sha = answer.get("sha") if isinstance(answer, dict) else None
     if not isinstance(sha, str) or not _COMMIT.fullmatch(sha):
@@ -83,7 +89,7 @@ def list_files(repo: str, commit: str) -> list[RemoteFile]:
         ModelError: for a path that could mean a place outside a folder.
         NetworkError: for anything that is not such a listing.
     """
-    url = f"{constants.ENDPOINT}/api/models/{repo}/tree/{commit}?recursive=true&expand=false"
+    url = f"{endpoint()}/api/models/{repo}/tree/{commit}?recursive=true&expand=false"
     files: list[RemoteFile] = []
     for _ in range(_MOST_PAGES):
         entries, following = _get_json(url, repo, "")
@@ -93,8 +99,8 @@ def list_files(repo: str, commit: str) -> list[RemoteFile]:
         if not following:
             return files
         # The Hub names itself even where a mirror stands in for it.
-        url = following.replace(_HUBS[0], constants.ENDPOINT, 1)
-        if origin(url) != origin(constants.ENDPOINT):
+        url = following.replace(_HUBS[0], endpoint(), 1)
+        if not is_web_address(url) or origin(url) != origin(endpoint()):
             raise _not_a_hub(repo, f"continues its list at {origin(url)}")
     raise _not_a_hub(repo, f"lists files on more than {_MOST_PAGES} pages")
 
@@ -145,7 +151,7 @@ def read_small_file(repo: str, commit: str, file: RemoteFile) -> bytes:
 
 def file_url(repo: str, commit: str, file: RemoteFile) -> str:
     """Where the Hub has a file, or sends on to where it is."""
-    return f"{constants.ENDPOINT}/{repo}/resolve/{commit}/{quote(file.path)}"
+    return f"{endpoint()}/{repo}/resolve/{commit}/{quote(file.path)}"
 
 
 def request_headers() -> dict[str, str]:
@@ -174,7 +180,7 @@ def request_headers() -> dict[str, str]:
 def _head(url: str, repo: str, path: str) -> httpx2.Headers:
     """What the Hub says about a file: the headers of its last response before it sends us elsewhere."""
     for _ in range(_MOST_REDIRECTS):
-        response = get_session().request(
+        response = session().request(
             "HEAD",
             url,
             headers=request_headers(),
@@ -185,7 +191,7 @@ def _head(url: str, repo: str, path: str) -> httpx2.Headers:
             if response.status_code != 200:
                 raise refusal(response, repo, path)
             return response.headers
-        target = urljoin(url, response.headers["Location"])
+        target = join(url, response.headers["Location"])
         if origin(target) not in (origin(url), *_HUBS):
             return response.headers
         url = target
@@ -204,10 +210,13 @@ def retried(attempt: Callable[[], T], repo: str, url: str) -> T:
             return attempt()
         except TransientError as problem:
             found = problem
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            found = failure(error, repo, url)
+        except NO_RESPONSE as error:
+            failed = failure(error, repo, url)
+            if isinstance(failed, LolamaError):
+                raise failed from error
             if isinstance(error, _NOT_TRIED_AGAIN):
-                raise found.error from error
+                raise failed.error from error
+            found = failed
         retries.failed(found)
 
 
@@ -225,7 +234,7 @@ def _get_json(url: str, repo: str, what: str) -> tuple[JSON, str]:
 def _get(url: str, repo: str, what: str) -> tuple[bytes, httpx2.Headers]:
     """What is at an address, of a size that fits into memory."""
     deadline = time.monotonic() + _SLOWEST_ANSWER
-    with get_session().stream(
+    with session().stream(
         "GET", url, headers=request_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT
     ) as response:
         if response.status_code != 200:
@@ -279,5 +288,5 @@ def _is_inside(path: str) -> bool:
 
 
 def _not_a_hub(repo: str, found: str) -> LolamaError:
-    reason = f"{NOT_A_HUB}: {origin(constants.ENDPOINT)} {found}"
+    reason = f"{NOT_A_HUB}: {origin(endpoint())} {found}"
     return NetworkError(repo, reason, NOT_A_HUB_REMEDY)

@@ -8,21 +8,22 @@ import urllib.request
 from urllib.parse import urlsplit
 
 import httpx2
-from huggingface_hub import constants, get_token
 
-from lolama_core.protocols.errors import AuthorisationError, LolamaError, NetworkError
+from lolama_core.protocols.errors import (
+    AuthorisationError,
+    LolamaError,
+    NetworkError,
+)
+from lolama_hub.addresses import for_people, is_web_address, origin
+from lolama_hub.hugging_face import endpoint, get_session, get_token
 from lolama_hub.retries import TransientError
+
+NO_RESPONSE = (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError)
+"""What a request raises that got no response; UnicodeError for a host whose name cannot be looked up."""
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 NOT_A_HUB = "what answers is not a hub"
 NOT_A_HUB_REMEDY = "check HF_ENDPOINT, and whether a login page or proxy stands in between"
-
-
-def origin(url: str) -> str:
-    """Scheme, host and port of an address: all of it that may be shown."""
-    parts = urlsplit(url)
-    host = parts.hostname or "?"
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
 
 def refusal(response: httpx2.Response, repo: str, what: str) -> LolamaError | TransientError:
@@ -44,7 +45,7 @@ def refusal(response: httpx2.Response, repo: str, what: str) -> LolamaError | Tr
         if wait is not None:
             reason += f" and asks to wait {wait:g} s"
         return TransientError(NetworkError(subject, reason, "try again later"), wait)
-    if server != origin(constants.ENDPOINT):
+    if server != origin(endpoint()):
         # An address that the Hub signed for a while; it will sign another.
         reason = f"the file server {server} answers HTTP {status}"
         return TransientError(NetworkError(subject, reason, "try again later"))
@@ -54,7 +55,7 @@ def refusal(response: httpx2.Response, repo: str, what: str) -> LolamaError | Tr
 def _refused_by_hub(response: httpx2.Response, repo: str, what: str, subject: str) -> LolamaError:
     status = response.status_code
     code = response.headers.get("X-Error-Code", "")
-    page = f"{constants.ENDPOINT}/{repo}"
+    page = for_people(f"{endpoint()}/{repo}")
     if code == "GatedRepo":
         if status == 401 or get_token() is None:
             remedy = f"accept its licence at {page} and set HF_TOKEN to a token of yours"
@@ -77,7 +78,7 @@ def _refused_by_hub(response: httpx2.Response, repo: str, what: str, subject: st
         return AuthorisationError(repo, "is missing or private on the Hub", remedy)
     if status == 403:
         return AuthorisationError(repo, "the Hub refuses access (HTTP 403)", f"see {page}")
-    reason = f"{NOT_A_HUB}: {origin(constants.ENDPOINT)} says HTTP {status}"
+    reason = f"{NOT_A_HUB}: {origin(endpoint())} says HTTP {status}"
     return NetworkError(subject, reason, NOT_A_HUB_REMEDY)
 
 
@@ -90,14 +91,46 @@ def _asked_to_wait(response: httpx2.Response) -> float | None:
     return None
 
 
-def failure(error: httpx2.HTTPError | httpx2.InvalidURL, repo: str, url: str) -> TransientError:
-    """What to make of a request that got no response, or not all of it."""
-    with contextlib.suppress(AttributeError, RuntimeError):  # not every error knows its request
-        url = str(error.request.url)  # type: ignore[union-attr] # InvalidURL has none
+def session() -> httpx2.Client:
+    """huggingface_hub's session: it knows proxies and certificates.
+
+    Raises:
+        NetworkError: if the environment names a proxy that is none, which is not shown, since it may hold a
+            password, or certificates that are none.
+    """
+    try:
+        return get_session()
+    except (httpx2.InvalidURL, ValueError, ImportError) as error:
+        reason = "name no proxy that could be used"
+        if isinstance(error, ImportError):
+            reason = "name a SOCKS proxy, which needs the package socksio"
+        remedy = "correct or unset HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY"
+        raise NetworkError("the proxy settings", reason, remedy) from None
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror or error}"
+        raise NetworkError(
+            "the certificates", reason, "correct or unset SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from None
+
+
+def failure(error: Exception, repo: str, url: str) -> LolamaError | TransientError:
+    """What to make of a request that got no response, or not all of it.
+
+    Args:
+        error: One of `NO_RESPONSE`.
+        repo: ``owner/name``.
+        url: What was asked for; redirects may have led elsewhere.
+    """
     server = origin(url)
-    if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
-        remedy = "set HF_ENDPOINT to one that begins with http:// or https://, or unset it"
-        return TransientError(NetworkError(repo, f"{server} is not a web address", remedy))
+    with contextlib.suppress(AttributeError, RuntimeError):  # not every error knows its request
+        url = str(error.request.url)  # type: ignore[attr-defined] # HTTPError has one
+    if _is_bad_redirect(error) or not is_web_address(url):
+        reason = f"{NOT_A_HUB}: {server} sends us on to an address that is none"
+        return NetworkError(repo, reason, NOT_A_HUB_REMEDY)
+    if isinstance(error, httpx2.TooManyRedirects):
+        reason = f"{NOT_A_HUB}: {server} redirects without end"
+        return NetworkError(repo, reason, NOT_A_HUB_REMEDY)
+    server = origin(url)
     proxy = _proxy_for(url)
     if isinstance(error, httpx2.ProxyError | httpx2.ConnectError | httpx2.ConnectTimeout):
         if proxy:
@@ -117,13 +150,21 @@ def failure(error: httpx2.HTTPError | httpx2.InvalidURL, repo: str, url: str) ->
     return TransientError(NetworkError(repo, reason, "try again; it goes on where it stopped"))
 
 
+def _is_bad_redirect(error: Exception) -> bool:
+    """Whether a request led to no web address. Its own was one, so it was a response that led there."""
+    if isinstance(error, httpx2.RemoteProtocolError):
+        return "location" in str(error)  # httpx's words for a Location that it cannot parse
+    return isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL | UnicodeError)
+
+
 def _proxy_for(url: str) -> str:
     """The proxy that the environment names for an address, or nothing."""
     parts = urlsplit(url)
     if urllib.request.proxy_bypass(parts.hostname or ""):
         return ""
     proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme, "") or proxies.get("all", "")
+    proxy = proxies.get(parts.scheme, "") or proxies.get("all", "")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 def _connect_problem(error: Exception) -> str:

@@ -66,9 +66,8 @@ def _read_block(config: Fields, name: str) -> Rope:
         raise config.refuse(name, "one object of settings for all layers")
     block = Fields(config.path, values, {"rope_theta": DEFAULT_THETA}, name)
     _refuse_partial_rotation(block)
-    base = (config if "rope_theta" in config and "rope_theta" not in block else block).number(
-        "rope_theta", **_BASE
-    )
+    place = config if "rope_theta" in config and "rope_theta" not in block else block
+    base = place.number("rope_theta", **_BASE)
     key = "type" if "type" in block and "rope_type" not in block else "rope_type"
     kind = block.get(key) if key in block else "default"
     length = config.integer("max_position_embeddings")
@@ -81,6 +80,8 @@ def _read_block(config: Fields, name: str) -> Rope:
             f"{name}.{key} {shown(kind)} is not supported",
             f"use a model with one of {known}",
         )
+    if kind == "yarn" and base <= 1:  # of which it divides by the logarithm
+        raise place.refuse("rope_theta", "a number above 1, with yarn")
     original = _original_length(config, block, length)
     if kind == "yarn" and block.get("factor") is None and "factor" in block:
         factor = max(1.0, length / original)
@@ -125,6 +126,8 @@ def _yarn(block: Fields, factor: float) -> dict[str, JSON]:
 
     # Zero means "not given" to transformers, for the betas and both mscales.
     beta_fast, beta_slow = number_or("beta_fast", 0.0) or 32.0, number_or("beta_slow", 0.0) or 1.0
+    if beta_fast < beta_slow:
+        raise block.refuse("beta_fast", f"no less than beta_slow ({beta_slow:g})")
     mscale, mscale_all = number_or("mscale", 0.0), number_or("mscale_all_dim", 0.0)
     if block.get("attention_factor") is not None:
         attention = block.number("attention_factor", **_POSITIVE)

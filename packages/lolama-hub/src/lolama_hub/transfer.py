@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx2
-from huggingface_hub import constants, get_session
 
-from lolama_core.protocols.errors import NetworkError
+from lolama_core.protocols.errors import LolamaError, NetworkError
+from lolama_hub.addresses import origin
 from lolama_hub.fields import shown
 from lolama_hub.hub_api import RemoteFile, file_url, request_headers
-from lolama_hub.hub_errors import NOT_A_HUB_REMEDY, failure, origin, refusal
+from lolama_hub.hub_errors import NO_RESPONSE, NOT_A_HUB_REMEDY, failure, refusal, session
+from lolama_hub.hugging_face import constants
 from lolama_hub.retries import Retries, TransientError
 from lolama_hub.store import PARTIAL
 
@@ -189,8 +190,11 @@ def _receive(repo: str, commit: str, file: RemoteFile, growing: _Partial) -> Non
             _request(url, repo, file, growing)
         except TransientError as problem:
             found = problem
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            found = failure(error, repo, url)
+        except NO_RESPONSE as error:
+            failed = failure(error, repo, url)
+            if isinstance(failed, LolamaError):
+                raise failed from error
+            found = failed
         else:
             continue
         if growing.size - before >= _PIECE:
@@ -204,7 +208,7 @@ def _request(url: str, repo: str, file: RemoteFile, growing: _Partial) -> None:
         headers["Range"] = f"bytes={growing.size}-"
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     # The session follows redirects, and sends the token to no other host than the first.
-    with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
+    with session().stream("GET", url, headers=headers, timeout=timeout) as response:
         if response.status_code == 416:  # what is here cannot be the beginning of the file
             growing.restart()
             reason = f"{origin(str(response.url))} has no more of {file.path}"

@@ -40,7 +40,7 @@ class Fault:
         name: Only for this file; any if empty.
         after: Bytes of the whole file, at which it happens.
         status: For ``status``.
-        headers: For ``status`` too.
+        headers: For ``status`` and ``body`` too.
         body: For ``body``.
     """
 

@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
                 200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><title>Welcome</title>"
             )
         elif fault.kind == "body":
-            self.answer(200, {"Content-Type": "application/json"}, fault.body)
+            self.answer(200, {"Content-Type": "application/json", **fault.headers}, fault.body)
         elif fault.kind == "reset" and self.breaks_at_once:
             self.reset()
         elif fault.kind in ("close", "stall", "trickle") and self.breaks_at_once:
