@@ -1,6 +1,6 @@
-"""Makes the pictures of docs/chat.md: the program on a real terminal, driven by tmux.
+"""Makes the pictures of README.md and docs/chat.md: the program on a real terminal, driven by tmux.
 
-    python tests/captures.py
+    python tests/captures.py            (or some: python tests/captures.py readme chat)
 
 Needs tmux, and lolama installed in the environment that runs this.
 """
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,15 @@ _SECONDS = 90.0
 Step = tuple[str, str]
 SHELL = r"\$ ?$"
 ASKED = r"(^|\n)> ?$"
+DESCRIBE = 'lolama generate -m demo-vision -i docs/pictures/4.png "Describe the picture."'
 SCRIPTS: dict[str, list[Step]] = {
+    "readme": [
+        ("lolama chat -m demo --seed 1", ASKED),
+        ("What is two plus three?", ASKED),
+        ("Tell me a story about a dog.", ASKED),
+        ("/exit", SHELL),
+        (DESCRIBE, SHELL),
+    ],
     "models": [("lolama models", SHELL), ("lolama info demo", SHELL)],
     "generate": [
         ('lolama -v generate -m demo --seed 3 "Once upon a time"', SHELL),
@@ -131,16 +139,16 @@ def draw(name: str, shown: str) -> None:
     console.save_svg(str(IMAGES / f"terminal-{name}.svg"), title="lolama")
 
 
-def main() -> None:
-    """Play every script."""
-    for name, steps in SCRIPTS.items():
+def main(names: Sequence[str]) -> None:
+    """Play the scripts of these names, or all."""
+    for name in names or SCRIPTS:
         with terminal() as screen:
             time.sleep(0.5)
-            for keys, until in steps:
+            for keys, until in SCRIPTS[name]:
                 screen.play(keys, until)
             draw(name, screen.shows("-e", "-S", "-"))
         print(IMAGES / f"terminal-{name}.svg")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

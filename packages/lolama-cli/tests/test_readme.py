@@ -1,4 +1,4 @@
-"""The examples of the repository's README, run as they stand there.
+"""The examples of the READMEs and of docs/python.md, run as they stand there.
 
 Where one names a folder or a file, the test has put one there; a model that would have to be downloaded is
 refused, since there is no network.
@@ -17,7 +17,11 @@ import torch
 from drawings import circle
 from warm_program import WarmProgram
 
+from lolama_core.protocols.errors import NetworkError
+
 README = Path(__file__).resolve().parents[3] / "README.md"
+
+PAGES = [README, *sorted(README.parent.glob("packages/*/README.md"))]
 
 if not README.is_file():
     pytest.skip("this is not the repository", allow_module_level=True)
@@ -118,13 +122,13 @@ def built_in(text: str) -> str:
     return re.sub("llava-1.5-7b|llava-med", "demo-vision", text)
 
 
-def blocks(language: str) -> list[str]:
-    """The blocks of code of the README in that language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text("utf-8"), re.M | re.S)
+def blocks(language: str, page: Path = README) -> list[str]:
+    """The blocks of code of a page in that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, warm: WarmProgram) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, warm: WarmProgram, published: Path) -> Path:
     """Where everything lies that the examples name."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("photo.jpg", "drawing.png", "xray.png"):
@@ -133,6 +137,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, warm: WarmProgram) -> Path:
     (folder / "book.txt").write_text("Once upon a time there was a dog. It lived by the sea.")
     (folder / "prompts.jsonl").write_text('"Once upon a time"\n{"prompt": "Hello", "seed": 1}\n')
     (folder / "path" / "to").mkdir(parents=True)
+    (folder / "TinyLlama-1.1B-Chat-v1.0").symlink_to(published)
     outcome = warm.run("convert", "demo", folder / "path" / "to" / "model")
     assert outcome.code == 0, outcome.err
     return folder
@@ -181,17 +186,63 @@ def test_what_was_captured_can_be_done_again(folder: Path, warm: WarmProgram) ->
     assert run_line(command.removeprefix("$ "), folder, warm).startswith(answer[:20])
 
 
-def test_every_example_in_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_example(example: str, page: Path, names: dict[str, object]) -> str:
+    """What it printed. A model that it would have to download is refused, since there is no network."""
+    # What a model is made of by itself would fill gigabytes with random numbers.
+    place = torch.device("meta" if "vocab_size=32000" in example else "cpu")
+    downloads = '"tinyllama"' in example
+    refused = pytest.raises(NetworkError) if downloads else contextlib.nullcontext()
+    with contextlib.redirect_stdout(io.StringIO()) as out, place, refused:
+        exec(compile(example, str(page), "exec"), names)
+    return "refused" if downloads else out.getvalue()
+
+
+@pytest.fixture
+def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    examples = blocks("python")
-    assert len(examples) >= 5
-    names: dict[str, object] = {}
+    monkeypatch.setenv("LOLAMA_HOME", str(folder / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.mark.usefixtures("there")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_every_example_in_python_runs_alone(page: Path) -> None:
+    examples = blocks("python", page)
+    assert examples
     for example in examples:
-        # What a model is made of by itself would fill gigabytes with random numbers.
-        place = torch.device("meta" if "Llama(config)" in example else "cpu")
-        with contextlib.redirect_stdout(io.StringIO()) as out, place:
-            exec(compile(example, str(README), "exec"), names)
-        assert out.getvalue() or "Llama(config)" in example
+        assert run_example(example, page, {}) or "print" not in example
+
+
+@pytest.mark.usefixtures("there")
+def test_the_examples_of_the_page_on_python_go_on_from_each_other() -> None:
+    page = README.parent / "docs" / "python.md"
+    examples, names = blocks("python", page), dict[str, object]()
+    assert len(examples) > 15
+    for example in examples:
+        out = run_example(example, page, names)
+        assert out or "print" not in example
+        for line in re.findall(r"^print.*\)  # (.+\.|\d+)$", example, re.M):
+            assert line in out
+
+
+def test_the_first_example_is_at_the_top() -> None:
+    top = README.read_text("utf-8").splitlines()[:10]
+    assert 'llm = lolama.load("demo")' in top and 'print(llm.generate("Once upon a time"))' in top
+
+
+def test_the_files_that_are_counted_have_so_many_lines() -> None:
+    core = README.parent / "packages" / "lolama-core" / "src" / "lolama_core"
+    text = README.read_text("utf-8")
+
+    def lines(*names: str) -> int:
+        return sum(len((core / f"{name}.py").read_text("utf-8").splitlines()) for name in names)
+
+    [said, names] = re.findall(
+        r"transformer is about (\d+) lines in six files: (.*?)\.\s", text, re.S
+    )[0]
+    assert lines(*re.findall(r"`(\w+)`", names)) == pytest.approx(int(said), rel=0.1)
+    [said] = re.findall(r"the generation loop are about (\d+) more", text)
+    assert lines("kv_cache", "sampling", "generator") == pytest.approx(int(said), rel=0.1)
 
 
 def test_the_first_examples_in_python_are_among_them() -> None:

@@ -3,7 +3,7 @@
     from lolama_core import TextGenerator, load
 
     model, tokenizer = load("demo")
-    print(TextGenerator(model, tokenizer).generate(tokenizer.encode("Once upon a time")).text)
+    print(TextGenerator(model, tokenizer).generate("Once upon a time"))
 
 Names are imported when they are first used: ``lolama_core.protocols`` alone loads neither torch nor any
 model code.

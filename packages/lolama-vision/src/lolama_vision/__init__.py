@@ -2,7 +2,7 @@
 
     from lolama_vision import CLIPImageProcessor, read_picture
 
-    processor = CLIPImageProcessor.from_config(model._vlm_config.vision_config)
+    processor = CLIPImageProcessor.from_config(model.config.vision_config)
     inputs = processor.preprocess(read_picture(Path("photo.jpg")).image)
 
 Names are imported when they are first used.

@@ -26,7 +26,7 @@ class CLIPImageProcessor:
         config: Of the encoder, with its preprocessing.
 
     Example:
-        >>> processor = CLIPImageProcessor.from_config(model._vlm_config.vision_config)
+        >>> processor = CLIPImageProcessor.from_config(model.config.vision_config)
         >>> inputs = processor.preprocess(Image.open("photo.jpg"))
         >>> inputs["pixel_values"].shape
         torch.Size([1, 3, 336, 336])
@@ -42,7 +42,7 @@ class CLIPImageProcessor:
         """The processor for a model's `VisionConfig`.
 
         Args:
-            config: From ``model._vlm_config.vision_config``, or its fields.
+            config: From ``model.config.vision_config``, or its fields.
             mode: ``crop`` or ``pad``, instead of what the model was trained with.
 
         Raises:
