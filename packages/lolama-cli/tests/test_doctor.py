@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
+from ast import literal_eval
+from dataclasses import replace
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from program import on_terminal, run, shell
+import torch
+from program import environment, on_terminal, run, shell
 
-from lolama import devices, report
+import lolama_core
+from lolama import devices, report, torch_devices
 from lolama.devices import Device
 from lolama.report import Product
 from lolama_cli import loaded
@@ -100,7 +106,7 @@ def test_text_and_json_tell_the_same() -> None:
     assert [(kernel["name"], kernel["package"]) for kernel in found["linear_kernels"]] == [
         ("native", "lolama-quant")
     ]
-    assert told["products", "native"] == found["linear_kernels"][0]["description"]
+    assert told["multiplications", "native"] == found["linear_kernels"][0]["description"]
     assert told["decoding", "native"] == found["decoder_kernels"][0]["description"]
     assert told["quantising", "int8"] == found["quantizers"][0]["description"]
     assert told["quantising", "int8"].startswith("cpu: ")
@@ -117,7 +123,7 @@ def test_on_a_terminal_it_fits_80_columns() -> None:
     assert (outcome.code, outcome.err) == (0, "")
     text = plain(outcome.out)
     assert max(map(len, text.splitlines())) <= 80
-    for section in ("versions", "devices", "products", "decoding", "models"):
+    for section in ("versions", "devices", "multiplications", "decoding", "models"):
         assert len(re.findall(rf"^{section} ", text, re.MULTILINE)) == 1
     assert "\x1b" not in on_terminal("doctor", env={"NO_COLOR": "1", "TERM": "dumb"}).out.decode()
 
@@ -131,27 +137,35 @@ def test_help_tells_of_it_and_needs_no_torch() -> None:
 
 def test_without_the_native_library(tmp_path: Path) -> None:
     env = without_library(tmp_path)
-    assert facts(env)["products", "native"].startswith("not built: ")
+    assert facts(env)["multiplications", "native"].startswith("not built: ")
     outcome = run("-v", "generate", "-m", "demo", "--max-tokens", "3", "z", env=env)
     assert outcome.code == 0
     assert re.search(
-        r"^products: torch for 43 linears; not in use: native \(not built: .+\)$", outcome.err, re.M
+        r"^matrix multiplications: torch for 43 linears; not in use: native \(not built: .+\)$",
+        outcome.err,
+        re.M,
     )
 
 
 def test_verbose_tells_the_kernel_in_use() -> None:
     told = facts()
-    about, decoding = told["products", "native"], told["decoding", "native"]
+    about, decoding = told["multiplications", "native"], told["decoding", "native"]
     outcome = run("-v", "generate", "-m", "demo", "--max-tokens", "3", "z")
     assert outcome.code == 0
-    lines = [line for line in outcome.err.splitlines() if line.startswith("products: ")]
+    lines = [
+        line for line in outcome.err.splitlines() if line.startswith("matrix multiplications: ")
+    ]
     if "rows" in about:
         # Keys and values of so small a model have too few heads to be worth a call.
-        assert lines == [f"products: native ({about}) for 31 linears, torch for 12 linears"]
+        assert lines == [
+            f"matrix multiplications: native ({about}) for 31 linears, torch for 12 linears"
+        ]
         assert f"decoding: native ({decoding}), all blocks in one call" in outcome.err
     else:
         assert "decoding: block by block" in outcome.err
-        assert lines == [f"products: torch for 43 linears; not in use: native ({about})"]
+        assert lines == [
+            f"matrix multiplications: torch for 43 linears; not in use: native ({about})"
+        ]
 
 
 def test_no_kernel_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,9 +175,11 @@ def test_no_kernel_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lolama.providers.entry_points", none)
     found = report.gather()
     assert (found.linear_kernels, found.models) == ([], [])
-    assert ("products", "torch", "no kernel is installed (pip install lolama-quant)") in _rows(
-        found
-    )
+    assert (
+        "multiplications",
+        "torch",
+        "no kernel is installed (pip install lolama-quant)",
+    ) in _rows(found)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +203,7 @@ def test_the_line_on_products(
     monkeypatch: pytest.MonkeyPatch, products: list[Product], line: str
 ) -> None:
     monkeypatch.setattr(report, "products", lambda model: products)
-    assert loaded._products_line(None) == f"products: {line}"  # type: ignore[arg-type]
+    assert loaded._products_line(None) == f"matrix multiplications: {line}"  # type: ignore[arg-type]
 
 
 def test_broken_packages_are_lines(tmp_path: Path) -> None:
@@ -203,8 +219,10 @@ def test_broken_packages_are_lines(tmp_path: Path) -> None:
         extra_family="def Family(): raise RuntimeError('x' * 1000)",
     )
     told, found = facts(env), as_json(env)
-    assert told["products", "extra"] == "cannot be loaded: OSError: one two (reinstall extra)"
-    assert ("products", "native") in told
+    assert (
+        told["multiplications", "extra"] == "cannot be loaded: OSError: one two (reinstall extra)"
+    )
+    assert ("multiplications", "native") in told
     assert ("models", "demo") in told
     assert "ModuleNotFoundError" in told["broken", "nowhere"]
     assert len(told["broken", "lama"]) < 250
@@ -223,10 +241,68 @@ def test_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
     assert as_json(env)["device"] is None
 
 
+def test_row_184_a_broken_torch_is_found_by_whoever_asks_it(tmp_path: Path) -> None:
+    folder = tmp_path / "torch"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise ImportError('libcudart.so: no such file')")
+    (folder / "version.py").write_text("cuda: str | None = None\nhip = None\n")
+    env = with_modules(tmp_path)
+    assert as_json(env)["broken"] == []
+    outcome = run("doctor", "--deep", "--json", env=env)
+    (broken,) = json.loads(outcome.out)["broken"]
+    assert broken["name"] == "torch" and "libcudart.so: no such file" in broken["problem"]
+
+
+def test_row_184_what_is_told_without_torch_is_what_torch_tells() -> None:
+    def lasting(found: list[Device]) -> list[Device]:
+        return [replace(device, free_memory_bytes=None) for device in found]
+
+    assert lasting(devices.all_devices()) == lasting(devices.all_devices(ask_torch=True))
+
+
+@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+@pytest.mark.parametrize("count", ["1", "1000"])
+def test_row_184_threads_are_told_as_torch_tells_them(variable: str, count: str) -> None:
+    code = (
+        "from lolama import devices\n"
+        "print([devices.all_devices(ask_torch=ask)[0].threads for ask in (False, True)])\n"
+    )
+    env = {**environment({"OMP_NUM_THREADS": ""}), variable: count}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    told, asked = json.loads(done.stdout.replace("None", "null"))
+    assert told in (None, asked)
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", ""])
+def test_row_184_the_instruction_set_is_told_as_torch_tells_it(capability: str) -> None:
+    code = (
+        "from lolama import devices\n"
+        "print([devices.all_devices(ask_torch=ask)[0].instruction_set for ask in (False, True)])\n"
+    )
+    env = environment({"ATEN_CPU_CAPABILITY": capability} if capability else {})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    told, asked = literal_eval(done.stdout)
+    assert told in (None, asked)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "mps"])
+@pytest.mark.parametrize("native", [True, False])
+def test_row_184_dtypes_are_those_that_a_model_gets(
+    monkeypatch: pytest.MonkeyPatch, kind: str, native: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: native)
+    found = Device(name=f"{kind}:0" if kind == "cuda" else kind, native_bfloat16=native)
+    device, dtypes = report._choices([Device(name="cpu"), found])
+    assert device == kind
+    for stored, used in dtypes.items():
+        dtype = lolama_core.choose_dtype(None, torch.device(kind), getattr(torch, stored))
+        assert str(dtype) == f"torch.{used}"
+
+
 def test_an_ascii_terminal_and_control_characters(tmp_path: Path) -> None:
     points = "[lolama.linear_kernels]\nextra = extra_kernel:Kernel\n"
     env = with_modules(tmp_path, points, extra_kernel=kernel("caf\xe9 \x1b]0;title\x07"))
-    assert facts({**env, **ASCII})["products", "extra"] == "caf\xe9 \x1b]0;title\x07"
+    assert facts({**env, **ASCII})["multiplications", "extra"] == "caf\xe9 \x1b]0;title\x07"
     outcome = on_terminal("doctor", env={**env, **ASCII})
     assert (outcome.code, outcome.err) == (0, "")
     assert re.search(r"extra +caf\? \^\[\]0;title\^G", plain(outcome.out))
@@ -260,7 +336,7 @@ def test_cuda_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("torch.backends.cuda.is_built", lambda: True)
     monkeypatch.setattr("torch.cuda.init", no_driver)
-    (cuda,) = devices._cuda()
+    (cuda,) = torch_devices._cuda()
     assert cuda == Device(name="cuda", problem="Found no NVIDIA driver on your system")
 
 
@@ -289,6 +365,6 @@ def test_each_gpu_is_asked_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda.is_bf16_supported", lambda including_emulation: False),
     ):
         monkeypatch.setattr(f"torch.{name}", value)
-    good, busy = devices._cuda()
+    good, busy = torch_devices._cuda()
     assert _about(good) == "a GPU, 7.0 of 8.0 GB available, no native bfloat16"
     assert _about(busy).startswith("not available here: RuntimeError: CUDA-capable device")

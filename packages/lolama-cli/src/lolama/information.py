@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lolama_core
 from lolama import memory, providers, wiring
-from lolama.devices import available_memory
+from lolama.devices import all_devices, default_device
 from lolama_core.protocols.errors import NetworkError
 from lolama_core.protocols.types import JSON, DownloadPlan, ModelFiles, ModelInfo
 
@@ -107,8 +107,8 @@ def about(name: str, *, context: int | None = None) -> Information:
 def _of_files(name: str, files: ModelFiles, context: int | None) -> Information:
     info = _known(name, files.repo)
     length = wiring.context_length(files)
-    device = lolama_core.choose_device()
-    available = available_memory(device)
+    device = default_device(all_devices())
+    kind, available = device.name.partition(":")[0], device.free_memory_bytes
     quantization = files.config.get("quantization")
     paths = {one.path for one in files.tensors.values()}
     if files.tokenizer.tokenizer_json is not None:
@@ -121,7 +121,7 @@ def _of_files(name: str, files: ModelFiles, context: int | None) -> Information:
                 context=positions,
                 dtype=dtype,
                 quantize=quantize,
-                on_cpu=device.type == "cpu",
+                on_cpu=kind == "cpu",
             )
             fits = None if available is None else need.total <= available
             weights = "int8" if quantize else dtype
@@ -144,7 +144,7 @@ def _of_files(name: str, files: ModelFiles, context: int | None) -> Information:
         quantization=str(quantization.get("name")) if quantization else None,
         license=info.license if info is not None else _license_beside(paths),
         files=tuple(File(name=str(path), bytes=path.stat().st_size) for path in sorted(paths)),
-        device=str(device),
+        device=kind,
         available_bytes=available,
         memory=tuple(needs),
     )

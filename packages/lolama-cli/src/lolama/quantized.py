@@ -12,9 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
-
-import torch
+from typing import TYPE_CHECKING, cast
 
 import lolama_core
 import lolama_quant
@@ -24,7 +22,11 @@ from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import CanonicalConfig, ModelFiles, QuantizationScheme
 from lolama_hub import Store
-from lolama_quant import QualityReport
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lolama_quant import QualityReport
 
 __all__ = [
     "Options",
@@ -38,6 +40,12 @@ __all__ = [
 ]
 
 _CALIBRATION_DOCUMENTS = 40
+
+
+def __getattr__(name: str) -> object:
+    if name == "QualityReport":  # here alone, since it needs torch
+        return lolama_quant.QualityReport
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,12 +221,14 @@ def _scheme(files: ModelFiles, options: Options) -> QuantizationScheme:
     model = wiring.load_files(files)
     tokenizer = lolama_core.load_tokenizer(files)
     columns = providers.quantizer("int8").outlier_columns(
-        cast(torch.nn.Module, model), scheme, options.outliers, lambda: _read(model, tokenizer)
+        cast("nn.Module", model), scheme, options.outliers, lambda: _read(model, tokenizer)
     )
     return replace(scheme, outlier_columns=columns)
 
 
 def _read(model: CausalLM, tokenizer: lolama_core.Tokenizer) -> None:
+    import torch
+
     for text in lolama_quant.default_text()[:_CALIBRATION_DOCUMENTS]:
         ids = tokenizer.encode_ids(text)[: model.max_seq_len]
         prompt = model.embed(torch.tensor([list(ids)], device=model.device))

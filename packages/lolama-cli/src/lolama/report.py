@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import lolama_core
 from lolama import providers
-from lolama.devices import Device, all_devices
+from lolama.devices import Device, all_devices, default_device
 from lolama.providers import one_line
 from lolama_core.protocols import CausalLM, DecoderKernel, LinearKernel, ModelFamily
 
@@ -69,7 +69,8 @@ class Report:
 
     Attributes:
         versions: Of each of lolama's distributions, torch, Python and the platform; None if not installed.
-        devices: cpu, cuda (one for each GPU), mps, usable or not; none if torch cannot be imported.
+        devices: cpu, cuda (one for each GPU), mps, usable or not; none if torch had to be asked and cannot be
+            imported.
         device: The one that a model goes to if nobody names one.
         dtypes: The dtype that weights are stored in → the one they get on ``device``.
     """
@@ -85,8 +86,11 @@ class Report:
     broken: list[Broken]
 
 
-def gather() -> Report:
-    """Look at everything. Imports torch and every provider, and starts CUDA where there is one.
+def gather(*, ask_torch: bool = False) -> Report:
+    """Look at everything. Imports every provider.
+
+    Args:
+        ask_torch: Import torch, too, and ask it for the devices. CUDA is started where there is one.
 
     Example:
         >>> gather().versions["lolama-core"]
@@ -98,8 +102,8 @@ def gather() -> Report:
     device: str | None = None
     dtypes: dict[str, str] = {}
     try:
-        devices = all_devices()
-        device, dtypes = _choices()
+        devices = all_devices(ask_torch=ask_torch)
+        device, dtypes = _choices(devices)
     except Exception as error:  # an installation of torch can be broken in many ways
         problem = one_line(error)
         broken.append(Broken(kind="library", name="torch", package="torch", problem=problem))
@@ -182,16 +186,12 @@ def _versions() -> dict[str, str | None]:
     return {**versions, "python": platform.python_version(), "platform": system}
 
 
-def _choices() -> tuple[str, dict[str, str]]:
+def _choices(devices: list[Device]) -> tuple[str, dict[str, str]]:
     """The device that lolama chooses, and what it makes of weights stored in each dtype there."""
-    import torch
-
-    device = lolama_core.choose_device()
-    chosen = {
-        stored: lolama_core.choose_dtype(None, device, getattr(torch, stored)) for stored in _DTYPES
-    }
-    return str(device), {
-        stored: str(used).removeprefix("torch.") for stored, used in chosen.items()
+    chosen = default_device(devices)
+    kind, native = chosen.name.partition(":")[0], bool(chosen.native_bfloat16)
+    return kind, {
+        stored: lolama_core.suited_dtype(stored, kind, native_bfloat16=native) for stored in _DTYPES
     }
 
 

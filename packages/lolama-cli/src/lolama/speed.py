@@ -6,9 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
-from lolama_core import GenerationConfig, TextGenerator
+import lolama_core
+from lolama_core import GenerationConfig
 from lolama_core.protocols import CausalLM, Tokenizer
+
+if TYPE_CHECKING:
+    from lolama_core import TextGenerator
 
 _TEXT = "Once upon a time there was a dog that lived by the sea. "
 
@@ -93,7 +98,7 @@ def measure(model: CausalLM, ids: Sequence[int], *, new_tokens: int, repeats: in
     config = GenerationConfig(
         max_new_tokens=new_tokens, temperature=0, repetition_penalty=1, ignore_eos=True
     )
-    generator = TextGenerator(model)
+    generator = lolama_core.TextGenerator(model)
     runs = [_run(generator, ids, config) for _ in range(1 + repeats)]
     return Speed(prompt_tokens=len(ids), new_tokens=new_tokens, runs=tuple(runs[1:]))
 

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 LOADED_FROM = "loaded_from"
 """The attribute of a loaded model that tells the `ModelFiles` it came from, without their tensors."""
 
+_AROUND_LLAMA = ("llama", "llava")
+"""Families whose text model is a `Llama`."""
+
 
 def load_model(
     name: str | Path,
@@ -124,6 +127,24 @@ def resolve(
         if not close:
             raise
         raise UsageError(error.subject, error.reason, f"did you mean {close[0]}?") from None
+
+
+def check(files: ModelFiles) -> None:
+    """Refuse a model that its headers and configuration show cannot be built. torch is not imported.
+
+    Raises:
+        ModelError: naming the file, field or tensor.
+        NotAvailableError: if no installed package builds it.
+    """
+    providers.family(files.family)
+    if files.family in _AROUND_LLAMA:
+        lolama_core.LlamaConfig.from_json(text_shape(files))
+    lolama_core.FileCheckpoint(files)
+
+
+def import_torch() -> None:
+    """Import torch, and what builds models with it: seconds that belong to no model, and are timed with none."""
+    _ = lolama_core.load_model
 
 
 def load_files(

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lolama_cli.ahead import load_libraries_ahead, read_ahead
 from lolama_cli.console import note
 from lolama_cli.transfer_bars import transfer_bars
 
@@ -34,11 +35,18 @@ class Chosen:
     load_seconds: float = 0.0
 
     def open(self) -> tuple[ModelFiles, Tokenizer]:
-        """Its files, downloaded if need be, and its tokenizer. No weight is read."""
-        from lolama import wiring
+        """Its files, downloaded if need be, and its tokenizer. No weight is read.
 
+        What can be refused is refused here, without torch: it takes seconds to import.
+        """
+        from lolama import wiring
+        from lolama.devices import check_device
+
+        check_device(self.device)
+        load_libraries_ahead()
         with transfer_bars() as bars:
             files = wiring.resolve(self.name, confirm=self.yes or None, progress=bars)
+        wiring.check(files)
         asked = files if self.template is None else wiring.with_chat_template(files, self.template)
         return files, wiring.tokenizer_of(asked)
 
@@ -48,6 +56,9 @@ class Chosen:
 
         if self.quantize:
             files = wiring.quantized(files, tell=note)
+        else:
+            read_ahead(files)
+        wiring.import_torch()
         started = time.perf_counter()
         model = wiring.load_files(files, device=self.device, dtype=self.dtype)
         wiring.suit_threads(model)
@@ -88,7 +99,7 @@ def _products_line(model: CausalLM) -> str:
             used.append(f"{what} for {product.linears:,} linear{plural}")
         else:
             unused.append(what)
-    line = f"products: {', '.join(used)}"
+    line = f"matrix multiplications: {', '.join(used)}"
     if unused:
         line += f"; not in use: {', '.join(unused)}"
     elif [product.name for product in products] == ["torch"]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lolama_core.device import choose_dtype as choose_dtype
     from lolama_core.device import free_memory as free_memory
     from lolama_core.device import suit_threads as suit_threads
+    from lolama_core.dtypes import suited_dtype as suited_dtype
     from lolama_core.family import LlamaFamily as LlamaFamily
     from lolama_core.generation_config import GenerationConfig as GenerationConfig
     from lolama_core.generator import TextGenerator as TextGenerator
@@ -58,6 +59,7 @@ else:
             ".config": ["LlamaConfig", "RopeScaling"],
             ".decode": ["decoder_in_use"],
             ".device": ["choose_device", "choose_dtype", "free_memory", "suit_threads"],
+            ".dtypes": ["suited_dtype"],
             ".family": ["LlamaFamily"],
             ".generation_config": ["GenerationConfig"],
             ".generator": ["TextGenerator", "TokenStream"],

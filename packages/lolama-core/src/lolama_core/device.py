@@ -6,9 +6,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import cast
 
 import torch
 
+from lolama_core.dtypes import suited_dtype
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import ResourceError, UsageError
 
@@ -50,7 +52,7 @@ def choose_dtype(
 ) -> torch.dtype:
     """The dtype of that name, or the best one for weights stored as ``stored`` on ``device``.
 
-    On a CPU weights stay as they are stored. A GPU gets sixteen bits: bfloat16 where it is native.
+    See `suited_dtype`.
 
     Raises:
         UsageError: for a dtype that weights cannot have.
@@ -61,11 +63,9 @@ def choose_dtype(
         if name not in DTYPES:
             raise UsageError("--dtype", f"{name:.40} is not a dtype", "use " + ", ".join(DTYPES))
         return DTYPES[name]
-    if device.type == "cpu":
-        return stored
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16 if stored == torch.float32 else stored
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    best = suited_dtype(str(stored).removeprefix("torch."), device.type, native_bfloat16=native)
+    return cast(torch.dtype, getattr(torch, best))
 
 
 def activation_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import torch
 from PIL import Image
 
 from lolama_core.protocols.errors import ModelError
@@ -72,6 +71,8 @@ _TURNS = {
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    import torch
+
     wide = image if image.mode == "I" else image.convert("I")
     low, high = wide.getextrema()
     if not (isinstance(low, int | float) and low >= 0 and high <= 65535):  # type: ignore[operator]

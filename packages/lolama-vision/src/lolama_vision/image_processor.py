@@ -1,19 +1,24 @@
-"""Pictures → the pixels that the encoder reads, bit for bit as transformers' PIL processors make them."""
+"""Pictures → the pixels that the encoder reads, bit for bit as transformers' PIL processors make them.
+
+torch is imported once there are pixels: what a configuration or a file is refused for needs none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import ImageInputs
 from lolama_vision.config import ImageMode, VisionConfig, from_mapping
 from lolama_vision.flatten import flatten
 from lolama_vision.tiles import Size, best_resolution, count_tiles, count_tokens, fitted_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MOST_PIXELS = 200_000_000
 """Of a picture while it is resized or padded: 600 MB."""
@@ -69,6 +74,8 @@ class CLIPImageProcessor:
         Raises:
             ModelError: for a picture that cannot be used.
         """
+        import torch
+
         images = [image] if isinstance(image, Image.Image) else list(image)
         tiles: list[Tensor] = []
         sizes: list[Size] = []
@@ -141,6 +148,8 @@ class CLIPImageProcessor:
 
     def _normalised(self, image: Image.Image) -> Tensor:
         """(3, S, S) float32."""
+        import torch
+
         settings, side = self.config.preprocessing, self.config.image_size
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
         pixels = pixels.view(side, side, 3).permute(2, 0, 1)

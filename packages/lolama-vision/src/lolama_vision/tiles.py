@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lolama_vision.config import VisionConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Size = tuple[int, int]
 
@@ -86,6 +87,8 @@ def arrange(features: Tensor, newline: Tensor, size: Size, config: VisionConfig)
     Returns:
         (tokens, D).
     """
+    import torch
+
     whole, tiles = features[0], features[1:, int(config.keep_class_token) :]
     (rows, columns), side = tile_grid(size, config), config.grid
     width = tiles.shape[-1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,9 +12,8 @@ import typer
 from lolama_cli import options
 from lolama_cli.console import note
 from lolama_cli.errors import Settings
-from lolama_cli.loaded import tell_loaded
+from lolama_cli.loaded import Chosen
 from lolama_cli.pictures import check_names
-from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -200,22 +198,15 @@ def _load(
     yes: bool,
     verbose: bool,
 ) -> ChatModel:
-    from lolama import wiring
     from lolama_cli.chat.model import ChatModel
 
-    with transfer_bars() as bars:
-        files = wiring.resolve(name, confirm=yes or None, progress=bars)
-    shown = files if template is None else wiring.with_chat_template(files, template)
-    tokenizer = wiring.tokenizer_of(shown)
+    chosen = Chosen(
+        name=name, quantize=quantize, device=device, dtype=dtype, yes=yes, template=template
+    )
+    files, tokenizer = chosen.open()
 
     def weights() -> CausalLM:
-        stored = wiring.quantized(files, tell=note) if quantize else files
-        started = time.perf_counter()
-        model = wiring.load_files(stored, device=device, dtype=dtype)
-        wiring.suit_threads(model)
-        if verbose:
-            tell_loaded(stored, model, time.perf_counter() - started)
-        return model
+        return chosen.load(files, verbose=verbose)
 
     return ChatModel(files, tokenizer, weights, raw=raw, image_mode=image_mode)
 

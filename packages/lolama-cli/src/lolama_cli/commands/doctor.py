@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from lolama_cli import options
 from lolama_cli.console import Output
@@ -19,21 +21,27 @@ EXAMPLES = """\b
 Examples:
   lolama doctor
   lolama doctor --json
+  lolama doctor --deep
 """
 
 
 def doctor(
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Import torch, too, and ask it: slower, finds a broken one."),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show what is installed and in use, and why not the rest.
 
     On a terminal a table; into a pipe or file one line a fact: section, name and value, separated by tabs.
-    Something that is missing is a fact like others, not an error.
+    Something that is missing is a fact like others, not an error. Devices are told from torch's files, the
+    system and the driver; with --deep torch itself is asked.
     """
     from lolama.report import gather
 
     output = Output()
-    report = gather()
+    report = gather(ask_torch=deep)
     if as_json:
         DOCTOR.write(output, dataclasses.asdict(report))
     else:
@@ -50,7 +58,7 @@ def _rows(report: Report) -> Iterator[tuple[str, str, str]]:
         yield "devices", "--device auto", report.device
         yield "devices", "--dtype auto", _about_dtypes(report.dtypes)
     for section, kernels in (
-        ("products", report.linear_kernels),
+        ("multiplications", report.linear_kernels),
         ("decoding", report.decoder_kernels),
     ):
         for kernel in kernels:
