@@ -17,7 +17,6 @@ from warm_program import run
 
 from lolama import GenerationConfig, TextGenerator
 from lolama_cli.chat import transcript
-from lolama_cli.chat.commands import COMMANDS
 from lolama_cli.chat.conversation import Conversation
 
 INTERRUPTS = int(os.environ.get("LOLAMA_INTERRUPTS", "5"))
@@ -202,11 +201,6 @@ def test_a_picture_is_shown_small_where_it_can_be(tmp_path: Path) -> None:
     terminal.type("\x04")
     assert terminal.end() == 0
     assert "▀" not in terminal.text
-
-
-def test_help_fits_into_80_columns() -> None:
-    width = max(len(command.usage) for command in COMMANDS.values())
-    assert all(width + 2 + len(command.summary) <= 80 for command in COMMANDS.values())
 
 
 def test_row_174_on_a_terminal_a_full_context_slides_and_in_a_pipe_it_is_an_error(

@@ -45,7 +45,8 @@ class Chat:
 
 def test_help_names_every_command() -> None:
     shown = Chat()("/help")
-    assert [line.split()[0] for line in shown] == [f"/{name}" for name in COMMANDS]
+    assert [line.split()[0] for line in shown] == [*(f"/{name}" for name in COMMANDS), '"""TEXT"""']
+    assert max(map(len, shown)) <= 80
     assert Chat()("/?") == shown
 
 

@@ -50,6 +50,7 @@ COMMANDS = {
     "copy": Command("/copy", "the last reply into the clipboard"),
     "exit": Command("/exit", "leave; so do Ctrl-D, and Ctrl-C twice"),
 }
+_LINES = '"""TEXT"""'
 _OTHER_NAMES = {"quit": "exit", "bye": "exit", "q": "exit", "h": "help", "?": "help"}
 _TAKE_NOTHING = ("help", "clear", "undo", "retry", "stats", "tokens", "copy", "exit")
 _TAKE_PATHS = ("image", "save", "load")
@@ -119,6 +120,9 @@ class Commands:
         width = max(len(command.usage) for command in COMMANDS.values())
         for command in COMMANDS.values():
             self._screen.say(f"{command.usage:<{width}}  {command.summary}")
+        self._screen.say(
+            f"{_LINES:<{width}}  typed, a message of several lines; or end lines with \\"
+        )
 
     def _system(self, text: str) -> None:
         if not text:

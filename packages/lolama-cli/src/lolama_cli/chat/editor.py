@@ -6,20 +6,22 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
-from prompt_toolkit.document import Document
+from prompt_toolkit.filters import is_searching
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import ColorDepth, create_output
+from prompt_toolkit.search import stop_search
 from prompt_toolkit.styles import Style
 
+from lolama_cli.chat.completion import SlashCompleter, complete
+from lolama_cli.chat.quotes import is_open, unquoted
 from lolama_cli.console import note
 from lolama_cli.errors import Terminated
 from lolama_cli.regular_files import check_regular
@@ -36,8 +38,8 @@ _STYLE = Style.from_dict({"prompt": "bold ansigreen", "continuation": "ansibrigh
 class Editor:
     """Reads messages from a terminal.
 
-    Enter sends; Alt-Enter, or Enter behind a backslash, begins a new line. Ctrl-C empties the line; on an
-    empty one it leaves, and so does Ctrl-D.
+    Enter sends. Alt-Enter begins a new line; so does Enter behind a backslash, and between two triple quotes.
+    Ctrl-C leaves a search, or empties the line; on an empty one it leaves, and so does Ctrl-D.
 
     Args:
         completions: What may follow a slash command: its name (without the slash) → the words, or None for
@@ -50,7 +52,7 @@ class Editor:
             multiline=True,
             prompt_continuation=FormattedText([("class:continuation", ". ")]),
             history=_history(),
-            completer=_SlashCompleter(completions),
+            completer=SlashCompleter(completions),
             complete_while_typing=True,
             reserve_space_for_menu=4,
             key_bindings=_keys(),
@@ -75,7 +77,7 @@ class Editor:
             message
         ):  # prompt_toolkit hands on bytes that are not UTF-8 as half pairs
             raise UsageError("message", "is not UTF-8", "set the terminal to UTF-8")
-        return message
+        return unquoted(message)
 
 
 def _output() -> Output:
@@ -86,7 +88,7 @@ def _output() -> Output:
 def _keys() -> KeyBindings:
     keys = KeyBindings()
 
-    @keys.add("enter")
+    @keys.add("enter", filter=~is_searching)
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         state = buffer.complete_state
@@ -95,6 +97,8 @@ def _keys() -> KeyBindings:
         elif buffer.document.char_before_cursor == "\\":
             buffer.delete_before_cursor()
             buffer.newline(copy_margin=False)
+        elif is_open(buffer.text):
+            buffer.newline(copy_margin=False)
         else:
             buffer.validate_and_handle()
 
@@ -102,8 +106,17 @@ def _keys() -> KeyBindings:
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
 
-    @keys.add("c-c")
-    @keys.add("<sigint>")
+    @keys.add("tab", filter=~is_searching)
+    def _(event: KeyPressEvent) -> None:
+        complete(event.current_buffer)
+
+    @keys.add("c-c", filter=is_searching)
+    @keys.add("<sigint>", filter=is_searching)
+    def _(event: KeyPressEvent) -> None:
+        stop_search()
+
+    @keys.add("c-c", filter=~is_searching)
+    @keys.add("<sigint>", filter=~is_searching)
     def _(event: KeyPressEvent) -> None:
         if event.current_buffer.text:
             event.current_buffer.reset()
@@ -180,32 +193,3 @@ def _history() -> History:
 def _make_private(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600))
     path.chmod(0o600)
-
-
-class _SlashCompleter(Completer):
-    """Completes slash commands and what follows them; a message is left alone."""
-
-    def __init__(self, completions: Callable[[str], Sequence[str] | None]) -> None:
-        self._completions = completions
-        self._paths = PathCompleter(expanduser=True)
-
-    def get_completions(
-        self, document: Document, complete_event: CompleteEvent
-    ) -> Iterable[Completion]:
-        text = document.text_before_cursor
-        if not text.startswith("/") or "\n" in text:
-            return
-        command, space, rest = text[1:].partition(" ")
-        if not space:
-            for name in self._completions("") or ():
-                if name.startswith(command):
-                    yield Completion(f"/{name}", start_position=-len(text))
-            return
-        words = self._completions(command)
-        if words is None:
-            last = rest.rpartition(" ")[2]
-            yield from self._paths.get_completions(Document(last), complete_event)
-            return
-        for word in words:
-            if word.startswith(rest):
-                yield Completion(word, start_position=-len(rest))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from lolama_cli.chat.quotes import is_open, unquoted
 from lolama_cli.console import MAX_PROMPT_BYTES
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.utf8 import decode_utf8
@@ -15,8 +16,8 @@ class LineReader:
     """Reads messages line by line.
 
     Args:
-        prompt: Show ``> `` on standard error before each, and let a line that ends in a backslash go on in
-            the next one: for people. Without, a line is a message as it stands.
+        prompt: Show ``> `` on standard error before each, and let a message go on behind a line that ends in
+            a backslash, or up to three closing quotes: for people. Without, a line is a message as it stands.
     """
 
     def __init__(self, *, prompt: bool) -> None:
@@ -32,12 +33,12 @@ class LineReader:
             EOFError: after the last.
             UsageError: for a line that is no text, or too long; the next one can be read then.
         """
-        lines: list[str] = []
-        while True:
-            line = self._line(_PROMPT if not lines else ". ")
-            if not self._prompt or not line.endswith("\\"):
-                return "\n".join([*lines, line])
-            lines.append(line[:-1])
+        if not self._prompt:
+            return self._line("")
+        message = self._line(_PROMPT)
+        while message.endswith("\\") or is_open(message):
+            message = message.removesuffix("\\") + "\n" + self._line(". ")
+        return unquoted(message)
 
     def _line(self, prompt: str) -> str:
         if self._prompt and sys.stderr is not None:
