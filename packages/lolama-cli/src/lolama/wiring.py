@@ -143,7 +143,7 @@ def check(files: ModelFiles) -> None:
 
 
 def import_torch() -> None:
-    """Import torch, and what builds models with it: seconds that belong to no model, and are timed with none."""
+    """Import torch, and what builds models with it: seconds that belong to no model, timed with none."""
     _ = lolama_core.load_model
 
 

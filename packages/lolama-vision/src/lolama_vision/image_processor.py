@@ -63,7 +63,6 @@ class CLIPImageProcessor:
             config = replace(config, preprocessing=replace(before, mode=mode))
         return cls(config)
 
-    @torch.inference_mode(False)  # whoever trains needs ordinary pixels
     def preprocess(self, image: Image.Image | Sequence[Image.Image]) -> ImageInputs:
         """One picture or several, in the order of their ``<image>``.
 
@@ -76,7 +75,12 @@ class CLIPImageProcessor:
         """
         import torch
 
-        images = [image] if isinstance(image, Image.Image) else list(image)
+        with torch.inference_mode(False):  # whoever trains needs ordinary pixels
+            return self._preprocess([image] if isinstance(image, Image.Image) else list(image))
+
+    def _preprocess(self, images: list[Image.Image]) -> ImageInputs:
+        import torch
+
         tiles: list[Tensor] = []
         sizes: list[Size] = []
         for one in images:
