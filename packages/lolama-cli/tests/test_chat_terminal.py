@@ -46,7 +46,7 @@ def test_row_92_ctrl_c_keeps_what_was_said_errors_lose_nothing_and_ctrl_d_leaves
     assert "stopped" in terminal.wait_for(READY, 1.0)
     for wrong, words in (
         ("/hlep", "no such command; did you mean /help?"),
-        ("/image nowhere.png", "a text model, which sees 0"),
+        ("/image nowhere.png", "which is a text model and takes none"),
         ("/model nowhere", "nowhere"),
         ("/load nowhere.json", "does not exist"),
         ("/set temperature hot", "is not a number"),

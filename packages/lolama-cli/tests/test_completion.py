@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from program import environment, run, shell
 
+from lolama import downloads
+from lolama_cli.commands.rm import _removable as removable
+from lolama_core.protocols.types import StoredModel
+
 BASH = """
 source <(lolama --show-completion)
 complete -p lolama
@@ -73,3 +77,29 @@ def test_install_writes_into_the_home_it_has(tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     assert (tmp_path / ".bash_completions" / "lolama.sh").exists()
     assert str(tmp_path) in (tmp_path / ".bashrc").read_text()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_what_can_be_removed_and_set_completes() -> None:
+    assert completed("lolama", "rm", "") == []  # nothing is downloaded
+    assert completed("lolama", "config", "set", "te") == ["temperature"]
+    assert completed("lolama", "config", "unset", "top-") == ["top-p", "top-k"]
+
+
+def test_what_is_downloaded_completes_by_its_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stored(repo: str, *, shared: bool = False) -> StoredModel:
+        return StoredModel(
+            repo=repo,
+            revision="0" * 40,
+            refs=("main",),
+            size=1,
+            last_used=0.0,
+            complete=False,
+            shared=shared,
+        )
+
+    tiny = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
+    models = [stored(tiny), stored("some/one"), stored("in/hf", shared=True)]
+    monkeypatch.setattr(downloads, "stored_models", lambda: models)
+    assert removable("") == ["some/one", "tinyllama"]
+    assert removable("t") == ["tinyllama"]

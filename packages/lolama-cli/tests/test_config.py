@@ -146,3 +146,29 @@ def test_an_error_about_a_default_names_where_it_comes_from(env: dict[str, str])
 def test_help_shows_the_default_in_force(env: dict[str, str]) -> None:
     run("config", "set", "max-tokens", "77", env=env)
     assert "[default: 77]" in " ".join(run("generate", "--help", env=env).out.decode().split())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LOLAMA_MAXTOKENS", "LOLAMA_MAX_TOKENS"),
+        ("LOLAMA_MAX_TOKEN", "LOLAMA_MAX_TOKENS"),
+        ("LOLAMA_TEMP", "LOLAMA_TEMPERATURE"),
+        ("LOLAMA_TEMPRATURE", "LOLAMA_TEMPERATURE"),
+        ("LOLAMA_TOPP", "LOLAMA_TOP_P"),
+        ("LOLAMA_top_p", "LOLAMA_TOP_P"),
+        ("LOLAMA_HOM", "LOLAMA_HOME"),
+        ("LOLAMA_CONFG", "LOLAMA_CONFIG"),
+    ],
+)
+def test_row_175_a_misspelled_variable_is_mentioned(
+    env: dict[str, str], name: str, meant: str
+) -> None:
+    outcome = run("config", "get", "model", env=env | {name: "3"})
+    assert (outcome.code, outcome.out) == (0, b"tinyllama\n")
+    assert outcome.err == f"note: {name} sets nothing; did you mean {meant}?\n"
+
+
+def test_row_175_variables_of_others_are_left_alone(env: dict[str, str]) -> None:
+    for name in ("LOLAMA_FUZZ_CASES", "LOLAMA_X", "OLLAMA_HOME", "LOLAMA_TOP_P"):
+        assert run("config", "get", "model", env=env | {name: "1"}).err == ""

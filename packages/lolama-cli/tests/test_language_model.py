@@ -112,7 +112,7 @@ def test_a_question_that_fails_leaves_the_conversation_as_it_was(demo: LanguageM
     before = talk.messages
     with pytest.raises(UsageError, match="attend over"):
         talk.ask("word " * 600)
-    with pytest.raises(UsageError, match="sees 0"):
+    with pytest.raises(UsageError, match="takes none"):
         talk.ask("And this?", images=Image.new("RGB", (8, 8)))
     stream = talk.stream("Tell me a story about a dog.")
     stream.close()  # before it said anything
@@ -168,7 +168,9 @@ def test_a_conversation_about_pictures(seeing: LanguageModel, red: Path) -> None
 def test_row_190_pictures_that_cannot_be_shown(
     demo: LanguageModel, seeing: LanguageModel, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"images: 1 picture for demo, a text model, which sees 0"):
+    with pytest.raises(
+        UsageError, match=r"images: 1 picture for demo, which is a text model and takes none"
+    ):
         demo.chat(ASKED, images=circle())
     with pytest.raises(UsageError, match="images: 2 pictures for demo"):
         demo.generate(ASKED, images=[circle(), circle()])

@@ -191,7 +191,7 @@ def test_row_75_an_animation(tmp_path: Path) -> None:
 def test_row_76_pictures_and_models(red: Path, base: Path, chatty: Path) -> None:
     for model in (base, chatty, "demo"):
         outcome = run("generate", "-m", model, "--image", red, "--image", red, "z")
-        outcome.refused(2, "--image", "2 pictures", "sees 0", "demo-vision")
+        outcome.refused(2, "--image", "2 pictures", "takes none", "demo-vision")
     # Before any weight is read, or any picture.
     run("generate", "-m", base, "--image", "absent.png", "z").refused(2, "--image", "1 picture")
 

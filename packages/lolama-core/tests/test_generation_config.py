@@ -126,3 +126,18 @@ def test_with_settings() -> None:
 def test_it_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         GenerationConfig().top_k = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("temperature", 1e6),
+        ("repetition_penalty", 1e6),
+        ("presence_penalty", 1e6),
+        ("frequency_penalty", -1e6),
+    ],
+)
+def test_a_number_beyond_its_limit_is_told_the_limit(name: str, limit: Any) -> None:
+    GenerationConfig(**{name: limit})
+    with pytest.raises(UsageError, match="1,000,000"):
+        GenerationConfig(**{name: 3 * limit})

@@ -58,8 +58,13 @@ def remove(name: str) -> int:
     """Delete a fetched model and what was made of it; bytes freed.
 
     Raises:
-        UsageError: if there is no such model here.
+        UsageError: if there is no such model here, or it is built in.
     """
+    from lolama import wiring  # which imports this module
+
+    if name in wiring.builtin_models():
+        reason = "is built in, so there is no download to delete"
+        raise UsageError(f"model {name!r}", reason, "`lolama models` lists what is downloaded")
     return providers.source().remove(name)
 
 

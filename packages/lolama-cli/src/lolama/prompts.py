@@ -125,4 +125,4 @@ def without_template(
 def sees_none(subject: str, pictures: int, model: str, remedy: str) -> UsageError:
     """The error for pictures that a text model is shown."""
     count = f"{pictures} picture{'' if pictures == 1 else 's'}"
-    return UsageError(subject, f"{count} for {model}, a text model, which sees 0", remedy)
+    return UsageError(subject, f"{count} for {model}, which is a text model and takes none", remedy)

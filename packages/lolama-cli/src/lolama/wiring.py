@@ -124,6 +124,9 @@ def resolve(
         ) from error
     except UsageError as error:
         close = get_close_matches(name.lower(), builtins, n=1, cutoff=0.6)
+        if not close and "aliases" in error.remedy:  # of which the source does not know these
+            remedy = _and_builtins(error.remedy, builtins)
+            raise UsageError(error.subject, error.reason, remedy) from None
         if not close:
             raise
         raise UsageError(error.subject, error.reason, f"did you mean {close[0]}?") from None

@@ -27,7 +27,7 @@ from lolama_cli.commands import (
     quantize,
     rm,
 )
-from lolama_cli.console import closed_stdout, stdout_failed
+from lolama_cli.console import closed_stdout, note, stdout_failed
 from lolama_cli.errors import Settings
 from lolama_core.protocols.errors import UsageError
 
@@ -170,6 +170,8 @@ def _global_options(
     settings: Settings = context.obj
     if context.invoked_subcommand is None:
         raise UsageError("lolama", "no command given", "see lolama --help")
+    for name, meant in defaults.misspelled_variables().items():
+        note(f"note: {name} sets nothing; did you mean {meant}?")
     _set_defaults(context, settings)
 
 

@@ -29,6 +29,7 @@ _OPTIONS = (
 )
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _MOST_BYTES = 2**20
+_PREFIX = "LOLAMA_"
 _CORRECT = "correct it, or see lolama config --help"
 
 
@@ -59,7 +60,7 @@ class Key:
     @property
     def variable(self) -> str:
         """The environment variable that sets it."""
-        return f"LOLAMA_{self.parameter.upper()}"
+        return f"{_PREFIX}{self.parameter.upper()}"
 
     def check(self, value: object, subject: str) -> Value:
         """``value``, if it can be one of this key.
@@ -189,6 +190,24 @@ def of_environment() -> dict[str, Value]:
     """
     found = {key: os.environ.get(key.variable, "") for key in KEYS.values()}
     return {key.name: key.parse(text, key.variable) for key, text in found.items() if text}
+
+
+def misspelled_variables() -> dict[str, str]:
+    """Variables that set nothing → the variables that were meant, it seems."""
+    known = [key.variable for key in KEYS.values()] + ["LOLAMA_CONFIG", "LOLAMA_HOME"]
+    bare = {_bare(name): name for name in known}
+    found = {}
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name not in known:
+            begun = [each for each in bare if len(_bare(name)) > 3 and each.startswith(_bare(name))]
+            close = begun or get_close_matches(_bare(name), bare, n=1, cutoff=0.75)
+            if close:
+                found[name] = bare[close[0]]
+    return found
+
+
+def _bare(variable: str) -> str:
+    return variable.removeprefix(_PREFIX).replace("_", "").upper()
 
 
 def apply(parameters: Iterable[Any]) -> tuple[dict[str, Value], dict[str, str]]:

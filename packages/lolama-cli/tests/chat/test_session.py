@@ -295,7 +295,7 @@ def test_rows_57_and_92_logits_that_are_not_finite(overflowing: Path) -> None:
 
 def test_row_76_pictures_and_a_text_model(tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes(encoded(circle()))
-    with pytest.raises(UsageError, match=r"a text model, which sees 0; .*demo-vision"):
+    with pytest.raises(UsageError, match=r"which is a text model and takes none; .*demo-vision"):
         session().attach(str(tmp_path / "red.png"))
     chat = session("demo-vision")
     before = chat.model
@@ -303,7 +303,7 @@ def test_row_76_pictures_and_a_text_model(tmp_path: Path) -> None:
         chat.attach(str(tmp_path / "absent.png"))
     chat.attach(str(tmp_path / "red.png"))
     say(chat, "What is in the picture?")
-    with pytest.raises(UsageError, match="1 picture for demo, a text model"):
+    with pytest.raises(UsageError, match="1 picture for demo, which is a text model"):
         chat.use(model("demo"))
     assert chat.model is before
 

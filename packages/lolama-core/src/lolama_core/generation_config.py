@@ -79,10 +79,12 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         self._set("max_new_tokens", _integer, 0, "a number of tokens, 0 or more")
-        self._set("repetition_penalty", _number, 1e-6, 1e6, "a number above 0")
+        self._set(
+            "repetition_penalty", _number, 1e-6, 1e6, "a number above 0, and at most 1,000,000"
+        )
         for name in ("presence_penalty", "frequency_penalty"):
-            self._set(name, _number, -1e6, 1e6, "a finite number")
-        self._set("temperature", _number, 0.0, 1e6, "a number from 0 (greedy) up")
+            self._set(name, _number, -1e6, 1e6, "a number from -1,000,000 to 1,000,000")
+        self._set("temperature", _number, 0.0, 1e6, "a number from 0 (greedy) to 1,000,000")
         self._set("top_k", _integer, 0, "a number of tokens, 0 (off) or more")
         for name in ("top_p", "min_p", "typical_p"):
             self._set(name, _number, 0.0, 1.0, "a probability from 0 to 1")
@@ -99,7 +101,7 @@ class GenerationConfig:
             raise _refuse("logit_bias", self.logit_bias, "a mapping from token id to number")
         biases = {
             _integer("logit_bias", token_id, 0, "a token id"): _number(
-                "logit_bias", bias, -1e6, 1e6, "a finite number"
+                "logit_bias", bias, -1e6, 1e6, "a number from -1,000,000 to 1,000,000"
             )
             for token_id, bias in self.logit_bias.items()
         }

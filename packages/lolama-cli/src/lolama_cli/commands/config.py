@@ -39,8 +39,18 @@ app = typer.Typer(
     epilog=EXAMPLES,
 )
 
+
+def _keys(incomplete: str) -> list[str]:
+    return [name for name in KEYS if name.startswith(incomplete)]
+
+
 _KeyArgument = Annotated[
-    str, typer.Argument(metavar="KEY", help="An option's long name, without the dashes.")
+    str,
+    typer.Argument(
+        metavar="KEY",
+        help="An option's long name, without the dashes.",
+        autocompletion=_keys,
+    ),
 ]
 
 

@@ -17,13 +17,23 @@ Examples:
 """
 
 
+def _removable(incomplete: str) -> list[str]:
+    """What is downloaded, by its alias if it has one."""
+    from lolama import downloads, wiring
+
+    aliases = {info.repo.partition("@")[0]: info.alias for info in wiring.known_models()}
+    stored = {model.repo for model in downloads.stored_models() if not model.shared}
+    names = sorted(aliases.get(repo, repo) for repo in stored)
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def rm(
     model: Annotated[
         str,
         typer.Argument(
             metavar="MODEL",
             help="An alias, or owner/name[@revision].",
-            autocompletion=options.model_names,
+            autocompletion=_removable,
         ),
     ],
     as_json: options.Json = False,
