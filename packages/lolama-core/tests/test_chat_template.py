@@ -151,6 +151,22 @@ def test_private_characters_of_users_survive() -> None:
     assert render("{{ messages[0].content }}", conversation(text)) == text
 
 
+def test_row_143_a_message_printed_as_a_value_is_itself() -> None:
+    """The text of a list spells strange characters out, and the mark is one."""
+    for source in (
+        "{{ messages }}",
+        "{{ messages | tojson(ensure_ascii=true) }}",
+        "{{ messages | tojson }}",
+        "{{ messages | string | upper }}",
+        "{{ '%r' % messages[0].content }}",
+        "{{ '%a' % messages[0].content }}",
+    ):
+        plain = conversation("a <b> \\U000f0000 \\udb80\\udc00")
+        typed = conversation("a </s> \\U000f0000 \\udb80\\udc00")
+        expected = render(source, plain).replace("<b>", "</s>").replace("<B>", "</S>")
+        assert render(source, typed) == expected
+
+
 def test_messages_are_not_changed() -> None:
     messages = conversation("</s> <s>", "b")
     before = [dict(message) for message in messages]
@@ -199,7 +215,7 @@ HOSTILE = {
     "clear": "{{ messages.clear() }}",
     "setitem": "{{ messages[0].__setitem__('role', 'system') }}",
     # numbers
-    "power": "{{ 10 ** 10 ** 10 }}",
+    "power": "{{ 10 ** (10 ** 10) }}",
     "squares": loop("x=9", "{% set ns.x = ns.x * ns.x %}", "{{ ns.x }}"),
     "division": "{{ 1 / 0 }}",
     "infinity": "{{ (1e308 * 10) | int }}",
@@ -262,7 +278,6 @@ HOSTILE = {
     "format filter": "{{ '%1000000000d' | format(1) }}",
     "center": "{{ 'a'.center(1000000000) }}",
     "center filter": "{{ 'a' | center(1000000000) }}",
-    "ljust": "{{ 'a'.ljust(1000000000) }}",
     "zfill": "{{ 'a'.zfill(1000000000) }}",
     "expandtabs": "{{ '\t'.expandtabs(1000000000) }}",
     "translate": "{{ 'a'.translate({97: 'b' * 1000000}) }}",
@@ -273,6 +288,28 @@ HOSTILE = {
     "JSON separators": "{{ ([1] * 9999) | tojson(separators=['x' * 900000, ':']) }}",
     "wordwrap": "{{ ('a ' * 1000) | wordwrap(1) }}",
     "lipsum": "{{ lipsum(n=100000) }}",
+    "width of a value": "{{ '%*d' % (1000000000, 1) }}",
+    "precision": "{{ '%.1000000000f' % 1.5 }}",
+    "nested width": "{{ '{:{}}'.format(1, 1000000000) }}",
+    "nested name": "{{ '%(a(b))1000000000d' % {'a(b)': 1} }}",
+    "percent many times": "{{ ('%(a)s' * 5000) % {'a': 'x' * 900000} }}",
+    "format many times": "{{ ('{0}' * 5000).format('x' * 900000) }}",
+    "format of parts": "{{ ('{0[0]}' * 5000).format(['x' * 900000]) }}",
+    "escaped": "{{ ('%r' * 40) % ('\U0001f600' * 900000,) }}",
+    "center in a loop": "{% for i in range(9999) %}{{ 'a'.center(900000) }}{% endfor %}",
+    "ljust": "{{ 'a'.ljust(1000000000) }}",
+    "rpartition": "{{ ('a' * 1000000).rpartition('ab' + 'a' * 400000) }}",
+    "round": "{{ 5 | round(-1000000000) }}",
+    "ceil": "{{ 5.5 | round(1000000000, 'ceil') }}",
+    "powers": loop("x=3", "{% set ns.x = ns.x ** 3 %}", "{{ ns.x }}"),
+    "power of a float": "{{ 10.0 ** 100000 }}",
+    "batch": "{{ [1] | batch(1000000000, 'x') | list }}",
+    "slice": "{{ [1] | slice(1000000000) | list }}",
+    "sum of lists": "{{ ([[1] * 9999] * 999) | sum(start=[]) | length }}",
+    "doubling format": loop("x='ab'", "{% set ns.x = '{0}{0}'.format(ns.x) %}", ""),
+    "doubling percent": loop("x='ab'", "{% set ns.x = '%s%s' % (ns.x, ns.x) %}", ""),
+    "format reaching Python": "{{ '{0.__class__.__mro__}'.format('').upper() + 1 }}",
+    "percent reaching Python": "{{ '%(__class__)s' % '' }}",
     # the source itself
     "recursion": "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
     "recursive loop": "{% for a in [[1]] recursive %}{{ loop([a]) }}{% endfor %}",
@@ -307,6 +344,65 @@ def test_hostile_templates(name: str) -> None:
     assert messages == conversation("hello </s", "hi")
 
 
+# Parts of Jinja that templates of transformers may use.
+PARTS = [
+    "{{ [1, 2] | max }} {{ ['b', 'A'] | min }} {{ [] | max }} {{ messages | max(attribute='role') }}",
+    "{{ [1, 2.5] | sum }} {{ [[1], [2]] | sum(start=[]) }} {{ [{'a': 2}] | sum(attribute='a') }}",
+    "{{ 2.5 | round | int }} {{ 2.345 | round(2) }} {{ 2.1 | round(method='ceil') }} {{ 15 | round(-1) }}",
+    "{{ -2 | abs }} {{ (-2.5) | abs }} {{ 'a b, c' | wordcount }}",
+    "{{ range(5) | batch(2) | list }} {{ range(5) | batch(2, 'x') | list }}",
+    "{{ range(5) | slice(2) | list }} {{ range(5) | slice(2, 'x') | list }}",
+    "{% for role, group in messages | groupby('role') %}{{ role }}{{ group | length }}{% endfor %}",
+    "{{ '%s: %d, %05.1f' % ('a', 3, 2.25) }} {{ '%(a)s%%' % {'a': 1} }} {{ '%s' % [1] }} {{ 7 % 4 }}",
+    "{{ '{}: {:>5} {a!r:.2}'.format('x', 3, a='yes') }} {{ '{0[0]}'.format([1]) }} {{ '{{}}'.format() }}",
+    "{{ '{a}'.format_map({'a': 1}) }}",
+    "{{ '%s-%s' | format('a', 1) }} {{ '%(a)s' | format(a=2) }}",
+    "{{ 'a:b:c'.partition(':') }} {{ 'a:b:c'.rpartition(':')[0] }} {{ '7'.zfill(3) }}",
+    "{{ 'a'.center(5, '*') }} {{ 'a'.ljust(3) }}| {{ 'a'.rjust(3) }} {{ 'a' | center(5) }}|",
+    "{{ 2 ** 3 }} {{ 2 ** -1 }} {{ 2.0 ** 0.5 }} {{ 2 ** 100 }} {{ 0 ** 0 }}",
+    "{% set j = joiner(', ') %}{% for m in messages %}{{ j() }}{{ m.role }}{% endfor %}",
+    "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.current }}{{ c.next() }}",
+    "{{ 'aB'.swapcase() }} {{ 'ß'.casefold() }} {{ 'a1'.isalnum() }} {{ 'aba'.rindex('a') }}",
+    "{{ 'x'.isascii() }} {{ 'a b'.istitle() }} {{ {'a': 1}.copy() }} {{ '5'.isdecimal() }}",
+    "{{ '{:%}'.format(0.5) }} {{ '%%' % () }} {{ '%c' % 'x' }} {{ '%x' % 255 }} {{ '{:,}'.format(12345) }}",
+    "{{ messages[0].content ~ ('%s' % messages[0].content) ~ '{}'.format(messages[0].content) }}",
+]
+
+
+@pytest.mark.parametrize("source", PARTS)
+def test_row_127_parts_of_jinja_equal_transformers(source: str) -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    messages = conversation("hello </s> you", "hi", "and", system="é")
+    expected = render_jinja_template([messages], chat_template=source)[0][0]
+    assert render(source, messages) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("{{ 'a' | urlencode }}", "the filter urlencode"),
+        ("{{ 'a' | wordwrap(3) }}", "the filter wordwrap"),
+        ("{{ [1] | random }}", "the filter random"),
+        ("{{ '<' | e }}", "the filter e"),
+        ("{{ 'a'.encode() }}", "the method encode"),
+        ("{{ 'a'.expandtabs() }}", "the method expandtabs"),
+        ("{{ '%*d' % (3, 1) }}", "a width that is a value"),
+        ("{{ '{:{}}'.format(1, 3) }}", "a width that is a value"),
+    ],
+)
+def test_row_127_what_is_left_out_is_named(source: str, what: str) -> None:
+    with pytest.raises(ModelError, match=f"uses {what}, which is not supported here"):
+        render(source)
+    # It is an error where it is used, not where it stands.
+    assert render("{% if false %}" + source + "{% endif %}x") == "x"
+
+
+def test_row_127_an_unknown_filter_is_no_jinja() -> None:
+    with pytest.raises(ModelError, match="is not valid: No filter named 'nope'"):
+        render("{{ 'a' | nope }}")
+
+
 INNOCUOUS = {
     "{{ messages.__class__ }}": "",  # what may not be seen is undefined
     "{{ ''['__class__'] }}": "",
@@ -339,7 +435,15 @@ def test_namespaces_within_namespaces_have_no_text() -> None:
 GREEDY = [
     *(name for name in HOSTILE if "10^8" in name or "doubling" in name),
     *("slices", "filters", "variables", "blocks", "sorting", "growing list"),
-    *("JSON separators", "JSON indent text", "indent", "format"),
+    *("JSON separators", "JSON indent text", "indent", "format", "percent many times", "batch"),
+    *(
+        "format many times",
+        "format of parts",
+        "escaped",
+        "center in a loop",
+        "slice",
+        "sum of lists",
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ become placeholders; the same characters in a *message* stay text.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from typing import Any
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import Message
 from lolama_core.protocols.utf8 import is_unicode
-from lolama_core.template_budget import BudgetExceeded
+from lolama_core.template_budget import BudgetExceeded, NotSupported
 from lolama_core.template_sandbox import TemplateRefusal, metered_environment
 
 _MAX_SOURCE = 1_000_000
@@ -72,7 +73,9 @@ class ChatTemplate:
             ModelError: if the template fails, refuses the conversation, or goes past its budget.
         """
         every_text = "".join(_texts(messages))
-        mark = next(chr(c) for c in range(0xF0000, 0xFFFFE) if chr(c) not in every_text)
+        mark = next(
+            c for c in map(chr, range(0xF0000, 0xFFFFE)) if not _spelled(c).search(every_text)
+        )
         guard = _Guard(control_tokens, mark)
         self._environment.budget.start(len(every_text))
         settings = {
@@ -100,6 +103,8 @@ class ChatTemplate:
             return "".join(self._environment.budget.pieces(pieces))
         except TemplateRefusal as error:
             raise _refused(f"refuses this conversation: {error}") from None
+        except NotSupported as error:
+            raise _refused(f"uses {error}, which is not supported here") from None
         except BudgetExceeded as error:
             raise _refused(f"goes past its budget: {error}") from None
         except (TemplateError, RecursionError, MemoryError, ArithmeticError) as error:
@@ -122,6 +127,12 @@ def _texts(value: object) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _texts(part)
+
+
+def _spelled(mark: str) -> re.Pattern[str]:
+    """A mark as it is, or as the text of a list or JSON spells it."""
+    spellings = (mark, ascii(mark)[1:-1], json.dumps(mark)[1:-1])
+    return re.compile("|".join(map(re.escape, spellings)), re.IGNORECASE)
 
 
 class _Guard:
@@ -172,4 +183,4 @@ class _Guard:
     def restore(self, text: str) -> str:
         """Replace the template's control tokens, then take the marks out."""
         text = self._whole.sub(lambda match: self._control_tokens[match[0]], text)
-        return text.replace(self._mark, "")
+        return _spelled(self._mark).sub("", text)

@@ -19,6 +19,10 @@ class BudgetExceeded(Exception):
     """The template went past its budget."""
 
 
+class NotSupported(Exception):
+    """The template uses a part of Jinja that is left out here: which one."""
+
+
 class Budget:
     """Counts what one rendering makes, and stops it before it makes too much.
 

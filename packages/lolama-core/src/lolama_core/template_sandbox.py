@@ -7,28 +7,28 @@ through a `Budget`, and filters and methods that no chat template needs are left
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
-from functools import wraps
 from itertools import islice
 from typing import Any, NoReturn
 
-from lolama_core.template_budget import Budget, BudgetExceeded
+from lolama_core.template_budget import Budget, BudgetExceeded, NotSupported
+from lolama_core.template_filters import joined, limited_filters, replaced
+from lolama_core.template_formats import allow_format, allow_percent
 
 _MAX_TOKENS = 20_000
-_FILTERS = (
-    "capitalize count d default dictsort first float int items last length lower map reject rejectattr "
-    "reverse safe select selectattr title trim unique upper"
-).split()
+_GLOBALS = ("range", "dict", "joiner", "cycler")
 _METHODS = frozenset(
-    "append capitalize count endswith find get index isalpha isdigit isspace items join keys lower "
-    "lstrip removeprefix removesuffix replace rfind rsplit rstrip split splitlines startswith strip "
-    "title upper values".split()
+    "append capitalize casefold center copy count endswith find get index isalnum isalpha isascii isdecimal "
+    "isdigit isidentifier islower isnumeric isprintable isspace istitle isupper items join keys ljust lower "
+    "lstrip partition removeprefix removesuffix replace rfind rindex rjust rpartition rsplit rstrip split "
+    "splitlines startswith strip swapcase title upper values zfill".split()
 )
 # Python searches backwards for a long text in time that grows with the product of both lengths.
 _NEEDLE = 100
-_MAX_INDENT = 100
+_BACKWARDS = ("rfind", "rindex", "rpartition", "rsplit")
+_PADDED = ("center", "ljust", "rjust", "zfill")
+_MOST_BITS = 1024
 # What Jinja itself passes to a call in a loop or a block.
 _HIDDEN = ("_loop_vars", "_block_vars")
 
@@ -104,15 +104,23 @@ def metered_environment() -> Any:
             return self.concat(map(self.budget.text_of, parts))
 
         def wrap_str_format(self, value: Any) -> Any:
-            if getattr(value, "__name__", "") in ("format", "format_map"):
-                # A width of 10^9 is nine characters.
-                raise BudgetExceeded("the method format is not available")
-            return None
+            run = super().wrap_str_format(value)
+            if run is None:
+                return None
+
+            def measured(*args: Any, **kwargs: Any) -> Any:
+                allow_format(self.budget, value.__self__, [*args, *kwargs.values()])
+                return self.budget.made(run(*args, **kwargs))
+
+            return measured
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if operator == "**" or (operator == "%" and isinstance(left, str)):
-                raise BudgetExceeded(f"the operator {operator} is not available")
-            if operator == "*":
+            if operator == "**" and isinstance(left, int) and isinstance(right, int):
+                if left.bit_length() * right > _MOST_BITS:
+                    raise BudgetExceeded(f"numbers past 2^{_MOST_BITS}")
+            elif operator == "%" and isinstance(left, str):
+                allow_percent(self.budget, left, right)
+            elif operator == "*":
                 for one, other in ((left, right), (right, left)):
                     if isinstance(one, int):
                         size = len(other) if hasattr(other, "__len__") else int(other).bit_length()
@@ -131,18 +139,26 @@ def metered_environment() -> Any:
             if isinstance(owner, str | bytes | list | dict | tuple):
                 name = target.__name__
                 if name not in _METHODS:
-                    raise BudgetExceeded(f"the method {name} is not available")
-                if isinstance(owner, str) and name in ("replace", "join", "rfind", "rsplit"):
+                    raise NotSupported(f"the method {name}")
+                if isinstance(owner, str):
                     for hidden in _HIDDEN:
                         kwargs.pop(hidden, None)
-                    if name == "replace":
-                        return replace(owner, *args, **kwargs)
-                    if name == "join":
-                        return join_method(owner, *args, **kwargs)
-                    if max((len(s) for s in given if isinstance(s, str)), default=0) > _NEEDLE:
-                        raise BudgetExceeded(f"{name} of a text of more than {_NEEDLE} characters")
-                    return self.budget.made(target(*args, **kwargs))
+                    return self.budget.made(self._text_method(owner, name, target, args, kwargs))
             return self.budget.made(super().call(context, target, *args, **kwargs))
+
+        def _text_method(
+            self, owner: str, name: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> Any:
+            """A method that makes a text, once what it will make is known to be bearable."""
+            if name in ("replace", "join"):
+                run = replaced if name == "replace" else joined
+                return run(self.budget, owner, *args, **kwargs)
+            texts = [one for one in (*args, *kwargs.values()) if isinstance(one, str)]
+            if name in _BACKWARDS and max(map(len, texts), default=0) > _NEEDLE:
+                raise BudgetExceeded(f"{name} of a text of more than {_NEEDLE} characters")
+            if name in _PADDED and args and isinstance(args[0], int):
+                self.budget.allow(args[0])
+            return target(*args, **kwargs)
 
         def from_string(self, source: Any, *args: Any, **kwargs: Any) -> Any:
             # Compiling takes a hundred times as long as finding the tokens.
@@ -159,76 +175,13 @@ def metered_environment() -> Any:
         extensions=[ext.loopcontrols, Generation],
         optimized=False,
     )
-    budget = environment.budget
-    environment.finalize = budget.text_of
-    original = environment.filters
+    environment.finalize = environment.budget.text_of
 
     def raise_exception(message: str) -> NoReturn:
         raise TemplateRefusal(message)
 
-    def replace(text: Any, old: str, new: str, count: int | None = None) -> str:
-        whole = budget.text_of(text)
-        most = whole.count(old) if count is None or count < 0 else count
-        budget.allow(len(whole) + min(most, len(whole) + 1) * len(new))
-        replaced: str = budget.made(whole.replace(old, new, -1 if count is None else count))
-        return replaced
-
-    def join_method(separator: str, parts: Iterable[Any]) -> str:
-        texts = [budget.text_of(part) for part in budget.each(parts)]
-        budget.allow(sum(map(len, texts)) + len(separator) * len(texts))
-        return budget.joined([separator.join(texts)])
-
-    def join(parts: Iterable[Any], d: str = "", attribute: str | None = None) -> str:
-        if attribute is not None:
-            parts = (environment.getitem(part, attribute) for part in parts)
-        return join_method(d, parts)
-
-    def tojson(
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: int | str | None = None,
-        separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,
-    ) -> str:
-        # Not Jinja's own, which escapes for HTML. Same options as transformers'.
-        if (len(indent) if isinstance(indent, str) else indent or 0) > _MAX_INDENT:
-            raise BudgetExceeded(f"an indent of more than {_MAX_INDENT}")
-        encoder = json.JSONEncoder(
-            ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-        )
-        return budget.joined(encoder.iterencode(budget.measured(value)))
-
-    def indent(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-        text = budget.text_of(text)
-        margin = width if isinstance(width, str) else " " * min(width, 1000)
-        budget.allow(len(text) + len(margin) * (text.count("\n") + 1))
-        return budget.joined([original["indent"](text, margin, first, blank)])
-
-    def sort(values: Iterable[Any], *args: Any, **options: Any) -> list[Any]:
-        return budget.listed(original["sort"](environment, budget.listed(values), *args, **options))
-
-    def bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-        """A filter of Jinja's own, whose result is measured."""
-
-        @wraps(function)  # copies the marks by which Jinja knows what else to pass
-        def run(*args: Any, **options: Any) -> Any:
-            return budget.made(function(*args, **options))
-
-        return run
-
-    environment.filters = {name: bounded(original[name]) for name in _FILTERS} | {
-        "concatenated": environment.concatenated,
-        "each": budget.each,
-        "indent": indent,
-        "join": join,
-        "list": budget.listed,
-        "made": budget.made,
-        "replace": replace,
-        "sort": sort,
-        "string": budget.text_of,
-        "tojson": tojson,
-    }
-    environment.globals = {name: environment.globals[name] for name in ("range", "dict")} | {
+    environment.filters = limited_filters(environment)
+    environment.globals = {name: environment.globals[name] for name in _GLOBALS} | {
         "namespace": QuietNamespace,
         "raise_exception": raise_exception,
         "strftime_now": lambda form: datetime.now().strftime(str(form)[:100]),
