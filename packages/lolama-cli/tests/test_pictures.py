@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -210,3 +211,20 @@ def test_a_question_without_a_picture_is_answered_too() -> None:
     outcome = ask(question="How many shapes are there?")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out
+
+
+def test_rows_110_and_111_a_damaged_picture_is_one_line(tmp_path: Path) -> None:
+    # A fax of random bits: its decoder has something to say about every line.
+    tags = {256: 900, 257: 900, 258: 1, 259: 3, 262: 1, 273: 8, 277: 1, 278: 900, 279: 3000}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    noise = random.Random(1).randbytes(3000)
+    path = tmp_path / "fax.tif"
+    path.write_bytes(
+        b"II*\0" + struct.pack("<I", 3008) + noise + struct.pack("<H", 9) + entries + bytes(4)
+    )
+    ask("--image", path).refused(3, str(path), "damaged or cut short", "Fax3Decode1D")
+
+
+def test_row_109_a_picture_that_would_take_minutes() -> None:
+    bomb = b"P6\n#" + b"a" * 50_000_000 + b"\n1 1\n255\n\0\0\0"
+    ask("--image", "-", stdin=bomb).refused(3, "standard input", "processor time")

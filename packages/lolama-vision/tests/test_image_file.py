@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import random
 import struct
-import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from oracle import random_picture, vision_config
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from lolama_core.protocols.errors import ModelError
 from lolama_vision import CLIPImageProcessor, read_picture
+from lolama_vision.decoding import open_picture
 from lolama_vision.flatten import flatten
 
 
@@ -32,19 +34,37 @@ def photo(width: int = 40, height: int = 30, mode: str = "RGB") -> Image.Image:
     return random_picture(random.Random(1), width, height, mode)
 
 
-def png_of(width: int, height: int, data: bytes = b"") -> bytes:
-    """A PNG that says it has so many pixels."""
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """Of a PNG."""
+    checksum = zlib.crc32(kind + body)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+def png_of(
+    width: int,
+    height: int,
+    data: bytes = b"",
+    *,
+    depth: int = 8,
+    color: int = 2,
+    interlaced: bool = False,
+    before: bytes = b"",
+) -> bytes:
+    """A PNG that says it has so many pixels.
+
+    Args:
+        width, height: What it says.
+        data: Its rows, not compressed yet.
+        depth, color: Bits of a sample, and the color type.
+        interlaced: Whether the rows are those of Adam7.
+        before: Chunks between the header and the rows.
+    """
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + chunk(b"IDAT", data or zlib.compress(bytes(1000)))
+        + before
+        + chunk(b"IDAT", zlib.compress(data or bytes(1000)))
         + chunk(b"IEND", b"")
     )
 
@@ -61,10 +81,10 @@ def test_every_format_is_read(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("side", [14_000, 30_000, 65_500])
 def test_row_68_bombs_are_refused_before_they_are_decoded(side: int) -> None:
-    started = time.perf_counter()
     with pytest.raises(ModelError, match="more than 100 million"):
         read_picture(png_of(side, side), "bomb.png")
-    assert time.perf_counter() - started < 0.1
+    with pytest.raises(ModelError, match="more than 100 million"):
+        open_picture(png_of(side, side))  # which decodes nothing
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
@@ -142,6 +162,67 @@ def test_row_72_orientation(orientation: int, kind: str) -> None:
         assert image.tobytes() == upright.tobytes()
     # In Python the same holds for a picture that the caller has opened.
     assert flatten(Image.open(io.BytesIO(data))).tobytes() == image.tobytes()
+
+
+# Every number of bits and kind of color that a PNG may have: bits, color type, three samples of a pixel's
+# channels each, and what they become without a transparent color. Bits are scaled to 8 (2: times 85,
+# 4: times 17); 16 bits of grey are divided by 257, those of colors lose their lower half.
+PNG_KINDS: list[tuple[int, int, list[Any], list[Any]]] = [
+    (1, 0, [0, 1, 1], [0, 255, 255]),
+    (2, 0, [1, 2, 3], [85, 170, 255]),
+    (4, 0, [3, 8, 15], [51, 136, 255]),
+    (8, 0, [3, 40, 200], [3, 40, 200]),
+    (16, 0, [10280, 10281, 65535], [40, 40, 255]),
+    (8, 2, [(1, 2, 3), (1, 2, 4), (9, 9, 9)], [(1, 2, 3), (1, 2, 4), (9, 9, 9)]),
+    (16, 2, [(256, 512, 768), (511, 0, 0), (0, 0, 0)], [(1, 2, 3), (1, 0, 0), (0, 0, 0)]),
+    *((depth, 3, [0, 1, 1], [(10, 20, 30), (40, 50, 60), (40, 50, 60)]) for depth in (1, 2, 4, 8)),
+    (8, 4, [(7, 255), (7, 0), (0, 128)], [7, 255, 127]),
+    (16, 4, [(1799, 65535), (7, 0), (0, 32896)], [7, 255, 127]),
+    (8, 6, [(1, 2, 3, 255), (1, 2, 3, 0), (0, 0, 0, 128)], [(1, 2, 3), 255, 127]),
+    (16, 6, [(256, 512, 768, 65535), (1, 2, 3, 0), (0, 0, 0, 32896)], [(1, 2, 3), 255, 127]),
+]
+
+
+@pytest.mark.parametrize("transparent", [None, 0, 1, 2])
+@pytest.mark.parametrize("kind", range(len(PNG_KINDS)))
+def test_row_126_every_kind_of_png_is_flattened_alike(kind: int, transparent: int | None) -> None:
+    depth, color, pixels, shown = PNG_KINDS[kind]
+    samples = [pixel if isinstance(pixel, tuple) else (pixel,) for pixel in pixels]
+    expected = [grey if isinstance(grey, tuple) else (grey, grey, grey) for grey in shown]
+    bits = "".join(f"{sample:0{depth}b}" for pixel in samples for sample in pixel)
+    row = b"\0" + int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8))
+    before = chunk(b"PLTE", bytes([10, 20, 30, 40, 50, 60])) if color == 3 else b""
+    if transparent is not None and color not in (4, 6):  # those have a channel for it
+        if color == 3:
+            before += chunk(b"tRNS", bytes([255, 0] if transparent else [0, 255]))
+        else:
+            before += chunk(b"tRNS", struct.pack(f">{len(samples[0])}H", *samples[transparent]))
+        for place, pixel in enumerate(samples):
+            if pixel == samples[transparent]:
+                expected[place] = (255, 255, 255)
+    data = png_of(3, 1, row, depth=depth, color=color, before=before)
+    if (depth, color) == (16, 2) and transparent is not None:
+        with pytest.raises(ModelError, match="16-bit colors transparent"):
+            read_picture(data, "deep.png")
+        return
+    image = read_picture(data).image
+    assert [image.getpixel((x, 0)) for x in range(3)] == expected
+    opened = Image.open(io.BytesIO(data))
+    assert flatten(opened).tobytes() == flatten(opened).tobytes() == image.tobytes()
+
+
+def test_row_126_every_mode_of_pillow_is_flattened() -> None:
+    """A light color in each that holds colors, and what shows nothing in each that may be transparent."""
+    light = Image.new("RGB", (2, 2), (250, 240, 230))
+    clear = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
+    for mode in ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"):
+        shown = flatten(light.convert(mode)).getpixel((0, 0))
+        assert isinstance(shown, tuple)
+        assert max(abs(a - b) for a, b in zip(shown, (250, 240, 230), strict=True)) <= 4, mode
+    for mode in ("RGBA", "RGBa", "PA"):
+        assert flatten(clear.convert(mode)).getpixel((0, 0)) == (255, 255, 255), mode
+    for mode in ("LA", "La"):
+        assert flatten(Image.new("LA", (2, 2), (9, 0)).convert(mode)).getpixel((0, 0)) == (255,) * 3
 
 
 def test_row_73_flattening() -> None:
@@ -275,7 +356,6 @@ def test_mutated_pictures_are_read_or_refused(
     processor = CLIPImageProcessor(vision_config())
     read = 0
     for seed in range(first, first + cases):
-        started = time.perf_counter()
         try:
             picture = read_picture(mutated(seed), "mutated")
             pixels = processor.preprocess(picture.image)["pixel_values"]
@@ -283,5 +363,112 @@ def test_mutated_pictures_are_read_or_refused(
             read += 1
         except ModelError:
             pass
-        assert time.perf_counter() - started < 5, seed
     assert read > 0
+
+
+def tiff_of(tags: Mapping[int, int | list[int]], data: bytes) -> bytes:
+    """A TIFF of one directory, whose data begin at byte 8; all values are 32-bit integers."""
+    place = 8 + len(data)
+    behind = place + 2 + 12 * len(tags) + 4
+    entries, more = b"", b""
+    for tag, value in sorted(tags.items()):
+        values = value if isinstance(value, list) else [value]
+        raw = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            raw, more = struct.pack("<I", behind + len(more)), more + raw
+        entries += struct.pack("<HHI", tag, 4, len(values)) + raw
+    table = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", place) + data + table + more
+
+
+GREY = {256: 40, 257: 30, 258: 8, 259: 1, 262: 1, 277: 1}
+"""Tags of a TIFF of 40 × 30 grey pixels that are not compressed."""
+
+LACKING = {
+    "PNG without some rows": png_of(40, 30, bytes(121 * 10)),
+    "PNG without some rows, interlaced": png_of(40, 30, bytes(121 * 30), interlaced=True),
+    "TIFF without some strips": tiff_of(
+        {**GREY, 278: 5, 273: [8, 8, 8], 279: [200] * 3}, bytes(200)
+    ),
+    "TIFF without some tiles": tiff_of(
+        {**GREY, 322: 16, 323: 16, 324: [8] * 5, 325: [256] * 5}, bytes(256)
+    ),
+    "TIFF without a band": tiff_of(
+        {**GREY, 262: 2, 277: 3, 258: [8] * 3, 284: 2, 278: 30, 273: [8, 8], 279: [1200] * 2},
+        bytes(1200),
+    ),
+    "JPEG with zeros at its end": encoded(photo(200, 150), "JPEG")[:3000] + bytes(3000),
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_row_110_pixels_that_are_not_there_are_not_filled_in(name: str) -> None:
+    with pytest.raises(ModelError, match=r"^photo: .*(damaged|cut short)"):
+        read_picture(LACKING[name], "photo")
+
+
+@pytest.mark.parametrize("color", [0, 2])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_row_110_no_row_is_missed_that_is_there(color: int, interlaced: bool) -> None:
+    channels = 3 if color else 1
+    for width, height in ((1, 1), (3, 5), (8, 8), (9, 17)):
+        passes = (
+            *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+            *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+        )
+        sizes = [
+            (len(range(left, width, across)), len(range(top, height, down)))
+            for left, top, across, down in (passes if interlaced else ((0, 0, 1, 1),))
+        ]
+        rows = b"".join((b"\0" + b"\x32" * (w * channels)) * h for w, h in sizes if w)
+        picture = read_picture(png_of(width, height, rows, color=color, interlaced=interlaced))
+        assert picture.image.getpixel((width - 1, height - 1)) == (50, 50, 50)
+        if len(rows) > 2:
+            with pytest.raises(ModelError):
+                read_picture(png_of(width, height, rows[:-1], color=color, interlaced=interlaced))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "L"])
+def test_row_110_no_changed_bit_of_a_png_goes_unseen(mode: str) -> None:
+    whole = encoded(photo(24, 17, mode), "PNG")
+    pixels = read_picture(whole).image.tobytes()
+    for place in range(len(whole) - 12):  # before the chunk that ends it
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        with contextlib.suppress(ModelError):
+            assert read_picture(bytes(damaged)).image.tobytes() == pixels, place
+
+
+def cut(kind: str) -> bytes:
+    """A file in which what holds the pixels ends early."""
+    if kind == "fax":  # random bits, which its decoder goes through line by line
+        fax = {**GREY, 256: 9000, 257: 9000, 258: 1, 259: 3, 273: 8, 278: 9000, 279: 3000}
+        return tiff_of(fax, random.Random(1).randbytes(3000))
+    data = bytearray(encoded(photo(64, 64), "TIFF", compression=kind))
+    data[len(data) // 3 : len(data) // 3 + 400] = b"\xff" * 400
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["fax", "tiff_lzw", "tiff_adobe_deflate", "lzma"])
+def test_rows_110_and_111_what_a_native_decoder_says_is_an_error_and_no_line(
+    kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ModelError, match="damaged or cut short"):
+        read_picture(cut(kind))
+    samples = {**GREY, 277: 65535, 273: 8, 278: 30, 279: 1200}  # which Pillow's logger tells of
+    with pytest.raises(ModelError):
+        read_picture(tiff_of(samples, bytes(1200)))
+    assert capfd.readouterr().err == ""
+
+
+def test_row_111_pictures_with_odd_metadata_are_accepted_in_silence(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for number, kind, value in ((33550, 12, (1.0, 2.0)), (65000, 2, "of a maker"), (65001, 6, -1)):
+        tags.tagtype[number] = kind
+        tags[number] = value
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate"):
+        data = encoded(photo(), "TIFF", compression=compression, tiffinfo=tags)
+        assert read_picture(data).image.tobytes() == photo().tobytes()
+    assert capfd.readouterr().err == ""

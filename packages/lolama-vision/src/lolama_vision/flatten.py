@@ -3,20 +3,22 @@
 | what the file holds | what becomes of it |
 |---|---|
 | EXIF orientation | turned upright; damaged EXIF is ignored |
-| transparency (RGBA, LA, PA, a transparent colour) | laid on white |
+| transparency (RGBA, LA, PA, premultiplied, a transparent color) | laid on white |
 | CMYK, YCbCr, Lab, palette, grey, 1-bit | converted by Pillow; embedded colour profiles are ignored |
 | 16-bit grey (I;16, or I with values from 0 to 65535) | divided by 257, rounded |
+| a transparent color among 16-bit RGB | refused: Pillow reads the upper 8 bits, which do not tell it |
 | 32-bit integers outside that range, floating point | refused: nothing says what is white |
 """
 
 from __future__ import annotations
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from lolama_core.protocols.errors import ModelError
-from lolama_vision.tensor_bytes import bytes_of
 
 _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}
+_EIGHT_OF_SIXTEEN_BITS = [(value + 128) // 257 for value in range(1 << 16)]
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -26,6 +28,7 @@ def flatten(image: Image.Image) -> Image.Image:
         ModelError: for values that have no scale, or a picture that cannot be decoded.
     """
     try:
+        _scale_transparent_color(image)
         flat = _to_rgb(_upright(image))
     except (ModelError, MemoryError):
         raise
@@ -36,12 +39,28 @@ def flatten(image: Image.Image) -> Image.Image:
     return flat
 
 
+def _scale_transparent_color(image: Image.Image) -> None:
+    """Pillow brings samples of a PNG to eight bits, and leaves the color that is transparent as it was."""
+    raw_mode = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None
+    color = image.info.get("transparency")
+    if color is None:
+        return
+    if raw_mode == "RGB;16B":
+        reason = "declares one of 16-bit colors transparent, which 8 bits cannot tell from others"
+        raise ModelError("image", reason, "save it with 8 bits a channel, or an alpha channel")
+    levels = {"L;2": 3, "L;4": 15}.get(str(raw_mode))
+    if levels is not None:
+        image.info["transparency"] = (color & levels) * (255 // levels)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _WIDE:
-        return _from_sixteen_bits(image).convert("RGB")
     if image.mode == "F":
         reason = "holds floating-point values, and nothing says which of them is white"
         raise ModelError("image", reason, "save it with 8 or 16 bits a channel")
+    if image.mode in _WIDE:
+        image = _from_sixteen_bits(image)
+    if image.mode in _PREMULTIPLIED:
+        image = image.convert(_PREMULTIPLIED[image.mode])
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -71,13 +90,15 @@ _TURNS = {
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
-    import torch
-
+    """In mode L, or LA if one of its values is transparent."""
     wide = image if image.mode == "I" else image.convert("I")
     low, high = wide.getextrema()
     if not (isinstance(low, int | float) and low >= 0 and high <= 65535):  # type: ignore[operator]
         reason = f"holds values from {low} to {high}, and nothing says which of them is white"
         raise ModelError("image", reason, "save it with 8 or 16 bits a channel")
-    values = torch.frombuffer(bytearray(wide.tobytes()), dtype=torch.int32)
-    grey = ((values + 128) // 257).to(torch.uint8)
-    return Image.frombytes("L", wide.size, bytes_of(grey))
+    grey = wide.point(_EIGHT_OF_SIXTEEN_BITS, "L")
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return grey
+    opacity = [0 if value == transparent else 255 for value in range(1 << 16)]
+    return Image.merge("LA", (grey, wide.point(opacity, "L")))

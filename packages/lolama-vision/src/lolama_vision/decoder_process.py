@@ -1,0 +1,165 @@
+"""Pictures are decoded in a process of their own: what they can do to native code, they do to that.
+
+It ends after a bounded processor time, whatever the file asks for; a crash is one error; and what a native
+library prints to standard error is no line of ours, but a sign that it filled in what it could not read. In
+this process neither could be told: no thread can be ended, and the descriptor belongs to all threads.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import IO, Any
+
+from PIL import Image
+
+from lolama_core.protocols.errors import ModelError, ResourceError
+
+# `-P`: nothing is imported from the current folder. What follows is found through this process's paths.
+_CHILD = (
+    "import json, sys\n"
+    "sys.path[:] = json.loads(sys.argv[1])\n"
+    "from lolama_vision.decoding import serve\n"
+    "serve()\n"
+)
+_REMEDY = "get the file again, or save it with another program"
+
+
+class _Decoder:
+    """The process, started at the first picture, and again after one that ended it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._spoken = -1
+
+    def decode(self, data: bytes) -> tuple[Image.Image, str]:
+        """See `decode`. Threads take turns."""
+        with self._lock:
+            try:
+                process = self._process or self._start()
+                self._process = process
+                assert process.stdin is not None and process.stdout is not None
+                facts, pixels = _ask(process.stdin, process.stdout, data)
+                spoken = self._heard()
+            except EOFError:
+                raise self._died() from None
+            except BaseException:
+                self.end()  # in the middle of an answer
+                raise
+        if "reason" in facts:
+            raise ModelError("image", facts["reason"], facts["remedy"])
+        if spoken:
+            reason = f"is damaged or cut short: what decodes it says {spoken!r}"
+            raise ModelError("image", reason, _REMEDY)
+        return Image.frombytes("RGB", (facts["width"], facts["height"]), pixels), facts["more"]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._spoken, theirs = os.pipe()
+        # What finds no room in the pipe is dropped: a damaged file can make a library say any amount.
+        os.set_blocking(self._spoken, False)
+        os.set_blocking(theirs, False)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-W", "ignore", "-c", _CHILD, json.dumps(sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=theirs,
+            )
+        except OSError as error:
+            reason = f"cannot be decoded: no process can be started ({error.strerror})"
+            raise ResourceError("image", reason, "close other programs") from None
+        finally:
+            os.close(theirs)
+
+    def _heard(self) -> str:
+        """The first line of what was written to the process's standard error since the last picture."""
+        said = b""
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(self._spoken, 65536):
+                said += piece
+        return said.decode(errors="replace").strip().partition("\n")[0][:100]
+
+    def _died(self) -> ModelError:
+        assert self._process is not None
+        code = self._process.wait()
+        self.end()
+        if code == -signal.SIGPROF:
+            reason = "takes far more processor time than a picture of its size needs"
+        else:
+            reason = f"is damaged: what decodes it ended with status {code}"
+        return ModelError("image", reason, _REMEDY)
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            self._close(process)
+            process.wait()
+
+    def forget(self) -> None:
+        """Leave the process to the parent, which this one was forked from."""
+        process, self._process = self._process, None
+        self._lock = threading.Lock()
+        if process is not None:
+            self._close(process)
+            process.returncode = 0  # or it would be waited for
+
+    def _close(self, process: subprocess.Popen[bytes]) -> None:
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        os.close(self._spoken)
+
+
+def _ask(request: IO[bytes], answer: IO[bytes], data: bytes) -> tuple[dict[str, Any], bytes]:
+    """One picture through the pipes; see `decoding.serve`.
+
+    Raises:
+        EOFError: if the process ended.
+    """
+    try:
+        request.write(len(data).to_bytes(8))
+        request.write(data)
+        request.flush()
+    except BrokenPipeError:
+        raise EOFError from None
+    facts = json.loads(_read(answer, int.from_bytes(_read(answer, 8))))
+    size = 0 if "reason" in facts else 3 * facts["width"] * facts["height"]
+    return facts, _read(answer, size)
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+_decoder = _Decoder()
+atexit.register(_decoder.end)
+os.register_at_fork(after_in_child=_decoder.forget)
+
+
+def decode(data: bytes) -> tuple[Image.Image, str]:
+    """The pixels of a file.
+
+    Args:
+        data: All of it.
+
+    Returns:
+        The picture, upright, in mode RGB; and what the file holds several of (see `decoding.more_of`).
+
+    Raises:
+        ModelError: about "image", if it is no picture, damaged, too large, or takes too long.
+        ResourceError: if no process can be started.
+    """
+    return _decoder.decode(data)
