@@ -133,6 +133,28 @@ def test_killed_half_way_and_run_again_each_answer_is_there_once(
     assert out.read_bytes() == before
 
 
+def test_row_102_what_stands_behind_the_last_line_break_is_left_alone(
+    base: Path, tmp_path: Path
+) -> None:
+    prompts, out = write(tmp_path / "in", "a", "b"), tmp_path / "out"
+    command = ("generate", "-m", base, *OPTIONS, "--seed", "1", "--batch", prompts)
+    whole = run(*command).out
+    essay = b"the only copy of an essay, without a line break at its end"
+    others = (b"{a", b'{"schema": "lolama.chat/1", "turns": [', bytes(range(256)) * 1000, b"\r")
+    for answered, foreign in (*((0, other) for other in others), *((n, essay) for n in range(3))):
+        content = b"".join(whole.splitlines(True)[:answered]) + foreign
+        out.write_bytes(content)
+        words = (str(out), f"line {answered + 1} is no answer of a batch", "--output")
+        run(*command, "-o", out).refused(2, *words)
+        assert out.read_bytes() == content
+    # The beginning of an answer is what a run that was killed has left: it is made again.
+    first, second = whole.splitlines(True)
+    for before, length in ((b"", 1), (b"", 0), (first, 20), (first, 60), (first, -1)):
+        out.write_bytes(before + second[:length])
+        assert run(*command, "-o", out).code == 0
+        assert out.read_bytes() == whole
+
+
 def test_a_file_that_holds_anything_else_is_left_alone(base: Path, tmp_path: Path) -> None:
     prompts, out = write(tmp_path / "in", "a", "b"), tmp_path / "out"
     command = ("generate", "-m", base, "--batch", prompts, "-o", out)

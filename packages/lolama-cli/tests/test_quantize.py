@@ -187,6 +187,13 @@ def test_row_81_an_output_that_exists_or_is_the_input(base: Path, tmp_path: Path
         quantized.save(files, tmp_path / "no" / "m")
 
 
+def test_row_161_a_model_of_full_precision_is_never_replaced(base: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(base, tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    run("quantize", "-m", base, "-o", copy, "--force").refused(2, str(copy), "not quantised")
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
 def test_row_81_quantising_twice_and_foreign_versions(base: Path, tmp_path: Path) -> None:
     target = tmp_path / "int8"
     quantized.save(wiring.resolve(base), target)

@@ -292,6 +292,19 @@ def test_row81_what_is_no_checkpoint_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_row161_a_file_of_somebody_else_is_never_replaced(tmp_path: Path) -> None:
+    write(tmp_path / "m", {"a": torch.ones(1)})
+    notes = tmp_path / "m" / "notes.md"
+    notes.write_text("mine")
+    with pytest.raises(UsageError, match=r"also holds 'notes\.md', which would go with it"):
+        replace_with(tmp_path / "m", {"b": torch.ones(1)})
+    assert notes.read_text() == "mine"
+    assert read_back(tmp_path / "m").keys() == {"a"}
+    notes.unlink()
+    replace_with(tmp_path / "m", {"b": torch.ones(1)})
+    assert read_back(tmp_path / "m").keys() == {"b"}
+
+
 def test_row80_a_replacement_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     replace_with(tmp_path / "m", {"a": torch.ones(1)})
     with pytest.raises(ModelError, match="NaN"):

@@ -19,8 +19,13 @@ import lolama_quant
 from lolama import providers, wiring
 from lolama.remembered import file_digest
 from lolama_core.protocols import CausalLM, Tokenizer
-from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.types import CanonicalConfig, ModelFiles, QuantizationScheme
+from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.types import (
+    FORMAT_NAME,
+    CanonicalConfig,
+    ModelFiles,
+    QuantizationScheme,
+)
 from lolama_hub import Store
 
 if TYPE_CHECKING:
@@ -121,7 +126,7 @@ def save(
 
     Args:
         files: The model.
-        directory: Must not exist, unless ``force`` replaces the lolama checkpoint it is.
+        directory: Must not exist, unless ``force`` replaces the int8 model that is there.
         options: The defaults if not given.
         force: Replace what is there.
 
@@ -140,6 +145,9 @@ def save(
     if os.path.lexists(directory) and not force:
         # The writer says so too, but only after the source's files were read.
         raise UsageError(str(directory), "exists already", "choose another name, or add --force")
+    if force and _is_full_precision(directory):
+        reason = "is a model that is not quantised, so it is not replaced"
+        raise UsageError(str(directory), reason, "choose another name")
     _write(files, directory, options or Options(), source_digest(files), force=force)
     return lolama_core.open_checkpoint(directory)
 
@@ -250,6 +258,15 @@ def _tensor_bytes(files: ModelFiles) -> int:
     headers = {path: io.header(path) for path in {one.path for one in files.tensors.values()}}
     entries = [headers[one.path][one.key] for one in files.tensors.values()]
     return sum(entry.end - entry.begin for entry in entries)
+
+
+def _is_full_precision(directory: Path) -> bool:
+    """Whether it is a lolama checkpoint, and may be the only one with these weights."""
+    try:
+        config = lolama_core.FileCheckpointIO().read_json(directory / "config.json")
+    except ModelError:
+        return False
+    return config.get("format") == FORMAT_NAME and "quantization" not in config
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -36,7 +36,9 @@ from lolama_core.checkpoint_config import check_config, declared_dtypes
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import FORMAT_NAME, JSON, CanonicalConfig
 from lolama_core.safetensors_writer import SafetensorsWriter
-from lolama_core.untrusted_files import read_json
+from lolama_core.untrusted_files import quote, read_json
+
+_OWN_FILES = {CHAT_TEMPLATE_FILE, CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE}
 
 # Of the system's headers: renameat2(2) and rename(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -62,7 +64,7 @@ def write_checkpoint(
         tokenizer_json: The content of ``tokenizer.json``; None for a model that is given ids.
         chat_template: Jinja source, if the model has a template.
         replace: Put it in the place of the lolama checkpoint that ``directory`` is, in one step. What is no
-            lolama checkpoint is never replaced.
+            lolama checkpoint, or holds files of somebody else, is never replaced.
 
     Raises:
         UsageError: if ``directory`` exists or cannot be made, or a name is given twice.
@@ -78,10 +80,8 @@ def write_checkpoint(
     exists = os.path.lexists(directory)
     if exists and not replace:
         raise UsageError(subject, "exists already", "choose another name or remove it first")
-    if exists and not _is_checkpoint(directory):
-        raise UsageError(
-            subject, "is not a lolama checkpoint, so it is not replaced", "choose another name"
-        )
+    if exists:
+        _check_is_ours(directory)
     if not directory.parent.is_dir():
         raise UsageError(subject, "the folder to write it in does not exist", "create it first")
     try:
@@ -125,8 +125,24 @@ def _write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
+def _check_is_ours(directory: Path) -> None:
+    """Refuse to replace what is no lolama checkpoint, or what holds files of somebody else beside one.
+
+    Raises:
+        UsageError: naming what is there.
+    """
+    subject = str(directory)
+    if not _is_checkpoint(directory):
+        reason = "is not a lolama checkpoint, so it is not replaced"
+        raise UsageError(subject, reason, "choose another name")
+    others = {entry.name for entry in os.scandir(directory)} - _OWN_FILES
+    if others:
+        reason = f"also holds {quote(min(others))}, which would go with it, so it is not replaced"
+        raise UsageError(subject, reason, "move that, or choose another name")
+
+
 def _is_checkpoint(directory: Path) -> bool:
-    """Whether it is a real directory that calls itself one, and so lolama's to replace."""
+    """Whether it is a real directory that calls itself one."""
     if directory.is_symlink() or not directory.is_dir():
         return False
     try:

@@ -18,6 +18,9 @@ from lolama_cli.console import Output
 from lolama_cli.schemas import BATCH
 from lolama_core.protocols.errors import ResourceError, UsageError
 
+_BEGINNING = BATCH.line({"line": 0}).partition("0")[0].encode()
+"""What every answer begins with, up to the number of its line."""
+
 
 class Answers(Protocol):
     """Takes answers in order.
@@ -90,14 +93,18 @@ class AnswerFile:
             pass  # a file system without locks
 
     def done(self, lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
-        """The answers that are there, compared with the prompts; a piece of a line behind them is cut off.
+        """The answers that are there, compared with the prompts; a piece of one behind them is cut off.
 
         Raises:
-            UsageError: if one of them answers anything but the prompt in its place.
+            UsageError: if one of them answers anything but the prompt in its place, or is none.
         """
-        whole = 0
+        whole = number = 0
         with open(self._path, "rb") as file:
-            for number, data in enumerate(file, 1):
+            while start := file.read(len(_BEGINNING)):
+                number += 1
+                if start != _BEGINNING[: len(start)]:  # also of a piece: it may be somebody's text
+                    raise self._no_answer(number)
+                data = start + file.readline()
                 if not data.endswith(b"\n"):
                     break
                 answer = self._parse(data, number)
@@ -141,9 +148,12 @@ class AnswerFile:
             answer = json.loads(data)
         except (ValueError, RecursionError):
             answer = None
-        if not isinstance(answer, dict) or answer.get("schema") != BATCH.id:
-            raise self._refused(f"exists, and its line {number} is no answer of a batch")
+        if not isinstance(answer, dict):
+            raise self._no_answer(number)
         return answer
+
+    def _no_answer(self, number: int) -> UsageError:
+        return self._refused(f"exists, and its line {number} is no answer of a batch")
 
     def _refused(self, reason: str) -> UsageError:
         return UsageError(str(self._path), reason, "remove it, or give another --output")
