@@ -29,6 +29,8 @@ Names of commands and options complete after Tab, and so do the names of models,
 `lolama --install-completion` has told the shell (bash, zsh, fish, PowerShell). It writes into the files that
 your shell reads at its start; `lolama --show-completion` prints what would be written.
 
+[What `--json` writes](../json.md) and [what `--batch` reads](../batch.md) have pages of their own.
+
 Standard output is the payload and nothing else; what there is to say about it goes to standard error. A
 failure is one line, `error: what: why; what to do`, and an exit code: 2 usage, 3 model or picture, 4 network,
 5 authorisation, 6 disk or memory, 130 Ctrl-C, 141 closed pipe, 143 SIGTERM; 1 is a bug. Colours are left out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lolama.prompts import hears_system, message_content, render, without_template
+from lolama.prompts import hears_system, render, with_pictures, without_template
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,19 +39,51 @@ def encode_prompt(
         UsageError: if the prompt is longer than the context, or the model takes no system message.
         ModelError: if the chat template cannot be used.
     """
+    said: list[Message] = [{"role": "user", "content": text}]
+    if system is not None:
+        said.insert(0, {"role": "system", "content": system})
+    return encode_messages(said, files, tokenizer, raw=raw, alone=True, shown=shown)
+
+
+def encode_messages(
+    messages: Sequence[Message],
+    files: ModelFiles,
+    tokenizer: Tokenizer,
+    *,
+    raw: bool = False,
+    alone: bool = False,
+    shown: Shown | None = None,
+) -> Sequence[int]:
+    """The ids of a conversation, in the model's chat template.
+
+    Args:
+        messages: Each a role and a text; the user has the last word.
+        files, tokenizer: Of the model.
+        raw: Leave the template aside.
+        alone: They are a single prompt, with a system message or not: without a template it is a text.
+        shown: The pictures that go with the last message; None for a text model.
+
+    Raises:
+        UsageError: if it is longer than the context, or needs a template that there is not.
+        ModelError: if the chat template cannot be used.
+    """
     from lolama import wiring
 
+    texts = [str(message["content"]) for message in messages]
     context_length = wiring.context_length(files)
     if context_length is not None:
-        check_length(text, tokenizer, context_length)
+        check_length("\n".join(texts), tokenizer, context_length)
     ids: Sequence[int]
     if tokenizer.has_chat_template and not raw:
-        ids = _in_template(text, tokenizer, system, shown)
-    elif system is not None:
+        ids = _in_template(messages, tokenizer, shown, "--system" if alone else "messages")
+    elif not alone:
+        reason = "are for a chat template, and the model has none"
+        raise UsageError("messages", reason, "write a prompt, or give a --template")
+    elif len(messages) > 1:
         reason = "the model has no chat template, and so no place for a system message"
         raise UsageError("--system", reason, "put it into the prompt, or give a --template")
     else:
-        ids = without_template(text, tokenizer, [] if shown is None else shown.marks)
+        ids = without_template(texts[0], tokenizer, [] if shown is None else shown.marks)
     count = len(ids) if shown is None else shown.count_positions(ids)
     if context_length is not None and count > context_length:
         raise _too_long(f"{count:,}", context_length)
@@ -59,19 +91,13 @@ def encode_prompt(
 
 
 def _in_template(
-    text: str, tokenizer: Tokenizer, system: str | None, shown: Shown | None
+    messages: Sequence[Message], tokenizer: Tokenizer, shown: Shown | None, subject: str
 ) -> Sequence[int]:
     # The template of a model that sees reads the parts of a message; text alone it may leave out.
-    parts, pictures = shown is not None, 0 if shown is None else shown.count
-    said: list[Message] = [
-        {"role": "user", "content": message_content(text, pictures, parts=parts)}
-    ]
-    if system is not None:
-        said.insert(0, {"role": "system", "content": message_content(system, parts=parts)})
-        if not hears_system(tokenizer, said):
-            reason = "the model's chat template leaves system messages out"
-            remedy = "put it into the prompt, or give another --template"
-            raise UsageError("--system", reason, remedy)
+    said = list(messages) if shown is None else with_pictures(messages, shown.count)
+    if said[0]["role"] == "system" and not hears_system(tokenizer, said):
+        reason = "the model's chat template leaves system messages out"
+        raise UsageError(subject, reason, "put it into the prompt, or give another --template")
     return render(tokenizer, said)
 
 

@@ -105,11 +105,14 @@ GENERATE = Schema(
 
 BATCH = Schema(
     "batch",
-    "each line of `lolama generate --batch`",
+    "each line of `lolama generate --batch`; [batch.md](batch.md) says what is read",
     {
         "line": (_COUNT, "where its prompt stands in the input; the first is 1"),
         "id": ("anything", "the `id` of the input's line, if it has one"),
-        "key": (_TEXT, "hash of prompt, settings and model; a run that goes on compares it"),
+        "key": (
+            _TEXT,
+            "hash of prompt, pictures, settings and model; a run that goes on compares it",
+        ),
         **_ANSWER,
         "error": ("object", "in the place of the answer, if there is none"),
         "error.message": (_TEXT, "what, why, and what to do"),

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lolama_cli.batch.answers import AnswerFile, Answers, StandardOutput
+from lolama_cli.batch.messages import in_line
 from lolama_cli.batch.prompts import Common, Prompt, read_lines
 from lolama_cli.batch.run import Batch, Tally, answer_all
 from lolama_cli.console import Output, note
 from lolama_cli.loaded import Chosen
 from lolama_cli.pictures import OPTION as IMAGE
 from lolama_cli.pictures import show
-from lolama_cli.prompts import encode_prompt
+from lolama_cli.prompts import encode_messages
 from lolama_core.protocols.errors import LolamaError, UsageError
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
+    from lolama_cli.pictures import Shown
 
 _ROWS = 16
 _MOST_ROWS = 1024
@@ -47,7 +49,7 @@ class BatchOptions:
         if prompt is not None:
             raise UsageError("--batch", "goes without a prompt", "put it into the file")
         if pictures:
-            raise UsageError(IMAGE, "does not go with --batch", "ask about pictures one by one")
+            raise UsageError(IMAGE, "does not go with --batch", "name pictures in images of a line")
         if self.size is not None and not 1 <= self.size <= _MOST_ROWS:
             reason = f"{self.size} is out of range"
             raise UsageError("--batch-size", reason, f"use 1 to {_MOST_ROWS}")
@@ -66,9 +68,19 @@ def generate_batch(
     raw: bool,
     logprobs: int | None,
     *,
+    image_mode: str | None,
     verbose: bool,
 ) -> None:
     """Answer a file of prompts.
+
+    Args:
+        options: Where they come from, and where answers go.
+        chosen: The model.
+        config: Settings of lines that have none of their own.
+        stdout: For answers that go nowhere else.
+        system, raw, logprobs: As for `generate`.
+        image_mode: How pictures are prepared; None as the model was trained.
+        verbose: Tell how fast it was.
 
     Raises:
         LolamaError: of the kind of the first prompt that could not be answered, after all others were.
@@ -79,18 +91,23 @@ def generate_batch(
     identity = {
         "model": [files.name, files.revision],
         "settings": [chosen.quantize, chosen.dtype, chosen.template, logprobs],
+        **({} if image_mode is None else {"image_mode": image_mode}),
     }
     common = Common(config, system, raw, identity)
     lines = read_lines(source, common)
     answers: Answers = StandardOutput(stdout)
     if options.output is not None:
         answers = AnswerFile(options.output)
-    shown = show(files, (), None)
 
-    def encode(prompt: Prompt) -> Sequence[int]:
-        return encode_prompt(
-            prompt.text, files, tokenizer, raw=raw, system=prompt.system, shown=shown
+    def encode(prompt: Prompt) -> tuple[Sequence[int], Shown | None]:
+        try:
+            shown = show(files, prompt.images, image_mode)
+        except UsageError as error:
+            raise in_line(error) from None
+        ids = encode_messages(
+            prompt.messages, files, tokenizer, raw=raw, alone=prompt.alone, shown=shown
         )
+        return ids, shown
 
     tally = Tally()
     for answer in answers.done(lines):

@@ -1,23 +1,25 @@
-"""The lines of a batch: a prompt each, with settings of its own if it has any."""
+"""The lines of a batch: a prompt or a conversation each, with settings of its own if it has any."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from lolama_cli.console import MAX_PROMPT_BYTES, checked_text
+from lolama_cli.batch.messages import check_images, check_messages, check_unicode, digest_of
+from lolama_cli.console import MAX_PROMPT_BYTES, checked
 from lolama_cli.options import check_system, generation_config
 from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.utf8 import decode_utf8, is_unicode
+from lolama_core.protocols.utf8 import decode_utf8
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
+    from lolama_core.protocols.types import Message
 
 # What a line may hold beside its prompt → the field of `GenerationConfig`.
 _SETTINGS = {
@@ -27,7 +29,7 @@ _SETTINGS = {
         for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "seed")
     },
 }
-_KEYS = ("prompt", "id", "system", *_SETTINGS)
+_KEYS = ("prompt", "messages", "images", "id", "system", *_SETTINGS)
 _LONGEST_LINE = 4 * MAX_PROMPT_BYTES
 
 
@@ -66,10 +68,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a line asks for."""
+    """What a line asks for.
 
-    text: str
-    system: str | None
+    Attributes:
+        messages: A conversation that ends with the user; or the only thing that is said.
+        alone: Whether that is so: then it needs no chat template.
+        images: Paths of the pictures that are shown with the last message.
+        config: How to answer it.
+    """
+
+    messages: Sequence[Message]
+    alone: bool
+    images: tuple[str, ...]
     config: GenerationConfig
 
 
@@ -106,14 +116,16 @@ def read_lines(source: Path | None, common: Common) -> Iterator[Line]:
                     remedy = "convert it, for example with iconv"
                     raise UsageError(subject, f"line {number} {error}", remedy) from None
                 if text:
-                    yield Line(number, text, _digest(f"{base}\n{number}\n{text}"))
+                    shown = _images_of(text)
+                    more = f"\n{digest_of(shown)}" if shown else ""
+                    yield Line(number, text, _digest(f"{base}\n{number}\n{text}{more}"))
     except OSError as error:
         reason = f"cannot be read: {error.strerror or error}"
         raise UsageError(subject, reason, "give another file to --batch") from None
 
 
 def parse(line: Line, common: Common) -> Prompt:
-    """What a line asks for: a JSON text is a prompt, an object holds one and what goes with it.
+    """What a line asks for: a JSON text is a prompt; an object holds one, or messages, and what goes with it.
 
     Raises:
         UsageError: for anything else, an unknown key, or a setting out of range.
@@ -129,19 +141,8 @@ def parse(line: Line, common: Common) -> Prompt:
             close = get_close_matches(key, _KEYS, n=1)
             remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(_KEYS)}"
             raise UsageError(subject, f"has the key {key[:80]!r}", remedy)
-    # JSON can spell half of a surrogate pair. As an id it is handed back; no tokenizer takes it.
-    for key, text in values.items():
-        if key != "id" and isinstance(text, str) and not is_unicode(text):
-            reason = f"{key} holds half of a surrogate pair, which is not Unicode"
-            raise UsageError(subject, reason, "cut texts between characters")
     if "id" in values and not _is_id(values["id"]):
         raise UsageError(subject, "has an id that is neither a text nor a whole number", "")
-    text = values.get("prompt")
-    if not isinstance(text, str):
-        raise UsageError(subject, "has no prompt that is a text", _FORM)
-    system = values.get("system", common.system)
-    if not isinstance(system, str | None):
-        raise UsageError(subject, "has a system message that is no text", "give a text")
     own = {_SETTINGS[key]: value for key, value in values.items() if key in _SETTINGS}
     settings = _as_json(common.config) | own
     if own.get("seed") is None:
@@ -149,13 +150,43 @@ def parse(line: Line, common: Common) -> Prompt:
         settings["seed"] = None if seed is None else (seed + line.number) % (1 << 63)
     try:
         return Prompt(
-            checked_text(text, "prompt"),
-            check_system(system, raw=common.raw),
+            _messages(values, common),
+            "messages" not in values,
+            check_images(values.get("images", [])),
             generation_config(**settings),
         )
     except UsageError as error:
         reason = f"{error.subject.removeprefix('--').replace('-', '_')} {error.reason}"
         raise UsageError(subject, reason, error.remedy) from None
+
+
+def _messages(values: Mapping[str, Any], common: Common) -> list[Message]:
+    """What a line says, from the system's message to the user's last."""
+    if "messages" in values:
+        if "prompt" in values:
+            raise UsageError("messages", "and a prompt are both there", "leave one of them out")
+        if common.raw:
+            reason = "are for a chat template, which --raw leaves aside"
+            raise UsageError("messages", reason, "write a prompt, or leave out --raw")
+        messages = check_messages(values["messages"])
+    else:
+        text = values.get("prompt")
+        if not isinstance(text, str):
+            raise UsageError("it", "has no prompt that is a text, and no messages", _FORM)
+        check_unicode(text, "prompt")
+        messages = [{"role": "user", "content": checked(text, "prompt")}]
+    system = values.get("system", common.system)
+    if not isinstance(system, str | None):
+        raise UsageError("it", "has a system message that is no text", "give a text")
+    if messages[0]["role"] == "system":
+        if "system" in values:
+            reason = "is there, and messages begin with another"
+            raise UsageError("system", reason, "leave one of them out")
+    elif system is not None:
+        check_unicode(system, "system")
+        if (told := check_system(system, raw=common.raw)) is not None:
+            messages.insert(0, {"role": "system", "content": told})
+    return messages
 
 
 _FORM = 'write {"prompt": "Once upon a time"}, one a line'
@@ -171,6 +202,18 @@ def line_id(line: Line) -> dict[str, str | int]:
     return {"id": found} if _is_id(found) else {}
 
 
+def _images_of(text: str) -> list[object]:
+    """What a line names as pictures, before it is known whether it makes sense."""
+    if '"images"' not in text:
+        return []
+    try:
+        values = _load(text)
+    except (ValueError, RecursionError):
+        return []
+    found = values.get("images") if isinstance(values, dict) else None
+    return found if isinstance(found, list) else []
+
+
 def _is_id(value: object) -> TypeGuard[str | int]:
     return isinstance(value, str | int) and not isinstance(value, bool)
 
@@ -179,7 +222,13 @@ def _load(text: str) -> Any:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no number")  # though Python's reader takes it for one
 
-    return json.loads(text, parse_constant=refuse)
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key stands twice")  # and one of the two would be left out
+        return found
+
+    return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
 
 
 def _json_of(line: Line, subject: str) -> Any:

@@ -20,6 +20,7 @@ from lolama_core.protocols.errors import LolamaError
 
 if TYPE_CHECKING:
     from lolama import BatchGenerator, Generation, GenerationConfig
+    from lolama_cli.pictures import Shown
     from lolama_core.protocols import CausalLM, Tokenizer
 
 # So many rows' worth of prompts are read ahead of the first that has no answer yet: it may be a long one,
@@ -65,7 +66,7 @@ class Batch:
 
     Attributes:
         model, tokenizer: What answers.
-        encode: A prompt → its ids, checked.
+        encode: A prompt → its ids, checked, and its pictures; None for a text model.
         common: What holds for every line.
         rows: Prompts that run at the same time.
         logprobs: See `generation.Run`.
@@ -73,7 +74,7 @@ class Batch:
 
     model: CausalLM
     tokenizer: Tokenizer
-    encode: Callable[[Prompt], Sequence[int]]
+    encode: Callable[[Prompt], tuple[Sequence[int], Shown | None]]
     common: Common
     rows: int
     logprobs: int | None
@@ -119,11 +120,14 @@ class Batch:
         asked = _Asked(line)
         try:
             prompt = parse(line, self.common)
-            ids = self.encode(prompt)
-            asked.prompt_length, asked.config = len(ids), with_seed(prompt.config)
+            ids, shown = self.encode(prompt)
+            asked.prompt_length = len(ids) if shown is None else shown.count_positions(ids)
+            asked.config = with_seed(prompt.config)
             asked.recorder = None if self.logprobs is None else LogprobRecorder(self.logprobs)
             processors = () if asked.recorder is None else (asked.recorder,)
-            running[batch.submit(ids, asked.config, logits_processors=processors)] = asked
+            inputs = {} if shown is None else shown.model_inputs
+            ticket = batch.submit(ids, asked.config, logits_processors=processors, **inputs)
+            running[ticket] = asked
         except LolamaError as error:
             asked.answer = error
         return asked

@@ -81,7 +81,7 @@ def generate(
         Path | None,
         typer.Option(
             "--batch",
-            help="Answer the prompts of a file of JSON lines, many at a time; - is standard input.",
+            help="Answer a file of JSON lines, many at a time (docs/batch.md); - is standard input.",
             metavar="FILE",
         ),
     ] = None,
@@ -129,7 +129,8 @@ def generate(
     check_names(pictures, prompt_from_stdin=prompt in (None, "-"))
     if no_stdin and ("-" in pictures or str(batch) == "-"):
         raise UsageError(NO_STDIN, "- asks for standard input", "leave one of them out")
-    if image_mode != "auto" and not pictures:
+    mode = None if image_mode == "auto" else image_mode
+    if mode and not pictures and batch is None:
         raise UsageError("--image-mode", "there is no picture to prepare", "give one with --image")
     check_logprobs(logprobs, as_json=as_json or batch is not None)
     told = options.check_system(system, raw=raw)
@@ -147,12 +148,14 @@ def generate(
     stdout = Output()
     if together.prompts is not None:
         generate_batch(
-            together, chosen, config, stdout, told, raw, logprobs, verbose=settings.verbose
+            *(together, chosen, config, stdout, told, raw, logprobs),
+            image_mode=mode,
+            verbose=settings.verbose,
         )
         return
     text = read_prompt(prompt, leave_stdin=no_stdin or "-" in pictures)
     files, tokenizer = chosen.open()
-    shown = show(files, pictures, None if image_mode == "auto" else image_mode)
+    shown = show(files, pictures, mode)
     ids = encode_prompt(text, files, tokenizer, raw=raw, system=told, shown=shown)
     loaded = chosen.load(files, verbose=settings.verbose)
     config = with_seed(config) if as_json else config
