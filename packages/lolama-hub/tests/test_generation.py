@@ -69,7 +69,51 @@ def test_recommended_sampling(llama: Path, resolve: Resolve) -> None:
     assert resolve(llama).config["generation"]["sampling"] == {}
     for off in ({"do_sample": False}, {"do_sample": None}, {}):
         write_json(llama / "generation_config.json", values | off)
-        assert resolve(llama).config["generation"]["sampling"] == {}
+        # It counts in any case, as in transformers.
+        assert resolve(llama).config["generation"]["sampling"] == {"repetition_penalty": 1.05}
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({"no_repeat_ngram_size": 2, "suppress_tokens": [3]}, ["no_repeat_ngram_size", "suppress_tokens"]),
+        ({"bad_words_ids": [[1]], "min_new_tokens": 6}, ["bad_words_ids", "min_new_tokens"]),
+        ({"num_beams": 4, "guidance_scale": 1.5}, ["guidance_scale", "num_beams"]),
+        ({"num_beams": 1, "guidance_scale": 1.0, "encoder_repetition_penalty": 1.0}, []),
+        ({"suppress_tokens": [], "min_length": 0, "bad_words_ids": None, "token_healing": False}, []),
+        ({"max_length": 4096, "max_new_tokens": 9, "use_cache": True, "pad_token_id": 0}, []),
+        ({"epsilon_cutoff": 0.1, "eta_cutoff": 0.1}, []),
+        ({"epsilon_cutoff": 0.1, "eta_cutoff": 0.0, "do_sample": True}, ["epsilon_cutoff"]),
+        ({"temperature": 0.5, "top_p": 0.5, "repetition_penalty": 1.2}, []),
+    ],
+)  # fmt: skip
+def test_row_107_settings_that_lolama_does_not_have(
+    settings: dict[str, Any], missing: list[str], llama: Path, resolve: Resolve
+) -> None:
+    write_json(llama / "generation_config.json", settings)
+    assert resolve(llama).config["generation"].get("unsupported", []) == missing
+
+
+def test_row_107_every_setting_of_transformers_was_looked_at() -> None:
+    """What is in none of these lists changes no text, is lolama's own, or is left to the caller."""
+    import transformers
+
+    from lolama_hub import generation
+
+    named = {*generation._UNSUPPORTED, *generation._UNSUPPORTED_SAMPLING, *generation._SAMPLING}
+    others = {
+        "assistant_confidence_threshold", "assistant_early_exit", "assistant_ensemble_weight",
+        "assistant_lookbehind", "bos_token_id", "cache_config", "cache_implementation", "compile_config",
+        "continuous_batching_config", "decoder_start_token_id", "disable_compile", "diversity_penalty",
+        "do_sample", "early_stopping", "eos_token_id", "is_assistant", "length_penalty", "low_memory",
+        "max_cache_len", "max_length", "max_matching_ngram_size", "max_new_tokens", "num_assistant_tokens",
+        "num_assistant_tokens_schedule", "num_beam_groups", "num_return_sequences", "output_attentions",
+        "output_hidden_states", "output_logits", "output_scores", "pad_token_id", "prefill_chunk_size",
+        "prompt_lookup_num_tokens", "remove_invalid_values", "renormalize_logits",
+        "return_dict_in_generate", "speculation_type", "target_lookbehind", "top_k",
+        "transformers_version", "use_cache", "use_mtp", "_from_model_config",
+    }  # fmt: skip
+    assert set(transformers.GenerationConfig().to_dict()) <= named | others
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,8 @@ def _generation(defaults: GenerationDefaults, tokenizer: Tokenizer | None) -> Ge
     block = GenerationBlock(eos_ids=sorted(eos_ids), sampling=dict(defaults.sampling))
     if defaults.vocab_size is not None:
         block["vocab_size"] = defaults.vocab_size
+    if defaults.unsupported:
+        block["unsupported"] = list(defaults.unsupported)
     return block
 
 

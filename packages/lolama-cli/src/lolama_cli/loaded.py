@@ -54,6 +54,11 @@ class Chosen:
         """The model, on its device."""
         from lolama import wiring
 
+        missing = files.config["generation"].get("unsupported")
+        if missing:
+            note(
+                f"note: {files.name} asks for settings that lolama does not have: {', '.join(missing)}"
+            )
         if self.quantize:
             files = wiring.quantized(files, tell=note)
         else:

@@ -90,6 +90,9 @@ def _check_generation(subject: str, block: JSON) -> None:
     sampling = block.get("sampling", {})
     if not isinstance(sampling, dict) or not all(map(_is_number, sampling.values())):
         raise _refuse(subject, "generation.sampling", sampling, "an object of numbers")
+    unsupported = block.get("unsupported", [])
+    if not isinstance(unsupported, list) or not all(isinstance(name, str) for name in unsupported):
+        raise _refuse(subject, "generation.unsupported", unsupported, "a list of names")
 
 
 def _check_tokenizer(subject: str, block: JSON) -> None:

@@ -114,6 +114,7 @@ def load_model(
         eos_ids=frozenset(ids),
         vocab_size=known,
         sampling=generation.get("sampling", {}),
+        unsupported=tuple(generation.get("unsupported", ())),
     )
     return model
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.types import JSON, GenerationBlock
 from lolama_hub.fields import Fields
@@ -15,6 +17,35 @@ _SAMPLING = {
     "typical_p": (0.0, 1.0),
     "repetition_penalty": (1e-6, 1e6),
 }
+# Settings that change what is generated and that lolama does not have; ``do_sample`` does not matter to them.
+# How long a text becomes is left to the caller; what only makes generation faster, or says what is returned,
+# changes no text.
+_UNSUPPORTED = (
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "constraints",
+    "dola_layers",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "exponential_decay_length_penalty",
+    "force_words_ids",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "guidance_scale",
+    "max_time",
+    "min_length",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "penalty_alpha",
+    "sequence_bias",
+    "stop_strings",
+    "suppress_tokens",
+    "token_healing",
+    "watermarking_config",
+)
+_UNSUPPORTED_SAMPLING = ("epsilon_cutoff", "eta_cutoff", "top_h")
+_ONE_IS_OFF = ("encoder_repetition_penalty", "guidance_scale", "num_beams")
 
 
 def read_generation(
@@ -29,8 +60,9 @@ def read_generation(
     """The canonical ``generation`` block.
 
     The end ids are generation_config.json's, else config.json's, else the tokenizer's own; the first two
-    as transformers has them. Sampling values count only where ``do_sample`` is true: without it they are
-    what the file was saved with, not advice.
+    as transformers has them. Values that are for sampling alone count only where ``do_sample`` is true:
+    without it they are what the file was saved with, not advice. ``repetition_penalty`` counts in any
+    case. Settings that lolama does not have are named.
 
     Args:
         folder: The model's folder.
@@ -53,8 +85,17 @@ def read_generation(
     if not eos_ids and tokenizer_eos is not None:
         eos_ids = [tokenizer_eos]
     block: GenerationBlock = {"eos_ids": eos_ids, "vocab_size": tokenizer_size, "sampling": {}}
-    if generation.get("do_sample") is not None and generation.boolean("do_sample"):
-        block["sampling"] = _sampling(generation)
+    samples = generation.get("do_sample") is not None and generation.boolean("do_sample")
+    block["sampling"] = _sampling(generation, _SAMPLING if samples else ("repetition_penalty",))
+    if samples and generation.get("top_k") is not None:
+        block["sampling"]["top_k"] = generation.integer("top_k", low=0)
+    missing = [
+        name
+        for name in (*_UNSUPPORTED, *(_UNSUPPORTED_SAMPLING if samples else ()))
+        if generation.get(name) and not (name in _ONE_IS_OFF and generation.get(name) == 1)
+    ]
+    if missing:
+        block["unsupported"] = missing
     return block
 
 
@@ -70,12 +111,10 @@ def _eos_ids(fields: Fields, vocab_size: int) -> list[int]:
     return sorted(set(ids))
 
 
-def _sampling(generation: Fields) -> dict[str, float]:
-    values: dict[str, float] = {
-        name: generation.number(name, low=low, high=high)
-        for name, (low, high) in _SAMPLING.items()
-        if generation.get(name) is not None
-    }
-    if generation.get("top_k") is not None:
-        values["top_k"] = generation.integer("top_k", low=0)
+def _sampling(generation: Fields, names: Iterable[str]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name in names:
+        if generation.get(name) is not None:
+            low, high = _SAMPLING[name]
+            values[name] = generation.number(name, low=low, high=high)
     return values

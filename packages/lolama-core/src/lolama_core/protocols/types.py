@@ -35,12 +35,14 @@ class GenerationBlock(TypedDict, total=False):
 
     ``eos_ids``: every id that ends a reply. ``vocab_size``: how many ids the tokenizer knows; the rows of
     ``lm_head`` past it are noise and are never sampled. ``sampling``: field names of `GenerationConfig`
-    and the values its authors recommend.
+    and the values its authors recommend. ``unsupported``: names of settings that its authors ask for and that
+    lolama does not have.
     """
 
     eos_ids: list[int]
     vocab_size: int
     sampling: dict[str, float]
+    unsupported: list[str]
 
 
 class AddedTokenBlock(TypedDict):
@@ -100,6 +102,7 @@ class GenerationDefaults:
     eos_ids: frozenset[int] = frozenset()
     vocab_size: int | None = None
     sampling: Mapping[str, float] = field(default_factory=dict)
+    unsupported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
