@@ -87,7 +87,7 @@ def test_generate_keeps_the_int8_model_and_uses_it_again(tmp_path: Path, home: P
         (kept, written)
     ]
     assert "quantising" not in second.err
-    assert "products: int8 (" in second.err and ") for 42 linears" in second.err
+    assert "multiplications: int8 (" in second.err and ") for 42 linears" in second.err
     how = "block by block" if isinstance(native_library(), str) else "native"
     assert f"decoding: {how}" in second.err
 
@@ -275,6 +275,7 @@ files = wiring.resolve("demo")
 def work():
     quantized.save(files, target, force=True)
 
+work()  # warms up
 started = time.perf_counter()
 work()
 whole = time.perf_counter() - started
