@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from program import COMMAND, Outcome, environment
+from terminal import Terminal
 from warm_program import WarmProgram
 
 from lolama_hub.testing.faults import ALWAYS, Fault, Place
@@ -405,6 +406,15 @@ def test_row_22_ctrl_c_in_mid_download(world: World) -> None:
     world.fetched(world.pull())
     sent = sum(request.sent for request in world.hub.requests if request.place == "file")
     assert sent <= 1.1 * len(BYTES)
+
+
+def test_row_22_ctrl_c_on_a_terminal_says_how_to_go_on(world: World) -> None:
+    world.hub.rate = 3e6
+    terminal = Terminal("pull", "--yes", NAME, env=world.environment())
+    terminal.wait_for(b"in all")
+    terminal.press_ctrl_c()
+    assert terminal.end() == 130
+    assert "note: what has come is kept; run it again to go on" in " ".join(terminal.text.split())
 
 
 def test_row_23_two_processes_and_one_model(world: World) -> None:

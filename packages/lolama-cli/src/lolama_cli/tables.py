@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from lolama_cli.console import Output, visible
@@ -12,6 +13,10 @@ from lolama_cli.console import Output, visible
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
+
+
+_GAP = 2
+"""Columns between two facts of a row."""
 
 
 def write_facts(
@@ -68,12 +73,41 @@ def print_table(table: Table) -> None:
 
 
 def _print_facts(rows: Iterable[Sequence[str]]) -> None:
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
+    cells = [[cell(text) for text in row] for row in rows]
+    names = max((cell_len(row[0].plain) for row in cells), default=0)
+    room = console.width - names - _GAP
+    # A path is broken by the terminal, which joins it again when it is copied.
+    for unbreakable, group in groupby(
+        cells, lambda row: len(row) == 2 and _is_longer(row[1], room)
+    ):
+        if not unbreakable:
+            print_table(_facts(group, names))
+            continue
+        for name, value in group:
+            name.stylize("bold")
+            name.pad_right(names + _GAP - cell_len(name.plain))
+            console.print(Text.assemble(name, value), soft_wrap=True)
+
+
+def _is_longer(text: Text, room: int) -> bool:
+    """Whether a word of it needs more than so many columns."""
+    from rich.cells import cell_len
+
+    return any(cell_len(word) > room for word in text.plain.split())
+
+
+def _facts(rows: Iterable[Sequence[Text]], names: int) -> Table:
     from rich.table import Table
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
+    table = Table.grid(padding=(0, _GAP))
+    table.add_column(style="bold", no_wrap=True, min_width=names)
     table.add_column(overflow="fold")
     table.add_column(style="dim", overflow="fold")
     for row in rows:
-        table.add_row(*map(cell, row))
-    print_table(table)
+        table.add_row(*row)
+    return table

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lolama_cli.console import visible
+from lolama_cli.console import note, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -22,6 +22,10 @@ def transfer_bars() -> Iterator[Callable[[str, int, int], None] | None]:
     bars = _Bars()
     try:
         yield bars.update
+    except KeyboardInterrupt:
+        if bars.stop():
+            note("note: what has come is kept; run it again to go on")
+        raise
     finally:
         bars.stop()
 
@@ -51,9 +55,12 @@ class _Bars:
         total, here = sum(self._sizes.values()), sum(self._done.values())
         self._progress.update(self._whole, total=total, completed=here)
 
-    def stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+    def stop(self) -> bool:
+        """Whether anything was drawn."""
+        if self._progress is None:
+            return False
+        self._progress.stop()
+        return True
 
 
 def _new_progress() -> Progress:
