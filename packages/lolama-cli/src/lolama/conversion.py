@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import lolama_core
@@ -33,7 +34,7 @@ def convert(
         ModelError: if the model's files cannot be used.
         ResourceError: if the disk is full.
     """
-    if directory.exists() or directory.is_symlink():
+    if os.path.lexists(directory):
         # Said before anything is downloaded; the writer holds to it too.
         reason = "exists already"
         raise UsageError(str(directory), reason, "choose another name or remove it first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lolama_core import FileCheckpointIO
+from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import JSON
 from lolama_hub import Store
 
@@ -26,3 +27,17 @@ def own_directory(name: str) -> Path:
         ResourceError: if it cannot be made.
     """
     return Store().directory(name)
+
+
+def expanded(path: str | Path) -> Path:
+    """A path that a user gave, with ``~`` and ``~name`` spelled out.
+
+    Raises:
+        UsageError: if there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            str(path), "begins with a user who is not here", "give the whole path"
+        ) from None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import lolama_core
 import lolama_quant
 from lolama import providers, wiring
+from lolama.files import expanded
 from lolama.remembered import file_digest
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
@@ -137,7 +138,7 @@ def save(
     """
     if "quantization" in files.config:
         raise UsageError(files.name, "is quantised already", "quantise the model it was made from")
-    directory = directory.expanduser()
+    directory = expanded(directory)
     if any(_is_same(directory, source.path.parent) for source in files.tensors.values()):
         raise UsageError(
             str(directory), "is the folder of the model itself", "choose another with -o"

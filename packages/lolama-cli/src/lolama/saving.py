@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import lolama_core
 import lolama_quant
 from lolama import providers, wiring
+from lolama.files import expanded
 from lolama.language_model import LanguageModel
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import UsageError
@@ -65,7 +66,7 @@ def save(
         >>> print(lolama.load("my-demo-int8").chat("What is two plus three?"))
         Two plus three is five.
     """
-    directory = Path(folder).expanduser()
+    directory = expanded(folder)
     if os.path.lexists(directory) and not overwrite:
         remedy = "choose another name, or say overwrite=True"
         raise UsageError(str(directory), "exists already", remedy)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lolama import providers
+from lolama.files import expanded
 from lolama_core.protocols import ImageProcessor
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.lazy_names import directory
@@ -113,7 +114,7 @@ def open_pictures(images: Shown | Sequence[Shown]) -> list[Image]:
         if isinstance(one, Image):
             opened.append(one)
         elif isinstance(one, str | Path):
-            picture = lolama_vision.read_picture(Path(one).expanduser(), str(one))
+            picture = lolama_vision.read_picture(expanded(one), str(one))
             if picture.notice:
                 warnings.warn(picture.notice, stacklevel=4)
             opened.append(picture.image)

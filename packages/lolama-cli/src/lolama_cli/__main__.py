@@ -65,8 +65,10 @@ def _run(arguments: list[str]) -> int:
     try:
         signals.install()
         _occupy_standard_descriptors()
+        from lolama_cli import address_space
         from lolama_cli.errors import Settings, report
 
+        address_space.watch()
         settings = Settings()
         try:
             from lolama_cli.app import run

@@ -17,13 +17,15 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from lolama_cli.address_space import is_limited
+
 if TYPE_CHECKING:
     from lolama_core.protocols.types import ModelFiles
 
 
 def load_libraries_ahead() -> None:
     """Have the system load torch's libraries, if torch is not imported yet. Linux alone was tried."""
-    if "torch" in sys.modules or sys.platform != "linux":
+    if "torch" in sys.modules or sys.platform != "linux" or is_limited():
         return
     found = find_spec("torch")
     if found is not None and found.origin is not None:
@@ -33,7 +35,9 @@ def load_libraries_ahead() -> None:
 
 def read_ahead(files: ModelFiles) -> None:
     """Have the system read the weights from the disk, if they are not much for its memory."""
-    if not hasattr(os, "posix_fadvise"):  # macOS
+    if (
+        not hasattr(os, "posix_fadvise") or is_limited()
+    ):  # macOS has none; a thread takes address space
         return
     paths = {location.path for location in files.tensors.values()}
     Thread(target=_read, args=(sorted(paths),), daemon=True).start()

@@ -127,7 +127,9 @@ def path() -> Path:
     """Where the file is, or would be: ``LOLAMA_CONFIG``, else ``config.toml`` in the user's directory."""
     chosen = os.environ.get("LOLAMA_CONFIG")
     if chosen:
-        return Path(chosen).expanduser()
+        from lolama.files import expanded
+
+        return expanded(chosen)
     import platformdirs
 
     return platformdirs.user_config_path("lolama") / "config.toml"

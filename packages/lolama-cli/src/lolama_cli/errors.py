@@ -18,12 +18,14 @@ from lolama_core.protocols.errors import (
     LolamaError,
     ResourceError,
     UsageError,
+    shortage,
 )
 
 _LONGEST_LINE = 1000
 _TOKEN = re.compile(r"\bhf_\w{4,}")
 _PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS)
 
 
 class Terminated(BaseException):
@@ -85,13 +87,34 @@ def _as_lolama_error(error: BaseException) -> LolamaError:
         return _usage_error(error)
     if isinstance(error, MemoryError):
         return ResourceError("memory", "there is not enough of it", "use a smaller model")
+    found = _shortage(error)
+    if found is not None:
+        return found
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
         return ResourceError(str(error.filename or "disk"), str(error.strerror), "free some space")
+    if isinstance(error, OSError) and error.errno in _PATHS and error.filename is not None:
+        subject = str(error.filename)
+        subject = subject if len(subject) <= 200 else subject[:199] + "…"
+        return UsageError(subject, f"cannot be used: {error.strerror}", "give another path")
     return LolamaError(
         "lolama",
         f"{type(error).__name__}: {str(error) or 'no message'}"[:300] + ", which is a bug",
         "report it with what `lolama --debug ...` prints",
     )
+
+
+def _shortage(error: BaseException) -> ResourceError | None:
+    """What the system has run out of, if ``error`` or what led to it came of that."""
+    cause: BaseException | None = error
+    for _ in range(20):
+        if cause is None:
+            break
+        named = getattr(cause, "filename", None) or getattr(cause, "path", None)
+        found = shortage(cause, str(named or getattr(cause, "name", None) or "lolama"))
+        if found is not None:
+            return found
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 # What other programs call things → what to do here.

@@ -59,7 +59,7 @@ def open_checkpoint(directory: Path, *, immutable: bool = False) -> ModelFiles:
     Example:
         >>> checkpoint = FileCheckpoint(open_checkpoint(Path("my-model")))
     """
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise ModelError(str(directory), "is not a directory", "give the path of a model directory")
     config_path = directory / CONFIG_FILE
     config = check_config(read_json(config_path), str(config_path))
@@ -78,7 +78,7 @@ def open_checkpoint(directory: Path, *, immutable: bool = False) -> ModelFiles:
         },
         tokenizer=TokenizerFiles(
             tokenizer_json=tokenizer if has_tokenizer else None,
-            chat_template=read_text(template) if template.exists() else None,
+            chat_template=read_text(template) if os.path.lexists(template) else None,
         ),
         immutable=immutable,
     )

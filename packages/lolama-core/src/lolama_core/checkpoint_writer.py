@@ -77,12 +77,14 @@ def write_checkpoint(
     directory = Path(os.path.abspath(directory))
     subject = str(directory)
     check_config(cast(Mapping[str, JSON], config), subject)
+    if "\0" in subject:
+        raise UsageError(repr(subject), "is no possible name of a folder", "choose another name")
     exists = os.path.lexists(directory)
     if exists and not replace:
         raise UsageError(subject, "exists already", "choose another name or remove it first")
     if exists:
         _check_is_ours(directory)
-    if not directory.parent.is_dir():
+    if not os.path.isdir(directory.parent):
         raise UsageError(subject, "the folder to write it in does not exist", "create it first")
     try:
         with _staging(directory) as staging:
@@ -143,7 +145,7 @@ def _check_is_ours(directory: Path) -> None:
 
 def _is_checkpoint(directory: Path) -> bool:
     """Whether it is a real directory that calls itself one."""
-    if directory.is_symlink() or not directory.is_dir():
+    if os.path.islink(directory) or not os.path.isdir(directory):
         return False
     try:
         return read_json(directory / CONFIG_FILE).get("format") == FORMAT_NAME

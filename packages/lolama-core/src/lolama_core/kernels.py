@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from lolama_core.protocols.errors import NotAvailableError
+from lolama_core.protocols.errors import NotAvailableError, shortage
 
 
 def installed_kernels(group: str) -> list[Any]:
@@ -22,6 +22,9 @@ def _load(entry: Any) -> Any:
     try:
         return entry.load()()
     except Exception as error:  # the code of others can fail in any way
+        found = shortage(error, f"the kernel {entry.name!r}")
+        if found is not None:
+            raise found from error
         package = entry.dist.name if entry.dist is not None else entry.module
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise NotAvailableError(

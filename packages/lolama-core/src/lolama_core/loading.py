@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -51,7 +52,7 @@ def load(
     family = LlamaFamily()
     built_in = str(model) in family.builtins
     path = family.builtins[str(model)] if built_in else Path(model)
-    if not path.exists():
+    if not os.path.exists(path):  # which no name is too long for
         raise UsageError(
             str(model),
             "is neither a directory nor the built-in model demo",

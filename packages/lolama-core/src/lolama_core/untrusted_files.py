@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.errors import ModelError, shortage
 from lolama_core.protocols.types import JSON
 from lolama_core.protocols.utf8 import decode_utf8, is_unicode
 
@@ -81,6 +81,7 @@ def open_regular(path: Path) -> Iterator[io.FileIO]:
     Raises:
         ModelError: if ``path`` is missing, unreadable, or no regular file; also for a read that fails
             inside the ``with`` block.
+        ResourceError: if no more files may be open, or memory is short.
     """
     try:
         with io.FileIO(_open(path), "rb") as file:
@@ -89,6 +90,9 @@ def open_regular(path: Path) -> Iterator[io.FileIO]:
     except FileNotFoundError:
         raise ModelError(str(path), "does not exist", "check the path or download it") from None
     except OSError as error:
+        found = shortage(error, str(path))
+        if found is not None:
+            raise found from error
         reason = f"cannot be read: {error.strerror or error}"
         raise ModelError(str(path), reason, "check the file and its permissions") from error
 

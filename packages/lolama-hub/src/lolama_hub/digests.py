@@ -11,7 +11,7 @@ import os
 import secrets
 from pathlib import Path
 
-from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.errors import ModelError, shortage
 from lolama_core.protocols.types import JSON
 from lolama_hub.store import Store
 
@@ -50,6 +50,9 @@ def file_digest(path: Path, store: Store) -> str:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
+        found = shortage(error, str(path))
+        if found is not None:
+            raise found from None
         reason = f"cannot be read: {error.strerror or error}"
         raise ModelError(str(path), reason, "check the file and its permissions") from None
     # In one step, so that whoever reads it meanwhile finds all of it or nothing.

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.errors import ModelError, shortage
 from lolama_core.protocols.types import JSON
 from lolama_hub.fields import shown
 from lolama_hub.store import STAGING
@@ -52,6 +52,9 @@ class Folder:
             target = path.resolve(strict=True)
             mode = target.stat().st_mode
         except (OSError, RuntimeError) as error:
+            found = shortage(error, str(path))
+            if found is not None:
+                raise found from None
             reason = getattr(error, "strerror", None) or "a link that leads in a circle"
             raise ModelError(
                 str(path), f"cannot be opened: {reason}", "get the file again"

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def find_snapshot(repo: str, revision: str, io: CheckpointIO) -> tuple[Path, str
         except ModelError:
             return None
     folder = root / "snapshots" / commit
-    if not _COMMIT.fullmatch(commit) or not folder.is_dir():
+    if not _COMMIT.fullmatch(commit) or not os.path.isdir(folder):
         return None
     return (folder, commit) if _is_whole(repo, commit, folder, io) else None
 
@@ -77,7 +78,7 @@ def whole_models(io: CheckpointIO) -> Iterator[tuple[StoredModel, Path]]:
 
 def holds(repo: str) -> bool:
     """Whether there is anything of a model."""
-    return _root(repo).is_dir()
+    return os.path.isdir(_root(repo))
 
 
 def find_blob(repo: str, file: FilePlan) -> Path | None:
@@ -94,7 +95,7 @@ def _root(repo: str) -> Path:
 
 
 def _cache() -> Path:
-    return Path(constants.HF_HUB_CACHE).expanduser()
+    return Path(os.path.expanduser(constants.HF_HUB_CACHE))
 
 
 def _children(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lolama_core.protocols.checkpoint import CheckpointIO
-from lolama_core.protocols.errors import ModelError, NotAvailableError, ResourceError
+from lolama_core.protocols.errors import ModelError, NotAvailableError, ResourceError, shortage
 from lolama_core.protocols.types import JSON
 from lolama_hub.fields import Fields, shown
 from lolama_hub.folder import Folder
@@ -57,6 +57,9 @@ def convert(folder: Folder, config: Fields, store: Store, io: CheckpointIO) -> P
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
+        found = shortage(error, str(path))
+        if found is not None:
+            raise found from None
         reason = f"cannot be read: {error.strerror}"
         raise ModelError(str(path), reason, "check the file and its permissions") from None
     if len(data) > _MAX_BYTES:

@@ -24,7 +24,7 @@ from pathlib import Path
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import DownloadPlan, FilePlan, StoredModel
 from lolama_hub.locks import locked
-from lolama_hub.store import PARTIAL, STAGING, Store, write_durably
+from lolama_hub.store import PARTIAL, STAGING, Store, unusable, write_durably
 
 MANIFEST = "lolama.json"
 _REFS = "refs.json"
@@ -63,7 +63,7 @@ class Snapshots:
             ModelError: if somebody has changed or removed a file of it.
         """
         directory = self._root / _folder_name(repo) / commit
-        if not commit or not directory.is_dir():
+        if not commit or not os.path.isdir(directory):
             return None
         for name, size, _ in self.files(directory):
             try:
@@ -257,6 +257,8 @@ def _children(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise unusable(folder, error) from None
 
 
 def _size(path: Path) -> int:

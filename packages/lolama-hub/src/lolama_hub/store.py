@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from lolama_core.protocols.errors import ResourceError
+from lolama_core.protocols.errors import ResourceError, shortage
 from lolama_core.protocols.types import JSON
 
 PARTIAL = ".part"
@@ -28,11 +28,20 @@ class Store:
 
     Args:
         root: The directory; by default the environment's ``LOLAMA_HOME``, else the user's cache.
+
+    Raises:
+        ResourceError: if no directory can have that name.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         chosen = root or os.environ.get("LOLAMA_HOME") or platformdirs.user_cache_dir("lolama")
-        self.root = Path(chosen).expanduser()
+        self.root = Path(os.path.expanduser(chosen))
+        try:
+            self.root.stat()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            pass  # it may be made yet, or not be needed
+        except (OSError, ValueError) as error:
+            raise unusable(self.root, error) from None
 
     def place(self, kind: str, label: str, identity: JSON) -> Path:
         """Where the product of one conversion belongs. Its parent exists; the place itself may not.
@@ -59,12 +68,18 @@ class Store:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ResourceError(
-                str(directory),
-                f"cannot be made: {error.strerror}",
-                "set LOLAMA_HOME to a directory that can be written to",
-            ) from None
+            raise unusable(directory, error) from None
         return directory
+
+
+def unusable(directory: Path, error: OSError | ValueError) -> ResourceError:
+    """The error for a part of the store that cannot be made or read."""
+    found = shortage(error, str(directory))
+    if found is not None:
+        return found
+    reason = getattr(error, "strerror", None) or "is no possible name"
+    remedy = "set LOLAMA_HOME to a directory that can be written to"
+    return ResourceError(str(directory), f"cannot be used: {reason}", remedy)
 
 
 def write_durably(path: Path, content: bytes) -> None:

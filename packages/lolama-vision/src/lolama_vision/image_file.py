@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lolama_core.protocols.errors import LolamaError, ModelError
+from lolama_core.protocols.errors import LolamaError, ModelError, shortage
 from lolama_vision.decoder_process import decode
 from lolama_vision.decoding import FORMAT_NAMES
 
@@ -71,5 +71,8 @@ def _read(path: Path, subject: str) -> bytes:
     except FileNotFoundError:
         raise ModelError(subject, "does not exist", remedy) from None
     except (OSError, ValueError) as error:
+        found = shortage(error, subject)
+        if found is not None:
+            raise found from None
         reason = getattr(error, "strerror", None) or "is no possible file name"
         raise ModelError(subject, f"cannot be read: {reason}", remedy) from None

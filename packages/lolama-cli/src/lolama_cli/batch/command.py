@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -53,8 +54,16 @@ class BatchOptions:
         if self.size is not None and not 1 <= self.size <= _MOST_ROWS:
             reason = f"{self.size} is out of range"
             raise UsageError("--batch-size", reason, f"use 1 to {_MOST_ROWS}")
-        both = self.output is not None and self.output.exists() and self.prompts.exists()
-        if both and self.prompts.samefile(self.output or ""):
+        if self.output is None:
+            return
+        try:
+            status = self.output.stat()
+        except FileNotFoundError:
+            return
+        except OSError as error:  # told before a model is opened
+            reason = f"cannot be written: {error.strerror}"
+            raise UsageError("--output", reason, "give another file") from None
+        if os.path.exists(self.prompts) and os.path.samestat(status, self.prompts.stat()):
             reason = "is the file of the prompts"
             raise UsageError("--output", reason, "give another for the answers")
 

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lolama.files import expanded
 from lolama_cli.chat import settings, transcript
 from lolama_cli.chat.transcript import Transcript
 from lolama_cli.pictures import check_names
@@ -185,7 +186,7 @@ class Commands:
             raise UsageError(
                 "/save", "has no name to save under", "give one, as in /save chat.json"
             )
-        path = Path(names[0]).expanduser().absolute() if names else self._file
+        path = expanded(names[0]).absolute() if names else self._file
         assert path is not None
         transcript.save(path, self._transcript(), replace=force or path == self._file)
         self._file = path
@@ -203,7 +204,7 @@ class Commands:
         words = _words("/load", rest)
         if len(words) != 1:
             raise UsageError("/load", f"{len(words)} names", "give one, in quotes if it has spaces")
-        path = Path(words[0]).expanduser().absolute()
+        path = expanded(words[0]).absolute()
         self.resume(path, transcript.load(path))
 
     def resume(self, path: Path, saved: Transcript, *, keep: Sequence[str] = ()) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lolama.files import expanded
 from lolama.memory import context_bytes
 from lolama.prompts import hears_system, render, sees_none, without_template
 from lolama_cli.chat.conversation import (
@@ -117,7 +117,7 @@ class ChatModel:
 
         self.check_sees(1)
         assert self.processor is not None
-        path = Path(name).expanduser().absolute()
+        path = expanded(name).absolute()
         picture = read_picture(path, name)
         shown = PictureFile(path=str(path), digest=picture.digest)
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lolama.files import expanded
 from lolama_cli import options
 from lolama_cli.console import note
 from lolama_cli.errors import Settings
@@ -110,7 +111,8 @@ def chat(
 
     from lolama_cli.chat import transcript
 
-    saved = None if load is None else transcript.load(load.expanduser().absolute())
+    load = None if load is None else expanded(load).absolute()
+    saved = None if load is None else transcript.load(load)
     given = _given(context)
     if saved is not None and saved.model and "model" not in given:
         model = saved.model
@@ -149,7 +151,7 @@ def chat(
     commands = Commands(session, screen, load_model)
     if saved is not None:
         assert load is not None
-        commands.resume(load.expanduser().absolute(), saved, keep=given)
+        commands.resume(load, saved, keep=given)
     if told is not None:
         session.set_system(told)
     if pictures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,6 +184,7 @@ def _save(document: TOMLDocument) -> None:
         partial.write_text(tomlkit.dumps(document), encoding="utf-8")
         os.replace(partial, file)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         reason = f"cannot be written: {error.strerror}"
         raise ResourceError(str(file), reason, "set LOLAMA_CONFIG to another file") from None

@@ -9,6 +9,9 @@ Errors are part of the contract between packages, which is why they live with th
 
 from __future__ import annotations
 
+import errno
+import re
+
 EXIT_DONE = 0
 EXIT_USAGE = 2
 EXIT_MODEL = 3
@@ -77,3 +80,32 @@ class NotAvailableError(LolamaError, NotImplementedError):
     """Something that needs a package that is not installed, or that no package does."""
 
     exit_code = EXIT_USAGE
+
+
+_MEMORY = re.compile(
+    r"cannot allocate memory|can't allocate memory|failed to map segment|bad_alloc|can't start new thread"
+    r"|cannot enable executable stack",
+    re.IGNORECASE,
+)
+
+
+def shortage(error: BaseException, subject: str) -> ResourceError | None:
+    """What the system has run out of, if that is why ``error`` came: open files or memory; else None.
+
+    Args:
+        error: Of any kind; libraries wrap what the system says, and so say it in words.
+        subject: What was about to be opened, loaded or made.
+    """
+    number = getattr(error, "errno", None)
+    if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in str(error):
+        whose = "system has" if number == errno.ENFILE else "process has"
+        reason = f"cannot be opened: the {whose} as many files open as it may"
+        return ResourceError(subject, reason, "raise the limit, as with `ulimit -n 1024`")
+    memory = isinstance(error, MemoryError) or number == errno.ENOMEM
+    loading = isinstance(error, ImportError | RuntimeError | OSError)
+    if memory or (loading and _MEMORY.search(str(error))):
+        reason = "there is not enough memory for it"
+        return ResourceError(
+            subject, reason, "close other programs, or raise the limit (`ulimit -v`)"
+        )
+    return None
