@@ -119,12 +119,18 @@ def check_small_files(
         )
     if values.get("model_type") in VISION_TYPES:
         vision = vision_folder.read_parts(folder, path, values, store, io)
+        tokenizer = vision.tokenizer
         if index is not None:
             vision_folder.match_vision_names(index, shards, vision.model)
     else:
         text = _read_text(folder, path, values, store, io)
+        tokenizer = text.tokenizer
         if index is not None:
             match_names(index, shards, text.layout.tensors, text.config["model"])
+    if tokenizer.files.tokenizer_json is None:
+        # In a folder of one's own it may be missing; gigabytes that no text can be given to are not fetched.
+        reason = "has neither tokenizer.json nor tokenizer.model"
+        raise ModelError(str(folder.root), reason, "choose another repository")
 
 
 @dataclass(frozen=True)
