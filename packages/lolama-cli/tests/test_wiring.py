@@ -155,8 +155,8 @@ def test_row_128_weights_without_a_tokenizer(
     monkeypatch.setenv("LOLAMA_HOME", str(tmp_path / "home"))
     ids = torch.tensor([load_tokenizer(published).encode("xyz")])
 
-    def logits(folder: Path, **settings: bool) -> torch.Tensor:
-        model = load_model(folder, **settings)
+    def logits(folder: Path, *, quantize: bool = False) -> torch.Tensor:
+        model = load_model(folder, quantize=quantize)
         return model.forward_embeds(model.embed(ids), logits="all")
 
     expected = logits(published)
