@@ -307,3 +307,12 @@ def test_shapes_come_from_headers(tmp_path: Path) -> None:
 
 
 checkpoint_type: type[Checkpoint] = FileCheckpoint
+
+
+def test_row_124_a_file_in_the_place_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF\3\0\0\0")
+    (tmp_path / "b.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"is a model in GGUF, the format of llama\.cpp"):
+        open_checkpoint(tmp_path / "a.gguf")
+    with pytest.raises(ModelError, match="is not a directory"):
+        open_checkpoint(tmp_path / "b.bin")
