@@ -1,6 +1,7 @@
 """Every check of this repository, by name.
 
     python3 noxfile.py                          the tests of every package, one environment each
+    python3 noxfile.py -s promises              the times that are promised; nothing else may run
     python3 noxfile.py -s demo                  text from the built-in model, lolama-core alone
     python3 noxfile.py -s "test(lolama-core)" -- -k rope
     python3 noxfile.py -l                       all names
@@ -311,6 +312,22 @@ FAULTS = {
 }
 
 
+# What takes how long is a promise at these many random moments.
+PROMISES = {"LOLAMA_INTERRUPTS": "100", "LOLAMA_LEAVES": "50"}
+
+
+@nox.session
+def promises(session: nox.Session) -> None:
+    """Measure every time that is promised (a quarter of an hour, on a machine that does nothing else)."""
+    requirements = sorted({r for package in PACKAGES for r in group("test", directory(package))})
+    install(session, *editable(PACKAGES), *requirements)
+    report = RESULTS / "promises.xml"
+    # One at a time: no test may take another's seconds.
+    arguments = ["-n", "0", "-m", "promise", f"--junitxml={report}"]
+    numbers = {name: os.environ.get(name, number) for name, number in PROMISES.items()}
+    run_tests(session, ROOT / "packages", requirements, numbers, arguments)
+
+
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Read 100,000 damaged safetensors files, 10,000 small files and 20,000 pictures (half an hour)."""
@@ -320,7 +337,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def faults(session: nox.Session) -> None:
     """Kill, share, interrupt and disturb downloads and batches hundreds of times (a quarter of an hour)."""
-    # One at a time: Ctrl-C has a second, which eight processes of another test would use up on two cores.
+    # One at a time: many of them run several processes themselves.
     run_long(session, FAULTS, ["-n", "0"])
 
 
@@ -362,7 +379,8 @@ def run_long(
     for tests, numbers in runs.items():
         numbers = {name: os.environ.get(name, number) for name, number in numbers.items()}
         report = RESULTS / f"{session.name}-{Path(tests).stem}.xml"
-        options = [f"--junitxml={report}", *arguments]
+        # A test of hours does not hang.
+        options = [f"--junitxml={report}", "-o", "faulthandler_timeout=0", *arguments]
         run_tests(session, ROOT / tests, sorted(requirements), numbers, options)
 
 

@@ -31,7 +31,8 @@ has to come of it. A number under "must get" is an exit code: 2 usage, 3 model o
 on standard error that says what, why and what to do; in Python with a typed error of the same words.
 
 This page is made by `tests/fault_table.py` of what the tests reported; `python3 noxfile.py -s fault_table`
-runs them and makes it anew. A row without a test is not known to hold.
+runs them and makes it anew. A row without a test is not known to hold. Times count on a machine that does
+nothing else; `python3 noxfile.py -s promises` measures them.
 """
 
 

@@ -63,6 +63,14 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a context that holds more than a pipe: a run that nobody reads does not end by itself."""
+    import known_model
+
+    return known_model.write(tmp_path_factory.mktemp("models") / "endless", max_seq_len=200_000)
+
+
+@pytest.fixture(scope="session")
 def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with finite weights and infinite logits."""
     import known_model

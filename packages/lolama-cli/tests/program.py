@@ -8,26 +8,28 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from patience import LIMIT
+
 COMMAND = (sys.executable, "-m", "lolama_cli")
-TIME_LIMIT = 60.0
+ENDLESS = ("--max-tokens", "190000", "z")
+"""What to ask the model ``endless``."""
+
 _HOME = tempfile.TemporaryDirectory(prefix="lolama-tests-")  # gone when the tests end
 _ERROR_LINE = re.compile(r"error: [^:\n]+: [^\n]+\n")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run. ``seconds`` of wall time."""
+    """What came of a run."""
 
     code: int
     out: bytes
     err: str
-    seconds: float
 
     def refused(self, code: int, *words: str) -> None:
         """Check the contract of every failure: one line, these words in it, no payload, this code."""
@@ -70,32 +72,28 @@ def run(
     """
     command = (COMMAND[0], *python, *COMMAND[1:], *arguments)
     given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
-    started = time.perf_counter()
     process = subprocess.run(
         command,
         capture_output=True,
         env=environment(env),
-        timeout=TIME_LIMIT,
+        timeout=LIMIT,
         **given,
     )
-    seconds = time.perf_counter() - started
     err = process.stderr.decode("utf-8", errors="surrogateescape")
-    return Outcome(process.returncode, process.stdout, err, seconds)
+    return Outcome(process.returncode, process.stdout, err)
 
 
 def shell(script: str, *arguments: str | Path) -> Outcome:
     """Run a line of bash in which ``lolama`` is the program and ``$1``, ``$2``, ... are ``arguments``."""
     define = f'lolama() {{ "{COMMAND[0]}" -m lolama_cli "$@"; }}\n'
-    started = time.perf_counter()
     process = subprocess.run(
         ["bash", "-c", define + script, "bash", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=environment(),
-        timeout=TIME_LIMIT,
+        timeout=LIMIT,
     )
-    seconds = time.perf_counter() - started
-    return Outcome(process.returncode, process.stdout, process.stderr.decode(), seconds)
+    return Outcome(process.returncode, process.stdout, process.stderr.decode())
 
 
 def on_terminal(
@@ -108,7 +106,6 @@ def on_terminal(
 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    started = time.perf_counter()
     process = subprocess.Popen(
         (*COMMAND, *arguments),
         stdin=subprocess.DEVNULL,
@@ -130,5 +127,5 @@ def on_terminal(
     assert process.stderr is not None
     with process.stderr:
         err = process.stderr.read().decode()
-    code = process.wait(TIME_LIMIT)
-    return Outcome(code, out, err, time.perf_counter() - started)
+    code = process.wait(LIMIT)
+    return Outcome(code, out, err)

@@ -10,15 +10,14 @@ import select
 import signal
 import struct
 import termios
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from patience import Patience
 from program import COMMAND, environment
 
 READY = b"\x1b[?2004h"  # the editor begins to read
 _ASKS_PLACE = b"\x1b[6n"
-_SECONDS = 60.0
 _ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>]|\r")
 
 
@@ -56,16 +55,16 @@ class Terminal:
     def ask(self, text: str) -> None:
         """Type a line, and wait until the editor has let go: a Ctrl-C before that would be a key to it."""
         self.type(f"{text}\r")
-        deadline = time.monotonic() + _SECONDS
+        patience = Patience()
         while self.is_raw() and not self.has(READY):
-            assert time.monotonic() < deadline, self.out[self._seen :]
+            patience.check(self.out[self._seen :])
             self.read(0.001)
 
-    def wait_for(self, what: bytes, seconds: float = _SECONDS) -> str:
+    def wait_for(self, what: bytes) -> str:
         """Wait until this is sent after what was waited for before; what came meanwhile, without escapes."""
-        deadline = time.monotonic() + seconds
+        patience = Patience()
         while (at := self.out.find(what, self._seen)) < 0:
-            assert time.monotonic() < deadline, self.out[self._seen :]
+            patience.check(self.out[self._seen :])
             assert self.read(0.05), (what, self.out[self._seen :])
         shown = self.out[self._seen : at]
         self._seen = at + len(what)
@@ -73,8 +72,8 @@ class Terminal:
 
     def wait(self, seconds: float) -> None:
         """Take what comes in this time."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and self.read(left):
+        patience = Patience(seconds)
+        while (left := patience.left()) > 0 and self.read(left):
             pass
 
     def read(self, seconds: float) -> bool:
@@ -103,16 +102,16 @@ class Terminal:
         """Press Ctrl-C, and wait until the process has the signal: a second one before that would be lost."""
         self.type("\x03")
         status = Path(f"/proc/{self.pid}/status")
-        deadline = time.monotonic() + _SECONDS
+        patience = Patience()
         while status.exists() and _is_pending(status.read_text(), signal.SIGINT):
-            assert time.monotonic() < deadline
+            patience.check()
             self.read(0.005)
 
     def end(self) -> int:
         """Wait for the program's end; its exit code."""
-        deadline = time.monotonic() + _SECONDS
+        patience = Patience()
         while self.read(0.02):
-            assert time.monotonic() < deadline, self.out
+            patience.check(self.out)
         _, status = os.waitpid(self.pid, 0)
         os.close(self._fd)
         return os.waitstatus_to_exitcode(status)

@@ -1,4 +1,4 @@
-"""The command line itself: start-up, global options, and what a typo gets."""
+"""The command line itself: global options, and what a typo gets."""
 
 from __future__ import annotations
 
@@ -6,28 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from program import Outcome, run
+from program import run
 from warm_program import run as run_warm
-
-
-def fastest(*arguments: str) -> Outcome:
-    """The best of three: this machine may have other things to do."""
-    return min((run(*arguments) for _ in range(3)), key=lambda outcome: outcome.seconds)
-
-
-def test_help_is_fast_and_needs_no_torch() -> None:
-    outcome = run("--help", python=("-X", "importtime"))
-    assert outcome.code == 0
-    assert "| lolama_cli.app" in outcome.err
-    assert "| torch" not in outcome.err
-    assert fastest("--help").seconds < 1  # 0.1 s on an idle machine; the promise is 0.3 s
-
-
-def test_bad_options_are_answered_before_torch_is_imported() -> None:
-    outcome = run("generate", "--top-p", "2", "z", python=("-X", "importtime"))
-    assert outcome.code == 2
-    assert "| torch" not in outcome.err
-    assert fastest("generate", "--top-p", "2", "z").seconds < 1
 
 
 def test_help_names_every_option_and_its_default() -> None:

@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import LIMIT
 from program import COMMAND, environment
 from warm_program import run
 
@@ -100,6 +100,27 @@ def test_logprobs(base: Path, tmp_path: Path) -> None:
         assert all(entry["logprob"] == pytest.approx(0, abs=1e-3) for entry in answer["logprobs"])
 
 
+# The program, killed as soon as half of the answers are written.
+KILLED = f"""
+import os, signal, sys
+from lolama_cli.__main__ import main
+from lolama_cli.batch.answers import AnswerFile
+
+left, write = {PROMPTS // 2}, AnswerFile.write
+
+def write_and_count(answers, line):
+    global left
+    write(answers, line)
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+AnswerFile.write = write_and_count
+sys.argv[:1] = ["lolama"]
+main()
+"""
+
+
 def test_killed_half_way_and_run_again_each_answer_is_there_once(
     base: Path, tmp_path: Path
 ) -> None:
@@ -108,15 +129,10 @@ def test_killed_half_way_and_run_again_each_answer_is_there_once(
     out = tmp_path / "out"
     files = ("--batch", str(prompts), "--output", str(out), "--batch-size", "4")
     command = ("generate", "-m", str(base), *OPTIONS, "--max-tokens", "20", *files)
-    process = subprocess.Popen((*COMMAND, *command), env=environment())
-    deadline = time.monotonic() + 60
-    while not out.exists() or out.read_bytes().count(b"\n") < PROMPTS // 2:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = subprocess.run((COMMAND[0], "-c", KILLED, *command), env=environment(), timeout=LIMIT)
+    assert process.returncode == -signal.SIGKILL
     half = out.read_bytes().count(b"\n")
-    assert PROMPTS // 2 <= half < PROMPTS
+    assert half == PROMPTS // 2
     with out.open("ab") as file:
         file.write(b'{"schema": "lolama.batch/1", "line"')  # what a kill inside a write leaves
     outcome = run(*command)

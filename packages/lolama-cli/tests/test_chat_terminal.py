@@ -7,9 +7,10 @@ import random
 import signal
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from drawings import circle, encoded
 from talk import GREEDY, model
 from terminal import READY, Terminal
@@ -18,6 +19,7 @@ from warm_program import run
 from lolama import GenerationConfig, TextGenerator
 from lolama_cli.chat import transcript
 from lolama_cli.chat.conversation import Conversation
+from lolama_core.testing.promises import Promises
 
 INTERRUPTS = int(os.environ.get("LOLAMA_INTERRUPTS", "5"))
 LEAVES = int(os.environ.get("LOLAMA_LEAVES", "1"))
@@ -40,10 +42,7 @@ def test_row_92_ctrl_c_keeps_what_was_said_errors_lose_nothing_and_ctrl_d_leaves
     terminal = chat(tmp_path)
     assert "demo: text, 512 tokens of context" in terminal.text
     assert "Two plus three is five." in terminal.say("What is two plus three?")
-    terminal.type("Tell me a story about a dog.\r")
-    terminal.wait_for(b"Once upon")
-    terminal.type("\x03")
-    assert "stopped" in terminal.wait_for(READY, 1.0)
+    stop_in_mid_reply(terminal, "Tell me a story about a dog.")
     for wrong, words in (
         ("/hlep", "no such command; did you mean /help?"),
         ("/image nowhere.png", "which is a text model and takes none"),
@@ -65,6 +64,19 @@ def test_row_92_ctrl_c_keeps_what_was_said_errors_lose_nothing_and_ctrl_d_leaves
     assert terminal.end() == 0
 
 
+def stop_in_mid_reply(terminal: Terminal, question: str) -> None:
+    """Ask for a story, and press Ctrl-C once it begins; one that has ended by then is asked for again."""
+    while True:
+        terminal.ask(question)
+        terminal.wait_for(b"Once upon")
+        terminal.type("\x03")
+        if "stopped" in terminal.wait_for(READY):
+            return
+        terminal.type("/undo\r")
+        terminal.wait_for(b"forgot: ")
+        terminal.wait_for(READY)
+
+
 def fresh(conversation: Conversation, question: str) -> str:
     """The reply of a process that never ran anything else."""
     demo = model("demo")
@@ -78,7 +90,7 @@ def fresh(conversation: Conversation, question: str) -> str:
 def test_rows_65_and_92_ctrl_c_at_random_moments(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """The line comes back within a second, and the next reply is that of a fresh run over what was said."""
+    """The line comes back, and the next reply is that of a fresh run over what was said."""
     record_property("Ctrl-C at a random moment of a chat's reply", f"0 to {INTERRUPTS - 1}")
     terminal = chat(tmp_path)
     file = tmp_path / "chat.json"
@@ -99,33 +111,64 @@ def test_rows_65_and_92_ctrl_c_at_random_moments(
     leave_by_ctrl_c(terminal)
 
 
-def stopped(terminal: Terminal, chance: random.Random) -> bool:
-    """Ask something and press Ctrl-C; False if the reply had ended by then."""
+def replies(terminal: Terminal, chance: random.Random) -> bool:
+    """Ask something, and wait a little; False if the reply has ended by then."""
     terminal.ask(chance.choice(STORIES))
     terminal.wait(chance.uniform(0, 0.3))
     if terminal.is_raw() or terminal.has(READY):
         terminal.wait_for(READY)
         return False
+    return True
+
+
+def stopped(terminal: Terminal, chance: random.Random) -> bool:
+    """Ask something and press Ctrl-C; False if the reply had ended by then."""
+    if not replies(terminal, chance):
+        return False
     os.kill(terminal.pid, signal.SIGINT)
-    return "stopped" in terminal.wait_for(READY, 1.0)
+    return "stopped" in terminal.wait_for(READY)
 
 
-def test_row_92_ctrl_c_twice_leaves_within_a_second(
-    tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    record_property("chats left by Ctrl-C twice, at a random moment", f"0 to {LEAVES - 1}")
+def interrupted_chats(home: Path) -> Iterator[Terminal]:
+    """Chats in which Ctrl-C was pressed once, at a random moment of a reply."""
     for seed in range(LEAVES):
         chance = random.Random(f"leave {seed}")
-        terminal = chat(tmp_path)
+        terminal = chat(home)
         terminal.ask(QUESTIONS[0])
         terminal.wait(chance.uniform(0, 0.4))
         terminal.press_ctrl_c()
         time.sleep(chance.uniform(0.02, 0.3))
-        started = time.monotonic()
+        yield terminal
+
+
+def test_row_92_ctrl_c_twice_leaves(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("chats left by Ctrl-C twice, at a random moment", f"0 to {LEAVES - 1}")
+    for terminal in interrupted_chats(tmp_path):
         terminal.press_ctrl_c()
-        assert terminal.end() == 130, seed
-        assert time.monotonic() - started < 1.0, seed
+        assert terminal.end() == 130
         assert b"Traceback" not in terminal.out
+
+
+@pytest.mark.promise
+def test_rows_22_65_and_92_ctrl_c_is_obeyed_within_a_second(
+    tmp_path: Path, promises: Promises
+) -> None:
+    terminal = chat(tmp_path)
+    for seed in range(INTERRUPTS):
+        chance = random.Random(f"chat {seed}")
+        while not replies(terminal, chance):
+            terminal.say("/clear")
+        with promises.within(1, "Ctrl-C in a chat, until the line is back", seed):
+            os.kill(terminal.pid, signal.SIGINT)
+            terminal.wait_for(READY)
+        terminal.say("/clear")
+    leave_by_ctrl_c(terminal)
+    for terminal in interrupted_chats(tmp_path):
+        with promises.within(1, "Ctrl-C twice in a chat, until it has ended"):
+            terminal.press_ctrl_c()
+            assert terminal.end() == 130
 
 
 def leave_by_ctrl_c(terminal: Terminal) -> None:

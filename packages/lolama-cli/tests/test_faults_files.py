@@ -20,6 +20,8 @@ import torch
 from program import COMMAND, Outcome, environment
 from warm_program import run
 
+from lolama_core.testing.promises import Promises
+
 Header = dict[str, Any]
 WEIGHTS = "model.safetensors"
 
@@ -35,10 +37,8 @@ def generate(folder: Path, *options: str, stdin: bytes = b"z", prompt: str = "")
     return run(*arguments, prompt) if prompt else run(*arguments, stdin=stdin)
 
 
-def refused(folder: Path, *words: str, seconds: float = 5.0) -> None:
-    outcome = generate(folder)
-    outcome.refused(3, *words)
-    assert outcome.seconds < seconds
+def refused(folder: Path, *words: str) -> None:
+    generate(folder).refused(3, *words)
 
 
 def with_header(folder: Path, change: Callable[[Header], object], *, text: bytes = b"") -> Path:
@@ -137,13 +137,27 @@ def test_row_36_something_else_of_that_name(folder: Path, content: bytes, word: 
     refused(folder, WEIGHTS, word)
 
 
-def test_row_37_a_header_of_300_000_tensors(folder: Path) -> None:
+def with_300_000_tensors(folder: Path) -> Path:
     entries = ",".join(
         f'"t{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(300_000)
     )
     text = ("{" + entries + "}").encode()
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text)
-    refused(folder, WEIGHTS, seconds=2)
+    return folder
+
+
+def test_row_37_a_header_of_300_000_tensors(folder: Path) -> None:
+    refused(with_300_000_tensors(folder), WEIGHTS)
+
+
+@pytest.mark.promise
+def test_row_37_a_header_of_300_000_tensors_is_refused_soon(
+    folder: Path, promises: Promises
+) -> None:
+    with_300_000_tensors(folder)
+    run("--version")  # the first of all runs waits for its host
+    with promises.within(2, "a run with a header of 300,000 tensors"):
+        refused(folder, WEIGHTS)
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json", "tokenizer.json"])
@@ -271,7 +285,7 @@ def test_row_46_a_file_cut_short_after_opening(folder: Path) -> None:
         env=environment(),
         timeout=60,
     )
-    Outcome(process.returncode, process.stdout, process.stderr.decode(), 0).refused(3, WEIGHTS)
+    Outcome(process.returncode, process.stdout, process.stderr.decode()).refused(3, WEIGHTS)
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "num_hidden_layers", "hidden_size"])
@@ -335,7 +349,8 @@ def test_row_53_a_tokenizer_that_is_none(folder: Path, content: str) -> None:
     refused(folder, "tokenizer.json")
 
 
-def test_row_54_a_regular_expression_that_explodes(folder: Path) -> None:
+def explode(folder: Path) -> None:
+    """Ask with a pattern that tries for ever, and be refused."""
     edit(
         folder,
         "tokenizer.json",
@@ -346,24 +361,44 @@ def test_row_54_a_regular_expression_that_explodes(folder: Path) -> None:
             "invert": False,
         },
     )
-    outcome = generate(folder, prompt="a" * 60 + "!")
-    outcome.refused(3, "tokenizer.json")
-    assert outcome.seconds < 5
+    generate(folder, prompt="a" * 60 + "!").refused(3, "tokenizer.json")
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.append(1) }}",
-        "{{ 9 ** 9 ** 9 }}",
-        "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
-        "{{ 'x' * 100000000 }}",
-    ],
-)
+def test_row_54_a_regular_expression_that_explodes(folder: Path) -> None:
+    explode(folder)
+
+
+@pytest.mark.promise
+def test_row_54_a_regular_expression_that_explodes_is_given_up_soon(
+    folder: Path, promises: Promises
+) -> None:
+    run("--version")
+    with promises.within(5, "a run with a regular expression that explodes"):
+        explode(folder)
+
+
+HOSTILE_TEMPLATES = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ messages.append(1) }}",
+    "{{ 9 ** (9 ** 9) }}",
+    "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
+    "{{ 'x' * 100000000 }}",
+]
+
+
+@pytest.mark.parametrize("template", HOSTILE_TEMPLATES)
 def test_row_55_a_hostile_chat_template(folder: Path, template: str) -> None:
     (folder / "chat_template.jinja").write_text(template)
-    refused(folder, "template", seconds=2)
+    refused(folder, "template")
+
+
+@pytest.mark.promise
+def test_row_55_a_hostile_chat_template_is_refused_soon(folder: Path, promises: Promises) -> None:
+    run("--version")
+    for template in HOSTILE_TEMPLATES:
+        (folder / "chat_template.jinja").write_text(template)
+        with promises.within(2, "a run with a hostile chat template", template):
+            refused(folder, "template")
 
 
 @pytest.mark.parametrize("text", ["</s>", "<|eot_id|>", "[INST]", "<image>", "<|user|>"])

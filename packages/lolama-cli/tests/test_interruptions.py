@@ -16,8 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from program import COMMAND, environment
+from patience import LIMIT, until
+from program import COMMAND, ENDLESS, environment
 
+from lolama_core.testing.promises import Promises
+from lolama_hub.testing.faults import Fault
 from lolama_hub.testing.repository import SMALL_FILES
 from lolama_hub.testing.stand_in_hub import StandInHub
 
@@ -68,10 +71,7 @@ def sent(hub: StandInHub) -> int:
 
 
 def wait_for_bytes(hub: StandInHub, store: Path, size: int) -> None:
-    deadline = time.monotonic() + 30
-    while sum(path.stat().st_size for path in store.rglob("model.safetensors*")) < size:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    until(lambda: sum(path.stat().st_size for path in store.rglob("model.safetensors*")) >= size)
 
 
 def test_row_21_killed_at_random_points(hub: StandInHub, tmp_path: Path, record: Record) -> None:
@@ -91,7 +91,7 @@ def test_row_21_killed_at_random_points(hub: StandInHub, tmp_path: Path, record:
         assert is_whole(store) or not visible(store), seed
         hub.rate = 0
         again = start(hub, store)
-        _, err = again.communicate(timeout=60)
+        _, err = again.communicate(timeout=LIMIT)
         assert (again.returncode, err) == (0, b""), seed
         assert is_whole(store), seed
         leftovers = [path for path in store.rglob("*") if path.is_file() and is_leftover(path)]
@@ -116,45 +116,66 @@ def test_row_23_eight_processes_and_one_model(
         hub.rate, hub.requests = 0, []
         processes = [start(hub, store) for _ in range(PROCESSES)]
         for process in processes:
-            process.communicate(timeout=120)
+            process.communicate(timeout=2 * LIMIT)
             assert process.returncode == 0, seed
         assert is_whole(store), seed
         assert sent(hub) == len(WEIGHTS), seed
         assert not [path for path in store.rglob("*") if path.is_file() and is_leftover(path)], seed
 
 
+def downloading(hub: StandInHub, folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Downloads at a random point each, with their seeds. None comes to its end."""
+    for seed in range(FIRST, FIRST + INTERRUPTS):
+        chance = random.Random(f"interrupt {seed}")
+        store = folder / str(seed) / "store"
+        hub.rate, hub.faults = 20e6, [Fault("stall", after=len(WEIGHTS) - 1)]
+        process = start(hub, store)
+        wait_for_bytes(hub, store, chance.randrange(1, len(WEIGHTS) // 2))
+        time.sleep(chance.uniform(0, 0.3))
+        yield seed, process
+
+
+def loading(
+    hub: StandInHub, model: Path, folder: Path
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Runs at a random point of start, load and generation each, with their seeds."""
+    for seed in range(FIRST, FIRST + INTERRUPTS):
+        chance = random.Random(f"load {seed}")
+        process = start(hub, folder / "store", "generate", "-m", model, *ENDLESS)
+        time.sleep(chance.uniform(0.3, 3.0))
+        yield seed, process
+
+
 def test_row_22_ctrl_c_at_random_points_of_a_download(
     hub: StandInHub, tmp_path: Path, record: Record
 ) -> None:
     record("Ctrl-C at a random point of a download", INTERRUPTS)
-    for seed in range(FIRST, FIRST + INTERRUPTS):
-        chance = random.Random(f"interrupt {seed}")
-        store = tmp_path / str(seed) / "store"
-        hub.rate, hub.requests = 20e6, []
-        process = start(hub, store)
-        wait_for_bytes(hub, store, chance.randrange(1, len(WEIGHTS) // 2))
-        time.sleep(chance.uniform(0, 0.3))
+    for seed, process in downloading(hub, tmp_path):
         interrupted(process, seed)
-        assert not visible(store), seed
+        assert not visible(tmp_path / str(seed) / "store"), seed
 
 
 def test_row_22_ctrl_c_at_random_points_of_a_load(
-    hub: StandInHub, base: Path, tmp_path: Path, record: Record
+    hub: StandInHub, endless: Path, tmp_path: Path, record: Record
 ) -> None:
     record("Ctrl-C at a random point of start, load and generation", INTERRUPTS)
-    for seed in range(FIRST, FIRST + INTERRUPTS):
-        chance = random.Random(f"load {seed}")
-        arguments = ("generate", "-m", base, "--max-tokens", "4000", "z")
-        process = start(hub, tmp_path / "store", *arguments)
-        time.sleep(chance.uniform(0.3, 3.0))  # while it starts, loads and writes
-        assert process.poll() is None, seed
+    for seed, process in loading(hub, endless, tmp_path):
         interrupted(process, seed)
 
 
 def interrupted(process: subprocess.Popen[bytes], seed: int) -> None:
-    started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
-    seconds = time.monotonic() - started
+    _, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, err) == (130, b""), (seed, process.returncode, err)
-    assert seconds < 1.0, (seed, seconds)
+
+
+@pytest.mark.promise
+def test_row_22_ctrl_c_at_random_points_ends_it_within_a_second(
+    hub: StandInHub, endless: Path, tmp_path: Path, promises: Promises
+) -> None:
+    for seed, process in downloading(hub, tmp_path):
+        with promises.within(1, "Ctrl-C at a random point of a download", seed):
+            interrupted(process, seed)
+    for seed, process in loading(hub, endless, tmp_path):
+        with promises.within(1, "Ctrl-C at a random point of start, load and generation", seed):
+            interrupted(process, seed)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from known_model import write
-from program import COMMAND, TIME_LIMIT, environment, run, shell
+from patience import LIMIT, until
+from program import COMMAND, environment, run, shell
 from warm_program import run as run_warm
 
 SAYS_PROMPT = "{{ bos_token }}{{ raise_exception(messages[0].content | tojson) }}"
@@ -107,7 +108,7 @@ def test_row_171_a_pipe_that_nobody_writes_to_is_mentioned_and_waited_for(
         os.write(theirs, b"late")
         os.close(theirs)
         error = process.stderr.read().decode()
-    assert process.wait(TIME_LIMIT) == 3
+    assert process.wait(LIMIT) == 3
     assert prompt_in(error) == "\n\n".join(["late", *arguments])
 
 
@@ -125,10 +126,7 @@ def test_row_172_a_pipe_that_does_not_block_is_read_to_its_end(echo: Path) -> No
     os.set_blocking(ours, False)  # which the program shares
     process = start("generate", "-m", echo, "Say:", stdin=ours)
     os.write(theirs, b"first, ")
-    deadline = time.monotonic() + TIME_LIMIT
-    while waiting_in(ours):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not waiting_in(ours))
     time.sleep(0.1)  # reads on, and finds nothing
     os.write(theirs, b"last")
     os.close(theirs)
@@ -136,7 +134,7 @@ def test_row_172_a_pipe_that_does_not_block_is_read_to_its_end(echo: Path) -> No
     assert process.stderr is not None
     with process.stderr:
         error = process.stderr.read().decode()
-    assert process.wait(TIME_LIMIT) == 3
+    assert process.wait(LIMIT) == 3
     assert prompt_in(error) == "first, last\n\nSay:"
 
 

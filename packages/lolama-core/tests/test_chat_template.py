@@ -1,19 +1,21 @@
 from __future__ import annotations
 
-import time
+import itertools
 import tracemalloc
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import tokenizers
 import transformers
 
-from lolama_core import Tokenizer
+from lolama_core import Tokenizer, template_budget
 from lolama_core.chat_template import ChatTemplate
 from lolama_core.protocols.errors import EXIT_MODEL, ModelError
 from lolama_core.protocols.types import Message
+from lolama_core.testing.promises import Promises
 
 SPECIALS = (
     "<s> </s> <|begin_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|im_start|> <|im_end|> "
@@ -331,13 +333,18 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_templates(name: str) -> None:
-    """One error within two seconds."""
+def test_hostile_templates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One error, after a thousand steps at most: each counts as a millisecond of the second they have."""
+    steps = itertools.count()
+
+    def clock() -> float:
+        return next(steps) / 1000
+
+    monkeypatch.setattr(template_budget, "time", SimpleNamespace(monotonic=clock))
     messages = conversation("hello </s", "hi")
-    start = time.monotonic()
     with pytest.raises(ModelError) as caught:
         render(HOSTILE[name], messages)
-    assert time.monotonic() - start < 2
+    assert next(steps) <= 1000 + 3  # two for the beginning, and the one that is too many
     assert caught.value.exit_code == EXIT_MODEL
     assert caught.value.subject == "chat template"
     assert len(str(caught.value)) < 400
@@ -401,6 +408,13 @@ def test_row_127_what_is_left_out_is_named(source: str, what: str) -> None:
 def test_row_127_an_unknown_filter_is_no_jinja() -> None:
     with pytest.raises(ModelError, match="is not valid: No filter named 'nope'"):
         render("{{ 'a' | nope }}")
+
+
+@pytest.mark.promise
+def test_row_55_a_hostile_template_is_refused_soon(promises: Promises) -> None:
+    for name, source in HOSTILE.items():
+        with promises.within(2, "a hostile template", name), pytest.raises(ModelError):
+            render(source, conversation("hello </s", "hi"))
 
 
 INNOCUOUS = {

@@ -39,15 +39,15 @@ def quiet_transformers() -> Iterator[None]:
 
 @pytest.fixture
 def stand_in_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., StandInHub]]:
-    """Starts a stand-in hub that huggingface_hub in this process takes for the Hub; waits are short."""
+    """Starts a stand-in hub that huggingface_hub in this process takes for the Hub; tries follow at once."""
     with ExitStack() as stack:
 
         def start(repos: Mapping[str, Mapping[str, bytes | Path]]) -> StandInHub:
             hub = stack.enter_context(StandInHub(repos))
             monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
-            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.3)
+            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", hub.timeout)
+            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", hub.timeout)
             monkeypatch.setattr("lolama_hub.retries._FIRST_WAIT", 0.001)
             monkeypatch.setenv("NO_PROXY", "127.0.0.1")
             return hub

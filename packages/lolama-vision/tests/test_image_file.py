@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 from oracle import random_picture, vision_config
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from lolama_core.protocols.errors import ModelError
+from lolama_core.testing.promises import Promises
 from lolama_vision import CLIPImageProcessor, read_picture
 from lolama_vision.decoding import open_picture
 from lolama_vision.flatten import flatten
@@ -80,11 +81,22 @@ def test_every_format_is_read(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [14_000, 30_000, 65_500])
-def test_row_68_bombs_are_refused_before_they_are_decoded(side: int) -> None:
+def test_row_68_bombs_are_refused_before_they_are_decoded(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it was decoded"))
     with pytest.raises(ModelError, match="more than 100 million"):
         read_picture(png_of(side, side), "bomb.png")
     with pytest.raises(ModelError, match="more than 100 million"):
-        open_picture(png_of(side, side))  # which decodes nothing
+        open_picture(png_of(side, side))  # here, where `load` is watched
+
+
+@pytest.mark.promise
+def test_row_68_bombs_are_refused_in_little_time(promises: Promises) -> None:
+    read_picture(encoded(photo(), "PNG"))  # the first of all imports Pillow's readers
+    for side in (14_000, 30_000, 65_500):
+        with promises.within(0.1, "a bomb", side), pytest.raises(ModelError):
+            read_picture(png_of(side, side), "bomb.png")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
@@ -346,24 +358,37 @@ def mutated(seed: int) -> bytes:
     return bytes(data)
 
 
+CASES = int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))
+FIRST = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))
+
+
+def is_read(seed: int, processor: CLIPImageProcessor) -> bool:
+    """Whether a damaged picture is read and prepared; if not, it was refused."""
+    try:
+        picture = read_picture(mutated(seed), "mutated")
+        pixels = processor.preprocess(picture.image)["pixel_values"]
+    except ModelError:
+        return False
+    assert bool(torch.isfinite(pixels).all()), seed
+    return True
+
+
 def test_mutated_pictures_are_read_or_refused(
     record_property: Callable[[str, object], None],
 ) -> None:
-    """Each gives a picture or one `ModelError`, soon, and never anything else."""
-    first = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))
-    cases = int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))
-    record_property("damaged pictures", f"{first} to {first + cases - 1}")
+    """Each gives a picture or one `ModelError`, and never anything else."""
+    record_property("damaged pictures", f"{FIRST} to {FIRST + CASES - 1}")
     processor = CLIPImageProcessor(vision_config())
-    read = 0
-    for seed in range(first, first + cases):
-        try:
-            picture = read_picture(mutated(seed), "mutated")
-            pixels = processor.preprocess(picture.image)["pixel_values"]
-            assert bool(torch.isfinite(pixels).all())
-            read += 1
-        except ModelError:
-            pass
-    assert read > 0
+    read = [is_read(seed, processor) for seed in range(FIRST, FIRST + CASES)]
+    assert any(read)
+
+
+@pytest.mark.promise
+def test_a_mutated_picture_is_read_or_refused_soon(promises: Promises) -> None:
+    processor = CLIPImageProcessor(vision_config())
+    for seed in range(FIRST, FIRST + CASES):
+        with promises.within(5, "a damaged picture", seed):
+            is_read(seed, processor)
 
 
 def tiff_of(tags: Mapping[int, int | list[int]], data: bytes) -> bytes:

@@ -16,7 +16,6 @@ from lolama_hub import registry
 from lolama_hub.fields import shown
 from lolama_hub.folder import Folder
 from lolama_hub.model_folder import check_config, check_small_files, resolve_folder
-from lolama_hub.other_formats import describe_file
 from lolama_hub.snapshots import Snapshots
 from lolama_hub.store import Store
 
@@ -53,26 +52,21 @@ def parse_name(name: str) -> Path | HubModel:
     match = registry.HUB_ID.fullmatch(name)
     if match and ".." not in name and "--" not in match[1]:
         return HubModel(match[1], match[2] or "")
-    other = describe_file(name)
-    if other is not None:
-        raise UsageError(f"model {shown(name)}", *other)
     reason = "is neither an alias, a folder, nor an id of the form owner/name"
     raise UsageError(f"model {shown(name)}", reason, registry.suggest(name))
 
 
 def _existing(path: Path) -> Path:
-    found, exists = path, False
-    with suppress(OSError, RuntimeError, ValueError):  # no such user, a NUL, a name too long
+    try:
         found = path.expanduser()
-        exists = found.exists()
         if found.is_dir():
             return found
-    other = describe_file(found.name)
-    if exists and other is not None:
-        raise UsageError(f"model {shown(str(path))}", *other)
+        reason = "is a file, not a folder" if found.exists() else "there is no such folder"
+    except (OSError, RuntimeError, ValueError):  # no such user, a NUL, a name too long
+        reason = "there is no such folder"
     raise UsageError(
         f"model {shown(str(path))}",
-        "is a file, not a folder" if exists else "there is no such folder",
+        reason,
         "give the folder that holds config.json and the weights",
     )
 

@@ -13,14 +13,15 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from typing import IO, Any
 
 from PIL import Image
 
-from lolama_core.protocols.child_interpreter import command, search_path
-from lolama_core.protocols.errors import ModelError, ResourceError, shortage
+from lolama_core.protocols.errors import ModelError, ResourceError
 
+# `-P`: nothing is imported from the current folder. What follows is found through this process's paths.
 _CHILD = (
     "import json, sys\n"
     "sys.path[:] = json.loads(sys.argv[1])\n"
@@ -28,14 +29,6 @@ _CHILD = (
     "serve()\n"
 )
 _REMEDY = "get the file again, or save it with another program"
-
-
-def _not_started(error: OSError) -> ResourceError:
-    found = shortage(error, "image")
-    if found is not None:
-        return found
-    reason = f"cannot be decoded: no process can be started ({error.strerror})"
-    return ResourceError("image", reason, "close other programs")
 
 
 class _Decoder:
@@ -68,23 +61,20 @@ class _Decoder:
         return Image.frombytes("RGB", (facts["width"], facts["height"]), pixels), facts["more"]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        try:
-            self._spoken, theirs = os.pipe()
-        except OSError as error:
-            raise _not_started(error) from None
+        self._spoken, theirs = os.pipe()
         # What finds no room in the pipe is dropped: a damaged file can make a library say any amount.
         os.set_blocking(self._spoken, False)
         os.set_blocking(theirs, False)
         try:
             return subprocess.Popen(
-                command(_CHILD, json.dumps(search_path("lolama_core", "lolama_vision"))),
+                [sys.executable, "-P", "-W", "ignore", "-c", _CHILD, json.dumps(sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=theirs,
             )
         except OSError as error:
-            os.close(self._spoken)
-            raise _not_started(error) from None
+            reason = f"cannot be decoded: no process can be started ({error.strerror})"
+            raise ResourceError("image", reason, "close other programs") from None
         finally:
             os.close(theirs)
 

@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.reset()
         elif fault.kind in ("close", "stall", "trickle") and self.breaks_at_once:
             if fault.kind != "close":
-                self.hub.stopping.wait(30)
+                self.hub.stopping.wait()
             self.close_connection = True
         else:
             return False
@@ -146,9 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def break_off(self, fault: Fault, rest: bytes) -> None:
         if fault.kind == "stall":
-            self.hub.stopping.wait(30)
+            self.hub.stopping.wait()
         elif fault.kind == "trickle":
-            for byte in rest[:300]:
+            for byte in rest:
                 if self.hub.stopping.wait(0.1):
                     break
                 self.wfile.write(bytes([byte]))

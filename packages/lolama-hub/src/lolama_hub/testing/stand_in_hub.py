@@ -43,6 +43,8 @@ class StandInHub:
         members: Those among them that were given access to what is gated.
         listing: What replaces the list of files of a repository, if anything.
         page_size: Files a page of a list.
+        timeout: Whole seconds after which clients give up a server that sends nothing. A test of that
+            lowers it; in every other one a busy machine must not be taken for such a server.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class StandInHub:
         self.members: set[str] = set()
         self.listing: dict[str, object] = {}
         self.page_size = 1000
+        self.timeout = 60
         self.rate = rate
         self.stopping = threading.Event()
         self._signatures: set[str] = set()
@@ -79,8 +82,8 @@ class StandInHub:
         return {
             "HF_ENDPOINT": self.endpoint,
             "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DOWNLOAD_TIMEOUT": "1",
-            "HF_HUB_ETAG_TIMEOUT": "2",
+            "HF_HUB_DOWNLOAD_TIMEOUT": str(self.timeout),
+            "HF_HUB_ETAG_TIMEOUT": str(self.timeout),
             "NO_PROXY": "127.0.0.1",
         }
 
