@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from drawings import circle
 from known_model import write_hugging_face
+from warm_program import run
 
 import lolama
 import lolama.data
 import lolama.vision
-from lolama import wiring
+from lolama import TextGenerator, load_model, load_tokenizer, wiring
+from lolama.conversion import convert
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
 
 
@@ -134,3 +138,49 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lolama.providers.entry_points", none)
     with pytest.raises(NotAvailableError, match="lolama-hub is not installed"):
         wiring.resolve("tinyllama")
+
+
+@pytest.fixture
+def wordless(published: Path, tmp_path: Path) -> Path:
+    """What transformers' ``model.save_pretrained`` writes: no tokenizer."""
+    folder = Path(shutil.copytree(published, tmp_path / "wordless"))
+    for path in folder.glob("*token*"):
+        path.unlink()
+    return folder
+
+
+def test_row_128_weights_without_a_tokenizer(
+    published: Path, wordless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOLAMA_HOME", str(tmp_path / "home"))
+    ids = torch.tensor([load_tokenizer(published).encode("xyz")])
+
+    def logits(folder: Path, *, quantize: bool = False) -> torch.Tensor:
+        model = load_model(folder, quantize=quantize)
+        return model.forward_embeds(model.embed(ids), logits="all")
+
+    expected = logits(published)
+    assert torch.equal(logits(wordless), expected)
+    assert logits(wordless, quantize=True).shape == expected.shape
+    convert(wordless, tmp_path / "copy")
+    assert torch.equal(logits(tmp_path / "copy"), expected)
+    generated = TextGenerator(load_model(wordless)).generate(ids, max_new_tokens=3, temperature=0)
+    assert load_tokenizer(published).decode(generated.ids) == "abc"
+    for folder in (wordless, tmp_path / "copy"):
+        with pytest.raises(ModelError, match=r"has no tokenizer: neither tokenizer\.json nor"):
+            load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("generate", "-m"), 3), (("chat", "-m"), 3), (("bench", "-m"), 3), (("info",), 0)],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_row_128_commands_say_that_there_is_no_tokenizer(
+    wordless: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    outcome = run(*arguments, wordless, stdin=b"z\n")
+    if code:
+        outcome.refused(code, "has no tokenizer: neither tokenizer.json nor tokenizer.model")
+    else:
+        assert outcome.code == 0

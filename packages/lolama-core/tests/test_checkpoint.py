@@ -103,7 +103,7 @@ def test_a_model_without_tokenizer_is_loaded_and_says_so_when_text_comes(directo
     (directory / "tokenizer.json").unlink()
     files = open_checkpoint(directory)
     assert files.tokenizer.tokenizer_json is None
-    with pytest.raises(ModelError, match=r"has no tokenizer; put the tokenizer\.json"):
+    with pytest.raises(ModelError, match=r"has no tokenizer: neither tokenizer\.json"):
         load_tokenizer(files)
     link = directory / "tokenizer.json"
     link.symlink_to(directory / "gone.json")  # which is not the same as none
@@ -307,3 +307,12 @@ def test_shapes_come_from_headers(tmp_path: Path) -> None:
 
 
 checkpoint_type: type[Checkpoint] = FileCheckpoint
+
+
+def test_row_124_a_file_in_the_place_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF\3\0\0\0")
+    (tmp_path / "b.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"is a model in GGUF, the format of llama\.cpp"):
+        open_checkpoint(tmp_path / "a.gguf")
+    with pytest.raises(ModelError, match="is not a directory"):
+        open_checkpoint(tmp_path / "b.bin")

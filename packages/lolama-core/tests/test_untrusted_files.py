@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -8,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from lolama_core.protocols.errors import ModelError
+from lolama_core import load, open_checkpoint, write_checkpoint
+from lolama_core.protocols.errors import (
+    LolamaError,
+    ModelError,
+    ResourceError,
+    UsageError,
+    shortage,
+)
+from lolama_core.testing.checkpoint import tiny_config
 from lolama_core.untrusted_files import read_json, read_text
 
 READERS: list[Callable[[Path], object]] = [read_text, read_json]
@@ -136,3 +145,55 @@ def test_size_is_bounded(tmp_path: Path) -> None:
     assert len(read_text(path)) == 16 * 2**20 + 1
     os.truncate(path, 10**12)  # sparse: refused without reading it all
     assert "larger than 64 MiB" in refused(read_text, path)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_row_121_what_the_system_has_run_out_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number), "config.json")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(ResourceError, match=r"config\.json: .*(open as it may|enough memory)"):
+            read_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "process has as many files open"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "system has as many files open"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "not enough memory"),
+        (ImportError("libc10.so: failed to map segment from shared object"), "not enough memory"),
+        (
+            ImportError("libc10.so: cannot open shared object file: Too many open files"),
+            "process has",
+        ),
+        (RuntimeError("can't start new thread"), "not enough memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            "not enough memory",
+        ),
+        (MemoryError(), "not enough memory"),
+        (OSError(errno.EACCES, "Permission denied"), ""),
+        (ValueError("can't allocate memory"), ""),
+    ],
+)
+def test_row_121_shortages_are_told_by_number_or_words(error: Exception, found: str) -> None:
+    told = shortage(error, "x")
+    assert (str(told) if told else "").startswith("x: " if found else "")
+    assert found in str(told) if found else told is None
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "b" * 300 + "/x", "a\0b", "/etc/passwd/x"])
+def test_row_120_paths_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(UsageError, match="is neither a directory nor the built-in model"):
+        load(name)
+    with pytest.raises(ModelError, match="is not a directory"):
+        open_checkpoint(Path(name))
+    with pytest.raises(LolamaError):
+        write_checkpoint(Path(name), tiny_config(), [], tokenizer_json="{}")

@@ -107,3 +107,14 @@ def test_a_missing_package_is_noticed_before_weights_come(
     with pytest.raises(NotAvailableError, match=r"pip install 'lolama-hub\[sentencepiece\]'"):
         source.fetch(source.plan(NAME, IO), IO, confirm=lambda _: True)
     assert hub.bytes_sent() == CONFIG_BYTES + 100
+
+
+def test_row_128_a_repository_without_a_tokenizer_is_refused_before_weights_come(
+    hub: StandInHub, source: HuggingFaceSource
+) -> None:
+    hub.put(NAME, {"config.json": SMALL_FILES["config.json"], "model.safetensors": WEIGHTS})
+    with pytest.raises(
+        ModelError, match=rf"{NAME}: has neither tokenizer\.json nor tokenizer\.model"
+    ):
+        source.fetch(source.plan(NAME, IO), IO, confirm=lambda _: True)
+    assert hub.bytes_sent() == CONFIG_BYTES

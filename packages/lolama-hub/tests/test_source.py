@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -9,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from lolama_core.protocols import CheckpointIO, ModelSource
-from lolama_core.protocols.errors import ModelError, NetworkError, UsageError
+from lolama_core.protocols.errors import ModelError, NetworkError, ResourceError, UsageError
 from lolama_core.testing.source import ModelSourceSuite
 from lolama_hub import HuggingFaceSource
+from lolama_hub.snapshots import Snapshots
 from lolama_hub.source import HubModel, parse_name
+from lolama_hub.store import Store
 
 CONFORMS: ModelSource = HuggingFaceSource()  # for mypy
 
@@ -218,3 +222,27 @@ def test_models_of_the_hub_cache_are_listed_if_they_can_be_used(
         source.remove("owner/model")
     with pytest.raises(NetworkError, match="not downloaded"):
         source.resolve("owner/nested", io)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "b" * 300, "x/" * 2046, "a\0b"])
+def test_row_120_a_store_that_no_directory_can_be(
+    name: str, io: CheckpointIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ResourceError, match="set LOLAMA_HOME to a directory"):
+        HuggingFaceSource(store=Path(name)).stored(io)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("method", ["iterdir", "mkdir"])
+def test_row_121_a_store_that_cannot_be_opened_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, method: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    store = Store(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, method, refuse)
+        with pytest.raises(ResourceError, match=r"open as it may|enough memory"):
+            store.directory("models") if method == "mkdir" else Snapshots(store).models()

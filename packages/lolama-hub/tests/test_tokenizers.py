@@ -10,6 +10,7 @@ from tiny_folders import edit_json, tiny_tokenizer_json, write_json
 
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
+from lolama_core.tokenizer_loading import load_tokenizer
 
 Resolve = Callable[[Path], ModelFiles]
 
@@ -188,6 +189,13 @@ def test_row53_its_companions(name: str, llama: Path, resolve: Resolve) -> None:
         assert name in refused(llama, resolve)
 
 
-def test_no_tokenizer_at_all(llama: Path, resolve: Resolve) -> None:
+def test_row_128_no_tokenizer_at_all(llama: Path, resolve: Resolve) -> None:
+    """Row 128: the model is given ids."""
     (llama / "tokenizer.json").unlink()
-    assert "has neither tokenizer.json nor tokenizer.model" in refused(llama, resolve)
+    files = resolve(llama)
+    assert files.tokenizer.tokenizer_json is None
+    assert files.config["generation"]["vocab_size"] == files.config["model"]["vocab_size"]
+    with pytest.raises(
+        ModelError, match=r"has no tokenizer: neither tokenizer\.json nor tokenizer\.m"
+    ):
+        load_tokenizer(files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -10,12 +11,13 @@ import subprocess
 import sys
 import threading
 import zlib
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from test_image_file import GREY, chunk, encoded, photo, png_of, tiff_of
 
-from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.errors import ModelError, ResourceError
 from lolama_vision import decoder_process, read_picture
 
 
@@ -152,3 +154,33 @@ def test_row_160_nothing_is_imported_from_the_folder_nor_left_when_it_ends(
     assert size == "(40, 30)"
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
+
+
+def test_row_93_the_process_runs_no_code_of_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*sys.stdlib_module_names, "PIL", "lolama_core"):
+        (tmp_path / f"{name}.py").write_text(f"open('RAN', 'a').write('{name} ')")
+    monkeypatch.chdir(tmp_path)
+    # As in an interactive session, in one that was begun with `python -m`, and with a careless PYTHONPATH.
+    for entry in ("", str(tmp_path)):
+        monkeypatch.syspath_prepend(entry)
+    monkeypatch.setenv("PYTHONPATH", ":.")
+    decoder_process._decoder.end()
+    assert read_picture(encoded(photo(8, 8), "PNG")).image.size == (8, 8)
+    assert not (tmp_path / "RAN").exists(), (tmp_path / "RAN").read_text()
+
+
+@pytest.mark.parametrize("name", ["os.pipe", "subprocess.Popen"])
+def test_row_121_no_files_left_for_the_process(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    decoder_process._decoder.end()
+    open_before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(name, refuse)
+        with pytest.raises(ResourceError, match="as many files open as it may"):
+            read_picture(encoded(photo(8, 8), "PNG"))
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert read_picture(encoded(photo(8, 8), "PNG")).image.size == (8, 8)

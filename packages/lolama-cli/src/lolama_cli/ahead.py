@@ -35,7 +35,9 @@ def load_libraries_ahead() -> None:
 
 def read_ahead(files: ModelFiles) -> None:
     """Have the system read the weights from the disk, if they are not much for its memory."""
-    if not hasattr(os, "posix_fadvise"):  # macOS
+    if (
+        not hasattr(os, "posix_fadvise") or is_limited()
+    ):  # macOS has none; a thread takes address space
         return
     paths = {location.path for location in files.tensors.values()}
     Thread(target=_read, args=(sorted(paths),), daemon=True).start()

@@ -60,7 +60,7 @@ def open_checkpoint(directory: Path, *, immutable: bool = False) -> ModelFiles:
         >>> checkpoint = FileCheckpoint(open_checkpoint(Path("my-model")))
     """
     if not os.path.isdir(directory):
-        raise ModelError(str(directory), "is not a directory", "give the path of a model directory")
+        raise _no_directory(directory)
     config_path = directory / CONFIG_FILE
     config = check_config(read_json(config_path), str(config_path))
     weights = directory / WEIGHTS_FILE
@@ -82,6 +82,15 @@ def open_checkpoint(directory: Path, *, immutable: bool = False) -> ModelFiles:
         ),
         immutable=immutable,
     )
+
+
+def _no_directory(path: Path) -> ModelError:
+    if os.path.isfile(path):
+        with open_regular(path) as file:
+            if file.read(4) == b"GGUF":
+                reason = "is a model in GGUF, the format of llama.cpp, which lolama does not read"
+                return ModelError(str(path), reason, "use the safetensors version of the model")
+    return ModelError(str(path), "is not a directory", "give the path of a model directory")
 
 
 class FileCheckpoint:

@@ -77,6 +77,8 @@ def write_checkpoint(
     directory = Path(os.path.abspath(directory))
     subject = str(directory)
     check_config(cast(Mapping[str, JSON], config), subject)
+    if "\0" in subject:
+        raise UsageError(repr(subject), "is no possible name of a folder", "choose another name")
     exists = os.path.lexists(directory)
     if exists and not replace:
         raise UsageError(subject, "exists already", "choose another name or remove it first")

@@ -17,8 +17,12 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     block, generation = files.config["tokenizer"], files.config["generation"]
     path = files.tokenizer.tokenizer_json
     if path is None:
-        remedy = "put the tokenizer.json it was trained with into its folder, or use ids"
-        raise ModelError(files.name, "has no tokenizer", remedy)
+        reason = "has no tokenizer: neither tokenizer.json nor tokenizer.model is in its folder"
+        remedy = (
+            "put there what it was trained with (transformers' save_pretrained of a fast tokenizer "
+            "writes tokenizer.json), or use ids"
+        )
+        raise ModelError(files.name, reason, remedy)
     return Tokenizer(
         read_text(path),
         chat_template=files.tokenizer.chat_template,

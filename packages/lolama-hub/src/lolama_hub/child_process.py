@@ -5,16 +5,14 @@ What a damaged file can do to a library written in C++, such as ending the proce
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
+from lolama_core.protocols.child_interpreter import command, search_path
 from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError
 
-_PACKAGES = ("lolama_core", "lolama_hub")
 # The paths first: what follows is found through them.
 _CHILD = (
     "import pickle, sys\n"
@@ -40,10 +38,10 @@ def run_in_child(
         ResourceError: if it needs more memory.
         ModelError: if it ends in any other way.
     """
-    order = pickle.dumps(_search_path()) + pickle.dumps((function, arguments, memory))
-    # Isolated, or Python would look for modules in the current directory first, which may be the model's.
+    path = search_path("lolama_core", "lolama_hub")
+    order = pickle.dumps(path) + pickle.dumps((function, arguments, memory))
     done = subprocess.run(
-        [sys.executable, "-I", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _CHILD],
+        command(_CHILD),
         input=order,
         capture_output=True,
     )
@@ -63,19 +61,6 @@ def run_in_child(
         raise ResourceError(subject, reason, "use a version of the model in safetensors")
     reason = f"cannot be converted: what reads it ended with status {done.returncode}"
     raise ModelError(subject, reason, "get the file again, or use a version in safetensors")
-
-
-def _search_path() -> list[str]:
-    """Where the child looks for modules: where this process does, but for the current directory.
-
-    Where lolama itself comes from stands last in any case, even if that is the current directory.
-    """
-    try:
-        here = os.getcwd()
-    except OSError:  # it was removed
-        here = ""
-    homes = [str(Path(str(sys.modules[name].__file__)).parents[1]) for name in _PACKAGES]
-    return [*(entry for entry in sys.path if entry not in ("", here)), *homes]
 
 
 def serve() -> None:

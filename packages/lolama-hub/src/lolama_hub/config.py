@@ -9,6 +9,7 @@ from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 from lolama_hub.fields import Fields, shown
 from lolama_hub.layouts import LAYOUTS, TextLayout
+from lolama_hub.other_formats import refuse_quantized
 from lolama_hub.rope import read_rope
 
 
@@ -97,11 +98,4 @@ def _refuse_unsupported(config: Fields) -> None:
     """What would load and then compute something else."""
     if config.get("hidden_act") not in ("silu", "swish"):
         raise config.refuse("hidden_act", "silu")
-    quantization = config.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise ModelError(
-            str(config.path),
-            f"the weights are quantised by another program (quant_method {shown(method)})",
-            "use the unquantised model",
-        )
+    refuse_quantized(config.path, config.values)

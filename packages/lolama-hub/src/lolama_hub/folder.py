@@ -13,6 +13,7 @@ from lolama_hub.store import STAGING
 
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
+SENTENCEPIECE = "tokenizer.model"
 _LONGEST_NAME = 255
 
 

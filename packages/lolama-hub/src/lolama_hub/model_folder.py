@@ -22,6 +22,7 @@ from lolama_hub.fields import Fields
 from lolama_hub.folder import PICKLED, SAFETENSORS, Folder, index_shards
 from lolama_hub.generation import read_generation
 from lolama_hub.layouts import TextLayout
+from lolama_hub.other_formats import names_in, refuse_layout
 from lolama_hub.store import Store
 from lolama_hub.tokenizers import TokenizerParts, read_tokenizer
 from lolama_hub.vision_config import VISION_TYPES, read_vision_model
@@ -35,6 +36,8 @@ def resolve_folder(name: str, folder: Folder, store: Store, io: CheckpointIO) ->
         ModelError: naming the file, field or tensor that cannot be used.
         NotAvailableError: for conversions whose packages are not installed.
     """
+    if folder.find("config.json") is None:
+        refuse_layout(folder.root, names_in(folder.root))
     path = folder.require("config.json")
     values = io.read_json(path)
     if values.get("model_type") in VISION_TYPES:
@@ -54,6 +57,7 @@ def resolve_folder(name: str, folder: Folder, store: Store, io: CheckpointIO) ->
         )
         table = {name: name for name in table}
     if stored is None:
+        refuse_layout(folder.root, names_in(folder.root))
         raise ModelError(
             str(folder.root),
             f"holds no weights: neither {SAFETENSORS} nor {PICKLED}, nor an index of shards",
@@ -119,12 +123,18 @@ def check_small_files(
         )
     if values.get("model_type") in VISION_TYPES:
         vision = vision_folder.read_parts(folder, path, values, store, io)
+        tokenizer = vision.tokenizer
         if index is not None:
             vision_folder.match_vision_names(index, shards, vision.model)
     else:
         text = _read_text(folder, path, values, store, io)
+        tokenizer = text.tokenizer
         if index is not None:
             match_names(index, shards, text.layout.tensors, text.config["model"])
+    if tokenizer.files.tokenizer_json is None:
+        # In a folder of one's own it may be missing; gigabytes that no text can be given to are not fetched.
+        reason = "has neither tokenizer.json nor tokenizer.model"
+        raise ModelError(str(folder.root), reason, "choose another repository")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lolama_core.protocols.errors import ModelError
 from lolama_hub.folder import PICKLED, SAFETENSORS
 from lolama_hub.hub_api import RemoteFile
+from lolama_hub.other_formats import refuse_layout
 
 CONFIG = "config.json"
 _CONFIGURATION = (
@@ -36,11 +37,10 @@ def needed_files(repo: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
     """
     by_path = {file.path: file for file in files}
     if CONFIG not in by_path:
-        found = next((file.path for file in files if file.path.endswith(".gguf")), "")
-        hint = f" (it holds {found}, of another format)" if found else ""
+        refuse_layout(repo, by_path)
         raise ModelError(
             repo,
-            f"holds no config.json{hint}",
+            "holds no config.json",
             "choose the model's repository in transformers' layout",
         )
     small = [by_path[name] for name in _CONFIGURATION if name in by_path]
@@ -49,6 +49,7 @@ def needed_files(repo: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
         weights = _weights(by_path, name)
         if weights:
             return small + weights
+    refuse_layout(repo, by_path)
     raise ModelError(
         repo,
         f"holds no weights: neither {SAFETENSORS} nor {PICKLED}, nor shards of one",

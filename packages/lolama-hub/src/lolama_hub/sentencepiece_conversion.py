@@ -18,13 +18,12 @@ from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError, NotAvailableError, ResourceError, shortage
 from lolama_core.protocols.types import JSON
 from lolama_hub.fields import Fields, shown
-from lolama_hub.folder import Folder
+from lolama_hub.folder import SENTENCEPIECE, Folder
 from lolama_hub.store import Store, write_durably
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-NAME = "tokenizer.model"
 _VERSION = 1  # of what `convert` writes
 _MAX_BYTES = 64 * 2**20  # twenty times the largest published one
 _SPACE = "▁"  # what sentencepiece writes for a space
@@ -43,16 +42,10 @@ def convert(folder: Folder, config: Fields, store: Store, io: CheckpointIO) -> P
         io: Reader of untrusted files.
 
     Raises:
-        ModelError: if the folder has no tokenizer, or one that cannot be represented.
+        ModelError: for one that cannot be represented, or is not there.
         NotAvailableError: if sentencepiece is not installed.
     """
-    path = folder.find(NAME)
-    if path is None:
-        raise ModelError(
-            str(folder.root),
-            "has neither tokenizer.json nor tokenizer.model",
-            "get the tokenizer's files, or save it again with transformers as a fast tokenizer",
-        )
+    path = folder.require(SENTENCEPIECE)
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)

@@ -16,6 +16,7 @@ from lolama_hub import registry
 from lolama_hub.fields import shown
 from lolama_hub.folder import Folder
 from lolama_hub.model_folder import check_config, check_small_files, resolve_folder
+from lolama_hub.other_formats import describe_file
 from lolama_hub.snapshots import Snapshots
 from lolama_hub.store import Store
 
@@ -52,21 +53,26 @@ def parse_name(name: str) -> Path | HubModel:
     match = registry.HUB_ID.fullmatch(name)
     if match and ".." not in name and "--" not in match[1]:
         return HubModel(match[1], match[2] or "")
+    other = describe_file(name)
+    if other is not None:
+        raise UsageError(f"model {shown(name)}", *other)
     reason = "is neither an alias, a folder, nor an id of the form owner/name"
     raise UsageError(f"model {shown(name)}", reason, registry.suggest(name))
 
 
 def _existing(path: Path) -> Path:
-    try:
+    found, exists = path, False
+    with suppress(OSError, RuntimeError, ValueError):  # no such user, a NUL, a name too long
         found = path.expanduser()
+        exists = found.exists()
         if found.is_dir():
             return found
-        reason = "is a file, not a folder" if found.exists() else "there is no such folder"
-    except (OSError, RuntimeError, ValueError):  # no such user, a NUL, a name too long
-        reason = "there is no such folder"
+    other = describe_file(found.name)
+    if exists and other is not None:
+        raise UsageError(f"model {shown(str(path))}", *other)
     raise UsageError(
         f"model {shown(str(path))}",
-        reason,
+        "is a file, not a folder" if exists else "there is no such folder",
         "give the folder that holds config.json and the weights",
     )
 

@@ -9,7 +9,7 @@ from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, TokenizerBlock, TokenizerFiles
 from lolama_hub.fields import Fields, shown
-from lolama_hub.folder import Folder
+from lolama_hub.folder import SENTENCEPIECE, Folder
 from lolama_hub.special_tokens import read_special_tokens
 from lolama_hub.store import Store
 from lolama_hub.vocabulary import read_vocabulary
@@ -54,6 +54,8 @@ def read_tokenizer(
 ) -> TokenizerParts:
     """Read the tokenizer of a folder; a sentencepiece ``tokenizer.model`` is converted once if it is alone.
 
+    A folder may have neither: its model is given ids, of which any may come out.
+
     Args:
         folder: The model's folder.
         vocab_size: Rows of the model's embedding; every id must be below it.
@@ -70,6 +72,14 @@ def read_tokenizer(
     config = Fields(path, values, {"add_bos_token": None})
     tokenizer_json = folder.find("tokenizer.json")
     converted = tokenizer_json is None
+    if converted and folder.find(SENTENCEPIECE) is None:
+        # Ids in, logits out needs none; whoever wants text is told by `load_tokenizer`.
+        return TokenizerParts(
+            files=TokenizerFiles(),
+            block={"bos_token": None, "eos_token": None, "add_bos": False},
+            size=vocab_size,
+            eos_id=None,
+        )
     if tokenizer_json is None:
         from lolama_hub.sentencepiece_conversion import convert
 

@@ -13,6 +13,7 @@ from lolama_hub.config import find_layout, read_model
 from lolama_hub.fields import Fields, shown
 from lolama_hub.folder import Folder
 from lolama_hub.layouts import TextLayout
+from lolama_hub.other_formats import refuse_quantized
 
 VISION_TYPES = ("llava", "llava_next")
 PINPOINTS: list[JSON] = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
@@ -99,6 +100,7 @@ def read_vision_model(
     Raises:
         ModelError: naming the field that is missing, impossible or not supported.
     """
+    refuse_quantized(path, values)
     if "mm_vision_tower" in values:
         raise ModelError(
             str(path),

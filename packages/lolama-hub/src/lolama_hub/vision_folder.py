@@ -21,6 +21,7 @@ from lolama_hub.fields import shown
 from lolama_hub.folder import Folder
 from lolama_hub.generation import read_generation
 from lolama_hub.layouts import llava
+from lolama_hub.other_formats import names_in, refuse_layout
 from lolama_hub.store import Store
 from lolama_hub.tokenizers import TokenizerParts, read_tokenizer
 from lolama_hub.vision_config import VisionModel, read_vision_model
@@ -55,6 +56,7 @@ def resolve_vision(
     model, tokenizer = parts.model, parts.tokenizer
     stored = read_safetensors(folder, io)
     if stored is None:
+        refuse_layout(folder.root, names_in(folder.root))
         reason = "holds no model.safetensors, nor an index of shards"
         raise ModelError(str(folder.root), reason, "get a version of the model in safetensors")
     names, tied = match_vision_names(stored.listing, stored.headers, model)

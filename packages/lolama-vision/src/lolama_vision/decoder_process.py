@@ -13,15 +13,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from typing import IO, Any
 
 from PIL import Image
 
-from lolama_core.protocols.errors import ModelError, ResourceError
+from lolama_core.protocols.child_interpreter import command, search_path
+from lolama_core.protocols.errors import ModelError, ResourceError, shortage
 
-# `-P`: nothing is imported from the current folder. What follows is found through this process's paths.
 _CHILD = (
     "import json, sys\n"
     "sys.path[:] = json.loads(sys.argv[1])\n"
@@ -29,6 +28,14 @@ _CHILD = (
     "serve()\n"
 )
 _REMEDY = "get the file again, or save it with another program"
+
+
+def _not_started(error: OSError) -> ResourceError:
+    found = shortage(error, "image")
+    if found is not None:
+        return found
+    reason = f"cannot be decoded: no process can be started ({error.strerror})"
+    return ResourceError("image", reason, "close other programs")
 
 
 class _Decoder:
@@ -61,20 +68,23 @@ class _Decoder:
         return Image.frombytes("RGB", (facts["width"], facts["height"]), pixels), facts["more"]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._spoken, theirs = os.pipe()
+        try:
+            self._spoken, theirs = os.pipe()
+        except OSError as error:
+            raise _not_started(error) from None
         # What finds no room in the pipe is dropped: a damaged file can make a library say any amount.
         os.set_blocking(self._spoken, False)
         os.set_blocking(theirs, False)
         try:
             return subprocess.Popen(
-                [sys.executable, "-P", "-W", "ignore", "-c", _CHILD, json.dumps(sys.path)],
+                command(_CHILD, json.dumps(search_path("lolama_core", "lolama_vision"))),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=theirs,
             )
         except OSError as error:
-            reason = f"cannot be decoded: no process can be started ({error.strerror})"
-            raise ResourceError("image", reason, "close other programs") from None
+            os.close(self._spoken)
+            raise _not_started(error) from None
         finally:
             os.close(theirs)
 
