@@ -87,7 +87,8 @@ class LolamaEngine(TorchEngine):
         suit_threads(self.model)  # as `lolama generate` does
         core_alone = os.environ.get("LOLAMA_BENCH_KERNELS") == "0"
         if core_alone:
-            cpu.native_rows = lambda: 0  # type: ignore[attr-defined]  # of int8 what remains are torch's operators
+            # Of int8 what remains are torch's operators.
+            cpu.int8_rows = lambda: 0  # type: ignore[attr-defined] # not one that it exports
         self.kernels: set[str] = set()
         for module in self.model.modules():  # type: ignore[attr-defined] # a protocol says less than nn.Module
             if isinstance(module, Llama) and core_alone:

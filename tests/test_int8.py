@@ -24,7 +24,7 @@ def test_a_real_model_passes_the_gate(
     monkeypatch.setenv("LOLAMA_HOME", str(tmp_path))
     cpu = "lolama_quant.backends.cpu"
     if product != "native":
-        monkeypatch.setattr(f"{cpu}.native_rows", lambda: 0)
+        monkeypatch.setattr(f"{cpu}.int8_rows", lambda: 0)
     monkeypatch.setattr(f"{cpu}.multiplies_integers", lambda: product == "integers")
     # The same integers, for sums below 2^24, in a time that suits a processor without such products too.
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.float() @ b.float()).int())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,3 +193,30 @@ def test_a_terminal_that_knows_only_ascii(checkpoint: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.isascii() and b"?" in done.stdout
+
+
+@pytest.mark.parametrize("limit", [8, 12])
+def test_row_121_few_open_files(limit: int) -> None:
+    done = run(
+        *("--max-tokens", "1", "z"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),
+    )
+    assert done.returncode in (0, 6), done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_row_121_a_library_that_finds_no_memory(
+    main_in_here: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+    import lolama_core
+
+    monkeypatch.setattr(lolama_core, "load", refuse)
+    code, out, err = main_in_here("z")
+    assert (code, out) == (6, b"")
+    assert err == (
+        b"error: lolama_core: there is not enough memory for it; close other programs, "
+        b"or raise the limit (`ulimit -v`)\n"
+    )

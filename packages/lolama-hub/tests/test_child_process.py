@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,16 @@ from lolama_hub.child_process import run_in_child
 def test_row45_memory_is_capped() -> None:
     with pytest.raises(ResourceError, match=r"x\.bin: needs more than 0\.27 GB of memory"):
         run_in_child(bytearray, 2**29, subject="x.bin", memory=2**28)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EAGAIN])
+def test_row_121_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    with pytest.raises(ResourceError, match=r"^x\.bin: "):
+        run_in_child(os.getcwd, subject="x.bin", memory=2**28)
 
 
 def test_row45_a_child_that_dies_is_an_error() -> None:

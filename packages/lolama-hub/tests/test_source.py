@@ -246,3 +246,16 @@ def test_row_121_a_store_that_cannot_be_opened_now(
         patched.setattr(Path, method, refuse)
         with pytest.raises(ResourceError, match=r"open as it may|enough memory"):
             store.directory("models") if method == "mkdir" else Snapshots(store).models()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EROFS])
+def test_row_121_a_lock_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(ResourceError), Snapshots(Store(tmp_path)).lock("owner/name"):
+            pass

@@ -12,6 +12,7 @@ from lolama_core.protocols.errors import (
     EXIT_INTERRUPTED,
     LolamaError,
     ResourceError,
+    shortage,
 )
 
 
@@ -57,6 +58,12 @@ def main() -> int:
         return EXIT_CLOSED_PIPE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        found = shortage(error, "lolama_core")
+        if found is None:
+            raise
+        print(f"error: {found}", file=sys.stderr)
+        return found.exit_code
     return 0
 
 

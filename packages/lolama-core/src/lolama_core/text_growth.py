@@ -104,9 +104,8 @@ class TextGrowth:
                 added = len(step.values["content"].encode()) - len(pattern.encode())
                 expected = size + text.count(pattern) * added
             elif step.times <= _TIMES:
-                expected = (
-                    size  # it makes little more of almost every text: that is seen afterwards
-                )
+                # It makes little more of almost every text; what it made is measured afterwards.
+                expected = size
             if max(size, expected) > limit:
                 raise self._too_long(limit)
             native: Any = normalizers.NFC()  # becomes what its state says

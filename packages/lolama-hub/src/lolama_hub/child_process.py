@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from lolama_core.protocols.child_interpreter import command, search_path
-from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError
+from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, shortage
 
 # The paths first: what follows is found through them.
 _CHILD = (
@@ -35,16 +35,19 @@ def run_in_child(
 
     Raises:
         LolamaError: what ``function`` raises.
-        ResourceError: if it needs more memory.
+        ResourceError: if it needs more memory, or no process can be started.
         ModelError: if it ends in any other way.
     """
     path = search_path("lolama_core", "lolama_hub")
     order = pickle.dumps(path) + pickle.dumps((function, arguments, memory))
-    done = subprocess.run(
-        command(_CHILD),
-        input=order,
-        capture_output=True,
-    )
+    try:
+        done = subprocess.run(command(_CHILD), input=order, capture_output=True)
+    except OSError as error:
+        found = shortage(error, subject)
+        if found is not None:
+            raise found from None
+        reason = f"cannot be converted: no process can be started ({error.strerror})"
+        raise ResourceError(subject, reason, "close other programs") from None
     if done.returncode == 0:
         outcome = pickle.loads(
             done.stdout

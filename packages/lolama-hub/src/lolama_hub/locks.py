@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lolama_hub.store import unusable
+
 _POLL = 0.05
 _log = logging.getLogger(__name__)
 
@@ -37,9 +39,16 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def try_lock(path: Path) -> int | None:
-    """The handle of the locked file, or None if another holds it."""
+    """The handle of the locked file, or None if another holds it.
+
+    Raises:
+        ResourceError: if there can be no such file.
+    """
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise unusable(path, error) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The last holder may have removed the name between our opening and our locking.
