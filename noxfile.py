@@ -243,6 +243,7 @@ def lint(session: nox.Session) -> None:
         ["mypy", "noxfile.py", "benchmarks", "training", "tests", *sources, *build_hooks],
         # One by one: test modules of different packages may share a name.
         *(["mypy", str(directory(package) / "tests")] for package in PACKAGES),
+        ["basedpyright"],
         ["lint-imports"],
         ["validate-pyproject", *metadata],
         ["zizmor", "--offline", "--quiet", ".github"],

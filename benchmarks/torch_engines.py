@@ -90,7 +90,7 @@ class LolamaEngine(TorchEngine):
             # Of int8 what remains are torch's operators.
             cpu.int8_rows = lambda: 0  # type: ignore[attr-defined] # not one that it exports
         self.kernels: set[str] = set()
-        for module in self.model.modules():  # type: ignore[attr-defined] # a protocol says less than nn.Module
+        for module in self.model.modules():
             if isinstance(module, Llama) and core_alone:
                 module.use_kernels([])
             if isinstance(module, Llama) and module.decode_step is not None:
@@ -100,7 +100,8 @@ class LolamaEngine(TorchEngine):
                 module.kernel = None
             if isinstance(module, Linear) and module.kernel is not None:
                 self.kernels.add(f"products by {module.kernel.name}: {module.kernel.describe()}")
-        self.config = self.model.config  # type: ignore[attr-defined] # that of a Llama
+        assert isinstance(self.model, Llama)
+        self.config = self.model.config
 
     def detail(self) -> str:
         """See `Engine`."""

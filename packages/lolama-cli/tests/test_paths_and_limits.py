@@ -117,7 +117,7 @@ def test_row_121_what_torch_takes_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     with (tmp_path / "libtorch_cpu.so").open("wb") as file:
         file.truncate(2**31)
     with pytest.raises(
-        ResourceError, match=r"torch: takes 2,144 MiB of address space, and .* left"
+        ResourceError, match=r"torch: takes 2,176 MiB of address space, and .* left"
     ):
         address_space.check(tmp_path)
 

@@ -51,8 +51,8 @@ def workload(count: int, seed: int = 0) -> list[tuple[list[int], GenerationConfi
     return jobs
 
 
-def run(batch: BatchGenerator) -> dict[int, Generation | LolamaError]:
-    results: dict[int, Generation | LolamaError] = {}
+def run(batch: BatchGenerator[None]) -> dict[int, Generation[None] | LolamaError]:
+    results: dict[int, Generation[None] | LolamaError] = {}
     while batch.busy:
         batch.step()
         results |= batch.collect()
@@ -74,8 +74,8 @@ def test_every_row_is_as_it_would_be_alone(model: Llama, rows: int, prefill_chun
 def test_rows_join_and_leave_while_it_runs(model: Llama) -> None:
     alone, batch = TextGenerator(model), BatchGenerator(model, rows=4, prefill_chunk=16)
     draw, jobs = random.Random(5), workload(40, seed=5)
-    expected: dict[int, Generation] = {}
-    results: dict[int, Generation | LolamaError] = {}
+    expected: dict[int, Generation[None]] = {}
+    results: dict[int, Generation[None] | LolamaError] = {}
     streamed: dict[int, list[int]] = {}
     while jobs or batch.busy:
         if jobs and draw.random() < 0.6:

@@ -118,7 +118,7 @@ def test_with_settings() -> None:
     assert (changed.top_k, changed.max_new_tokens, changed.seed) == (4, 1, 3)
     assert config.top_k == 0
     with pytest.raises(UsageError, match=r"tempreature.*known are.*temperature"):
-        config.with_settings(tempreature=1.0)
+        config.with_settings(tempreature=1.0)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match="--top-p"):
         config.with_settings(top_p=3)
 

@@ -478,7 +478,7 @@ def test_unknown_settings_are_refused(tiny_llama: MakeLlama) -> None:
     for model in (tiny_llama(), says([5], 1)):
         generator = TextGenerator(model)
         with pytest.raises(UsageError, match="tempreature"):
-            generator.generate([1], tempreature=0.5)
+            generator.generate([1], tempreature=0.5)  # type: ignore[call-arg]
         with pytest.raises(UsageError, match="pixel_values"):
             generator.generate_batch([[1], [2]], GREEDY, pixel_values=torch.zeros(1))
         with pytest.raises(UsageError, match="--top-p"):

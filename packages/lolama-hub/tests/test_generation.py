@@ -62,7 +62,7 @@ def test_recommended_sampling(llama: Path, resolve: Resolve) -> None:
     values = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.05, "typical_p": 0.95,
               "repetition_penalty": 1.05}  # fmt: skip
     write_json(llama / "generation_config.json", {"do_sample": True, "max_length": 4096, **values})
-    sampling = resolve(llama).config["generation"]["sampling"]
+    sampling: Any = resolve(llama).config["generation"]["sampling"]
     assert sampling == values
     GenerationConfig.sampling(**sampling)  # the names are its fields
     write_json(llama / "generation_config.json", {"do_sample": True, "top_p": None})

@@ -24,6 +24,7 @@ from torch import Tensor
 from lolama_core import GenerationConfig, PrefixCache, TextGenerator
 from lolama_core.family import LlamaFamily
 from lolama_core.protocols import CausalLM, ModelFamily
+from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import JSON
 from lolama_core.testing.model import CausalLMSuite, ModelFamilySuite
@@ -173,7 +174,7 @@ class TestLlavaFamily(ModelFamilySuite):
     def config(self, llava: LLaVA) -> Mapping[str, JSON]:
         return llava._vlm_config.to_json()
 
-    def build_text(self, config: Mapping[str, JSON]) -> torch.nn.Module:
+    def build_text(self, config: Mapping[str, JSON]) -> CausalLMModule:
         return LlamaFamily().build(config, self.build_text)
 
     def test_is_found_by_its_name(self, family: ModelFamily, config: Mapping[str, JSON]) -> None:
@@ -278,7 +279,8 @@ class TestMemory:
 
     def test_gradients_reach_the_tower(self, llava: LLaVA) -> None:
         llava.requires_grad_(True)
-        llava(torch.tensor([ROWS[1]]), **pixels(*pictures(1))).sum().backward()
+        loss = llava(torch.tensor([ROWS[1]]), **pixels(*pictures(1))).sum()
+        loss.backward()  # type: ignore[no-untyped-call] # torch has no type for it
         assert llava.vision_tower.patch_embedding.weight.grad is not None
         assert llava.features.nbytes == 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from lolama.language_model import LanguageModel, ReplyStream
 from lolama.memory import context_bytes
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lolama.vision import Shown
-    from lolama_core import GenerationConfig
+    from lolama_core import GenerationConfig, Keywords
 
 
 class Conversation:
@@ -58,7 +58,7 @@ class Conversation:
         config: GenerationConfig | None = None,
         *,
         images: Shown | Sequence[Shown] = (),
-        **settings: Any,
+        **settings: Unpack[Keywords],
     ) -> Generation:
         """The reply to ``question``. Arguments and errors are those of `LanguageModel.chat`."""
         stream = self.stream(question, config, images=images, **settings)
@@ -73,7 +73,7 @@ class Conversation:
         config: GenerationConfig | None = None,
         *,
         images: Shown | Sequence[Shown] = (),
-        **settings: Any,
+        **settings: Unpack[Keywords],
     ) -> ReplyStream:
         """`ask`, piece by piece as the text comes."""
         pictures = open_pictures(images)

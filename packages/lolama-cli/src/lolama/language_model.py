@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from lolama import wiring
 from lolama.downloads import Confirm
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from lolama.conversation import Conversation
     from lolama.vision import Shown
-    from lolama_core import GenerationConfig, Tokenizer
-    from lolama_core.protocols import CausalLM, ImageProcessor, LogitsProcessor
+    from lolama_core import CausalLMModule, GenerationConfig, Keywords, Tokenizer
+    from lolama_core.protocols import ImageProcessor, LogitsProcessor
 
 
 def load(
@@ -105,7 +105,7 @@ class LanguageModel:
         processor: Prepares pictures; None for a text model.
     """
 
-    def __init__(self, files: ModelFiles, model: CausalLM, tokenizer: Tokenizer) -> None:
+    def __init__(self, files: ModelFiles, model: CausalLMModule, tokenizer: Tokenizer) -> None:
         self.name, self.model, self.tokenizer = files.name, model, tokenizer
         self.generator = TextGenerator(model, tokenizer)
         self.processor: ImageProcessor | None = processor_of(files)
@@ -122,7 +122,7 @@ class LanguageModel:
         *,
         images: Shown | Sequence[Shown] = (),
         logits_processors: Sequence[LogitsProcessor] = (),
-        **settings: Any,
+        **settings: Unpack[Keywords],
     ) -> Generation:
         """Continue ``text``; printing the result prints what came after it.
 
@@ -155,7 +155,7 @@ class LanguageModel:
         *,
         images: Shown | Sequence[Shown] = (),
         logits_processors: Sequence[LogitsProcessor] = (),
-        **settings: Any,
+        **settings: Unpack[Keywords],
     ) -> ReplyStream:
         """`generate`, piece by piece as the text comes.
 
@@ -179,7 +179,7 @@ class LanguageModel:
         images: Shown | Sequence[Shown] = ...,
         stream: Literal[False] = ...,
         logits_processors: Sequence[LogitsProcessor] = ...,
-        **settings: Any,
+        **settings: Unpack[Keywords],
     ) -> Generation: ...
     @overload
     def chat(
@@ -190,7 +190,7 @@ class LanguageModel:
         images: Shown | Sequence[Shown] = ...,
         stream: Literal[True],
         logits_processors: Sequence[LogitsProcessor] = ...,
-        **settings: Any,
+        **settings: Unpack[Keywords],
     ) -> ReplyStream: ...
     def chat(
         self,
@@ -200,7 +200,7 @@ class LanguageModel:
         images: Shown | Sequence[Shown] = (),
         stream: bool = False,
         logits_processors: Sequence[LogitsProcessor] = (),
-        **settings: Any,
+        **settings: Unpack[Keywords],
     ) -> Generation | ReplyStream:
         """The reply to a conversation, in the model's own chat template.
 

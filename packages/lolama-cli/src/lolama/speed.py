@@ -103,7 +103,7 @@ def measure(model: CausalLM, ids: Sequence[int], *, new_tokens: int, repeats: in
     return Speed(prompt_tokens=len(ids), new_tokens=new_tokens, runs=tuple(runs[1:]))
 
 
-def _run(generator: TextGenerator, ids: Sequence[int], config: GenerationConfig) -> Run:
+def _run(generator: TextGenerator[None], ids: Sequence[int], config: GenerationConfig) -> Run:
     started = time.perf_counter()
     tokens = iter(generator.generate_stream(ids, config))
     next(tokens)

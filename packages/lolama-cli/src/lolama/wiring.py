@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from lolama_core import Tokenizer
+    from lolama_core.protocols.causal_module import CausalLMModule
 
 LOADED_FROM = "loaded_from"
 """The attribute of a loaded model that tells the `ModelFiles` it came from, without their tensors."""
@@ -48,7 +49,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     quantize: bool = False,
     confirm: Confirm = None,
-) -> CausalLM:
+) -> CausalLMModule:
     """A model, ready to generate with.
 
     Args:
@@ -155,7 +156,7 @@ def load_files(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-) -> CausalLM:
+) -> CausalLMModule:
     """`load_model` for a name that is resolved already."""
     family = providers.family(files.family)
     with remembered.looked_through(files) as files:

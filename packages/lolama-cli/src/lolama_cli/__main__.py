@@ -13,6 +13,8 @@ import signal
 import sys
 from types import FrameType
 
+_NO_MEMORY = b"error: memory: there is not enough of it; raise the limit (`ulimit -v`)\n"
+
 
 def main() -> None:
     """Run the command line; ends the process with an exit code of the contract."""
@@ -78,6 +80,10 @@ def _run(arguments: list[str]) -> int:
             if signals.exit_code is not None:
                 raise
             return report(error, settings)
+    except MemoryError:  # not even enough to say so with words made up
+        if signals.exit_code is None:
+            os.write(2, _NO_MEMORY)
+            return 6
     except BaseException:
         if signals.exit_code is None:
             raise

@@ -16,7 +16,7 @@ from types import ModuleType
 from lolama_core.protocols.errors import ResourceError
 
 # Beside its own libraries: those of others, their threads, and what Python makes of its modules.
-_REST = 96 * 2**20
+_REST = 128 * 2**20
 
 
 def watch() -> None:

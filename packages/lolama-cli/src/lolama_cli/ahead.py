@@ -35,9 +35,8 @@ def load_libraries_ahead() -> None:
 
 def read_ahead(files: ModelFiles) -> None:
     """Have the system read the weights from the disk, if they are not much for its memory."""
-    if (
-        not hasattr(os, "posix_fadvise") or is_limited()
-    ):  # macOS has none; a thread takes address space
+    # macOS has no posix_fadvise, and a thread takes address space.
+    if not hasattr(os, "posix_fadvise") or is_limited():
         return
     paths = {location.path for location in files.tensors.values()}
     Thread(target=_read, args=(sorted(paths),), daemon=True).start()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import typer
 
+from lolama_cli.address_space import is_limited
 from lolama_cli.console import ClosedPipeError, note
 from lolama_core.protocols.errors import (
     EXIT_CLOSED_PIPE,
@@ -86,7 +87,8 @@ def _as_lolama_error(error: BaseException) -> LolamaError:
     if isinstance(error, typer.TyperException):
         return _usage_error(error)
     if isinstance(error, MemoryError):
-        return ResourceError("memory", "there is not enough of it", "use a smaller model")
+        remedy = "raise the limit (`ulimit -v`)" if is_limited() else "use a smaller model"
+        return ResourceError("memory", "there is not enough of it", remedy)
     found = _shortage(error)
     if found is not None:
         return found

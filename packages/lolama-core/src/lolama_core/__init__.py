@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lolama_core.generation_config import GenerationConfig as GenerationConfig
     from lolama_core.generator import TextGenerator as TextGenerator
     from lolama_core.generator import TokenStream as TokenStream
+    from lolama_core.keywords import Keywords as Keywords
     from lolama_core.kv_cache import KVCache as KVCache
     from lolama_core.linear import kernels_in_use as kernels_in_use
     from lolama_core.llama import Llama as Llama
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from lolama_core.loading import load_model as load_model
     from lolama_core.loading import use_kernels_ as use_kernels_
     from lolama_core.prefix_cache import PrefixCache as PrefixCache
+    from lolama_core.protocols.causal_module import CausalLMModule as CausalLMModule
     from lolama_core.quantization import quantization_block as quantization_block
     from lolama_core.request import Generation as Generation
     from lolama_core.sampling import Sampler as Sampler
@@ -63,6 +65,7 @@ else:
             ".family": ["LlamaFamily"],
             ".generation_config": ["GenerationConfig"],
             ".generator": ["TextGenerator", "TokenStream"],
+            ".keywords": ["Keywords"],
             ".kv_cache": ["KVCache"],
             ".linear": ["kernels_in_use"],
             ".llama": ["Llama"],
@@ -70,6 +73,7 @@ else:
             ".load_weights": ["load_into"],
             ".loading": ["build_module", "load", "load_model", "use_kernels_"],
             ".prefix_cache": ["PrefixCache"],
+            ".protocols.causal_module": ["CausalLMModule"],
             ".quantization": ["quantization_block"],
             ".request": ["Generation"],
             ".sampling": ["Sampler"],

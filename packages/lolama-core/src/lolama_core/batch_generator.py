@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Unpack, cast, overload
 
 import torch
 from torch import Tensor
 
 from lolama_core.device import inference, memory_errors
 from lolama_core.generation_config import GenerationConfig
+from lolama_core.keywords import Keywords
 from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
-from lolama_core.protocols.errors import LolamaError
-from lolama_core.request import Generation, Request
+from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama_core.request import Generation, Request, Text
 from lolama_core.request_factory import RequestFactory, TextOrIds
 
 _BLOCK = 256
@@ -39,7 +40,7 @@ class _Row:
     given: int = 0
 
 
-class BatchGenerator:
+class BatchGenerator(Generic[Text]):
     """Generates for many prompts at once, each as it would alone.
 
     A step decodes one token for every running row in one pass, which reads the weights once for all of
@@ -52,6 +53,9 @@ class BatchGenerator:
         rows: Requests that run at the same time; others wait their turn.
         prefill_chunk: Positions of prompts that a step runs at most.
 
+    Raises:
+        UsageError: if either number is below 1.
+
     Example:
         >>> batch = BatchGenerator(model, tokenizer)
         >>> tickets = [batch.submit(text, max_new_tokens=20) for text in texts]
@@ -63,6 +67,33 @@ class BatchGenerator:
     # Rows of the cache in use are always the first ones, so that every pass sees a slice of it: running
     # rows, then at most one whose prompt is half run. A row that ends is filled from the back.
 
+    @overload
+    def __init__(
+        self: BatchGenerator[None],
+        model: CausalLM,
+        tokenizer: None = None,
+        *,
+        rows: int = ...,
+        prefill_chunk: int = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: BatchGenerator[str],
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        *,
+        rows: int = ...,
+        prefill_chunk: int = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: BatchGenerator[str | None],
+        model: CausalLM,
+        tokenizer: Tokenizer | None,
+        *,
+        rows: int = ...,
+        prefill_chunk: int = ...,
+    ) -> None: ...
     def __init__(
         self,
         model: CausalLM,
@@ -71,14 +102,16 @@ class BatchGenerator:
         rows: int = 16,
         prefill_chunk: int = 512,
     ) -> None:
-        assert rows > 0 and prefill_chunk > 0
+        for name, number in (("rows", rows), ("prefill_chunk", prefill_chunk)):
+            if number < 1:
+                raise UsageError(name, f"is {number}", "give 1 or more")
         self._model, self._rows, self._chunk = model, rows, prefill_chunk
         self._factory = RequestFactory(model, tokenizer)
         self._waiting: deque[_Row] = deque()
         self._running: list[_Row] = []
         self._half_run: _Row | None = None
         self._cache: KVCache | None = None
-        self._results: dict[int, Generation | LolamaError] = {}
+        self._results: dict[int, Generation[Text] | LolamaError] = {}
         self._tickets = 0
 
     @property
@@ -92,7 +125,7 @@ class BatchGenerator:
         config: GenerationConfig | None = None,
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
-        **settings: Any,
+        **settings: Unpack[Keywords],
     ) -> int:
         """Add a prompt; arguments as for `TextGenerator.generate_stream`. It joins at the next step.
 
@@ -110,7 +143,7 @@ class BatchGenerator:
         prompts: Sequence[TextOrIds],
         configs: Sequence[GenerationConfig | None],
         logits_processors: Sequence[LogitsProcessor],
-        settings: dict[str, Any],
+        settings: Mapping[str, Any],
     ) -> list[int]:
         """`submit` for several prompts that share their processors, settings and model inputs.
 
@@ -127,7 +160,7 @@ class BatchGenerator:
             self._tickets += 1
             tickets.append(self._tickets)
             if request.finish_reason is not None:
-                self._results[self._tickets] = request.result()
+                self._results[self._tickets] = cast("Generation[Text]", request.result())
             else:
                 self._waiting.append(_Row(self._tickets, request, prompt.embeds))
         return tickets
@@ -157,7 +190,7 @@ class BatchGenerator:
             row.given = len(row.request.released)
         return news
 
-    def collect(self) -> dict[int, Generation | LolamaError]:
+    def collect(self) -> dict[int, Generation[Text] | LolamaError]:
         """Ticket → result of each request that ended since the last call; the error, if it failed."""
         results, self._results = self._results, {}
         return results
@@ -246,7 +279,7 @@ class BatchGenerator:
                 ended.append(row)
                 continue
             if row.request.finish_reason is not None:
-                self._results[row.ticket] = row.request.result()
+                self._results[row.ticket] = cast("Generation[Text]", row.request.result())
                 ended.append(row)
         return ended
 

@@ -10,9 +10,8 @@ from lolama_core.protocols import ImageProcessor
 from lolama_core.protocols.types import JSON
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lolama_core.llama import Llama
+    from lolama_core.protocols.causal_module import CausalLMModule
 
 
 class LlamaFamily:
@@ -22,7 +21,7 @@ class LlamaFamily:
     builtins: Mapping[str, Path] = {"demo": Path(__file__).parent / "demo"}
 
     def build(
-        self, config: Mapping[str, JSON], build_text: Callable[[Mapping[str, JSON]], nn.Module]
+        self, config: Mapping[str, JSON], build_text: Callable[[Mapping[str, JSON]], CausalLMModule]
     ) -> Llama:
         """A `Llama` on the meta device: no memory, no random numbers.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from difflib import get_close_matches
+from typing import Any, Self, TypedDict, Unpack
 
 from lolama_core.plain_numbers import real_number, whole_number
 from lolama_core.protocols.errors import UsageError
@@ -35,6 +36,24 @@ def _integer(name: str, value: object, low: int, expected: str, below: float = m
     if number is None or not low <= number < below:
         raise _refuse(name, value, expected)
     return number
+
+
+class GenerationSettings(TypedDict, total=False):
+    """The fields of `GenerationConfig` as keywords."""
+
+    max_new_tokens: int
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    stop: str | Sequence[str]
+    seed: int | None
+    ignore_eos: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,21 +131,25 @@ class GenerationConfig:
         object.__setattr__(self, name, check(name, getattr(self, name), *limits))
 
     @classmethod
-    def greedy(cls, **settings: Any) -> Self:
+    def greedy(cls, **settings: Unpack[GenerationSettings]) -> Self:
         """Always the best token, nothing penalised: what the model itself would say."""
-        return cls(**{"temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.0, **settings})
+        own = {"temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.0}
+        chosen: dict[str, Any] = {**own, **settings}
+        return cls(**chosen)
 
     @classmethod
-    def sampling(cls, **settings: Any) -> Self:
+    def sampling(cls, **settings: Unpack[GenerationSettings]) -> Self:
         """The model's own distribution, unless settings say otherwise: nothing cut, nothing penalised."""
-        return cls(**{"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0, **settings})
+        own = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0}
+        chosen: dict[str, Any] = {**own, **settings}
+        return cls(**chosen)
 
     @property
     def is_greedy(self) -> bool:
         """Whether no random number is drawn."""
         return self.temperature < _SMALLEST_TEMPERATURE or self.top_p == 0.0 or self.top_k == 1
 
-    def with_settings(self, **settings: Any) -> Self:
+    def with_settings(self, **settings: Unpack[GenerationSettings]) -> Self:
         """A copy with some settings changed.
 
         Raises:
@@ -135,7 +158,8 @@ class GenerationConfig:
         known = {f.name for f in fields(self)}
         for name in settings:
             if name not in known:
-                raise UsageError(
-                    name, "is not a generation setting", "known are " + ", ".join(sorted(known))
-                )
-        return replace(self, **settings)
+                close = get_close_matches(name, known, n=1)
+                remedy = f"did you mean {close[0]}? " if close else ""
+                remedy += "known are " + ", ".join(sorted(known))
+                raise UsageError(name, "is not a generation setting", remedy)
+        return replace(self, **settings)  # type: ignore[arg-type] # its fields check themselves

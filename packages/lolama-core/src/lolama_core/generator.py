@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Self, Unpack, cast, overload
 
 import torch
 from torch import Tensor
@@ -13,11 +13,12 @@ from lolama_core.batch_generator import BatchGenerator
 from lolama_core.decoding_steps import DecodingSteps, run
 from lolama_core.device import inference, memory_errors
 from lolama_core.generation_config import GenerationConfig
+from lolama_core.keywords import Keywords
 from lolama_core.prefix_cache import PrefixCache
 from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
-from lolama_core.request import Generation, Request
+from lolama_core.request import Generation, Request, Text
 from lolama_core.request_factory import RequestFactory, TextOrIds, too_long
 
 _PREFILL_CHUNK = 512
@@ -25,7 +26,7 @@ _PREFILL_CHUNK = 512
 _MOST_ROWS = 64
 
 
-class TokenStream:
+class TokenStream(Generic[Text]):
     """Iterates over token ids as they are generated; `text` iterates over pieces of text instead.
 
     Dropping it, closing it or leaving its ``with`` block ends the generation and frees its cache.
@@ -36,7 +37,7 @@ class TokenStream:
 
     def __init__(self, request: Request, steps: Iterator[None]) -> None:
         self._request, self._steps = request, steps
-        self.result: Generation | None = None
+        self.result: Generation[Text] | None = None
 
     def _outputs(self, kind: Literal["released", "pieces"]) -> Iterator[Any]:
         given = 0
@@ -48,7 +49,7 @@ class TokenStream:
                 given = len(ready)
                 if ended:
                     if self._request.finish_reason is not None:  # else it was closed, or failed
-                        self.result = self._request.result()
+                        self.result = cast("Generation[Text]", self._request.result())
                     return
         finally:
             self.close()
@@ -80,14 +81,14 @@ class TokenStream:
         if close is not None:
             close()
 
-    def __enter__(self) -> TokenStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
 
-class TextGenerator:
+class TextGenerator(Generic[Text]):
     """Generates with any `CausalLM`.
 
     Args:
@@ -105,6 +106,30 @@ class TextGenerator:
         >>> print(result.text)
     """
 
+    @overload
+    def __init__(
+        self: TextGenerator[None],
+        model: CausalLM,
+        tokenizer: None = None,
+        *,
+        prefix_cache: PrefixCache | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: TextGenerator[str],
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        *,
+        prefix_cache: PrefixCache | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: TextGenerator[str | None],
+        model: CausalLM,
+        tokenizer: Tokenizer | None,
+        *,
+        prefix_cache: PrefixCache | None = ...,
+    ) -> None: ...
     def __init__(
         self,
         model: CausalLM,
@@ -122,8 +147,8 @@ class TextGenerator:
         config: GenerationConfig | None = None,
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
-        **settings: Any,
-    ) -> Generation:
+        **settings: Unpack[Keywords],
+    ) -> Generation[Text]:
         """Continue one prompt to its end. Arguments as for `generate_stream`."""
         stream = self.generate_stream(
             input_ids, config, logits_processors=logits_processors, **settings
@@ -139,8 +164,8 @@ class TextGenerator:
         config: GenerationConfig | None = None,
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
-        **settings: Any,
-    ) -> TokenStream:
+        **settings: Unpack[Keywords],
+    ) -> TokenStream[Text]:
         """Continue one prompt, giving out tokens as they come.
 
         Args:
@@ -148,7 +173,8 @@ class TextGenerator:
                 tensor or array, or a list.
             config: Settings.
             logits_processors: Further processors, run before those of the settings.
-            **settings: Settings by name; anything else goes to the model (``pixel_values``, ...).
+            **settings: Settings by name; anything else goes to the model (``pixel_values``, ...). Some names
+                of other libraries are understood, such as ``max_tokens`` and ``eos_token_id=None``.
 
         Raises:
             UsageError: for settings, ids or inputs that make no sense, at once; nothing has run yet.
@@ -166,8 +192,8 @@ class TextGenerator:
         config: GenerationConfig | Sequence[GenerationConfig] | None = None,
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
-        **settings: Any,
-    ) -> list[Generation]:
+        **settings: Unpack[Keywords],
+    ) -> list[Generation[Text]]:
         """Continue several prompts together, each as it would be alone.
 
         Rows may differ in length; each stops at its own end and then takes no more time. With a seed,
@@ -194,12 +220,12 @@ class TextGenerator:
             raise UsageError("config", f"{len(configs)} configs for {len(prompts)} prompts", "")
         batch = BatchGenerator(self.model, self.tokenizer, rows=min(len(prompts), _MOST_ROWS))
         tickets = batch.submit_all(prompts, configs, logits_processors, settings)
-        results: dict[int, Generation] = {}
+        results: dict[int, Generation[Text]] = {}
         while True:
             for ticket, result in batch.collect().items():
                 if not isinstance(result, Generation):
                     raise result
-                results[ticket] = result
+                results[ticket] = cast("Generation[Text]", result)
             if not batch.busy:
                 return [results[ticket] for ticket in tickets]
             batch.step()

@@ -21,18 +21,21 @@ from lolama_core.linear import FEW_ROWS, Linear, OutputProjection, processor_mul
 from lolama_core.norm import RMSNorm
 from lolama_core.protocols import CacheSlots, DecoderKernel
 from lolama_core.protocols import KVCache as KVCacheProtocol
+from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.decoder_kernel import DecoderShape
 from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.types import GenerationDefaults, Prompt
+from lolama_core.protocols.types import GenerationDefaults, ImageInputs, Prompt
 from lolama_core.rope import RotaryEmbedding
 
 
-class Llama(nn.Module):
+class Llama(CausalLMModule):
     """A LLaMA-family decoder (Touvron et al. 2023), also of Mistral and Qwen2 shape.
 
     ``Llama(config)`` is randomly initialised and trainable; `lolama_core.load` fills it with weights.
     Legend: B batch, T positions, D model width, V vocabulary.
     """
+
+    layers: nn.ModuleList
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -133,12 +136,12 @@ class Llama(nn.Module):
         Raises:
             UsageError: for any other input, such as ``pixel_values``.
         """
-        if inputs:
-            raise UsageError(
-                next(iter(inputs)),
-                "is neither a generation setting nor an input of a text model",
-                "check its spelling; pictures need a vision model such as llava-1.5-7b",
-            )
+        for name in inputs:
+            if name in ImageInputs.__annotations__:
+                remedy = "pictures need a vision model such as llava-1.5-7b"
+                raise UsageError(name, "is no input of a text model", remedy)
+            reason = "is neither a generation setting nor an input of a text model"
+            raise UsageError(name, reason, "check its spelling")
         keys = tuple(
             tuple(row[:length]) for row, length in zip(input_ids.tolist(), lengths, strict=True)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
 from lolama_core.decode import decoder_kernels
@@ -14,7 +14,7 @@ from lolama_core.family import LlamaFamily
 from lolama_core.linear import linear_kernels, prepare_
 from lolama_core.llama import Llama
 from lolama_core.load_weights import load_into
-from lolama_core.protocols import CausalLM, ModelFamily
+from lolama_core.protocols import ModelFamily
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
 from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
 from lolama_core.quantization import prepare_quantized_
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from lolama_core.protocols.causal_module import CausalLMModule
     from lolama_core.tokenizer import Tokenizer
 
 DEMO = "demo"
@@ -34,7 +35,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-) -> tuple[CausalLM, Tokenizer]:
+) -> tuple[Llama, Tokenizer]:
     """A text model and its tokenizer, from a lolama checkpoint directory or the built-in ``demo``.
 
     Args:
@@ -59,9 +60,9 @@ def load(
             "give the path of a lolama checkpoint",
         )
     files = open_checkpoint(path, immutable=built_in)
-    return load_model(files, {family.name: family}, device=device, dtype=dtype), load_tokenizer(
-        files
-    )
+    made = load_model(files, {family.name: family}, device=device, dtype=dtype)
+    assert isinstance(made, Llama)
+    return made, load_tokenizer(files)
 
 
 def load_model(
@@ -70,7 +71,7 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-) -> CausalLM:
+) -> CausalLMModule:
     """Build the model that ``files`` describe, and fill it.
 
     The one order in which models are made: build on the meta device, give it the layout of quantised weights
@@ -103,21 +104,20 @@ def load_model(
         module.to(where)  # what is computed rather than loaded (RoPE frequencies)
     use_kernels_(module)
     module.eval().requires_grad_(False)
-    model = cast(CausalLM, module)
     generation = files.config["generation"]
     ids, known = generation.get("eos_ids", []), generation.get("vocab_size")
-    highest = model.vocab_size - 1
+    highest = module.vocab_size - 1
     for name, found in (("eos_ids", max(ids, default=-1)), ("vocab_size", (known or 0) - 1)):
         if found > highest:
             reason = f"generation.{name} goes up to the id {found:,}, the vocabulary to {highest:,}"
             raise ModelError(files.name, reason, "repair config.json, or replace the model")
-    model.generation_defaults = GenerationDefaults(
+    module.generation_defaults = GenerationDefaults(
         eos_ids=frozenset(ids),
         vocab_size=known,
         sampling=generation.get("sampling", {}),
         unsupported=tuple(generation.get("unsupported", ())),
     )
-    return model
+    return module
 
 
 def use_kernels_(module: nn.Module) -> None:
@@ -131,7 +131,7 @@ def use_kernels_(module: nn.Module) -> None:
             part.use_kernels(decoder_kernels())
 
 
-def build_module(files: ModelFiles, families: Mapping[str, ModelFamily]) -> nn.Module:
+def build_module(files: ModelFiles, families: Mapping[str, ModelFamily]) -> CausalLMModule:
     """The empty model, on the meta device.
 
     Raises:
@@ -139,7 +139,7 @@ def build_module(files: ModelFiles, families: Mapping[str, ModelFamily]) -> nn.M
         ModelError: for a configuration that makes no sense.
     """
 
-    def build_text(config: Mapping[str, JSON]) -> nn.Module:
+    def build_text(config: Mapping[str, JSON]) -> CausalLMModule:
         return LlamaFamily().build(config, build_text)
 
     family = families.get(files.family)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.sampling import Sampler
@@ -15,8 +16,12 @@ from lolama_core.text_stream import TextStream
 FinishReason = Literal["eos", "stop", "length"]
 
 
+Text = TypeVar("Text", bound=str | None, default=str, covariant=True)
+"""Of the text in results: ``str`` if the generator has a tokenizer, None if it has none."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Generation:
+class Generation(Generic[Text]):
     """What one prompt led to. ``print`` shows its text.
 
     Attributes:
@@ -28,7 +33,7 @@ class Generation:
     """
 
     ids: tuple[int, ...]
-    text: str | None
+    text: Text
     finish_reason: FinishReason
     context_full: bool = False
     cached_tokens: int = 0
@@ -153,7 +158,7 @@ class Request:
         if piece:
             self.pieces.append(piece)
 
-    def result(self) -> Generation:
+    def result(self) -> Generation[str | None]:
         """What came of it, once ``finish_reason`` is set."""
         assert self.finish_reason is not None
         text = "".join(self.pieces) if self.text_stream is not None else None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 
 from lolama_core.device import inference, memory_errors
 from lolama_core.generation_config import GenerationConfig
+from lolama_core.keywords import spelled, split
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import Prompt
@@ -19,8 +20,6 @@ from lolama_core.text_stream import TextStream
 from lolama_core.token_ids import TokenIds, token_ids
 
 TextOrIds: TypeAlias = "str | TokenIds"
-
-_SETTINGS = frozenset(field.name for field in fields(GenerationConfig))
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class RequestFactory:
         prompts: Sequence[TextOrIds],
         configs: Sequence[GenerationConfig | None],
         processors: Sequence[LogitsProcessor],
-        settings: dict[str, Any],
+        keywords: Mapping[str, Any],
     ) -> list[tuple[Request, Prompt]]:
         """A request for each prompt, and the prompt as the model reads it: one row, without padding.
 
@@ -43,14 +42,13 @@ class RequestFactory:
             prompts: Text or ids of each.
             configs: Settings of each; None for the defaults with the model's recommendations over them.
             processors: Run before those of the settings.
-            settings: Settings by name, laid over all configs; anything else is an input of the model.
+            keywords: Settings, laid over all configs, and inputs of the model; see `Keywords`.
 
         Raises:
             UsageError: for settings, ids or inputs that make no sense.
             ResourceError: if the memory does not suffice for the embeddings.
         """
-        named = {name: value for name, value in settings.items() if name in _SETTINGS}
-        inputs = {name: value for name, value in settings.items() if name not in _SETTINGS}
+        named, inputs = split(keywords)
         if not isinstance(processors, Iterable) or not all(map(callable, processors)):
             reason = "is no list of functions (input_ids, scores) that return scores"
             raise UsageError("logits_processors", reason, "give one function as [function]")
@@ -65,7 +63,10 @@ class RequestFactory:
         for row, ids in enumerate(all_ids):
             padded[row, : len(ids)] = torch.tensor(ids, device="cpu")
         with memory_errors(self.model.device), inference(self.model.device):
-            prompt = self.model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
+            try:
+                prompt = self.model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
+            except UsageError as error:
+                raise (spelled(error) if error.subject in inputs else error) from None
         for length, request in zip(prompt.lengths, requests, strict=True):
             # A picture takes more positions than its ids.
             request.restrict(self._room_after(length))
@@ -112,7 +113,7 @@ class RequestFactory:
 
     def _config(self, config: GenerationConfig | None, named: dict[str, Any]) -> GenerationConfig:
         if config is None:
-            recommended = self.model.generation_defaults.sampling
+            recommended: Mapping[str, Any] = self.model.generation_defaults.sampling
             try:
                 config = GenerationConfig().with_settings(**recommended)
             except UsageError as error:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from lolama_core.protocols.types import JSON
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from lolama_core.protocols.causal_module import CausalLMModule
     from lolama_vision.image_processor import CLIPImageProcessor
     from lolama_vision.llava import LLaVA
 
@@ -22,7 +21,7 @@ class LlavaFamily:
     builtins: Mapping[str, Path] = {"demo-vision": Path(__file__).parent / "demo_vision"}
 
     def build(
-        self, config: Mapping[str, JSON], build_text: Callable[[Mapping[str, JSON]], nn.Module]
+        self, config: Mapping[str, JSON], build_text: Callable[[Mapping[str, JSON]], CausalLMModule]
     ) -> LLaVA:
         """A `LLaVA` on the meta device: no memory, no random numbers.
 

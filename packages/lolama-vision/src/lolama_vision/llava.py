@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lolama_core.protocols import CausalLM, KVCache
+from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import GenerationDefaults, Prompt, PromptKey
 from lolama_vision.clip import CLIPVisionEncoder
@@ -27,7 +28,7 @@ from lolama_vision.tiles import arrange, count_tiles, count_tokens
 _INPUTS = ("pixel_values", "tiles_per_image", "image_sizes", "tokens_per_image")
 
 
-class LLaVA(nn.Module):
+class LLaVA(CausalLMModule):
     """A `CausalLM` around any `CausalLM`: encoder, projector, and the merge into its embeddings.
 
     Device and dtype are the language model's. On a GPU the encoder is there only while it encodes; what it
@@ -38,7 +39,7 @@ class LLaVA(nn.Module):
         language_model: Reads the merged embeddings.
     """
 
-    def __init__(self, config: VLMConfig, language_model: nn.Module) -> None:
+    def __init__(self, config: VLMConfig, language_model: CausalLMModule) -> None:
         super().__init__()
         self._vlm_config = config
         # First, so that it is what `next(model.parameters())` belongs to.
@@ -56,7 +57,12 @@ class LLaVA(nn.Module):
     @property
     def text(self) -> CausalLM:
         """The language model, by its protocol."""
-        return cast(CausalLM, self.language_model)
+        return self.language_model
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The blocks of the language model."""
+        return self.language_model.layers
 
     @property
     def max_seq_len(self) -> int:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from lolama_core.protocols.causal_module import CausalLMModule
     from lolama_core.protocols.image import ImageProcessor
     from lolama_core.protocols.kv_cache import KVCache
 
@@ -95,8 +96,10 @@ class ModelFamily(Protocol):
         ...
 
     def build(
-        self, config: Mapping[str, JSON], build_text: Callable[[Mapping[str, JSON]], nn.Module]
-    ) -> nn.Module:
+        self,
+        config: Mapping[str, JSON],
+        build_text: Callable[[Mapping[str, JSON]], CausalLMModule],
+    ) -> CausalLMModule:
         """The `CausalLM` of a canonical ``model`` block, on the meta device.
 
         ``build_text`` builds the language model inside it; a text family does not need it.

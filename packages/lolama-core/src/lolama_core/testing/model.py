@@ -7,9 +7,10 @@ from typing import NoReturn
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lolama_core.protocols import CausalLM, ModelFamily
+from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import JSON
 
@@ -146,7 +147,7 @@ class ModelFamilySuite:
         """A ``model`` block."""
         raise NotImplementedError("a subclass defines this fixture")
 
-    def build_text(self, config: Mapping[str, JSON]) -> nn.Module:
+    def build_text(self, config: Mapping[str, JSON]) -> CausalLMModule:
         """Builds the language model inside; a text family has no use for it."""
         return _no_text_model()
 
