@@ -13,8 +13,15 @@ from warm_program import run
 
 
 def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
+    # The address of a socket holds about 100 characters: a relative path is short enough
+    # wherever the tests run.
+    before = Path.cwd()
+    os.chdir(path.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+    finally:
+        os.chdir(before)
 
 
 def _link_to_pipe(path: Path) -> None:
