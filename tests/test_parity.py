@@ -18,6 +18,7 @@ from lolama_core import (
     LlamaFamily,
     TextGenerator,
     load_model,
+    reference,
 )
 from lolama_hub import HuggingFaceSource
 
@@ -163,6 +164,14 @@ def close(actual: Tensor, expected: Tensor) -> None:
 def test_logits_of_all_positions(pair: Pair) -> None:
     ids = random_ids(2, LENGTH)
     close(pair.ours(ids), pair.expected(ids))
+
+
+@torch.inference_mode()
+def test_the_page_that_explains_it(pair: Pair) -> None:
+    ids = random_ids(1, LENGTH)
+    found = reference.logits(pair.ours.state_dict(), pair.ours.config, ids[0].tolist())
+    close(found, pair.ours(ids)[0])
+    close(found, pair.expected(ids)[0])
 
 
 @torch.inference_mode()

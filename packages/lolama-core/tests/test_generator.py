@@ -22,6 +22,7 @@ from lolama_core import (
     Sampler,
     TextGenerator,
     Tokenizer,
+    reference,
 )
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
@@ -124,8 +125,8 @@ def naive(model: Llama, prompt: list[int], config: GenerationConfig) -> list[int
     sampler = Sampler.from_config(config, prompt_length=len(prompt))
     ids = list(prompt)
     while len(ids) < len(prompt) + config.max_new_tokens:
-        history = torch.tensor([ids])
-        token_id = sampler(history, model(history)[:, -1].detach())
+        logits = reference.logits(model.state_dict(), model.config, ids)
+        token_id = sampler(torch.tensor([ids]), logits[-1:])
         if token_id in model.generation_defaults.eos_ids:
             break
         ids.append(token_id)
