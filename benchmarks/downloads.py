@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.make_model import write_hugging_face
+from benchmarks.page_cache import drop_from_memory
 from benchmarks.shapes import SHAPES
 
 REPO = "bench/model"
@@ -68,14 +69,6 @@ def timed(command: list[str], env: Mapping[str, str]) -> float:
     return time.perf_counter() - started
 
 
-def drop_from_memory(folder: Path) -> None:
-    """Have the system forget what it holds of the files below ``folder``, so that they are read again."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def main() -> None:
     """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -103,7 +96,7 @@ def main() -> None:
                 pull = [sys.executable, "-m", "lolama_cli", "pull", "--yes", REPO]
                 seconds["lolama"].append(timed(pull, own))
         os.sync()
-        drop_from_memory(work / "store")
+        drop_from_memory([work / "store"])
         own["HF_HUB_OFFLINE"] = "1"
         loaded = subprocess.run(
             [sys.executable, "-c", LOAD],

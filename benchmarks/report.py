@@ -4,8 +4,8 @@
 
 A part of the page between ``<!-- table: tinyllama -->`` and ``<!-- end -->`` is replaced; what is not
 marked stays. The parts are ``setup``, ``table``, ``ratios`` and ``plots``, each with the name of a run:
-a shape, and of int8 ``-int8``; ``gpu`` with a shape, of what `benchmarks.gpu` measured; and ``quality``, of
-what `benchmarks.quality` did.
+a shape, and of int8 ``-int8``; ``gpu`` with a shape, of what `benchmarks.gpu` measured; and ``quality`` and
+``start``, of what `benchmarks.quality` and `benchmarks.start` did.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.gpu_tables import gpu_tables
 from benchmarks.plots import draw
 from benchmarks.results import read_results
-from benchmarks.tables import figures, quality_table, ratio_tables, setup
+from benchmarks.tables import figures, quality_table, ratio_tables, setup, start_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,6 +57,9 @@ def main() -> None:
             continue
         if "reports" in raw:
             page = fill(page, "quality", quality_table(raw))
+            continue
+        if "starts" in raw:
+            page = fill(page, "start", start_table(raw))
             continue
         results = read_results(path)
         if results.name in seen:

@@ -76,6 +76,40 @@ def setup(results: Results) -> str:
     return "\n".join(lines)
 
 
+def start_table(result: dict[str, Any]) -> str:
+    """Markdown: each program's start, and its ratio to the first one's.
+
+    Args:
+        result: What `benchmarks.start` writes as JSON.
+    """
+    starts = result["starts"]
+    named = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    head = ["", "torch", "warm s", "warm ratio", "cold s", "cold ratio", "read MB", "peak MB"]
+    lines = []
+    for one in starts:
+        cells = [f"`{one['label']}`", "imported" if one["torch"] else ""]
+        for kind in ("warm", "cold"):
+            times, reference = one[kind], starts[0][kind]
+            cells += [number(median(times)), ratio_cell(times, reference)] if times else ["", ""]
+        read = median(one["read"]) / UNITS["MB"] if one["read"] else None
+        lines.append([*cells, number(read), number(one["peak"] / UNITS["MB"])])
+    return "\n".join(
+        [
+            f"{len(starts[0]['warm'])} rounds, {result['date']}, on {result['processor']}.",
+            f"Versions: {named}.",
+            "",
+            markdown(head, lines),
+        ]
+    )
+
+
+def ratio_cell(times: list[float], reference: list[float]) -> str:
+    """The ratio of the medians, and the least and the greatest ratio of one round."""
+    rounds = [mine / other for mine, other in zip(times, reference, strict=True)]
+    middle = median(times) / median(reference)
+    return f"{middle:.2f} ({min(rounds):.2f} to {max(rounds):.2f})"
+
+
 def quality_table(result: dict[str, Any]) -> str:
     """Markdown.
 

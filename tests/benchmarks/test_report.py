@@ -93,6 +93,8 @@ def test_the_page_has_every_mark() -> None:
     for shape in SHAPES:
         for part in ("setup", "table", "ratios", "plots"):
             page = fill(page, f"{part}: {shape}", "")
+    for part in ("start", "quality"):
+        page = fill(page, part, "")
 
 
 def test_labels_are_spread_around_where_they_belong() -> None:

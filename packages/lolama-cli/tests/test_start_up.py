@@ -14,6 +14,8 @@ import pytest
 from patience import LIMIT
 from program import environment, run
 
+from lolama_cli import loaded
+from lolama_core.protocols.errors import LolamaError
 from lolama_core.testing.promises import Promises
 
 FIRST_TOKEN = ("generate", "-m", "demo", "--max-tokens", "1", "Once upon a time")
@@ -260,6 +262,22 @@ def test_row_182_files_that_cannot_be_used_import_no_torch(
     named = [folder] if command == "info" else ["-m", folder]
     code, has_torch, err = forks.run(command, *named, *(["x"] if command == "generate" else []))
     assert (code, has_torch) == (3, False), err
+
+
+def test_row_210_torch_is_read_from_the_disk_only_once_the_files_can_be_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(loaded, "load_libraries_ahead", lambda: read.append("torch"))
+    damaged = edited(base, tmp_path / "model", "config.json", lambda content: content[:-20])
+    for name in ("no-such-model", str(tmp_path / "no-such-folder"), str(damaged)):
+        with pytest.raises(LolamaError):
+            loaded.Chosen(name=name).open()
+    with pytest.raises(LolamaError):
+        loaded.Chosen(name="demo", device="banana").open()
+    assert not read
+    loaded.Chosen(name="demo").open()
+    assert read == ["torch"]
 
 
 def test_row_183_a_prompt_that_is_too_long_imports_no_torch(forks: Forks, short: Path) -> None:

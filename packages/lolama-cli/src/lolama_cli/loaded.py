@@ -43,10 +43,11 @@ class Chosen:
         from lolama.devices import check_device
 
         check_device(self.device)
-        load_libraries_ahead()
         with transfer_bars() as bars:
             files = wiring.resolve(self.name, confirm=self.yes or None, progress=bars)
         wiring.check(files)
+        # Not before: a refusal so far has read nothing of torch. Reading the tokenizer takes the longest.
+        load_libraries_ahead()
         asked = files if self.template is None else wiring.with_chat_template(files, self.template)
         return files, wiring.tokenizer_of(asked)
 
