@@ -127,6 +127,16 @@ def test_templates_that_cannot_be_used(base: Path, tmp_path: Path) -> None:
     run("generate", "-m", base, "--template", bad, "--raw", "a").refused(2, "--template", "--raw")
 
 
+def test_row_205_a_template_that_refuses_is_left_out_with_raw(base: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jinja"
+    bad.write_text("{{ raise_exception('never') }}")
+    why = "error: chat template: refuses this conversation: never; use --raw to do without it"
+    run("generate", "-m", base, "--template", bad, "a").refused(3, why)
+    batch = ("generate", "-m", base, "--template", bad, "--batch", "-")
+    (line,) = run(*batch, stdin=b'{"prompt": "a"}\n').out.splitlines()
+    assert f"error: {json.loads(line)['error']['message']}" == why
+
+
 def test_json_tells_everything_about_an_answer(base: Path) -> None:
     outcome = run("generate", "-m", base, "--json", "--max-tokens", "3", "--top-k", "5", "x")
     assert (outcome.code, outcome.err) == (0, "")

@@ -111,7 +111,7 @@ def test_control_tokens_of_the_prompt_are_text(checkpoint: Path, main_in_here: M
         (["-m", "/no/such/folder", "x"], 2, b"/no/such/folder"),
         (["--temperature", "nan", "x"], 2, b"--temperature"),
         (["--temperature", "-1", "x"], 2, b"--temperature"),
-        (["--max-tokens", "-1", "x"], 2, b"--max-new-tokens"),
+        (["--max-tokens", "-1", "x"], 2, b"--max-tokens"),
         (["--seed", "-1", "x"], 2, b"--seed"),
         (["--max-tokens", "9", "word " * 100], 2, b"48"),
         (["\udcff"], 2, b"Unicode"),
@@ -220,3 +220,12 @@ def test_row_121_a_library_that_finds_no_memory(
         b"error: lolama_core: there is not enough memory for it; close other programs, "
         b"or raise the limit (`ulimit -v`)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--max-tokens", "-1"), ("--temperature", "nan"), ("--seed", "-5")]
+)
+def test_row_205_errors_name_the_option(option: str, value: str) -> None:
+    done = run(f"{option}={value}", "z")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {option}: {value} is not".encode())

@@ -92,7 +92,7 @@ def check_device(name: str) -> None:
     if found is None or found.problem is not None:
         problem = f": {found.problem}" if found is not None else ""
         reason = f"{name} is not available here{problem}"
-        raise UsageError("--device", reason, "use cpu, or leave it out")
+        raise UsageError("device", reason, "use cpu, or leave it out")
 
 
 def told_of_cpu(*, instruction_set: str | None, threads: int | None) -> Device:

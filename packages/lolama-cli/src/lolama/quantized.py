@@ -145,7 +145,9 @@ def save(
         )
     if os.path.lexists(directory) and not force:
         # The writer says so too, but only after the source's files were read.
-        raise UsageError(str(directory), "exists already", "choose another name, or add --force")
+        raise UsageError(
+            str(directory), "exists already", "choose another name, or add `force=True`"
+        )
     if force and _is_full_precision(directory):
         reason = "is a model that is not quantised, so it is not replaced"
         raise UsageError(str(directory), reason, "choose another name")

@@ -91,7 +91,7 @@ def count_positions(files: ModelFiles, ids: Sequence[int], inputs: ImageInputs) 
     if image_id not in ids and len(tokens):
         count = f"{len(tokens)} picture{'' if len(tokens) == 1 else 's'}"
         reason = f"the model's chat template writes 0 <image> for {count}"
-        raise UsageError("--image", reason, "use --raw")
+        raise UsageError("images", reason, "use `generate`")
     lolama_vision.place_pictures([ids], tokens, image_id)
     return len(ids) - list(ids).count(image_id) + sum(tokens)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import typer
 
 from lolama_cli.address_space import is_limited
+from lolama_cli.command_words import about_options
 from lolama_cli.console import ClosedPipeError, note
 from lolama_core.protocols.errors import (
     EXIT_CLOSED_PIPE,
@@ -62,7 +63,7 @@ def report(error: BaseException, settings: Settings) -> int:
     if settings.debug:
         for line in "".join(traceback.format_exception(error)).splitlines():
             note(_without_secrets(line))
-    told = _as_lolama_error(error)
+    told = about_options(_as_lolama_error(error))
     origin = settings.origins.get(told.subject)
     if origin is not None:  # nobody typed that option
         told = UsageError(origin, f"{told.subject} {told.reason}", told.remedy)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lolama_cli.command_words import about_options
 from lolama_cli.console import checked_text
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.utf8 import decode_utf8
@@ -131,9 +132,7 @@ def generation_config(**settings: object) -> GenerationConfig:
     try:
         return GenerationConfig(**settings)  # type: ignore[arg-type] # it checks its own fields
     except UsageError as error:
-        if error.subject == "--max-new-tokens":
-            raise UsageError("--max-tokens", error.reason, error.remedy) from None
-        raise
+        raise about_options(error) from None
 
 
 def check_device(device: str) -> None:

@@ -15,6 +15,13 @@ from lolama_core.protocols.errors import (
     shortage,
 )
 
+# Setting → the option that sets it here.
+_OPTIONS = {
+    "max_new_tokens": "--max-tokens",
+    "temperature": "--temperature",
+    "seed": "--seed",
+}
+
 
 def main() -> int:
     """Write the continuation to standard output as it comes; the exit code."""
@@ -52,7 +59,9 @@ def main() -> int:
         if stream.result is not None and stream.result.context_full:
             print("the model's context is full: the text ends here", file=sys.stderr)
     except LolamaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        subject = _OPTIONS.get(error.subject, error.subject)
+        told = LolamaError(subject, error.reason, error.remedy)
+        print(f"error: {told}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return EXIT_CLOSED_PIPE

@@ -114,7 +114,9 @@ class ChatTemplate:
 
 
 def _refused(reason: str) -> ModelError:
-    return ModelError("chat template", " ".join(reason.split())[:300], "use --raw to do without it")
+    return ModelError(
+        "chat template", " ".join(reason.split())[:300], "use `generate` to do without it"
+    )
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -17,6 +17,12 @@ from lolama_core.protocols.errors import ResourceError, UsageError
 _ONE_THREAD_BYTES = 32 << 20
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What other programs and files call them.
+_DTYPES_ELSEWHERE = {
+    **dict.fromkeys(("fp16", "f16", "half"), "float16"),
+    **dict.fromkeys(("bf16", "bfloat"), "bfloat16"),
+    **dict.fromkeys(("fp32", "f32", "float", "full"), "float32"),
+}
 
 
 def choose_device(name: str | torch.device | None = None) -> torch.device:
@@ -33,9 +39,9 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
         return torch.device("cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise UsageError(
-            "--device", f"{name!s:.40} is not a device", "use cpu, cuda or mps"
+            "device", f"{name!s:.40} is not a device", "use cpu, cuda or mps"
         ) from None
     usable = {
         "cpu": True,
@@ -43,7 +49,7 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
         "mps": torch.backends.mps.is_available(),
     }
     if not usable.get(device.type, False):
-        raise UsageError("--device", f"{device} is not available here", "use cpu, or leave it out")
+        raise UsageError("device", f"{device} is not available here", "use cpu, or leave it out")
     return device
 
 
@@ -61,7 +67,9 @@ def choose_dtype(
         name = str(name).removeprefix("torch.")
     if name is not None and name != "auto":
         if name not in DTYPES:
-            raise UsageError("--dtype", f"{name:.40} is not a dtype", "use " + ", ".join(DTYPES))
+            meant = _DTYPES_ELSEWHERE.get(name)
+            remedy = f"did you mean {meant}?" if meant else "use " + ", ".join(DTYPES)
+            raise UsageError("dtype", f"{name!s:.40} is not a dtype of weights", remedy)
         return DTYPES[name]
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     best = suited_dtype(str(stored).removeprefix("torch."), device.type, native_bfloat16=native)
@@ -128,5 +136,5 @@ def memory_errors(device: torch.device) -> Iterator[None]:
         raise ResourceError(
             f"memory of {device}",
             f"{need} more needed, {free_memory(device) / 1e9:.1f} GB free",
-            "use a smaller model, fewer tokens, or --quantize",
+            "use a smaller model, fewer tokens, or `quantize=True`",
         ) from None

@@ -20,7 +20,7 @@ def _refuse(name: str, value: object, expected: str) -> UsageError:
     # Python refuses to spell an integer of more than 4300 digits.
     huge = isinstance(value, int) and value.bit_length() > 100
     shown = "a huge integer" if huge else f"{value!s:.40}"
-    return UsageError(f"--{name.replace('_', '-')}", f"{shown} is not {expected}", "")
+    return UsageError(name, f"{shown} is not {expected}", "")
 
 
 def _number(name: str, value: object, low: float, high: float, expected: str) -> float:
@@ -79,7 +79,7 @@ class GenerationConfig:
         ignore_eos: Go on past end tokens (benchmarks).
 
     Raises:
-        UsageError: for a value out of its range, naming the option.
+        UsageError: for a value out of its range, naming the setting.
     """
 
     max_new_tokens: int = 256

@@ -123,7 +123,7 @@ class RequestFactory:
         chosen = config.with_settings(**named) if named else config
         if chosen.stop and self.tokenizer is None:
             raise UsageError(
-                "--stop", "stop texts need a tokenizer", "use TextGenerator(model, tokenizer)"
+                "stop", "stop texts need a tokenizer", "use TextGenerator(model, tokenizer)"
             )
         return chosen
 

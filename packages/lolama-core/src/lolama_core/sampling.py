@@ -247,5 +247,5 @@ def _non_finite(step: int, best: float, *, processed: bool) -> ModelError:
     return ModelError(
         "model",
         f"non-finite logits at step {step} (the best is {best})",
-        "the weights are damaged, or overflow in this dtype: try --dtype float32",
+        'the weights are damaged, or overflow in this dtype: try `dtype="float32"`',
     )

@@ -74,7 +74,7 @@ class StandIns:
         raise ModelError(
             source,
             "does not keep the control tokens of a conversation whole",
-            "use --raw, or another tokenizer.json",
+            "use `generate`, or another tokenizer.json",
         )
 
     def plain(self, text: str) -> str:

@@ -282,7 +282,7 @@ class Tokenizer:
         """The conversation as text, with stand-ins in place of the template's control tokens."""
         if self._template is None:
             raise ModelError(
-                self._source, "the model has no chat template", "use --raw, or encode the text"
+                self._source, "the model has no chat template", "use `generate`, or encode the text"
             )
         return self._template.render(
             messages,

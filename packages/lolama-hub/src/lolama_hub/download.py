@@ -111,7 +111,9 @@ def fetch_plan(
         LolamaError: see `ModelSource.fetch`.
     """
     if plan.bytes_to_fetch and not confirm(plan):
-        raise UsageError(plan.repo, "was not fetched, as you wished", "use --yes not to be asked")
+        raise UsageError(
+            plan.repo, "was not fetched, as you wished", "use `confirm=True` not to be asked"
+        )
     with snapshots.lock(plan.repo):
         directory = snapshots.find(plan.repo, plan.revision)
         staging = snapshots.staging(plan.repo, plan.revision)

@@ -115,5 +115,5 @@ def refuse_quantized(path: Path, values: Mapping[str, JSON]) -> None:
         bits = block.get("bits") if isinstance(block, dict) else None
         reason = f"the weights are quantised by MLX ({shown(bits)} bits)"
         raise ModelError(
-            str(path), reason, "use the unquantised model; --quantize makes it int8 here"
+            str(path), reason, "use the unquantised model; `quantize=True` makes it int8 here"
         )

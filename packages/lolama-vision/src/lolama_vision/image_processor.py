@@ -59,7 +59,7 @@ class CLIPImageProcessor:
         if mode is not None and mode != before.mode:
             if "tiles" in (mode, before.mode):
                 reason = f"this model takes pictures in mode {before.mode} only"
-                raise UsageError("--image-mode", f"{mode}: {reason}", "leave it out")
+                raise UsageError("mode", f"{mode}: {reason}", "leave it out")
             config = replace(config, preprocessing=replace(before, mode=mode))
         return cls(config)
 

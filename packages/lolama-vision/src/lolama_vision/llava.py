@@ -225,7 +225,7 @@ class LLaVA(CausalLMModule):
             for n, features in zip(fresh, encoded, strict=True):
                 if not bool(torch.isfinite(features).all()):
                     raise ModelError(
-                        "image", "its features are not finite", "use --dtype float32 or bfloat16"
+                        "image", "its features are not finite", 'use `dtype="float32"` or bfloat16'
                     )
                 known[hashes[n]] = features
                 self.features.put((state, hashes[n]), features)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lolama_cli.batch.answers import Answers
 from lolama_cli.batch.prompts import Common, Line, Prompt, line_id, parse
+from lolama_cli.command_words import in_options
 from lolama_cli.console import note
 from lolama_cli.generation import answer_facts, with_seed
 from lolama_cli.logprobs import LogprobRecorder
@@ -136,7 +137,9 @@ class Batch:
         facts = {"line": asked.line.number, **line_id(asked.line), "key": asked.line.key}
         result = asked.answer
         if isinstance(result, LolamaError):
-            return {**facts, "error": {"message": str(result), "exit_code": result.exit_code}}
+            # Of a line: its keys are called as in Python.
+            told = type(result)(result.subject, result.reason, in_options(result.remedy))
+            return {**facts, "error": {"message": str(told), "exit_code": result.exit_code}}
         assert result is not None and asked.config is not None
         return facts | answer_facts(
             result, asked.prompt_length, asked.config, asked.recorder, self.tokenizer

@@ -1,6 +1,6 @@
 """Every error lolama raises on purpose: one tree, one message shape, one exit code each.
 
-A message has three parts so that a reader can act on it: *where* (a file, an option, a model), *why* it
+A message has three parts so that a reader can act on it: *where* (a file, a setting, a model), *why* it
 was refused (with the value and the limit), and *what to do*. ``str(error)`` is ``where: why; what to do``,
 on one line. The command line prints exactly that after ``error: ``; the Python API raises it.
 
@@ -27,9 +27,10 @@ class LolamaError(Exception):
     """Base of all deliberate errors.
 
     Args:
-        subject: The file, option or model that the error is about.
+        subject: The file, setting or model that the error is about. A setting is called as in Python.
         reason: What is wrong with it: the value found and the limit or form expected.
-        remedy: The next step; empty when there is none to give.
+        remedy: The next step; empty when there is none to give. A setting in it is Python code between
+            backquotes, as in "try `dtype="float32"`"; a program puts its option in the place of that.
     """
 
     exit_code = 1

@@ -1,0 +1,52 @@
+"""What Python calls a setting → what the command calls it.
+
+Errors of the packages name settings as Python does: as their subject, and in their remedies as code, such as
+`dtype="float32"` between backquotes. Whoever typed a command is told of its options.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lolama_core.protocols.errors import LolamaError
+
+OPTIONS = {
+    "confirm": "--yes",
+    "device": "--device",
+    "dtype": "--dtype",
+    "force": "--force",
+    "generate": "--raw",  # in Python, what continues a text without a chat template
+    "images": "--image",
+    "max_new_tokens": "--max-tokens",
+    "min_p": "--min-p",
+    "mode": "--image-mode",
+    "quantize": "--quantize",
+    "repetition_penalty": "--repetition-penalty",
+    "seed": "--seed",
+    "stop": "--stop",
+    "temperature": "--temperature",
+    "top_k": "--top-k",
+    "top_p": "--top-p",
+}
+
+_CODE = re.compile(r"`(\w+)(?:=([^`]+))?`")
+
+
+def about_options(error: LolamaError) -> LolamaError:
+    """The same error for whoever typed a command: about the option, with a remedy of options."""
+    subject = OPTIONS.get(error.subject, error.subject)
+    told = type(error)(subject, error.reason, in_options(error.remedy))
+    told.exit_code = error.exit_code  # which a batch takes from its first error
+    return told
+
+
+def in_options(remedy: str) -> str:
+    """``remedy`` with an option in the place of each setting that stands as code."""
+    return _CODE.sub(_option, remedy)
+
+
+def _option(code: re.Match[str]) -> str:
+    option, value = OPTIONS.get(code[1]), code[2]
+    if option is None:
+        return code[0]
+    return option if value in (None, "True") else f"{option} {value.strip(chr(34))}"
