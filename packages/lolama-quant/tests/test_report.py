@@ -52,6 +52,16 @@ def measured(reference: TwoTokens, other: TwoTokens, texts: Sequence[str]) -> An
     )
 
 
+def test_row_206_it_tells_how_far_it_is() -> None:
+    told: list[tuple[int, int]] = []
+    one = cast(CausalLM, TwoTokens(0.75))
+    texts = ["01", "1", "10"]  # one token predicts nothing
+    measure_quality(
+        one, one, cast(Tokenizer, Digits()), texts, lambda done, count: told.append((done, count))
+    )
+    assert told == [(0, 2), (1, 2)]
+
+
 def test_measures_by_hand() -> None:
     report = measured(TwoTokens(0.75), TwoTokens(0.5 - 1e-9), ["0110", "11"])
     assert report.tokens == 6

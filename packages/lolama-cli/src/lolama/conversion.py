@@ -8,6 +8,7 @@ from pathlib import Path
 import lolama_core
 from lolama import wiring
 from lolama.downloads import Confirm, Progress
+from lolama.steps import Steps, counted
 from lolama_core.protocols.errors import UsageError
 
 
@@ -17,6 +18,7 @@ def convert(
     *,
     confirm: Confirm = None,
     progress: Progress | None = None,
+    steps: Steps | None = None,
 ) -> None:
     """Write a model as a lolama checkpoint: canonical names, one file of weights, on its own.
 
@@ -28,6 +30,7 @@ def convert(
         directory: Must not exist; its parent must.
         confirm: Whether a download may go ahead, if one is needed; see `downloads.Confirm`.
         progress: Of that download.
+        steps: Is told how many tensors are written.
 
     Raises:
         UsageError: if ``directory`` exists or cannot be made.
@@ -42,7 +45,7 @@ def convert(
     lolama_core.FileCheckpointIO().write(
         directory,
         files.config,
-        lolama_core.FileCheckpoint(files).tensors(),
+        counted(lolama_core.FileCheckpoint(files).tensors(), len(files.tensors), steps),
         tokenizer_json=wiring.tokenizer_text(files),
         chat_template=files.tokenizer.chat_template,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 import lolama_quant
+from lolama.steps import Steps, counted
 from lolama_core import TextGenerator
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import UsageError
@@ -36,8 +37,15 @@ def default_texts() -> list[str]:
     return lolama_quant.default_text()
 
 
-def perplexity(model: CausalLM, tokenizer: Tokenizer, texts: Sequence[str]) -> Perplexity:
+def perplexity(
+    model: CausalLM, tokenizer: Tokenizer, texts: Sequence[str], steps: Steps | None = None
+) -> Perplexity:
     """How surprised a model is by ``texts``, each read by itself.
+
+    Args:
+        model, tokenizer: What reads.
+        texts: Documents.
+        steps: Is told how many pieces of them are read.
 
     Raises:
         UsageError: if there are not two tokens to predict one from the other.
@@ -49,7 +57,8 @@ def perplexity(model: CausalLM, tokenizer: Tokenizer, texts: Sequence[str]) -> P
     if not pieces:
         raise UsageError("text", "holds no two tokens", "give a longer one")
     generator = TextGenerator(model)
-    scores = torch.cat([generator.score(piece) for piece in pieces]).double()
+    read = counted(pieces, len(pieces), steps)
+    scores = torch.cat([generator.score(piece) for piece in read]).double()
     return Perplexity(
         tokens=sum(map(len, pieces)), window=window, perplexity=float(scores.mean().neg().exp())
     )

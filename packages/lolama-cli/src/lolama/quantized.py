@@ -19,6 +19,7 @@ import lolama_quant
 from lolama import providers, wiring
 from lolama.files import expanded
 from lolama.remembered import file_digest
+from lolama.steps import Steps, counted
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import (
@@ -90,6 +91,7 @@ def keep(
     *,
     force: bool = False,
     tell: Callable[[str], None] | None = None,
+    steps: Steps | None = None,
 ) -> ModelFiles:
     """The int8 form of a model, out of lolama's own store; made and kept there if it is not yet.
 
@@ -98,6 +100,7 @@ def keep(
         options: The defaults if not given.
         force: Make it again even if it is there.
         tell: Receives a line before the model is made, which takes a while.
+        steps: Is told how many documents are read to find outliers, then how many tensors are written.
 
     Raises:
         ModelError: if the model cannot be used.
@@ -113,7 +116,7 @@ def keep(
         if tell is not None:
             tell(f"quantising {files.name} to int8, to be kept in {place}")
         try:
-            _write(files, place, options, digest, force=force)
+            _write(files, place, options, digest, force=force, steps=steps)
         except UsageError:
             if not place.exists():  # else another process was faster
                 raise
@@ -121,7 +124,12 @@ def keep(
 
 
 def save(
-    files: ModelFiles, directory: Path, options: Options | None = None, *, force: bool = False
+    files: ModelFiles,
+    directory: Path,
+    options: Options | None = None,
+    *,
+    force: bool = False,
+    steps: Steps | None = None,
 ) -> ModelFiles:
     """Write the int8 form of a model to ``directory``: all of it or nothing.
 
@@ -130,6 +138,7 @@ def save(
         directory: Must not exist, unless ``force`` replaces the int8 model that is there.
         options: The defaults if not given.
         force: Replace what is there.
+        steps: As for `keep`.
 
     Raises:
         UsageError: if the model is quantised already, or the directory exists or is the model's own.
@@ -151,7 +160,8 @@ def save(
     if force and _is_full_precision(directory):
         reason = "is a model that is not quantised, so it is not replaced"
         raise UsageError(str(directory), reason, "choose another name")
-    _write(files, directory, options or Options(), source_digest(files), force=force)
+    digest = source_digest(files)
+    _write(files, directory, options or Options(), digest, force=force, steps=steps)
     return lolama_core.open_checkpoint(directory)
 
 
@@ -173,10 +183,11 @@ def measure(
     quantized: CausalLM,
     tokenizer: Tokenizer,
     texts: Sequence[str] | None = None,
+    steps: Steps | None = None,
 ) -> QualityReport:
     """What quantising cost, on ``texts`` or the text that ships with lolama-quant."""
     return lolama_quant.measure_quality(
-        dense, quantized, tokenizer, texts or lolama_quant.default_text()
+        dense, quantized, tokenizer, texts or lolama_quant.default_text(), steps
     )
 
 
@@ -198,11 +209,18 @@ def source_digest(files: ModelFiles) -> str:
 
 
 def _write(
-    files: ModelFiles, directory: Path, options: Options, digest: str, *, force: bool
+    files: ModelFiles,
+    directory: Path,
+    options: Options,
+    digest: str,
+    *,
+    force: bool,
+    steps: Steps | None,
 ) -> None:
     """Tensor by tensor, so that the model need not fit into memory."""
     quantizer = providers.quantizer("int8")
-    scheme = _scheme(files, options)
+    scheme = _scheme(files, options, steps)
+    tensors = counted(lolama_core.FileCheckpoint(files).tensors(), len(files.tensors), steps)
     family = providers.family(files.family)
     module = lolama_core.build_module(files, {family.name: family})
     quantizer.prepare_(module, scheme)
@@ -217,14 +235,14 @@ def _write(
     lolama_core.write_checkpoint(
         directory,
         config,
-        quantizer.converted(module, lolama_core.FileCheckpoint(files).tensors()),
+        quantizer.converted(module, tensors),
         tokenizer_json=wiring.tokenizer_text(files),
         chat_template=files.tokenizer.chat_template,
         replace=force,
     )
 
 
-def _scheme(files: ModelFiles, options: Options) -> QuantizationScheme:
+def _scheme(files: ModelFiles, options: Options, steps: Steps | None) -> QuantizationScheme:
     skipped = () if options.lm_head else QuantizationScheme(name="int8").skipped
     scheme = QuantizationScheme(name="int8", skipped=skipped)
     if options.outliers == 0:
@@ -232,15 +250,16 @@ def _scheme(files: ModelFiles, options: Options) -> QuantizationScheme:
     model = wiring.load_files(files)
     tokenizer = lolama_core.load_tokenizer(files)
     columns = providers.quantizer("int8").outlier_columns(
-        cast("nn.Module", model), scheme, options.outliers, lambda: _read(model, tokenizer)
+        cast("nn.Module", model), scheme, options.outliers, lambda: _read(model, tokenizer, steps)
     )
     return replace(scheme, outlier_columns=columns)
 
 
-def _read(model: CausalLM, tokenizer: lolama_core.Tokenizer) -> None:
+def _read(model: CausalLM, tokenizer: lolama_core.Tokenizer, steps: Steps | None) -> None:
     import torch
 
-    for text in lolama_quant.default_text()[:_CALIBRATION_DOCUMENTS]:
+    texts = lolama_quant.default_text()[:_CALIBRATION_DOCUMENTS]
+    for text in counted(texts, len(texts), steps):
         ids = tokenizer.encode_ids(text)[: model.max_seq_len]
         prompt = model.embed(torch.tensor([list(ids)], device=model.device))
         model.forward_embeds(prompt, logits="all")

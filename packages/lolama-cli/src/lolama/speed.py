@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import lolama_core
+from lolama.steps import Steps, counted
 from lolama_core import GenerationConfig
 from lolama_core.protocols import CausalLM, Tokenizer
 
@@ -79,7 +80,14 @@ def prompt_of(tokenizer: Tokenizer, count: int) -> list[int]:
     return ids[:count]
 
 
-def measure(model: CausalLM, ids: Sequence[int], *, new_tokens: int, repeats: int) -> Speed:
+def measure(
+    model: CausalLM,
+    ids: Sequence[int],
+    *,
+    new_tokens: int,
+    repeats: int,
+    steps: Steps | None = None,
+) -> Speed:
     """Generate the same text ``repeats`` times, after once to warm up.
 
     Greedy, past end tokens, and without anything kept from one run to the next.
@@ -89,6 +97,7 @@ def measure(model: CausalLM, ids: Sequence[int], *, new_tokens: int, repeats: in
         ids: The prompt.
         new_tokens: At least 1.
         repeats: At least 1.
+        steps: Is told of runs between them, and so takes no time of theirs.
 
     Raises:
         UsageError: if the context is too short for it.
@@ -99,7 +108,7 @@ def measure(model: CausalLM, ids: Sequence[int], *, new_tokens: int, repeats: in
         max_new_tokens=new_tokens, temperature=0, repetition_penalty=1, ignore_eos=True
     )
     generator = lolama_core.TextGenerator(model)
-    runs = [_run(generator, ids, config) for _ in range(1 + repeats)]
+    runs = [_run(generator, ids, config) for _ in counted(range(1 + repeats), 1 + repeats, steps)]
     return Speed(prompt_tokens=len(ids), new_tokens=new_tokens, runs=tuple(runs[1:]))
 
 

@@ -32,6 +32,7 @@ from lolama_core.protocols.types import (
 if TYPE_CHECKING:
     import torch
 
+    from lolama.steps import Steps
     from lolama_core import Tokenizer
     from lolama_core.protocols.causal_module import CausalLMModule
 
@@ -165,11 +166,13 @@ def load_files(
     return model
 
 
-def quantized(files: ModelFiles, *, tell: Callable[[str], None] | None = None) -> ModelFiles:
+def quantized(
+    files: ModelFiles, *, tell: Callable[[str], None] | None = None, steps: Steps | None = None
+) -> ModelFiles:
     """The int8 form of a model with the default options, kept from one use to the next."""
     from lolama.quantized import keep
 
-    return keep(files, tell=tell)
+    return keep(files, tell=tell, steps=steps)
 
 
 def suit_threads(model: CausalLM) -> None:

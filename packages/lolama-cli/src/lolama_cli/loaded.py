@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lolama_cli.ahead import load_libraries_ahead, read_ahead
 from lolama_cli.console import note
+from lolama_cli.progress_line import progress_line
 from lolama_cli.transfer_bars import transfer_bars
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Chosen:
                 f"note: {files.name} asks for settings that lolama does not have: {', '.join(missing)}"
             )
         if self.quantize:
-            files = wiring.quantized(files, tell=note)
+            with progress_line("quantising") as steps:
+                files = wiring.quantized(files, tell=note, steps=steps)
         else:
             read_ahead(files)
         wiring.import_torch()

@@ -6,7 +6,7 @@ Kullback-Leibler divergence of the predicted distributions, and how often the be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
@@ -82,7 +82,11 @@ def default_text() -> list[str]:
 
 
 def measure_quality(
-    reference: CausalLM, quantized: CausalLM, tokenizer: Tokenizer, texts: Sequence[str]
+    reference: CausalLM,
+    quantized: CausalLM,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    steps: Callable[[int, int], None] | None = None,
 ) -> QualityReport:
     """Compare two models on the same texts.
 
@@ -92,6 +96,7 @@ def measure_quality(
         tokenizer: Of both.
         texts: Documents; each is read by itself, in windows of up to 512 tokens. What spells a control
             token in them is text.
+        steps: Is told how many windows are compared, and how many there are.
 
     Raises:
         ValueError: if there are not two tokens to predict one from the other.
@@ -108,7 +113,9 @@ def measure_quality(
     ours, floor, before, after = [], [], [], []
     seen = 0
     with torch.inference_mode():
-        for window in windows:
+        for done, window in enumerate(windows):
+            if steps is not None:
+                steps(done, len(windows))
             expected = _log_probabilities(reference, window)
             found = _log_probabilities(quantized, window)
             targets = torch.tensor(window[1:], device="cpu")[:, None]

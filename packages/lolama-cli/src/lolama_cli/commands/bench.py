@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lolama_cli import options
-from lolama_cli.console import Output, progress
+from lolama_cli.console import Output
 from lolama_cli.errors import Settings
 from lolama_cli.loaded import Chosen
+from lolama_cli.progress_line import progress_line
 from lolama_cli.schemas import BENCH
 from lolama_cli.tables import write_facts
 from lolama_core.protocols.errors import UsageError
@@ -80,10 +81,9 @@ def bench(
     length, new = _sizes(prompt_tokens, max_tokens, wiring.context_length(files))
     settings: Settings = context.obj
     loaded = chosen.load(files, verbose=settings.verbose)
-    with progress(f"running {repeats + 1} times"):
-        found = speed.measure(
-            loaded, speed.prompt_of(tokenizer, length), new_tokens=new, repeats=repeats
-        )
+    with progress_line(f"running {repeats + 1} times") as steps:
+        ids = speed.prompt_of(tokenizer, length)
+        found = speed.measure(loaded, ids, new_tokens=new, repeats=repeats, steps=steps)
     facts = {
         "model": model,
         "device": str(loaded.device),

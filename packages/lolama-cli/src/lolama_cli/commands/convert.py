@@ -9,6 +9,7 @@ import typer
 
 from lolama_cli import options
 from lolama_cli.console import Output, visible
+from lolama_cli.progress_line import progress_line
 from lolama_cli.schemas import CONVERT
 from lolama_cli.transfer_bars import transfer_bars
 
@@ -34,8 +35,8 @@ def convert(
     payload = Output()
     from lolama.conversion import convert as write
 
-    with transfer_bars() as progress:
-        write(model, output, confirm=yes or None, progress=progress)
+    with transfer_bars() as progress, progress_line("writing") as steps:
+        write(model, output, confirm=yes or None, progress=progress, steps=steps)
     if as_json:
         CONVERT.write(payload, {"model": model, "directory": str(output)})
     else:

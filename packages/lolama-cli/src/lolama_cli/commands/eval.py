@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lolama_cli import options
-from lolama_cli.console import Output, progress
+from lolama_cli.console import Output
 from lolama_cli.errors import Settings
 from lolama_cli.loaded import Chosen
+from lolama_cli.progress_line import progress_line
 from lolama_cli.schemas import EVAL
 from lolama_cli.tables import write_facts
 from lolama_core.protocols.errors import UsageError
@@ -74,8 +75,9 @@ def eval(
 
     loaded = chosen.load(files, verbose=settings.verbose)
     started = time.perf_counter()
-    with progress("reading the text"):
-        found = evaluation.perplexity(loaded, tokenizer, texts or evaluation.default_texts())
+    with progress_line("reading the text") as steps:
+        read = texts or evaluation.default_texts()
+        found = evaluation.perplexity(loaded, tokenizer, read, steps)
     quality = None
     if quantize:
         quality = _compare(chosen, files, loaded, tokenizer, texts, settings)
@@ -108,8 +110,8 @@ def _compare(
 
     chosen.quantize = True
     small = chosen.load(files, verbose=settings.verbose)
-    with progress("reading the text twice"):
-        return measure(loaded, small, tokenizer, texts)
+    with progress_line("comparing") as steps:
+        return measure(loaded, small, tokenizer, texts, steps)
 
 
 def _rows(

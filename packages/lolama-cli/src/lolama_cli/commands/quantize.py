@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lolama_cli import options
-from lolama_cli.console import Output, note
+from lolama_cli.console import Output, note, progress
+from lolama_cli.progress_line import progress_line
 from lolama_cli.schemas import QUANTIZE
 from lolama_cli.tables import write_facts
 from lolama_cli.transfer_bars import transfer_bars
@@ -70,15 +71,16 @@ def quantize(
     stdout = Output()
     from lolama import quantized, wiring
 
-    with transfer_bars() as progress:
-        source = wiring.resolve(model, confirm=yes or None, progress=progress)
+    with transfer_bars() as bars:
+        source = wiring.resolve(model, confirm=yes or None, progress=bars)
     chosen = quantized.Options(lm_head=lm_head, outliers=outliers)
-    if output is not None:
-        files = quantized.save(source, output, chosen, force=force)
-    elif "quantization" in source.config:
+    if output is None and "quantization" in source.config:
         raise UsageError(source.name, "is quantised already", "use it as it is")
-    else:
-        files = quantized.keep(source, chosen, force=force, tell=note)
+    with progress_line("quantising") as steps:
+        if output is not None:
+            files = quantized.save(source, output, chosen, force=force, steps=steps)
+        else:
+            files = quantized.keep(source, chosen, force=force, tell=note, steps=steps)
     saved = quantized.describe(source, files)
     if lm_head and "lm_head" not in saved.replaced:
         note("note: lm_head shares its weight with the embedding, and both keep their precision")
@@ -93,9 +95,11 @@ def _measure(source: ModelFiles, files: ModelFiles) -> QualityReport:
     from lolama import wiring
     from lolama.quantized import measure
 
-    dense, small = wiring.load_files(source), wiring.load_files(files)
+    with progress("loading both models"):
+        dense, small = wiring.load_files(source), wiring.load_files(files)
     wiring.suit_threads(dense)
-    return measure(dense, small, wiring.tokenizer_of(source))
+    with progress_line("comparing") as steps:
+        return measure(dense, small, wiring.tokenizer_of(source), steps=steps)
 
 
 def _as_json(saved: Saved, quality: QualityReport | None) -> dict[str, object]:
