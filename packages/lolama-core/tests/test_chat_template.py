@@ -272,6 +272,8 @@ HOSTILE = {
     "arguments compared": "{% macro f() %}{% set ns.x = varargs %}{% endmacro %}"
     "{% macro g() %}{% set ns.y = varargs %}{% endmacro %}"
     + loop("x=[1], y=[1]", "{{ f(ns.x, ns.x) }}{{ g(ns.y, ns.y) }}", "{{ ns.x < ns.y }}"),
+    "namespaces": loop("x=1", "{% set ns.x = namespace(a=ns.x, b=ns.x) %}", "{{ ns.x }}"),
+    "namespace in itself": "{% set a = namespace() %}{% set a.x = [a, a] %}{% set a.y = [a, a] %}{{ a }}",
     "deep list": loop("x=[]", "{% set ns.x = [ns.x] %}", "{{ ns.x }}", 99999),
     # widths
     "format": "{{ '{:>1000000000}'.format(1) }}",
@@ -426,10 +428,6 @@ INNOCUOUS = {
     "{{ strftime_now('%1000000000Y') | length < 1000 }}": "True",
     "{{ ('9' * 900000) | int }}": "0",
     "{{ 'a' * -5 }}": "",
-    # A namespace may hold itself, twice.
-    "{% set a = namespace() %}{% set a.x = [a, a] %}{% set a.y = [a, a] %}{{ a.x | upper }}": (
-        "[<NAMESPACE>, <NAMESPACE>]"
-    ),
 }
 
 
@@ -438,12 +436,26 @@ def test_tricks_that_lead_nowhere(source: str) -> None:
     assert render(source) == INNOCUOUS[source]
 
 
-def test_namespaces_within_namespaces_have_no_text() -> None:
-    """Or 60 of them, each holding the one before twice, would have 2^60 characters."""
-    source = loop(
-        "x=1", "{% set ns.x = namespace(a=ns.x, b=ns.x) %}", "{{ ns.x }}{{ ns.x | upper }}"
-    )
-    assert render(source) == "<namespace><NAMESPACE>"
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ namespace(a=1, b=['x', none]) }}",
+        "{% set ns = namespace() %}{% set ns.role = messages[0].role %}{{ ns }}{{ [ns, {'n': ns}] }}",
+        "{{ namespace() | string | length }}{{ 'a' ~ namespace(b=namespace(c=1)) }}",
+        "{{ '%s' % namespace(a=1) }}{{ '{}'.format(namespace(a=1)) }}{{ [namespace()] | join }}",
+    ],
+)
+def test_row_201_a_namespace_that_is_printed_says_what_it_holds(
+    source: str, reference: Any
+) -> None:
+    messages = conversation("hello")
+    expected = reference.apply_chat_template(messages, chat_template=source, tokenize=False)
+    assert render(source, messages) == expected
+
+
+def test_row_201_what_is_left_out_says_so() -> None:
+    with pytest.raises(ModelError, match="uses lipsum, which is not supported here"):
+        render("{{ lipsum(1) }}")
 
 
 GREEDY = [

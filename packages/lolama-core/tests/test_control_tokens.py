@@ -149,6 +149,24 @@ def test_row_99_ids_of_a_vocabulary_with_holes() -> None:
     assert tokenizer.decode([98, 103, 105]) == "not"
 
 
+def test_row_198_added_tokens_beside_holes_keep_their_ids() -> None:
+    """The library counts their ids on from the number of words, which must stay what the file says."""
+    values = letters_json()
+    values["model"]["vocab"]["hole"] = len(values["model"]["vocab"]) + 50
+    count = len(values["model"]["vocab"])
+    values["added_tokens"] += [added("<a>", count), added("<b>", count + 1, special=False)]
+    native = tokenizers.Tokenizer.from_str(json.dumps(values))
+    tokenizer = made(values)
+    text = "x<a>y<b>hole"
+    ids = native.encode(text, add_special_tokens=False).ids
+    assert {count, count + 1} <= {*ids}
+    assert tokenizer.encode(text, add_special_tokens=False) == ids
+    assert tokenizer.decode(ids, skip_special_tokens=False) == native.decode(
+        ids, skip_special_tokens=False
+    )
+    assert tokenizer.render_chat(CHAT).count(2) == 3
+
+
 def test_row_99_tokens_that_are_added_into_holes() -> None:
     """The library gives them ids of words: the file is refused, as no id may mean two things."""
     values = with_holes()

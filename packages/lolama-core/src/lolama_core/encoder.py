@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lolama_core.native_guard import call_native
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.utf8 import is_unicode
 from lolama_core.text_growth import TextGrowth
 from lolama_core.untrusted_files import quote
@@ -105,7 +105,11 @@ def _may_explode(native: tokenizers.Tokenizer) -> bool:
 
 def _unknown_token(native: tokenizers.Tokenizer) -> str | None:
     """What stands for a character that no vocabulary has."""
-    try:
+
+    def find() -> str | None:
         return next((token.value for token in native.model.tokenize(_NO_CHARACTER)), None)
-    except Exception:  # there is none
+
+    try:
+        return call_native(find, subject="")
+    except ModelError:  # there is none
         return None

@@ -51,6 +51,13 @@ def read_native(
     )
     native.no_padding()
     native.no_truncation()
+    dropout = getattr(native.model, "dropout", None)
+    if dropout is not None and 0 < dropout < 1:
+        raise ModelError(
+            source,
+            f"has a model with dropout {dropout:g}, so a text has other ids each time",
+            "set dropout to null there: it is for training",
+        )
     specials = _specials(native)
     in_file = {token.content for token in native.get_added_tokens_decoder().values()}
     more = [AddedToken(**token) for token in added_tokens]
@@ -94,46 +101,29 @@ def add_past_vocabulary(
     vocabulary: Mapping[str, int],
     tokens: Sequence[tokenizers.AddedToken],
     tokenizer_json: str,
-    added_tokens: Sequence[AddedTokenBlock],
     source: str,
-) -> tokenizers.Tokenizer:
-    """``native`` with ``tokens``, whose ids are all past the highest in use.
+) -> None:
+    """Add ``tokens`` to ``native`` with ids past the highest in use.
 
     The library gives a new token the number of tokens as its id. Where ids have holes, that is a word's own.
-    Then the first of ``tokens`` is made a word of the file with an id past all others, and the library counts
-    on from there.
+    Then the first of ``tokens`` becomes a word of the model with an id past all others, and the library
+    counts on from there. Only the model is read anew: one word more would move the file's added tokens,
+    which are counted too.
 
     Args:
-        native: From `read_native`; it may be changed.
+        native: From `read_native`.
         vocabulary: The ids of all its tokens.
         tokens: Added tokens that the vocabulary does not have.
-        tokenizer_json, added_tokens, source: What ``native`` was read from.
+        tokenizer_json, source: What ``native`` was read from.
     """
-    if not tokens:
-        return native
+    from tokenizers import Tokenizer
+
     highest = max(vocabulary.values())
-    if highest >= len(vocabulary):
-        values = json.loads(tokenizer_json)
-        words = values["model"]["vocab"]
-        if isinstance(words, dict):  # a list has no holes
-            words[tokens[0].content] = highest + 1
-            native = read_native(json.dumps(values), added_tokens, source).native
+    if tokens and highest >= len(vocabulary):
+        model = json.loads(tokenizer_json)["model"]
+        if isinstance(model["vocab"], dict):  # a list has no holes
+            model["vocab"][tokens[0].content] = highest + 1
+            alone = json.dumps({"version": "1.0", "model": model})
+            native.model = call_native(lambda: Tokenizer.from_str(alone), subject=source).model
             native.add_tokens([tokens[0]])  # alone: within one call the library does not count on
     native.add_tokens(list(tokens))
-    return native
-
-
-def byte_ids(
-    native: tokenizers.Tokenizer, vocabulary: Mapping[str, int], source: str
-) -> frozenset[int]:
-    """The ids that are single bytes, such as ``<0xE2>``.
-
-    Raises:
-        ModelError: for a decoder with a pattern, whose time could not be bounded.
-    """
-    decoder = json.loads(native.decoder.__getstate__()) if native.decoder else None
-    text = json.dumps(decoder)
-    if '"Regex"' in text:
-        raise ModelError(source, "has a decoder with a pattern", "use another tokenizer.json")
-    names = [f"<0x{byte:02X}>" for byte in range(256)] if '"type": "ByteFallback"' in text else []
-    return frozenset(vocabulary[name] for name in names if name in vocabulary)

@@ -110,7 +110,10 @@ def _parts(value: Any) -> list[Any] | None:
         return [*value.keys(), *value.values()]
     if isinstance(value, list | tuple | KeysView | ValuesView | ItemsView):
         return list(value)
-    return None
+    from jinja2.utils import Namespace  # imported long since, by whoever renders
+
+    # Its text is that of what was set in it, which is kept from templates under this name.
+    return _parts(value._Namespace__attrs) if isinstance(value, Namespace) else None
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -84,12 +84,6 @@ def metered_environment() -> Any:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    class QuietNamespace(Namespace):
-        """Its text does not say what it holds, which may hold it twice."""
-
-        def __repr__(self) -> str:
-            return "<namespace>"
-
     class Environment(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset(["+", "*", "**", "%"])
 
@@ -180,9 +174,13 @@ def metered_environment() -> Any:
     def raise_exception(message: str) -> NoReturn:
         raise TemplateRefusal(message)
 
+    def lipsum(*args: Any, **options: Any) -> NoReturn:
+        raise NotSupported("lipsum")
+
     environment.filters = limited_filters(environment)
     environment.globals = {name: environment.globals[name] for name in _GLOBALS} | {
-        "namespace": QuietNamespace,
+        "lipsum": lipsum,
+        "namespace": Namespace,
         "raise_exception": raise_exception,
         "strftime_now": lambda form: datetime.now().strftime(str(form)[:100]),
     }

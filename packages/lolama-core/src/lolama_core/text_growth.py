@@ -118,17 +118,22 @@ class TextGrowth:
         return ModelError(self._source, reason, _REMEDY)
 
 
-def _steps(part: Any) -> Iterator[_Step]:
-    """The steps of a normalizer, pre-tokenizer or decoder, sequences within sequences opened."""
+def opened_steps(part: Any) -> Iterator[dict[str, Any]]:
+    """The steps of a native normalizer, pre-tokenizer or decoder, sequences within sequences opened."""
     if part is not None:
         yield from _opened(json.loads(part.__getstate__()))
 
 
-def _opened(values: dict[str, Any]) -> Iterator[_Step]:
+def _opened(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name in ("normalizers", "pretokenizers", "decoders"):
         for inner in values.get(name, []) if values["type"] == "Sequence" else []:
             yield from _opened(inner)
     if values["type"] != "Sequence":
+        yield values
+
+
+def _steps(part: Any) -> Iterator[_Step]:
+    for values in opened_steps(part):
         times, more = _growth(values)
         yield _Step(values, times, more)
 

@@ -8,12 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, SupportsIndex, cast, overload
 
 from lolama_core.chat_template import ChatTemplate
+from lolama_core.decoder import Decoder
 from lolama_core.encoder import Encoder
-from lolama_core.native_tokenizer import (
-    add_past_vocabulary,
-    byte_ids,
-    read_native,
-)
+from lolama_core.native_tokenizer import add_past_vocabulary, read_native
 from lolama_core.plain_numbers import whole_number
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import AddedTokenBlock, Message, TokenizerBlock
@@ -81,7 +78,7 @@ class Tokenizer:
         )
         self._vocab_size = max(vocabulary.values()) + 1
         added = native.get_added_tokens_decoder()
-        self._byte_ids = byte_ids(native, vocabulary, source)
+        self._decoder = Decoder(native, vocabulary, source)
         self.bos_token, self.eos_token = bos_token, eos_token
         named = {"bos_token": bos_token, "eos_token": eos_token, **special_tokens}
         self._names = {name: token for name, token in named.items() if token is not None}
@@ -95,13 +92,13 @@ class Tokenizer:
         # Whoever calls a word of the vocabulary a ``pad_token`` still wants to hear it.
         words -= {bos_token, eos_token}
         self._stand_ins = StandIns(controls)
-        self._native = add_past_vocabulary(
-            native, vocabulary, self._stand_ins.added_tokens(), tokenizer_json, added_tokens, source
+        add_past_vocabulary(
+            native, vocabulary, self._stand_ins.added_tokens(), tokenizer_json, source
         )
-        self._native.add_special_tokens([t for t in controls.values() if not t.special])
-        self._stand_ins.bind(self._native.token_to_id)
+        native.add_special_tokens([t for t in controls.values() if not t.special])
+        self._stand_ins.bind(native.token_to_id)
         self._encoder = Encoder(
-            self._native,
+            native,
             {i: token.content for i, token in controls.items() if token.content not in words},
             source,
         )
@@ -151,8 +148,8 @@ class Tokenizer:
         return whole_number(token_id) in self._specials
 
     def is_byte(self, token_id: SupportsIndex) -> bool:
-        """Whether the id is a single byte (``<0xE2>``), whose text depends on the ids around it."""
-        return whole_number(token_id) in self._byte_ids
+        """Whether the id's text depends on the ids around it, as that of a single byte (``<0xE2>``) does."""
+        return whole_number(token_id) in self._decoder.dependent
 
     def encode_ids(
         self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
@@ -230,6 +227,7 @@ class Tokenizer:
 
         Raises:
             UsageError: for several rows, or what is no id.
+            ModelError: if the tokenizer's own decoder fails at it.
         """
         one = whole_number(ids)
         plain = [one] if one is not None else token_ids(cast("TokenIds", ids))
@@ -238,8 +236,7 @@ class Tokenizer:
         if skip_special_tokens:
             # The library itself does not leave out control tokens that a normalizer changes.
             known = [i for i in known if i not in self._specials]
-        text: str = self._native.decode(known, skip_special_tokens=False)
-        return text
+        return self._decoder.decode(known)
 
     def render_chat(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = True

@@ -58,7 +58,7 @@ class Tokenizer(Protocol):
         ...
 
     def is_byte(self, token_id: int) -> bool:
-        """Whether the id is a single byte (``<0xE2>``), whose text depends on the ids around it."""
+        """Whether the id's text depends on the ids around it, as that of a single byte (``<0xE2>``) does."""
         ...
 
     def render_chat(

@@ -1,0 +1,87 @@
+"""Ids → text, by an untrusted tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lolama_core.native_guard import call_native
+from lolama_core.protocols.errors import ModelError
+from lolama_core.text_growth import opened_steps
+
+if TYPE_CHECKING:
+    import tokenizers
+
+# Steps that make one text of all tokens. What follows sees that text, not tokens.
+_JOIN = ("Fuse", "ByteLevel")
+
+
+class Decoder:
+    """Decodes with a native tokenizer.
+
+    Args:
+        native: The tokenizer.
+        vocabulary: The ids of all its tokens.
+        source: The tokenizer's file, for messages.
+
+    Attributes:
+        dependent: The ids whose text depends on the ids around them: single bytes, and all ids if a step
+            reads on from one token into the next.
+
+    Raises:
+        ModelError: for a decoder with a pattern, whose time could not be bounded.
+    """
+
+    def __init__(
+        self, native: tokenizers.Tokenizer, vocabulary: Mapping[str, int], source: str
+    ) -> None:
+        self._native, self._source = native, source
+        steps = list(opened_steps(native.decoder))
+        if any("Regex" in step.get("pattern", {}) for step in steps):
+            raise ModelError(source, "has a decoder with a pattern", "use another tokenizer.json")
+        # The library panics where a token is shorter than what is to be taken from its end. No other step
+        # fails, and a guard around every token would take time.
+        self._may_panic = any(step["type"] == "Strip" and step["stop"] for step in steps)
+        names: Iterable[str] = ()
+        if _reads_across(steps):
+            names = vocabulary
+        elif any(step["type"] == "ByteFallback" for step in steps):
+            names = (f"<0x{byte:02X}>" for byte in range(256))
+        self.dependent = frozenset(vocabulary[name] for name in names if name in vocabulary)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids that are all in the vocabulary; nothing is left out.
+
+        Raises:
+            ModelError: if the tokenizer fails at it.
+        """
+        if not ids:
+            return ""
+
+        def run() -> str:
+            text: str = self._native.decode(ids, skip_special_tokens=False)
+            return text
+
+        return call_native(run, subject=self._source) if self._may_panic else run()
+
+
+def _reads_across(steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what a step makes of a token depends on tokens behind it, or further before it than one."""
+    joined = emptied = False
+    for step in steps:
+        name = step["type"]
+        # A BPEDecoder treats the last token apart, whichever that is.
+        if name == "BPEDecoder" or (
+            joined
+            and (
+                name in ("ByteFallback", "ByteLevel", "CTC")
+                or (name == "WordPiece" and step["cleanup"])
+                # One character of the text's beginning is the first token's, if no token is empty.
+                or (name == "Strip" and (step["stop"] or step["start"] > 1 - emptied))
+                or (name == "Replace" and len(step["pattern"]["String"]) != 1)
+            )
+        ):
+            return True
+        joined = joined or name in _JOIN
+        emptied = emptied or (name == "Replace" and not step["content"])
+    return False
