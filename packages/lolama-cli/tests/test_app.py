@@ -63,9 +63,9 @@ def test_version() -> None:
     ],
 )
 def test_a_command_line_that_makes_no_sense(
-    arguments: tuple[str, ...], words: tuple[str, ...]
+    arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    run(*arguments).refused(2, *words)
+    run(*arguments, env={"LOLAMA_HOME": str(tmp_path)}).refused(2, *words)
 
 
 def test_a_model_that_is_not_here_and_no_connection_allowed() -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,14 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
-def completed(*words: str) -> list[str]:
+def completed(*words: str, env: Mapping[str, str] | None = None) -> list[str]:
     """What real bash offers for the last of ``words``."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     process = subprocess.run(
         ["bash", "-c", BASH, "bash", *words],
         capture_output=True,
         text=True,
-        env=environment({"PATH": path}),
+        env=environment({"PATH": path, **(env or {})}),
         check=True,
     )
     assert process.stderr == ""
@@ -80,13 +81,18 @@ def test_install_writes_into_the_home_it_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_what_can_be_removed_and_set_completes() -> None:
-    assert completed("lolama", "rm", "") == []  # nothing is downloaded
+def test_what_can_be_removed_and_set_completes(tmp_path: Path) -> None:
+    nothing = {"LOLAMA_HOME": str(tmp_path)}
+    assert completed("lolama", "rm", "", env=nothing) == []
     assert completed("lolama", "config", "set", "te") == ["temperature"]
     assert completed("lolama", "config", "unset", "top-") == ["top-p", "top-k"]
 
 
-def test_what_is_downloaded_completes_by_its_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_downloaded_completes_by_its_alias(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOLAMA_HOME", str(tmp_path))
+
     def stored(repo: str, *, shared: bool = False) -> StoredModel:
         return StoredModel(
             repo=repo,

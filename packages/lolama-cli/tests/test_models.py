@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from program import on_terminal, run
 
 ALIASES = ["tinyllama", "open_llama_3b", "open_llama_7b", "llama7b", "llava-1.5-7b", "llava-med"]
 
 
-def test_piped_it_is_one_line_a_model() -> None:
-    outcome = run("models", env={"COLUMNS": "20"})
+def test_piped_it_is_one_line_a_model(tmp_path: Path) -> None:
+    outcome = run("models", env={"COLUMNS": "20", "LOLAMA_HOME": str(tmp_path)})
     assert (outcome.code, outcome.err) == (0, "")
     rows = [line.split("\t") for line in outcome.out.decode().splitlines()]
     assert rows[0] == [
         *("alias", "parameters", "kind", "description", "id"),
-        *("size", "license", "gated", "downloaded", "last used"),
+        *("size", "license", "gated", "downloaded", "last used", "int8"),
     ]
     assert [row[0] for row in rows[1:]] == ["demo", "demo-vision", *ALIASES]
     assert rows[2][1:4] == ["2.0M", "vision", "Built in: no download"]
@@ -24,12 +25,12 @@ def test_piped_it_is_one_line_a_model() -> None:
         "text",
         "TinyLlama 1.1B Chat: small, fast, instruction-tuned",
         "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
-        *("2200000000", "Apache-2.0", "no", "", ""),
+        *("2200000000", "Apache-2.0", "no", "", "", ""),
     ]
 
 
-def test_on_a_terminal_it_is_a_table_that_fits_80_columns() -> None:
-    outcome = on_terminal("models")
+def test_on_a_terminal_it_is_a_table_that_fits_80_columns(tmp_path: Path) -> None:
+    outcome = on_terminal("models", env={"LOLAMA_HOME": str(tmp_path)})
     assert outcome.code == 0
     text = re.sub(r"\x1b\[[0-9;]*m", "", outcome.out.decode()).replace("\r\n", "\n")
     assert max(map(len, text.splitlines())) <= 80

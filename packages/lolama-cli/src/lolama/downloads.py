@@ -55,22 +55,45 @@ def stored_models() -> Sequence[StoredModel]:
 
 
 def remove(name: str) -> int:
-    """Delete a fetched model and what was made of it; bytes freed.
+    """Delete a fetched model and what was made of it; bytes freed. Of other models the latter alone.
 
     Raises:
-        UsageError: if there is no such model here, or it is built in.
+        UsageError: if nothing of the model is here that lolama may delete.
     """
-    from lolama import wiring  # which imports this module
+    from lolama import kept, wiring  # which import this module
 
     if name in wiring.builtin_models():
-        reason = "is built in, so there is no download to delete"
-        raise UsageError(f"model {name!r}", reason, "`lolama models` lists what is downloaded")
-    return providers.source().remove(name)
+        freed = kept.remove(lambda one: one.source == name)
+        if not freed:
+            reason = "is built in, so there is no download to delete"
+            raise UsageError(f"model {name!r}", reason, "`lolama models` lists what is downloaded")
+        return freed
+    repos = {info.alias: info.repo for info in wiring.known_models()}
+    repo = repos.get(name, name).partition("@")[0]
+    try:
+        freed = providers.source().remove(name)
+    except UsageError:
+        meant = {repo} if name in repos else {name, kept.path_of(name)}
+        freed = kept.remove(lambda one: one.source in meant)
+        if not freed:
+            raise
+        return freed
+    here = _revisions()
+    return freed + kept.remove(lambda one: one.source == repo and (repo, one.revision) not in here)
 
 
 def collect_garbage() -> int:
     """Delete interrupted downloads, commits that were replaced, and leftovers; bytes freed."""
-    return providers.source().collect_garbage()
+    from lolama import kept
+
+    freed = providers.source().collect_garbage()
+    here = _revisions()
+    return freed + kept.collect_garbage(lambda repo, revision: (repo, revision) in here)
+
+
+def _revisions() -> set[tuple[str, str]]:
+    """Repositories that are here, and in which commits."""
+    return {(model.repo, model.revision) for model in stored_models() if model.complete}
 
 
 def size_text(size: int) -> str:

@@ -18,12 +18,14 @@ import lolama_core
 import lolama_quant
 from lolama import providers, wiring
 from lolama.files import expanded
+from lolama.kept import KIND, source_of
 from lolama.remembered import file_digest
 from lolama.steps import Steps, counted
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
+    JSON,
     CanonicalConfig,
     ModelFiles,
     QuantizationScheme,
@@ -111,12 +113,13 @@ def keep(
     options = options or Options()
     digest = source_digest(files)
     # No name of the source in it: the same model under another name is the same model.
-    place = Store().place("int8", files.family, {"source": digest, **_key(options)})
+    place = Store().place(KIND, files.family, {"source": digest, **_key(options)})
     if force or not place.exists():
         if tell is not None:
             tell(f"quantising {files.name} to int8, to be kept in {place}")
         try:
-            _write(files, place, options, digest, force=force, steps=steps)
+            named = replace(files, config=_with_source(files, name=source_of(files)))
+            _write(named, place, options, digest, force=force, steps=steps)
         except UsageError:
             if not place.exists():  # else another process was faster
                 raise
@@ -224,14 +227,8 @@ def _write(
     family = providers.family(files.family)
     module = lolama_core.build_module(files, {family.name: family})
     quantizer.prepare_(module, scheme)
-    config = cast(CanonicalConfig, dict(files.config))
+    config = _with_source(files, repo=files.repo, revision=files.revision, sha256=digest)
     config["quantization"] = lolama_core.quantization_block(scheme, quantizer.declared(module))
-    config["source"] = {
-        **files.config.get("source", {}),
-        "repo": files.repo,
-        "revision": files.revision,
-        "sha256": digest,
-    }
     lolama_core.write_checkpoint(
         directory,
         config,
@@ -240,6 +237,13 @@ def _write(
         chat_template=files.tokenizer.chat_template,
         replace=force,
     )
+
+
+def _with_source(files: ModelFiles, **facts: JSON) -> CanonicalConfig:
+    """The configuration, with these facts about what the int8 model is made from."""
+    config = cast(CanonicalConfig, dict(files.config))
+    config["source"] = {**files.config.get("source", {}), **facts}
+    return config
 
 
 def _scheme(files: ModelFiles, options: Options, steps: Steps | None) -> QuantizationScheme:

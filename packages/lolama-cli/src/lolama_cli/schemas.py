@@ -124,7 +124,10 @@ MODELS = Schema(
     "models",
     "`lolama models --json`",
     {
-        "models": ("list", "every name, then what was downloaded without one"),
+        "models": (
+            "list",
+            "every name, what was downloaded without one, folders of which int8 models are kept",
+        ),
         "models[].name": (_TEXT, "what -m takes"),
         "models[].repo": (
             "string or null",
@@ -142,6 +145,7 @@ MODELS = Schema(
         "models[].stored.complete": ("boolean", "false: a download was interrupted"),
         "models[].stored.revision": (_TEXT, "the commit"),
         "models[].stored.last_used": (_TEXT, "date and time, ISO 8601, UTC"),
+        "models[].int8_bytes": ("integer or null", "of the int8 models that are kept of it"),
     },
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from lolama_cli.schemas import MODELS
 from lolama_cli.tables import cell, print_table
 
 if TYPE_CHECKING:
+    from lolama.kept import Kept
     from lolama_core.protocols.types import ModelInfo, StoredModel
 
 EXAMPLES = """\b
@@ -24,16 +26,23 @@ Examples:
 
 _COLUMNS = (
     *("alias", "parameters", "kind", "description", "id"),
-    *("size", "license", "gated", "downloaded", "last used"),
+    *("size", "license", "gated", "downloaded", "last used", "int8"),
 )
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A name and what is here of it. ``here`` is None for what is not downloaded."""
+    """A name and what is here of it.
+
+    Attributes:
+        info: The name.
+        here: None for what is not downloaded.
+        int8: Bytes of the int8 models that were made from it and are kept.
+    """
 
     info: ModelInfo
     here: StoredModel | None
+    int8: int
 
     @property
     def state(self) -> tuple[str, str]:
@@ -76,6 +85,7 @@ class _Row:
             "gated": info.gated,
             "download_bytes": info.size or None,
             "stored": stored,
+            "int8_bytes": self.int8 or None,
         }
 
     def fields(self) -> tuple[str, ...]:
@@ -93,6 +103,7 @@ class _Row:
         return (
             *(info.alias, info.parameters, info.kind, info.description, info.repo),
             *(f"{info.size or ''}", info.license, "yes" if info.gated else "no", downloaded, used),
+            f"{self.int8 or ''}",
         )
 
 
@@ -101,10 +112,10 @@ def models(as_json: options.Json = False) -> None:
 
     On a terminal a table; into a pipe or file one line a model, its fields separated by tabs.
     """
-    from lolama import downloads, wiring
+    from lolama import downloads, kept, wiring
 
     output = Output()
-    rows = _rows(wiring.known_models(), downloads.stored_models())
+    rows = _rows(wiring.known_models(), downloads.stored_models(), kept.kept_models())
     if as_json:
         MODELS.write(output, {"models": [row.facts() for row in rows]})
         return
@@ -116,21 +127,29 @@ def models(as_json: options.Json = False) -> None:
     note("Or give -m owner/name of the Hugging Face Hub, or the path of a model's folder.")
 
 
-def _rows(known: Sequence[ModelInfo], stored: Sequence[StoredModel]) -> list[_Row]:
-    """The names that are known, then what was downloaded without one."""
-    from lolama_core.protocols.types import ModelInfo
-
+def _rows(
+    known: Sequence[ModelInfo], stored: Sequence[StoredModel], kept: Sequence[Kept]
+) -> list[_Row]:
+    """The names that are known, then what was downloaded without one, then what int8 models are of."""
     # Of several commits the one that `-m` would use.
     newest: dict[str, StoredModel] = {}
     for model in sorted(stored, key=_precedence):
         newest[model.repo] = model
-    rows = [_Row(info, newest.pop(info.repo.partition("@")[0], None)) for info in known]
-    for model in newest.values():
-        info = ModelInfo(
-            alias=model.repo, repo=model.repo, parameters="", description="", kind="", license=""
-        )
-        rows.append(_Row(info, model))
-    return rows
+    int8: Counter[str] = Counter()
+    for one in kept:
+        int8[one.source] += one.bytes
+    rows = []
+    for info in known:
+        repo = info.repo.partition("@")[0]
+        rows.append(_Row(info, newest.pop(repo, None), int8.pop(repo or info.alias, 0)))
+    rows += [_Row(_unnamed(repo, repo), model, int8.pop(repo, 0)) for repo, model in newest.items()]
+    return [*rows, *(_Row(_unnamed(name), None, size) for name, size in int8.items())]
+
+
+def _unnamed(name: str, repo: str = "") -> ModelInfo:
+    from lolama_core.protocols.types import ModelInfo
+
+    return ModelInfo(alias=name, repo=repo, parameters="", description="", kind="", license="")
 
 
 def _precedence(model: StoredModel) -> tuple[bool, bool, bool, float]:
@@ -142,6 +161,8 @@ def _show_table(rows: Sequence[_Row]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
+
+    from lolama.downloads import size_text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
     table.add_column("alias", style="bold", overflow="fold")
@@ -157,6 +178,8 @@ def _show_table(rows: Sequence[_Row]) -> None:
         state, style = row.state
         if state:
             alias.append("\n" + state, style=style)
+        if row.int8:
+            alias.append(f"\nint8 {size_text(row.int8)}", style="green")
         if row.size:
             size.append("\n" + row.size, style="dim")
         table.add_row(alias, size, Text(info.kind), about)

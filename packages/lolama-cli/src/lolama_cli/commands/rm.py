@@ -18,11 +18,12 @@ Examples:
 
 
 def _removable(incomplete: str) -> list[str]:
-    """What is downloaded, by its alias if it has one."""
-    from lolama import downloads, wiring
+    """What is downloaded or kept in int8, by its alias if it has one."""
+    from lolama import downloads, kept, wiring
 
     aliases = {info.repo.partition("@")[0]: info.alias for info in wiring.known_models()}
     stored = {model.repo for model in downloads.stored_models() if not model.shared}
+    stored |= {model.source for model in kept.kept_models()}
     names = sorted(aliases.get(repo, repo) for repo in stored)
     return [name for name in names if name.startswith(incomplete)]
 
@@ -32,13 +33,16 @@ def rm(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="An alias, or owner/name[@revision].",
+            help="An alias, owner/name[@revision], or a folder.",
             autocompletion=_removable,
         ),
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Delete a downloaded model, and what was converted from it."""
+    """Delete a downloaded model, and what was converted from it.
+
+    Of a built-in model, or a folder of your own, the int8 models that --quantize keeps.
+    """
     from lolama import downloads
 
     output = Output() if as_json else None
