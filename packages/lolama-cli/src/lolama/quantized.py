@@ -6,8 +6,6 @@ and place do not matter, so a folder that was moved is not quantised again, and 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ import lolama_quant
 from lolama import providers, wiring
 from lolama.files import expanded
 from lolama.kept import KIND, source_of
-from lolama.remembered import file_digest
+from lolama.remembered import source_digest
 from lolama.steps import Steps, counted
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
@@ -192,23 +190,6 @@ def measure(
     return lolama_quant.measure_quality(
         dense, quantized, tokenizer, texts or lolama_quant.default_text(), steps
     )
-
-
-def source_digest(files: ModelFiles) -> str:
-    """SHA-256 over everything that an int8 model is made from: configuration, tokenizer, weights."""
-    paths = sorted({location.path for location in files.tensors.values()}, key=str)
-    hashes = {path: file_digest(path) for path in paths}
-    table = {
-        name: [hashes[location.path], location.key] for name, location in files.tensors.items()
-    }
-    tokenizer = files.tokenizer.tokenizer_json
-    identity = {
-        "config": files.config,
-        "tensors": table,
-        "tokenizer": None if tokenizer is None else file_digest(tokenizer),
-        "chat_template": files.tokenizer.chat_template,
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _write(

@@ -6,6 +6,8 @@ what tells a file from every other, and from itself after a change: device, numb
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +31,23 @@ def file_digest(path: Path) -> str:
     import lolama_hub
 
     return lolama_hub.file_digest(path, lolama_hub.Store())
+
+
+def source_digest(files: ModelFiles) -> str:
+    """SHA-256 over everything that an int8 model is made from: configuration, tokenizer, weights."""
+    paths = sorted({location.path for location in files.tensors.values()}, key=str)
+    hashes = {path: file_digest(path) for path in paths}
+    table = {
+        name: [hashes[location.path], location.key] for name, location in files.tensors.items()
+    }
+    tokenizer = files.tokenizer.tokenizer_json
+    identity = {
+        "config": files.config,
+        "tensors": table,
+        "tokenizer": None if tokenizer is None else file_digest(tokenizer),
+        "chat_template": files.tokenizer.chat_template,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

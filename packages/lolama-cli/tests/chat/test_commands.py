@@ -9,7 +9,8 @@ import pytest
 from drawings import circle, encoded
 from talk import model, say, session
 
-from lolama_cli.chat.commands import COMMANDS, Commands, Leave
+from lolama_cli.chat.command_names import COMMANDS
+from lolama_cli.chat.commands import Commands, Leave
 from lolama_cli.chat.screen import Screen
 from lolama_cli.chat.session import Session
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError

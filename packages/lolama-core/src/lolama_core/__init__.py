@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from lolama_core.family import LlamaFamily as LlamaFamily
     from lolama_core.generation_config import GenerationConfig as GenerationConfig
     from lolama_core.generator import TextGenerator as TextGenerator
-    from lolama_core.generator import TokenStream as TokenStream
     from lolama_core.keywords import Keywords as Keywords
     from lolama_core.kv_cache import KVCache as KVCache
     from lolama_core.linear import kernels_in_use as kernels_in_use
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from lolama_core.request import Generation as Generation
     from lolama_core.sampling import Sampler as Sampler
     from lolama_core.text_stream import TextStream as TextStream
+    from lolama_core.token_stream import TokenStream as TokenStream
     from lolama_core.tokenizer import Tokenizer as Tokenizer
     from lolama_core.tokenizer_loading import load_tokenizer as load_tokenizer
 else:
@@ -64,7 +64,7 @@ else:
             ".dtypes": ["suited_dtype"],
             ".family": ["LlamaFamily"],
             ".generation_config": ["GenerationConfig"],
-            ".generator": ["TextGenerator", "TokenStream"],
+            ".generator": ["TextGenerator"],
             ".keywords": ["Keywords"],
             ".kv_cache": ["KVCache"],
             ".linear": ["kernels_in_use"],
@@ -78,6 +78,7 @@ else:
             ".request": ["Generation"],
             ".sampling": ["Sampler"],
             ".text_stream": ["TextStream"],
+            ".token_stream": ["TokenStream"],
             ".tokenizer": ["Tokenizer"],
         },
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Generic, Literal, Self, Unpack, cast, overload
+from typing import Generic, Unpack, cast, overload
 
 import torch
 from torch import Tensor
@@ -20,72 +20,11 @@ from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.request import Generation, Request, Text
 from lolama_core.request_factory import RequestFactory, TextOrIds, too_long
+from lolama_core.token_stream import TokenStream
 
 _PREFILL_CHUNK = 512
 """Positions that run in one pass: activations, and logits of all positions, of a long text need not fit."""
 _MOST_ROWS = 64
-
-
-class TokenStream(Generic[Text]):
-    """Iterates over token ids as they are generated; `text` iterates over pieces of text instead.
-
-    Dropping it, closing it or leaving its ``with`` block ends the generation and frees its cache.
-
-    Attributes:
-        result: The whole `Generation`, once the stream has ended by itself.
-    """
-
-    def __init__(self, request: Request, steps: Iterator[None]) -> None:
-        self._request, self._steps = request, steps
-        self.result: Generation[Text] | None = None
-
-    def _outputs(self, kind: Literal["released", "pieces"]) -> Iterator[Any]:
-        given = 0
-        try:
-            while True:
-                ended = next(self._steps, self) is self
-                ready = getattr(self._request, kind)
-                yield from ready[given:]
-                given = len(ready)
-                if ended:
-                    if self._request.finish_reason is not None:  # else it was closed, or failed
-                        self.result = cast("Generation[Text]", self._request.result())
-                    return
-        finally:
-            self.close()
-
-    def __iter__(self) -> Iterator[int]:
-        return self._outputs("released")
-
-    def text(self) -> Iterator[str]:
-        """Pieces of text, as soon as each is certain. Their sum is `Generation.text`."""
-        if self._request.text_stream is None:
-            raise UsageError(
-                "tokenizer", "is needed to stream text", "use TextGenerator(model, tokenizer)"
-            )
-        return self._outputs("pieces")
-
-    @property
-    def cached_tokens(self) -> int:
-        """`Generation.cached_tokens`, as soon as there is a token; also of a stream that was broken off."""
-        return self._request.cached_tokens
-
-    @property
-    def new_tokens(self) -> int:
-        """How many ids were given out so far."""
-        return len(self._request.released)
-
-    def close(self) -> None:
-        """End the generation."""
-        close = getattr(self._steps, "close", None)
-        if close is not None:
-            close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class TextGenerator(Generic[Text]):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lolama.files import expanded
 from lolama_cli.chat import settings, transcript
+from lolama_cli.chat.command_names import COMMANDS, OTHER_NAMES, TAKE_NOTHING, help_lines
 from lolama_cli.chat.transcript import Transcript
 from lolama_cli.pictures import check_names
 from lolama_core.protocols.errors import UsageError
@@ -25,36 +26,6 @@ if TYPE_CHECKING:
 
 class Leave(Exception):
     """The user wants to go."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """One line of ``/help``."""
-
-    usage: str
-    summary: str
-
-
-COMMANDS = {
-    "help": Command("/help", "show this"),
-    "system": Command("/system [TEXT]", 'what the model is told first; "" for nothing'),
-    "image": Command("/image PATH...", "show pictures with the next message; - takes them back"),
-    "clear": Command("/clear", "forget the conversation"),
-    "undo": Command("/undo", "forget the last message and its reply"),
-    "retry": Command("/retry", "ask the last message again"),
-    "save": Command("/save [--force] [FILE]", "write the conversation as JSON"),
-    "load": Command("/load FILE", "go on with a conversation that was saved"),
-    "set": Command("/set [NAME VALUE]", "a setting, such as temperature; all of them"),
-    "model": Command("/model [NAME]", "go on with another model"),
-    "stats": Command("/stats", "tokens and seconds so far"),
-    "tokens": Command("/tokens", "how full the context is"),
-    "copy": Command("/copy", "the last reply into the clipboard"),
-    "exit": Command("/exit", "leave; so do Ctrl-D, and Ctrl-C twice"),
-}
-_LINES = '"""TEXT"""'
-_OTHER_NAMES = {"quit": "exit", "bye": "exit", "q": "exit", "h": "help", "?": "help"}
-_TAKE_NOTHING = ("help", "clear", "undo", "retry", "stats", "tokens", "copy", "exit")
-_TAKE_PATHS = ("image", "save", "load")
 
 
 class Commands:
@@ -89,41 +60,23 @@ class Commands:
             LolamaError: if it cannot be done; nothing has changed then.
         """
         name, _, rest = line[1:].partition(" ")
-        name = _OTHER_NAMES.get(name, name)
+        name = OTHER_NAMES.get(name, name)
         rest = rest.strip()
         if name not in COMMANDS:
             close = get_close_matches(name.lower(), COMMANDS, n=1, cutoff=0.5)
             remedy = f"did you mean /{close[0]}?" if close else "see /help"
             shown = f"/{name}"
             raise UsageError(shown[:40], "no such command", f"{remedy} (a space before it says it)")
-        if rest and name in _TAKE_NOTHING:
+        if rest and name in TAKE_NOTHING:
             raise UsageError(f"/{name}", "takes nothing", f"leave out {rest[:40]!r}")
         handler: Callable[[str], Iterator[str] | None] = getattr(self, f"_{name}")
         return handler(rest)
 
-    def completions(self, name: str) -> Sequence[str] | None:
-        """What may follow a command; of "" the commands themselves; None for paths."""
-        if not name:
-            return list(COMMANDS)
-        if name in _TAKE_PATHS:
-            return None
-        if name == "set":
-            return settings.NAMES
-        if name == "model":
-            from lolama import wiring
-
-            return [info.alias for info in wiring.known_models()]
-        return ()
-
     # ------------------------------------------------------------------------------------------ one by one
 
     def _help(self, rest: str) -> None:
-        width = max(len(command.usage) for command in COMMANDS.values())
-        for command in COMMANDS.values():
-            self._screen.say(f"{command.usage:<{width}}  {command.summary}")
-        self._screen.say(
-            f"{_LINES:<{width}}  typed, a message of several lines; or end lines with \\"
-        )
+        for line in help_lines():
+            self._screen.say(line)
 
     def _system(self, text: str) -> None:
         if not text:

@@ -18,7 +18,6 @@ from lolama_cli.pictures import check_names
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
-    from lolama_cli.chat.commands import Commands
     from lolama_cli.chat.loop import Reader
     from lolama_cli.chat.model import ChatModel
     from lolama_core.protocols import CausalLM
@@ -156,7 +155,7 @@ def chat(
         session.set_system(told)
     if pictures:
         commands.show(pictures)
-    reader = _reader(commands, person=person, editing=person and not plain)
+    reader = _reader(person=person, editing=person and not plain)
     _ = session.model.model  # weights last: they take longest
     if person:
         note(f"{described(session.model)}; /help for help")
@@ -213,13 +212,14 @@ def _load(
     return ChatModel(files, tokenizer, weights, raw=raw, image_mode=image_mode)
 
 
-def _reader(commands: Commands, *, person: bool, editing: bool) -> Reader:
+def _reader(*, person: bool, editing: bool) -> Reader:
     """Where messages come from: an editor for a person at a terminal that can, else lines."""
     shown = any(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
     if editing and shown and os.environ.get("TERM", "dumb") != "dumb":
+        from lolama_cli.chat.command_names import completions
         from lolama_cli.chat.editor import Editor
 
-        return Editor(commands.completions)
+        return Editor(completions)
     from lolama_cli.chat.lines import LineReader
 
     return LineReader(prompt=person)
