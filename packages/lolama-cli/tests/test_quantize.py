@@ -170,7 +170,9 @@ def test_row_81_an_output_that_exists_or_is_the_input(base: Path, tmp_path: Path
     model = shutil.copytree(base, tmp_path / "model")
     files = wiring.resolve(model)
     before = {path.name: path.read_bytes() for path in model.iterdir()}
-    run("quantize", "-m", model, "-o", model, "--force").refused(2, "folder of the model itself")
+    run("quantize", "-m", model, "-o", model, "--force").refused(
+        2, "folder of the model itself; choose another with -o\n"
+    )
     with pytest.raises(UsageError, match="is the folder of the model itself"):
         quantized.save(files, model)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before

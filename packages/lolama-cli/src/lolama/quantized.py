@@ -151,7 +151,7 @@ def save(
     directory = expanded(directory)
     if any(_is_same(directory, source.path.parent) for source in files.tensors.values()):
         raise UsageError(
-            str(directory), "is the folder of the model itself", "choose another with -o"
+            str(directory), "is the folder of the model itself", "choose another with `directory`"
         )
     if os.path.lexists(directory) and not force:
         # The writer says so too, but only after the source's files were read.

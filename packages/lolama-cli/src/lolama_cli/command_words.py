@@ -13,6 +13,7 @@ from lolama_core.protocols.errors import LolamaError
 OPTIONS = {
     "confirm": "--yes",
     "device": "--device",
+    "directory": "-o",
     "dtype": "--dtype",
     "force": "--force",
     "generate": "--raw",  # in Python, what continues a text without a chat template
