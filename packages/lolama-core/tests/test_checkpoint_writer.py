@@ -79,6 +79,17 @@ def test_any_number_of_tensors(tmp_path: Path, count: int) -> None:
     assert file.header().keys() == tensors.keys()
 
 
+@pytest.mark.parametrize("count", [2, 600])
+def test_row_211_what_is_mapped_begins_evenly(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "m.safetensors"
+    tensors = {f"{n}" + "x" * 101: torch.ones(64 if n % 7 else 1, 8) for n in range(count)}
+    write_file(path, {"odd": torch.ones(2), **tensors})
+    file = SafetensorsFile(path)
+    even = [name for name, tensor in tensors.items() if tensor.nbytes % 64 == 0]
+    assert even and all(file.map(name).data_ptr() % 64 == 0 for name in even)
+    assert all(torch.equal(file.map(name), tensor) for name, tensor in tensors.items())
+
+
 def test_moving_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces smaller than the distance, larger than it, and one that does not divide the data."""
     tensors = {f"{number}.{'x' * 200}": torch.randn(100) for number in range(400)}

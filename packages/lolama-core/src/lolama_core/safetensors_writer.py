@@ -14,8 +14,10 @@ from lolama_core.untrusted_files import quote
 
 # The header comes first in the file but is known last, so room is left for it and filled with spaces, as
 # the format allows. This is enough for about 500 tensors; for more, the data are moved up once at the end.
-ROOM_BYTES = 64 * 2**10
-ALIGNMENT = 8
+ROOM_BYTES = 64 * 2**10 - LENGTH_BYTES
+# Of every tensor in the file, and so in memory where it is mapped. Processors read 64 bytes at a time, and
+# some of torch's products end the process where a tensor begins in the middle of so many.
+ALIGNMENT = 64
 _MOVE_BYTES = 16 * 2**20
 
 
@@ -60,7 +62,7 @@ class SafetensorsWriter:
         for name, tensor in sorted(self._uneven, key=lambda item: -item[1].element_size()):
             self._append(name, tensor)
         header = json.dumps(self._entries, separators=(",", ":")).encode("utf-8")
-        length = max(ROOM_BYTES, len(header) + -len(header) % ALIGNMENT)
+        length = max(ROOM_BYTES, len(header) + -(LENGTH_BYTES + len(header)) % ALIGNMENT)
         self._move_data(LENGTH_BYTES + length)
         self._file.seek(0)
         self._write(memoryview(length.to_bytes(LENGTH_BYTES, "little") + header.ljust(length)))

@@ -117,6 +117,29 @@ def test_extremes_and_input_that_is_not_contiguous(name: str) -> None:
     check(name, x, weight, scale)
 
 
+def at(tensor: Tensor, offset: int) -> Tensor:
+    """A copy that begins so many bytes behind an address that every register can be loaded from."""
+    memory = torch.empty(tensor.nbytes + offset + 64, dtype=torch.uint8)
+    begin = -memory.data_ptr() % 64 + offset
+    moved = memory[begin : begin + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+    return moved.copy_(tensor)
+
+
+# Where they begin some products of torch end the process: with one row, with four and more, on AVX2.
+@pytest.mark.parametrize("name", [*NAMES[:5], pytest.param("bfloat16")])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 20])
+def test_row_211_tensors_may_begin_anywhere(
+    monkeypatch: pytest.MonkeyPatch, name: str, rows: int
+) -> None:
+    monkeypatch.setitem(PRODUCTS, "bfloat16", (cpu.bfloat16_linear, None, True))
+    generator = torch.manual_seed(rows)
+    for outputs in (3, 64, 190):
+        weight, scale = quantize_rows(torch.randn(outputs, 192, generator=generator))
+        x = torch.randn(rows, 192, generator=generator).to(torch.bfloat16)
+        for of_weight, of_x in ((8, 0), (1, 0), (16, 0), (0, 2), (0, 8), (0, 16), (24, 48)):
+            check(name, at(x, of_x), at(weight, of_weight), scale)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_so(name: str, value: float) -> None:

@@ -25,6 +25,9 @@ precision of all the others. Between 3.5 and 5 the quality of the built-in model
 second pass they lose three quarters of what int8 weights alone would keep.
 """
 
+_REGISTER_BYTES = 32
+"""Multiples of it are addresses that torch's vector code of `bfloat16_linear` can load from."""
+
 _MOST_INPUTS = (2**31 - 1) // LIMIT**2  # whose products fit into the sum of 32 bits
 
 
@@ -62,11 +65,16 @@ def widens_in_registers() -> bool:
 def bfloat16_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K), K a multiple of 32, → (M, N) float32 with activations, and the product, rounded to bfloat16.
 
-    torch's operator reads past the end of other numbers of inputs. Its own scales are bfloat16; ours come
-    after it, in float32.
+    torch's operator reads past the end of other numbers of inputs, and ends the process where a tensor begins
+    between two registers, as a mapped one may. Its own scales are bfloat16; ours come after it, in float32.
     """
     ones = torch.ones(len(weight), dtype=torch.bfloat16, device="cpu")
-    return torch._weight_int8pack_mm(x.to(torch.bfloat16), weight, ones).float().mul_(scale)
+    x, weight = _aligned(x.to(torch.bfloat16)), _aligned(weight)
+    return torch._weight_int8pack_mm(x, weight, ones).float().mul_(scale)
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.data_ptr() % _REGISTER_BYTES else tensor
 
 
 def integer_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
