@@ -98,7 +98,7 @@ class Tally:
                 if reason is None:
                     self.faults.append(f"{what}: refused: {mine.error}")
                 else:
-                    self.refusals[reason[0]] += 1
+                    self.refusals[re.sub(r"\d+", "N", reason[0])] += 1
             return False
         if theirs.error is not None:
             self.faults.append(

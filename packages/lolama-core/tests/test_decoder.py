@@ -38,6 +38,8 @@ ACROSS: Steps = {
     "nothing": [SPACES, FUSE, replace("", "-")],
     "the end": [SPACES, FUSE, strip("e", 0, 1)],
     "several at the beginning": [SPACES, FUSE, strip(" ", 3, 0)],
+    "the beginning, twice": [SPACES, FUSE, strip(" ", 1, 0), strip(" ", 1, 0)],
+    "the beginning after stripped tokens": [SPACES, strip("e", 1, 0), FUSE, strip(" ", 1, 0)],
     "the beginning after empty tokens": [SPACES, replace("o", ""), FUSE, strip(" ", 1, 0)],
     "CTC": [FUSE, {"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": True}],
     "WordPiece": [SPACES, FUSE, {"type": "WordPiece", "prefix": "##", "cleanup": True}],

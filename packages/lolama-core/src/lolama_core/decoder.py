@@ -67,21 +67,25 @@ class Decoder:
 
 def _reads_across(steps: Sequence[Mapping[str, Any]]) -> bool:
     """Whether what a step makes of a token depends on tokens behind it, or further before it than one."""
-    joined = emptied = False
+    joined = False
+    # Characters that may be missing at the text's beginning. One is always the first token's.
+    stripped = 0
     for step in steps:
         name = step["type"]
+        if name == "Strip" and joined:
+            stripped += step["start"]
+        elif name in ("Strip", "CTC") or (name == "Replace" and not step["content"]):
+            stripped += 1
         # A BPEDecoder treats the last token apart, whichever that is.
         if name == "BPEDecoder" or (
             joined
             and (
                 name in ("ByteFallback", "ByteLevel", "CTC")
                 or (name == "WordPiece" and step["cleanup"])
-                # One character of the text's beginning is the first token's, if no token is empty.
-                or (name == "Strip" and (step["stop"] or step["start"] > 1 - emptied))
+                or (name == "Strip" and (step["stop"] or stripped > 1))
                 or (name == "Replace" and len(step["pattern"]["String"]) != 1)
             )
         ):
             return True
         joined = joined or name in _JOIN
-        emptied = emptied or (name == "Replace" and not step["content"])
     return False
