@@ -126,6 +126,7 @@ Record = Callable[[str, object], None]
 # Where ids contradict each other, or texts would depend on chance or take for ever.
 TOKENIZER_REFUSALS = (
     r"gives the id \d+ to two tokens|has a decoder with a pattern|has a model with dropout"
+    r"|puts the id \d+ into every text"
 )
 TEXT_REFUSALS = r"has a normalizer that makes more than \d+ bytes of this text"
 

@@ -101,3 +101,35 @@ def test_row_200_a_text_has_the_same_ids_each_time(dropout: float, byte_fallback
         parsed["model"]["dropout"] = certain
         native = tokenizers.Tokenizer.from_str(json.dumps(parsed))
         assert Tokenizer(json.dumps(parsed)).encode("the fox") == native.encode("the fox").ids
+
+
+@pytest.mark.parametrize("beyond", [10**6, 9])
+def test_row_199_an_id_of_no_token_between_two_words(beyond: int, byte_fallback_json: str) -> None:
+    """A model may have more rows than its tokenizer has tokens; such an id has no text, and is no beginning."""
+    parsed = json.loads(byte_fallback_json)
+    del parsed["model"]["vocab"]["<0x03>"]  # 9
+    tokenizer = Tokenizer(json.dumps(parsed))
+    the, dog = (tokenizer.encode(f"{word}", add_special_tokens=False) for word in ("the", "dog"))
+    ids = [*the, beyond, *dog]
+    stream = TextStream(tokenizer)
+    assert "".join(map(stream.push, ids)) + stream.finish() == tokenizer.decode(ids) == "the dog"
+    after = TextStream(tokenizer, [*the, beyond])
+    assert "".join(map(after.push, dog)) + after.finish() == " dog"
+
+
+@pytest.mark.parametrize("kind", ["BertProcessing", "TemplateProcessing"])
+def test_row_202_what_is_put_into_every_text_is_a_token(kind: str, byte_fallback_json: str) -> None:
+    parsed = json.loads(byte_fallback_json)
+    parsed["post_processor"] = (
+        {"type": kind, "sep": ["</s>", 10**6], "cls": ["<s>", 1]}
+        if kind == "BertProcessing"
+        else {
+            "type": kind,
+            "single": [{"SpecialToken": {"id": "x", "type_id": 0}},
+                       {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {"x": {"id": "x", "ids": [1, 10**6], "tokens": ["<s>", "x"]}},
+        }
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="puts the id 1000000 into every text"):
+        Tokenizer(json.dumps(parsed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lolama_core.native_guard import call_native
@@ -25,8 +25,8 @@ class Decoder:
         source: The tokenizer's file, for messages.
 
     Attributes:
-        dependent: The ids whose text depends on the ids around them: single bytes, and all ids if a step
-            reads on from one token into the next.
+        independent: The ids whose text does not depend on the ids around them. Others are single bytes, ids
+            of no token, and all ids if a step reads on from one token into the next.
 
     Raises:
         ModelError: for a decoder with a pattern, whose time could not be bounded.
@@ -42,12 +42,11 @@ class Decoder:
         # The library panics where a token is shorter than what is to be taken from its end. No other step
         # fails, and a guard around every token would take time.
         self._may_panic = any(step["type"] == "Strip" and step["stop"] for step in steps)
-        names: Iterable[str] = ()
-        if _reads_across(steps):
-            names = vocabulary
-        elif any(step["type"] == "ByteFallback" for step in steps):
-            names = (f"<0x{byte:02X}>" for byte in range(256))
-        self.dependent = frozenset(vocabulary[name] for name in names if name in vocabulary)
+        self.independent: frozenset[int] = frozenset()
+        if not _reads_across(steps):
+            has_bytes = any(step["type"] == "ByteFallback" for step in steps)
+            single = {f"<0x{byte:02X}>" for byte in range(256)} if has_bytes else set()
+            self.independent = frozenset(i for name, i in vocabulary.items() if name not in single)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids that are all in the vocabulary; nothing is left out.

@@ -102,9 +102,12 @@ class Tokenizer:
             {i: token.content for i, token in controls.items() if token.content not in words},
             source,
         )
-        self._adds_bos = self._bos_id is not None and (
-            add_bos or self._encoder.encode("", True, False)[:1] == [self._bos_id]
-        )
+        always = self._encoder.encode("", True, False)
+        self._adds_bos = self._bos_id is not None and (add_bos or always[:1] == [self._bos_id])
+        strange = [number for number in always if number not in vocabulary.values()]
+        if strange:
+            reason = f"puts the id {strange[0]} into every text, which is the id of no token"
+            raise ModelError(source, reason, "fetch the file again")
         self._template = ChatTemplate(chat_template) if chat_template is not None else None
 
     @classmethod
@@ -149,7 +152,7 @@ class Tokenizer:
 
     def is_byte(self, token_id: SupportsIndex) -> bool:
         """Whether the id's text depends on the ids around it, as that of a single byte (``<0xE2>``) does."""
-        return whole_number(token_id) in self._decoder.dependent
+        return whole_number(token_id) not in self._decoder.independent
 
     def encode_ids(
         self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
