@@ -51,7 +51,7 @@ def _merges(words: list[str], vocab: dict[str, int]) -> list[list[str]]:
     return merges
 
 
-def _added(number: int, content: str, **flags: bool) -> JSON:
+def added_token(number: int, content: str, **flags: bool) -> JSON:
     plain = {
         "single_word": False,
         "lstrip": False,
@@ -94,12 +94,12 @@ def _byte_level() -> JSON:
     }
     size = len(vocab)
     added = [
-        _added(size, "<s>"),
-        _added(size + 1, "</s>"),
-        _added(size + 2, "<|im_start|>", lstrip=True),
-        _added(size + 3, "<tool>", special=False),
-        _added(size + 4, "dog", special=False, normalized=True, single_word=True),
-        _added(size + 5, "<end>", special=False, rstrip=True),
+        added_token(size, "<s>"),
+        added_token(size + 1, "</s>"),
+        added_token(size + 2, "<|im_start|>", lstrip=True),
+        added_token(size + 3, "<tool>", special=False),
+        added_token(size + 4, "dog", special=False, normalized=True, single_word=True),
+        added_token(size + 5, "<end>", special=False, rstrip=True),
     ]
     level = {
         "type": "ByteLevel",
@@ -119,7 +119,7 @@ def _byte_level() -> JSON:
     return _file(model, added, pre_tokenizer=level, post_processor=begin, decoder=dict(level))
 
 
-def _pieces() -> JSON:
+def pieces() -> JSON:
     """Like Llama 2."""
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
     for name in (*(f"<0x{byte:02X}>" for byte in range(256)), *LETTERS):
@@ -139,11 +139,11 @@ def _pieces() -> JSON:
     }
     size = len(vocab)
     added = [
-        _added(0, "<unk>"),
-        _added(1, "<s>"),
-        _added(2, "</s>"),
-        _added(size, "<|x|>", normalized=True),
-        _added(size + 1, "<img>", special=False, lstrip=True, rstrip=True),
+        added_token(0, "<unk>"),
+        added_token(1, "<s>"),
+        added_token(2, "</s>"),
+        added_token(size, "<|x|>", normalized=True),
+        added_token(size + 1, "<img>", special=False, lstrip=True, rstrip=True),
     ]
     normalizer = {
         "type": "Sequence",
@@ -191,10 +191,10 @@ def _unigram() -> JSON:
     model = {"type": "Unigram", "unk_id": 0, "vocab": rows, "byte_fallback": True}
     space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     added = [
-        _added(0, "<unk>"),
-        _added(1, "<s>"),
-        _added(2, "</s>"),
-        _added(len(rows), "<pad>", special=False),
+        added_token(0, "<unk>"),
+        added_token(1, "<s>"),
+        added_token(2, "</s>"),
+        added_token(len(rows), "<pad>", special=False),
     ]
     return _file(
         model, added, normalizer={"type": "NFKC"}, pre_tokenizer=space, decoder=dict(space)
@@ -223,7 +223,8 @@ def _word_piece() -> JSON:
         "vocab": vocab,
     }
     added = [
-        _added(number, token) for number, token in enumerate(["[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+        added_token(number, token)
+        for number, token in enumerate(["[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     ]
     return _file(
         model,
@@ -241,7 +242,7 @@ def _word_piece() -> JSON:
     )
 
 
-BASES = [_byte_level, _pieces, _pieces, _byte_level, _unigram, _word_piece]
+BASES = [_byte_level, pieces, pieces, _byte_level, _unigram, _word_piece]
 
 # A sentencepiece map of no entry: the size of its trie, the trie (one unit), and no text.
 _EMPTY_MAP = base64.b64encode((4).to_bytes(4, "little") + bytes(4)).decode()
@@ -511,7 +512,7 @@ def _change_added(values: JSON, chance: random.Random) -> None:
     """An added token gets another text, id or flag, is doubled, moved or gone, or there is one more."""
     added: list[JSON] = values["added_tokens"]
     kind = chance.randrange(9)
-    entry = chance.choice(added) if added else _added(0, "<s>")
+    entry = chance.choice(added) if added else added_token(0, "<s>")
     if kind == 0:
         added.remove(entry)
     elif kind == 1:
@@ -532,7 +533,7 @@ def _change_added(values: JSON, chance: random.Random) -> None:
             name: chance.random() < 0.3
             for name in ("special", "lstrip", "rstrip", "single_word", "normalized")
         }
-        added.append(_added(following, chance.choice(CONTENTS), **flags))
+        added.append(added_token(following, chance.choice(CONTENTS), **flags))
 
 
 def _change_vocabulary(values: JSON, chance: random.Random) -> None:

@@ -105,7 +105,7 @@ def test_row_200_a_text_has_the_same_ids_each_time(dropout: float, byte_fallback
 
 @pytest.mark.parametrize("beyond", [10**6, 9])
 def test_row_199_an_id_of_no_token_between_two_words(beyond: int, byte_fallback_json: str) -> None:
-    """A model may have more rows than its tokenizer has tokens; such an id has no text, and is no beginning."""
+    """A model may have more rows than its tokenizer has tokens; such an id has no text."""
     parsed = json.loads(byte_fallback_json)
     del parsed["model"]["vocab"]["<0x03>"]  # 9
     tokenizer = Tokenizer(json.dumps(parsed))
@@ -125,8 +125,10 @@ def test_row_202_what_is_put_into_every_text_is_a_token(kind: str, byte_fallback
         if kind == "BertProcessing"
         else {
             "type": kind,
-            "single": [{"SpecialToken": {"id": "x", "type_id": 0}},
-                       {"Sequence": {"id": "A", "type_id": 0}}],
+            "single": [
+                {"SpecialToken": {"id": "x", "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+            ],
             "pair": [],
             "special_tokens": {"x": {"id": "x", "ids": [1, 10**6], "tokens": ["<s>", "x"]}},
         }

@@ -67,6 +67,16 @@ FILES: dict[str, dict[str, Any]] = {
             "sep_token": "</s>",
         }
     },
+    "names spelled out": {
+        "tokenizer_config.json": {
+            "image_token": {"content": "<img>"},
+            "audio_token": {"__type": "AddedToken", "content": "<audio>", **FLAGS},
+        }
+    },
+    "a map that spells names out": {
+        "tokenizer_config.json": {},
+        "special_tokens_map.json": {"image_token": {"content": "<img>", **FLAGS}},
+    },
     "names of its own": {"tokenizer_config.json": {"image_token": "<img>", "audio_token": None}},
     "an extra list": {"tokenizer_config.json": {"extra_special_tokens": ["<tool>", "<img>"]}},
     "an additional list": {

@@ -117,10 +117,32 @@ def test_where_the_chat_template_is(
     assert resolve(llama).tokenizer.chat_template == template
 
 
-@pytest.mark.parametrize("value", [1, {"default": "x"}, [{"name": "default", "template": 2}]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        1,
+        {"default": "x"},
+        [{"name": "default", "template": 2}],
+        [{"name": "default"}],
+        [{"template": "x"}],
+        [{"name": ["default"], "template": "x"}],
+        ["x"],
+    ],
+)
 def test_a_chat_template_that_is_no_text(value: object, llama: Path, resolve: Resolve) -> None:
     edit_json(llama / "tokenizer_config.json", chat_template=value)
     assert "chat_template" in refused(llama, resolve)
+
+
+@pytest.mark.parametrize("value", [True, "yes", 1, None])
+def test_row_203_control_tokens_are_never_text_by_a_setting_of_the_file(
+    value: object, llama: Path, resolve: Resolve
+) -> None:
+    """transformers would take even those of a chat template for text."""
+    edit_json(llama / "tokenizer_config.json", split_special_tokens=value)
+    assert f"split_special_tokens is {value!r}, expected" in refused(llama, resolve)
+    edit_json(llama / "tokenizer_config.json", split_special_tokens=False)
+    assert resolve(llama).config["tokenizer"]["bos_token"] == "<s>"
 
 
 def test_row52_ids_past_the_vocabulary(llama: Path, resolve: Resolve) -> None:

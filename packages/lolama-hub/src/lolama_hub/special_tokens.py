@@ -28,6 +28,7 @@ STANDARD = (
     "mask_token",
 )
 _EXTRA, _ADDITIONAL = "extra_special_tokens", "additional_special_tokens"
+_TYPE = "__type"
 _REMEDY = "get the file again"
 
 
@@ -157,7 +158,7 @@ def _merge_map(folder: Folder, values: dict[str, JSON], io: CheckpointIO) -> Non
     path = folder.find("special_tokens_map.json")
     for name, value in (io.read_json(path) if path is not None else {}).items():
         if isinstance(value, dict) and name != _EXTRA:
-            value = {**value, "special": True}
+            value = {**value, "special": True, _TYPE: "AddedToken"}
         elif name == _EXTRA and isinstance(value, list):
             before = values.get(_EXTRA)
             value = [*(before if isinstance(before, list) else []), *value]
@@ -190,7 +191,10 @@ def _named(
     others = [
         name
         for name, value in values.items()
-        if name not in STANDARD and name.endswith("_token") and _content(value) is not None
+        if name not in STANDARD
+        and name.endswith("_token")
+        and _content(value) is not None
+        and (not isinstance(value, dict) or value.get(_TYPE) == "AddedToken")
     ]
     return {
         name: _token(config, name, values[name])

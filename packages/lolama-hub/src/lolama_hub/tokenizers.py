@@ -69,7 +69,9 @@ def read_tokenizer(
         NotAvailableError: if a conversion needs packages that are not installed.
     """
     path, values = _read_optional(folder, CONFIG, io)
-    config = Fields(path, values, {"add_bos_token": None})
+    config = Fields(path, values, {"add_bos_token": None, "split_special_tokens": False})
+    if config.boolean("split_special_tokens"):
+        raise config.refuse("split_special_tokens", "false: control tokens are no text")
     tokenizer_json = folder.find("tokenizer.json")
     converted = tokenizer_json is None
     if converted and folder.find(SENTENCEPIECE) is None:
@@ -169,13 +171,16 @@ def _chat_template(folder: Folder, config: Fields, io: CheckpointIO) -> str | No
         else Fields(folder.root / "chat_template.json", alone)
     )
     value = fields.get("chat_template")
+    expected = "text, or a list of named templates"
     if isinstance(value, list):
-        named = [
-            entry for entry in value if isinstance(entry, dict) and entry.get("name") == "default"
-        ]
-        value = named[-1].get("template") if named else None
+        named: dict[JSON, JSON] = {}
+        for entry in value:
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                raise fields.refuse("chat_template", expected)
+            named[entry["name"]] = entry.get("template", False)
+        value = named.get("default")
     if value is not None and not isinstance(value, str):
-        raise fields.refuse("chat_template", "text, or a list of named templates")
+        raise fields.refuse("chat_template", expected)
     return value
 
 
