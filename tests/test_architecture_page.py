@@ -1,0 +1,53 @@
+"""docs/architecture.md says where to find every module, and names none that does not exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {
+    path.name: path for path in ROOT.glob("packages/*/src/*") if (path / "__init__.py").exists()
+}
+DUNDER = {"__init__.py", "__about__.py", "__main__.py"}
+
+
+def named(package: str) -> list[str]:
+    """Modules and folders (with a slash) in the first column of a package's table."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    _, _, rest = page.partition(f"## Where to find things in {package}\n")
+    section, _, _ = rest.partition("\n## ")
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    return [name for row in rows for name in re.findall("`([^`]+)`", row.split(" | ")[0])]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_module_is_on_the_page(package: str) -> None:
+    folder, names = PACKAGES[package], named(package)
+    modules = [
+        path.relative_to(folder).with_suffix("").as_posix()
+        for path in folder.rglob("*.py")
+        if path.name not in DUNDER
+    ]
+    folders = tuple(name for name in names if name.endswith("/"))
+    assert [one for one in modules if one not in names and not one.startswith(folders)] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_page_names_no_module_that_does_not_exist(package: str) -> None:
+    folder, names = PACKAGES[package], named(package)
+    assert names and len(set(names)) == len(names)
+    missing = [
+        name
+        for name in names
+        if not (
+            (folder / name).is_dir() if name.endswith("/") else (folder / f"{name}.py").is_file()
+        )
+    ]
+    assert missing == []
+
+
+def test_every_package_has_a_table() -> None:
+    assert len(PACKAGES) == 6
