@@ -184,14 +184,3 @@ def test_logprobs_with_a_stop_text_and_an_end_token(chatty: Path, base: Path) ->
     facts = json.loads(outcome.out)
     assert (facts["finish_reason"], facts["text"], len(facts["logprobs"])) == ("stop", "b", 1)
     assert facts["logprobs"][0]["best"] == []
-
-
-def test_row_107_settings_that_lolama_does_not_have_are_named_once(tmp_path: Path) -> None:
-    folder = write_hugging_face(tmp_path / "asking")
-    settings = {"no_repeat_ngram_size": 2, "min_new_tokens": 3, "num_beams": 1}
-    (folder / "generation_config.json").write_text(json.dumps(settings))
-    outcome = run("generate", "-m", folder, "--max-tokens", "5", "xyz")
-    assert outcome.code == 0
-    assert outcome.err == (
-        f"note: {folder} asks for settings that lolama does not have: min_new_tokens, no_repeat_ngram_size\n"
-    )

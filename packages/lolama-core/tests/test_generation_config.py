@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from lolama_core.protocols.errors import EXIT_USAGE, UsageError
 
 HUGE = 10**5000  # more digits than Python agrees to print
 
+NO_IDS: list[Any] = [5, "5", None, [-1], [1.0], [True], ["a"], [[1], [2]], [-HUGE], [[HUGE]], {5}]
+NO_LISTS: list[Any] = [5, "a", None, [5], [[]], [[1], []], ["ab"], {1: 2}, torch.tensor([1, 2])]
 REFUSED: list[tuple[str, Any]] = [
     *(("temperature", value) for value in (math.nan, math.inf, -math.inf, -1, -1e-9, 1e400, HUGE)),
     *(("temperature", value) for value in ("1", None, True, [0.5], 1j, np.True_)),
@@ -27,6 +30,11 @@ REFUSED: list[tuple[str, Any]] = [
     *(("seed", value) for value in (-1, 1 << 63, HUGE, 1.0, "1", True)),
     *(("stop", value) for value in ("", ("a", ""), [1], 5, None, {"a": 1}, b"a", "\ud83d")),
     *(("logit_bias", value) for value in (5, [1], {-1: 1.0}, {"1": 1.0}, {True: 1.0}, {1: "2"})),
+    *(("no_repeat_ngram_size", value) for value in (-1, 2.0, "2", True, None, math.nan, -HUGE)),
+    *(("min_new_tokens", value) for value in (-1, 2.0, "2", True, None)),
+    *(("suppress_tokens", value) for value in NO_IDS),
+    *(("bad_words_ids", [value]) for value in NO_IDS),
+    *(("bad_words_ids", value) for value in NO_LISTS),
     *(("logit_bias", {1: value}) for value in (math.nan, math.inf, -math.inf, HUGE)),
 ]
 
@@ -59,6 +67,10 @@ def test_nonsense_is_refused_by_name(name: str, value: Any) -> None:
         ("seed", (1 << 63) - 1),
         ("logit_bias", {0: -1e6}),
         ("stop", ()),
+        ("no_repeat_ngram_size", 10**9),
+        ("min_new_tokens", 10**9),
+        ("suppress_tokens", (0, 10**9)),
+        ("bad_words_ids", ((5,), (6, 0))),
     ],
 )
 def test_what_makes_sense_is_kept(name: str, value: object) -> None:
@@ -74,6 +86,10 @@ def test_what_makes_sense_is_kept(name: str, value: object) -> None:
         ("seed", torch.tensor([7]), 7),
         ("temperature", np.float32(0.5), 0.5),
         ("top_p", torch.tensor(0.5), 0.5),
+        ("suppress_tokens", torch.tensor([1, 2]), (1, 2)),
+        ("suppress_tokens", [np.int64(1), torch.tensor(2)], (1, 2)),
+        ("bad_words_ids", np.array([[1, 2]]), ((1, 2),)),
+        ("bad_words_ids", [torch.tensor([1]), [np.int8(2), 3]], ((1,), (2, 3))),
         ("logit_bias", {np.int32(3): np.float32(0.5), torch.tensor(4): 1}, {3: 0.5, 4: 1}),
     ],
 )
@@ -82,8 +98,8 @@ def test_row_125_numbers_of_any_kind_are_kept_as_pythons_own(
 ) -> None:
     kept = getattr(GenerationConfig(**{name: value}), name)
     assert kept == plain
-    numbers = [*kept, *kept.values()] if isinstance(kept, dict) else [kept]
-    assert all(type(number) in (int, float) for number in numbers)
+    numbers = re.findall(r"[^][(){}:, ]+", repr(kept))  # as they are spelled, within lists too
+    assert numbers and all(re.fullmatch(r"[0-9.]+", number) for number in numbers)
 
 
 @pytest.mark.parametrize("temperature", [0, 0.0, -0.0, 1e-45, 1e-300, 1e-6])

@@ -23,7 +23,6 @@ PROCESSORS: dict[str, LogitsProcessor] = {
         sampling.count_penalties, prompt_length=3, presence=0.5, frequency=0.25
     ),
     "logit_bias": partial(sampling.logit_bias, bias={3: 2.0, 49: -5.0, 50: 1.0}),
-    "mask_unused": partial(sampling.mask_unused, vocab_size=40),
     "temperature": partial(sampling.temperature, value=0.5),
     "top_k": partial(sampling.top_k, k=5),
     "top_p": partial(sampling.top_p, p=0.7),
@@ -74,11 +73,6 @@ def test_nothing_generated_is_not_penalised() -> None:
 def test_logit_bias_by_hand() -> None:
     result = sampling.logit_bias(NO_HISTORY, torch.ones((1, 3)), bias={0: 2.0, 2: -1.5, 7: 9.0})
     assert result.tolist() == [[3.0, 1.0, -0.5]]
-
-
-def test_mask_unused_by_hand() -> None:
-    result = sampling.mask_unused(NO_HISTORY, torch.zeros((1, 5)), vocab_size=3)
-    assert result.tolist() == [[0.0, 0.0, 0.0, -math.inf, -math.inf]]
 
 
 def test_temperature_by_hand() -> None:

@@ -8,8 +8,12 @@ import pytest
 from tiny_folders import edit_json, write_json
 
 from lolama_core.generation_config import GenerationConfig
+from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
+from lolama_hub import generation
+from lolama_hub.fields import Fields
+from lolama_hub.folder import Folder
 
 Resolve = Callable[[Path], ModelFiles]
 
@@ -76,8 +80,10 @@ def test_recommended_sampling(llama: Path, resolve: Resolve) -> None:
 @pytest.mark.parametrize(
     ("settings", "missing"),
     [
-        ({"no_repeat_ngram_size": 2, "suppress_tokens": [3]}, ["no_repeat_ngram_size", "suppress_tokens"]),
-        ({"bad_words_ids": [[1]], "min_new_tokens": 6}, ["bad_words_ids", "min_new_tokens"]),
+        ({"begin_suppress_tokens": [3], "min_length": 5}, ["begin_suppress_tokens", "min_length"]),
+        ({"forced_eos_token_id": 2, "sequence_bias": [[[1], 2.0]]}, ["forced_eos_token_id", "sequence_bias"]),
+        ({"no_repeat_ngram_size": 2, "suppress_tokens": [3]}, []),
+        ({"bad_words_ids": [[1]], "min_new_tokens": 6}, []),
         ({"num_beams": 4, "guidance_scale": 1.5}, ["guidance_scale", "num_beams"]),
         ({"num_beams": 1, "guidance_scale": 1.0, "encoder_repetition_penalty": 1.0}, []),
         ({"suppress_tokens": [], "min_length": 0, "bad_words_ids": None, "token_healing": False}, []),
@@ -94,13 +100,97 @@ def test_row_107_settings_that_lolama_does_not_have(
     assert resolve(llama).config["generation"].get("unsupported", []) == missing
 
 
+FORBIDDING: dict[str, Any] = {
+    "no_repeat_ngram_size": 2,
+    "bad_words_ids": [[1], [2, 3]],
+    "min_new_tokens": 6,
+    "suppress_tokens": [3, 63, 64, 10**6],
+}
+
+
+@pytest.mark.parametrize("samples", [True, False, None])
+def test_row_107_settings_that_forbid_tokens(
+    samples: bool | None, llama: Path, resolve: Resolve
+) -> None:
+    write_json(llama / "generation_config.json", {"do_sample": samples, **FORBIDDING})
+    sampling: Any = resolve(llama).config["generation"]["sampling"]
+    assert sampling == FORBIDDING
+    GenerationConfig.greedy(**sampling)  # the names are its fields
+    values: list[Any] = [None, 0, []]
+    for off in values:
+        names = [n for n, v in FORBIDDING.items() if off is None or isinstance(v, type(off))]
+        write_json(llama / "generation_config.json", dict.fromkeys(names, off))
+        assert resolve(llama).config["generation"]["sampling"] == {}
+
+
+NONSENSE: dict[str, list[Any]] = {
+    "no_repeat_ngram_size": [-1, 2.0, "2", True, [2], 10**200],
+    "min_new_tokens": [-1, 2.0, "2", False, {}],
+    "suppress_tokens": [3, 0, "3", {}, [-1], [1.0], [True], [[3]], ["3"]],
+    "bad_words_ids": [3, False, "3", [3], [[]], [[1], []], [[64]], [[-1]], {"a": 1}, ["ab"], [[True]]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in NONSENSE.items() for value in values]
+)
+def test_row_107_settings_that_forbid_no_token_are_named(
+    name: str, value: Any, llama: Path, resolve: Resolve
+) -> None:
+    write_json(llama / "generation_config.json", {name: value})
+    with pytest.raises(ModelError, match=rf"generation_config\.json: {name} is"):
+        resolve(llama)
+
+
+SETTINGS: dict[str, Any] = {"do_sample": True, "temperature": 0.6, "num_beams": 4, **FORBIDDING}
+
+
+def test_row_194_settings_in_config_json(llama: Path, resolve: Resolve) -> None:
+    """As in transformers they count where there is no generation_config.json, and only there."""
+    edit_json(llama / "config.json", **SETTINGS)
+    write_json(llama / "generation_config.json", {})
+    assert resolve(llama).config["generation"]["sampling"] == {}
+    (llama / "generation_config.json").unlink()
+    block = resolve(llama).config["generation"]
+    assert block["sampling"] == {"temperature": 0.6, **FORBIDDING}
+    assert block["unsupported"] == ["num_beams"]
+    edit_json(llama / "config.json", bad_words_ids=[[99]])
+    with pytest.raises(ModelError, match=r"/config\.json: bad_words_ids is"):
+        resolve(llama)
+
+
+def test_row_194_of_a_model_that_sees_the_outer_ones_go_first(
+    llama: Path, io: CheckpointIO
+) -> None:
+    import transformers
+
+    text: dict[str, Any] = {"no_repeat_ngram_size": 3, "min_new_tokens": 4, "suppress_tokens": [5]}
+    outer: dict[str, Any] = {"no_repeat_ngram_size": 2, "min_new_tokens": None, "text_config": text}
+    (llama / "generation_config.json").unlink()
+    block = generation.read_generation(
+        Folder(llama),
+        Fields(llama / "config.json", text, block="text_config"),
+        vocab_size=64,
+        tokenizer_size=64,
+        tokenizer_eos=2,
+        io=io,
+        outer=outer,
+    )
+    expected = transformers.GenerationConfig.from_model_config(outer)
+    assert block["sampling"] == {name: getattr(expected, name) for name in text}
+    assert block["sampling"]["no_repeat_ngram_size"] == 2
+
+
 def test_row_107_every_setting_of_transformers_was_looked_at() -> None:
     """What is in none of these lists changes no text, is lolama's own, or is left to the caller."""
     import transformers
 
-    from lolama_hub import generation
-
-    named = {*generation._UNSUPPORTED, *generation._UNSUPPORTED_SAMPLING, *generation._SAMPLING}
+    named = {
+        *generation._UNSUPPORTED,
+        *generation._UNSUPPORTED_SAMPLING,
+        *generation._SAMPLING,
+        *FORBIDDING,
+    }
     others = {
         "assistant_confidence_threshold", "assistant_early_exit", "assistant_ensemble_weight",
         "assistant_lookbehind", "bos_token_id", "cache_config", "cache_implementation", "compile_config",

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lolama.downloads import Confirm
-from lolama.wiring import load_files, load_model, load_tokenizer, quantized, resolve
+from lolama.wiring import (
+    load_files,
+    load_model,
+    load_tokenizer,
+    quantized,
+    resolve,
+    warn_unsupported,
+)
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.lazy_names import directory
 
@@ -40,5 +47,6 @@ def load_llava_model(
     files = resolve(name, confirm=confirm)
     if files.family != "llava":
         raise UsageError(files.name, "is a text model, it sees no pictures", "use load_model")
+    warn_unsupported(files)
     files = quantized(files) if quantize else files
     return cast("LLaVA", load_files(files, device=device, dtype=dtype))

@@ -47,6 +47,7 @@ def load(
         Two plus three is five.
     """
     files = wiring.resolve(name, confirm=confirm)
+    wiring.warn_unsupported(files)
     tokenizer = wiring.tokenizer_of(files)
     used = wiring.quantized(files) if quantize else files
     return LanguageModel(files, wiring.load_files(used, device=device, dtype=dtype), tokenizer)

@@ -10,6 +10,7 @@ A name is looked up in this order:
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ from lolama import downloads, providers, remembered
 from lolama.downloads import Confirm, Progress
 from lolama_core.protocols import CausalLM, CheckpointIO
 from lolama_core.protocols.errors import NetworkError, UsageError
+from lolama_core.protocols.notices import unsupported
 from lolama_core.protocols.types import (
     FORMAT_NAME,
     JSON,
@@ -73,6 +75,7 @@ def load_model(
         >>> model = load_model("demo")
     """
     files = resolve(name, confirm=confirm)
+    warn_unsupported(files)
     return load_files(quantized(files) if quantize else files, device=device, dtype=dtype)
 
 
@@ -145,6 +148,12 @@ def check(files: ModelFiles) -> None:
     if files.family in _AROUND_LLAMA:
         lolama_core.LlamaConfig.from_json(text_shape(files))
     lolama_core.FileCheckpoint(files)
+
+
+def warn_unsupported(files: ModelFiles) -> None:
+    """Warn whoever called the caller of settings that the model's authors ask for in vain."""
+    if told := unsupported(files):
+        warnings.warn(told, stacklevel=3)
 
 
 def import_torch() -> None:

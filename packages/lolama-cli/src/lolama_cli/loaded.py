@@ -10,6 +10,7 @@ from lolama_cli.ahead import load_libraries_ahead, read_ahead
 from lolama_cli.console import note
 from lolama_cli.progress_line import progress_line
 from lolama_cli.transfer_bars import transfer_bars
+from lolama_core.protocols.notices import unsupported
 
 if TYPE_CHECKING:
     from lolama_core.protocols import CausalLM, Tokenizer
@@ -56,11 +57,6 @@ class Chosen:
         """The model, on its device."""
         from lolama import wiring
 
-        missing = files.config["generation"].get("unsupported")
-        if missing:
-            note(
-                f"note: {files.name} asks for settings that lolama does not have: {', '.join(missing)}"
-            )
         if self.quantize:
             with progress_line("quantising") as steps:
                 files = wiring.quantized(files, tell=note, steps=steps)
@@ -74,6 +70,12 @@ class Chosen:
         if verbose:
             tell_loaded(files, model, self.load_seconds)
         return model
+
+
+def tell_unsupported(files: ModelFiles) -> None:
+    """Name the settings of generation that the model's authors ask for in vain, on standard error."""
+    if told := unsupported(files):
+        note(f"note: {told}")
 
 
 def tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:

@@ -15,6 +15,10 @@ from lolama_core.protocols.utf8 import decode_utf8
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
+    from lolama_core.protocols.types import ModelFiles
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Options about sampling, which are fields of `GenerationConfig`."""
 
 
 def model_names(incomplete: str) -> list[str]:
@@ -133,6 +137,15 @@ def generation_config(**settings: object) -> GenerationConfig:
         return GenerationConfig(**settings)  # type: ignore[arg-type] # it checks its own fields
     except UsageError as error:
         raise about_options(error) from None
+
+
+def with_models_own(config: GenerationConfig, files: ModelFiles) -> GenerationConfig:
+    """The same settings, and those that only a model's authors set: no option tells of them.
+
+    Raises:
+        ModelError: for what makes no sense.
+    """
+    return config.with_recommended(files.config["generation"].get("sampling", {}), but=SAMPLING)
 
 
 def check_device(device: str) -> None:

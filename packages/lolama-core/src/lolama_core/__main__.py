@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.protocols.errors import (
@@ -21,6 +22,8 @@ _OPTIONS = {
     "temperature": "--temperature",
     "seed": "--seed",
 }
+# Settings that are this command's, as they are those of the lolama command, whatever a model recommends.
+_OWN_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 def main() -> int:
@@ -49,8 +52,13 @@ def main() -> int:
         # After the arguments are checked: torch takes a second to import.
         from lolama_core import TextGenerator, load, suit_threads
 
-        model, tokenizer = load(arguments.model)
+        with warnings.catch_warnings(record=True) as told:
+            model, tokenizer = load(arguments.model)
+        for warning in told:
+            print(f"note: {warning.message}", file=sys.stderr)
         suit_threads(model)
+        sampling = model.generation_defaults.sampling
+        config = config.with_recommended(sampling, but=_OWN_DEFAULTS)
         ids = tokenizer.encode(arguments.prompt, split_special_tokens=True)
         stream = TextGenerator(model, tokenizer).generate_stream(ids, config)
         for piece in stream.text():
@@ -60,8 +68,8 @@ def main() -> int:
             print("the model's context is full: the text ends here", file=sys.stderr)
     except LolamaError as error:
         subject = _OPTIONS.get(error.subject, error.subject)
-        told = LolamaError(subject, error.reason, error.remedy)
-        print(f"error: {told}", file=sys.stderr)
+        renamed = LolamaError(subject, error.reason, error.remedy)
+        print(f"error: {renamed}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return EXIT_CLOSED_PIPE

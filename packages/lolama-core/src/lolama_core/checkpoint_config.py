@@ -88,8 +88,9 @@ def _check_generation(subject: str, block: JSON) -> None:
         expected = "a whole number above 0"
         raise _refuse(subject, "generation.vocab_size", block["vocab_size"], expected)
     sampling = block.get("sampling", {})
-    if not isinstance(sampling, dict) or not all(map(_is_number, sampling.values())):
-        raise _refuse(subject, "generation.sampling", sampling, "an object of numbers")
+    if not isinstance(sampling, dict) or not all(map(_is_setting, sampling.values())):
+        expected = "an object of numbers and lists of ids"
+        raise _refuse(subject, "generation.sampling", sampling, expected)
     unsupported = block.get("unsupported", [])
     if not isinstance(unsupported, list) or not all(isinstance(name, str) for name in unsupported):
         raise _refuse(subject, "generation.unsupported", unsupported, "a list of names")
@@ -131,6 +132,10 @@ def _is_count(value: JSON, least: int) -> bool:
 
 def _is_number(value: JSON) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_setting(value: JSON) -> bool:
+    return all(map(_is_setting, value)) if isinstance(value, list) else _is_number(value)
 
 
 def _is_name(value: JSON) -> bool:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Self, TypedDict, Unpack
 
 from lolama_core.plain_numbers import real_number, whole_number
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.types import JSON
 from lolama_core.protocols.utf8 import is_unicode
+from lolama_core.token_ids import token_ids
 
 # Below this a division by the temperature overflows float32 for any logits worth the name.
 _SMALLEST_TEMPERATURE = 1e-5
 
 
 def _refuse(name: str, value: object, expected: str) -> UsageError:
-    # Python refuses to spell an integer of more than 4300 digits.
-    huge = isinstance(value, int) and value.bit_length() > 100
-    shown = "a huge integer" if huge else f"{value!s:.40}"
+    try:
+        huge = isinstance(value, int) and value.bit_length() > 100
+        shown = "a huge integer" if huge else f"{value!s:.40}"
+    except ValueError:  # Python refuses to spell an integer of more than 4300 digits
+        shown = "a list with a huge integer"
     return UsageError(name, f"{shown} is not {expected}", "")
 
 
@@ -38,11 +42,31 @@ def _integer(name: str, value: object, low: int, expected: str, below: float = m
     return number
 
 
+def _ids(name: str, value: object) -> tuple[int, ...]:
+    try:
+        ids = token_ids(value)  # type: ignore[arg-type] # it checks what it is given
+    except (UsageError, ValueError):
+        raise _refuse(name, value, "a list of token ids") from None
+    return tuple(_integer(name, token_id, 0, "a token id") for token_id in ids)
+
+
+def _sequences(name: str, value: object) -> tuple[tuple[int, ...], ...]:
+    rows = getattr(value, "tolist", lambda: value)()
+    sequences = [_ids(name, row) for row in rows] if isinstance(rows, list | tuple) else [()]
+    if not all(sequences):
+        raise _refuse(name, value, "a list of sequences of at least one token id")
+    return tuple(sequences)
+
+
 class GenerationSettings(TypedDict, total=False):
     """The fields of `GenerationConfig` as keywords."""
 
     max_new_tokens: int
     repetition_penalty: float
+    no_repeat_ngram_size: int
+    bad_words_ids: Sequence[Sequence[int]]
+    min_new_tokens: int
+    suppress_tokens: Sequence[int]
     presence_penalty: float
     frequency_penalty: float
     logit_bias: Mapping[int, float]
@@ -64,6 +88,11 @@ class GenerationConfig:
         max_new_tokens: At most this many tokens; 0 generates nothing.
         repetition_penalty: Divides positive and multiplies negative scores of tokens already seen, the
             prompt's included (Keskar et al. 2019). 1 is off.
+        no_repeat_ngram_size: No run of so many tokens comes twice, the prompt included. 0 is off.
+        bad_words_ids: Sequences of token ids that are never completed. An end token alone is no such
+            sequence.
+        min_new_tokens: End tokens are not chosen before so many tokens; stop texts still count. 0 is off.
+        suppress_tokens: Token ids that are never chosen.
         presence_penalty: Subtracted once from each token generated so far. 0 is off.
         frequency_penalty: Subtracted for each time a token was generated so far. 0 is off.
         logit_bias: Token id → number added to its score.
@@ -84,6 +113,10 @@ class GenerationConfig:
 
     max_new_tokens: int = 256
     repetition_penalty: float = 1.1
+    no_repeat_ngram_size: int = 0
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    min_new_tokens: int = 0
+    suppress_tokens: tuple[int, ...] = ()
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
@@ -101,6 +134,10 @@ class GenerationConfig:
         self._set(
             "repetition_penalty", _number, 1e-6, 1e6, "a number above 0, and at most 1,000,000"
         )
+        for name in ("no_repeat_ngram_size", "min_new_tokens"):
+            self._set(name, _integer, 0, "a number of tokens, 0 (off) or more")
+        self._set("suppress_tokens", _ids)
+        self._set("bad_words_ids", _sequences)
         for name in ("presence_penalty", "frequency_penalty"):
             self._set(name, _number, -1e6, 1e6, "a number from -1,000,000 to 1,000,000")
         self._set("temperature", _number, 0.0, 1e6, "a number from 0 (greedy) to 1,000,000")
@@ -126,8 +163,8 @@ class GenerationConfig:
         }
         object.__setattr__(self, "logit_bias", biases)
 
-    def _set(self, name: str, check: Callable[..., float], *limits: object) -> None:
-        """Keep a setting as Python's own number, of whatever kind it was given."""
+    def _set(self, name: str, check: Callable[..., object], *limits: object) -> None:
+        """Keep a setting as Python's own numbers, of whatever kind they were given."""
         object.__setattr__(self, name, check(name, getattr(self, name), *limits))
 
     @classmethod
@@ -163,3 +200,20 @@ class GenerationConfig:
                 remedy += "known are " + ", ".join(sorted(known))
                 raise UsageError(name, "is not a generation setting", remedy)
         return replace(self, **settings)  # type: ignore[arg-type] # its fields check themselves
+
+    def with_recommended(self, sampling: Mapping[str, JSON], *, but: Collection[str] = ()) -> Self:
+        """A copy with what the authors of a model recommend (`GenerationDefaults`) laid over it.
+
+        Args:
+            sampling: Field → value.
+            but: Fields that stay as they are.
+
+        Raises:
+            ModelError: for what makes no sense, which is the checkpoint's fault.
+        """
+        settings: dict[str, Any] = {k: v for k, v in sampling.items() if k not in but}
+        try:
+            return self.with_settings(**settings)
+        except UsageError as error:
+            remedy = "correct generation.sampling in its config.json"
+            raise ModelError("the model's sampling defaults", str(error), remedy) from None

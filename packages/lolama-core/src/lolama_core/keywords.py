@@ -36,6 +36,8 @@ SETTINGS = frozenset(field.name for field in fields(GenerationConfig))
 
 # Of transformers, vLLM, llama.cpp, ollama and OpenAI: what a user's fingers know.
 _CALLED = {
+    "bad_words": "bad_words_ids, of token ids",
+    "begin_suppress_tokens": "a function of yours in logits_processors",
     "do_sample": "temperature=0 for False, and a temperature above 0 for True",
     "early_stopping": "max_new_tokens and stop",
     "eos_token_id": "ignore_eos=True for None; end tokens are the model's own",
@@ -45,6 +47,8 @@ _CALLED = {
     "manual_seed": "seed",
     "max_completion_tokens": "max_new_tokens",
     "max_length": "max_new_tokens, which counts new tokens alone",
+    "min_length": "min_new_tokens, which counts new tokens alone",
+    "min_tokens": "min_new_tokens",
     "n": "generate_batch([prompt] * n)",
     "n_predict": "max_new_tokens",
     "num_beams": "one beam always",
@@ -58,8 +62,6 @@ _CALLED = {
     "stopping_criteria": "generate_stream, which may be left at any token",
     "stream": "generate_stream",
     "streamer": "generate_stream",
-    "suppress_tokens": "logit_bias with a large negative number",
-    "bad_words_ids": "logit_bias with a large negative number",
     "temp": "temperature",
 }
 

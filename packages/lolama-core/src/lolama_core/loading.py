@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from lolama_core.llama import Llama
 from lolama_core.load_weights import load_into
 from lolama_core.protocols import ModelFamily
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
+from lolama_core.protocols.notices import unsupported
 from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
 from lolama_core.quantization import prepare_quantized_
 from lolama_core.tokenizer_loading import load_tokenizer
@@ -60,6 +62,8 @@ def load(
             "give the path of a lolama checkpoint",
         )
     files = open_checkpoint(path, immutable=built_in)
+    if told := unsupported(files):
+        warnings.warn(told, stacklevel=2)
     made = load_model(files, {family.name: family}, device=device, dtype=dtype)
     assert isinstance(made, Llama)
     return made, load_tokenizer(files)

@@ -50,7 +50,7 @@ class Request:
         config: Its settings.
         sampler: Its own sampler, with its own random numbers.
         room: Positions that the model's context has left after the prompt.
-        eos_ids: Ids that end it.
+        eos_ids: Ids that end it; none if they are ignored.
         text_stream: Turns its ids into text and finds stop texts; None to do without both.
         device: Where logits are.
 
@@ -79,7 +79,7 @@ class Request:
         self.pieces: list[str] = []
         self.cached_tokens = 0
         self._sampler = sampler
-        self._eos_ids = frozenset() if config.ignore_eos else eos_ids
+        self._eos_ids = eos_ids
         self.text_stream = text_stream
         self._held: list[tuple[int, int]] = []
         self._count = 0

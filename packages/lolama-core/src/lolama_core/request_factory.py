@@ -12,7 +12,7 @@ from lolama_core.device import inference, memory_errors
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.keywords import spelled, split
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
-from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import Prompt
 from lolama_core.request import Request
 from lolama_core.sampling import Sampler
@@ -113,32 +113,36 @@ class RequestFactory:
 
     def _config(self, config: GenerationConfig | None, named: dict[str, Any]) -> GenerationConfig:
         if config is None:
-            recommended: Mapping[str, Any] = self.model.generation_defaults.sampling
-            try:
-                config = GenerationConfig().with_settings(**recommended)
-            except UsageError as error:
-                raise ModelError(
-                    "the model's sampling defaults", str(error), "give a GenerationConfig"
-                ) from None
+            sampling = self.model.generation_defaults.sampling
+            config = GenerationConfig().with_recommended(sampling)
         chosen = config.with_settings(**named) if named else config
         if chosen.stop and self.tokenizer is None:
             raise UsageError(
                 "stop", "stop texts need a tokenizer", "use TextGenerator(model, tokenizer)"
             )
+        limit = self.model.vocab_size
+        if any(max(word) >= limit for word in chosen.bad_words_ids):
+            raise UsageError("bad_words_ids", f"holds an id that is not below {limit}", "")
         return chosen
 
     def _request(
         self, prompt_ids: list[int], config: GenerationConfig, processors: Sequence[LogitsProcessor]
     ) -> Request:
         defaults, device = self.model.generation_defaults, self.model.device
-        sampler = Sampler.from_config(
-            config, prompt_length=len(prompt_ids), vocab_size=defaults.vocab_size, device=device
-        )
-        sampler.chain = [*processors, *sampler.chain]
         stream, eos_ids = None, defaults.eos_ids
         if self.tokenizer is not None:
             stream = TextStream(self.tokenizer, prompt_ids, config.stop)
             eos_ids = eos_ids | self.tokenizer.eos_ids
+        if config.ignore_eos:
+            eos_ids = frozenset()
+        sampler = Sampler.from_config(
+            config,
+            prompt_length=len(prompt_ids),
+            vocab_size=defaults.vocab_size,
+            eos_ids=eos_ids,
+            device=device,
+        )
+        sampler.chain = [*processors, *sampler.chain]
         return Request(
             prompt_ids,
             config,

@@ -1,24 +1,32 @@
 """From logits to a token: a chain of pure functions on (history, scores).
 
 Each processor has the signature that transformers uses, so its processors plug in and the other way
-round. Scores are float32. Order: penalties and bias, temperature, top-k, top-p, min-p, typical.
+round. Scores are float32. Order: penalties, forbidden tokens and bias, temperature, top-k, top-p, min-p,
+typical.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from lolama_core.forbidden_tokens import (
+    NEVER,
+    bad_words,
+    by_length,
+    mask_unused,
+    min_new_tokens,
+    no_repeat_ngram,
+    suppress_tokens,
+)
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.protocols import LogitsProcessor
 from lolama_core.protocols.errors import ModelError, UsageError
-
-NEVER = float("-inf")
 
 _FEW_CANDIDATES = 1024
 
@@ -47,13 +55,6 @@ def logit_bias(input_ids: Tensor, scores: Tensor, *, bias: Mapping[int, float]) 
         if token_id < scores.shape[1]:
             biased[:, token_id] += amount
     return biased
-
-
-def mask_unused(input_ids: Tensor, scores: Tensor, *, vocab_size: int) -> Tensor:
-    """Never choose an id that the tokenizer does not know: its row of ``lm_head`` is noise."""
-    masked = scores.clone()
-    masked[:, vocab_size:] = NEVER
-    return masked
 
 
 def temperature(input_ids: Tensor, scores: Tensor, *, value: float) -> Tensor:
@@ -105,7 +106,11 @@ def typical_p(input_ids: Tensor, scores: Tensor, *, p: float) -> Tensor:
 
 
 def build_chain(
-    config: GenerationConfig, *, prompt_length: int, vocab_size: int | None = None
+    config: GenerationConfig,
+    *,
+    prompt_length: int,
+    vocab_size: int | None = None,
+    eos_ids: Collection[int] = (),
 ) -> list[LogitsProcessor]:
     """The processors that ``config`` asks for, in order; none for a setting that changes nothing."""
     chain: list[LogitsProcessor] = []
@@ -114,8 +119,20 @@ def build_chain(
         if wanted:
             chain.append(partial(processor, **settings))
 
+    # An end token alone is never a bad word: nothing would end.
+    words = [word for word in config.bad_words_ids if len(word) > 1 or word[0] not in eos_ids]
     penalised = config.presence_penalty != 0 or config.frequency_penalty != 0
     add(config.repetition_penalty != 1, repetition_penalty, penalty=config.repetition_penalty)
+    add(config.no_repeat_ngram_size > 0, no_repeat_ngram, size=config.no_repeat_ngram_size)
+    add(bool(words), bad_words, words=by_length(words))
+    add(
+        config.min_new_tokens > 0 and bool(eos_ids),
+        min_new_tokens,
+        count=config.min_new_tokens,
+        prompt_length=prompt_length,
+        eos_ids=eos_ids,
+    )
+    add(bool(config.suppress_tokens), suppress_tokens, ids=config.suppress_tokens)
     add(
         penalised,
         count_penalties,
@@ -156,10 +173,13 @@ class Sampler:
         *,
         prompt_length: int,
         vocab_size: int | None = None,
+        eos_ids: Collection[int] = (),
         device: torch.device | str = "cpu",
     ) -> Sampler:
         """The sampler that ``config`` describes. Without a seed, a fresh one is drawn."""
-        chain = build_chain(config, prompt_length=prompt_length, vocab_size=vocab_size)
+        chain = build_chain(
+            config, prompt_length=prompt_length, vocab_size=vocab_size, eos_ids=eos_ids
+        )
         if config.is_greedy:
             return cls(chain, greedy=True)
         generator = torch.Generator(device=device)

@@ -104,6 +104,7 @@ def read_parts(
         tokenizer_size=tokenizer.size,
         tokenizer_eos=tokenizer.eos_id,
         io=io,
+        outer=values,
     )
     return VisionParts(model, tokenizer, generation)
 

@@ -14,7 +14,8 @@ from lolama_cli.batch.messages import in_line
 from lolama_cli.batch.prompts import Common, Prompt, read_lines
 from lolama_cli.batch.run import Batch, Tally, answer_all
 from lolama_cli.console import Output, note
-from lolama_cli.loaded import Chosen
+from lolama_cli.loaded import Chosen, tell_unsupported
+from lolama_cli.options import with_models_own
 from lolama_cli.pictures import OPTION as IMAGE
 from lolama_cli.pictures import show
 from lolama_cli.prompts import encode_messages
@@ -102,7 +103,7 @@ def generate_batch(
         "settings": [chosen.quantize, chosen.dtype, chosen.template, logprobs],
         **({} if image_mode is None else {"image_mode": image_mode}),
     }
-    common = Common(config, system, raw, identity)
+    common = Common(with_models_own(config, files), system, raw, identity)
     lines = read_lines(source, common)
     answers: Answers = StandardOutput(stdout)
     if options.output is not None:
@@ -125,6 +126,7 @@ def generate_batch(
         note(f"{tally.answers:,} answers are there")
     following = next(lines, None)
     if following is not None:
+        tell_unsupported(files)
         model = chosen.load(files, verbose=verbose)
         batch = Batch(model, tokenizer, encode, common, options.size or _ROWS, logprobs)
         answer_all(batch, chain((following,), lines), answers, tally, verbose=verbose)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from lolama_cli.batch.messages import check_images, check_messages, check_unicode, digest_of
 from lolama_cli.console import MAX_PROMPT_BYTES, checked
-from lolama_cli.options import check_system, generation_config
+from lolama_cli.options import SAMPLING, check_system, generation_config
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.utf8 import decode_utf8
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 # What a line may hold beside its prompt → the field of `GenerationConfig`.
 _SETTINGS = {
     "max_tokens": "max_new_tokens",
-    **{
-        name: name
-        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "seed")
-    },
+    **{name: name for name in (*SAMPLING, "stop", "seed")},
 }
 _KEYS = ("prompt", "messages", "images", "id", "system", *_SETTINGS)
+# Fields that came later than the first files of answers, and are off unless a model asks for them. The key of
+# a line holds them only where they are on, so that such files go on.
+_LATER = ("no_repeat_ngram_size", "bad_words_ids", "min_new_tokens", "suppress_tokens")
 _LONGEST_LINE = 4 * MAX_PROMPT_BYTES
 
 
@@ -90,9 +90,12 @@ def read_lines(source: Path | None, common: Common) -> Iterator[Line]:
         UsageError: for a file that cannot be read, or is not UTF-8.
     """
     subject = "standard input" if source is None else str(source)
-    base = json.dumps(
-        [_as_json(common.config), common.system, common.raw, common.identity], sort_keys=True
-    )
+    settings = {
+        name: value
+        for name, value in _as_json(common.config).items()
+        if value or name not in _LATER
+    }
+    base = json.dumps([settings, common.system, common.raw, common.identity], sort_keys=True)
     try:
         if source is None:
             if sys.stdin is None:

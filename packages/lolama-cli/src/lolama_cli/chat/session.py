@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lolama_cli.chat.context import NEARLY_FULL, Overflow, fitted, full, nearly_full
 from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
+from lolama_cli.options import with_models_own
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class Session:
         if asked_anew:
             self.unanswered = question
         seed = None if self.config.seed is None else self.config.seed + self.totals.replies
-        config = self.config.with_settings(seed=seed)
+        config = with_models_own(self.config.with_settings(seed=seed), self.model.files)
         with self.interruptible():
             prompt, before = fitted(
                 self.model,

@@ -13,7 +13,7 @@ from lolama.files import expanded
 from lolama_cli import options
 from lolama_cli.console import note
 from lolama_cli.errors import Settings
-from lolama_cli.loaded import Chosen
+from lolama_cli.loaded import Chosen, tell_unsupported
 from lolama_cli.pictures import check_names
 from lolama_core.protocols.errors import UsageError
 
@@ -207,6 +207,7 @@ def _load(
     files, tokenizer = chosen.open()
 
     def weights() -> CausalLM:
+        tell_unsupported(files)
         return chosen.load(files, verbose=verbose)
 
     return ChatModel(files, tokenizer, weights, raw=raw, image_mode=image_mode)

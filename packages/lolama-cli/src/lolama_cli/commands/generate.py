@@ -12,7 +12,7 @@ from lolama_cli.batch.command import BatchOptions, generate_batch
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
 from lolama_cli.generation import Run, with_seed
-from lolama_cli.loaded import Chosen
+from lolama_cli.loaded import Chosen, tell_unsupported
 from lolama_cli.logprobs import check_logprobs
 from lolama_cli.pictures import check_names, show
 from lolama_cli.prompts import encode_prompt
@@ -155,8 +155,10 @@ def generate(
         return
     text = read_prompt(prompt, leave_stdin=no_stdin or "-" in pictures)
     files, tokenizer = chosen.open()
+    config = options.with_models_own(config, files)
     shown = show(files, pictures, mode)
     ids = encode_prompt(text, files, tokenizer, raw=raw, system=told, shown=shown)
+    tell_unsupported(files)
     loaded = chosen.load(files, verbose=settings.verbose)
     config = with_seed(config) if as_json else config
     run = Run(loaded, tokenizer, ids, config, stdout, shown, logprobs)

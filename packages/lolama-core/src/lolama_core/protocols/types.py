@@ -41,7 +41,7 @@ class GenerationBlock(TypedDict, total=False):
 
     eos_ids: list[int]
     vocab_size: int
-    sampling: dict[str, float]
+    sampling: dict[str, JSON]
     unsupported: list[str]
 
 
@@ -101,7 +101,7 @@ class GenerationDefaults:
 
     eos_ids: frozenset[int] = frozenset()
     vocab_size: int | None = None
-    sampling: Mapping[str, float] = field(default_factory=dict)
+    sampling: Mapping[str, JSON] = field(default_factory=dict)
     unsupported: tuple[str, ...] = ()
 
 
