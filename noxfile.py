@@ -399,7 +399,7 @@ def triton(session: nox.Session) -> None:
 
 @nox.session
 def kills(session: nox.Session) -> None:
-    """Kill a quantise-and-save at 50 random moments; the ordinary tests do it 12 times."""
+    """Kill a quantize-and-save at 50 random moments; the ordinary tests do it 12 times."""
     requirements = group("test", directory("lolama-cli"))
     install(session, *editable(PACKAGES), *requirements)
     path = directory("lolama-cli") / "tests" / "test_quantize.py"

@@ -1,4 +1,4 @@
-"""The plots of a run, as SVG: small files, labels at the lines themselves, colours for every eye."""
+"""The plots of a run, as SVG: small files, labels at the lines themselves, colors for every eye."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.results import Results, Row
 from benchmarks.summary import Column, bytes_per_token, overall
 
-# From Okabe and Ito's palette, which stays distinct for the colour-blind.
-_COLOURS = {
+# From Okabe and Ito's palette, which stays distinct for the color-blind.
+_COLORS = {
     "lolama": "#0072B2",
     "eager": "#7F7F7F",
     "transformers": "#D55E00",
@@ -75,7 +75,7 @@ def _decode(results: Results, title: str) -> Any:
     bars = axes.barh(
         [row.label for row, _ in shown],
         [rate for _, rate in shown],
-        color=[_COLOURS[row.engine] for row, _ in shown],
+        color=[_COLORS[row.engine] for row, _ in shown],
     )
     axes.bar_label(bars, [f"{rate:,.1f}" for _, rate in shown], padding=3, color=_INK)
     axes.margins(x=0.12)
@@ -146,7 +146,7 @@ def _lines(results: Results, kind: str, title: str, names: tuple[str, str], figu
             before = sum(row.engine == other.engine for other, _ in ends)
             axes.plot(
                 *zip(*points, strict=True),
-                color=_COLOURS[row.engine],
+                color=_COLORS[row.engine],
                 linestyle=_DASHES[before % len(_DASHES)],
                 linewidth=2.2 if row.engine == "lolama" else 1.4,
                 marker="o",
@@ -200,7 +200,7 @@ def _label_ends(axes: Any, ends: list[tuple[Row, tuple[int, float]]], right: int
             textcoords="data",
             va="center",
             fontsize=9,
-            color=_COLOURS[row.engine],
+            color=_COLORS[row.engine],
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 0.6, "shrinkB": 3},
         )

@@ -51,7 +51,7 @@ def percentile(times: list[float], share: float) -> float:
 def seconds(kind: str, times: list[float]) -> float:
     """What counts of several times: the best prompt; of steps the 20th percentile.
 
-    A busy neighbour only ever adds. The best step would be luck, though, and the median of a program
+    A busy neighbor only ever adds. The best step would be luck, though, and the median of a program
     with two threads on two cores is his.
     """
     return min(times) if kind in ("prefill", "first token") else percentile(times, 0.2)

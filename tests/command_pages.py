@@ -33,7 +33,7 @@ your shell reads at its start; `lolama --show-completion` prints what would be w
 
 Standard output is the payload and nothing else; what there is to say about it goes to standard error. A
 failure is one line, `error: what: why; what to do`, and an exit code: 2 usage, 3 model or picture, 4 network,
-5 authorisation, 6 disk or memory, 130 Ctrl-C, 141 closed pipe, 143 SIGTERM; 1 is a bug. Colours are left out
+5 authorization, 6 disk or memory, 130 Ctrl-C, 141 closed pipe, 143 SIGTERM; 1 is a bug. Colors are left out
 where `NO_COLOR` is set, and where nobody reads on a terminal.
 """
 

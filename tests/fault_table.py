@@ -27,7 +27,7 @@ HEAD = """# Faults, and what comes of them
 
 Every way in which lolama is known to be let down by a network, a disk, a file or a user, by number, and what
 has to come of it. A number under "must get" is an exit code: 2 usage, 3 model or picture, 4 network,
-5 authorisation, 6 disk or memory, 130 Ctrl-C, 141 closed pipe. Whatever is refused is refused with one line
+5 authorization, 6 disk or memory, 130 Ctrl-C, 141 closed pipe. Whatever is refused is refused with one line
 on standard error that says what, why and what to do; in Python with a typed error of the same words.
 
 This page is made by `tests/fault_table.py` of what the tests reported; `python3 noxfile.py -s fault_table`

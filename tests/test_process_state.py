@@ -104,13 +104,13 @@ def test_row_122_pictures(state: AbstractContextManager[None]) -> None:
     assert told == text
 
 
-def test_row_122_quantising(state: AbstractContextManager[None]) -> None:
+def test_row_122_quantizing(state: AbstractContextManager[None]) -> None:
     expected = quantized()
     with state:
         assert quantized() == expected
 
 
-def test_row_122_what_was_quantised_there_is_of_the_ordinary_kind(
+def test_row_122_what_was_quantized_there_is_of_the_ordinary_kind(
     state: AbstractContextManager[None],
 ) -> None:
     with state:

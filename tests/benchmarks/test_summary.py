@@ -72,7 +72,7 @@ def test_a_ratio_is_taken_inside_a_round(results: Results) -> None:
     # Had the row been measured in the first round only and the reference in the second only, a ratio of
     # whole runs would be 4. Here both rounds say 2, though one was half as fast.
     assert ratio(row, [transformers], DECODE) == pytest.approx(2)
-    # One round that a neighbour spoilt for one of the two does not count.
+    # One round that a neighbor spoilt for one of the two does not count.
     for peer, times in ((row, [[0.01], [0.02], [0.09]]), (transformers, [[0.02], [0.04], [0.02]])):
         peer.times["decode"]["128"] = times
     assert ratio(row, [transformers], DECODE) == pytest.approx(2)

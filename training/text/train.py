@@ -40,7 +40,7 @@ class Recipe:
         dialogues: Number of chat dialogues.
         epochs: Passes over the corpus.
         tokens_per_batch: Upper bound on B · T, padding included.
-        peak_rate: Learning rate after the warm-up, of both optimisers.
+        peak_rate: Learning rate after the warm-up, of both optimizers.
         warmup: Share of the steps over which the rate rises; it falls linearly from there to zero.
         seed: Of the corpus.
     """

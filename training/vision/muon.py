@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024) with products in float32.
 
 `torch.optim.Muon` takes them in bfloat16, which a processor that does not multiply it emulates: there one
-step of the optimiser takes longer than the gradients do.
+step of the optimizer takes longer than the gradients do.
 """
 
 from __future__ import annotations

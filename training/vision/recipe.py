@@ -23,7 +23,7 @@ class Recipe:
         reading: Weight of the reader's loss.
         places: Whether the reader is asked for places, too.
         position_scale: What the encoder's positions are multiplied with before the first step.
-        peak_rate: Learning rate after the warm-up, of both optimisers.
+        peak_rate: Learning rate after the warm-up, of both optimizers.
         warmup: Share of the steps over which the rate rises.
         decay: Share of the steps, at the end, over which it falls to zero.
         seed: Of scenes, pictures and questions.
@@ -83,7 +83,7 @@ class LastRecipe:
         described_first: Share of dialogues that begin with a description of the picture.
         finding: Of these one is drawn for each dialogue; see `ask`.
         plain: Share of dialogues that begin without the control token of a question.
-        peak_rate: Learning rate after the warm-up, of both optimisers.
+        peak_rate: Learning rate after the warm-up, of both optimizers.
         warmup: Steps over which the rate rises.
         decay: Share, at the end, over which it falls to zero.
     """

@@ -98,7 +98,7 @@ def train(
 ) -> bool:
     """Go on from ``state`` for so many seconds at most; whether all rounds are done.
 
-    The state holds the weights, the optimisers, the round and its step, so a piece goes on exactly where
+    The state holds the weights, the optimizers, the round and its step, so a piece goes on exactly where
     the one before it has stopped. Each round goes on with the weights of the one before.
     """
     ends = time.monotonic() + seconds

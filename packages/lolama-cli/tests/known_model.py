@@ -24,7 +24,7 @@ from lolama_core.protocols.types import CanonicalConfig
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SCRIPT = (
     *("[/foo]", "[red]", ":smile:"),  # markup and emoji codes of Rich
-    *("\x1b[31m", "\x1b]52;c;aGk=\x07", "\x9b2J", "\r", "\b"),  # colour, clipboard, C1, overwriting
+    *("\x1b[31m", "\x1b]52;c;aGk=\x07", "\x9b2J", "\r", "\b"),  # color, clipboard, C1, overwriting
     "é✓",
 )
 REPLY = "As asked."

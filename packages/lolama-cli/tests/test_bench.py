@@ -126,4 +126,4 @@ def test_eval_refuses(base: Path, tmp_path: Path) -> None:
     run("eval", latin, "-m", base).refused(2, "not UTF-8")
     small = tmp_path / "small"
     assert run("quantize", "-m", base, "-o", small).code == 0
-    run("eval", "-m", small, "--quantize").refused(2, "quantised already")
+    run("eval", "-m", small, "--quantize").refused(2, "quantized already")

@@ -76,7 +76,7 @@ def test_row_62_max_tokens(base: Path) -> None:
         ("--image", "https://example.org/photo.jpg"),
     ],
 )
-def test_other_options_that_cannot_be_honoured(option: str, value: str) -> None:
+def test_other_options_that_cannot_be_honored(option: str, value: str) -> None:
     run("generate", option, value, "z").refused(2, option)
 
 
@@ -292,7 +292,7 @@ def test_a_standard_input_without_end_is_not_waited_for() -> None:
     shell("yes | lolama generate").refused(2, "prompt")
 
 
-def test_row_91_no_colours_or_questions_without_a_terminal(base: Path) -> None:
+def test_row_91_no_colors_or_questions_without_a_terminal(base: Path) -> None:
     for arguments in (("models",), ("--help",), ("generate", "-m", base, "--max-tokens", "3", "z")):
         outcome = run(*arguments, env={"FORCE_COLOR": "1", "PYTHONUTF8": "1"})
         assert outcome.code == 0

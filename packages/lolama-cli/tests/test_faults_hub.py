@@ -161,7 +161,7 @@ def test_row_01_repository_missing(world: World, token: str) -> None:
 def test_row_02_gated_anonymous(world: World) -> None:
     world.hub.gated.add(NAME)
     page = f"{world.hub.endpoint}/{NAME}"
-    world.refused(world.pull(), 5, "gated", "licence", page, "HF_TOKEN")
+    world.refused(world.pull(), 5, "gated", "license", page, "HF_TOKEN")
 
 
 def test_row_03_gated_without_access(world: World) -> None:

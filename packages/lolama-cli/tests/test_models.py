@@ -39,7 +39,7 @@ def test_on_a_terminal_it_is_a_table_that_fits_80_columns(tmp_path: Path) -> Non
     assert "owner/name" in outcome.err
 
 
-def test_no_colour_if_the_user_wants_none() -> None:
+def test_no_color_if_the_user_wants_none() -> None:
     outcome = on_terminal("models", env={"NO_COLOR": "1", "TERM": "dumb"})
     assert (outcome.code, b"\x1b" in outcome.out) == (0, False)
 

@@ -84,7 +84,7 @@ def test_modes(mode: str, red: Path) -> None:
     assert ask("--image", red, "--image-mode", mode).out == RED
 
 
-def test_modes_that_cannot_be_honoured() -> None:
+def test_modes_that_cannot_be_honored() -> None:
     run("generate", "--image-mode", "stretch", "z").refused(2, "--image-mode")
     run("generate", "--image-mode", "pad", "z").refused(2, "--image-mode", "no picture")
 

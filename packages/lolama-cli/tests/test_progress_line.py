@@ -70,7 +70,7 @@ def test_row_206_steps_are_told_of_items_that_are_done_with() -> None:
 COMMANDS = {
     "reading the text": ("eval", "-m"),
     "comparing": ("quantize", "--report", "-o", "OUT", "-m"),
-    "quantising": ("quantize", "-o", "OUT", "-m"),
+    "quantizing": ("quantize", "-o", "OUT", "-m"),
     "running 3 times": ("bench", "--repeats", "2", "--max-tokens", "2", "-m"),
     "writing": ("convert",),
 }

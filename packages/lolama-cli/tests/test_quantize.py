@@ -78,7 +78,7 @@ def test_generate_keeps_the_int8_model_and_uses_it_again(tmp_path: Path, home: P
     env = {"LOLAMA_HOME": str(home)}
     first = run("generate", "-m", "demo", *options, env=env)
     assert first.code == 0
-    assert first.err.startswith("quantising demo to int8, to be kept in ")
+    assert first.err.startswith("quantizing demo to int8, to be kept in ")
     [kept] = (home / "int8").iterdir()
     written = kept.stat().st_ctime_ns
     second = run("-v", "generate", "-m", "demo", *options, env=env)
@@ -86,7 +86,7 @@ def test_generate_keeps_the_int8_model_and_uses_it_again(tmp_path: Path, home: P
     assert [(path, path.stat().st_ctime_ns) for path in (home / "int8").iterdir()] == [
         (kept, written)
     ]
-    assert "quantising" not in second.err
+    assert "quantizing" not in second.err
     assert "multiplications: int8 (" in second.err and ") for 42 linears" in second.err
     how = "block by block" if isinstance(native_library(), str) else "native"
     assert f"decoding: {how}" in second.err
@@ -107,7 +107,7 @@ def test_kept_by_contents_and_options_never_by_name(base: Path, tmp_path: Path) 
     assert kept(copy) != first
 
 
-def test_a_kept_model_is_mapped_and_quantised_only_once(base: Path) -> None:
+def test_a_kept_model_is_mapped_and_quantized_only_once(base: Path) -> None:
     files = quantized.keep(wiring.resolve(base))
     assert files.immutable
     assert quantized.keep(files) is files
@@ -192,15 +192,15 @@ def test_row_81_an_output_that_exists_or_is_the_input(base: Path, tmp_path: Path
 def test_row_161_a_model_of_full_precision_is_never_replaced(base: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(base, tmp_path / "copy")
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
-    run("quantize", "-m", base, "-o", copy, "--force").refused(2, str(copy), "not quantised")
+    run("quantize", "-m", base, "-o", copy, "--force").refused(2, str(copy), "not quantized")
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
-def test_row_81_quantising_twice_and_foreign_versions(base: Path, tmp_path: Path) -> None:
+def test_row_81_quantizing_twice_and_foreign_versions(base: Path, tmp_path: Path) -> None:
     target = tmp_path / "int8"
     quantized.save(wiring.resolve(base), target)
-    run("quantize", "-m", target).refused(2, "is quantised already")
-    with pytest.raises(UsageError, match="is quantised already"):
+    run("quantize", "-m", target).refused(2, "is quantized already")
+    with pytest.raises(UsageError, match="is quantized already"):
         quantized.save(wiring.resolve(target), tmp_path / "again")
     config = json.loads((target / "config.json").read_text())
 
@@ -319,10 +319,10 @@ def test_row_80_kill_9_while_saving(tmp_path: Path) -> None:
     assert logits(target).isfinite().all() and "quantization" in files.config
 
 
-def test_a_quantised_model_in_memory_is_refused_a_second_time(base: Path) -> None:
+def test_a_quantized_model_in_memory_is_refused_a_second_time(base: Path) -> None:
     from lolama.model import quantize_model_int8
 
     model = lolama.load_model(base)
     quantize_model_int8(model)
-    with pytest.raises(UsageError, match="is quantised already"):
+    with pytest.raises(UsageError, match="is quantized already"):
         quantize_model_int8(model)

@@ -116,8 +116,8 @@ def test_row50_rope_scaling_is_named(change: dict[str, object], named: str) -> N
 def test_row50_missing_and_unknown_fields_are_named() -> None:
     with pytest.raises(ModelError, match="hidden_dim"):
         LlamaConfig.from_json({k: v for k, v in SMALL.items() if k != "hidden_dim"})
-    with pytest.raises(ModelError, match="colour"):
-        LlamaConfig.from_json({**SMALL, "colour": "red"})
+    with pytest.raises(ModelError, match="color"):
+        LlamaConfig.from_json({**SMALL, "color": "red"})
 
 
 @pytest.mark.parametrize(

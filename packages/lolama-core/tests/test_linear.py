@@ -153,7 +153,7 @@ def test_linears_of_one_input_are_one_call_of_a_shared_kernel() -> None:
 
 
 def test_linears_of_one_input_may_be_any_modules() -> None:
-    linears = [Linear(16, 4).bfloat16(), nn.Linear(16, 2)]  # such as one that is quantised
+    linears = [Linear(16, 4).bfloat16(), nn.Linear(16, 2)]  # such as one that is quantized
     prepare_(nn.ModuleList([linears[0]]), [CountingKernel(2)])
     assert [y.shape for y in outputs_of(torch.randn(1, 16), *linears)] == [(1, 4), (1, 2)]
 

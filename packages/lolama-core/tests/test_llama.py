@@ -41,7 +41,7 @@ def make_model(**changes: Any) -> Llama:
     model = Llama(LlamaConfig(**{**SMALL, **changes})).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # Larger than a real initialisation, and norms and biases too: differences must show.
+            # Larger than a real initialization, and norms and biases too: differences must show.
             parameter.copy_(torch.randn_like(parameter) * 0.2 + (1.0 if "norm" in name else 0.0))
     return model
 

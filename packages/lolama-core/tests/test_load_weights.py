@@ -189,7 +189,7 @@ def test_row43_declared_tensors_keep_their_dtype(wrong: bool) -> None:
     with torch.device("meta"):
         model = Quantized()
     if wrong:
-        with pytest.raises(ModelError, match="'weight' is U8; this kind of quantisation uses I8"):
+        with pytest.raises(ModelError, match="'weight' is U8; this kind of quantization uses I8"):
             load_into(model, Memory(tensors, config), torch.float16)
         return
     load_into(model, Memory(tensors, config), torch.float16)

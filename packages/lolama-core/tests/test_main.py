@@ -117,7 +117,7 @@ def test_control_tokens_of_the_prompt_are_text(checkpoint: Path, main_in_here: M
         (["\udcff"], 2, b"Unicode"),
     ],
 )
-def test_what_cannot_be_honoured(
+def test_what_cannot_be_honored(
     checkpoint: Path, main_in_here: Main, arguments: list[str], code: int, words: bytes
 ) -> None:
     """One line that names it, nothing on the standard output."""

@@ -9,7 +9,7 @@ from torch import nn
 from lolama_core.no_init import NoInit
 
 
-def test_initialisers_do_nothing_inside_and_everything_outside() -> None:
+def test_initializers_do_nothing_inside_and_everything_outside() -> None:
     weight = torch.full((3, 4), 7.0)
     with NoInit():
         for same in (

@@ -49,11 +49,11 @@ def test_a_quantizer_that_nobody_has_is_named() -> None:
     made = config(name="int3")
     files = open_checkpoint(LlamaFamily.builtins["demo"])
     module = build_module(files, {"llama": LlamaFamily()})
-    with pytest.raises(NotAvailableError, match=r"quantised as 'int3', .*pip install lolama-quant"):
+    with pytest.raises(NotAvailableError, match=r"quantized as 'int3', .*pip install lolama-quant"):
         prepare_quantized_(module, made, "m")
 
 
-def test_an_unquantised_model_is_left_alone() -> None:
+def test_an_unquantized_model_is_left_alone() -> None:
     files = open_checkpoint(LlamaFamily.builtins["demo"])
     module = build_module(files, {"llama": LlamaFamily()})
     before = list(module.modules())

@@ -150,7 +150,7 @@ def test_writing_to_a_map_leaves_the_file_alone(tmp_path: Path) -> None:
     file = SafetensorsFile(path)
     weight = torch.nn.Parameter(file.map("a"))
     with torch.no_grad():
-        weight.sub_(1)  # as an optimiser does
+        weight.sub_(1)  # as an optimizer does
     assert torch.equal(weight, torch.zeros(5000))
     assert torch.equal(file.map("a"), torch.ones(5000))
     assert path.read_bytes() == before
@@ -389,7 +389,7 @@ def test_row46_replaced_after_opening(tmp_path: Path) -> None:
 
 
 def test_booleans_are_zero_or_one(tmp_path: Path) -> None:
-    """Any other byte in a torch.bool is undefined behaviour."""
+    """Any other byte in a torch.bool is undefined behavior."""
     path = tmp_path / "m.safetensors"
     path.write_bytes(raw({"a": entry("BOOL", [3], 0, 3)}, b"\0\1\2"))
     file = SafetensorsFile(path)

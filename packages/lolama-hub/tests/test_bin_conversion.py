@@ -186,8 +186,8 @@ def test_row45_mutated_files(folder: Path, resolve: Resolve) -> None:
         ({"a": 1}, "holds 'a', which is no named tensor"),
         ({1: torch.ones(2)}, "holds 1, which is no named tensor"),
         ({"model": {"a": torch.ones(2)}}, "holds 'model', which is no named tensor"),
-        ({"a": torch.ones(2).to_sparse()}, "'a' is sparse, quantised or empty"),
-        ({"a": torch.ones(2, device="meta")}, "'a' is sparse, quantised or empty"),
+        ({"a": torch.ones(2).to_sparse()}, "'a' is sparse, quantized or empty"),
+        ({"a": torch.ones(2, device="meta")}, "'a' is sparse, quantized or empty"),
         ({"a": torch.ones(2)}, "lacks"),
     ],
 )

@@ -106,14 +106,14 @@ def test_row_124_nothing_is_made_up(tmp_path: Path, llama: Path, resolve: Resolv
     [
         (
             {"quantization": {"group_size": 64, "bits": 4}},
-            r"quantised by MLX \(4 bits\); use the unq",
+            r"quantized by MLX \(4 bits\); use the unq",
         ),
-        ({"quantization": {"bits": "x"}}, "quantised by MLX"),
+        ({"quantization": {"bits": "x"}}, "quantized by MLX"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quant_method 'gptq'"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quant_method 'bitsandbytes'"),
     ],
 )
-def test_row_124_weights_that_another_program_quantised(
+def test_row_124_weights_that_another_program_quantized(
     llama: Path, resolve: Resolve, io: CheckpointIO, changes: dict[str, Any], words: str
 ) -> None:
     edit_json(llama / "config.json", **changes)

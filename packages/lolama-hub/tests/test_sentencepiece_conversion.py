@@ -114,7 +114,7 @@ def test_ids_are_those_of_sentencepiece(
             assert ours.decode(ids, skip_special_tokens=False) == oracle.decode(ids), text
 
 
-def test_normalisation_is_kept(
+def test_normalization_is_kept(
     train: Callable[..., Path], tmp_path: Path, io: CheckpointIO
 ) -> None:
     model = train(normalization_rule_name="nmt_nfkc")

@@ -1,4 +1,4 @@
-"""Absmax quantisation against its definition, and rows that have no proper scale."""
+"""Absmax quantization against its definition, and rows that have no proper scale."""
 
 import pytest
 import torch

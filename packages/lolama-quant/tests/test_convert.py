@@ -45,7 +45,7 @@ def test_embeddings_and_lm_head_stay() -> None:
     assert report.bytes_after < report.bytes_before * 0.3  # of float32, and small rows
 
 
-def test_lm_head_is_quantised_when_asked() -> None:
+def test_lm_head_is_quantized_when_asked() -> None:
     model = llama()
     quantize_(model, QuantizationScheme(name="int8", skipped=()))
     assert isinstance(model.get_submodule("lm_head"), Int8Linear)
@@ -110,11 +110,11 @@ def test_row_78_after_a_refused_weight_the_model_is_as_it_was(value: float) -> N
         list(tensors)
 
 
-def test_row_81_quantising_twice_and_other_versions_are_refused() -> None:
+def test_row_81_quantizing_twice_and_other_versions_are_refused() -> None:
     model = llama()
     quantize_(model, SCHEME)
     for again in (quantize_, prepare_):
-        with pytest.raises(UsageError, match="is quantised already"):
+        with pytest.raises(UsageError, match="is quantized already"):
             again(model, SCHEME)
         with pytest.raises(ModelError, match=r"version 2 of the int8 layout; .* reads 1"):
             again(llama(), QuantizationScheme(name="int8", version=2))

@@ -32,7 +32,7 @@ def test_tells_which_products_it_uses() -> None:
     assert INT8.describe("xpu") == "weights widened, then torch's product"
 
 
-def test_counts_what_it_quantised() -> None:
+def test_counts_what_it_quantized() -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     assert INT8.count(module) == 0
     INT8.quantize_(module, QuantizationScheme(name="int8", skipped=("1",)))

@@ -35,7 +35,7 @@ VISION: dict[str, Any] = {
 }
 
 
-def randomise(model: Any, seed: int = 7) -> Any:
+def randomize(model: Any, seed: int = 7) -> Any:
     """Weights that no two parts have in common, norms and biases included."""
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def reference_clip(**changes: Any) -> Any:
     import transformers
 
     config = transformers.CLIPVisionConfig(**{**VISION, **changes})
-    return randomise(transformers.CLIPVisionModel(config))
+    return randomize(transformers.CLIPVisionModel(config))
 
 
 def reference_llava(kind: str = "llava", text: str = "llama", **changes: Any) -> Any:
@@ -72,9 +72,9 @@ def reference_llava(kind: str = "llava", text: str = "llama", **changes: Any) ->
     }
     if kind == "llava":
         config = transformers.LlavaConfig(**settings)
-        return randomise(transformers.LlavaForConditionalGeneration(config))
+        return randomize(transformers.LlavaForConditionalGeneration(config))
     config = transformers.LlavaNextConfig(image_grid_pinpoints=PINPOINTS, **settings)
-    return randomise(transformers.LlavaNextForConditionalGeneration(config))
+    return randomize(transformers.LlavaNextForConditionalGeneration(config))
 
 
 def vision_config(**changes: Any) -> VisionConfig:

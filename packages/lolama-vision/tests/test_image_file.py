@@ -284,7 +284,7 @@ def test_row_74_what_has_no_white_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_row_75_animations(kind: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "white")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "white")]
     options: dict[str, object] = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     picture = read_picture(data, "moving")

@@ -132,7 +132,7 @@ def test_modes_of_a_call() -> None:
     wide = Image.new("RGB", (100, 20), "white")
     corner = padding.preprocess(wide)["pixel_values"][0, :, 0, 0]
     middle = padding.preprocess(wide)["pixel_values"][0, :, SIDE // 2, SIDE // 2]
-    assert corner.abs().max() < 1 / 255 / 0.26  # the mean colour, rounded down to a shade
+    assert corner.abs().max() < 1 / 255 / 0.26  # the mean color, rounded down to a shade
     assert middle.min() > 1.5
     with pytest.raises(UsageError, match=r"^mode: pad: this model takes .* tiles only"):
         CLIPImageProcessor.from_config(vision_config(preprocessing=tiled()), mode="pad")

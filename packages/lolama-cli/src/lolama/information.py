@@ -56,7 +56,7 @@ class Information:
         context_length: Positions it attends over.
         chat_template: Whether it has one.
         dtype: How the weights are stored.
-        quantization: Scheme of weights that are quantised; None if they are not, or nobody knows.
+        quantization: Scheme of weights that are quantized; None if they are not, or nobody knows.
         license: As far as it is known here.
         files: Of weights and tokenizer.
         device: Where it would run.
@@ -182,7 +182,7 @@ def _known(name: str, repo: str) -> ModelInfo | None:
 
 
 def _ways(files: ModelFiles) -> list[tuple[str, bool]]:
-    """Dtype, and whether linears are quantised: as stored, in float32, in int8."""
+    """Dtype, and whether linears are quantized: as stored, in float32, in int8."""
     stored = files.config["dtype"]
     if files.config.get("quantization"):
         return [(stored, False)]

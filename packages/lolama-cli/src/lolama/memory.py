@@ -100,7 +100,7 @@ def weight_bytes(files: ModelFiles, dtype: str, *, quantize: bool = False) -> in
         elements = math.prod(dims)
         if name in declared:
             total += elements * _BYTES.get(stored, 4)
-        elif quantize and not declared and _is_quantised(name, dims):
+        elif quantize and not declared and _is_quantized(name, dims):
             total += elements + 4 * dims[0]  # a scale for each row
         else:
             total += elements * (4 if len(dims) == 1 else _WIDTHS[dtype])
@@ -112,7 +112,7 @@ def parameters(files: ModelFiles) -> int:
     return sum(math.prod(dims) for name, dims, _ in _tensors(files) if not name.endswith("scale"))
 
 
-def _is_quantised(name: str, dims: tuple[int, ...]) -> bool:
+def _is_quantized(name: str, dims: tuple[int, ...]) -> bool:
     """Whether it is the weight of a linear that `QuantizationScheme` does not skip."""
     is_linear = len(dims) == 2 and name.endswith(".weight") and "embed" not in name
     return is_linear and not name.endswith("lm_head.weight")

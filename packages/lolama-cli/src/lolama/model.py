@@ -40,7 +40,7 @@ def quantize_model_int8(model: nn.Module | CausalLM) -> QuantizationReport:
 
     Raises:
         ModelError: naming the weight, if one holds NaN or Inf.
-        UsageError: if the model is quantised already, or has no linear layers.
+        UsageError: if the model is quantized already, or has no linear layers.
     """
     module = cast("nn.Module", model)
     report = quantizer("int8").quantize_(module, QuantizationScheme(name="int8"))

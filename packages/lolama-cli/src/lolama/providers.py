@@ -47,7 +47,7 @@ def quantizer(name: str = "int8") -> Quantizer:
     Raises:
         NotAvailableError: if no installed package has it.
     """
-    entry = _entry("lolama.quantizers", name, "no installed package quantises so")
+    entry = _entry("lolama.quantizers", name, "no installed package quantizes so")
     return cast(Quantizer, entry.load()())
 
 

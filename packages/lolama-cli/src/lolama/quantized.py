@@ -1,7 +1,7 @@
 """int8 models: made from another model, saved where someone wants them, or kept and found again.
 
 A kept model is found by what it was made from: the contents of the source's files and the options. Its name
-and place do not matter, so a folder that was moved is not quantised again, and one whose files changed is.
+and place do not matter, so a folder that was moved is not quantized again, and one whose files changed is.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def __getattr__(name: str) -> object:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a model is quantised.
+    """How a model is quantized.
 
     Attributes:
         lm_head: Whether ``lm_head`` is, too. One that is tied to the embedding stays as it is.
@@ -96,7 +96,7 @@ def keep(
     """The int8 form of a model, out of lolama's own store; made and kept there if it is not yet.
 
     Args:
-        files: The model; one that is quantised already is handed back.
+        files: The model; one that is quantized already is handed back.
         options: The defaults if not given.
         force: Make it again even if it is there.
         tell: Receives a line before the model is made, which takes a while.
@@ -114,7 +114,7 @@ def keep(
     place = Store().place(KIND, files.family, {"source": digest, **_key(options)})
     if force or not place.exists():
         if tell is not None:
-            tell(f"quantising {files.name} to int8, to be kept in {place}")
+            tell(f"quantizing {files.name} to int8, to be kept in {place}")
         try:
             named = replace(files, config=_with_source(files, name=source_of(files)))
             _write(named, place, options, digest, force=force, steps=steps)
@@ -142,12 +142,12 @@ def save(
         steps: As for `keep`.
 
     Raises:
-        UsageError: if the model is quantised already, or the directory exists or is the model's own.
+        UsageError: if the model is quantized already, or the directory exists or is the model's own.
         ModelError: if the model cannot be used.
         ResourceError: if the disk is full.
     """
     if "quantization" in files.config:
-        raise UsageError(files.name, "is quantised already", "quantise the model it was made from")
+        raise UsageError(files.name, "is quantized already", "quantize the model it was made from")
     directory = expanded(directory)
     if any(_is_same(directory, source.path.parent) for source in files.tensors.values()):
         raise UsageError(
@@ -159,7 +159,7 @@ def save(
             str(directory), "exists already", "choose another name, or add `force=True`"
         )
     if force and _is_full_precision(directory):
-        reason = "is a model that is not quantised, so it is not replaced"
+        reason = "is a model that is not quantized, so it is not replaced"
         raise UsageError(str(directory), reason, "choose another name")
     digest = source_digest(files)
     _write(files, directory, options or Options(), digest, force=force, steps=steps)
@@ -186,7 +186,7 @@ def measure(
     texts: Sequence[str] | None = None,
     steps: Steps | None = None,
 ) -> QualityReport:
-    """What quantising cost, on ``texts`` or the text that ships with lolama-quant."""
+    """What quantizing cost, on ``texts`` or the text that ships with lolama-quant."""
     return lolama_quant.measure_quality(
         dense, quantized, tokenizer, texts or lolama_quant.default_text(), steps
     )

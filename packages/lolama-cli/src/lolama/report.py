@@ -28,7 +28,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A kernel that a package declares: of single products, of whole decoding steps, of quantised weights.
+    """A kernel that a package declares: of single products, of whole decoding steps, of quantized weights.
 
     Attributes:
         description: What it says of itself: what it runs on here, or why it does not run.

@@ -58,7 +58,7 @@ class Chosen:
         from lolama import wiring
 
         if self.quantize:
-            with progress_line("quantising") as steps:
+            with progress_line("quantizing") as steps:
                 files = wiring.quantized(files, tell=note, steps=steps)
         else:
             read_ahead(files)

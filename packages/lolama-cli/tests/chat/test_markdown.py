@@ -167,8 +167,8 @@ def test_examples(text: str, expected: str) -> None:
     assert cells(shown(text, list(range(len(text))))) == cells(expected)
 
 
-def test_without_colours() -> None:
-    stream = MarkdownStream(colours=False)
+def test_without_colors() -> None:
+    stream = MarkdownStream(colors=False)
     assert stream.push("`x` ") == "\x1b[2mx\x1b[0m "
 
 

@@ -101,8 +101,8 @@ def test_a_known_conversation() -> None:
 
 
 def test_pictures_stay_in_the_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for colour in ("red", "blue"):
-        (tmp_path / f"{colour}.png").write_bytes(encoded(circle(colour)))
+    for color in ("red", "blue"):
+        (tmp_path / f"{color}.png").write_bytes(encoded(circle(color)))
     chat = session("demo-vision")
     chat.attach(str(tmp_path / "red.png"))
     assert say(chat, "What is in the picture?") == "A large red circle in the centre."

@@ -12,7 +12,7 @@ from lolama_core.protocols import KVCache
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each on a normalised copy and added back to the stream (pre-norm)."""
+    """Attention, then feed-forward, each on a normalized copy and added back to the stream (pre-norm)."""
 
     def __init__(self, config: LlamaConfig, layer: int) -> None:
         super().__init__()

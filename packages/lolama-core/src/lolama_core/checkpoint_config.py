@@ -71,7 +71,7 @@ def check_config(config: Mapping[str, JSON], subject: str) -> CanonicalConfig:
 
 
 def declared_dtypes(config: CanonicalConfig) -> Mapping[str, str]:
-    """Canonical names whose dtype the quantisation block fixes → that dtype, as safetensors spells it.
+    """Canonical names whose dtype the quantization block fixes → that dtype, as safetensors spells it.
 
     Only these tensors may hold integers, and only these keep their dtype when a model is loaded in another.
     """

@@ -206,7 +206,7 @@ class KVCache:
             self._storage.written[row] = min(self._storage.written[row], keep)
 
     def rows(self, indices: Sequence[int]) -> KVCache:
-        """A writable view of some rows. Neighbouring rows are a slice and cost nothing."""
+        """A writable view of some rows. Neighboring rows are a slice and cost nothing."""
         own = self.row_list()
         chosen = [own[i] for i in indices]
         view = object.__new__(KVCache)

@@ -31,7 +31,7 @@ from lolama_core.rope import RotaryEmbedding
 class Llama(CausalLMModule):
     """A LLaMA-family decoder (Touvron et al. 2023), also of Mistral and Qwen2 shape.
 
-    ``Llama(config)`` is randomly initialised and trainable; `lolama_core.load` fills it with weights.
+    ``Llama(config)`` is randomly initialized and trainable; `lolama_core.load` fills it with weights.
     Legend: B batch, T positions, D model width, V vocabulary.
     """
 
@@ -221,7 +221,7 @@ class Llama(CausalLMModule):
     def _multiplies_bfloat16(self) -> bool:
         block = self.layers[0]
         assert isinstance(block, Block)
-        linear: nn.Module = block.attention.q_proj  # of another kind in a quantised model
+        linear: nn.Module = block.attention.q_proj  # of another kind in a quantized model
         is_bfloat16 = isinstance(linear, Linear) and linear.weight.dtype == torch.bfloat16
         return is_bfloat16 and processor_multiplies(torch.bfloat16)
 

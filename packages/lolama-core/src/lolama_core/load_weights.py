@@ -117,7 +117,7 @@ def _check_shape(name: str, shape: tuple[int, ...], target: Tensor, subject: str
 def _check_declared(name: str, stored: Tensor, target: Tensor, subject: str) -> None:
     if stored.dtype != target.dtype:
         found, expected = dtype_name(stored.dtype), dtype_name(target.dtype)
-        reason = f"tensor {quote(name)} is {found}; this kind of quantisation uses {expected}"
+        reason = f"tensor {quote(name)} is {found}; this kind of quantization uses {expected}"
         raise ModelError(subject, reason, REPLACE_MODEL)
 
 

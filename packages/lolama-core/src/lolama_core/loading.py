@@ -78,7 +78,7 @@ def load_model(
 ) -> CausalLMModule:
     """Build the model that ``files`` describe, and fill it.
 
-    The one order in which models are made: build on the meta device, give it the layout of quantised weights
+    The one order in which models are made: build on the meta device, give it the layout of quantized weights
     if they are, then load, so that neither random numbers nor a second copy of the weights ever exist, then
     let linears use the kernels at hand.
 

@@ -1,4 +1,4 @@
-"""Modules whose parameters nobody initialises, because a checkpoint will replace them."""
+"""Modules whose parameters nobody initializes, because a checkpoint will replace them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NoInit(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Hand the tensor back as it is for an initialiser; call anything else."""
+        """Hand the tensor back as it is for an initializer; call anything else."""
         named = dict(kwargs or {})
         if getattr(func, "__module__", None) == "torch.nn.init":
             return named["tensor"] if "tensor" in named else args[0]

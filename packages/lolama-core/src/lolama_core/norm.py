@@ -10,7 +10,7 @@ from torch.nn import functional as F
 class RMSNorm(nn.Module):
     """Divide by the root mean square over the last dimension (Zhang & Sennrich 2019).
 
-    Normalised in float32, cast back, then multiplied by the weight: the order in which transformers does
+    Normalized in float32, cast back, then multiplied by the weight: the order in which transformers does
     it, which matters in sixteen bits.
 
     Args:

@@ -42,7 +42,7 @@ class PrefixCache:
 
     Texts are compared by `Prompt.keys`, never by ids alone, since different pictures have the same ids; and
     only texts of the same model object match, so one cache may serve several models. It cannot see that a
-    model's *weights* have changed, by quantising or training it: call `clear` then. Under dynamic RoPE
+    model's *weights* have changed, by quantizing or training it: call `clear` then. Under dynamic RoPE
     a position does depend on what follows, and such texts are not kept.
 
     What was not used for longest is dropped first. Use it from one thread.

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def quantization_block(scheme: QuantizationScheme, declared: Mapping[str, str]) -> dict[str, JSON]:
-    """What a checkpoint's configuration says about its quantisation.
+    """What a checkpoint's configuration says about its quantization.
 
     Args:
-        scheme: How it is quantised.
+        scheme: How it is quantized.
         declared: Tensors whose dtype is fixed → that dtype, as safetensors spells it.
     """
     return {
@@ -32,7 +32,7 @@ def quantization_block(scheme: QuantizationScheme, declared: Mapping[str, str]) 
 
 
 def read_scheme(config: CanonicalConfig, subject: str) -> QuantizationScheme | None:
-    """The scheme of a checkpoint; None if it is not quantised.
+    """The scheme of a checkpoint; None if it is not quantized.
 
     Raises:
         ModelError: for a block that is anything but what `quantization_block` writes.
@@ -62,7 +62,7 @@ def read_scheme(config: CanonicalConfig, subject: str) -> QuantizationScheme | N
 
 
 def prepare_quantized_(module: nn.Module, config: CanonicalConfig, subject: str) -> None:
-    """Give an empty model the layout of its quantised checkpoint; nothing happens if it is not quantised.
+    """Give an empty model the layout of its quantized checkpoint; nothing happens if it is not quantized.
 
     Raises:
         ModelError: for a block that cannot be used.
@@ -73,7 +73,7 @@ def prepare_quantized_(module: nn.Module, config: CanonicalConfig, subject: str)
         return
     found = tuple(entry_points(group="lolama.quantizers", name=scheme.name))
     if not found:
-        reason = f"is quantised as {quote(scheme.name)}, which no installed package knows"
+        reason = f"is quantized as {quote(scheme.name)}, which no installed package knows"
         raise NotAvailableError(subject, reason, "install it with `pip install lolama-quant`")
     quantizer: Quantizer = found[0].load()()
     quantizer.prepare_(module, scheme)
@@ -87,5 +87,5 @@ def _refuse(subject: str, key: str, value: JSON, expected: str) -> ModelError:
     return ModelError(
         subject,
         f"quantization.{key} is {value!r:.60}, expected {expected}",
-        "quantise the model again",
+        "quantize the model again",
     )

@@ -172,7 +172,7 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
         if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
             raise ModelError(str(path), f"holds {shown(key)}, which is no named tensor", remedy)
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
-            reason = f"the tensor {shown(key)} is sparse, quantised or empty"
+            reason = f"the tensor {shown(key)} is sparse, quantized or empty"
             raise ModelError(str(path), reason, remedy)
         yield key, tensor.detach().contiguous()
 

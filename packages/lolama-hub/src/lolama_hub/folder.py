@@ -98,7 +98,7 @@ def index_shards(index: Path, values: dict[str, JSON]) -> dict[str, str]:
 
     Raises:
         ModelError: for a map that is missing, empty or not of strings, and for a file name that is
-            anything but the plain name of a neighbour.
+            anything but the plain name of a neighbor.
     """
     remedy = "get the index file again"
     weight_map = values.get("weight_map")

@@ -58,9 +58,9 @@ def _refused_by_hub(response: httpx2.Response, repo: str, what: str, subject: st
     page = for_people(f"{endpoint()}/{repo}")
     if code == "GatedRepo":
         if status == 401 or get_token() is None:
-            remedy = f"accept its licence at {page} and set HF_TOKEN to a token of yours"
+            remedy = f"accept its license at {page} and set HF_TOKEN to a token of yours"
             return AuthorisationError(
-                repo, "is gated: its licence has to be accepted first", remedy
+                repo, "is gated: its license has to be accepted first", remedy
             )
         return AuthorisationError(
             repo, "is gated, and your token has no access to it", f"ask for access at {page}"

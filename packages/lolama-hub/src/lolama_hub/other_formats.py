@@ -100,7 +100,7 @@ def describe_file(name: str) -> tuple[str, str] | None:
 
 
 def refuse_quantized(path: Path, values: Mapping[str, JSON]) -> None:
-    """Refuse a config.json whose weights were quantised by another program.
+    """Refuse a config.json whose weights were quantized by another program.
 
     Raises:
         ModelError: naming the program, as far as the file does.
@@ -108,12 +108,12 @@ def refuse_quantized(path: Path, values: Mapping[str, JSON]) -> None:
     block = values.get("quantization_config")
     if block is not None:
         method = block.get("quant_method") if isinstance(block, dict) else None
-        reason = f"the weights are quantised by another program (quant_method {shown(method)})"
-        raise ModelError(str(path), reason, "use the unquantised model")
+        reason = f"the weights are quantized by another program (quant_method {shown(method)})"
+        raise ModelError(str(path), reason, "use the unquantized model")
     block = values.get("quantization")
     if block is not None:
         bits = block.get("bits") if isinstance(block, dict) else None
-        reason = f"the weights are quantised by MLX ({shown(bits)} bits)"
+        reason = f"the weights are quantized by MLX ({shown(bits)} bits)"
         raise ModelError(
-            str(path), reason, "use the unquantised model; `quantize=True` makes it int8 here"
+            str(path), reason, "use the unquantized model; `quantize=True` makes it int8 here"
         )

@@ -149,7 +149,7 @@ def stored_dtype(stored: StoredTensors, names: Mapping[str, str]) -> str:
             raise ModelError(
                 str(stored.files[key]),
                 f"the tensor {shown(key)} is {shown(dtype)}, expected one of {known}",
-                "use the unquantised model, or convert it to one of these",
+                "use the unquantized model, or convert it to one of these",
             )
         counts[dtype] += name.endswith("weight") and "norm" not in name
     return DTYPES[max(counts, key=lambda dtype: counts[dtype])]

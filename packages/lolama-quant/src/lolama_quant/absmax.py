@@ -1,4 +1,4 @@
-"""Absmax quantisation: a row of numbers as 8-bit integers and one float32 scale.
+"""Absmax quantization: a row of numbers as 8-bit integers and one float32 scale.
 
 The largest magnitude of a row becomes ±127 and everything else a multiple of a 127th of it (Dettmers et al.
 2022, "LLM.int8()", section 2). The grid is symmetric, so that zero stays zero and products need no offsets.
@@ -21,7 +21,7 @@ SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
 class Int8Rows(NamedTuple):
-    """``values[r, k] · scale[r]`` is what was quantised.
+    """``values[r, k] · scale[r]`` is what was quantized.
 
     Attributes:
         values: (R, K) int8, from -127 to 127.
@@ -36,7 +36,7 @@ def quantize_rows(rows: Tensor) -> Int8Rows:
     """(R, K) floating-point → its rows as 8-bit integers, each off by half a scale at most.
 
     A row of zeros comes out as exact zeros. A row with NaN or Inf gets a scale that is neither, so that every
-    product with it is NaN or Inf too, as it would be unquantised.
+    product with it is NaN or Inf too, as it would be unquantized.
     """
     wide = rows.to(torch.float32)
     scale = (wide.abs().amax(dim=-1) / LIMIT).clamp(min=SMALLEST_SCALE)

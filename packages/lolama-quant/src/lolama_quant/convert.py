@@ -53,7 +53,7 @@ def quantize_(module: nn.Module, scheme: QuantizationScheme) -> QuantizationRepo
 
 
 def prepare_(module: nn.Module, scheme: QuantizationScheme) -> None:
-    """Give a module on the meta device the layout of a quantised one; see `Int8Quantizer.prepare_`."""
+    """Give a module on the meta device the layout of a quantized one; see `Int8Quantizer.prepare_`."""
     linears = linears_of(module, scheme)
     columns = _columns_of(linears, scheme)
     shared: dict[tuple[int, tuple[int, ...]], Int8Linear] = {}
@@ -105,7 +105,7 @@ def converted(
 
 
 def linears_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, nn.Linear]:
-    """Name → linear, for those that ``scheme`` quantises.
+    """Name → linear, for those that ``scheme`` quantizes.
 
     A skipped name covers the linear whose name it is or ends, and all linears inside a module of that name.
     Left out are also a linear that shares its weight with something else (an ``lm_head`` that is the
@@ -114,7 +114,7 @@ def linears_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, nn.Li
 
     Raises:
         ModelError: for another version of the layout.
-        UsageError: if the module is quantised already, or has no linear to quantise.
+        UsageError: if the module is quantized already, or has no linear to quantize.
     """
     if scheme.version != VERSION:
         raise ModelError(
@@ -123,7 +123,7 @@ def linears_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, nn.Li
             "upgrade with `pip install --upgrade lolama-quant`",
         )
     if int8_linears(module):
-        raise UsageError("model", "is quantised already", "quantise the model it was made from")
+        raise UsageError("model", "is quantized already", "quantize the model it was made from")
     elsewhere = {
         id(parameter)
         for layer in module.modules()
@@ -140,12 +140,12 @@ def linears_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, nn.Li
         and not any(_covers(skipped, name) for skipped in scheme.skipped)
     }
     if not found:
-        raise UsageError("model", "has no linear layer to quantise", "use it as it is")
+        raise UsageError("model", "has no linear layer to quantize", "use it as it is")
     return found
 
 
 def int8_linears(module: nn.Module) -> dict[str, Int8Linear]:
-    """Name → layer, for what is quantised inside ``module``."""
+    """Name → layer, for what is quantized inside ``module``."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, Int8Linear)}
 
 
@@ -168,7 +168,7 @@ def _columns_of(
                 f"names outlier columns of {name!r:.80}, which has {inputs} inputs, that are not "
                 "different, ascending and inside it"
             )
-            raise ModelError("quantization", reason, "quantise the model again")
+            raise ModelError("quantization", reason, "quantize the model again")
     return {name: tuple(scheme.outlier_columns.get(name, ())) for name in linears}
 
 

@@ -54,7 +54,7 @@ def _describe_torch() -> str:
         if cpu.widens_in_registers():
             few = f"up to {CPU_FEW_ROWS} rows in bfloat16; more rows "
         if cpu.multiplies_integers():
-            return f"{few}by integer products (VNNI), activations quantised row by row"
+            return f"{few}by integer products (VNNI), activations quantized row by row"
     return (
         f"{few}with weights widened to float32: torch has no fast 8-bit products on this processor"
     )

@@ -17,10 +17,10 @@ def outlier_columns(
     """The ``count`` input columns of each linear that carry the largest activations.
 
     A few features of a language model are many times larger than the others (Dettmers et al. 2022): their
-    weights matter most, and quantised beside the others they take the precision of all.
+    weights matter most, and quantized beside the others they take the precision of all.
 
     Args:
-        module: Not quantised yet.
+        module: Not quantized yet.
         scheme: Says which linears.
         count: At most so many for each, and never more than half of its columns.
         run: Runs ``module`` on a text that is typical of what it will read.

@@ -28,7 +28,7 @@ class Int8Quantizer:
         return "; ".join(f"{name}: {describe(name)}" for name in DEVICES)
 
     def count(self, module: nn.Module) -> int:
-        """How many linears inside ``module`` are quantised by it."""
+        """How many linears inside ``module`` are quantized by it."""
         from lolama_quant.convert import int8_linears
 
         return len(int8_linears(module))
@@ -38,7 +38,7 @@ class Int8Quantizer:
 
         Raises:
             ModelError: naming the weight, if one holds NaN or Inf.
-            UsageError: if the module is quantised already, or has nothing to quantise.
+            UsageError: if the module is quantized already, or has nothing to quantize.
         """
         from lolama_quant.convert import quantize_
 
@@ -49,7 +49,7 @@ class Int8Quantizer:
 
         Raises:
             ModelError: for a scheme of another version, or one that does not fit the module.
-            UsageError: if the module is quantised already, or has nothing to quantise.
+            UsageError: if the module is quantized already, or has nothing to quantize.
         """
         from lolama_quant.convert import prepare_
 

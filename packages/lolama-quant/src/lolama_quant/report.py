@@ -1,4 +1,4 @@
-"""What quantising cost: the model's predictions beside those of the model it was made from.
+"""What quantizing cost: the model's predictions beside those of the model it was made from.
 
 The measures are those of llama.cpp's ``--kl-divergence``, over all positions of a text: perplexity, the
 Kullback-Leibler divergence of the predicted distributions, and how often the best token is the same.
@@ -44,10 +44,10 @@ class QualityReport:
 
     Attributes:
         tokens: Positions whose predictions were compared.
-        reference_perplexity, perplexity: Of the text, for the reference and the quantised model.
-        quantized: The distance of the quantised model.
+        reference_perplexity, perplexity: Of the text, for the reference and the quantized model.
+        quantized: The distance of the quantized model.
         noise_floor: The distance of the reference from itself when it reads the same text some positions
-            at a time: what other orders of summation do, without any quantisation.
+            at a time: what other orders of summation do, without any quantization.
     """
 
     tokens: int
@@ -61,7 +61,7 @@ class QualityReport:
         return {"schema": SCHEMA, **asdict(self)}
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """A table: measure, the quantised model, the noise floor."""
+        """A table: measure, the quantized model, the noise floor."""
         ours, floor = self.quantized, self.noise_floor
         return [
             ("perplexity", f"{self.perplexity:.4f}", f"{self.reference_perplexity:.4f}"),
@@ -91,7 +91,7 @@ def measure_quality(
     """Compare two models on the same texts.
 
     Args:
-        reference: The model before it was quantised.
+        reference: The model before it was quantized.
         quantized: The same after.
         tokenizer: Of both.
         texts: Documents; each is read by itself, in windows of up to 512 tokens. What spells a control

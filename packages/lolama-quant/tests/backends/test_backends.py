@@ -48,7 +48,7 @@ def _cuda_many(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return cuda.linear(padded, weight, scale)[: len(x)]
 
 
-# Name → product, most rows, and whether it quantises activations as well.
+# Name → product, most rows, and whether it quantizes activations as well.
 PRODUCTS: dict[str, tuple[Product, int | None, bool]] = {
     "reference": (reference.linear, None, False),
     "blockwise": (reference.blockwise_linear, None, False),
@@ -72,7 +72,7 @@ def run(name: str, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def check(name: str, x: Tensor, weight: Tensor, scale: Tensor) -> None:
-    quantises = PRODUCTS[name][2]
+    quantizes = PRODUCTS[name][2]
     y = run(name, x, weight, scale)
     expected = x.double() @ (weight.double() * scale.double()[:, None]).T
     assert y.shape == expected.shape
@@ -82,7 +82,7 @@ def check(name: str, x: Tensor, weight: Tensor, scale: Tensor) -> None:
     tolerance = size * (2e-6 + (0 if y.dtype == torch.float32 else torch.finfo(y.dtype).eps))
     if x.dtype != torch.float32:
         tolerance = tolerance + size * torch.finfo(x.dtype).eps
-    if quantises:
+    if quantizes:
         # An activation is off by half of a 127th of the row's largest, and all K of them at worst alike.
         largest = x.double().abs().amax(dim=1, keepdim=True) if len(x) else x.double()[:, :1]
         weights = (weight.double().abs() * scale.double()[:, None]).sum(dim=1)

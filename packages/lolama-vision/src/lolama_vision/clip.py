@@ -52,7 +52,7 @@ class CLIPVisionEncoder(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Normalises over the width, in float32."""
+    """Normalizes over the width, in float32."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class LayerNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each on a normalised copy and added back to the stream."""
+    """Attention, then feed-forward, each on a normalized copy and added back to the stream."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ class Preprocessing:
 
     Args:
         mode: ``crop``: the shorter side becomes ``shortest_edge``, then the middle is cut out (Hugging
-            Face). ``pad``: made square with the mean colour first, so nothing is cut away (the original
+            Face). ``pad``: made square with the mean color first, so nothing is cut away (the original
             LLaVA). ``tiles``: the whole picture, then pieces of it at a higher resolution (LLaVA-NeXT).
         shortest_edge: Pixels. None: the size of the encoder's input.
         stretch: Resize both sides to ``shortest_edge``, whatever the proportions.

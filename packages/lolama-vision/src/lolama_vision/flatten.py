@@ -4,8 +4,8 @@
 |---|---|
 | EXIF orientation | turned upright; damaged EXIF is ignored |
 | transparency (RGBA, LA, PA, premultiplied, a transparent color) | laid on white |
-| CMYK, YCbCr, Lab, palette, grey, 1-bit | converted by Pillow; embedded colour profiles are ignored |
-| 16-bit grey (I;16, or I with values from 0 to 65535) | divided by 257, rounded |
+| CMYK, YCbCr, Lab, palette, gray, 1-bit | converted by Pillow; embedded color profiles are ignored |
+| 16-bit gray (I;16, or I with values from 0 to 65535) | divided by 257, rounded |
 | a transparent color among 16-bit RGB | refused: Pillow reads the upper 8 bits, which do not tell it |
 | 32-bit integers outside that range, floating point | refused: nothing says what is white |
 """
@@ -96,9 +96,9 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     if not (isinstance(low, int | float) and low >= 0 and high <= 65535):  # type: ignore[operator]
         reason = f"holds values from {low} to {high}, and nothing says which of them is white"
         raise ModelError("image", reason, "save it with 8 or 16 bits a channel")
-    grey = wide.point(_EIGHT_OF_SIXTEEN_BITS, "L")
+    gray = wide.point(_EIGHT_OF_SIXTEEN_BITS, "L")
     transparent = image.info.get("transparency")
     if transparent is None:
-        return grey
+        return gray
     opacity = [0 if value == transparent else 255 for value in range(1 << 16)]
-    return Image.merge("LA", (grey, wide.point(opacity, "L")))
+    return Image.merge("LA", (gray, wide.point(opacity, "L")))

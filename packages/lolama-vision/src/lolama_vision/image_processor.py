@@ -25,7 +25,7 @@ _MOST_PIXELS = 200_000_000
 
 
 class CLIPImageProcessor:
-    """Resizes, crops, pads or tiles pictures, and normalises them.
+    """Resizes, crops, pads or tiles pictures, and normalizes them.
 
     Args:
         config: Of the encoder, with its preprocessing.
@@ -86,7 +86,7 @@ class CLIPImageProcessor:
         for one in images:
             flat = flatten(one)
             sizes.append((flat.height, flat.width))
-            tiles += [self._normalised(tile) for tile in self._squares(flat)]
+            tiles += [self._normalized(tile) for tile in self._squares(flat)]
         size = (0, 3, self.config.image_size, self.config.image_size)
         return ImageInputs(
             pixel_values=torch.stack(tiles)
@@ -125,13 +125,13 @@ class CLIPImageProcessor:
         ]
 
     def _padded(self, image: Image.Image) -> Image.Image:
-        """Made square by bars of the mean colour."""
+        """Made square by bars of the mean color."""
         if image.height == image.width:
             return image
         side = max(image.size)
         _check_pixels(image, side, side)
-        colour = tuple(int(mean * 255) for mean in self.config.preprocessing.mean)
-        square = Image.new("RGB", (side, side), colour)
+        color = tuple(int(mean * 255) for mean in self.config.preprocessing.mean)
+        square = Image.new("RGB", (side, side), color)
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return square
 
@@ -150,7 +150,7 @@ class CLIPImageProcessor:
         height, width = size
         return image.resize((width, height), Image.Resampling(self.config.preprocessing.resample))
 
-    def _normalised(self, image: Image.Image) -> Tensor:
+    def _normalized(self, image: Image.Image) -> Tensor:
         """(3, S, S) float32."""
         import torch
 

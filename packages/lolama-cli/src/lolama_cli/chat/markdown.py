@@ -26,7 +26,7 @@ class MarkdownStream:
     readable as they are written, and stay so.
 
     Args:
-        colours: Show code in a colour, not only in weights and slants.
+        colors: Show code in a color, not only in weights and slants.
 
     Example:
         >>> stream = MarkdownStream()
@@ -34,8 +34,8 @@ class MarkdownStream:
         'It is \\x1b[1mbold\\x1b[0m.'
     """
 
-    def __init__(self, *, colours: bool = True) -> None:
-        self._code = CODE if colours else FAINT
+    def __init__(self, *, colors: bool = True) -> None:
+        self._code = CODE if colors else FAINT
         self._line = ""  # what is not shown yet
         self._at_start = True  # of a line
         self._before = "\n"  # the last character that was looked at

@@ -12,7 +12,7 @@ _UPPER_HALF = "▀"
 
 
 def half_blocks(image: Image) -> str:
-    """Lines of half blocks in 24-bit colour, 32 columns wide and 12 lines high at most."""
+    """Lines of half blocks in 24-bit color, 32 columns wide and 12 lines high at most."""
     scale = min(_WIDTH / image.width, _HEIGHT / image.height)
     width = max(1, round(image.width * scale))
     height = max(2, 2 * round(image.height * scale / 2))
@@ -22,12 +22,12 @@ def half_blocks(image: Image) -> str:
     lines = []
     for upper, lower in zip(rows[::2], rows[1::2], strict=True):
         cells = (
-            f"\x1b[38;2;{_colour(upper, x)};48;2;{_colour(lower, x)}m{_UPPER_HALF}"
+            f"\x1b[38;2;{_color(upper, x)};48;2;{_color(lower, x)}m{_UPPER_HALF}"
             for x in range(width)
         )
         lines.append("".join(cells) + "\x1b[0m\n")
     return "".join(lines)
 
 
-def _colour(row: bytes, x: int) -> str:
+def _color(row: bytes, x: int) -> str:
     return ";".join(map(str, row[3 * x : 3 * x + 3]))

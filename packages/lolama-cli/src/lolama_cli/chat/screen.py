@@ -21,14 +21,14 @@ class Screen:
     characters are spelled out, and Markdown becomes styles.
 
     Args:
-        plain: No styles, no colours, no pictures: text alone, as a screen reader takes it.
+        plain: No styles, no colors, no pictures: text alone, as a screen reader takes it.
     """
 
     def __init__(self, *, plain: bool = False) -> None:
         self._output = Output()
         self.styled = self._output.is_terminal and not plain
-        self._colours = self.styled and not os.environ.get("NO_COLOR")
-        self._markdown = MarkdownStream(colours=self._colours)
+        self._colors = self.styled and not os.environ.get("NO_COLOR")
+        self._markdown = MarkdownStream(colors=self._colors)
 
     def reply(self, piece: str) -> None:
         """Show the next piece of a reply.
@@ -62,9 +62,9 @@ class Screen:
             note(line)
 
     def picture(self, image: Image) -> None:
-        """Show a picture small, on a terminal that says it has the colours for it."""
+        """Show a picture small, on a terminal that says it has the colors for it."""
         stream = sys.stderr
-        if not self._colours or stream is None or not stream.isatty():
+        if not self._colors or stream is None or not stream.isatty():
             return
         if os.environ.get("COLORTERM") not in ("truecolor", "24bit"):
             return

@@ -67,7 +67,7 @@ def chat(
     ] = "auto",
     plain: Annotated[
         bool,
-        typer.Option("--plain", help="Text alone: no styles, colours, pictures or editing."),
+        typer.Option("--plain", help="Text alone: no styles, colors, pictures or editing."),
     ] = False,
     max_tokens: options.MaxTokens = 256,
     temperature: options.Temperature = 0.7,

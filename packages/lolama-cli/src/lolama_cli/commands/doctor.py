@@ -68,7 +68,7 @@ def _rows(report: Report) -> Iterator[tuple[str, str, str]]:
             yield section, "torch", "no kernel is installed (pip install lolama-quant)"
     for quantizer in report.quantizers:
         about = _about_broken(quantizer) if quantizer.description is None else quantizer.description
-        yield "quantising", quantizer.name, about
+        yield "quantizing", quantizer.name, about
     for model in report.models:
         yield "models", model.name, f"ships with {model.package}"
     for broken in report.broken:

@@ -69,7 +69,7 @@ def eval(
     chosen = Chosen(name=model, device=device, dtype=dtype, yes=yes)
     files, tokenizer = chosen.open()
     if quantize and "quantization" in files.config:
-        reason = "is quantised already"
+        reason = "is quantized already"
         raise UsageError(model, reason, "compare the model that it was made from")
     from lolama import evaluation
 

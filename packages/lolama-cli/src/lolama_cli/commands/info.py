@@ -43,7 +43,7 @@ def info(
 ) -> None:
     """Show what a model is, and the memory it needs.
 
-    Architecture, parameters, licence, files, and whether it fits here. No weight is read. Of a model that is
+    Architecture, parameters, license, files, and whether it fits here. No weight is read. Of a model that is
     not downloaded it tells what is known without. Memory is the peak of one generation without pictures, on a
     CPU beside what Python and torch take.
     """
@@ -71,7 +71,7 @@ def _rows(found: Information) -> Iterator[tuple[str, str, str]]:
         ("downloaded", "yes" if found.downloaded else f"no: lolama pull {found.name}"),
         ("Hugging Face id", found.repo),
         ("revision", found.revision),
-        ("licence", found.license or "not known here"),
+        ("license", found.license or "not known here"),
         ("parameters", _parameters(found)),
         ("download", _download(found)),
         ("stored as", _stored(found)),

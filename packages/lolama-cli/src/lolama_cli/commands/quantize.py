@@ -48,7 +48,7 @@ def quantize(
         bool, typer.Option("--force", help="Replace the int8 model that is there.")
     ] = False,
     lm_head: Annotated[
-        bool, typer.Option("--lm-head", help="Quantise the output projection, too.")
+        bool, typer.Option("--lm-head", help="Quantize the output projection, too.")
     ] = False,
     outliers: Annotated[
         int,
@@ -75,8 +75,8 @@ def quantize(
         source = wiring.resolve(model, confirm=yes or None, progress=bars)
     chosen = quantized.Options(lm_head=lm_head, outliers=outliers)
     if output is None and "quantization" in source.config:
-        raise UsageError(source.name, "is quantised already", "use it as it is")
-    with progress_line("quantising") as steps:
+        raise UsageError(source.name, "is quantized already", "use it as it is")
+    with progress_line("quantizing") as steps:
         if output is not None:
             files = quantized.save(source, output, chosen, force=force, steps=steps)
         else:

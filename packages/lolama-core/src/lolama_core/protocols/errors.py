@@ -48,7 +48,7 @@ class LolamaError(Exception):
 
 
 class UsageError(LolamaError, ValueError):
-    """An argument or option that cannot be honoured: a value out of range, a prompt that is too long."""
+    """An argument or option that cannot be honored: a value out of range, a prompt that is too long."""
 
     exit_code = EXIT_USAGE
 

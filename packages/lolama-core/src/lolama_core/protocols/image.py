@@ -16,7 +16,7 @@ class ImageProcessor(Protocol):
     """Prepares pictures for one vision model."""
 
     def preprocess(self, image: Image | Sequence[Image]) -> ImageInputs:
-        """Resize, crop or tile, and normalise one picture or several, in order.
+        """Resize, crop or tile, and normalize one picture or several, in order.
 
         Raises:
             ModelError: for a picture that cannot be used.

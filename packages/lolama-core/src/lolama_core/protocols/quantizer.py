@@ -1,4 +1,4 @@
-"""Quantisation, and faster products for weights that are not quantised."""
+"""Quantization, and faster products for weights that are not quantized."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Quantizer(Protocol):
         ...
 
     def count(self, module: nn.Module) -> int:
-        """How many linears inside ``module`` are quantised by it."""
+        """How many linears inside ``module`` are quantized by it."""
         ...
 
     def quantize_(self, module: nn.Module, scheme: QuantizationScheme) -> QuantizationReport:
@@ -33,12 +33,12 @@ class Quantizer(Protocol):
 
         Raises:
             ModelError: naming the weight, if one holds NaN or Inf.
-            UsageError: if the module is quantised already, or holds nothing to quantise.
+            UsageError: if the module is quantized already, or holds nothing to quantize.
         """
         ...
 
     def prepare_(self, module: nn.Module, scheme: QuantizationScheme) -> None:
-        """Give a module on the meta device the layout that a saved quantised model loads into.
+        """Give a module on the meta device the layout that a saved quantized model loads into.
 
         Raises:
             ModelError: for a scheme of another version, or one that does not fit the module.
@@ -70,7 +70,7 @@ class Quantizer(Protocol):
         """The input columns of each linear that carry the largest activations, for `QuantizationScheme`.
 
         Args:
-            module: Not quantised.
+            module: Not quantized.
             scheme: Says which linears.
             count: Columns for each.
             run: Runs ``module`` on a text that is typical of what it will read.

@@ -274,7 +274,7 @@ class StoredModel:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationScheme:
-    """How a model is quantised; stored as the checkpoint's ``quantization`` block.
+    """How a model is quantized; stored as the checkpoint's ``quantization`` block.
 
     ``skipped`` are names of linears left as they are; ``outlier_columns`` maps a linear's name to the
     input columns kept in full precision.

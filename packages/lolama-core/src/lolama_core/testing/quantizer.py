@@ -27,7 +27,7 @@ class QuantizerSuite:
         return nn.Sequential(nn.Linear(64, 96, bias=False), nn.SiLU(), nn.Linear(96, 32))
 
     def test_is_close_and_smaller(self, quantizer: Quantizer) -> None:
-        """The quantised module says nearly the same, in fewer bytes, and reports what it replaced."""
+        """The quantized module says nearly the same, in fewer bytes, and reports what it replaced."""
         module, x = self.module(), torch.randn(5, 64)
         expected = module(x)
         report = quantizer.quantize_(module, QuantizationScheme(name=quantizer.name))
@@ -44,14 +44,14 @@ class QuantizerSuite:
         assert module[2] is kept
 
     def test_twice_is_refused(self, quantizer: Quantizer) -> None:
-        """Quantising what is quantised would lose twice."""
+        """Quantizing what is quantized would lose twice."""
         module, scheme = self.module(), QuantizationScheme(name=quantizer.name)
         quantizer.quantize_(module, scheme)
         with pytest.raises(UsageError):
             quantizer.quantize_(module, scheme)
 
     def test_prepare_takes_the_saved_state(self, quantizer: Quantizer) -> None:
-        """A prepared empty module has the layout of a quantised one."""
+        """A prepared empty module has the layout of a quantized one."""
         module, scheme = self.module(), QuantizationScheme(name=quantizer.name)
         quantizer.quantize_(module, scheme)
         empty = self.module().to("meta")
@@ -59,8 +59,8 @@ class QuantizerSuite:
         layout = {name: (t.shape, t.dtype) for name, t in module.state_dict().items()}
         assert {name: (t.shape, t.dtype) for name, t in empty.state_dict().items()} == layout
 
-    def test_a_dense_checkpoint_becomes_a_quantised_one(self, quantizer: Quantizer) -> None:
-        """Tensor by tensor it gives what quantising in memory does, and says which dtypes are fixed."""
+    def test_a_dense_checkpoint_becomes_a_quantized_one(self, quantizer: Quantizer) -> None:
+        """Tensor by tensor it gives what quantizing in memory does, and says which dtypes are fixed."""
         module, scheme = self.module(), QuantizationScheme(name=quantizer.name)
         empty = self.module().to("meta")
         quantizer.prepare_(empty, scheme)
@@ -74,7 +74,7 @@ class QuantizerSuite:
         assert quantizer.declared(empty) == quantizer.declared(module)
 
     def test_tells_what_it_did(self, quantizer: Quantizer) -> None:
-        """Reports ask how many linears it quantised, and how their products are taken."""
+        """Reports ask how many linears it quantized, and how their products are taken."""
         module = self.module()
         assert quantizer.count(module) == 0
         quantizer.quantize_(module, QuantizationScheme(name=quantizer.name))

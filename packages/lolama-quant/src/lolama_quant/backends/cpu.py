@@ -2,7 +2,7 @@
 
 The native operator takes any number of rows on x86, and few, which are bound by memory, on ARM (see
 `int8_kernel`). Without it few rows are multiplied in bfloat16. Of more, where the processor multiplies 8-bit
-integers (VNNI), activations are quantised too, row by row, and torch multiplies integers. Anywhere else that
+integers (VNNI), activations are quantized too, row by row, and torch multiplies integers. Anywhere else that
 operator is many times slower than a float32 product, so weights are widened block by block instead.
 """
 
@@ -18,7 +18,7 @@ from lolama_quant.int8_products import CPU_FEW_ROWS
 from lolama_quant.native_library import int8_rows
 
 HEAVY = 4.0
-"""Rows whose largest magnitude is more than this many times their root mean square are quantised twice.
+"""Rows whose largest magnitude is more than this many times their root mean square are quantized twice.
 
 One scale for a row leaves an error in proportion to its largest value, so one value that stands out takes the
 precision of all the others. Between 3.5 and 5 the quality of the built-in models hardly changes; without a
@@ -80,7 +80,7 @@ def _aligned(tensor: Tensor) -> Tensor:
 def integer_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K) → (M, N) float32 by a product of integers: activations get a scale for each row.
 
-    What one scale cannot hold of a `HEAVY` row is quantised again, and multiplied as a row of its own. A
+    What one scale cannot hold of a `HEAVY` row is quantized again, and multiplied as a row of its own. A
     row's result never depends on the rows beside it.
     """
     wide = x.to(torch.float32)
