@@ -30,9 +30,10 @@ from benchmarks.engine import prompt
 from benchmarks.gpu_tables import GPU_SHAPES, PROMPT, gpu_tables
 from lolama.model import quantize_model_int8
 from lolama_core import Llama, LlamaConfig
-from lolama_core.decode import decoder_kernels
-from lolama_core.decoding_steps import DecodingSteps, run
 from lolama_core.kv_cache import KVCache
+from lolama_core.protocols import CausalLM
+from lolama_core.runtime.recorded_step import DecodingSteps, run
+from lolama_core.runtime.runner import Kernels, Runner
 from lolama_quant.backends import cuda
 
 CONTEXT, ROUNDS, STEPS = 128, 5, 30
@@ -43,7 +44,9 @@ _ROUND_BYTES = 1 << 29
 Action = Callable[[], None]
 
 
-def make_model(config: LlamaConfig, *, int8: bool = False, kernels: bool = True) -> Llama:
+def make_model(
+    config: LlamaConfig, *, int8: bool = False, kernels: bool = True
+) -> tuple[Llama, Runner]:
     """Random weights on the GPU, of bfloat16 but for int8, with the kernels of lolama-quant or without."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
@@ -56,13 +59,12 @@ def make_model(config: LlamaConfig, *, int8: bool = False, kernels: bool = True)
     model.to(GPU).eval().requires_grad_(False)
     if int8:
         quantize_model_int8(model)
-    model.use_kernels(decoder_kernels() if kernels else [])
-    return model
+    return model, Runner(model, Kernels.installed() if kernels else Kernels())
 
 
-def lolama_step(model: Llama, context: int, record: bool = True) -> Action:
+def lolama_step(model: CausalLM, context: int, record: bool = True) -> Action:
     """A greedy step as `TextGenerator` makes it, its token on the host."""
-    lent = DecodingSteps(model, record=record).lend(context + STEPS * (ROUNDS + 2))
+    lent = DecodingSteps(record=record).lend(model, context + STEPS * (ROUNDS + 2))
     cache, step = lent.__enter__()
     ids = torch.tensor([prompt(context)], device=GPU)
     run(model, model.embed(ids), cache)
@@ -133,7 +135,7 @@ def transformers_step(model: Any, context: int) -> Action:
     return once
 
 
-def lolama_prompt(model: Llama) -> Action:
+def lolama_prompt(model: CausalLM) -> Action:
     """A prompt from nothing, to its next token."""
     ids = torch.tensor([prompt(PROMPT)], device=GPU)
 
@@ -251,8 +253,10 @@ def main() -> int:
         )
         return 2
     config, context = GPU_SHAPES[options.shape], options.context
-    model, int8 = make_model(config), make_model(config, int8=True)
-    blocks = make_model(config, kernels=False)
+    # A runner keeps no model.
+    kept = [make_model(config), make_model(config, int8=True), make_model(config, kernels=False)]
+    model, int8, blocks = (runner for _, runner in kept)
+    plain = kept[2][0]
     theirs = make_transformers(config)
     bandwidth = copy_bandwidth()
     products = {size: product_seconds(*size) for size in product_shapes(config)}
@@ -264,7 +268,7 @@ def main() -> int:
         "transformers": transformers_step(theirs, context),
     }
     if options.compiled:
-        actions["lolama, blocks through torch.compile"] = compiled_step(blocks, context)
+        actions["lolama, blocks through torch.compile"] = compiled_step(plain, context)
     steps = time_round(actions, STEPS)
     prompts = time_round(
         {

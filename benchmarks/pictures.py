@@ -23,9 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lolama_core.loading import use_kernels_
+from lolama_core.linear import share_linear_
 from lolama_core.protocols.errors import NotAvailableError
 from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.runtime.fast_products import FastProducts
+from lolama_core.runtime.runner import Kernels
 from lolama_vision import CLIPVisionEncoder, VisionConfig
 
 NAMES = (
@@ -76,18 +78,31 @@ def contestants(dtype: torch.dtype) -> dict[str, Callable[[Tensor], Tensor]]:
         features: Tensor = states[-2][:, 1:]
         return features
 
-    plain = ours()
-    use_kernels_(plain)
-    found: dict[str, Callable[[Tensor], Tensor]] = {"transformers": run_theirs, "lolama": plain}
+    found: dict[str, Callable[[Tensor], Tensor]] = {
+        "transformers": run_theirs,
+        "lolama": by_fast_products(ours()),
+    }
     for entry in entry_points(group="lolama.quantizers", name="int8"):
         quantized = ours()
         try:
             entry.load()().quantize_(quantized, QuantizationScheme(name="int8"))
         except NotAvailableError:
             continue
-        use_kernels_(quantized)
-        found["lolama int8"] = quantized
+        found["lolama int8"] = by_fast_products(quantized)
     return found
+
+
+def by_fast_products(encoder: CLIPVisionEncoder) -> Callable[[Tensor], Tensor]:
+    """As a loaded model encodes in a generation."""
+    share_linear_(encoder)
+    products = FastProducts([encoder], Kernels.installed().linear)
+
+    def encode(pixels: Tensor) -> Tensor:
+        with products:
+            features: Tensor = encoder(pixels)
+        return features
+
+    return encode
 
 
 @torch.inference_mode()

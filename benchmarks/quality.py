@@ -27,6 +27,7 @@ from lolama import wiring
 from lolama.model import quantize_model_int8
 from lolama_core import Llama
 from lolama_core.protocols import CausalLM
+from lolama_core.runtime.runner import runner_of
 from lolama_quant import QualityReport, default_text, measure_quality
 
 _NAMES = (
@@ -115,7 +116,8 @@ def reports() -> dict[str, QualityReport]:
             other: Any = LlamaCppModel(str(path), torch.get_num_threads())
             models[f"llama.cpp {kind.upper()}"] = other
         return {
-            name: measure_quality(reference, one, tokenizer, texts) for name, one in models.items()
+            name: measure_quality(runner_of(reference), runner_of(one), tokenizer, texts)
+            for name, one in models.items()
         }
 
 

@@ -80,28 +80,29 @@ class LolamaEngine(TorchEngine):
         from lolama import wiring
         from lolama_core import Llama, LlamaFamily, load_model, suit_threads
         from lolama_core.linear import Linear
+        from lolama_core.runtime.runner import Kernels, Runner
         from lolama_quant.backends import cpu
 
         torch.set_num_threads(threads)
-        self.model = load_model(wiring.resolve(path), {"llama": LlamaFamily()}, device="cpu")
-        suit_threads(self.model)  # as `lolama generate` does
+        self.loaded = load_model(wiring.resolve(path), {"llama": LlamaFamily()}, device="cpu")
+        suit_threads(self.loaded)  # as `lolama generate` does
         core_alone = os.environ.get("LOLAMA_BENCH_KERNELS") == "0"
         if core_alone:
             # Of int8 what remains are torch's operators.
             cpu.int8_rows = lambda: 0  # type: ignore[attr-defined] # not one that it exports
-        self.kernels: set[str] = set()
-        for module in self.model.modules():
-            if isinstance(module, Llama) and core_alone:
-                module.use_kernels([])
-            if isinstance(module, Llama) and module.decode_step is not None:
-                kernel = module.decode_step.kernel
-                self.kernels.add(f"decoding by {kernel.name}: {kernel.describe()}")
-            if isinstance(module, Linear) and core_alone:
-                module.kernel = None
-            if isinstance(module, Linear) and module.kernel is not None:
-                self.kernels.add(f"products by {module.kernel.name}: {module.kernel.describe()}")
-        assert isinstance(self.model, Llama)
-        self.config = self.model.config
+        kernels = Kernels() if core_alone else Kernels.installed()
+        self.model = Runner(self.loaded, kernels)
+        self.kernels = {
+            f"decoding by {run.kernel.name}: {run.kernel.describe()}"
+            for run in self.model.native.values()
+        }
+        for module in self.loaded.modules():
+            if isinstance(module, Linear):
+                kernel = self.model.products.kernel_of(module.weight)
+                if kernel is not None:
+                    self.kernels.add(f"products by {kernel.name}: {kernel.describe()}")
+        assert isinstance(self.loaded, Llama)
+        self.config = self.loaded.config
 
     def detail(self) -> str:
         """See `Engine`."""

@@ -17,11 +17,12 @@ from lolama import TextGenerator, load_model, load_tokenizer
 from lolama.model import quantize_model_int8
 from lolama.vision import processor_of
 from lolama.wiring import load_files, resolve, tokenizer_of
-from lolama_core import BatchGenerator, Llama, LlamaConfig, PrefixCache
-from lolama_core.decoding_steps import DecodingSteps, run
+from lolama_core import BatchGenerator, Llama, LlamaConfig, PrefixCache, decoder_in_use
 from lolama_core.device import choose_dtype
 from lolama_core.protocols.errors import ResourceError
 from lolama_core.protocols.types import Message
+from lolama_core.runtime.recorded_step import DecodingSteps, run
+from lolama_core.runtime.runner import Kernels, Runner, runner_of
 from lolama_quant import Int8Linear
 from lolama_quant.native_library import native_library
 from lolama_quant.triton_decoder_kernel import TritonDecoderKernel
@@ -86,13 +87,16 @@ def test_a_recorded_step_is_a_step(
     shape: dict[str, Any], dtype: torch.dtype, kernels: list[TritonDecoderKernel]
 ) -> None:
     model, same = (make_model(**shape).to(dtype).cuda() for _ in range(2))
-    model.use_kernels(kernels)
-    assert (model.decode_step is not None) == bool(kernels)
-    recorded, plain = DecodingSteps(model), DecodingSteps(same, record=False)
+    runner = Runner(model, Kernels(decoder=kernels))
+    assert bool(runner.native) == bool(kernels)
+    recorded, plain = DecodingSteps(), DecodingSteps(record=False)
     for length in (1, 49, 50, 300):
         embeds = model.embed(ids_of(1, length).cuda())
-        with recorded.lend(400) as (cache, step), plain.lend(400) as (other, obvious):
-            run(model, embeds, cache)
+        with (
+            recorded.lend(runner, 400) as (cache, step),
+            plain.lend(same, 400) as (other, obvious),
+        ):
+            run(runner, embeds, cache)
             run(same, embeds, other)
             for token in (3, 299, 0, 17):
                 assert close(step(token), obvious(token), dtype)
@@ -111,8 +115,9 @@ def test_twenty_lengths_of_prompt_need_two_recordings_at_most() -> None:
 
 def test_a_replayed_step_waits_for_nothing() -> None:
     model = make_model().cuda()
-    with DecodingSteps(model).lend(50) as (cache, step):
-        run(model, model.embed(ids_of(1, 9).cuda()), cache)
+    runner = runner_of(model)
+    with DecodingSteps().lend(runner, 50) as (cache, step):
+        run(runner, model.embed(ids_of(1, 9).cuda()), cache)
         step(3)  # recorded
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -179,9 +184,9 @@ def test_int8_is_that_of_the_cpu(dtype: torch.dtype) -> None:
     there = model.to(dtype).cuda()
     assert close(there(ids_of(2, 40).cuda()), expected, dtype)
     for kernels in ([], [TritonDecoderKernel()]):
-        there.use_kernels(kernels)
-        with DecodingSteps(there).lend(50) as (cache, step):
-            run(there, there.embed(ids_of(2, 40)[:1, :39].cuda()), cache)
+        runner = Runner(there, Kernels(decoder=kernels))
+        with DecodingSteps().lend(runner, 50) as (cache, step):
+            run(runner, there.embed(ids_of(2, 40)[:1, :39].cuda()), cache)
             logits = step(int(ids_of(2, 40)[0, 39]))
         assert close(logits, expected[:1, -1], dtype)
 
@@ -205,7 +210,8 @@ def test_a_model_may_move() -> None:
     for device, kernel in (("cuda", "triton"), ("cpu", "native")):
         model.to(device)
         assert TextGenerator(model).generate(ids, **settings).ids == expected
-        assert model.decode_step is not None and model.decode_step.kernel.name == kernel
+        found = decoder_in_use(model)
+        assert found is not None and found.name == kernel
 
 
 def test_logits_are_not_rounded_to_sixteen_bits() -> None:

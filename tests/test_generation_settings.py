@@ -19,7 +19,7 @@ from lolama_core import (
     TextGenerator,
     load_model,
 )
-from lolama_core.decoding_steps import DecodingSteps
+from lolama_core.runtime.recorded_step import DecodingSteps
 from lolama_hub import HuggingFaceSource
 
 VOCABULARY, EOS, NEW = 40, 2, 24
@@ -85,7 +85,7 @@ GREEDY: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": NE
 def every_way(model: Llama, **settings: Any) -> list[list[tuple[int, ...]]]:
     """The ids behind each prompt: at once, as a stream, in a batch, with a recorded step."""
     generator, recorded = TextGenerator(model), TextGenerator(model)
-    recorded._steps_of = DecodingSteps(model, record=True)
+    recorded._steps_of = DecodingSteps(record=True)
     chosen = GREEDY | settings
     return [
         [generator.generate(prompt, **chosen).ids for prompt in PROMPTS],

@@ -97,8 +97,9 @@ def use_int8(name: str) -> float:
 def use_core() -> None:
     """lolama-core alone."""
     model, tokenizer = lolama_core.load("demo", device="cpu", dtype=torch.float32)
-    lolama_core.use_kernels_(model)
     print(lolama_core.decoder_in_use(model), lolama_core.kernels_in_use(model))
+    print(lolama_core.slower_blocks(model), lolama_core.runner_of(model).vocab_size)
+    lolama_core.forget(model)
     print(lolama_core.free_memory(model.device), len(model.layers), model.config.d_model)
     cache: lolama_core.KVCache = model.make_cache(1, 8)
     stream = lolama_core.TextStream(tokenizer, tokenizer.encode("Once"))

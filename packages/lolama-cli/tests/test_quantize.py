@@ -18,10 +18,11 @@ from program import environment, on_terminal, run
 
 import lolama
 from lolama import quantized, wiring
-from lolama_core import FileCheckpointIO, Llama, open_checkpoint
+from lolama_core import FileCheckpointIO, GenerationConfig, Llama, TextGenerator, open_checkpoint
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
 from lolama_quant.native_library import native_library
 
+GREEDY = GenerationConfig.greedy(max_new_tokens=20)
 KILLS = int(os.environ.get("LOLAMA_KILLS", "12"))
 
 
@@ -49,8 +50,11 @@ def test_the_example_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert capsys.readouterr().out == "Original: 6 MB\nQuantized: 3 MB\n"
     assert isinstance(model, Llama)
-    # The native step, if there is one, reads the new weights.
-    assert model.decode_step is None or model.decode_step.is_current()
+    ids = lolama.load_tokenizer("demo").encode_ids("Once upon a time")
+    result = TextGenerator(model).generate(ids, GREEDY)
+    with torch.inference_mode():  # the native step, if there is one, reads the new weights
+        logits = model(torch.tensor([[*ids, *result.ids[:-1]]]))[0, len(ids) - 1 :]
+    assert tuple(logits.argmax(-1).tolist()) == result.ids
 
 
 def test_a_saved_model_says_the_same_as_one_in_memory(tmp_path: Path) -> None:

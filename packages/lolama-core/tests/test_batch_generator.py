@@ -16,6 +16,7 @@ from lolama_core import (
     TextGenerator,
 )
 from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, UsageError
+from lolama_core.runtime.runner import Runner
 
 
 @pytest.fixture(scope="module")
@@ -154,17 +155,17 @@ def test_no_memory_leaves_what_runs_as_it_was(
     config = GenerationConfig.greedy(max_new_tokens=10)
     ticket = batch.submit([7, 8], config)
     batch.step()
-    forward = Llama.forward_embeds
+    forward = Runner.forward_embeds
 
-    def full(self: Llama, *args: Any, **kwargs: Any) -> Tensor:
+    def full(self: Runner, *args: Any, **kwargs: Any) -> Tensor:
         raise RuntimeError(
             "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."
         )
 
-    monkeypatch.setattr(Llama, "forward_embeds", full)
+    monkeypatch.setattr(Runner, "forward_embeds", full)
     with pytest.raises(ResourceError):
         batch.step()
-    monkeypatch.setattr(Llama, "forward_embeds", forward)
+    monkeypatch.setattr(Runner, "forward_embeds", forward)
     assert run(batch)[ticket] == TextGenerator(model).generate([7, 8], config)
 
 

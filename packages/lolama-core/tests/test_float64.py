@@ -16,7 +16,7 @@ from lolama_core import (
     TextGenerator,
     load,
 )
-from lolama_core.decoding_steps import DecodingSteps
+from lolama_core.runtime.recorded_step import DecodingSteps
 
 GREEDY = GenerationConfig.greedy(max_new_tokens=8)
 PROMPT = list(range(5, 45))
@@ -61,7 +61,7 @@ def test_row_123_every_entrance_works_as_forward_does(model: Llama) -> None:
         expected,
     ]
     recorded = TextGenerator(model)
-    recorded._steps_of = DecodingSteps(model, record=True)
+    recorded._steps_of = DecodingSteps(record=True)
     assert recorded.generate(PROMPT, GREEDY).ids == expected
     whole = model(torch.tensor([PROMPT[:-1]]))[0].log_softmax(-1)
     scored = whole.gather(1, torch.tensor(PROMPT[1:])[:, None])[:, 0]

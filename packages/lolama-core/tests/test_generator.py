@@ -29,6 +29,7 @@ from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import GenerationDefaults, Prompt
 from lolama_core.request_factory import RequestFactory
+from lolama_core.runtime.runner import runner_of
 
 MakeLlama = Callable[..., Llama]
 GREEDY = GenerationConfig.greedy(max_new_tokens=12)
@@ -802,9 +803,9 @@ class Interrupting:
     ("owner", "name"),
     [
         ("model", "embed"),
-        ("model", "forward_embeds"),
         ("model", "make_cache"),
-        ("model", "_run_blocks"),
+        ("runner", "forward_embeds"),
+        ("runner", "_run_blocks"),
         ("tokenizer", "decode"),
     ],
 )
@@ -819,7 +820,7 @@ def test_interrupted_at_any_step(
     """The next generation equals a fresh one."""
     model = tiny_llama(vocab_size=byte_level.vocab_size)
     generator = TextGenerator(model, byte_level)
-    target = {"model": model, "tokenizer": byte_level}[owner]
+    target = {"model": model, "runner": runner_of(model), "tokenizer": byte_level}[owner]
     config = GenerationConfig(seed=5, max_new_tokens=8, stop=("zzz",))
     prompts = [byte_level.encode("hello"), byte_level.encode("a fox")]
     fresh = generator.generate_batch(prompts, config)

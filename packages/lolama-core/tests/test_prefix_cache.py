@@ -22,6 +22,7 @@ from lolama_core import (
 )
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
+from lolama_core.runtime.runner import Runner
 
 MakeLlama = Callable[..., Llama]
 MAX_BYTES = 1 << 20
@@ -325,14 +326,14 @@ def test_a_stream_ended_early_is_kept_as_far_as_it_went(
         del stream, tokens
         gc.collect()
     else:
-        run_blocks = Llama._run_blocks
+        run_blocks = Runner._run_blocks
 
         def interrupted(*arguments: Any, **options: Any) -> Tensor:
             run_blocks(*arguments, **options)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(Llama, "_run_blocks", interrupted)
+            patch.setattr(Runner, "_run_blocks", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 next(tokens)
     assert prefixes.nbytes == 13 * POSITION
@@ -377,7 +378,7 @@ def test_a_generation_that_failed_keeps_nothing(
     tokens = iter(stream)
     next(tokens)
     with monkeypatch.context() as patch:
-        patch.setattr(Llama, "forward_embeds", lambda *_: torch.full((1, 400), math.nan))
+        patch.setattr(Runner, "forward_embeds", lambda *_: torch.full((1, 400), math.nan))
         with pytest.raises(ModelError):
             next(tokens)
     assert prefixes.nbytes == held

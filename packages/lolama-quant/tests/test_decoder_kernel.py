@@ -11,9 +11,11 @@ import torch
 
 from lolama_core.protocols import DecoderKernel
 from lolama_core.protocols.types import QuantizationScheme
-from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite
+from lolama_core.runtime.runner import Kernels, Runner
+from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite, run_by
 from lolama_quant import decoder_kernel
 from lolama_quant.decoder_kernel import NativeDecoderKernel
+from lolama_quant.linear_kernel import NativeLinearKernel
 from lolama_quant.native_library import INSTRUCTION_SETS, NativeLibrary, native_library
 from lolama_quant.quantizer import Int8Quantizer
 
@@ -83,12 +85,12 @@ def test_sixteen_bits_are_computed_with_in_float32(
     results = []
     with torch.inference_mode():
         for one in (model, wide):
-            one.use_kernels([KERNEL])
+            fast = run_by(KERNEL, one)
             cache = model.make_cache(1, 24)
             for start in range(20):  # one by one, so that the kernel runs the prompt as well
-                one.forward_embeds(one.embed(prompt[:, start : start + 1]), cache)
+                fast.forward_embeds(one.embed(prompt[:, start : start + 1]), cache)
                 cache.advance([1])
-            results.append(one.forward_embeds(one.embed(token), cache))
+            results.append(fast.forward_embeds(one.embed(token), cache))
     head = model.lm_head.weight.float()
     assert results[0].shape == (1, len(head))
     torch.testing.assert_close(results[0], results[1], atol=2e-4, rtol=2e-4)
@@ -111,12 +113,10 @@ def test_many_heads_that_share_a_key_differ_by_rounding_alone(
         library = on(instruction_set)
         monkeypatch.setattr(decoder_kernel, "native_library", lambda library=library: library)
         with torch.inference_mode():
-            model.use_kernels([])
             cache = model.make_cache(7, 300)
             model.forward_embeds(model.embed(ids), cache, lengths)
             cache.advance(lengths)
-            model.use_kernels([KERNEL])
-            results.append(model.forward_embeds(model.embed(ids[:, :1]), cache))
+            results.append(run_by(KERNEL, model).forward_embeds(model.embed(ids[:, :1]), cache))
     largest = results[0].abs().max().item()
     torch.testing.assert_close(results[1], results[0], atol=0.01 * largest, rtol=0)
 
@@ -139,13 +139,11 @@ def stored_value(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     projection = model.get_submodule("layers.0.attention.v_proj")
     projection.get_parameter("weight").zero_()
     projection.get_parameter("bias").copy_(values)
-    model.use_kernels([KERNEL])
-    assert model.decode_step is not None
     cache = type(model.make_cache(1, 2))(
         num_layers=1, batch_size=1, num_kv_heads=2, capacity=2, head_dim=8, dtype=dtype
     )
     with torch.inference_mode():
-        model.forward_embeds(model.embed(torch.tensor([[3]])), cache)
+        run_by(KERNEL, model).forward_embeds(model.embed(torch.tensor([[3]])), cache)
     cache.advance([1])
     return cache.read_row(0)[0][1][:, 0].flatten()
 
@@ -182,11 +180,9 @@ def test_prompts_are_as_exact_as_the_blocks(name: str, threads: int, int8: bool)
     torch.set_num_threads(threads)
     try:
         results = []
-        for one, kernels in ((exact, []), (model, []), (model, [KERNEL])):
-            one.use_kernels(kernels)
-            if kernels:
-                assert one.decode_step is not None
-                assert one.decode_step.prompt_dtype == torch.bfloat16
+        fast = run_by(KERNEL, model)
+        assert fast.native[0].step.prompt_dtype == torch.bfloat16
+        for one in (exact, Runner(model, Kernels(linear=[NativeLinearKernel()])), fast):
             cache = one.make_cache(3, 206)
             with torch.inference_mode():
                 last = one.forward_embeds(one.embed(ids[:, :200]), cache, prompts)
@@ -204,9 +200,7 @@ def test_prompts_are_as_exact_as_the_blocks(name: str, threads: int, int8: bool)
 def test_heads_that_are_too_wide_and_other_caches_are_left_to_the_blocks() -> None:
     suite = DecoderKernelSuite()
     for model in (suite.model(torch.bfloat16, head_dim=130), suite.model(torch.float16)):
-        model.use_kernels([KERNEL])
-        assert model.decode_step is not None
-        assert model.decode_step.prompt_dtype is None
+        assert run_by(KERNEL, model).native[0].step.prompt_dtype is None
 
 
 def test_row_104_a_weight_that_is_the_negative_of_its_memory_is_left_to_the_blocks() -> None:
@@ -214,8 +208,7 @@ def test_row_104_a_weight_that_is_the_negative_of_its_memory_is_left_to_the_bloc
         model = DecoderKernelSuite().model(torch.float32)
         parameter = model.layers[1].get_parameter(name)
         parameter.data = torch._neg_view(parameter.data)
-        model.use_kernels([KERNEL])
-        assert model.decode_step is None
+        assert not Runner(model, Kernels(decoder=[KERNEL])).native
 
 
 def test_describes_itself() -> None:
@@ -246,7 +239,7 @@ def test_int8_of_wide_layers_on_two_threads() -> None:
         torch.set_num_threads(before)
 
 
-def test_int8_with_outlier_columns_or_some_dense_linears_takes_the_blocks() -> None:
+def test_int8_with_outlier_columns_or_some_dense_linears_takes_those_blocks_one_by_one() -> None:
     name = "layers.1.feed_forward.w_down"
     schemes = [
         QuantizationScheme(name="int8", outlier_columns={name: (3, 17)}),
@@ -255,5 +248,5 @@ def test_int8_with_outlier_columns_or_some_dense_linears_takes_the_blocks() -> N
     for scheme in schemes:
         model = DecoderKernelSuite().model()
         Int8Quantizer().quantize_(model, scheme)
-        model.use_kernels([KERNEL])
-        assert model.decode_step is None
+        runner = Runner(model, Kernels(decoder=[KERNEL]))
+        assert (list(runner.native), list(runner.reasons)) == ([0, 2], [1])

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from lolama_core import Llama
-from lolama_core.decoding_steps import DecodingSteps, run
 from lolama_core.protocols import DecoderKernel
 from lolama_core.protocols.types import QuantizationScheme
-from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite
+from lolama_core.runtime.recorded_step import DecodingSteps, run
+from lolama_core.runtime.runner import Kernels, Runner
+from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite, run_by
 from lolama_quant import triton_compiler
 from lolama_quant.quantizer import Int8Quantizer
 from lolama_quant.triton_decoder_kernel import TritonDecoderKernel
@@ -49,13 +50,10 @@ class TestTritonDecoderKernel(DecoderKernelSuite):
             if hasattr(module, "scale"):
                 wide = module.weight.float() * module.scale[:, None]
                 plain.get_submodule(path).get_parameter("weight").copy_(wide)
-        plain.use_kernels([])
-        model.use_kernels([kernel])
-        assert model.decode_step is not None
         prompt, token = torch.randint(0, 50, (1, 9)), torch.tensor([[4]])
         results = []
         with torch.inference_mode():
-            for one in (model, plain):
+            for one in (run_by(kernel, model), plain):
                 cache = one.make_cache(1, 12)
                 for place in range(9):  # one by one, so that the kernel runs the prompt as well
                     one.forward_embeds(one.embed(prompt[:, place : place + 1]), cache)
@@ -67,24 +65,23 @@ class TestTritonDecoderKernel(DecoderKernelSuite):
     def test_reads_its_place_when_it_runs(self, kernel: DecoderKernel, window: int | None) -> None:
         """The views of a cache that recorded steps use."""
         model = self.model(sliding_window=window)
-        recorded, plain = DecodingSteps(model, record=True), DecodingSteps(model, record=False)
+        fast = run_by(kernel, model)
         embeds = model.embed(torch.randint(0, 50, (1, 9))).detach()
-        with recorded.lend(30) as (cache, step), plain.lend(30) as (other, obvious):
+        with (
+            DecodingSteps(record=True).lend(fast, 30) as (cache, step),
+            DecodingSteps(record=False).lend(model, 30) as (other, obvious),
+        ):
             run(model, embeds, cache)
             run(model, embeds, other)
             for token in (3, 49, 0, 17):
-                model.use_kernels([kernel])
-                logits = step(token)
-                model.use_kernels([])
-                torch.testing.assert_close(logits, obvious(token), atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(step(token), obvious(token), atol=1e-5, rtol=1e-5)
 
     def test_is_not_for_layers_that_differ_within_a_block(self, kernel: DecoderKernel) -> None:
         """Products that are taken together have one dtype."""
         model = self.model()
         projection = model.get_submodule("layers.1.attention.k_proj")
         projection.to(torch.bfloat16)
-        model.use_kernels([kernel])
-        assert model.decode_step is None
+        assert not Runner(model, Kernels(decoder=[kernel])).native
 
 
 def test_is_found_by_its_name() -> None:
@@ -94,8 +91,7 @@ def test_is_found_by_its_name() -> None:
 
 def test_leaves_a_cpu_alone() -> None:
     model: Llama = DecoderKernelSuite().model()
-    model.use_kernels([TritonDecoderKernel()])
-    assert model.decode_step is None
+    assert not Runner(model, Kernels(decoder=[TritonDecoderKernel()])).native
 
 
 def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

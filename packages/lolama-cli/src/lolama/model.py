@@ -11,7 +11,7 @@ from lolama_core import (
     LlamaConfig,
     PrefixCache,
     TextGenerator,
-    use_kernels_,
+    forget,
 )
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.lazy_names import directory
@@ -44,7 +44,7 @@ def quantize_model_int8(model: nn.Module | CausalLM) -> QuantizationReport:
     """
     module = cast("nn.Module", model)
     report = quantizer("int8").quantize_(module, QuantizationScheme(name="int8"))
-    use_kernels_(module)  # which lets go of the weights that were swapped
+    forget(cast(CausalLM, model))  # which lets go of the weights that were swapped
     return report
 
 

@@ -187,8 +187,9 @@ def measure(
     steps: Steps | None = None,
 ) -> QualityReport:
     """What quantizing cost, on ``texts`` or the text that ships with lolama-quant."""
+    ways = lolama_core.runner_of(dense), lolama_core.runner_of(quantized)
     return lolama_quant.measure_quality(
-        dense, quantized, tokenizer, texts or lolama_quant.default_text(), steps
+        *ways, tokenizer, texts or lolama_quant.default_text(), steps
     )
 
 

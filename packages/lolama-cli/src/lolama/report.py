@@ -168,10 +168,14 @@ def products(model: CausalLM) -> list[Product]:
 
 def decoding(model: CausalLM) -> str:
     """What runs a loaded model's decoding steps, in a few words."""
-    kernel = lolama_core.decoder_in_use(cast("nn.Module", model))
+    kernel, slower = lolama_core.decoder_in_use(model), lolama_core.slower_blocks(model)
+    reasons = "; ".join(dict.fromkeys(slower.values()))
     if kernel is None:
-        return "block by block"
-    return f"{kernel.name} ({kernel.describe()}), all blocks in one call"
+        return f"block by block ({reasons})" if reasons else "block by block"
+    about = f"{kernel.name} ({kernel.describe()})"
+    if not slower:
+        return f"{about}, all blocks in one call"
+    return f"{about}, but {len(slower)} blocks one by one ({reasons})"
 
 
 def _versions() -> dict[str, str | None]:

@@ -22,6 +22,7 @@ from lolama import TextGenerator
 from lolama_cli.chat.conversation import INTERRUPTED, continued_text, messages
 from lolama_cli.chat.session import Session
 from lolama_core.protocols.errors import LolamaError, ModelError, UsageError
+from lolama_core.runtime.runner import Runner
 
 QUESTIONS = (
     "What is two plus three?",
@@ -44,17 +45,17 @@ def fresh(chat: Session, question: str) -> str:
 
 
 @contextmanager
-def counted(chat: Session, patch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def counted(patch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Positions of each pass of the model."""
     widths: list[int] = []
-    run = chat.model.model.forward_embeds
+    run = Runner.forward_embeds
 
-    def forward_embeds(embeds: Any, *rest: Any, **named: Any) -> Any:
+    def forward_embeds(self: Runner, embeds: Any, *rest: Any, **named: Any) -> Any:
         widths.append(embeds.shape[1])
-        return run(embeds, *rest, **named)
+        return run(self, embeds, *rest, **named)
 
     with patch.context() as patched:
-        patched.setattr(chat.model.model, "forward_embeds", forward_embeds)
+        patched.setattr(Runner, "forward_embeds", forward_embeds)
         yield widths
 
 
@@ -77,7 +78,7 @@ def test_every_turn_runs_what_is_new_and_replies_as_a_fresh_run_does(
     for question in QUESTIONS:
         expected = fresh(chat, question)
         prompt = chat.model.prompt(chat.conversation, question)
-        with counted(chat, monkeypatch) as widths:
+        with counted(monkeypatch) as widths:
             assert say(chat, question) == expected
         new = len(prompt.ids) - min(shared(ran, prompt.ids), len(prompt.ids) - 1)
         assert chat.last is not None
@@ -108,7 +109,7 @@ def test_pictures_stay_in_the_conversation(tmp_path: Path, monkeypatch: pytest.M
     assert say(chat, "What is in the picture?") == "A large red circle in the centre."
     assert chat.attached == ()
     expected = fresh(chat, "What colour is the circle?")
-    with counted(chat, monkeypatch) as widths:
+    with counted(monkeypatch) as widths:
         assert say(chat, "What colour is the circle?") == expected
     assert widths[0] < 36  # the picture is not run again
     chat.attach(str(tmp_path / "blue.png"))

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from lolama_core.checkpoint_writer import write_checkpoint as write_checkpoint
     from lolama_core.config import LlamaConfig as LlamaConfig
     from lolama_core.config import RopeScaling as RopeScaling
-    from lolama_core.decode import decoder_in_use as decoder_in_use
     from lolama_core.device import choose_device as choose_device
     from lolama_core.device import choose_dtype as choose_dtype
     from lolama_core.device import free_memory as free_memory
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from lolama_core.generator import TextGenerator as TextGenerator
     from lolama_core.keywords import Keywords as Keywords
     from lolama_core.kv_cache import KVCache as KVCache
-    from lolama_core.linear import kernels_in_use as kernels_in_use
     from lolama_core.llama import Llama as Llama
     from lolama_core.load_weights import load_into as load_into
     from lolama_core.loading import build_module as build_module
@@ -45,6 +43,12 @@ if TYPE_CHECKING:
     from lolama_core.protocols.causal_module import CausalLMModule as CausalLMModule
     from lolama_core.quantization import quantization_block as quantization_block
     from lolama_core.request import Generation as Generation
+    from lolama_core.runtime.in_use import decoder_in_use as decoder_in_use
+    from lolama_core.runtime.in_use import kernels_in_use as kernels_in_use
+    from lolama_core.runtime.in_use import slower_blocks as slower_blocks
+    from lolama_core.runtime.runner import Runner as Runner
+    from lolama_core.runtime.runner import forget as forget
+    from lolama_core.runtime.runner import runner_of as runner_of
     from lolama_core.sampling import Sampler as Sampler
     from lolama_core.text_stream import TextStream as TextStream
     from lolama_core.token_stream import TokenStream as TokenStream
@@ -59,7 +63,6 @@ else:
             ".checkpoint_io": ["FileCheckpointIO"],
             ".checkpoint_writer": ["write_checkpoint"],
             ".config": ["LlamaConfig", "RopeScaling"],
-            ".decode": ["decoder_in_use"],
             ".device": ["choose_device", "choose_dtype", "free_memory", "suit_threads"],
             ".dtypes": ["suited_dtype"],
             ".family": ["LlamaFamily"],
@@ -67,7 +70,6 @@ else:
             ".generator": ["TextGenerator"],
             ".keywords": ["Keywords"],
             ".kv_cache": ["KVCache"],
-            ".linear": ["kernels_in_use"],
             ".llama": ["Llama"],
             ".tokenizer_loading": ["load_tokenizer"],
             ".load_weights": ["load_into"],
@@ -76,6 +78,8 @@ else:
             ".protocols.causal_module": ["CausalLMModule"],
             ".quantization": ["quantization_block"],
             ".request": ["Generation"],
+            ".runtime.in_use": ["decoder_in_use", "kernels_in_use", "slower_blocks"],
+            ".runtime.runner": ["Runner", "forget", "runner_of"],
             ".sampling": ["Sampler"],
             ".text_stream": ["TextStream"],
             ".token_stream": ["TokenStream"],

@@ -17,6 +17,7 @@ from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.request import Generation, Request, Text
 from lolama_core.request_factory import RequestFactory, TextOrIds
+from lolama_core.runtime.runner import runner_of
 
 _BLOCK = 256
 """The cache grows by so many positions at a time."""
@@ -106,6 +107,7 @@ class BatchGenerator(Generic[Text]):
             if number < 1:
                 raise UsageError(name, f"is {number}", "give 1 or more")
         self._model, self._rows, self._chunk = model, rows, prefill_chunk
+        self._runner: CausalLM | None = None
         self._factory = RequestFactory(model, tokenizer)
         self._waiting: deque[_Row] = deque()
         self._running: list[_Row] = []
@@ -183,7 +185,11 @@ class BatchGenerator(Generic[Text]):
             ResourceError: if the memory does not suffice. Rows that run stay as they were.
         """
         with memory_errors(self._model.device), inference(self._model.device):
-            stepped = self._decode() + self._prefill()
+            if self._runner is None or self._waiting:  # else all rows have begun already
+                self._runner = runner_of(self._model)
+            stepped = self._decode(self._runner) + self._prefill(self._runner)
+        if not self.busy:
+            self._runner = None
         news = {}
         for row in stepped:
             news[row.ticket] = row.request.released[row.given :]
@@ -195,7 +201,7 @@ class BatchGenerator(Generic[Text]):
         results, self._results = self._results, {}
         return results
 
-    def _decode(self) -> list[_Row]:
+    def _decode(self, model: CausalLM) -> list[_Row]:
         """A token more for each running row."""
         running = list(self._running)
         if not running or self._cache is None:
@@ -203,12 +209,12 @@ class BatchGenerator(Generic[Text]):
         device = self._model.device
         tokens = torch.tensor([row.token for row in running], device=device)[:, None]
         cache = self._cache.rows(range(len(running)))
-        logits = self._model.forward_embeds(self._model.embed(tokens), cache)
+        logits = model.forward_embeds(model.embed(tokens), cache)
         cache.advance([1] * len(running))
         self._leave(self._choose(running, logits))
         return running
 
-    def _prefill(self) -> list[_Row]:
+    def _prefill(self, model: CausalLM) -> list[_Row]:
         """Up to a chunk of the waiting prompts, in order; those that are through start to run."""
         rows, counts = self._next_chunk()
         if not rows:
@@ -221,7 +227,7 @@ class BatchGenerator(Generic[Text]):
         embeds = rows[0].embeds.new_zeros(len(rows), width, rows[0].embeds.shape[-1])
         for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
             embeds[place, :count] = row.embeds[0, :count]
-        logits = self._model.forward_embeds(embeds, cache, counts)
+        logits = model.forward_embeds(embeds, cache, counts)
         cache.advance(counts)
         for row, count in zip(rows, counts, strict=True):
             row.embeds = row.embeds[:, count:]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lolama_core.attention import Attention, AttentionPlan, LastPositions
+from lolama_core.attention import Attention
 from lolama_core.config import LlamaConfig
 from lolama_core.feed_forward import FeedForward
+from lolama_core.masks import PassPlan
 from lolama_core.norm import RMSNorm
 from lolama_core.protocols import KVCache
 
@@ -21,17 +22,8 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
         self.ffn_norm = RMSNorm(config.d_model, config.eps)
 
-    def forward(
-        self,
-        x: Tensor,
-        plan: AttentionPlan,
-        cache: KVCache | None,
-        last: LastPositions | None = None,
-    ) -> Tensor:
-        """(B, T, D) → (B, T, D), or of the ``last`` positions alone (B, 1, D)."""
-        normed = self.attention_norm(x).to(plan.dtype)
-        if last is not None:
-            x = last.take(x)
-        x = x + self.attention(normed, plan, cache, last)
+    def forward(self, x: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        x = x + self.attention(self.attention_norm(x).to(plan.dtype), plan, cache)
         x = x + self.feed_forward(self.ffn_norm(x).to(plan.dtype))
         return x

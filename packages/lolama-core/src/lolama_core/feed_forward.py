@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core.config import LlamaConfig
-from lolama_core.linear import Linear, outputs_of
+from lolama_core.linear import Linear
 
 
 class FeedForward(nn.Module):
@@ -20,6 +20,5 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        gate, up = outputs_of(x, self.w_gate, self.w_up)
-        hidden: Tensor = self.w_down(F.silu(gate).mul_(up))
+        hidden: Tensor = self.w_down(F.silu(self.w_gate(x)).mul_(self.w_up(x)))
         return hidden

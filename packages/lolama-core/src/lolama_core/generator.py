@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lolama_core.batch_generator import BatchGenerator
-from lolama_core.decoding_steps import DecodingSteps, run
 from lolama_core.device import inference, memory_errors
 from lolama_core.generation_config import GenerationConfig
 from lolama_core.keywords import Keywords
@@ -20,6 +19,8 @@ from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.request import Generation, Request, Text
 from lolama_core.request_factory import RequestFactory, TextOrIds, too_long
+from lolama_core.runtime.recorded_step import DecodingSteps, run
+from lolama_core.runtime.runner import runner_of
 from lolama_core.token_stream import TokenStream
 
 _PREFILL_CHUNK = 512
@@ -78,7 +79,7 @@ class TextGenerator(Generic[Text]):
     ) -> None:
         self.model, self.tokenizer, self.prefix_cache = model, tokenizer, prefix_cache
         self._factory = RequestFactory(model, tokenizer)
-        self._steps_of = DecodingSteps(model)
+        self._steps_of = DecodingSteps()
 
     def generate(
         self,
@@ -187,10 +188,11 @@ class TextGenerator(Generic[Text]):
         tokens = torch.tensor([ids], device=self.model.device)
         scores = []
         with memory_errors(self.model.device), inference(self.model.device):
-            cache = self.model.make_cache(1, len(ids))
+            model = runner_of(self.model)
+            cache = model.make_cache(1, len(ids))
             for chunk in torch.split(tokens[:, :-1], _PREFILL_CHUNK, dim=1):
                 width, start = chunk.shape[1], cache.lengths[0]
-                logits = self.model.forward_embeds(self.model.embed(chunk), cache, logits="all")
+                logits = model.forward_embeds(model.embed(chunk), cache, logits="all")
                 cache.advance([width])
                 following = tokens[:, start + 1 : start + 1 + width, None]
                 scores.append(logits.log_softmax(-1).gather(-1, following)[0, :, 0].cpu())
@@ -200,17 +202,17 @@ class TextGenerator(Generic[Text]):
         """Run one request to its end; yields after each token."""
         if request.finish_reason is not None:
             return
-        device = self.model.device
+        device, model = self.model.device, runner_of(self.model)
         keys: list[PromptKey] = list(prompt.keys[0])
         with ExitStack() as held:
             with memory_errors(device):
                 positions = prompt.lengths[0] + request.limit
-                cache, decode = held.enter_context(self._steps_of.lend(positions))
+                cache, decode = held.enter_context(self._steps_of.lend(model, positions))
                 if self.prefix_cache is not None:
-                    request.cached_tokens = self.prefix_cache.restore(self.model, keys, cache)
-            held.enter_context(self._kept(keys, cache))
+                    request.cached_tokens = self.prefix_cache.restore(model, keys, cache)
+            held.enter_context(self._kept(model, keys, cache))
             with memory_errors(device):
-                logits = self._prefill(prompt.embeds[:, request.cached_tokens :], cache)
+                logits = _prefill(model, prompt.embeds[:, request.cached_tokens :], cache)
             token = request.step(logits)
             yield
             while request.finish_reason is None:
@@ -221,7 +223,7 @@ class TextGenerator(Generic[Text]):
                 yield
 
     @contextmanager
-    def _kept(self, keys: list[PromptKey], cache: KVCache) -> Iterator[None]:
+    def _kept(self, model: CausalLM, keys: list[PromptKey], cache: KVCache) -> Iterator[None]:
         """Whether the block ends by itself or is broken off, the prefix cache gets what it has run.
 
         Not if it fails, since keys and values behind logits that are not finite may be no better.
@@ -236,13 +238,14 @@ class TextGenerator(Generic[Text]):
             if self.prefix_cache is not None and not failed:
                 # Without memory for a copy it is not kept, which is no reason to fail.
                 with suppress(ResourceError), memory_errors(self.model.device):
-                    self.prefix_cache.store(self.model, keys, cache)
+                    self.prefix_cache.store(model, keys, cache)
 
-    def _prefill(self, embeds: Tensor, cache: KVCache) -> Tensor:
-        """Run a prompt (1, T, D) in chunks; the logits (1, V) of its last position."""
-        # A row that is not stable runs from its beginning for each chunk.
-        width = _PREFILL_CHUNK if cache.stable else embeds.shape[1]
-        *first, last = torch.split(embeds, width, dim=1)
-        for chunk in first:
-            run(self.model, chunk, cache)
-        return run(self.model, last, cache)
+
+def _prefill(model: CausalLM, embeds: Tensor, cache: KVCache) -> Tensor:
+    """Run a prompt (1, T, D) in chunks; the logits (1, V) of its last position."""
+    # A row that is not stable runs from its beginning for each chunk.
+    width = _PREFILL_CHUNK if cache.stable else embeds.shape[1]
+    *first, last = torch.split(embeds, width, dim=1)
+    for chunk in first:
+        run(model, chunk, cache)
+    return run(model, last, cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,11 +16,9 @@ from lolama_core.protocols.errors import UsageError
 class _Storage:
     """What all views of a cache share."""
 
-    def __init__(self, keys: list[Tensor], values: list[Tensor], inputs: Tensor | None) -> None:
-        self.keys, self.values, self.inputs = keys, values, inputs
+    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        self.keys, self.values = keys, values
         self.lengths = [0] * keys[0].shape[0]
-        # How many leading positions have keys and values; less than the length only under dynamic RoPE.
-        self.written = [0] * keys[0].shape[0]
 
 
 class KVCache:
@@ -35,8 +34,6 @@ class KVCache:
         capacity: Positions per row.
         head_dim: Width of a head.
         dtype, device: Of keys and values.
-        keep_inputs: Width D of the input embeddings to keep as well, 0 for none. Dynamic RoPE needs them:
-            past the original length every earlier position is rotated anew.
 
     Example:
         >>> cache = KVCache(num_layers=1, batch_size=2, num_kv_heads=1, capacity=8, head_dim=2)
@@ -57,21 +54,14 @@ class KVCache:
         head_dim: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        keep_inputs: int = 0,
     ) -> None:
         shape = (batch_size, num_kv_heads, capacity, head_dim)
         # Zeros, not empty: a masked position still takes part in softmax(...) @ v, and 0 · NaN is NaN.
-        inputs = None
         # Ordinary tensors wherever it is made: those of inference mode can be written to in there alone.
         with torch.inference_mode(False):
-            if keep_inputs:
-                size = (batch_size, capacity, keep_inputs)
-                wide = torch.promote_types(dtype, torch.float32)
-                inputs = torch.zeros(size, dtype=wide, device=device)
             self._storage = _Storage(
                 [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
                 [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
-                inputs,
             )
         self._rows: range | Tensor = range(batch_size)
         self._positions: Tensor | None = None
@@ -109,7 +99,7 @@ class KVCache:
     @property
     def stable(self) -> bool:
         """Whether what is held of a position stays right whatever follows; not under dynamic RoPE."""
-        return self._storage.inputs is None
+        return True
 
     def row_list(self) -> list[int]:
         """Which rows of the storage these are."""
@@ -119,7 +109,7 @@ class KVCache:
         for row, length in zip(self.row_list(), lengths, strict=True):
             self._storage.lengths[row] = length
 
-    def at_positions(self, positions: Tensor) -> KVCache:
+    def at_positions(self, positions: Tensor) -> Self:
         """A view for decoding steps whose places are what ``positions`` holds when the step runs.
 
         Bounds cannot be checked there: `reserve` on the cache itself does, and gives the positions.
@@ -151,8 +141,6 @@ class KVCache:
                 f"{needed} positions do not fit its capacity of {self.capacity}",
                 "make a cache with more room, or shorten the text",
             )
-        for row, start in zip(self.row_list(), starts, strict=True):
-            self._storage.written[row] = min(self._storage.written[row], start)
         return Slots(starts, tuple(counts), width, self.device)
 
     def update(
@@ -160,31 +148,15 @@ class KVCache:
     ) -> tuple[Tensor, Tensor]:
         """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
         assert isinstance(slots, Slots | FixedSlots)
-        if layer == 0:
-            for row, total in zip(self.row_list(), slots.totals, strict=True):
-                self._storage.written[row] = total
         storage = self._storage
         return (
-            _write(storage.keys[layer], keys, self._rows, slots),
-            _write(storage.values[layer], values, self._rows, slots),
+            write_rows(storage.keys[layer], keys, self._rows, slots),
+            write_rows(storage.values[layer], values, self._rows, slots),
         )
 
     def write_in_place(self, slots: Slots | FixedSlots) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values of each layer, all rows of the storage, for a kernel that writes at ``slots``."""
-        for row, total in zip(self.row_list(), slots.totals, strict=True):
-            self._storage.written[row] = total
         return self._storage.keys, self._storage.values
-
-    def is_written_before(self, slots: CacheSlots) -> bool:
-        """Whether every position before ``slots`` has keys and values, or only remembered inputs."""
-        written = (self._storage.written[row] for row in self.row_list())
-        return all(have >= start for have, start in zip(written, slots.starts, strict=True))
-
-    def remember_inputs(self, embeds: Tensor, slots: CacheSlots) -> Tensor:
-        """Keep (B, T, D) input embeddings; return those of all valid positions (B, max(totals), D)."""
-        assert self._storage.inputs is not None and isinstance(slots, Slots)
-        stored = self._storage.inputs[:, None]  # (B, 1, capacity, D): one head as wide as the model
-        return _write(stored, embeds[:, None], self._rows, slots)[:, 0]
 
     def advance(self, counts: Sequence[int]) -> None:
         """Make ``counts[b]`` positions just written valid."""
@@ -202,14 +174,12 @@ class KVCache:
             if not 0 <= keep <= length:
                 raise UsageError("KV cache", f"row {row} holds {length} positions, not {keep}", "")
         self._set_lengths(lengths)
-        for row, keep in zip(self.row_list(), lengths, strict=True):
-            self._storage.written[row] = min(self._storage.written[row], keep)
 
-    def rows(self, indices: Sequence[int]) -> KVCache:
+    def rows(self, indices: Sequence[int]) -> Self:
         """A writable view of some rows. Neighboring rows are a slice and cost nothing."""
         own = self.row_list()
         chosen = [own[i] for i in indices]
-        view = object.__new__(KVCache)
+        view = object.__new__(type(self))
         view._storage, view._positions = self._storage, None
         first = chosen[0]
         contiguous = chosen == list(range(first, first + len(chosen)))
@@ -227,12 +197,9 @@ class KVCache:
         held = max((self._storage.lengths[row] for row in sources), default=0)
         for tensor in (*self._storage.keys, *self._storage.values):
             tensor[targets, :, :held] = tensor[sources, :, :held]
-        if self._storage.inputs is not None:
-            self._storage.inputs[targets, :held] = self._storage.inputs[sources, :held]
-        for counts in (self._storage.lengths, self._storage.written):
-            copied = [counts[row] for row in sources]
-            for row, count in zip(targets, copied, strict=True):
-                counts[row] = count
+        lengths = self._storage.lengths
+        for row, length in zip(targets, [lengths[row] for row in sources], strict=True):
+            lengths[row] = length
 
     def read_row(self, row: int) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of each layer, (K, lengths[row], head_dim) each: views, cut to the length."""
@@ -247,13 +214,10 @@ class KVCache:
         extra = capacity - self.capacity
         if extra <= 0:
             return
-        storage = self._storage
         with torch.inference_mode(False):
-            for tensors in (storage.keys, storage.values):
+            for tensors in (self._storage.keys, self._storage.values):
                 for layer, tensor in enumerate(tensors):
                     tensors[layer] = torch.nn.functional.pad(tensor, (0, 0, 0, extra))
-            if storage.inputs is not None:
-                storage.inputs = torch.nn.functional.pad(storage.inputs, (0, 0, 0, extra))
 
     def reset(self) -> None:
         """Empty every row, and wipe it: a NaN left by a failed pass would leak through the mask."""
@@ -267,12 +231,17 @@ class KVCache:
         self.truncate([0] * self.batch_size)
 
 
-def _write(stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots | FixedSlots) -> Tensor:
+def write_rows(
+    stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots | FixedSlots
+) -> Tensor:
     """Write (B, K, T, hd) into (all rows, K, capacity, hd) and return the valid part of ``rows``."""
     if isinstance(rows, range):
         view = stored
-        if len(rows) < len(stored):
-            view = stored.narrow(0, rows.start, len(rows))
+        count = (
+            rows.stop - rows.start
+        )  # which torch.compile understands, unlike the length of a range
+        if count < stored.shape[0]:
+            view = stored.narrow(0, rows.start, count)
         if isinstance(slots, FixedSlots):
             places = slots.positions[:, None, :, None].expand(new.shape)
             return view.scatter_(2, places, new.to(stored.dtype))

@@ -1,24 +1,21 @@
-"""The linear layers: one for the blocks, one for the logits, and faster products for both."""
+"""The linear layers: one for the blocks, one for the logits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from lolama_core.kernels import installed_kernels
-from lolama_core.protocols import LinearKernel
+from torch.overrides import handle_torch_function, has_torch_function
 
 _CACHED_ELEMENTS = 1 << 19  # 2 MB of float32
 
 _SMALL_ELEMENTS = 1 << 14
-"""A weight of so few elements is widened faster than activations are narrowed and the result widened."""
+"""Up to this many elements, widening a weight costs less than narrowing activations."""
 
 FEW_ROWS = 8
-"""Products of so many rows are bound by memory; those of more, by arithmetic."""
+"""Up to this many rows, memory limits a product; beyond, arithmetic does."""
 
 
 class Linear(nn.Linear):
@@ -26,48 +23,11 @@ class Linear(nn.Linear):
 
     On a CPU the residual stream is float32 while weights are sixteen-bit: the product is taken in the
     weight's dtype, where memory traffic is half, and handed back in the input's.
-
-    Attributes:
-        kernel: A faster product for up to ``kernel_rows`` rows of input; see `prepare_`.
     """
-
-    kernel: LinearKernel | None = None
-    kernel_rows = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) → (..., N) in the dtype of ``x``."""
-        if self.kernel is not None and x.shape[:-1].numel() <= self.kernel_rows:
-            return self.kernel.linear(x, (self.weight,), (self.bias,))
-        return self.product(x)
-
-    def product(self, x: Tensor) -> Tensor:
-        """The same by torch's own operators."""
-        weight = self.weight
-        if x.dtype == torch.float32 and self._is_widened(x.shape[:-1].numel()):
-            product = wide_product(x, weight)
-        else:
-            product = F.linear(x.to(weight.dtype), weight).to(x.dtype)
-        return product if self.bias is None else product + self.bias.to(x.dtype)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear:
-        # A kernel reads memory of one kind of device, and weights may just have left it.
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.kernel is not None:
-            self.kernel_rows = self.kernel.max_rows(self.weight)
-        return self
-
-    def _is_widened(self, rows: int) -> bool:
-        """Whether the product with float32 activations is taken in float32.
-
-        Where the processor has no instructions for the weight's dtype, torch's product of many rows is
-        several times slower than widening the weights first.
-        """
-        weight = self.weight
-        if weight.dtype.itemsize > 2:
-            return False
-        return weight.numel() <= _SMALL_ELEMENTS or (
-            rows > FEW_ROWS and not processor_multiplies(weight.dtype)
-        )
+        return product(x, self.weight, self.bias)
 
 
 class OutputProjection(Linear):
@@ -77,17 +37,48 @@ class OutputProjection(Linear):
     GPUs they are rounded: a product there has one dtype.)
     """
 
-    def product(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(..., D) → (..., V), in float32 where torch can."""
-        weight = self.weight
-        trains = x.requires_grad or weight.requires_grad  # which this product does not
-        if x.is_cuda and x.dtype == weight.dtype and x.dtype.itemsize == 2 and not trains:
-            logits = torch.mm(x.flatten(0, -2), weight.t(), out_dtype=torch.float32)
-            return logits.view(*x.shape[:-1], -1)
-        return super().product(x)
+        return logits_product(x, self.weight, self.bias)
 
-    def _is_widened(self, rows: int) -> bool:
-        return self.weight.dtype.itemsize <= 2
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(..., K), (N, K) and (N,) → (..., N) in the dtype of ``x``.
+
+    A `torch.overrides.TorchFunctionMode` sees the call as it sees those of torch's own functions.
+    """
+    if has_torch_function((x, weight)):
+        return _as_tensor(handle_torch_function(product, (x, weight), x, weight, bias))
+    few = weight.numel() <= _SMALL_ELEMENTS
+    many = x.shape[:-1].numel() > FEW_ROWS and not processor_multiplies(weight.dtype)
+    # Where the processor has no instructions for the weight's dtype, torch's product of many rows is several
+    # times slower than widening the weights first.
+    return _product(x, weight, bias, widen=few or many)
+
+
+def logits_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(..., D), (V, D) and (V,) → (..., V); like `product`, with float32 sums that are not rounded."""
+    if has_torch_function((x, weight)):
+        return _as_tensor(handle_torch_function(logits_product, (x, weight), x, weight, bias))
+    trains = x.requires_grad or weight.requires_grad  # which torch.mm with an out_dtype does not
+    sixteen_bits = x.dtype == weight.dtype and x.dtype.itemsize == 2
+    if x.is_cuda and sixteen_bits and bias is None and not trains:
+        logits = torch.mm(x.flatten(0, -2), weight.t(), out_dtype=torch.float32)
+        return logits.view(*x.shape[:-1], -1)
+    return _product(x, weight, bias, widen=True)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, widen: bool) -> Tensor:
+    if widen and x.dtype == torch.float32 and weight.dtype.itemsize <= 2:
+        y = wide_product(x, weight)
+    else:
+        y = F.linear(x.to(weight.dtype), weight).to(x.dtype)
+    return y if bias is None else y + bias.to(x.dtype)
+
+
+def _as_tensor(found: object) -> Tensor:
+    assert isinstance(found, Tensor)
+    return found
 
 
 @cache
@@ -115,51 +106,15 @@ def wide_product(x: Tensor, weight: Tensor) -> Tensor:
     return torch.cat([F.linear(x, block.float()) for block in torch.split(weight, rows)], dim=-1)
 
 
-def outputs_of(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
-    """(..., K) through several linears that read the same input → (..., N) of each.
+def share_linear_(module: nn.Module) -> None:
+    """Let every dense linear inside ``module`` be a `Linear`, in place; parameters stay as they are.
 
-    One call of a kernel where all of them use the same; otherwise each by itself, of whatever kind it is.
-    """
-    first = linears[0]
-    if isinstance(first, Linear) and first.kernel is not None:
-        alike = [one for one in linears if isinstance(one, Linear) and one.kernel is first.kernel]
-        rows = min(linear.kernel_rows for linear in alike)
-        if len(alike) == len(linears) and x.shape[:-1].numel() <= rows:
-            weights, biases = zip(*((linear.weight, linear.bias) for linear in alike), strict=True)
-            joined = first.kernel.linear(x, weights, biases)
-            return torch.split(joined, [len(weight) for weight in weights], dim=-1)
-    return tuple(linear(x) for linear in linears)
-
-
-def linear_kernels() -> list[LinearKernel]:
-    """The kernels that installed packages provide, through the entry point ``lolama.linear_kernels``.
-
-    Raises:
-        NotAvailableError: if one cannot be loaded.
-    """
-    return installed_kernels("lolama.linear_kernels")
-
-
-def prepare_(module: nn.Module, kernels: Sequence[LinearKernel]) -> None:
-    """Let every dense linear inside ``module`` use the kernel that takes the most rows of its weights.
-
-    In place, after loading; parameters, their names and ``state_dict`` stay as they are. Without a kernel
-    for its device and dtype a layer uses torch's product. Linears of other packages become `Linear` either
-    way, so which product is taken of sixteen-bit weights is decided here for all of them.
+    Which product is taken of sixteen-bit weights is then decided in one place, for all packages.
     """
     for parent in module.modules():
         for name, child in parent.named_children():
-            if not isinstance(child, nn.Linear):
-                continue
-            rows, best = max(
-                ((kernel.max_rows(child.weight), kernel) for kernel in kernels),
-                key=lambda pair: pair[0],
-                default=(0, None),
-            )
-            linear = child if isinstance(child, Linear) else _with_same_parameters(child)
-            if rows:
-                linear.kernel, linear.kernel_rows = best, rows
-            setattr(parent, name, linear)
+            if isinstance(child, nn.Linear) and not isinstance(child, Linear):
+                setattr(parent, name, _with_same_parameters(child))
 
 
 def _with_same_parameters(plain: nn.Linear) -> Linear:
@@ -168,19 +123,3 @@ def _with_same_parameters(plain: nn.Linear) -> Linear:
     )
     linear.weight, linear.bias = plain.weight, plain.bias
     return linear.train(plain.training)
-
-
-def kernels_in_use(module: nn.Module) -> dict[LinearKernel | None, int]:
-    """How many linears inside ``module`` take their products of few rows from which kernel.
-
-    For reports on a loaded model: `prepare_` decides layer by layer, and says nothing.
-
-    Returns:
-        Kernel → number of linears. None stands for torch's own product; what no linear uses is left out.
-    """
-    counts: dict[LinearKernel | None, int] = {}
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            kernel = layer.kernel if isinstance(layer, Linear) else None
-            counts[kernel] = counts.get(kernel, 0) + 1
-    return counts

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
-from lolama_core.decode import decoder_kernels
 from lolama_core.device import activation_dtype, choose_device, choose_dtype, memory_errors
 from lolama_core.family import LlamaFamily
-from lolama_core.linear import linear_kernels, prepare_
+from lolama_core.linear import share_linear_
 from lolama_core.llama import Llama
 from lolama_core.load_weights import load_into
 from lolama_core.protocols import ModelFamily
@@ -106,7 +105,7 @@ def load_model(
         vectors = activation_dtype(where, weights)
         load_into(module, checkpoint, weights, where, vector_dtype=vectors)
         module.to(where)  # what is computed rather than loaded (RoPE frequencies)
-    use_kernels_(module)
+    share_linear_(module)
     module.eval().requires_grad_(False)
     generation = files.config["generation"]
     ids, known = generation.get("eos_ids", []), generation.get("vocab_size")
@@ -125,14 +124,12 @@ def load_model(
 
 
 def use_kernels_(module: nn.Module) -> None:
-    """Let linears and decoding steps use the kernels at hand, for the weights as they are now.
-
-    After linears of a loaded model were swapped this lets go of what they had bound.
-    """
-    prepare_(module, linear_kernels())
-    for part in module.modules():
-        if isinstance(part, Llama):
-            part.use_kernels(decoder_kernels())
+    """Deprecated: kernels are found when a generation begins, for the model as it is then."""
+    warnings.warn(
+        "use_kernels_ does nothing: a generation looks at the model when it begins; delete the call",
+        DeprecationWarning,
+        stacklevel=2,
+    )
 
 
 def build_module(files: ModelFiles, families: Mapping[str, ModelFamily]) -> CausalLMModule:

@@ -15,6 +15,7 @@ from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import Prompt
 from lolama_core.request import Request
+from lolama_core.runtime.runner import runner_of
 from lolama_core.sampling import Sampler
 from lolama_core.text_stream import TextStream
 from lolama_core.token_ids import TokenIds, token_ids
@@ -64,7 +65,9 @@ class RequestFactory:
             padded[row, : len(ids)] = torch.tensor(ids, device="cpu")
         with memory_errors(self.model.device), inference(self.model.device):
             try:
-                prompt = self.model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
+                # What encodes pictures runs by fast products; looking at the model is for these alone.
+                model = runner_of(self.model) if inputs else self.model
+                prompt = model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
             except UsageError as error:
                 raise (spelled(error) if error.subject in inputs else error) from None
         for length, request in zip(prompt.lengths, requests, strict=True):

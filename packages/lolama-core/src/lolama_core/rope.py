@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +101,16 @@ class RotaryEmbedding(nn.Module):
         )
         # On the CPU even when the model is built on the meta device: it is computed, never loaded.
         self.register_buffer("inv_freq", frequencies, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves go to the frequencies, conversions past them: bfloat16 cannot even hold position 257."""
+
+        def keep_precision(tensor: Tensor) -> Tensor:
+            changed = fn(tensor)
+            return changed if changed.dtype == torch.float32 else tensor.to(changed.device)
+
+        applied: Self = super()._apply(keep_precision, recurse)  # type: ignore[no-untyped-call]
+        return applied
 
     @property
     def dynamic_beyond(self) -> int | None:

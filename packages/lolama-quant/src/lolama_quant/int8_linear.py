@@ -8,10 +8,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function
 
 from lolama_core.protocols.decoder_kernel import LinearWeights
 from lolama_quant.absmax import Int8Rows
-from lolama_quant.backends import backend_of
+from lolama_quant.backends import backend_of, reference
+from lolama_quant.rounded_activations import round_activations
 
 
 class Int8Linear(nn.Module):
@@ -92,7 +94,7 @@ class Int8Linear(nn.Module):
         if self.outlier_columns is not None:
             # The integers of these columns are zeros; their activations would only coarsen the others.
             dense = rows.index_fill(1, self.outlier_columns, 0)
-        y: Tensor = backend_of(x.device.type).linear(dense, self.weight, self.scale)
+        y = int8_product(dense, self.weight, self.scale)
         if self.outlier_columns is not None:
             y = y + F.linear(rows[:, self.outlier_columns], self.outlier_weight.to(x.dtype))
         if self.bias is not None:
@@ -123,6 +125,27 @@ class Int8Linear(nn.Module):
 
         applied: Self = super()._apply(keep_scale, recurse)  # type: ignore[no-untyped-call]
         return applied
+
+
+def int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x (M, K), weight (N, K) int8, scale (N,) float32 → (M, N) by torch's own operators.
+
+    On a CPU activations are rounded as the native product rounds them, unless a gradient is asked for. A
+    `torch.overrides.TorchFunctionMode` sees the call.
+    """
+    if has_torch_function((x, weight)):
+        found = handle_torch_function(int8_product, (x, weight), x, weight, scale)
+        assert isinstance(found, Tensor)
+        return found
+    if x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
+        return reference.linear(x, weight, scale)
+    return reference.blockwise_linear(round_activations(x), weight, scale)
+
+
+def kernel_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """`int8_product` by the fastest means of the device, without gradients."""
+    y: Tensor = backend_of(x.device.type).linear(x, weight, scale)
+    return y
 
 
 def _fixed(value: Tensor) -> Any:

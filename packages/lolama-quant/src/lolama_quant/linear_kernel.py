@@ -5,8 +5,8 @@ torch is imported where a weight is there already: reports ask the kernel what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lolama_quant.native_library import describe, dtype_number, most_rows, native_library
 
@@ -37,6 +37,8 @@ class NativeLinearKernel:
             return 0
         if weight.device.type != "cpu" or weight.nbytes < _SMALLEST_BYTES:
             return 0
+        if not weight.is_contiguous() or weight.is_neg():  # it reads memory row by row, as it is
+            return 0
         return most_rows(library, weight.dtype)
 
     def linear(
@@ -52,3 +54,9 @@ class NativeLinearKernel:
         from lolama_quant.native_linear import native_linear
 
         return native_linear(x, weights, biases)
+
+    def products(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
+        """That of int8 weights, on every kind of device."""
+        from lolama_quant.int8_linear import int8_product, kernel_product
+
+        return {int8_product: kernel_product}

@@ -112,7 +112,9 @@ def measure_quality(
         raise ValueError("the texts hold no two tokens")
     ours, floor, before, after = [], [], [], []
     seen = 0
-    with torch.inference_mode():
+    kind = reference.device.type
+    # The weights' dtype says how products are taken, whatever somebody has set for the process.
+    with torch.inference_mode(), torch.autocast(kind, enabled=False):
         for done, window in enumerate(windows):
             if steps is not None:
                 steps(done, len(windows))

@@ -6,7 +6,7 @@ Legend: B batch, T positions, D model width; N tiles, S pixels a side, P feature
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from lolama_core.protocols import CausalLM, KVCache
 from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.look import Look
 from lolama_core.protocols.types import GenerationDefaults, Prompt, PromptKey
 from lolama_vision.clip import CLIPVisionEncoder
 from lolama_vision.config import VLMConfig
 from lolama_vision.feature_cache import FeatureCache
 from lolama_vision.merge import Picture, place_pictures
 from lolama_vision.projector import Projector
-from lolama_vision.tensor_bytes import bytes_of
+from lolama_vision.tensor_bytes import bytes_of, sum_of
 from lolama_vision.tiles import arrange, count_tiles, count_tokens
 
 _INPUTS = ("pixel_values", "tiles_per_image", "image_sizes", "tokens_per_image")
@@ -47,6 +48,7 @@ class LLaVA(CausalLMModule):
         self.projector = Projector(config)
         self.vision_tower = CLIPVisionEncoder(config.vision_config)
         self.features = FeatureCache()
+        self._encoder_was: tuple[Look, list[int]] | None = None
         self.generation_defaults = GenerationDefaults()
 
     @property
@@ -58,6 +60,11 @@ class LLaVA(CausalLMModule):
     def text(self) -> CausalLM:
         """The language model, by its protocol."""
         return self.language_model
+
+    def text_model(self) -> CausalLM | None:
+        """The language model, unless a subclass does more in `forward_embeds`; see `HasTextModel`."""
+        written = type(self).forward_embeds is LLaVA.forward_embeds
+        return self.text if written and "forward_embeds" not in vars(self) else None
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -216,19 +223,21 @@ class LLaVA(CausalLMModule):
             torch.is_grad_enabled()
         ):  # whoever trains wants gradients, of the weights as they are now
             return self._encode(pictures, sizes)
-        state = self._identity()
-        known = {digest: self.features.get((state, digest)) for digest in hashes}
+        self._forget_if_changed()
+        known = {digest: self.features.get(digest) for digest in hashes}
         fresh = [n for n, digest in enumerate(hashes) if known[digest] is None]
         fresh = [n for n in fresh if hashes.index(hashes[n]) == n]  # the same one twice
         if fresh:
             encoded = self._encode([pictures[n] for n in fresh], [sizes[n] for n in fresh])
+            if self.device.type != "cpu":  # the encoder has moved there and back
+                self._encoder_was = self._encoder_is()
             for n, features in zip(fresh, encoded, strict=True):
                 if not bool(torch.isfinite(features).all()):
                     raise ModelError(
                         "image", "its features are not finite", 'use `dtype="float32"` or bfloat16'
                     )
                 known[hashes[n]] = features
-                self.features.put((state, hashes[n]), features)
+                self.features.put(hashes[n], features)
         return [cast(Tensor, known[digest]) for digest in hashes]
 
     def _encode(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -254,13 +263,19 @@ class LLaVA(CausalLMModule):
         finally:
             self.vision_tower.to("cpu")
 
-    def _identity(self) -> Hashable:
-        """What features depend on beside the picture: the modules in place, and what was written to them."""
-        parts = (*self.vision_tower.modules(), *self.projector.modules())
-        weights = (*self.vision_tower.parameters(), *self.projector.parameters())
-        # Tensors of inference mode count no changes; nothing that trains has them.
-        changes = (0 if weight.is_inference() else weight._version for weight in weights)
-        return (self.device, self.dtype, *map(id, parts), *changes)
+    def _forget_if_changed(self) -> None:
+        """Drop the features that another encoder made: another by what it is, or by what its weights hold."""
+        now = self._encoder_is()
+        if now != self._encoder_was:
+            self.features.clear()
+            self._encoder_was = now
+
+    def _encoder_is(self) -> tuple[Look, list[int]]:
+        parts = (self.vision_tower, self.projector)
+        # Contents too, since a write through ``weight.data`` is no change to torch. Summing them up takes a
+        # hundredth of the time of encoding.
+        sums = [sum_of(tensor) for part in parts for tensor in part.state_dict().values()]
+        return Look(*parts), sums
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LLaVA:
         # Weights are about to move or to change their dtype.

@@ -8,7 +8,7 @@ from lolama_core.protocols.checkpoint import Checkpoint, CheckpointIO, TensorHea
 from lolama_core.protocols.decoder_kernel import DecoderKernel, DecoderStep
 from lolama_core.protocols.image import ImageProcessor
 from lolama_core.protocols.kv_cache import CacheSlots, KVCache
-from lolama_core.protocols.model import CausalLM, ModelFamily
+from lolama_core.protocols.model import CausalLM, HasTextModel, ModelFamily
 from lolama_core.protocols.quantizer import LinearKernel, Quantizer
 from lolama_core.protocols.sampling import LogitsProcessor
 from lolama_core.protocols.source import ModelSource
@@ -21,6 +21,7 @@ __all__ = [
     "CheckpointIO",
     "DecoderKernel",
     "DecoderStep",
+    "HasTextModel",
     "ImageProcessor",
     "KVCache",
     "LinearKernel",

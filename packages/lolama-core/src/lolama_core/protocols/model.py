@@ -82,6 +82,15 @@ class CausalLM(Protocol):
         ...
 
 
+@runtime_checkable
+class HasTextModel(Protocol):
+    """A `CausalLM` around another, which reads what it embeds."""
+
+    def text_model(self) -> CausalLM | None:
+        """The model inside whose ``forward_embeds`` is this one's; None if this one does more."""
+        ...
+
+
 class ModelFamily(Protocol):
     """A kind of model. Found through the entry point ``lolama.families``."""
 

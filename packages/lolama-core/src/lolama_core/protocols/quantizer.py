@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
 
@@ -107,5 +107,14 @@ class LinearKernel(Protocol):
 
         Returns:
             (..., N1 + N2 + …) in the dtype of ``x``.
+        """
+        ...
+
+    def products(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
+        """Products of other kinds that it is the faster choice for.
+
+        Returns:
+            Function → what takes the same arguments and gives the same result, or NotImplemented. The
+            function calls ``torch.overrides.handle_torch_function`` when ``has_torch_function`` says so.
         """
         ...

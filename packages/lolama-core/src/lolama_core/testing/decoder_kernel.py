@@ -10,7 +10,8 @@ import torch
 from lolama_core.config import LlamaConfig
 from lolama_core.kv_cache import KVCache
 from lolama_core.llama import Llama
-from lolama_core.protocols import DecoderKernel
+from lolama_core.protocols import CausalLM, DecoderKernel
+from lolama_core.runtime.runner import Kernels, Runner
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -33,8 +34,15 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
+def run_by(kernel: DecoderKernel, model: Llama) -> Runner:
+    """``model`` with all its blocks run by ``kernel``, and nothing else by any."""
+    runner = Runner(model, Kernels(decoder=[kernel]))
+    assert (list(runner.native), runner.reasons) == ([0], {})
+    return runner
+
+
 class DecoderKernelSuite:
-    """Subclass it and define the fixture ``kernel``. Compares with the blocks themselves."""
+    """Subclass it and define the fixture ``kernel``. Compares with the model itself, without kernels."""
 
     @pytest.fixture
     def kernel(self) -> DecoderKernel:
@@ -57,7 +65,7 @@ class DecoderKernelSuite:
         self, kernel: DecoderKernel, model: Llama, prompts: list[int], steps: int, tolerance: float
     ) -> None:
         """Both ways from the same prompts: the same activations and the same cache."""
-        longest = max(prompts)
+        longest, fast = max(prompts), run_by(kernel, model)
         ids = torch.randint(0, model.vocab_size, (len(prompts), longest))
         caches = []
         for _ in range(2):
@@ -68,10 +76,9 @@ class DecoderKernelSuite:
         for step in range(steps):
             tokens = torch.randint(0, model.vocab_size, (len(prompts), 1))
             results = []
-            for cache, kernels in zip(caches, ([], [kernel]), strict=True):
-                model.use_kernels(kernels)
-                assert (model.decode_step is not None) == bool(kernels)
-                results.append(model.forward_embeds(model.embed(tokens), cache))
+            runs: list[CausalLM] = [model, fast]
+            for cache, one in zip(caches, runs, strict=True):
+                results.append(one.forward_embeds(model.embed(tokens), cache))
                 cache.advance([1] * len(prompts))
             torch.testing.assert_close(
                 results[1], results[0], atol=tolerance, rtol=tolerance, msg=f"step {step}"
@@ -94,15 +101,14 @@ class DecoderKernelSuite:
         rows, more = len(prompts), [min(5, length) for length in prompts]
         ids = torch.randint(0, model.vocab_size, (rows, max(prompts) + 6))
         caches, results = [], []
-        for kernels in ([], [kernel]):
-            model.use_kernels(kernels)
+        for one in (model, run_by(kernel, model)):
             cache = model.make_cache(rows, max(prompts) + 6)
-            parts = [model.forward_embeds(model.embed(ids[:, :-6]), cache, prompts)]
+            parts = [one.forward_embeds(model.embed(ids[:, :-6]), cache, prompts)]
             cache.advance(prompts)
-            all_logits = model.forward_embeds(model.embed(ids[:, -6:-1]), cache, more, "all")
+            all_logits = one.forward_embeds(model.embed(ids[:, -6:-1]), cache, more, "all")
             parts += [row[:count] for row, count in zip(all_logits, more, strict=True)]
             cache.advance(more)
-            parts.append(model.forward_embeds(model.embed(ids[:, -1:]), cache))
+            parts.append(one.forward_embeds(model.embed(ids[:, -1:]), cache))
             results.append(torch.cat(parts))
             caches.append(cache)
         largest = results[0].abs().max().item()
@@ -117,9 +123,7 @@ class DecoderKernelSuite:
     ) -> None:
         """Of different lengths, where they are taken."""
         model = self.model(dtype, **SHAPES[name])
-        model.use_kernels([kernel])
-        assert model.decode_step is not None
-        if model.decode_step.prompt_dtype != dtype:
+        if run_by(kernel, model).native[0].step.prompt_dtype != dtype:
             pytest.skip("takes no prompts of this dtype")
         self.compare_prompts(kernel, model, prompts, 1e-5 if dtype == torch.float32 else 0.03)
 
@@ -139,17 +143,14 @@ class DecoderKernelSuite:
         with torch.inference_mode():
             tokens = torch.tensor([[7]])
             expected = model(tokens)[:, -1]
-            model.use_kernels([kernel])
             cache = model.make_cache(1, 4)
-            result = model.forward_embeds(model.embed(tokens), cache)
+            result = run_by(kernel, model).forward_embeds(model.embed(tokens), cache)
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
 
     def test_rows_of_different_lengths(self, kernel: DecoderKernel) -> None:
         """Each row at its own place, as alone."""
         model = self.model()
-        model.use_kernels([kernel])
-        assert model.decode_step is not None
-        if model.decode_step.max_rows < 2:
+        if run_by(kernel, model).native[0].step.max_rows < 2:
             pytest.skip("takes one row")
         self.compare(kernel, model, [5, 11], 3, 1e-5)
 
@@ -162,8 +163,5 @@ class DecoderKernelSuite:
         """Weights on no device, or of a dtype that nobody computes in."""
         with torch.device("meta"):
             empty = Llama(LlamaConfig(**SHAPE))
-        empty.use_kernels([kernel])
-        assert empty.decode_step is None
-        odd = self.model().to(torch.float64)
-        odd.use_kernels([kernel])
-        assert odd.decode_step is None
+        for model in (empty, self.model().to(torch.float64)):
+            assert not Runner(model, Kernels(decoder=[kernel])).native

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core import Llama
-from lolama_core.linear import Linear
-from lolama_core.protocols import DecoderKernel, DecoderStep
+from lolama_core.protocols import CausalLM, DecoderKernel, DecoderStep
 from lolama_core.protocols.decoder_kernel import (
     BlockWeights,
     DecoderShape,
     LinearWeights,
     NewPositions,
 )
-from lolama_core.testing.decoder_kernel import DecoderKernelSuite
+from lolama_core.runtime.runner import Kernels, Runner, text_model
+from lolama_core.testing.decoder_kernel import DecoderKernelSuite, run_by
 
 
 class PlainStep:
@@ -139,13 +137,11 @@ def kernel() -> PlainKernel:
 
 
 @pytest.fixture
-def model(kernel: PlainKernel) -> Llama:
-    made = DecoderKernelSuite().model()
-    made.use_kernels([kernel])
-    return made
+def model() -> Llama:
+    return DecoderKernelSuite().model()
 
 
-def step(model: Llama, rows: int = 1) -> Tensor:
+def step(model: CausalLM, rows: int = 1) -> Tensor:
     """One decoding step after three positions."""
     with torch.inference_mode():
         cache = model.make_cache(rows, 8)
@@ -155,142 +151,64 @@ def step(model: Llama, rows: int = 1) -> Tensor:
 
 
 def test_runs_steps_of_a_few_rows_and_nothing_else(model: Llama, kernel: PlainKernel) -> None:
-    step(model)
+    runner = run_by(kernel, model)
+    step(runner)
     assert kernel.steps[0].calls == 1  # not the prompt of three positions
-    step(model, rows=3)
+    step(runner, rows=3)
     assert kernel.steps[0].calls == 2
-    step(model, rows=4)
+    step(runner, rows=4)
     assert kernel.steps[0].calls == 2
 
 
-def swap_a_linear(model: Llama) -> None:
-    block = model.get_submodule("layers.1.feed_forward")
-    block.w_up = nn.Linear(48, 100, bias=False)
-
-
-def add_to_a_linear(model: Llama) -> None:
-    class Added(Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) + 1
-
-    added = Added(100, 48, bias=False)
-    model.get_submodule("layers.2.feed_forward").w_down = added
-
-
-def swap_a_block(model: Llama) -> None:
-    other = copy.deepcopy(model.layers[1]).requires_grad_(False)
-    other.get_parameter("attention_norm.weight").mul_(2)
-    model.layers[1] = other
-
-
-def move_the_weights(model: Llama) -> None:
-    model.double().float()
-    model.get_parameter("layers.0.attention.q_proj.weight").mul_(2)
-
-
-def watch(model: Llama) -> None:
-    def doubled(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output * 2
-
-    model.get_submodule("layers.1.attention").register_forward_hook(doubled)
-
-
-def watch_before(model: Llama) -> None:
-    def negated(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (-inputs[0], *inputs[1:])
-
-    model.get_submodule("layers.0.ffn_norm").register_forward_pre_hook(negated)
-
-
-def patch_a_forward(model: Llama) -> None:
-    norm = model.get_submodule("layers.0.ffn_norm")
-    original = norm.forward
-    norm.forward = lambda x: original(x) * 3
-
-
-def watch_a_block(model: Llama) -> None:
-    model.layers[1].register_forward_hook(lambda module, inputs, output: output * 2)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        swap_a_linear,
-        add_to_a_linear,
-        swap_a_block,
-        move_the_weights,
-        watch,
-        watch_before,
-        patch_a_forward,
-        watch_a_block,
-    ],
-)
-def test_a_change_of_the_model_is_seen(
-    model: Llama, kernel: PlainKernel, change: Callable[[Llama], None]
-) -> None:
-    before = step(model)
-    change(model)
-    changed = step(model)
-    assert not torch.allclose(changed, before, atol=1e-3)
-    model.use_kernels([])
-    torch.testing.assert_close(changed, step(model))
-
-
-def test_a_change_in_place_is_seen(model: Llama, kernel: PlainKernel) -> None:
-    before = step(model)
-    model.get_parameter("layers.1.ffn_norm.weight").data.mul_(2)
-    changed = step(model)
-    assert kernel.steps[0].calls == 2
-    assert not torch.allclose(changed, before, atol=1e-3)
-    model.use_kernels([])
-    torch.testing.assert_close(changed, step(model), atol=1e-5, rtol=1e-5)
-
-
-def test_gradients_go_through_the_blocks(model: Llama, kernel: PlainKernel) -> None:
+def test_with_gradients_it_is_the_model(model: Llama, kernel: PlainKernel) -> None:
     embeds = torch.randn(1, 1, 48, requires_grad=True)
-    logits = model.forward_embeds(embeds, model.make_cache(1, 4))
+    logits = run_by(kernel, model).forward_embeds(embeds, model.make_cache(1, 4))
     [gradient] = torch.autograd.grad(logits.sum(), embeds)
     assert gradient.abs().sum() > 0
     assert kernel.steps[0].calls == 0
 
 
-def test_a_copy_starts_without_a_kernel(model: Llama) -> None:
-    expected = step(model)
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert other.decode_step is None
-        torch.testing.assert_close(step(other), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_a_model_that_is_not_plain_is_not_bound(kernel: PlainKernel) -> None:
-    model = DecoderKernelSuite().model()
-    swap_a_linear(model)
-    model.use_kernels([kernel])
-    assert model.decode_step is None
-
-
 def test_a_prompt_goes_to_a_step_that_takes_its_cache_and_padding_does_not() -> None:
     kernel = PlainKernel(torch.float32)
     model = DecoderKernelSuite().model()
-    model.use_kernels([kernel])
+    runner = run_by(kernel, model)
     ids = torch.randint(0, model.vocab_size, (3, 5))
     with torch.inference_mode():
         cache = model.make_cache(3, 8)
-        model.forward_embeds(model.embed(ids), cache, [5, 2, 3])
+        runner.forward_embeds(model.embed(ids), cache, [5, 2, 3])
         assert (kernel.steps[0].calls, kernel.steps[0].positions) == (1, 10)
         narrow = type(cache)(
             num_layers=3, batch_size=3, num_kv_heads=2, capacity=8, head_dim=8, dtype=torch.bfloat16
         )
-        model.forward_embeds(model.embed(ids), narrow, [5, 2, 3])
+        runner.forward_embeds(model.embed(ids), narrow, [5, 2, 3])
     assert kernel.steps[0].calls == 1
 
 
 def test_rows_from_here_and_there_of_a_cache(kernel: PlainKernel, model: Llama) -> None:
     ids = torch.tensor([[3], [4]])
     results = []
-    for kernels in ([], [kernel]):
-        model.use_kernels(kernels)
+    for one in (model, run_by(kernel, model)):
         cache = model.make_cache(4, 8)
         with torch.inference_mode():
-            results.append(model.forward_embeds(model.embed(ids), cache.rows([3, 1])))
+            results.append(one.forward_embeds(model.embed(ids), cache.rows([3, 1])))
     assert kernel.steps[-1].calls == 1
     torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_plain_model_is_run_by_the_kernel_and_a_patched_one_by_itself(
+    model: Llama, kernel: PlainKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert text_model(model) is model
+    with monkeypatch.context() as patch:
+        patch.setattr(Llama, "plan", lambda *arguments: None)
+        assert text_model(model) is None
+    model.run_blocks = lambda x, *_: x  # type: ignore[method-assign]
+    assert text_model(model) is None
+    assert not Runner(model, Kernels(decoder=[kernel])).native
+
+
+def test_only_a_block_that_is_known_is_taken(model: Llama, kernel: PlainKernel) -> None:
+    model.get_submodule("layers.1.attention").q_norm = nn.Identity()
+    runner = Runner(model, Kernels(decoder=[kernel]))
+    assert list(runner.native) == [0, 2]
+    assert runner.reasons == {1: "attention has q_norm, which no kernel knows"}

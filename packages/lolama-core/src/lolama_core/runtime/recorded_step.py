@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lolama_core.device import inference
 from lolama_core.kv_cache import KVCache
@@ -34,37 +34,40 @@ def run(model: CausalLM, embeds: Tensor, cache: KVCacheProtocol) -> Tensor:
     return logits
 
 
+def decode(model: CausalLM, token: int, cache: KVCacheProtocol) -> Tensor:
+    """The last token → logits (1, V) of what follows, and one more position in the cache."""
+    return run(model, model.embed(torch.tensor([[token]], device=model.device)), cache)
+
+
 class DecodingSteps:
     """Lends caches with their decoding steps to the generations of one model.
 
     Args:
-        model: The model.
         record: Whether steps are recorded and kept for the next generation: by default on CUDA. (Elsewhere
             a recorded step runs the same operators one by one, for tests.)
     """
 
-    def __init__(self, model: CausalLM, *, record: bool | None = None) -> None:
-        self._model = model
-        self._record = model.device.type == "cuda" if record is None else record
+    def __init__(self, *, record: bool | None = None) -> None:
+        self._record = record
         self._idle: RecordedStep | None = None
         self.recordings = 0
 
     @contextmanager
-    def lend(self, capacity: int) -> Iterator[tuple[KVCacheProtocol, Decode]]:
+    def lend(self, model: CausalLM, capacity: int) -> Iterator[tuple[KVCacheProtocol, Decode]]:
         """An empty cache of one row with room for ``capacity`` positions, and its step.
 
-        A recorded step comes back when the block ends, and serves the next generation that it is large
-        enough for. Two generations at the same time have two.
+        A recorded step comes back when the block ends, and serves the next generation by the same runner, if
+        it is large enough. Two generations at the same time have two.
+
+        Args:
+            model: What runs, as `runner_of` gives it.
+            capacity: Positions.
         """
-        if not self._record:
-            cache = self._model.make_cache(1, capacity)
-            yield cache, lambda token: self._run(token, cache)
-            return
-        step = self._take(capacity)
-        if step is None:  # this model's cache cannot be recorded
-            self._record = False
-            with self.lend(capacity) as lent:
-                yield lent
+        record = model.device.type == "cuda" if self._record is None else self._record
+        step = self._take(model, capacity) if record else None
+        if step is None:  # or this model's cache cannot be recorded
+            cache = model.make_cache(1, capacity)
+            yield cache, lambda token: decode(model, token, cache)
             return
         try:
             yield step.cache, step
@@ -73,21 +76,17 @@ class DecodingSteps:
                 step.cache.reset()
             self._idle = step
 
-    def _run(self, token: int, cache: KVCacheProtocol) -> Tensor:
-        ids = torch.tensor([[token]], device=self._model.device)
-        return run(self._model, self._model.embed(ids), cache)
-
-    def _take(self, capacity: int) -> RecordedStep | None:
+    def _take(self, model: CausalLM, capacity: int) -> RecordedStep | None:
         step, self._idle = self._idle, None
-        if step is not None and step.cache.capacity >= capacity and step.is_current():
+        if step is not None and step.cache.capacity >= capacity and step.model is model:
             return step
         del step  # its memory goes before more is asked for
         room = max(_LEAST_CAPACITY, 1 << (capacity - 1).bit_length())
-        cache = self._model.make_cache(1, min(room, self._model.max_seq_len))
+        cache = model.make_cache(1, min(room, model.max_seq_len))
         if not isinstance(cache, KVCache) or not cache.stable:
             return None
         self.recordings += 1
-        return RecordedStep(self._model, cache)
+        return RecordedStep(model, cache)
 
 
 class RecordedStep:
@@ -98,11 +97,10 @@ class RecordedStep:
 
     def __init__(self, model: CausalLM, cache: KVCache) -> None:
         self.cache = cache
-        self._model = model
+        self.model = model
         self._token = torch.zeros((1, 1), dtype=torch.int64, device=cache.device)
         self._position = torch.zeros((1, 1), dtype=torch.int64, device=cache.device)
         self._view = cache.at_positions(self._position)
-        self._parts = _parts_of(model)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
 
@@ -116,12 +114,8 @@ class RecordedStep:
             self.cache.advance([1])
         return logits
 
-    def is_current(self) -> bool:
-        """Whether the model is what was recorded: no module was swapped, no weight has moved."""
-        return self._parts == _parts_of(self._model)
-
     def _run(self) -> Tensor:
-        return self._model.forward_embeds(self._model.embed(self._token), self._view)
+        return self.model.forward_embeds(self.model.embed(self._token), self._view)
 
     def _replay(self) -> Tensor:
         if self._graph is None:
@@ -138,14 +132,3 @@ class RecordedStep:
         self._graph.replay()
         assert self._logits is not None
         return self._logits
-
-
-def _parts_of(model: CausalLM) -> list[int]:
-    """What a recording depends on: which modules there are, and where their weights lie."""
-    if not isinstance(model, nn.Module):
-        return []
-    hooks = [
-        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
-    ]
-    addresses = [weight.data_ptr() for weight in (*model.parameters(), *model.buffers())]
-    return [*map(id, model.modules()), *hooks, *addresses]

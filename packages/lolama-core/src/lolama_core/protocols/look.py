@@ -1,0 +1,126 @@
+"""Whether a model is still what it was: everything that the forwards of its modules depend on.
+
+`lolama_core.protocols` does not import it, since it does without torch.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from itertools import chain
+from types import FunctionType
+
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+_NUMBERS = (int, float, str, type(None))  # of which bool is one
+
+
+class Look:
+    """What a module and all inside it looked like. Two looks are equal if no forward can tell them apart.
+
+    Seen are: which modules and tensors there are and in which order, their classes, the functions of each
+    class and the forward of each object, hooks of modules and of all modules, numbers such as epsilons; of
+    tensors the version, dtype, shape, strides, device and the memory they are in. Not seen are writes through
+    ``tensor.data`` or from outside torch, which leave no trace, and what a forward reads from elsewhere.
+
+    It keeps neither modules nor tensors alive.
+    """
+
+    def __init__(self, *roots: nn.Module) -> None:
+        self._values: list[object] = [*global_hooks()]
+        # An address may be given to another object once the first is gone; a weak reference may not.
+        self._objects: list[weakref.ref[object]] = []
+        kinds: set[type[nn.Module]] = set()
+        for root in roots:
+            for module in root.modules():
+                if type(module) not in kinds:
+                    kinds.add(type(module))
+                    self._values += functions_of(type(module)).values()
+                self._objects.append(weakref.ref(module))
+                self._values += _of_module(module)
+                for tensor in chain(module._parameters.values(), module._buffers.values()):
+                    if tensor is not None:
+                        self._objects.append(weakref.ref(tensor))
+                        self._values += _of_tensor(tensor)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Look):
+            return NotImplemented
+        return len(self._objects) == len(other._objects) and (
+            all(
+                mine() is theirs()
+                for mine, theirs in zip(self._objects, other._objects, strict=True)
+            )
+            and self._values == other._values
+        )
+
+    def __reduce__(self) -> tuple[type[Look], tuple[()]]:
+        return Look, ()  # a copied or unpickled model has other modules: it was never looked at
+
+    __hash__ = None  # type: ignore[assignment]  # what it saw may end
+
+
+def global_hooks() -> list[object]:
+    """The hooks that torch calls around the forward of every module."""
+    return [
+        *torch_module._global_forward_hooks.values(),
+        *torch_module._global_forward_pre_hooks.values(),
+    ]
+
+
+def functions_of(kind: type[nn.Module]) -> dict[str, object]:
+    """The functions that a class defines itself, which somebody may replace; not those that Python adds."""
+    return {
+        name: value
+        for name, value in vars(kind).items()
+        if isinstance(value, FunctionType) and (name == "__call__" or not name.startswith("__"))
+    }
+
+
+def has_own_functions(kind: type[nn.Module]) -> bool:
+    """Whether the functions of a class are those in its source, and nobody's in their place."""
+    home = vars(sys.modules[kind.__module__])
+    return all(
+        isinstance(function, FunctionType)
+        and function.__globals__ is home
+        and function.__code__.co_qualname == f"{kind.__qualname__}.{name}"
+        for name, function in functions_of(kind).items()
+    )
+
+
+def is_as_written(module: nn.Module) -> bool:
+    """Whether calling it runs the forward of its class alone: no hook, no other forward, not compiled."""
+    own = vars(module)
+    return (
+        not module._forward_hooks
+        and not module._forward_pre_hooks
+        and "forward" not in own
+        and own.get("_compiled_call_impl") is None
+    )
+
+
+def _of_module(module: nn.Module) -> list[object]:
+    kind, own = type(module), vars(module)
+    return [
+        kind,
+        kind.forward,
+        kind.__call__,
+        own.get("forward"),
+        own.get("_compiled_call_impl"),
+        *module._forward_hooks.values(),
+        *module._forward_pre_hooks.values(),
+        *module._modules,
+        *module._parameters,
+        *(value for value in own.values() if isinstance(value, _NUMBERS)),
+    ]
+
+
+def _of_tensor(tensor: Tensor) -> list[object]:
+    # Tensors of inference mode count no changes; nothing that trains has them.
+    version = 0 if tensor.is_inference() else tensor._version
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError:  # it has no memory of its own
+        address = 0
+    return [version, address, tensor.dtype, tensor.shape, tensor.stride(), tensor.device]

@@ -1,0 +1,132 @@
+"""Which blocks are exactly what the fast ways know, and why the others are not."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lolama_core.attention import Attention
+from lolama_core.block import Block
+from lolama_core.feed_forward import FeedForward
+from lolama_core.linear import Linear, OutputProjection
+from lolama_core.norm import RMSNorm
+from lolama_core.protocols.decoder_kernel import (
+    BlockWeights,
+    DecoderShape,
+    HasLinearWeights,
+    LinearWeights,
+)
+from lolama_core.protocols.look import global_hooks, has_own_functions, is_as_written
+
+_CHILDREN: dict[type[nn.Module], frozenset[str]] = {
+    Block: frozenset({"attention", "attention_norm", "feed_forward", "ffn_norm"}),
+    Attention: frozenset({"q_proj", "k_proj", "v_proj", "o_proj"}),
+    FeedForward: frozenset({"w_gate", "w_up", "w_down"}),
+    RMSNorm: frozenset(),
+    Linear: frozenset(),
+    OutputProjection: frozenset(),
+}
+_PARAMETERS: dict[type[nn.Module], frozenset[str]] = {
+    RMSNorm: frozenset({"weight"}),
+    Linear: frozenset({"weight", "bias"}),
+    OutputProjection: frozenset({"weight", "bias"}),
+}
+
+
+class UnknownPart(Exception):
+    """Why a block runs as it is written."""
+
+
+def check_block(block: nn.Module) -> Block:
+    """``block``, if it and all parts of it compute what their names say, position by position.
+
+    Raises:
+        UnknownPart: if not.
+    """
+    if global_hooks():
+        raise UnknownPart("a hook watches all modules")
+    check(block, Block, "it")
+    assert isinstance(block, Block)
+    check(block.attention, Attention, "attention")
+    check(block.feed_forward, FeedForward, "feed_forward")
+    for name in ("attention_norm", "ffn_norm"):
+        check(block.get_submodule(name), RMSNorm, name)
+    for name, linear in _linears(block).items():
+        if not isinstance(linear, HasLinearWeights):
+            check(linear, Linear, name)
+        elif not is_as_written(linear):
+            raise UnknownPart(f"{name} has a hook or a forward of its own")
+    return block
+
+
+def is_plain_head(head: nn.Module) -> bool:
+    """Whether calling ``lm_head`` is a product with its weight and nothing else."""
+    try:
+        check(head, OutputProjection, "lm_head")
+    except UnknownPart:
+        return False
+    return not global_hooks()
+
+
+def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
+    """What a kernel reads of a block that `check_block` knows.
+
+    Raises:
+        UnknownPart: if its numbers or linears are of a kind that no kernel reads.
+    """
+    attention, eps = block.attention, block.attention_norm.eps
+    if eps != block.ffn_norm.eps:
+        raise UnknownPart("its norms differ in eps")
+    weights = BlockWeights(
+        attention_norm=block.attention_norm.weight,
+        ffn_norm=block.ffn_norm.weight,
+        **{name: _linear_weights(linear, name) for name, linear in _linears(block).items()},
+    )
+    shape = DecoderShape(
+        num_heads=attention.num_heads,
+        num_kv_heads=attention.num_kv_heads,
+        head_dim=attention.head_dim,
+        eps=eps,
+    )
+    return weights, shape
+
+
+def _linears(block: Block) -> dict[str, nn.Module]:
+    return {
+        name: getattr(part, name)
+        for part in (block.attention, block.feed_forward)
+        for name in sorted(_CHILDREN[type(part)])
+    }
+
+
+def _linear_weights(linear: nn.Module, name: str) -> LinearWeights:
+    if not isinstance(linear, HasLinearWeights):
+        assert isinstance(linear, Linear)
+        return LinearWeights(weight=linear.weight, bias=linear.bias)
+    declared = linear.linear_weights()
+    if declared is None:
+        raise UnknownPart(f"{name} is a {type(linear).__name__} of a kind that no kernel reads")
+    return declared
+
+
+def check(module: nn.Module, kind: type[nn.Module], name: str) -> None:
+    """Raises: UnknownPart: if ``module`` is not a plain ``kind``, with nothing in it but what that has."""
+    if type(module) is not kind:
+        raise UnknownPart(f"{name} is a {type(module).__name__}, not a {kind.__name__}")
+    if not is_as_written(module) or not has_own_functions(kind):
+        raise UnknownPart(f"{name} has a hook or a forward of its own")
+    children, parameters = _CHILDREN[kind], _PARAMETERS.get(kind, frozenset())
+    found: dict[str, object] = {**module._modules, **module._parameters, **module._buffers}
+    strange = set(found) - children - parameters
+    if strange:
+        raise UnknownPart(f"{name} has {min(strange)}, which no kernel knows")
+    missing = {part for part in children if not isinstance(found.get(part), nn.Module)}
+    if missing:
+        raise UnknownPart(f"{name} has no {min(missing)}")
+
+
+def tensors_of(weights: BlockWeights) -> list[Tensor | None]:
+    """All that a kernel reads of a block, in one order; None for what there is not."""
+    parts: list[Tensor | None] = []
+    for part in vars(weights).values():
+        parts += [part.weight, part.bias, part.scale] if isinstance(part, LinearWeights) else [part]
+    return parts

@@ -1,0 +1,280 @@
+"""How a model is run: each block by the fastest way that knows it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from lolama_core.block import Block
+from lolama_core.dynamic_rope import DynamicCache
+from lolama_core.kv_cache import KVCache
+from lolama_core.llama import Llama, last_positions
+from lolama_core.plugins import installed_kernels
+from lolama_core.protocols import CacheSlots, CausalLM, DecoderKernel, LinearKernel
+from lolama_core.protocols import KVCache as KVCacheProtocol
+from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape
+from lolama_core.protocols.look import Look, has_own_functions
+from lolama_core.protocols.model import HasTextModel
+from lolama_core.protocols.types import Prompt
+from lolama_core.runtime.fast_products import FastProducts
+from lolama_core.runtime.known import (
+    UnknownPart,
+    block_weights,
+    check_block,
+    is_plain_head,
+    tensors_of,
+)
+from lolama_core.runtime.last_block import run_last_block
+from lolama_core.runtime.native_step import NativeRun, bind
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What makes models fast.
+
+    Attributes:
+        linear: Take single products.
+        decoder: Take whole blocks; the first that takes some has them.
+    """
+
+    linear: Sequence[LinearKernel] = ()
+    decoder: Sequence[DecoderKernel] = ()
+
+    @classmethod
+    def installed(cls) -> Kernels:
+        """Those of installed packages: entry points ``lolama.linear_kernels`` and ``lolama.decoder_kernels``.
+
+        Raises:
+            NotAvailableError: if one cannot be loaded.
+        """
+        return cls(
+            installed_kernels("lolama.linear_kernels"), installed_kernels("lolama.decoder_kernels")
+        )
+
+
+class Runner:
+    """Runs a model without gradients: a `CausalLM` of the same numbers, to the rounding of float32.
+
+    It is made from the model as it is; `runner_of` looks whether that has changed. Kernels read weights where
+    they are, so it keeps their memory as long as it is kept itself; see `forget`.
+
+    A block runs by the first of three ways that knows it: a native step over it and its neighbors; its own
+    forward, with its products taken by kernels; its own forward alone.
+
+    Args:
+        model: What it runs. It does not keep it alive.
+        kernels: What makes it fast.
+
+    Attributes:
+        look: Of the model when this was made.
+        products: Which weights kernels multiply with.
+        native: First block of a run → the run.
+        reasons: Block → why it is in no run.
+    """
+
+    def __init__(self, model: CausalLM, kernels: Kernels) -> None:
+        modules = [model] if isinstance(model, nn.Module) else []
+        text = text_model(model)
+        self._model = weakref.ref(model)
+        self._text = None if text is None else weakref.ref(text)
+        self.look, self.generation_defaults = Look(*modules), model.generation_defaults
+        self.products = FastProducts(modules, kernels.linear)
+        self.native: dict[int, NativeRun] = {}
+        self.reasons: dict[int, str] = {}
+        self._checked: set[int] = set()
+        self._plain_head = text is not None and is_plain_head(text.lm_head)
+        if text is not None:
+            self._bind(text, kernels.decoder)
+
+    def _bind(self, text: Llama, kernels: Sequence[DecoderKernel]) -> None:
+        """Find the runs of neighboring blocks of one kind, and the kernel that takes each."""
+        known: dict[int, tuple[BlockWeights, DecoderShape]] = {}
+        for place, block in enumerate(text.layers):
+            try:
+                checked = check_block(block)
+                self._checked.add(place)
+                known[place] = block_weights(checked)
+            except UnknownPart as reason:
+                self.reasons[place] = str(reason)
+
+        def kind(place: int) -> object:
+            return place in known and (known[place][1], *map(_format, tensors_of(known[place][0])))
+
+        for found, places in groupby(range(len(text.layers)), key=kind):
+            if not found:
+                continue
+            run = list(places)
+            blocks = [cast(Block, text.layers[place]) for place in run]
+            layers = [block.attention.layer for block in blocks]
+            native = bind(layers, [known[place][0] for place in run], known[run[0]][1], kernels)
+            if native is not None:
+                self.native[run[0]] = native
+            else:
+                self.reasons |= dict.fromkeys(run, "no kernel takes its weights on this device")
+
+    @property
+    def text(self) -> Llama | None:
+        """The decoder whose blocks it runs; None for a model that runs itself."""
+        return None if self._text is None else self._text()
+
+    @property
+    def model(self) -> CausalLM:
+        """What it runs."""
+        model = self._model()
+        assert model is not None, "whoever runs a model holds it"
+        return model
+
+    @property
+    def max_seq_len(self) -> int:
+        """Positions the model can attend over."""
+        return self.model.max_seq_len
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding: each token id is below it."""
+        return self.model.vocab_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs must be."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """How the weights are stored."""
+        return self.model.dtype
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """The weights of the model."""
+        return self.model.parameters(recurse)
+
+    def make_cache(self, batch_size: int, capacity: int) -> KVCacheProtocol:
+        """An empty cache of the model."""
+        return self.model.make_cache(batch_size, capacity)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """(B, T) token ids → (B, T, D)."""
+        return self.model.embed(input_ids)
+
+    def embed_prompt(self, input_ids: Tensor, lengths: Sequence[int], **inputs: Any) -> Prompt:
+        """As the model's; what encodes pictures runs by fast products."""
+        with self.products:
+            return self.model.embed_prompt(input_ids, lengths, **inputs)
+
+    def forward_embeds(
+        self,
+        embeds: Tensor,
+        cache: KVCacheProtocol | None = None,
+        lengths: Sequence[int] | None = None,
+        logits: Literal["last", "all"] = "last",
+    ) -> Tensor:
+        """(B, T, D) → float32 logits (B, V) or (B, T, V); see `CausalLM.forward_embeds`.
+
+        With gradients it is the model's own, without any kernel.
+        """
+        text = self.text
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.model.forward_embeds(embeds, cache, lengths, logits)
+        if text is None:
+            with self.products:
+                return self.model.forward_embeds(embeds, cache, lengths, logits)
+        slots = text.reserve(embeds, cache, lengths)
+        if isinstance(cache, DynamicCache):
+            hidden = cache.run(partial(self._run_blocks, text), embeds, slots)
+            hidden = last_positions(hidden, slots) if logits == "last" else hidden
+        elif logits == "last":
+            hidden = self._run_blocks(text, embeds, slots, cache, only_last=True)[:, -1]
+        else:
+            hidden = self._run_blocks(text, embeds, slots, cache)
+        return self._head(text, hidden).float()
+
+    def _head(self, text: Llama, hidden: Tensor) -> Tensor:
+        """(..., D) → logits (..., V)."""
+        if self._plain_head:  # entering `products` takes as long as a tenth of a small model's step
+            normed = text.norm(hidden)
+            found = self.products.multiply(normed, text.lm_head.weight, text.lm_head.bias)
+            output: Tensor = text.lm_head(normed) if found is NotImplemented else found
+            return output
+        with self.products:
+            output = text.lm_head(text.norm(hidden))
+        return output
+
+    def _run_blocks(
+        self,
+        text: Llama,
+        x: Tensor,
+        slots: CacheSlots,
+        cache: KVCacheProtocol | None,
+        *,
+        only_last: bool = False,
+    ) -> Tensor:
+        """(B, T, D) → (B, T, D), or with ``only_last`` the last real position of each row (B, 1, D)."""
+        plan, window, end = text.plan(x, slots, cache), text.config.sliding_window, len(text.layers)
+        place = 0
+        while place < end:
+            native = self.native.get(place)
+            if native is not None and native.takes(x, slots, cache):
+                place += len(native.layers)
+                shortened = only_last and place == end
+                x = native.run(x, plan, cast(KVCache, cache), window, shortened)
+                if shortened:
+                    return x
+                continue
+            block = text.layers[place]
+            with self.products:
+                shortens = only_last and place == end - 1 and x.shape[1] > 1
+                if shortens and place in self._checked and cache is not None:
+                    return run_last_block(cast(Block, block), x, plan, slots, cache, window)
+                x = block(x, plan, cache)
+            place += 1
+        return last_positions(x, slots)[:, None] if only_last else x
+
+
+_runners: weakref.WeakKeyDictionary[nn.Module, Runner] = weakref.WeakKeyDictionary()
+
+
+def runner_of(model: CausalLM) -> CausalLM:
+    """How ``model`` is run, as it is now: a kept `Runner` if it is still the same, else a new one.
+
+    A look takes half a millisecond for 6 layers and one for 22, so it is taken when a text begins, not at
+    each token. A model that is no module of torch runs as it is.
+
+    Raises:
+        NotAvailableError: if an installed kernel cannot be loaded.
+    """
+    if not isinstance(model, nn.Module):
+        return model
+    kept = _runners.get(model)
+    if kept is None or kept.text is not text_model(model) or kept.look != Look(model):
+        forget(model)  # its weights may go before more is asked for
+        kept = _runners[model] = Runner(model, Kernels.installed())
+    return kept
+
+
+def forget(model: CausalLM) -> None:
+    """Let go of what was derived from ``model``, and of the weights that it had then."""
+    if isinstance(model, nn.Module):
+        _runners.pop(model, None)
+
+
+def text_model(model: CausalLM) -> Llama | None:
+    """The `Llama` that ``model`` is, or that alone reads what it embeds; None if it is, or has, none."""
+    while isinstance(model, HasTextModel):
+        inner = model.text_model()
+        if inner is None:
+            return None
+        model = inner
+    if type(model) is not Llama or not has_own_functions(Llama):
+        return None
+    return model if not vars(model).keys() & vars(Llama).keys() - {"__dict__"} else None
+
+
+def _format(tensor: Tensor | None) -> object:
+    return tensor is not None and (tensor.dtype, tensor.shape, tensor.device)
