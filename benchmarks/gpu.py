@@ -30,7 +30,7 @@ from benchmarks.engine import prompt
 from benchmarks.gpu_tables import GPU_SHAPES, PROMPT, gpu_tables
 from lolama.model import quantize_model_int8
 from lolama_core import Llama, LlamaConfig
-from lolama_core.kv_cache import KVCache
+from lolama_core.model.kv_cache import KVCache
 from lolama_core.protocols import CausalLM
 from lolama_core.runtime.recorded_step import DecodingSteps, run
 from lolama_core.runtime.runner import Kernels, Runner

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lolama_core.linear import share_linear_
+from lolama_core.model.linear import share_linear_
 from lolama_core.protocols.errors import NotAvailableError
 from lolama_core.protocols.types import QuantizationScheme
 from lolama_core.runtime.fast_products import FastProducts

@@ -79,7 +79,7 @@ class LolamaEngine(TorchEngine):
     def __init__(self, path: str, threads: int) -> None:
         from lolama import wiring
         from lolama_core import Llama, LlamaFamily, load_model, suit_threads
-        from lolama_core.linear import Linear
+        from lolama_core.model.linear import Linear
         from lolama_core.runtime.runner import Kernels, Runner
         from lolama_quant.backends import cpu
 

@@ -17,11 +17,11 @@ from torch.nn.utils import parametrize
 
 from lolama.model import quantize_model_int8
 from lolama_core import Llama, LlamaConfig, TextGenerator
-from lolama_core.attention import Attention
-from lolama_core.feed_forward import FeedForward
-from lolama_core.linear import Linear
-from lolama_core.masks import PassPlan
-from lolama_core.norm import RMSNorm
+from lolama_core.model.attention import Attention
+from lolama_core.model.feed_forward import FeedForward
+from lolama_core.model.linear import Linear
+from lolama_core.model.masks import PassPlan
+from lolama_core.model.norm import RMSNorm
 from lolama_core.protocols import KVCache
 
 PROMPT = [3, 17, 42, 5, 80, 61, 9, 33, 2, 71, 14, 66]

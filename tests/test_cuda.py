@@ -18,7 +18,7 @@ from lolama.model import quantize_model_int8
 from lolama.vision import processor_of
 from lolama.wiring import load_files, resolve, tokenizer_of
 from lolama_core import BatchGenerator, Llama, LlamaConfig, PrefixCache, decoder_in_use
-from lolama_core.device import choose_dtype
+from lolama_core.model.device import choose_dtype
 from lolama_core.protocols.errors import ResourceError
 from lolama_core.protocols.types import Message
 from lolama_core.runtime.recorded_step import DecodingSteps, run

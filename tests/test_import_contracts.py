@@ -37,13 +37,19 @@ VIOLATIONS = [
     Violation("layers", "lolama", "import lolama_cli"),
     Violation("siblings", "lolama_vision", "import lolama_core"),
     Violation("siblings", "lolama_quant", "from lolama_core import Llama"),
-    Violation("siblings", "lolama_hub", "from lolama_core.config import LlamaConfig"),
-    Violation("siblings", "lolama_hub", "def late():\n    import lolama_core.config"),
+    Violation("siblings", "lolama_hub", "from lolama_core.model.config import LlamaConfig"),
+    Violation("siblings", "lolama_hub", "def late():\n    import lolama_core.model.config"),
     Violation("protocols", "lolama_core.protocols", "import lolama_core"),
-    Violation("protocols", "lolama_core.protocols", "from lolama_core.config import LlamaConfig"),
+    Violation(
+        "protocols", "lolama_core.protocols", "from lolama_core.model.config import LlamaConfig"
+    ),
+    Violation("rooms", "lolama_core.model", "import lolama_core.runtime.runner"),
+    Violation("rooms", "lolama_core.runtime", "import lolama_core.generation.generator"),
+    Violation("rooms", "lolama_core.text", "def late():\n    import lolama_core.runtime.runner"),
+    Violation("rooms", "lolama_core.files", "import lolama_core.model.config"),
     Violation("wiring", "lolama_cli", "import lolama_core"),
     Violation("wiring", "lolama_cli", "from lolama_hub import HuggingFaceSource"),
-    Violation("front-door", "lolama", "from lolama_core.config import LlamaConfig"),
+    Violation("front-door", "lolama", "from lolama_core.model.config import LlamaConfig"),
     Violation("front-door", "lolama", "from lolama_quant import quantizer"),
 ]
 HARMLESS = [

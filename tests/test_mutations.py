@@ -31,10 +31,10 @@ from tests.mutated_templates import CONVERSATIONS, TOKENS, mutated_template
 from tests.mutated_tokenizers import TEXTS, mutated_tokenizer
 
 from lolama_core import FileCheckpointIO, TextStream, Tokenizer, load_tokenizer
-from lolama_core.chat_template import ChatTemplate
-from lolama_core.native_guard import call_native
 from lolama_core.protocols.errors import LolamaError, ModelError
 from lolama_core.protocols.types import Message
+from lolama_core.text.chat_template import ChatTemplate
+from lolama_core.text.native_guard import call_native
 from lolama_hub import HuggingFaceSource
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the oracle's

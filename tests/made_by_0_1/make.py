@@ -29,7 +29,9 @@ import torch  # noqa: E402 - the variables come first
 
 from lolama import TextGenerator, load_model, load_tokenizer, wiring  # noqa: E402
 from lolama_core import Llama, LlamaConfig, write_checkpoint  # noqa: E402
-from lolama_core.family import LlamaFamily  # noqa: E402
+from lolama_core.family import (  # type: ignore[import-not-found]  # noqa: E402 - where 0.1 has it
+    LlamaFamily,
+)
 from lolama_vision.family import LlavaFamily  # noqa: E402
 
 SPECIALS = ("<s>", "</s>", "<|user|>", "<|assistant|>", "<image>")
@@ -116,7 +118,7 @@ def text_model() -> None:
         "original_max_seq_len": 64,
     }
     model = {**SHAPE, "rope_base": 5e5, "rope_scaling": scaling}
-    module = LlamaFamily().build(model, lambda config: Llama(LlamaConfig(**config)))  # type: ignore[arg-type]
+    module = LlamaFamily().build(model, lambda config: Llama(LlamaConfig(**config)))
     write("text", config_of("llama", model, sampling={"temperature": 0.6}), randomized(module, 1))
 
 
@@ -138,7 +140,7 @@ def vision_model() -> None:
         "image_token_id": 4,
         "projector_bias": True,
     }
-    module = LlavaFamily().build(model, lambda config: LlamaFamily().build(config, None))  # type: ignore[arg-type]
+    module = LlavaFamily().build(model, lambda config: LlamaFamily().build(config, None))
     write("llava", config_of("llava", model), randomized(module, 2))
 
 

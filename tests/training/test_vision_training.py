@@ -22,7 +22,7 @@ from training.vision.scene import MOST, PLACES, Scene, Thing, draw, is_held_out,
 from training.vision.tokenizer import IMAGE, DialogueEncoder
 from training.vision.train import gradients, loss_of, make_optimizers, train
 
-from lolama_core.tokenizer import Tokenizer
+from lolama_core.text.tokenizer import Tokenizer
 from lolama_vision import CLIPImageProcessor
 
 SEE = Recipe(steps=2, pictures=4, questions=0, most=7, seed="see")

@@ -20,8 +20,8 @@ import torch
 from program import environment
 
 from lolama_cli.chat import clipboard
+from lolama_core.files.safetensors_reader import SafetensorsFile
 from lolama_core.protocols.errors import NotAvailableError
-from lolama_core.safetensors_file import SafetensorsFile
 
 _OTHERS = (
     *(

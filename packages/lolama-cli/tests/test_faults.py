@@ -150,7 +150,7 @@ def test_rows_22_and_65_signals_end_it_within_a_second(
         assert running.signal(number)[0] == code
 
 
-STARTING = ("lolama_cli.app", "torch._C", "torch.nn", "lolama_core.llama")
+STARTING = ("lolama_cli.app", "torch._C", "torch.nn", "lolama_core.model.llama")
 
 
 def start_until(module: str, model: Path) -> subprocess.Popen[bytes]:

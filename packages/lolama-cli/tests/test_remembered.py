@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import lolama_core.checkpoint
+import lolama_core.files.checkpoint_reader
 from lolama import remembered, wiring
 from lolama_core.protocols.errors import ModelError
 
@@ -24,13 +24,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the tensors that are looked through."""
     names: list[str] = []
-    look = lolama_core.checkpoint.check_finite
+    look = lolama_core.files.checkpoint_reader.check_finite
 
     def told(name: str, *rest: object) -> None:
         names.append(name)
         look(name, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("lolama_core.checkpoint.check_finite", told)
+    monkeypatch.setattr("lolama_core.files.checkpoint_reader.check_finite", told)
     return names
 
 

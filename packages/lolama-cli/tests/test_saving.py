@@ -333,7 +333,7 @@ def test_row_193_a_full_disk_leaves_nothing(
 ) -> None:
     import errno
 
-    from lolama_core.safetensors_writer import SafetensorsWriter
+    from lolama_core.files.safetensors_writer import SafetensorsWriter
 
     def full(writer: SafetensorsWriter) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -51,7 +51,7 @@ def test_bad_options_are_answered_before_torch_is_imported() -> None:
 def test_a_first_token_needs_little_but_torch() -> None:
     outcome = run(*FIRST_TOKEN, python=TIMED)
     assert outcome.code == 0
-    assert {"torch", "lolama_core.llama"} <= imported(outcome.err)
+    assert {"torch", "lolama_core.model.llama"} <= imported(outcome.err)
     assert not imported(outcome.err) & HEAVY
 
 

@@ -22,8 +22,9 @@ from program import Outcome, environment
 
 _SERVER = """
 import json, os, signal, sys
-import lolama_cli.app, lolama.wiring, lolama_core.loading, lolama_core.generator, lolama_core.checkpoint_io
-import lolama_core.safetensors_file, lolama_core.chat_template, tokenizers, torch
+import lolama_cli.app, lolama.wiring, lolama_core.loading, lolama_core.generation.generator
+import lolama_core.files.checkpoint_io
+import lolama_core.files.safetensors_reader, lolama_core.text.chat_template, tokenizers, torch
 import lolama_hub.bin_conversion, lolama_hub.retries, lolama_hub.sentencepiece_conversion
 import lolama_vision.llava, lolama_vision.image_processor, lolama.vision, lolama_cli.pictures
 from lolama_cli.__main__ import main

@@ -11,11 +11,12 @@ import pytest
 import tokenizers
 import transformers
 
-from lolama_core import Tokenizer, template_budget
-from lolama_core.chat_template import ChatTemplate
+from lolama_core import Tokenizer
 from lolama_core.protocols.errors import EXIT_MODEL, ModelError
 from lolama_core.protocols.types import Message
 from lolama_core.testing.promises import Promises
+from lolama_core.text import template_budget
+from lolama_core.text.chat_template import ChatTemplate
 
 SPECIALS = (
     "<s> </s> <|begin_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|im_start|> <|im_end|> "

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lolama_core.checkpoint import FileCheckpoint, is_finite, open_checkpoint
-from lolama_core.checkpoint_writer import write_checkpoint
+from lolama_core.files.checkpoint_reader import FileCheckpoint, is_finite, open_checkpoint
+from lolama_core.files.checkpoint_writer import write_checkpoint
 from lolama_core.protocols import Checkpoint
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import CanonicalConfig, ModelFiles, TensorLocation, TokenizerFiles
 from lolama_core.testing.checkpoint import CheckpointSuite, tiny_config
-from lolama_core.tokenizer_loading import load_tokenizer
+from lolama_core.text.tokenizer_loading import load_tokenizer
 
 
 def files(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lolama_core.checkpoint_io import FileCheckpointIO
+from lolama_core.files.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols import CheckpointIO
 from lolama_core.testing.checkpoint import CheckpointIOSuite
 

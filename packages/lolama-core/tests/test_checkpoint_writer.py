@@ -15,11 +15,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
-from lolama_core.checkpoint_writer import write_checkpoint
+from lolama_core.files.checkpoint_reader import FileCheckpoint, open_checkpoint
+from lolama_core.files.checkpoint_writer import write_checkpoint
+from lolama_core.files.safetensors_reader import DTYPES, SafetensorsFile
+from lolama_core.files.safetensors_writer import ROOM_BYTES, SafetensorsWriter
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
-from lolama_core.safetensors_file import DTYPES, SafetensorsFile
-from lolama_core.safetensors_writer import ROOM_BYTES, SafetensorsWriter
 from lolama_core.testing.checkpoint import tiny_config
 
 
@@ -94,7 +94,7 @@ def test_moving_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Pieces smaller than the distance, larger than it, and one that does not divide the data."""
     tensors = {f"{number}.{'x' * 200}": torch.randn(100) for number in range(400)}
     for size in (1000, 4096, 40_000, 10**6):
-        monkeypatch.setattr("lolama_core.safetensors_writer._MOVE_BYTES", size)
+        monkeypatch.setattr("lolama_core.files.safetensors_writer._MOVE_BYTES", size)
         path = tmp_path / f"{size}.safetensors"
         write_file(path, tensors)
         assert SafetensorsFile(path).header()["0." + "x" * 200].begin == 0
@@ -229,7 +229,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
 WRITER = """
 import sys, time, torch
 from pathlib import Path
-from lolama_core.checkpoint_writer import write_checkpoint
+from lolama_core.files.checkpoint_writer import write_checkpoint
 from lolama_core.testing.checkpoint import tiny_config
 
 def tensors():
@@ -328,8 +328,8 @@ def test_a_system_that_cannot_exchange_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace_with(tmp_path / "m", {"a": torch.ones(1)})
-    monkeypatch.setattr("lolama_core.checkpoint_writer._RENAME_EXCHANGE", 1 << 30)  # EINVAL
-    monkeypatch.setattr("lolama_core.checkpoint_writer._RENAME_SWAP", 1 << 30)
+    monkeypatch.setattr("lolama_core.files.checkpoint_writer._RENAME_EXCHANGE", 1 << 30)  # EINVAL
+    monkeypatch.setattr("lolama_core.files.checkpoint_writer._RENAME_SWAP", 1 << 30)
     replace_with(tmp_path / "m", {"b": torch.ones(1)})
     assert read_back(tmp_path / "m").keys() == {"b"}
     assert [path.name for path in tmp_path.iterdir()] == ["m"]

@@ -9,9 +9,9 @@ import pytest
 import tokenizers
 
 from lolama_core import Tokenizer
+from lolama_core.generation.text_stream import TextStream
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import AddedTokenBlock, Message
-from lolama_core.text_stream import TextStream
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lolama_core.dynamic_rope import DynamicCache
+from lolama_core.model.dynamic_rope import DynamicCache
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.testing.kv_cache import KVCacheSuite, numbered
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core import kernels_in_use
-from lolama_core.linear import Linear, OutputProjection
+from lolama_core.model.linear import Linear, OutputProjection
 from lolama_core.runtime.fast_products import FastProducts
 from lolama_core.runtime.runner import Kernels
 

@@ -10,7 +10,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from lolama_core import GenerationConfig, forbidden_tokens, sampling
+from lolama_core import GenerationConfig
+from lolama_core.generation import forbidden_tokens, sampling
 from lolama_core.protocols import LogitsProcessor
 from lolama_core.testing.sampling import LogitsProcessorSuite
 

@@ -18,14 +18,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lolama_core.checkpoint import check_finite
-from lolama_core.checkpoint_config import check_config
+from lolama_core.files.checkpoint_config import check_config
+from lolama_core.files.checkpoint_reader import check_finite
+from lolama_core.files.safetensors_reader import SafetensorsFile
+from lolama_core.files.safetensors_writer import SafetensorsWriter
+from lolama_core.files.untrusted import read_json
 from lolama_core.protocols.errors import ModelError
-from lolama_core.safetensors_file import SafetensorsFile
-from lolama_core.safetensors_writer import SafetensorsWriter
 from lolama_core.testing.checkpoint import tiny_config
 from lolama_core.testing.promises import Promises
-from lolama_core.untrusted_files import read_json
 
 CASES = int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))
 FIRST = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))

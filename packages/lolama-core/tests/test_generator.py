@@ -24,11 +24,11 @@ from lolama_core import (
     Tokenizer,
     reference,
 )
+from lolama_core.generation.request_factory import RequestFactory
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import GenerationDefaults, Prompt
-from lolama_core.request_factory import RequestFactory
 from lolama_core.runtime.runner import runner_of
 
 MakeLlama = Callable[..., Llama]

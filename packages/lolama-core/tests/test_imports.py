@@ -24,10 +24,11 @@ def run(code: str) -> str:
         "import lolama_core.protocols",
         "import lolama_core.protocols.errors, lolama_core.protocols.types",
         "from lolama_core.protocols import CausalLM, KVCache, ModelFamily, Tokenizer",
-        "import lolama_core.generation_config",
-        "import lolama_core.chat_template, lolama_core.tokenizer",
+        "import lolama_core.generation.generation_config",
+        "import lolama_core.text.chat_template, lolama_core.text.tokenizer",
         "import lolama_core.__main__",
-        "import lolama_core.checkpoint, lolama_core.checkpoint_io, lolama_core.tokenizer_loading",
+        "import lolama_core.files.checkpoint_reader, lolama_core.files.checkpoint_io",
+        "import lolama_core.text.tokenizer_loading",
     ],
 )
 def test_no_torch_without_need(statement: str) -> None:

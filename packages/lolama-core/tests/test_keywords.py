@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lolama_core import GenerationConfig, Llama, TextGenerator
-from lolama_core.generation_config import GenerationSettings
-from lolama_core.keywords import Keywords
+from lolama_core.generation.generation_config import GenerationSettings
+from lolama_core.generation.keywords import Keywords
 from lolama_core.protocols.errors import UsageError
 
 MakeLlama = Callable[..., Llama]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from lolama_core.config import LlamaConfig
-from lolama_core.linear import Linear, OutputProjection, share_linear_
-from lolama_core.llama import Llama
+from lolama_core.model.config import LlamaConfig
+from lolama_core.model.linear import Linear, OutputProjection, share_linear_
+from lolama_core.model.llama import Llama
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -27,7 +27,7 @@ def test_logits_are_exact_in_float32() -> None:
 def test_products_are_widened_where_that_is_faster(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, multiplies: bool
 ) -> None:
-    monkeypatch.setattr("lolama_core.linear.processor_multiplies", lambda dtype: multiplies)
+    monkeypatch.setattr("lolama_core.model.linear.processor_multiplies", lambda dtype: multiplies)
 
     def is_exact(outputs: int, rows: int) -> bool:
         torch.manual_seed(0)
@@ -46,7 +46,9 @@ def test_products_are_widened_where_that_is_faster(
 def test_many_positions_in_sixteen_bits(monkeypatch: pytest.MonkeyPatch, multiplies: bool) -> None:
     """On every processor, whichever this one is: the same logits within the rounding of bfloat16."""
     for module in ("linear", "attention", "llama"):
-        monkeypatch.setattr(f"lolama_core.{module}.processor_multiplies", lambda dtype: multiplies)
+        monkeypatch.setattr(
+            f"lolama_core.model.{module}.processor_multiplies", lambda dtype: multiplies
+        )
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=96, d_model=64, num_heads=4, num_layers=2, hidden_dim=272)
     model = Llama(config).eval().bfloat16()

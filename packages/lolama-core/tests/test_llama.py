@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lolama_core import Llama, LlamaConfig, LlamaFamily, RopeScaling
-from lolama_core.attention import attend
-from lolama_core.masks import plan_mask
+from lolama_core.model.attention import attend
+from lolama_core.model.masks import plan_mask
 from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_core.protocols.errors import UsageError
 from lolama_core.testing.model import CausalLMSuite, ModelFamilySuite

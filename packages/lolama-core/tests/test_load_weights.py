@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lolama_core.checkpoint import FileCheckpoint
-from lolama_core.load_weights import load_into
+from lolama_core.files.checkpoint_reader import FileCheckpoint
+from lolama_core.files.load_weights import load_into
+from lolama_core.files.safetensors_reader import SafetensorsFile
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import CanonicalConfig, ModelFiles, TensorLocation, TokenizerFiles
-from lolama_core.safetensors_file import SafetensorsFile
 from lolama_core.testing.checkpoint import tiny_config
 
 

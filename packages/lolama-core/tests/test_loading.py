@@ -43,7 +43,7 @@ import json, re, sys
 from pathlib import Path
 import torch
 from lolama_core import LlamaFamily, load_model, open_checkpoint
-import lolama_core.llama
+import lolama_core.model.llama
 
 def mib(field):
     return int(re.search(rf"{field}:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from lolama_core.native_guard import call_native
 from lolama_core.protocols.errors import EXIT_MODEL, ModelError
 from lolama_core.testing.promises import Promises
+from lolama_core.text.native_guard import call_native
 
 
 class Panic(BaseException):
@@ -147,7 +147,7 @@ def test_without_a_stderr() -> None:
     """A program started with it closed works all the same."""
     code = (
         "import os, sys\n"
-        "from lolama_core.native_guard import call_native\n"
+        "from lolama_core.text.native_guard import call_native\n"
         "os.close(2)\n"
         "sys.exit(call_native(lambda: 7, subject='x'))\n"
     )
@@ -157,7 +157,7 @@ def test_without_a_stderr() -> None:
 def test_a_call_that_hangs_does_not_keep_the_process() -> None:
     code = (
         "import threading\n"
-        "from lolama_core.native_guard import call_native\n"
+        "from lolama_core.text.native_guard import call_native\n"
         "try:\n"
         "    call_native(threading.Event().wait, subject='x', seconds=0.1)\n"
         "except Exception as error:\n"

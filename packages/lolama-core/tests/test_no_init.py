@@ -6,7 +6,7 @@ import sys
 import torch
 from torch import nn
 
-from lolama_core.no_init import NoInit
+from lolama_core.model.no_init import NoInit
 
 
 def test_initializers_do_nothing_inside_and_everything_outside() -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from lolama_core.checkpoint import open_checkpoint
-from lolama_core.family import LlamaFamily
+from lolama_core.files.checkpoint_reader import open_checkpoint
+from lolama_core.files.quantization import prepare_quantized_, quantization_block, read_scheme
 from lolama_core.loading import build_module, load_model
+from lolama_core.model.family import LlamaFamily
 from lolama_core.protocols.errors import ModelError, NotAvailableError
 from lolama_core.protocols.types import CanonicalConfig, QuantizationScheme
-from lolama_core.quantization import prepare_quantized_, quantization_block, read_scheme
 from lolama_core.testing.checkpoint import tiny_config
 
 SCHEME = QuantizationScheme(

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lolama_core import safetensors_header
+from lolama_core.files import safetensors_header
+from lolama_core.files.safetensors_reader import DTYPES, SafetensorsFile
 from lolama_core.protocols.errors import ModelError, ResourceError
-from lolama_core.safetensors_file import DTYPES, SafetensorsFile
 from lolama_core.testing.promises import Promises
 
 LENGTH_2_63 = (2**63).to_bytes(8, "little")

@@ -11,7 +11,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from lolama_core import GenerationConfig, Sampler, sampling
+from lolama_core import GenerationConfig, Sampler
+from lolama_core.generation import sampling
 from lolama_core.protocols import LogitsProcessor
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.testing.sampling import LogitsProcessorSuite

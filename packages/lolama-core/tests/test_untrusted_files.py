@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lolama_core import load, open_checkpoint, write_checkpoint
+from lolama_core.files.untrusted import read_json, read_text
 from lolama_core.protocols.errors import (
     LolamaError,
     ModelError,
@@ -18,7 +19,6 @@ from lolama_core.protocols.errors import (
     shortage,
 )
 from lolama_core.testing.checkpoint import tiny_config
-from lolama_core.untrusted_files import read_json, read_text
 
 READERS: list[Callable[[Path], object]] = [read_text, read_json]
 

@@ -14,7 +14,7 @@ import pytest
 # Before huggingface_hub is imported: no test reaches the network, or looks into a cache that is not its own.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HOME="/nonexistent")
 
-from lolama_core.checkpoint_io import FileCheckpointIO
+from lolama_core.files.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.types import ModelFiles
 from lolama_hub import HuggingFaceSource

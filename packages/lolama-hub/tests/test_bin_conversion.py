@@ -15,7 +15,7 @@ import pytest
 import torch
 from tiny_folders import assert_same_tensors, edit_json, save, tiny_model, write_json
 
-from lolama_core.checkpoint import open_checkpoint
+from lolama_core.files.checkpoint_reader import open_checkpoint
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError, ResourceError
 from lolama_core.protocols.types import ModelFiles

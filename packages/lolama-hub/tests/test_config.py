@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tiny_folders import edit_json
 
-from lolama_core.config import LlamaConfig
+from lolama_core.model.config import LlamaConfig
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, ModelFiles
 from lolama_hub.config import find_layout, read_model

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lolama_core.checkpoint_io import FileCheckpointIO
+from lolama_core.files.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import (
     LolamaError,

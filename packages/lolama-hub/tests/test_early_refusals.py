@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lolama_core.checkpoint_io import FileCheckpointIO
+from lolama_core.files.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols.errors import ModelError, NotAvailableError
 from lolama_hub import HuggingFaceSource
 from lolama_hub.testing.repository import CONFIG, SMALL_FILES

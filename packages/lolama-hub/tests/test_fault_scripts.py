@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lolama_core.checkpoint_io import FileCheckpointIO
+from lolama_core.files.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols.errors import LolamaError
 from lolama_core.testing.promises import Promises
 from lolama_hub import HuggingFaceSource

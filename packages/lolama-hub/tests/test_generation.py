@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_folders import edit_json, write_json
 
-from lolama_core.generation_config import GenerationConfig
+from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles

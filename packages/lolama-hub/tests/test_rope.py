@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from lolama_core.config import LlamaConfig
+from lolama_core.model.config import LlamaConfig
+from lolama_core.model.rope import inverse_frequencies
 from lolama_core.protocols.errors import ModelError
-from lolama_core.rope import inverse_frequencies
 from lolama_hub.config import find_layout, read_model
 
 PATH = Path("config.json")

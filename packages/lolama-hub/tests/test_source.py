@@ -158,8 +158,8 @@ def test_row51_code_of_the_folder_is_never_imported(llama: Path, tmp_path: Path)
     )
     program = (
         "import sys\n"
-        "from lolama_core.checkpoint import FileCheckpoint\n"
-        "from lolama_core.checkpoint_io import FileCheckpointIO\n"
+        "from lolama_core.files.checkpoint_reader import FileCheckpoint\n"
+        "from lolama_core.files.checkpoint_io import FileCheckpointIO\n"
         "from lolama_hub import HuggingFaceSource\n"
         "files = HuggingFaceSource().resolve(sys.argv[1], FileCheckpointIO())\n"
         "print(len(list(FileCheckpoint(files).tensors())), 'transformers' in sys.modules)\n"

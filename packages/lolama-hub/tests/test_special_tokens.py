@@ -11,7 +11,7 @@ import pytest
 from tiny_folders import tiny_tokenizer_json, write_json
 
 from lolama_core import load_tokenizer
-from lolama_core.checkpoint_io import FileCheckpointIO
+from lolama_core.files.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import Message, ModelFiles
 

@@ -10,7 +10,7 @@ from tiny_folders import edit_json, tiny_tokenizer_json, write_json
 
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
-from lolama_core.tokenizer_loading import load_tokenizer
+from lolama_core.text.tokenizer_loading import load_tokenizer
 
 Resolve = Callable[[Path], ModelFiles]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lolama_core.checkpoint import FileCheckpoint
+from lolama_core.files.checkpoint_reader import FileCheckpoint
 from lolama_core.protocols.types import ModelFiles
 
 VOCAB = 64

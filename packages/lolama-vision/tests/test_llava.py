@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from lolama_core import GenerationConfig, PrefixCache, TextGenerator
-from lolama_core.family import LlamaFamily
+from lolama_core.model.family import LlamaFamily
 from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.errors import UsageError

@@ -16,74 +16,74 @@ from lolama_core.__about__ import __version__ as __version__
 from lolama_core.protocols.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from lolama_core.batch_generator import BatchGenerator as BatchGenerator
-    from lolama_core.checkpoint import FileCheckpoint as FileCheckpoint
-    from lolama_core.checkpoint import open_checkpoint as open_checkpoint
-    from lolama_core.checkpoint_io import FileCheckpointIO as FileCheckpointIO
-    from lolama_core.checkpoint_writer import write_checkpoint as write_checkpoint
-    from lolama_core.config import LlamaConfig as LlamaConfig
-    from lolama_core.config import RopeScaling as RopeScaling
-    from lolama_core.device import choose_device as choose_device
-    from lolama_core.device import choose_dtype as choose_dtype
-    from lolama_core.device import free_memory as free_memory
-    from lolama_core.device import suit_threads as suit_threads
-    from lolama_core.dtypes import suited_dtype as suited_dtype
-    from lolama_core.family import LlamaFamily as LlamaFamily
-    from lolama_core.generation_config import GenerationConfig as GenerationConfig
-    from lolama_core.generator import TextGenerator as TextGenerator
-    from lolama_core.keywords import Keywords as Keywords
-    from lolama_core.kv_cache import KVCache as KVCache
-    from lolama_core.llama import Llama as Llama
-    from lolama_core.load_weights import load_into as load_into
+    from lolama_core.files.checkpoint_io import FileCheckpointIO as FileCheckpointIO
+    from lolama_core.files.checkpoint_reader import FileCheckpoint as FileCheckpoint
+    from lolama_core.files.checkpoint_reader import open_checkpoint as open_checkpoint
+    from lolama_core.files.checkpoint_writer import write_checkpoint as write_checkpoint
+    from lolama_core.files.load_weights import load_into as load_into
+    from lolama_core.files.quantization import quantization_block as quantization_block
+    from lolama_core.generation.batch_generator import BatchGenerator as BatchGenerator
+    from lolama_core.generation.generation_config import GenerationConfig as GenerationConfig
+    from lolama_core.generation.generator import TextGenerator as TextGenerator
+    from lolama_core.generation.keywords import Keywords as Keywords
+    from lolama_core.generation.prefix_cache import PrefixCache as PrefixCache
+    from lolama_core.generation.request import Generation as Generation
+    from lolama_core.generation.sampling import Sampler as Sampler
+    from lolama_core.generation.text_stream import TextStream as TextStream
+    from lolama_core.generation.token_stream import TokenStream as TokenStream
     from lolama_core.loading import build_module as build_module
     from lolama_core.loading import load as load
     from lolama_core.loading import load_model as load_model
     from lolama_core.loading import use_kernels_ as use_kernels_
-    from lolama_core.prefix_cache import PrefixCache as PrefixCache
+    from lolama_core.model.config import LlamaConfig as LlamaConfig
+    from lolama_core.model.config import RopeScaling as RopeScaling
+    from lolama_core.model.device import choose_device as choose_device
+    from lolama_core.model.device import choose_dtype as choose_dtype
+    from lolama_core.model.device import free_memory as free_memory
+    from lolama_core.model.device import suit_threads as suit_threads
+    from lolama_core.model.dtypes import suited_dtype as suited_dtype
+    from lolama_core.model.family import LlamaFamily as LlamaFamily
+    from lolama_core.model.kv_cache import KVCache as KVCache
+    from lolama_core.model.llama import Llama as Llama
     from lolama_core.protocols.causal_module import CausalLMModule as CausalLMModule
-    from lolama_core.quantization import quantization_block as quantization_block
-    from lolama_core.request import Generation as Generation
     from lolama_core.runtime.in_use import decoder_in_use as decoder_in_use
     from lolama_core.runtime.in_use import kernels_in_use as kernels_in_use
     from lolama_core.runtime.in_use import slower_blocks as slower_blocks
     from lolama_core.runtime.runner import Runner as Runner
     from lolama_core.runtime.runner import forget as forget
     from lolama_core.runtime.runner import runner_of as runner_of
-    from lolama_core.sampling import Sampler as Sampler
-    from lolama_core.text_stream import TextStream as TextStream
-    from lolama_core.token_stream import TokenStream as TokenStream
-    from lolama_core.tokenizer import Tokenizer as Tokenizer
-    from lolama_core.tokenizer_loading import load_tokenizer as load_tokenizer
+    from lolama_core.text.tokenizer import Tokenizer as Tokenizer
+    from lolama_core.text.tokenizer_loading import load_tokenizer as load_tokenizer
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
-            ".batch_generator": ["BatchGenerator"],
-            ".checkpoint": ["FileCheckpoint", "open_checkpoint"],
-            ".checkpoint_io": ["FileCheckpointIO"],
-            ".checkpoint_writer": ["write_checkpoint"],
-            ".config": ["LlamaConfig", "RopeScaling"],
-            ".device": ["choose_device", "choose_dtype", "free_memory", "suit_threads"],
-            ".dtypes": ["suited_dtype"],
-            ".family": ["LlamaFamily"],
-            ".generation_config": ["GenerationConfig"],
-            ".generator": ["TextGenerator"],
-            ".keywords": ["Keywords"],
-            ".kv_cache": ["KVCache"],
-            ".llama": ["Llama"],
-            ".tokenizer_loading": ["load_tokenizer"],
-            ".load_weights": ["load_into"],
+            ".generation.batch_generator": ["BatchGenerator"],
+            ".files.checkpoint_reader": ["FileCheckpoint", "open_checkpoint"],
+            ".files.checkpoint_io": ["FileCheckpointIO"],
+            ".files.checkpoint_writer": ["write_checkpoint"],
+            ".model.config": ["LlamaConfig", "RopeScaling"],
+            ".model.device": ["choose_device", "choose_dtype", "free_memory", "suit_threads"],
+            ".model.dtypes": ["suited_dtype"],
+            ".model.family": ["LlamaFamily"],
+            ".generation.generation_config": ["GenerationConfig"],
+            ".generation.generator": ["TextGenerator"],
+            ".generation.keywords": ["Keywords"],
+            ".model.kv_cache": ["KVCache"],
+            ".model.llama": ["Llama"],
+            ".text.tokenizer_loading": ["load_tokenizer"],
+            ".files.load_weights": ["load_into"],
             ".loading": ["build_module", "load", "load_model", "use_kernels_"],
-            ".prefix_cache": ["PrefixCache"],
+            ".generation.prefix_cache": ["PrefixCache"],
             ".protocols.causal_module": ["CausalLMModule"],
-            ".quantization": ["quantization_block"],
-            ".request": ["Generation"],
+            ".files.quantization": ["quantization_block"],
+            ".generation.request": ["Generation"],
             ".runtime.in_use": ["decoder_in_use", "kernels_in_use", "slower_blocks"],
             ".runtime.runner": ["Runner", "forget", "runner_of"],
-            ".sampling": ["Sampler"],
-            ".text_stream": ["TextStream"],
-            ".token_stream": ["TokenStream"],
-            ".tokenizer": ["Tokenizer"],
+            ".generation.sampling": ["Sampler"],
+            ".generation.text_stream": ["TextStream"],
+            ".generation.token_stream": ["TokenStream"],
+            ".text.tokenizer": ["Tokenizer"],
         },
     )
 

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-from lolama_core.generation_config import GenerationConfig
+from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.protocols.errors import (
     EXIT_CLOSED_PIPE,
     EXIT_INTERRUPTED,

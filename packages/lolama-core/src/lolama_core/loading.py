@@ -8,25 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lolama_core.checkpoint import FileCheckpoint, open_checkpoint
-from lolama_core.device import activation_dtype, choose_device, choose_dtype, memory_errors
-from lolama_core.family import LlamaFamily
-from lolama_core.linear import share_linear_
-from lolama_core.llama import Llama
-from lolama_core.load_weights import load_into
+from lolama_core.files.checkpoint_reader import FileCheckpoint, open_checkpoint
+from lolama_core.files.load_weights import load_into
+from lolama_core.files.quantization import prepare_quantized_
+from lolama_core.model.device import activation_dtype, choose_device, choose_dtype, memory_errors
+from lolama_core.model.family import LlamaFamily
+from lolama_core.model.linear import share_linear_
+from lolama_core.model.llama import Llama
 from lolama_core.protocols import ModelFamily
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
 from lolama_core.protocols.notices import unsupported
 from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
-from lolama_core.quantization import prepare_quantized_
-from lolama_core.tokenizer_loading import load_tokenizer
+from lolama_core.text.tokenizer_loading import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from lolama_core.protocols.causal_module import CausalLMModule
-    from lolama_core.tokenizer import Tokenizer
+    from lolama_core.text.tokenizer import Tokenizer
 
 DEMO = "demo"
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lolama_core.config import LlamaConfig
-from lolama_core.rope import inverse_frequencies
+from lolama_core.model.config import LlamaConfig
+from lolama_core.model.rope import inverse_frequencies
 
 Weights: TypeAlias = Mapping[str, Tensor]
 """Name → tensor, as ``model.state_dict()`` has them."""

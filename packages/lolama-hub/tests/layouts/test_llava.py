@@ -214,7 +214,7 @@ def test_a_published_configuration_that_leaves_sizes_out(tmp_path: Path) -> None
     """config.json of llava-hf/llava-1.5-7b-hf says nothing of the language model's sizes."""
     import transformers
 
-    from lolama_core.checkpoint_io import FileCheckpointIO
+    from lolama_core.files.checkpoint_io import FileCheckpointIO
     from lolama_hub.folder import Folder
     from lolama_hub.vision_config import read_vision_model
 

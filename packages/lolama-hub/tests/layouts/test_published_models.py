@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_folders import assert_same_tensors, edit_json, read, save, tiny_model
 
-from lolama_core.config import LlamaConfig
+from lolama_core.model.config import LlamaConfig
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
 

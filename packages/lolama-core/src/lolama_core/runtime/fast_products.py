@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from lolama_core.linear import logits_product, product
+from lolama_core.model.linear import logits_product, product
 from lolama_core.protocols import LinearKernel
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lolama_core.attention import Attention
-from lolama_core.block import Block
-from lolama_core.feed_forward import FeedForward
-from lolama_core.linear import Linear, OutputProjection
-from lolama_core.norm import RMSNorm
+from lolama_core.model.attention import Attention
+from lolama_core.model.block import Block
+from lolama_core.model.feed_forward import FeedForward
+from lolama_core.model.linear import Linear, OutputProjection
+from lolama_core.model.norm import RMSNorm
 from lolama_core.protocols.decoder_kernel import (
     BlockWeights,
     DecoderShape,

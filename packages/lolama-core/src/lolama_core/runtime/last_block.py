@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lolama_core.attention import attend
-from lolama_core.block import Block
-from lolama_core.masks import PassPlan, plan_mask
+from lolama_core.model.attention import attend
+from lolama_core.model.block import Block
+from lolama_core.model.masks import PassPlan, plan_mask
+from lolama_core.model.rope import rotate
 from lolama_core.protocols import CacheSlots, KVCache
-from lolama_core.rope import rotate
 
 
 def run_last_block(

@@ -8,9 +8,9 @@ from itertools import chain
 
 from torch import Tensor
 
-from lolama_core.cache_slots import FixedSlots, Slots
-from lolama_core.kv_cache import KVCache
-from lolama_core.masks import PassPlan
+from lolama_core.model.cache_slots import FixedSlots, Slots
+from lolama_core.model.kv_cache import KVCache
+from lolama_core.model.masks import PassPlan
 from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, NewPositions

@@ -14,8 +14,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lolama_core.device import inference
-from lolama_core.kv_cache import KVCache
+from lolama_core.model.device import inference
+from lolama_core.model.kv_cache import KVCache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
 

@@ -12,10 +12,10 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from lolama_core.block import Block
-from lolama_core.dynamic_rope import DynamicCache
-from lolama_core.kv_cache import KVCache
-from lolama_core.llama import Llama, last_positions
+from lolama_core.model.block import Block
+from lolama_core.model.dynamic_rope import DynamicCache
+from lolama_core.model.kv_cache import KVCache
+from lolama_core.model.llama import Llama, last_positions
 from lolama_core.plugins import installed_kernels
 from lolama_core.protocols import CacheSlots, CausalLM, DecoderKernel, LinearKernel
 from lolama_core.protocols import KVCache as KVCacheProtocol

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from lolama_core.config import LlamaConfig
-from lolama_core.kv_cache import KVCache
-from lolama_core.llama import Llama
+from lolama_core.model.config import LlamaConfig
+from lolama_core.model.kv_cache import KVCache
+from lolama_core.model.llama import Llama
 from lolama_core.protocols import CausalLM, DecoderKernel
 from lolama_core.runtime.runner import Kernels, Runner
 

@@ -36,7 +36,7 @@ class ModelSourceSuite:
     @pytest.fixture
     def io(self) -> CheckpointIO:
         """core's file code, which a source is handed."""
-        from lolama_core.checkpoint_io import FileCheckpointIO
+        from lolama_core.files.checkpoint_io import FileCheckpointIO
 
         return FileCheckpointIO()
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from lolama_core.generation.text_stream import TextStream
 from lolama_core.protocols import Tokenizer
-from lolama_core.text_stream import TextStream
 
 TEXTS = [
     "Hello, world!",

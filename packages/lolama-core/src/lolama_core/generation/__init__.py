@@ -1,0 +1,1 @@
+"""What is generated: settings, sampling, requests, the loops, and what they give out."""

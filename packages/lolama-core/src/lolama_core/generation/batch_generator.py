@@ -1,0 +1,303 @@
+"""Many prompts in one running batch: rows join and leave while it runs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Unpack, cast, overload
+
+import torch
+from torch import Tensor
+
+from lolama_core.generation.generation_config import GenerationConfig
+from lolama_core.generation.keywords import Keywords
+from lolama_core.generation.request import Generation, Request, Text
+from lolama_core.generation.request_factory import RequestFactory, TextOrIds
+from lolama_core.model.device import inference, memory_errors
+from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
+from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama_core.runtime.runner import runner_of
+
+_BLOCK = 256
+"""The cache grows by so many positions at a time."""
+
+
+@dataclass
+class _Row:
+    """One request in the batch.
+
+    Attributes:
+        ticket: What the caller knows it by.
+        embeds: (1, T, D), what of its prompt is not in the cache yet.
+        token: The last token chosen, which is not in the cache yet either.
+        given: How many of its released ids were given out.
+    """
+
+    ticket: int
+    request: Request
+    embeds: Tensor
+    token: int = 0
+    given: int = 0
+
+
+class BatchGenerator(Generic[Text]):
+    """Generates for many prompts at once, each as it would alone.
+
+    A step decodes one token for every running row in one pass, which reads the weights once for all of
+    them, and runs up to ``prefill_chunk`` positions of waiting prompts in another, so that a long prompt
+    never stalls the rest. This is what a server stands on.
+
+    Args:
+        model: The model.
+        tokenizer: Needed for texts, as prompts, as stop texts and in results.
+        rows: Requests that run at the same time; others wait their turn.
+        prefill_chunk: Positions of prompts that a step runs at most.
+
+    Raises:
+        UsageError: if either number is below 1.
+
+    Example:
+        >>> batch = BatchGenerator(model, tokenizer)
+        >>> tickets = [batch.submit(text, max_new_tokens=20) for text in texts]
+        >>> while batch.busy:
+        ...     batch.step()
+        >>> results = batch.collect()
+    """
+
+    # Rows of the cache in use are always the first ones, so that every pass sees a slice of it: running
+    # rows, then at most one whose prompt is half run. A row that ends is filled from the back.
+
+    @overload
+    def __init__(
+        self: BatchGenerator[None],
+        model: CausalLM,
+        tokenizer: None = None,
+        *,
+        rows: int = ...,
+        prefill_chunk: int = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: BatchGenerator[str],
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        *,
+        rows: int = ...,
+        prefill_chunk: int = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: BatchGenerator[str | None],
+        model: CausalLM,
+        tokenizer: Tokenizer | None,
+        *,
+        rows: int = ...,
+        prefill_chunk: int = ...,
+    ) -> None: ...
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer | None = None,
+        *,
+        rows: int = 16,
+        prefill_chunk: int = 512,
+    ) -> None:
+        for name, number in (("rows", rows), ("prefill_chunk", prefill_chunk)):
+            if number < 1:
+                raise UsageError(name, f"is {number}", "give 1 or more")
+        self._model, self._rows, self._chunk = model, rows, prefill_chunk
+        self._runner: CausalLM | None = None
+        self._factory = RequestFactory(model, tokenizer)
+        self._waiting: deque[_Row] = deque()
+        self._running: list[_Row] = []
+        self._half_run: _Row | None = None
+        self._cache: KVCache | None = None
+        self._results: dict[int, Generation[Text] | LolamaError] = {}
+        self._tickets = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._running or self._waiting or self._half_run)
+
+    def submit(
+        self,
+        input_ids: TextOrIds,
+        config: GenerationConfig | None = None,
+        *,
+        logits_processors: Sequence[LogitsProcessor] = (),
+        **settings: Unpack[Keywords],
+    ) -> int:
+        """Add a prompt; arguments as for `TextGenerator.generate_stream`. It joins at the next step.
+
+        Returns:
+            A ticket, by which `step` and `collect` name it.
+
+        Raises:
+            UsageError: for settings, ids or inputs that make no sense.
+        """
+        [ticket] = self.submit_all([input_ids], [config], logits_processors, settings)
+        return ticket
+
+    def submit_all(
+        self,
+        prompts: Sequence[TextOrIds],
+        configs: Sequence[GenerationConfig | None],
+        logits_processors: Sequence[LogitsProcessor],
+        settings: Mapping[str, Any],
+    ) -> list[int]:
+        """`submit` for several prompts that share their processors, settings and model inputs.
+
+        Returns:
+            A ticket for each.
+
+        Raises:
+            UsageError: as `submit`; then none of them has joined.
+        """
+        tickets = []
+        for request, prompt in self._factory.requests(
+            prompts, configs, logits_processors, settings
+        ):
+            self._tickets += 1
+            tickets.append(self._tickets)
+            if request.finish_reason is not None:
+                self._results[self._tickets] = cast("Generation[Text]", request.result())
+            else:
+                self._waiting.append(_Row(self._tickets, request, prompt.embeds))
+        return tickets
+
+    @torch.inference_mode()
+    def cancel(self, ticket: int) -> None:
+        """Forget a request, wherever it stands. One that has ended stays to be collected."""
+        self._waiting = deque(row for row in self._waiting if row.ticket != ticket)
+        if self._half_run is not None and self._half_run.ticket == ticket:
+            self._half_run = None
+        self._leave([row for row in self._running if row.ticket == ticket])
+
+    def step(self) -> dict[int, list[int]]:
+        """One token for each running row, and a chunk of the prompts that wait.
+
+        Returns:
+            Ticket → ids that may now be given out; empty while a stop text may yet take them back.
+
+        Raises:
+            ResourceError: if the memory does not suffice. Rows that run stay as they were.
+        """
+        with memory_errors(self._model.device), inference(self._model.device):
+            if self._runner is None or self._waiting:  # else all rows have begun already
+                self._runner = runner_of(self._model)
+            stepped = self._decode(self._runner) + self._prefill(self._runner)
+        if not self.busy:
+            self._runner = None
+        news = {}
+        for row in stepped:
+            news[row.ticket] = row.request.released[row.given :]
+            row.given = len(row.request.released)
+        return news
+
+    def collect(self) -> dict[int, Generation[Text] | LolamaError]:
+        """Ticket → result of each request that ended since the last call; the error, if it failed."""
+        results, self._results = self._results, {}
+        return results
+
+    def _decode(self, model: CausalLM) -> list[_Row]:
+        """A token more for each running row."""
+        running = list(self._running)
+        if not running or self._cache is None:
+            return []
+        device = self._model.device
+        tokens = torch.tensor([row.token for row in running], device=device)[:, None]
+        cache = self._cache.rows(range(len(running)))
+        logits = model.forward_embeds(model.embed(tokens), cache)
+        cache.advance([1] * len(running))
+        self._leave(self._choose(running, logits))
+        return running
+
+    def _prefill(self, model: CausalLM) -> list[_Row]:
+        """Up to a chunk of the waiting prompts, in order; those that are through start to run."""
+        rows, counts = self._next_chunk()
+        if not rows:
+            return []
+        self._make_room(rows)
+        assert self._cache is not None
+        first = len(self._running)
+        cache = self._cache.rows(range(first, first + len(rows)))
+        width = max(counts)
+        embeds = rows[0].embeds.new_zeros(len(rows), width, rows[0].embeds.shape[-1])
+        for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            embeds[place, :count] = row.embeds[0, :count]
+        logits = model.forward_embeds(embeds, cache, counts)
+        cache.advance(counts)
+        for row, count in zip(rows, counts, strict=True):
+            row.embeds = row.embeds[:, count:]
+        self._half_run = rows[-1] if rows[-1].embeds.shape[1] else None
+        through = rows[:-1] if self._half_run is not None else rows
+        self._running += through
+        self._leave(self._choose(through, logits[: len(through)]))
+        return through
+
+    def _next_chunk(self) -> tuple[list[_Row], list[int]]:
+        """Rows to prefill, and how much of each. All but the last are run to their ends."""
+        rows: list[_Row] = []
+        counts: list[int] = []
+        candidates = [self._half_run] if self._half_run is not None else []
+        while len(self._running) + len(rows) < self._rows:
+            row = candidates.pop() if candidates else self._waiting[0] if self._waiting else None
+            if row is None:
+                break
+            length = row.embeds.shape[1]
+            # Rows are padded to the longest, so the budget counts padding too.
+            room = self._chunk // (len(rows) + 1)
+            if rows and max(length, *counts) > room:
+                break
+            if row is not self._half_run:
+                self._waiting.popleft()
+            rows.append(row)
+            counts.append(min(length, self._chunk))
+            if counts[-1] < length:
+                break
+        return rows, counts
+
+    def _make_room(self, rows: list[_Row]) -> None:
+        """A cache with a row for every request, and room for each to its end."""
+        needed = max(row.embeds.shape[1] + row.request.limit for row in rows)
+        held = self._cache.lengths[len(self._running)] if self._half_run and self._cache else 0
+        blocks = -(-(needed + held) // _BLOCK)
+        capacity = min(blocks * _BLOCK, self._model.max_seq_len)
+        if self._cache is None:
+            self._cache = self._model.make_cache(self._rows, capacity)
+        elif capacity > self._cache.capacity:
+            self._cache.grow(capacity)
+        first = len(self._running) + (1 if self._half_run is not None else 0)
+        fresh = range(first, len(self._running) + len(rows))
+        if fresh:
+            self._cache.rows(fresh).reset()
+
+    def _choose(self, rows: list[_Row], logits: Tensor) -> list[_Row]:
+        """A token for each row from logits (len(rows), V); the rows that ended with it."""
+        ended = []
+        for place, row in enumerate(rows):
+            try:
+                row.token = row.request.step(logits[place : place + 1])
+            except LolamaError as error:  # one row's broken logits are no other row's trouble
+                self._results[row.ticket] = error
+                ended.append(row)
+                continue
+            if row.request.finish_reason is not None:
+                self._results[row.ticket] = cast("Generation[Text]", row.request.result())
+                ended.append(row)
+        return ended
+
+    def _leave(self, ended: list[_Row]) -> None:
+        """Take rows out of the batch, and close the gaps in the cache."""
+        for row in ended:
+            place, last = self._running.index(row), len(self._running) - 1
+            assert self._cache is not None
+            self._cache.rows([place]).reset()  # it may hold NaN, which no mask would stop
+            if place != last:
+                self._cache.copy_rows([last], [place])
+            self._running[place] = self._running[last]
+            self._running.pop()
+            if self._half_run is not None:
+                self._cache.copy_rows([last + 1], [last])

@@ -1,0 +1,251 @@
+"""Prompts in, tokens out: one as a stream, or many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Generic, Unpack, cast, overload
+
+import torch
+from torch import Tensor
+
+from lolama_core.generation.batch_generator import BatchGenerator
+from lolama_core.generation.generation_config import GenerationConfig
+from lolama_core.generation.keywords import Keywords
+from lolama_core.generation.prefix_cache import PrefixCache
+from lolama_core.generation.request import Generation, Request, Text
+from lolama_core.generation.request_factory import RequestFactory, TextOrIds, too_long
+from lolama_core.generation.token_stream import TokenStream
+from lolama_core.model.device import inference, memory_errors
+from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
+from lolama_core.protocols.errors import ResourceError, UsageError
+from lolama_core.protocols.types import Prompt, PromptKey
+from lolama_core.runtime.recorded_step import DecodingSteps, run
+from lolama_core.runtime.runner import runner_of
+
+_PREFILL_CHUNK = 512
+"""Positions that run in one pass: activations, and logits of all positions, of a long text need not fit."""
+_MOST_ROWS = 64
+
+
+class TextGenerator(Generic[Text]):
+    """Generates with any `CausalLM`.
+
+    Args:
+        model: The model.
+        tokenizer: Needed for texts, as prompts, as stop texts and in results; ids work without.
+        prefix_cache: Where what `generate` and `generate_stream` run is kept, and reused by a prompt that
+            begins like it; None to run every prompt from its beginning. `generate_batch` does without.
+
+    Settings come from a `GenerationConfig`, from keywords named like its fields, or both; without a
+    config, from the defaults with what the model's authors recommend laid over them.
+
+    Example:
+        >>> generator = TextGenerator(model, tokenizer)
+        >>> result = generator.generate("Once upon a time", max_new_tokens=50, seed=1)
+        >>> print(result.text)
+    """
+
+    @overload
+    def __init__(
+        self: TextGenerator[None],
+        model: CausalLM,
+        tokenizer: None = None,
+        *,
+        prefix_cache: PrefixCache | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: TextGenerator[str],
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        *,
+        prefix_cache: PrefixCache | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: TextGenerator[str | None],
+        model: CausalLM,
+        tokenizer: Tokenizer | None,
+        *,
+        prefix_cache: PrefixCache | None = ...,
+    ) -> None: ...
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer | None = None,
+        *,
+        prefix_cache: PrefixCache | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.prefix_cache = model, tokenizer, prefix_cache
+        self._factory = RequestFactory(model, tokenizer)
+        self._steps_of = DecodingSteps()
+
+    def generate(
+        self,
+        input_ids: TextOrIds,
+        config: GenerationConfig | None = None,
+        *,
+        logits_processors: Sequence[LogitsProcessor] = (),
+        **settings: Unpack[Keywords],
+    ) -> Generation[Text]:
+        """Continue one prompt to its end. Arguments as for `generate_stream`."""
+        stream = self.generate_stream(
+            input_ids, config, logits_processors=logits_processors, **settings
+        )
+        for _ in stream:
+            pass
+        assert stream.result is not None
+        return stream.result
+
+    def generate_stream(
+        self,
+        input_ids: TextOrIds,
+        config: GenerationConfig | None = None,
+        *,
+        logits_processors: Sequence[LogitsProcessor] = (),
+        **settings: Unpack[Keywords],
+    ) -> TokenStream[Text]:
+        """Continue one prompt, giving out tokens as they come.
+
+        Args:
+            input_ids: A text, which the tokenizer encodes as its ``encode`` does, or ids: a (1, T) or (T,)
+                tensor or array, or a list.
+            config: Settings.
+            logits_processors: Further processors, run before those of the settings.
+            **settings: Settings by name; anything else goes to the model (``pixel_values``, ...). Some names
+                of other libraries are understood, such as ``max_tokens`` and ``eos_token_id=None``.
+
+        Raises:
+            UsageError: for settings, ids or inputs that make no sense, at once; nothing has run yet.
+            ModelError: while iterating, if the model's logits are not finite.
+            ResourceError: while iterating, if memory runs out.
+        """
+        [(request, prompt)] = self._factory.requests(
+            [input_ids], [config], logits_processors, settings
+        )
+        return TokenStream(request, self._steps(request, prompt))
+
+    def generate_batch(
+        self,
+        prompts: Sequence[TextOrIds],
+        config: GenerationConfig | Sequence[GenerationConfig] | None = None,
+        *,
+        logits_processors: Sequence[LogitsProcessor] = (),
+        **settings: Unpack[Keywords],
+    ) -> list[Generation[Text]]:
+        """Continue several prompts together, each as it would be alone.
+
+        Rows may differ in length; each stops at its own end and then takes no more time. With a seed,
+        every row draws from a generator of its own with that seed; give one config a row to vary it.
+
+        Args:
+            prompts: Texts, or ids of each, as for `generate_stream`.
+            config: Settings of all, or of each.
+            logits_processors: As for `generate_stream`; they run for one row at a time.
+            **settings: Likewise; inputs of the model are those of all prompts together.
+
+        Returns:
+            One `Generation` for each prompt, in order.
+
+        Raises:
+            UsageError, ModelError, ResourceError: as `generate_stream`; then no prompt has a result.
+        """
+        if isinstance(prompts, str):
+            raise UsageError("prompts", "is one text", "give a list of prompts, or use generate")
+        if len(prompts) == 0:
+            return []
+        configs = config if isinstance(config, Sequence) else [config] * len(prompts)
+        if len(configs) != len(prompts):
+            raise UsageError("config", f"{len(configs)} configs for {len(prompts)} prompts", "")
+        batch = BatchGenerator(self.model, self.tokenizer, rows=min(len(prompts), _MOST_ROWS))
+        tickets = batch.submit_all(prompts, configs, logits_processors, settings)
+        results: dict[int, Generation[Text]] = {}
+        while True:
+            for ticket, result in batch.collect().items():
+                if not isinstance(result, Generation):
+                    raise result
+                results[ticket] = cast("Generation[Text]", result)
+            if not batch.busy:
+                return [results[ticket] for ticket in tickets]
+            batch.step()
+
+    def score(self, input_ids: TextOrIds) -> Tensor:
+        """Log-probability of each token given those before it.
+
+        Args:
+            input_ids: As for `generate_stream`, of at least two tokens.
+
+        Returns:
+            (T - 1,) float32, natural logarithm, on the CPU; entry t is that of token t + 1. Perplexity is
+            ``score(ids).mean().neg().exp()``.
+        """
+        ids = self._factory.ids(input_ids)
+        if len(ids) < 2:
+            raise UsageError("input_ids", "scoring needs at least two tokens", "")
+        if len(ids) > self.model.max_seq_len:
+            raise too_long(len(ids), self.model.max_seq_len)
+        tokens = torch.tensor([ids], device=self.model.device)
+        scores = []
+        with memory_errors(self.model.device), inference(self.model.device):
+            model = runner_of(self.model)
+            cache = model.make_cache(1, len(ids))
+            for chunk in torch.split(tokens[:, :-1], _PREFILL_CHUNK, dim=1):
+                width, start = chunk.shape[1], cache.lengths[0]
+                logits = model.forward_embeds(model.embed(chunk), cache, logits="all")
+                cache.advance([width])
+                following = tokens[:, start + 1 : start + 1 + width, None]
+                scores.append(logits.log_softmax(-1).gather(-1, following)[0, :, 0].cpu())
+        return torch.cat(scores)
+
+    def _steps(self, request: Request, prompt: Prompt) -> Iterator[None]:
+        """Run one request to its end; yields after each token."""
+        if request.finish_reason is not None:
+            return
+        device, model = self.model.device, runner_of(self.model)
+        keys: list[PromptKey] = list(prompt.keys[0])
+        with ExitStack() as held:
+            with memory_errors(device):
+                positions = prompt.lengths[0] + request.limit
+                cache, decode = held.enter_context(self._steps_of.lend(model, positions))
+                if self.prefix_cache is not None:
+                    request.cached_tokens = self.prefix_cache.restore(model, keys, cache)
+            held.enter_context(self._kept(model, keys, cache))
+            with memory_errors(device):
+                logits = _prefill(model, prompt.embeds[:, request.cached_tokens :], cache)
+            token = request.step(logits)
+            yield
+            while request.finish_reason is None:
+                keys.append(token)
+                with memory_errors(device):
+                    logits = decode(token)
+                token = request.step(logits)
+                yield
+
+    @contextmanager
+    def _kept(self, model: CausalLM, keys: list[PromptKey], cache: KVCache) -> Iterator[None]:
+        """Whether the block ends by itself or is broken off, the prefix cache gets what it has run.
+
+        Not if it fails, since keys and values behind logits that are not finite may be no better.
+        """
+        failed = False
+        try:
+            yield
+        except Exception:
+            failed = True
+            raise
+        finally:
+            if self.prefix_cache is not None and not failed:
+                # Without memory for a copy it is not kept, which is no reason to fail.
+                with suppress(ResourceError), memory_errors(self.model.device):
+                    self.prefix_cache.store(model, keys, cache)
+
+
+def _prefill(model: CausalLM, embeds: Tensor, cache: KVCache) -> Tensor:
+    """Run a prompt (1, T, D) in chunks; the logits (1, V) of its last position."""
+    # A row that is not stable runs from its beginning for each chunk.
+    width = _PREFILL_CHUNK if cache.stable else embeds.shape[1]
+    *first, last = torch.split(embeds, width, dim=1)
+    for chunk in first:
+        run(model, chunk, cache)
+    return run(model, last, cache)

@@ -1,0 +1,123 @@
+"""Ids in, safe text out, one id at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+from lolama_core.protocols import Tokenizer
+from lolama_core.text.token_ids import TokenIds, token_ids
+
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
+class TextStream:
+    """Decodes a growing sequence so that the pieces add up to the decode of the whole.
+
+    Decoding each id by itself loses the spaces of SentencePiece and breaks characters made of several
+    byte tokens. Here ids are decoded together with an *anchor*: the last id after which the text was known
+    to be complete. What the anchor alone decodes to is subtracted, so a decoder that strips a leading
+    space strips it from both. An id is complete when
+
+    * it is not a byte token: a run of those is valid or broken as a whole, down to its last byte, and
+    * the text does not end in U+FFFD, the mark of a character that more bytes may still complete.
+
+    Args:
+        tokenizer: What decodes.
+        prompt_ids: What comes before, already shown: decides the leading space, and is never given out.
+        stop: Texts that end the stream. Neither they nor any part of them is ever given out.
+
+    Example:
+        >>> stream = TextStream(tokenizer, prompt_ids)
+        >>> text = "".join(stream.push(i) for i in new_ids) + stream.finish()
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_ids: TokenIds = (), stop: Sequence[str] = ()
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._window = self._anchored_tail(token_ids(prompt_ids))
+        self._shown = tokenizer.decode(self._window)
+        self._held = ""
+        self.decoded = 0
+        """Characters decoded for good so far, whether given out or held back."""
+        self.emitted = 0
+        """Characters given out so far."""
+        self.stopped = False
+        """Whether a stop text was met; nothing is given out after that."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether some ids still wait for others before their text is known."""
+        return len(self._window) > 1
+
+    def push(self, token_id: SupportsIndex) -> str:
+        """Take the next id; return the text that is now certain, often empty."""
+        [token_id] = token_ids([token_id])
+        self._window.append(token_id)
+        if (
+            self.stopped
+            or self._tokenizer.is_byte(token_id)
+            or self._tokenizer.is_special(token_id)
+        ):
+            return ""
+        text = self._tokenizer.decode(self._window)
+        if text.endswith(_BROKEN):
+            return ""
+        new = self._unseen(text)
+        self._window = [token_id]
+        self._shown = self._tokenizer.decode(self._window)
+        return self._give_out(new, last=False)
+
+    def finish(self) -> str:
+        """End the stream; return all text still held back."""
+        if self.stopped:
+            return ""
+        text = self._tokenizer.decode(self._window)
+        new = self._unseen(text)
+        self._shown = text
+        return self._give_out(new, last=True)
+
+    def _unseen(self, text: str) -> str:
+        """What ``text`` adds to the text shown.
+
+        A prompt may end within a character. It was shown as U+FFFD; what follows may complete it, and then
+        the whole character is given out, or show that it was broken.
+        """
+        seen = len(self._shown.rstrip(_BROKEN))
+        while seen < len(self._shown) and text[seen : seen + 1] == _BROKEN:
+            seen += 1
+        return text[seen:]
+
+    def _anchored_tail(self, ids: list[int]) -> list[int]:
+        """The end of ``ids`` from the last anchor on; all of them if there is none."""
+        for index in range(len(ids) - 1, -1, -1):
+            if self._tokenizer.is_special(ids[index]) or self._tokenizer.is_byte(ids[index]):
+                continue
+            if not self._tokenizer.decode([ids[index]]).endswith(_BROKEN):
+                return ids[index:]
+        return ids
+
+    def _give_out(self, new: str, *, last: bool) -> str:
+        self.decoded += len(new)
+        pending = self._held + new
+        found = [at for at in (pending.find(text) for text in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            pending = pending[: min(found)]
+        keep = 0 if last or found else self._possible_stop(pending)
+        self._held = pending[len(pending) - keep :]
+        safe = pending[: len(pending) - keep]
+        self.emitted += len(safe)
+        return safe
+
+    def _possible_stop(self, text: str) -> int:
+        """Length of the longest end of ``text`` that a stop text begins with."""
+        longest = 0
+        for stop in self._stop:
+            for length in range(min(len(stop) - 1, len(text)), longest, -1):
+                if text.endswith(stop[:length]):
+                    longest = length
+                    break
+        return longest

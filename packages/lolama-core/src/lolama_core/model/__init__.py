@@ -1,0 +1,1 @@
+"""What a LLaMA is: plain modules of torch over plain tensors."""

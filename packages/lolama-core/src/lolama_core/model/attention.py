@@ -1,0 +1,114 @@
+"""Grouped-query attention over the cache."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lolama_core.model.config import LlamaConfig
+from lolama_core.model.linear import Linear, processor_multiplies
+from lolama_core.model.masks import PassPlan
+from lolama_core.model.rope import rotate
+from lolama_core.protocols import KVCache
+
+_QUERY_BLOCK = 128
+
+
+class Attention(nn.Module):
+    """Causal attention with K key/value heads, each shared by H / K query heads (Ainslie et al. 2023)."""
+
+    def __init__(self, config: LlamaConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
+        self.head_dim = config.head_dim
+        inner, kv_inner = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        input_bias = bool(config.attention_bias)
+        self.q_proj = Linear(config.d_model, inner, bias=input_bias)
+        self.k_proj = Linear(config.d_model, kv_inner, bias=input_bias)
+        self.v_proj = Linear(config.d_model, kv_inner, bias=input_bias)
+        self.o_proj = Linear(inner, config.d_model, bias=config.attention_bias is True)
+
+    def forward(self, x: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        queries, keys, values = (
+            self.split_heads(projection(x))
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )  # (B, H, T, hd), (B, K, T, hd) twice
+        queries, keys = rotate(queries, plan.cos, plan.sin), rotate(keys, plan.cos, plan.sin)
+        if cache is not None and plan.slots is not None:
+            keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)
+        if plan.first_key:
+            keys, values = keys[:, :, plan.first_key :], values[:, :, plan.first_key :]
+        attended = attend(queries, keys, values, plan.mask, plan.causal)  # (B, T, H hd)
+        output: Tensor = self.o_proj(attended.to(x.dtype))
+        return output
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, T, heads · hd) → (B, heads, T, hd)."""
+        return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool
+) -> Tensor:
+    """softmax(q kᵀ / √head_dim) v for grouped heads.
+
+    Computed in the dtype of the keys, or for many queries in float32 where the queries are and the processor
+    has no instructions for the keys' dtype.
+
+    Args:
+        queries: (B, H, T, hd).
+        keys, values: (B, K, L, hd), K a divisor of H.
+        mask: (B, 1, T, L) bool, or added to the scores in the keys' dtype, or None.
+        causal: query t sees keys 0 to t.
+
+    Returns:
+        (B, T, H · hd).
+    """
+    batch, num_heads, width, head_dim = queries.shape
+    num_kv_heads = keys.shape[1]
+    group = num_heads // num_kv_heads
+    if width > 1 and queries.dtype == torch.float32 and not processor_multiplies(keys.dtype):
+        keys, values = keys.float(), values.float()
+    queries = queries.to(keys.dtype)
+    if width == 1 and queries.is_cuda:  # its kernels know of groups, and are faster that way
+        attended = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, enable_gqa=True
+        )
+        return attended.reshape(batch, 1, num_heads * head_dim)
+    if width == 1:
+        # One query: the heads of a group become its rows, so that no key is ever copied. Repeating the
+        # keys instead costs 25 times as much at 2k positions.
+        rows = queries.reshape(batch, num_kv_heads, group, head_dim)
+        attended = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask)
+        return attended.reshape(batch, 1, num_heads * head_dim)
+    if group > 1:
+        keys = keys.repeat_interleave(group, dim=1)  # (B, H, L, hd)
+        values = values.repeat_interleave(group, dim=1)
+    if causal and queries.device.type == "cpu":
+        attended = _causal_in_blocks(queries, keys, values)
+    else:
+        attended = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, is_causal=causal
+        )
+    return attended.transpose(1, 2).reshape(batch, width, num_heads * head_dim)
+
+
+def _causal_in_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Causal attention (B, H, T, hd), a block of queries at a time, over the keys that some of them see.
+
+    torch's kernel for CPUs multiplies by whole tiles of 512 keys, most of which a short prompt masks again.
+    """
+    width = queries.shape[2]
+    attended = []
+    for first in range(0, width, _QUERY_BLOCK):
+        last = min(first + _QUERY_BLOCK, width)
+        seen = min(last, keys.shape[2])  # a row of padding at the end may have no keys
+        mask = torch.ones(last - first, seen, dtype=torch.bool, device=queries.device).tril(first)
+        block = F.scaled_dot_product_attention(
+            queries[:, :, first:last], keys[:, :, :seen], values[:, :, :seen], attn_mask=mask
+        )
+        attended.append(block)
+    return torch.cat(attended, dim=2)

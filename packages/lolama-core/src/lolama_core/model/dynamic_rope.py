@@ -1,0 +1,134 @@
+"""Dynamic RoPE past the length a model was trained on: rows that are run anew with each position.
+
+Dynamic scaling turns *every* position by a base that depends on the length of the whole row. Past the
+original length, keys computed earlier, and all that later layers made of them, are therefore wrong. The only
+exact continuation is to run the whole row again, from its input embeddings, which this cache keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from lolama_core.model.cache_slots import FixedSlots, Slots
+from lolama_core.model.kv_cache import KVCache, write_rows
+from lolama_core.protocols import CacheSlots
+
+RunBlocks: TypeAlias = Callable[[Tensor, CacheSlots, KVCache | None], Tensor]
+"""(B, T, D), its places and the cache → (B, T, D) behind all blocks."""
+
+
+class DynamicCache(KVCache):
+    """A `KVCache` that also keeps input embeddings.
+
+    Args:
+        limit: Length up to which keys and values stay right.
+        width: D, of the input embeddings.
+        **sizes: As for `KVCache`.
+    """
+
+    def __init__(self, *, limit: int, width: int, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        self._kept = _Kept(self._storage.keys[0], limit, width)
+
+    @property
+    def stable(self) -> bool:
+        """False: what is held of a position depends on what follows."""
+        return False
+
+    def run(self, blocks: RunBlocks, embeds: Tensor, slots: CacheSlots) -> Tensor:
+        """(B, T, D) new embeddings → (B, T, D) behind all blocks, whatever the row's length."""
+        history = self.remember_inputs(embeds, slots)  # (B, max(totals), D)
+        if max(slots.totals) <= self._kept.limit and self.is_written_before(slots):
+            return blocks(embeds, slots, self)
+        batch = embeds.shape[0]
+        whole = Slots((0,) * batch, slots.totals, history.shape[1], history.device)
+        hidden = blocks(history.to(embeds.dtype), whole, None)
+        # Row b's new positions end at its total; padding repeats the last one.
+        columns = slots.positions.clamp(max=history.shape[1] - 1)
+        return hidden[torch.arange(batch, device=hidden.device)[:, None], columns]
+
+    def remember_inputs(self, embeds: Tensor, slots: CacheSlots) -> Tensor:
+        """Keep (B, T, D) input embeddings; return those of all valid positions (B, max(totals), D)."""
+        assert isinstance(slots, Slots)
+        stored = self._kept.inputs[:, None]  # (B, 1, capacity, D): one head as wide as the model
+        return write_rows(stored, embeds[:, None], self._rows, slots)[:, 0]
+
+    def is_written_before(self, slots: CacheSlots) -> bool:
+        """Whether every position before ``slots`` has keys and values, or only remembered inputs."""
+        written = (self._kept.written[row] for row in self.row_list())
+        return all(have >= start for have, start in zip(written, slots.starts, strict=True))
+
+    def reserve(self, counts: Sequence[int], width: int) -> Slots | FixedSlots:
+        """See `KVCache.reserve`."""
+        slots = super().reserve(counts, width)
+        self._keep_written(slots.starts)
+        return slots
+
+    def update(
+        self, layer: int, keys: Tensor, values: Tensor, slots: CacheSlots
+    ) -> tuple[Tensor, Tensor]:
+        """See `KVCache.update`."""
+        self._set_written(slots)
+        return super().update(layer, keys, values, slots)
+
+    def write_in_place(self, slots: Slots | FixedSlots) -> tuple[list[Tensor], list[Tensor]]:
+        """See `KVCache.write_in_place`."""
+        self._set_written(slots)
+        return super().write_in_place(slots)
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """See `KVCache.truncate`."""
+        super().truncate(lengths)
+        self._keep_written(lengths)
+
+    def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """See `KVCache.copy_rows`."""
+        super().copy_rows(source, target)
+        own, kept = self.row_list(), self._kept
+        sources, targets = [own[i] for i in source], [own[i] for i in target]
+        kept.inputs[targets] = kept.inputs[sources]
+        for row, written in zip(targets, [kept.written[row] for row in sources], strict=True):
+            kept.written[row] = written
+
+    def rows(self, indices: Sequence[int]) -> DynamicCache:
+        """See `KVCache.rows`."""
+        view = super().rows(indices)
+        view._kept = self._kept
+        return view
+
+    def grow(self, capacity: int) -> None:
+        """See `KVCache.grow`."""
+        extra = capacity - self.capacity
+        super().grow(capacity)
+        if extra > 0:
+            with torch.inference_mode(False):
+                self._kept.inputs = torch.nn.functional.pad(self._kept.inputs, (0, 0, 0, extra))
+
+    def _set_written(self, slots: CacheSlots) -> None:
+        for row, total in zip(self.row_list(), slots.totals, strict=True):
+            self._kept.written[row] = total
+
+    def _keep_written(self, lengths: Sequence[int]) -> None:
+        for row, length in zip(self.row_list(), lengths, strict=True):
+            self._kept.written[row] = min(self._kept.written[row], length)
+
+
+class _Kept:
+    """What all views of a `DynamicCache` share beside keys and values.
+
+    Attributes:
+        inputs: (rows, capacity, D), at least float32.
+        written: How many leading positions of each row have keys and values.
+        limit: Length up to which these stay right.
+    """
+
+    def __init__(self, keys: Tensor, limit: int, width: int) -> None:
+        rows, _, capacity, _ = keys.shape
+        wide = torch.promote_types(keys.dtype, torch.float32)
+        with torch.inference_mode(False):
+            self.inputs = torch.zeros((rows, capacity, width), dtype=wide, device=keys.device)
+        self.written, self.limit = [0] * rows, limit

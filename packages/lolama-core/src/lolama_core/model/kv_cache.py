@@ -1,0 +1,257 @@
+"""Preallocated keys and values, with a length of its own for every row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lolama_core.model.cache_slots import FixedSlots, Slots
+from lolama_core.protocols import CacheSlots
+from lolama_core.protocols.errors import UsageError
+
+
+class _Storage:
+    """What all views of a cache share."""
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        self.keys, self.values = keys, values
+        self.lengths = [0] * keys[0].shape[0]
+
+
+class KVCache:
+    """Keys and values of every layer, (B, K, capacity, head_dim) each.
+
+    Writing is separate from advancing: a pass writes past the valid length, and only when the caller
+    advances do the positions count. An abandoned pass therefore changes nothing.
+
+    Args:
+        num_layers: Layers.
+        batch_size: Rows B.
+        num_kv_heads: Key/value heads K.
+        capacity: Positions per row.
+        head_dim: Width of a head.
+        dtype, device: Of keys and values.
+
+    Example:
+        >>> cache = KVCache(num_layers=1, batch_size=2, num_kv_heads=1, capacity=8, head_dim=2)
+        >>> slots = cache.reserve([3, 1], width=3)  # row 1 is two positions of padding
+        >>> keys, values = cache.update(0, torch.ones(2, 1, 3, 2), torch.ones(2, 1, 3, 2), slots)
+        >>> cache.advance(slots.counts)
+        >>> cache.lengths
+        (3, 1)
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        batch_size: int,
+        num_kv_heads: int,
+        capacity: int,
+        head_dim: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = (batch_size, num_kv_heads, capacity, head_dim)
+        # Zeros, not empty: a masked position still takes part in softmax(...) @ v, and 0 · NaN is NaN.
+        # Ordinary tensors wherever it is made: those of inference mode can be written to in there alone.
+        with torch.inference_mode(False):
+            self._storage = _Storage(
+                [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
+                [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
+            )
+        self._rows: range | Tensor = range(batch_size)
+        self._positions: Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of rows."""
+        return len(self._rows)
+
+    @property
+    def capacity(self) -> int:
+        """Positions each row has room for."""
+        return self._storage.keys[0].shape[2]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Valid positions of each row."""
+        return tuple(self._storage.lengths[row] for row in self.row_list())
+
+    @property
+    def device(self) -> torch.device:
+        """Where keys and values are."""
+        return self._storage.keys[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of keys and values."""
+        return self._storage.keys[0].dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values, all rows."""
+        return sum(t.nbytes for t in (*self._storage.keys, *self._storage.values))
+
+    @property
+    def stable(self) -> bool:
+        """Whether what is held of a position stays right whatever follows; not under dynamic RoPE."""
+        return True
+
+    def row_list(self) -> list[int]:
+        """Which rows of the storage these are."""
+        return list(self._rows) if isinstance(self._rows, range) else self._rows.tolist()
+
+    def _set_lengths(self, lengths: Sequence[int]) -> None:
+        for row, length in zip(self.row_list(), lengths, strict=True):
+            self._storage.lengths[row] = length
+
+    def at_positions(self, positions: Tensor) -> Self:
+        """A view for decoding steps whose places are what ``positions`` holds when the step runs.
+
+        Bounds cannot be checked there: `reserve` on the cache itself does, and gives the positions.
+
+        Args:
+            positions: (B, 1) int64 on the cache's device.
+        """
+        assert self.stable and isinstance(self._rows, range)
+        view = self.rows(range(self.batch_size))
+        view._positions = positions
+        return view
+
+    def reserve(self, counts: Sequence[int], width: int) -> Slots | FixedSlots:
+        """Places for ``counts[b]`` ≤ ``width`` new positions in each row.
+
+        Raises:
+            UsageError: if a row would pass the capacity. A slice assignment one past the end would
+                silently write nothing, so this is always checked, on the host.
+        """
+        if self._positions is not None:
+            assert width == 1 and min(counts) == 1
+            return FixedSlots(self._positions, self.capacity)
+        starts = self.lengths
+        assert len(counts) == len(starts) and all(0 <= count <= width for count in counts)
+        needed = max(start + count for start, count in zip(starts, counts, strict=True))
+        if needed > self.capacity:
+            raise UsageError(
+                "KV cache",
+                f"{needed} positions do not fit its capacity of {self.capacity}",
+                "make a cache with more room, or shorten the text",
+            )
+        return Slots(starts, tuple(counts), width, self.device)
+
+    def update(
+        self, layer: int, keys: Tensor, values: Tensor, slots: CacheSlots
+    ) -> tuple[Tensor, Tensor]:
+        """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
+        assert isinstance(slots, Slots | FixedSlots)
+        storage = self._storage
+        return (
+            write_rows(storage.keys[layer], keys, self._rows, slots),
+            write_rows(storage.values[layer], values, self._rows, slots),
+        )
+
+    def write_in_place(self, slots: Slots | FixedSlots) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values of each layer, all rows of the storage, for a kernel that writes at ``slots``."""
+        return self._storage.keys, self._storage.values
+
+    def advance(self, counts: Sequence[int]) -> None:
+        """Make ``counts[b]`` positions just written valid."""
+        lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
+        assert max(lengths) <= self.capacity and min(counts) >= 0
+        self._set_lengths(lengths)
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget all but the first ``lengths[b]`` positions of each row.
+
+        Raises:
+            UsageError: if a row is shorter than that already.
+        """
+        for row, (keep, length) in enumerate(zip(lengths, self.lengths, strict=True)):
+            if not 0 <= keep <= length:
+                raise UsageError("KV cache", f"row {row} holds {length} positions, not {keep}", "")
+        self._set_lengths(lengths)
+
+    def rows(self, indices: Sequence[int]) -> Self:
+        """A writable view of some rows. Neighboring rows are a slice and cost nothing."""
+        own = self.row_list()
+        chosen = [own[i] for i in indices]
+        view = object.__new__(type(self))
+        view._storage, view._positions = self._storage, None
+        first = chosen[0]
+        contiguous = chosen == list(range(first, first + len(chosen)))
+        view._rows = (
+            range(first, first + len(chosen))
+            if contiguous
+            else torch.tensor(chosen, device=self.device)
+        )
+        return view
+
+    def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Copy rows, lengths included, over other rows of the same cache."""
+        own = self.row_list()
+        sources, targets = [own[i] for i in source], [own[i] for i in target]
+        held = max((self._storage.lengths[row] for row in sources), default=0)
+        for tensor in (*self._storage.keys, *self._storage.values):
+            tensor[targets, :, :held] = tensor[sources, :, :held]
+        lengths = self._storage.lengths
+        for row, length in zip(targets, [lengths[row] for row in sources], strict=True):
+            lengths[row] = length
+
+    def read_row(self, row: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer, (K, lengths[row], head_dim) each: views, cut to the length."""
+        place, held = self.row_list()[row], self.lengths[row]
+        return [
+            (keys[place, :, :held], values[place, :, :held])
+            for keys, values in zip(self._storage.keys, self._storage.values, strict=True)
+        ]
+
+    def grow(self, capacity: int) -> None:
+        """Make room for ``capacity`` positions a row; what is held stays. Views see it too."""
+        extra = capacity - self.capacity
+        if extra <= 0:
+            return
+        with torch.inference_mode(False):
+            for tensors in (self._storage.keys, self._storage.values):
+                for layer, tensor in enumerate(tensors):
+                    tensors[layer] = torch.nn.functional.pad(tensor, (0, 0, 0, extra))
+
+    def reset(self) -> None:
+        """Empty every row, and wipe it: a NaN left by a failed pass would leak through the mask."""
+        rows = (
+            slice(self._rows.start, self._rows.stop)
+            if isinstance(self._rows, range)
+            else self._rows
+        )
+        for tensor in (*self._storage.keys, *self._storage.values):
+            tensor[rows, :, : max(self.lengths) + 1] = 0
+        self.truncate([0] * self.batch_size)
+
+
+def write_rows(
+    stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots | FixedSlots
+) -> Tensor:
+    """Write (B, K, T, hd) into (all rows, K, capacity, hd) and return the valid part of ``rows``."""
+    if isinstance(rows, range):
+        view = stored
+        count = (
+            rows.stop - rows.start
+        )  # which torch.compile understands, unlike the length of a range
+        if count < stored.shape[0]:
+            view = stored.narrow(0, rows.start, count)
+        if isinstance(slots, FixedSlots):
+            places = slots.positions[:, None, :, None].expand(new.shape)
+            return view.scatter_(2, places, new.to(stored.dtype))
+        if slots.uniform:
+            view.narrow(2, slots.starts[0], slots.width).copy_(new)
+        else:
+            row, column, place = slots.scatter
+            view[row, :, place] = new[row, :, column].to(stored.dtype)
+        return view.narrow(2, 0, slots.longest)
+    assert isinstance(slots, Slots)
+    row, column, place = slots.scatter
+    stored[rows[row], :, place] = new[row, :, column].to(stored.dtype)
+    return stored[rows, :, : slots.longest]

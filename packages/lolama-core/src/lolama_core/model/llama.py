@@ -1,0 +1,193 @@
+"""The LLaMA decoder: embeddings, blocks, final norm, output projection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lolama_core.model.block import Block
+from lolama_core.model.cache_slots import Slots
+from lolama_core.model.config import LlamaConfig
+from lolama_core.model.device import activation_dtype
+from lolama_core.model.dynamic_rope import DynamicCache
+from lolama_core.model.kv_cache import KVCache
+from lolama_core.model.linear import FEW_ROWS, Linear, OutputProjection, processor_multiplies
+from lolama_core.model.masks import PassPlan, plan_pass
+from lolama_core.model.norm import RMSNorm
+from lolama_core.model.rope import RotaryEmbedding
+from lolama_core.protocols import CacheSlots
+from lolama_core.protocols import KVCache as KVCacheProtocol
+from lolama_core.protocols.causal_module import CausalLMModule
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import GenerationDefaults, ImageInputs, Prompt
+
+
+class Llama(CausalLMModule):
+    """A LLaMA-family decoder (Touvron et al. 2023), also of Mistral and Qwen2 shape.
+
+    ``Llama(config)`` is randomly initialized and trainable; `lolama_core.load` fills it with weights.
+    Legend: B batch, T positions, D model width, V vocabulary.
+    """
+
+    layers: nn.ModuleList
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.generation_defaults = GenerationDefaults()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.d_model, config.eps)
+        self.lm_head = OutputProjection(config.d_model, config.vocab_size, bias=False)
+        self.rope = RotaryEmbedding(config)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+
+    @property
+    def max_seq_len(self) -> int:
+        """Positions the model can attend over."""
+        return self.config.max_seq_len
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding: each token id is below it."""
+        return self.config.vocab_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs must be."""
+        return self.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """How the weights are stored."""
+        return self.embed_tokens.weight.dtype
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        cache: KVCacheProtocol | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """(B, T) token ids → logits (B, T, V) float32 of all positions.
+
+        With a cache, positions continue after what it holds; call ``cache.advance`` to keep them.
+        """
+        return self.forward_embeds(self.embed(input_ids), cache, lengths, logits="all")
+
+    def make_cache(self, batch_size: int, capacity: int) -> KVCache:
+        """An empty cache of ``capacity`` positions a row.
+
+        Raises:
+            UsageError: for more positions than the model can attend over.
+        """
+        config = self.config
+        if not 1 <= capacity <= config.max_seq_len:
+            raise UsageError(
+                "KV cache",
+                f"{capacity} positions asked of a model that attends over {config.max_seq_len}",
+                "shorten the text",
+            )
+        sizes: dict[str, Any] = {
+            "num_layers": config.num_layers,
+            "batch_size": batch_size,
+            "num_kv_heads": config.num_kv_heads,
+            "capacity": capacity,
+            "head_dim": config.head_dim,
+            "dtype": self.dtype,
+            "device": self.device,
+        }
+        limit = self.rope.dynamic_beyond
+        if limit is not None:
+            return DynamicCache(limit=limit, width=config.d_model, **sizes)
+        return KVCache(**sizes)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """(B, T) token ids → (B, T, D) in the dtype that activations have on this device."""
+        embeds: Tensor = self.embed_tokens(input_ids)
+        return embeds.to(activation_dtype(self.device, self.dtype))
+
+    def embed_prompt(self, input_ids: Tensor, lengths: Sequence[int], **inputs: Any) -> Prompt:
+        """(B, T) right-padded ids → `Prompt`; a text model takes nothing beside them.
+
+        Raises:
+            UsageError: for any other input, such as ``pixel_values``.
+        """
+        for name in inputs:
+            if name in ImageInputs.__annotations__:
+                remedy = "pictures need a vision model such as llava-1.5-7b"
+                raise UsageError(name, "is no input of a text model", remedy)
+            reason = "is neither a generation setting nor an input of a text model"
+            raise UsageError(name, reason, "check its spelling")
+        keys = tuple(
+            tuple(row[:length]) for row, length in zip(input_ids.tolist(), lengths, strict=True)
+        )
+        return Prompt(self.embed(input_ids), tuple(lengths), keys)
+
+    def forward_embeds(
+        self,
+        embeds: Tensor,
+        cache: KVCacheProtocol | None = None,
+        lengths: Sequence[int] | None = None,
+        logits: Literal["last", "all"] = "last",
+    ) -> Tensor:
+        """(B, T, D) → float32 logits of the last real position (B, V), or of all positions (B, T, V).
+
+        Args:
+            embeds: Rows right-padded to T.
+            cache: Holds what came before; written to, not advanced.
+            lengths: Real positions per row; None if all T are.
+            logits: Computing ``all`` of a long prompt costs V · T numbers; generation wants the ``last``.
+        """
+        slots = self.reserve(embeds, cache, lengths)
+        if isinstance(cache, DynamicCache):
+            hidden = cache.run(self.run_blocks, embeds, slots)
+        else:
+            hidden = self.run_blocks(embeds, slots, cache)
+        if logits == "last":
+            hidden = last_positions(hidden, slots)
+        output: Tensor = self.lm_head(self.norm(hidden))
+        return output.float()
+
+    def reserve(
+        self, embeds: Tensor, cache: KVCacheProtocol | None, lengths: Sequence[int] | None
+    ) -> CacheSlots:
+        """The places of (B, T, D) new positions, of which ``lengths`` are real."""
+        batch, width, _ = embeds.shape
+        counts = tuple(lengths) if lengths is not None else (width,) * batch
+        if cache is None:
+            return Slots((0,) * batch, counts, width, embeds.device)
+        return cache.reserve(counts, width)
+
+    def run_blocks(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        plan = self.plan(x, slots, cache)
+        for block in self.layers:
+            x = block(x, plan, cache)
+        return x
+
+    def plan(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> PassPlan:
+        """What all blocks share in a pass of (B, T, D); see `plan_pass`."""
+        assert cache is None or isinstance(cache, KVCache)
+        width = x.shape[1]
+        # Many rows of bfloat16 are multiplied as such where the processor can (see `Linear`), so what is in
+        # between need not be converted there and back. Few are not: memory bounds them, not arithmetic.
+        many = x.shape[0] * width > FEW_ROWS
+        dtype = torch.bfloat16 if many and self._multiplies_bfloat16() else x.dtype
+        angles = self.rope(slots.positions, slots.totals)
+        return plan_pass(angles, slots, width, cache, self.config.sliding_window, dtype)
+
+    def _multiplies_bfloat16(self) -> bool:
+        first = next(iter(self.layers), None)
+        linear = getattr(getattr(first, "attention", None), "q_proj", None)
+        is_bfloat16 = isinstance(linear, Linear) and linear.weight.dtype == torch.bfloat16
+        return is_bfloat16 and processor_multiplies(torch.bfloat16)
+
+
+def last_positions(hidden: Tensor, slots: CacheSlots) -> Tensor:
+    """(B, T, D) → the last real position of each row, (B, D)."""
+    columns = [count - 1 for count in slots.counts]
+    return hidden[torch.arange(len(columns), device=hidden.device), columns]

@@ -1,0 +1,1 @@
+"""Text and ids: the tokenizer and chat templates, both of files that nobody trusts."""
