@@ -47,6 +47,8 @@ VIOLATIONS = [
     Violation("rooms", "lolama_core.runtime", "import lolama_core.generation.generator"),
     Violation("rooms", "lolama_core.text", "def late():\n    import lolama_core.runtime.runner"),
     Violation("rooms", "lolama_core.files", "import lolama_core.model.config"),
+    Violation("hub-rooms", "lolama_hub.folder", "import lolama_hub.download.api"),
+    Violation("hub-rooms", "lolama_hub.store", "import lolama_hub.folder.fields"),
     Violation("wiring", "lolama_cli", "import lolama_core"),
     Violation("wiring", "lolama_cli", "from lolama_hub import HuggingFaceSource"),
     Violation("front-door", "lolama", "from lolama_core.model.config import LlamaConfig"),

@@ -21,7 +21,7 @@ from terminal import Terminal
 from warm_program import WarmProgram
 
 from lolama_core.testing.promises import Promises
-from lolama_hub.retries import ATTEMPTS
+from lolama_hub.download.retries import ATTEMPTS
 from lolama_hub.testing.faults import ALWAYS, Fault, Place
 from lolama_hub.testing.repository import SMALL_FILES, list_entry
 from lolama_hub.testing.stand_in_hub import StandInHub

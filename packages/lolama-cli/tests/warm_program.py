@@ -1,7 +1,7 @@
 """The installed program, run in a fresh process each time, without the seconds that importing torch takes.
 
 One process imports what the program needs and forks for every run. Before it asks a hub again it waits for
-next to nothing; how long it should is in the tests of lolama_hub.retries.
+next to nothing; how long it should is in the tests of lolama_hub.download.retries.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import json, os, signal, sys
 import lolama_cli.app, lolama.wiring, lolama_core.loading, lolama_core.generation.generator
 import lolama_core.files.checkpoint_io
 import lolama_core.files.safetensors_reader, lolama_core.text.chat_template, tokenizers, torch
-import lolama_hub.bin_conversion, lolama_hub.retries, lolama_hub.sentencepiece_conversion
+import lolama_hub.folder.convert_pickled, lolama_hub.download.retries, lolama_hub.folder.convert_sentencepiece
 import lolama_vision.llava, lolama_vision.image_processor, lolama.vision, lolama_cli.pictures
 from lolama_cli.__main__ import main
-lolama_hub.retries._FIRST_WAIT = 0.001
+lolama_hub.download.retries._FIRST_WAIT = 0.001
 for line in sys.stdin:
     order = json.loads(line)
     child = os.fork()

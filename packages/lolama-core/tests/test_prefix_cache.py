@@ -343,6 +343,18 @@ def test_a_stream_ended_early_is_kept_as_far_as_it_went(
     assert same(result, cold.generate(following, GREEDY))
 
 
+def test_a_model_that_has_changed_has_read_nothing(tiny_llama: MakeLlama) -> None:
+    model = tiny_llama()
+    warm, cold, _ = generators(model)
+    warm.generate(TEXT[:10], GREEDY)
+    assert warm.generate(TEXT[:10], GREEDY).cached_tokens == 9
+    with torch.no_grad():
+        model.get_parameter("layers.0.attention.k_proj.weight").mul_(3)
+    changed = warm.generate(TEXT[:10], GREEDY)
+    assert changed.cached_tokens == 0
+    assert same(changed, cold.generate(TEXT[:10], GREEDY))
+
+
 def test_a_stream_that_never_began_keeps_nothing(tiny_llama: MakeLlama) -> None:
     warm, _, prefixes = generators(tiny_llama())
     warm.generate_stream(TEXT[:10], GREEDY).close()

@@ -48,7 +48,7 @@ def stand_in_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stan
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", hub.timeout)
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", hub.timeout)
-            monkeypatch.setattr("lolama_hub.retries._FIRST_WAIT", 0.001)
+            monkeypatch.setattr("lolama_hub.download.retries._FIRST_WAIT", 0.001)
             monkeypatch.setenv("NO_PROXY", "127.0.0.1")
             return hub
 

@@ -50,7 +50,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_here(function: Callable[..., None], *arguments: object, **_: object) -> None:
         function(*arguments)
 
-    monkeypatch.setattr("lolama_hub.bin_conversion.run_in_child", run_here)
+    monkeypatch.setattr("lolama_hub.folder.convert_pickled.run_in_child", run_here)
 
 
 def refused(folder: Path, resolve: Resolve) -> str:

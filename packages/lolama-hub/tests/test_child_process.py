@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lolama_core.protocols.errors import ModelError, ResourceError
-from lolama_hub.child_process import run_in_child
+from lolama_hub.folder.child_process import run_in_child
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the cap is held on Linux")

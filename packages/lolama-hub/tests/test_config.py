@@ -11,7 +11,7 @@ from tiny_folders import edit_json
 from lolama_core.model.config import LlamaConfig
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, ModelFiles
-from lolama_hub.config import find_layout, read_model
+from lolama_hub.folder.text_config import find_layout, read_model
 
 PATH = Path("config.json")
 SIZES: dict[str, JSON] = {

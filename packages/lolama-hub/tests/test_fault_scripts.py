@@ -18,7 +18,7 @@ from lolama_core.files.checkpoint_io import FileCheckpointIO
 from lolama_core.protocols.errors import LolamaError
 from lolama_core.testing.promises import Promises
 from lolama_hub import HuggingFaceSource
-from lolama_hub.retries import ATTEMPTS
+from lolama_hub.download.retries import ATTEMPTS
 from lolama_hub.testing.faults import random_script
 from lolama_hub.testing.repository import SMALL_FILES
 from lolama_hub.testing.stand_in_hub import StandInHub
@@ -44,7 +44,7 @@ def is_published(directory: Path) -> bool:
 def hub(stand_in_hub: Callable[..., StandInHub], monkeypatch: pytest.MonkeyPatch) -> StandInHub:
     """One that is soon given up when it stalls, and whose wishes for patience are short."""
     hub = stand_in_hub({NAME: FILES})
-    monkeypatch.setattr("lolama_hub.retries.LONGEST_WAIT", 0.5)
+    monkeypatch.setattr("lolama_hub.download.retries.LONGEST_WAIT", 0.5)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.3)
     return hub

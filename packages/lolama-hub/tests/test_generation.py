@@ -11,9 +11,9 @@ from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
-from lolama_hub import generation
-from lolama_hub.fields import Fields
-from lolama_hub.folder import Folder
+from lolama_hub.folder import generation_config
+from lolama_hub.folder.fields import Fields
+from lolama_hub.folder.files import Folder
 
 Resolve = Callable[[Path], ModelFiles]
 
@@ -167,7 +167,7 @@ def test_row_194_of_a_model_that_sees_the_outer_ones_go_first(
     text: dict[str, Any] = {"no_repeat_ngram_size": 3, "min_new_tokens": 4, "suppress_tokens": [5]}
     outer: dict[str, Any] = {"no_repeat_ngram_size": 2, "min_new_tokens": None, "text_config": text}
     (llama / "generation_config.json").unlink()
-    block = generation.read_generation(
+    block = generation_config.read_generation(
         Folder(llama),
         Fields(llama / "config.json", text, block="text_config"),
         vocab_size=64,
@@ -186,9 +186,9 @@ def test_row_107_every_setting_of_transformers_was_looked_at() -> None:
     import transformers
 
     named = {
-        *generation._UNSUPPORTED,
-        *generation._UNSUPPORTED_SAMPLING,
-        *generation._SAMPLING,
+        *generation_config._UNSUPPORTED,
+        *generation_config._UNSUPPORTED_SAMPLING,
+        *generation_config._SAMPLING,
         *FORBIDDING,
     }
     others = {

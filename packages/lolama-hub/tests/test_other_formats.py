@@ -14,9 +14,9 @@ from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import ModelFiles
 from lolama_hub import HuggingFaceSource
-from lolama_hub.hub_api import RemoteFile
-from lolama_hub.model_folder import check_config
-from lolama_hub.selection import needed_files
+from lolama_hub.download.api import RemoteFile
+from lolama_hub.download.selection import needed_files
+from lolama_hub.folder.resolve import check_config
 
 Resolve = Callable[[Path], ModelFiles]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lolama_core.protocols.errors import NetworkError
-from lolama_hub.retries import ATTEMPTS, LONGEST_WAIT, Retries, TransientError
+from lolama_hub.download.retries import ATTEMPTS, LONGEST_WAIT, Retries, TransientError
 
 ERROR = NetworkError("owner/model", "fails", "try again later")
 
@@ -14,7 +14,7 @@ ERROR = NetworkError("owner/model", "fails", "try again later")
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds of each wait, none of which takes place."""
     waited: list[float] = []
-    monkeypatch.setattr("lolama_hub.retries.time.sleep", waited.append)
+    monkeypatch.setattr("lolama_hub.download.retries.time.sleep", waited.append)
     return waited
 
 

@@ -10,7 +10,7 @@ import torch
 from lolama_core.model.config import LlamaConfig
 from lolama_core.model.rope import inverse_frequencies
 from lolama_core.protocols.errors import ModelError
-from lolama_hub.config import find_layout, read_model
+from lolama_hub.folder.text_config import find_layout, read_model
 
 PATH = Path("config.json")
 BASE: dict[str, Any] = {

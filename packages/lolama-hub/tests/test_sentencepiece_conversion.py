@@ -16,10 +16,10 @@ from tokenizers import Tokenizer
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError, NotAvailableError
 from lolama_core.protocols.types import ModelFiles
-from lolama_hub.fields import Fields
-from lolama_hub.folder import Folder
-from lolama_hub.sentencepiece_conversion import convert
-from lolama_hub.store import Store
+from lolama_hub.folder.convert_sentencepiece import convert
+from lolama_hub.folder.fields import Fields
+from lolama_hub.folder.files import Folder
+from lolama_hub.store.place import Store
 
 sentencepiece = pytest.importorskip("sentencepiece")
 
@@ -167,7 +167,7 @@ def test_a_folder_without_tokenizer_json(
     known = sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size()
     assert files.config["generation"]["vocab_size"] == known
     # Once only: the second time nothing is converted.
-    monkeypatch.setattr("lolama_hub.sentencepiece_conversion._build", None)
+    monkeypatch.setattr("lolama_hub.folder.convert_sentencepiece._build", None)
     assert resolve(llama) == files
     edit_json(llama / "tokenizer_config.json", add_bos_token=False, eos_token="the")
     assert resolve(llama).config["tokenizer"]["add_bos"] is False
@@ -288,8 +288,9 @@ def test_transformers_is_not_needed(train: Callable[..., Path], tmp_path: Path) 
     program = (
         "import sys; from pathlib import Path\n"
         "sys.modules['transformers'] = sys.modules['torch'] = None\n"
-        "from lolama_hub.fields import Fields; from lolama_hub.folder import Folder\n"
-        "from lolama_hub.sentencepiece_conversion import convert; from lolama_hub.store import Store\n"
+        "from lolama_hub.folder.fields import Fields; from lolama_hub.folder.files import Folder\n"
+        "from lolama_hub.folder.convert_sentencepiece import convert\n"
+        "from lolama_hub.store.place import Store\n"
         "root = Path(sys.argv[1])\n"
         "print(convert(Folder(root), Fields(root / 'x', {}), Store(root / 'store'), None))\n"
     )

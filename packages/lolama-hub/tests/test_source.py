@@ -14,9 +14,9 @@ from lolama_core.protocols import CheckpointIO, ModelSource
 from lolama_core.protocols.errors import ModelError, NetworkError, ResourceError, UsageError
 from lolama_core.testing.source import ModelSourceSuite
 from lolama_hub import HuggingFaceSource
-from lolama_hub.snapshots import Snapshots
 from lolama_hub.source import HubModel, parse_name
-from lolama_hub.store import Store
+from lolama_hub.store.place import Store
+from lolama_hub.store.snapshots import Snapshots
 
 CONFORMS: ModelSource = HuggingFaceSource()  # for mypy
 

@@ -11,18 +11,18 @@ from lolama_core.protocols.lazy_names import lazy_names
 from lolama_hub.__about__ import __version__ as __version__
 
 if TYPE_CHECKING:
-    from lolama_hub.digests import file_digest as file_digest
-    from lolama_hub.digests import file_identity as file_identity
     from lolama_hub.registry import MODELS as MODELS
     from lolama_hub.source import HuggingFaceSource as HuggingFaceSource
-    from lolama_hub.store import Store as Store
+    from lolama_hub.store.digests import file_digest as file_digest
+    from lolama_hub.store.digests import file_identity as file_identity
+    from lolama_hub.store.place import Store as Store
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
-            ".digests": ["file_digest", "file_identity"],
+            ".store.digests": ["file_digest", "file_identity"],
             ".registry": ["MODELS"],
             ".source": ["HuggingFaceSource"],
-            ".store": ["Store"],
+            ".store.place": ["Store"],
         },
     )

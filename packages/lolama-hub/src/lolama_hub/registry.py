@@ -14,7 +14,7 @@ import platformdirs
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import ModelInfo
 from lolama_core.protocols.utf8 import decode_utf8
-from lolama_hub.fields import shown
+from lolama_hub.folder.fields import shown
 
 # The Hub's own rules for each part: letters, digits, "-", "_" and ".", the last two not at either end.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"

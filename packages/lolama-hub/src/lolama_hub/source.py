@@ -13,12 +13,12 @@ from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError, NetworkError, UsageError
 from lolama_core.protocols.types import DownloadPlan, ModelFiles, ModelInfo, StoredModel
 from lolama_hub import registry
-from lolama_hub.fields import shown
-from lolama_hub.folder import Folder
-from lolama_hub.model_folder import check_config, check_small_files, resolve_folder
-from lolama_hub.other_formats import describe_file
-from lolama_hub.snapshots import Snapshots
-from lolama_hub.store import Store
+from lolama_hub.folder.fields import shown
+from lolama_hub.folder.files import Folder
+from lolama_hub.folder.other_formats import describe_file
+from lolama_hub.folder.resolve import check_config, check_small_files, resolve_folder
+from lolama_hub.store.place import Store
+from lolama_hub.store.snapshots import Snapshots
 
 _PATH_STARTS = ("/", "./", "../", "~", "\\", ".\\", "..\\")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -114,7 +114,7 @@ class HuggingFaceSource:
             self._snapshots.touch(directory)
             files = resolve_folder(name, Folder(directory), self._store, io)
             return replace(files, repo=repo, revision=commit, immutable=True)
-        from lolama_hub.hf_cache import find_snapshot
+        from lolama_hub.download.hf_cache import find_snapshot
 
         cached = find_snapshot(repo, revision, io)
         if cached is not None:
@@ -133,10 +133,10 @@ class HuggingFaceSource:
             raise UsageError(
                 f"model {shown(name)}", "is a local folder", "there is nothing to download"
             )
-        from lolama_hub import hub_api
-        from lolama_hub.download import plan_download
+        from lolama_hub.download import api
+        from lolama_hub.download.plan import plan_download
 
-        if hub_api.offline():
+        if api.offline():
             raise self._absent(target)
 
         def check(subject: str, content: bytes, names: Collection[str]) -> None:
@@ -159,7 +159,7 @@ class HuggingFaceSource:
         Raises:
             LolamaError: see `ModelSource.fetch`.
         """
-        from lolama_hub.download import fetch_plan
+        from lolama_hub.download.plan import fetch_plan
 
         def check(directory: Path) -> None:
             names = {file.name for file in plan.files}
@@ -169,7 +169,7 @@ class HuggingFaceSource:
 
     def stored(self, io: CheckpointIO) -> Sequence[StoredModel]:
         """What has been fetched, wholly or in part, or is usable in Hugging Face's cache; last used first."""
-        from lolama_hub.hf_cache import whole_models
+        from lolama_hub.download.hf_cache import whole_models
 
         models = self._snapshots.models()
         own = {(model.repo, model.revision) for model in models if model.complete}
@@ -196,7 +196,7 @@ class HuggingFaceSource:
         here = [model for model in self._snapshots.models() if model.repo == target.repo]
         if not here or (target.revision and commit not in {model.revision for model in here}):
             reason, remedy = "is not in the store", "`lolama models` lists what is downloaded"
-            from lolama_hub.hf_cache import holds
+            from lolama_hub.download.hf_cache import holds
 
             if holds(target.repo):
                 reason = "is in Hugging Face's own cache, which lolama does not change"
@@ -211,11 +211,11 @@ class HuggingFaceSource:
 
     def _absent(self, target: HubModel) -> NetworkError:
         """Why a model cannot be used without a connection, and how much of it is here."""
-        from lolama_hub import hub_api
+        from lolama_hub.download import api
 
         repo = target.repo
         remedy = f"run `lolama pull {repo}{'@' + target.revision if target.revision else ''}`"
-        if hub_api.offline():
+        if api.offline():
             remedy += " without HF_HUB_OFFLINE"
         missing = self._snapshots.missing_files(repo)
         reason = f"is only partly downloaded: {missing} missing" if missing else "is not downloaded"

@@ -215,8 +215,8 @@ def test_a_published_configuration_that_leaves_sizes_out(tmp_path: Path) -> None
     import transformers
 
     from lolama_core.files.checkpoint_io import FileCheckpointIO
-    from lolama_hub.folder import Folder
-    from lolama_hub.vision_config import read_vision_model
+    from lolama_hub.folder.files import Folder
+    from lolama_hub.folder.vision_config import read_vision_model
 
     values: dict[str, Any] = {
         "model_type": "llava",

@@ -41,9 +41,9 @@ class PrefixCache:
     those of running everything, to the rounding of float32 (1e-5 on logits).
 
     Texts are compared by `Prompt.keys`, never by ids alone, since different pictures have the same ids; and
-    only texts of the same model object match, so one cache may serve several models. It cannot see that a
-    model's *weights* have changed, by quantizing or training it: call `clear` then. Under dynamic RoPE
-    a position does depend on what follows, and such texts are not kept.
+    only texts of the same model match, as it is: `TextGenerator` sees that one has changed (see `runner_of`),
+    unless by writes through ``tensor.data``; call `clear` after those. One cache may serve several models.
+    Under dynamic RoPE a position does depend on what follows, and such texts are not kept.
 
     What was not used for longest is dropped first. Use it from one thread.
 

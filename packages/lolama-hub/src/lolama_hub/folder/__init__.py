@@ -1,0 +1,1 @@
+"""Folders in the layout of Hugging Face: configurations, tokenizers and names of weights, and conversions."""

@@ -1,0 +1,155 @@
+"""What a folder says about generation: where replies end, and the settings its authors recommend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TypeGuard
+
+from lolama_core.protocols.checkpoint import CheckpointIO
+from lolama_core.protocols.types import JSON, GenerationBlock
+from lolama_hub.folder.fields import LARGEST_INTEGER, Fields
+from lolama_hub.folder.files import Folder
+
+# Name of the field, lowest and highest value that means something.
+_SAMPLING = {
+    "temperature": (0.0, 1e6),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "typical_p": (0.0, 1.0),
+    "repetition_penalty": (1e-6, 1e6),
+}
+# Settings that change what is generated and that lolama does not have; ``do_sample`` does not matter to them.
+# How long a text becomes is left to the caller; what only makes generation faster, or says what is returned,
+# changes no text.
+_UNSUPPORTED = (
+    "begin_suppress_tokens",
+    "constraints",
+    "dola_layers",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "exponential_decay_length_penalty",
+    "force_words_ids",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "guidance_scale",
+    "max_time",
+    "min_length",
+    "num_beams",
+    "penalty_alpha",
+    "sequence_bias",
+    "stop_strings",
+    "token_healing",
+    "watermarking_config",
+)
+_UNSUPPORTED_SAMPLING = ("epsilon_cutoff", "eta_cutoff", "top_h")
+_NOTHING: Mapping[str, JSON] = MappingProxyType({})
+_ONE_IS_OFF = ("encoder_repetition_penalty", "guidance_scale", "num_beams")
+
+
+def read_generation(
+    folder: Folder,
+    config: Fields,
+    *,
+    vocab_size: int,
+    tokenizer_size: int,
+    tokenizer_eos: int | None,
+    io: CheckpointIO,
+    outer: Mapping[str, JSON] = _NOTHING,
+) -> GenerationBlock:
+    """The canonical ``generation`` block.
+
+    The end ids are generation_config.json's, else config.json's, else the tokenizer's own; the first two
+    as transformers has them. Values that are for sampling alone count only where ``do_sample`` is true:
+    without it they are what the file was saved with, not advice. ``repetition_penalty`` and what forbids
+    tokens count in any case. Without a generation_config.json the settings are those of config.json, where
+    old versions of transformers kept them. Settings that lolama does not have are named.
+
+    Args:
+        folder: The model's folder.
+        config: config.json, or the part of it that is of the language model.
+        vocab_size: Rows of the model's embedding.
+        tokenizer_size: Ids that the tokenizer knows.
+        tokenizer_eos: The id of its ``eos_token``.
+        io: Reader of untrusted files.
+        outer: All of config.json, if ``config`` is a part of it. What it sets goes before that.
+
+    Raises:
+        ModelError: naming the field.
+    """
+    path = folder.find("generation_config.json")
+    if path is not None:
+        place, values = folder.root / "generation_config.json", io.read_json(path)
+    else:
+        place, values = config.path, {**config.values, **_set(outer)}
+    generation = Fields(place, values, {"do_sample": False})
+    eos_ids = _eos_ids(generation, vocab_size) or _eos_ids(config, vocab_size)
+    if not eos_ids and tokenizer_eos is not None:
+        eos_ids = [tokenizer_eos]
+    block: GenerationBlock = {"eos_ids": eos_ids, "vocab_size": tokenizer_size, "sampling": {}}
+    samples = generation.get("do_sample") is not None and generation.boolean("do_sample")
+    block["sampling"] = {
+        **_sampling(generation, _SAMPLING if samples else ("repetition_penalty",)),
+        **_forbidden(generation, vocab_size),
+    }
+    if samples and generation.get("top_k") is not None:
+        block["sampling"]["top_k"] = generation.integer("top_k", low=0)
+    missing = [
+        name
+        for name in (*_UNSUPPORTED, *(_UNSUPPORTED_SAMPLING if samples else ()))
+        if generation.get(name) and not (name in _ONE_IS_OFF and generation.get(name) == 1)
+    ]
+    if missing:
+        block["unsupported"] = missing
+    return block
+
+
+def _set(values: Mapping[str, JSON]) -> dict[str, JSON]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _eos_ids(fields: Fields, vocab_size: int) -> list[int]:
+    value: JSON = fields.get("eos_token_id")
+    if value is None:
+        return []
+    ids = []
+    for number in value if isinstance(value, list) else [value]:
+        if not _is_id(number, vocab_size):
+            raise fields.refuse("eos_token_id", f"an id below {vocab_size}, or a list of them")
+        ids.append(number)
+    return sorted(set(ids))
+
+
+def _sampling(generation: Fields, names: Iterable[str]) -> dict[str, JSON]:
+    values: dict[str, JSON] = {}
+    for name in names:
+        if generation.get(name) is not None:
+            low, high = _SAMPLING[name]
+            values[name] = generation.number(name, low=low, high=high)
+    return values
+
+
+def _forbidden(generation: Fields, vocab_size: int) -> dict[str, JSON]:
+    """Settings that forbid tokens; those that are off are left out, as ``null`` is."""
+    values: dict[str, JSON] = {}
+    for name in ("no_repeat_ngram_size", "min_new_tokens"):
+        if generation.get(name) is not None and (count := generation.integer(name, low=0)):
+            values[name] = count
+    ids, words = generation.get("suppress_tokens"), generation.get("bad_words_ids")
+    # An id past the vocabulary is never chosen anyway; a word with one is a mistake.
+    if ids is not None and not _are_ids(ids, LARGEST_INTEGER + 1):
+        raise generation.refuse("suppress_tokens", "a list of token ids")
+    known = isinstance(words, list) and all(word and _are_ids(word, vocab_size) for word in words)
+    if words is not None and not known:
+        expected = f"a list of lists of at least one id below {vocab_size}"
+        raise generation.refuse("bad_words_ids", expected)
+    lists = {"suppress_tokens": ids, "bad_words_ids": words}
+    return values | {name: value for name, value in lists.items() if value}
+
+
+def _are_ids(value: JSON, limit: int) -> bool:
+    return isinstance(value, list) and all(_is_id(number, limit) for number in value)
+
+
+def _is_id(value: JSON, limit: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit

@@ -1,0 +1,64 @@
+"""What a table of published names has to say, and how a configuration turns it into names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from lolama_core.protocols.types import JSON
+from lolama_hub.folder.fields import Fields
+
+SlidingWindow = Callable[[Fields, int, int], int | None]
+"""(config.json, number of layers, longest sequence) → window, or None for full attention."""
+
+
+def full_attention(_config: Fields, _num_layers: int, _max_seq_len: int) -> int | None:
+    """The window of an architecture that has none."""
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLayout:
+    """How one text architecture is published.
+
+    Args:
+        model_type: Its name in config.json.
+        tensors: Canonical name → published name, ``{n}`` being the layer. Rows whose part a model does
+            not have (a bias, an untied ``lm_head``) are skipped.
+        defaults: What transformers assumes for keys that config.json leaves out.
+        fixed: Canonical fields that the architecture decides, whatever config.json says.
+        sliding_window: Reads the attention window.
+    """
+
+    model_type: str
+    tensors: Mapping[str, str]
+    defaults: Mapping[str, JSON]
+    fixed: Mapping[str, JSON] = field(default_factory=dict)
+    sliding_window: SlidingWindow = full_attention
+
+
+def _has(name: str, model: Mapping[str, JSON]) -> bool:
+    """Whether a model has the tensor of this row."""
+    if name == "lm_head.weight":
+        return not model["tie_word_embeddings"]
+    if not name.endswith(".bias"):
+        return True
+    if ".feed_forward." in name:
+        return bool(model["mlp_bias"])
+    if ".o_proj." in name:
+        return model["attention_bias"] is True
+    return bool(model["attention_bias"])
+
+
+def tensor_names(
+    tensors: Mapping[str, str], model: Mapping[str, JSON], num_layers: int
+) -> Iterator[tuple[str, str]]:
+    """Canonical and published name of every tensor of a model with a canonical ``model`` block."""
+    rows = [(name, published) for name, published in tensors.items() if _has(name, model)]
+    for name, published in rows:
+        if "{n}" not in name:
+            yield name, published
+    for layer in range(num_layers):
+        for name, published in rows:
+            if "{n}" in name:
+                yield name.format(n=layer), published.format(n=layer)

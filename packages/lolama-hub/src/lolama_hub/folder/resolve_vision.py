@@ -1,0 +1,169 @@
+"""A local folder of a LLaVA → `ModelFiles`, whichever of the five layouts it is in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lolama_core.protocols.checkpoint import CheckpointIO
+from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.types import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    JSON,
+    CanonicalConfig,
+    GenerationBlock,
+    ModelFiles,
+)
+from lolama_hub.folder.fields import shown
+from lolama_hub.folder.files import Folder
+from lolama_hub.folder.generation_config import read_generation
+from lolama_hub.folder.layouts import llava
+from lolama_hub.folder.other_formats import names_in, refuse_layout
+from lolama_hub.folder.tokenizer_files import TokenizerParts, read_tokenizer
+from lolama_hub.folder.vision_config import VisionModel, read_vision_model
+from lolama_hub.folder.weight_names import listed, match_names, read_safetensors, stored_dtype
+from lolama_hub.store.place import Store
+
+_LAYER = re.compile(r"vision\.encoder\.layers\.(\d{1,9})\.")
+
+
+@dataclass(frozen=True)
+class VisionParts:
+    """What the folder of a model that sees says besides its weights."""
+
+    model: VisionModel
+    tokenizer: TokenizerParts
+    generation: GenerationBlock
+
+
+def resolve_vision(
+    name: str,
+    folder: Folder,
+    path: Path,
+    values: Mapping[str, JSON],
+    store: Store,
+    io: CheckpointIO,
+) -> ModelFiles:
+    """Everything needed to build the model.
+
+    Raises:
+        ModelError: naming the file, field or tensor that cannot be used.
+    """
+    parts = read_parts(folder, path, values, store, io)
+    model, tokenizer = parts.model, parts.tokenizer
+    stored = read_safetensors(folder, io)
+    if stored is None:
+        refuse_layout(folder.root, names_in(folder.root))
+        reason = "holds no model.safetensors, nor an index of shards"
+        raise ModelError(str(folder.root), reason, "get a version of the model in safetensors")
+    names, tied = match_vision_names(stored.listing, stored.headers, model)
+    model.text["tie_word_embeddings"] = tied
+    config: CanonicalConfig = {
+        "format": FORMAT_NAME,
+        "format_version": FORMAT_VERSION,
+        "family": "llava",
+        "model": model.block,
+        "dtype": stored_dtype(stored, names),
+        "generation": parts.generation,
+        "tokenizer": tokenizer.block,
+        "source": {"model_type": values.get("model_type")},
+    }
+    return ModelFiles(
+        name=name,
+        config=config,
+        tensors=stored.locations(names),
+        tokenizer=tokenizer.files,
+    )
+
+
+def read_parts(
+    folder: Folder, path: Path, values: Mapping[str, JSON], store: Store, io: CheckpointIO
+) -> VisionParts:
+    """Configuration, tokenizer and generation defaults: all but the weights.
+
+    Raises:
+        ModelError: naming the file or field that cannot be used.
+    """
+    model = read_vision_model(folder, path, values, io)
+    vocab_size = model.text["vocab_size"]
+    assert isinstance(vocab_size, int)
+    tokenizer = read_tokenizer(
+        folder,
+        vocab_size,
+        store,
+        io,
+        picture_template=llava.TEMPLATES.get(model.layout.model_type, llava.VICUNA_TEMPLATE),
+    )
+    generation = read_generation(
+        folder,
+        model.text_fields,
+        vocab_size=vocab_size,
+        tokenizer_size=tokenizer.size,
+        tokenizer_eos=tokenizer.eos_id,
+        io=io,
+        outer=values,
+    )
+    return VisionParts(model, tokenizer, generation)
+
+
+def match_vision_names(
+    listing: Path, keys: Iterable[str], model: VisionModel
+) -> tuple[dict[str, str], bool]:
+    """Canonical name → stored name for the whole model, and whether its embeddings are tied.
+
+    Layers of the encoder behind the one that is used may be there or not.
+
+    Args:
+        listing: The file to name in errors.
+        keys: The stored names.
+        model: What the configuration says.
+
+    Raises:
+        ModelError: naming what is missing, unexpected, or there under two names.
+    """
+    remedy = "the weights and config.json must be of the same model"
+    common: dict[str, str] = {}
+    for key in keys:
+        if key.endswith((".rotary_emb.inv_freq", ".position_ids")):
+            continue
+        name = llava.common_name(key)
+        if name in common:
+            reason = f"holds one tensor twice, as {shown(common[name])} and {shown(key)}"
+            raise ModelError(str(listing), reason, remedy)
+        common[name] = key
+    own = {
+        name
+        for name in common
+        if name.startswith((llava.VISION, llava.PROJECTOR)) or name == llava.NEWLINE
+    }
+    text, tied = match_names(listing, common.keys() - own, model.layout.tensors, model.text)
+    _check_layers(listing, own, model)
+    wanted = {
+        **dict(llava.vision_names(model.layers_used)),
+        **dict(
+            llava.projector_names(bias=bool(model.block["projector_bias"]), newline=model.tiled)
+        ),
+    }
+    missing = sorted(set(wanted.values()) - own)
+    unused = set(llava.unused_vision_names(model.layers_used, model.num_layers))
+    unexpected = sorted(common[name] for name in own - set(wanted.values()) - unused)
+    if missing or unexpected:
+        parts = [("lacks", missing), ("holds, unasked for,", unexpected)]
+        reason = " and ".join(f"{verb} {listed(names)}" for verb, names in parts if names)
+        raise ModelError(str(listing), reason, remedy)
+    names = {f"language_model.{canonical}": common[name] for canonical, name in text.items()}
+    return names | {canonical: common[name] for canonical, name in wanted.items()}, tied
+
+
+def _check_layers(listing: Path, own: Iterable[str], model: VisionModel) -> None:
+    layers = {int(match[1]) for match in map(_LAYER.match, own) if match}
+    last = max(layers, default=-1)
+    if not model.layers_used - 1 <= last < model.num_layers:
+        raise ModelError(
+            str(listing),
+            f"holds {last + 1} layers of the encoder, but config.json says {model.num_layers}",
+            "the weights and config.json must be of the same model",
+        )

@@ -1,0 +1,1 @@
+"""Where fetched models are kept, and who may change them."""
