@@ -21,13 +21,14 @@ def round_activations(x: Tensor) -> Tensor:
     or Inf is NaN.
     """
     rows, inputs = x.shape
-    groups = F.pad(x.to(torch.float32), (0, -inputs % GROUP)).view(rows, -1, GROUP)
+    padded = F.pad(x.to(torch.float32), (0, -inputs % GROUP))
+    groups = padded.view(rows, padded.shape[1] // GROUP, GROUP)
     near, rest = _round(groups)
     again, _ = _round(rest)
     heavy = groups.abs().amax(-1) > HEAVY * groups.square().mean(-1).sqrt()
     rounded = torch.where(heavy[..., None], near + again, near)
     spoiled = (groups * 0).sum(-1, keepdim=True)  # 0, or NaN
-    return (rounded + spoiled).view(rows, -1)[:, :inputs]
+    return (rounded + spoiled).view(padded.shape)[:, :inputs]
 
 
 def _round(groups: Tensor) -> tuple[Tensor, Tensor]:
