@@ -122,9 +122,10 @@ PANIC = "a" * 40 + "!"  # more attempts at one place than the library allows: it
 ENDLESS = ("a" * 20 + "!") * 2000  # fewer, but at each of many places: more than a minute
 EXPLODE = """
 import sys
-from lolama_core import Tokenizer, tokenizer as module
+from lolama_core import Tokenizer
 from lolama_core.protocols.errors import ModelError
-module._SECONDS_PER_CALL = float(sys.argv[3])
+from lolama_core.text import encoder
+encoder._SECONDS_PER_CALL = float(sys.argv[3])
 tokenizer = Tokenizer.from_file(sys.argv[1])
 for text in sys.argv[2], "aa!":
     try:
