@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from lolama.language_model import LanguageModel, ReplyStream
 from lolama.memory import context_bytes
-from lolama.prompts import message_content
+from lolama.prompts import check_messages, message_content
 from lolama.vision import open_pictures
 from lolama_core import Generation, PrefixCache, TextGenerator
 from lolama_core.protocols.types import Message
@@ -42,7 +42,7 @@ class Conversation:
         self._llm = llm
         self._messages: list[Message] = []
         if system is not None:
-            self._messages.append({"role": "system", "content": system})
+            self._messages += check_messages([{"role": "system", "content": system}])
         self._pictures: list[Image] = []
         prefixes = PrefixCache(max_bytes=context_bytes(llm.model))
         self._generator = TextGenerator(llm.model, llm.tokenizer, prefix_cache=prefixes)
@@ -76,6 +76,7 @@ class Conversation:
         **settings: Unpack[Keywords],
     ) -> ReplyStream:
         """`ask`, piece by piece as the text comes."""
+        check_messages([{"role": "user", "content": question}])
         pictures = open_pictures(images)
         content = message_content(question, len(pictures), parts=bool(pictures))
         asked: Message = {"role": "user", "content": content}

@@ -14,6 +14,7 @@ from lolama.wiring import (
     resolve,
     warn_unsupported,
 )
+from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.lazy_names import directory
 
@@ -44,6 +45,7 @@ def load_llava_model(
         >>> model._vlm_config.vision_config.image_size
         96
     """
+    quantize = truth("quantize", quantize)
     files = resolve(name, confirm=confirm)
     if files.family != "llava":
         raise UsageError(files.name, "is a text model, it sees no pictures", "use load_model")

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import lolama_core
 from lolama import providers
 from lolama_core.protocols import ModelSource
+from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import DownloadPlan, StoredModel
 
@@ -46,7 +47,7 @@ def fetch(
     source = source or providers.source()
     io = lolama_core.FileCheckpointIO()
     plan = source.plan(name, io)
-    return source.fetch(plan, io, confirm=_decision(confirm), progress=progress)
+    return source.fetch(plan, io, confirm=decision(confirm), progress=progress)
 
 
 def stored_models() -> Sequence[StoredModel]:
@@ -104,10 +105,19 @@ def size_text(size: int) -> str:
     return f"{max(1, round(size / 1e3)) if size else 0} kB"
 
 
-def _decision(confirm: Confirm) -> Callable[[DownloadPlan], bool]:
+def decision(confirm: Confirm) -> Callable[[DownloadPlan], bool]:
+    """The function that decides whether a download may go ahead.
+
+    Raises:
+        UsageError: if ``confirm`` is neither a function nor a boolean; once asked, if its answer is no
+            boolean.
+    """
+    if confirm is None:
+        return _ask
     if callable(confirm):
-        return confirm
-    return _ask if confirm is None else lambda plan: bool(confirm)
+        return lambda plan: truth("confirm", confirm(plan))
+    agreed = truth("confirm", confirm)
+    return lambda plan: agreed
 
 
 def _ask(plan: DownloadPlan) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lolama_core import FileCheckpointIO
+from lolama_core.protocols.arguments import shown
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import JSON
 from lolama_hub import Store
@@ -29,12 +31,24 @@ def own_directory(name: str) -> Path:
     return Store().directory(name)
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | Path, name: str = "path") -> Path:
     """A path that a user gave, with ``~`` and ``~name`` spelled out.
 
+    Args:
+        path: The path.
+        name: What the argument is called, for errors about a value that is no path.
+
     Raises:
-        UsageError: if there is no such user.
+        UsageError: if there is no such user, or if no file can be called so.
     """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise UsageError(name, f"{shown(path)} is not a path", "give a text or a pathlib.Path")
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair that stands for no byte
+        possible = False
+    if not possible:
+        raise UsageError(name, f"{str(path)!a:.60} is not a possible file name", "give another")
     try:
         return Path(path).expanduser()
     except RuntimeError:

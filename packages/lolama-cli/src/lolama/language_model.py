@@ -10,6 +10,7 @@ from lolama import wiring
 from lolama.downloads import Confirm
 from lolama.prompts import (
     check_messages,
+    empty_prompt,
     hears_system,
     render,
     sees_none,
@@ -18,6 +19,7 @@ from lolama.prompts import (
 )
 from lolama.vision import image_token_id, open_pictures, processor_of
 from lolama_core import Generation, TextGenerator, TokenStream
+from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import ModelFiles
 
@@ -46,6 +48,7 @@ def load(
         >>> print(llm.chat("What is two plus three?"))
         Two plus three is five.
     """
+    quantize = truth("quantize", quantize)
     files = wiring.resolve(name, confirm=confirm)
     wiring.warn_unsupported(files)
     tokenizer = wiring.tokenizer_of(files)
@@ -217,6 +220,7 @@ class LanguageModel:
             UsageError: as `generate`; also for a system message that the template leaves out.
             ModelError: as `generate`; also if the model has no chat template, or it cannot be used.
         """
+        stream = truth("stream", stream)
         ids, inputs = self.encode_chat(messages, images)
         run = self.generator.generate_stream if stream else self.generator.generate
         begun = run(ids, config, logits_processors=logits_processors, **settings, **inputs)
@@ -264,6 +268,8 @@ class LanguageModel:
             raise UsageError(
                 "text", f"is a {type(text).__name__}", "give text; `chat` takes messages"
             )
+        if not text:
+            raise empty_prompt()
         pictures = open_pictures(images)
         inputs = self._prepared(pictures)
         ids = self.tokenizer.encode_ids(text)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import ContentPart, Message
 
 if TYPE_CHECKING:
     from lolama_core.protocols import Tokenizer
+
+_MESSAGE = 'write {"role": "user", "content": "..."}'
 
 
 def message_content(text: str, pictures: int = 0, *, parts: bool) -> str | list[ContentPart]:
@@ -58,19 +61,31 @@ def check_messages(messages: Sequence[Mapping[str, object]]) -> list[Message]:
     """``messages``, once each has a role and a content.
 
     Raises:
-        UsageError: naming what is wrong with the first that has not.
+        UsageError: naming what is wrong with the first that has not; if there is none, or one that is not the
+            model's own says nothing.
     """
+    messages = listed("messages", messages, _MESSAGE)
+    if not messages:
+        raise UsageError("messages", "is empty", _MESSAGE)
     for message in messages:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            reason = f"{message!r:.60} is no message"
-            raise UsageError("messages", reason, 'write {"role": "user", "content": "..."}')
+            raise UsageError("messages", f"{message!r:.60} is no message", _MESSAGE)
         content = message.get("content")
         if not isinstance(content, str) and not (
             isinstance(content, list | tuple) and all(map(_is_part, content))
         ):
             reason = f"the content {content!r:.60} is neither a text nor a list of parts"
-            raise UsageError("messages", reason, 'write {"role": "user", "content": "..."}')
+            raise UsageError("messages", reason, _MESSAGE)
+        if not content and message["role"] == "user":
+            raise empty_prompt()
+        if not content and message["role"] == "system":
+            raise UsageError("system", "is empty", "leave it out")
     return cast("list[Message]", list(messages))
+
+
+def empty_prompt() -> UsageError:
+    """The error for a prompt or question without a character, as the command refuses it."""
+    return UsageError("prompt", "is empty", "give some text")
 
 
 def _is_part(part: object) -> bool:

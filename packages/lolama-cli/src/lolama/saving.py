@@ -16,6 +16,7 @@ from lolama import providers, wiring
 from lolama.files import expanded
 from lolama.language_model import LanguageModel
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
@@ -66,7 +67,8 @@ def save(
         >>> print(lolama.load("my-demo-int8").chat("What is two plus three?"))
         Two plus three is five.
     """
-    directory = expanded(folder)
+    overwrite = truth("overwrite", overwrite)
+    directory = expanded(folder, "folder")
     if os.path.lexists(directory) and not overwrite:
         remedy = "choose another name, or say overwrite=True"
         raise UsageError(str(directory), "exists already", remedy)

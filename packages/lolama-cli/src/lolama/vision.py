@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from lolama import providers
 from lolama.files import expanded
 from lolama_core.protocols import ImageProcessor
+from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.lazy_names import directory
 from lolama_core.protocols.types import ImageInputs, ModelFiles
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     Shown: TypeAlias = str | Path | Image
     """A picture: the path of a file, or what PIL opened."""
+
+_PICTURES = "give paths, or pictures that PIL opened, or leave it out"
 
 __all__ = [
     "CLIPImageProcessor",
@@ -110,7 +113,8 @@ def open_pictures(images: Shown | Sequence[Shown]) -> list[Image]:
     import lolama_vision
 
     opened = []
-    for one in [images] if isinstance(images, str | Path | Image) else images:
+    single = isinstance(images, str | Path | Image)
+    for one in [images] if single else listed("images", images, _PICTURES):
         if isinstance(one, Image):
             opened.append(one)
         elif isinstance(one, str | Path):
@@ -120,5 +124,5 @@ def open_pictures(images: Shown | Sequence[Shown]) -> list[Image]:
             opened.append(picture.image)
         else:
             reason = f"holds a {type(one).__name__}"
-            raise UsageError("images", reason, "give paths, or pictures that PIL opened")
+            raise UsageError("images", reason, _PICTURES)
     return opened

@@ -21,6 +21,7 @@ import lolama_core
 from lolama import downloads, providers, remembered
 from lolama.downloads import Confirm, Progress
 from lolama_core.protocols import CausalLM, CheckpointIO
+from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.errors import NetworkError, UsageError
 from lolama_core.protocols.notices import unsupported
 from lolama_core.protocols.types import (
@@ -74,6 +75,7 @@ def load_model(
     Example:
         >>> model = load_model("demo")
     """
+    quantize = truth("quantize", quantize)
     files = resolve(name, confirm=confirm)
     warn_unsupported(files)
     return load_files(quantized(files) if quantize else files, device=device, dtype=dtype)
@@ -106,6 +108,7 @@ def resolve(
         NetworkError, AuthorisationError: if it is not here and cannot be downloaded.
         ModelError: if the files cannot be used.
     """
+    downloads.decision(confirm)  # a wrong one is refused, whether or not it will be asked
     name = str(name)
     builtins = builtin_models()
     if name in builtins:

@@ -16,8 +16,10 @@ from lolama_core.generation.request import Generation, Request, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
+from lolama_core.protocols.arguments import shown
 from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.runtime.runner import runner_of
+from lolama_core.text.plain_numbers import whole_number
 
 _BLOCK = 256
 """The cache grows by so many positions at a time."""
@@ -104,8 +106,8 @@ class BatchGenerator(Generic[Text]):
         prefill_chunk: int = 512,
     ) -> None:
         for name, number in (("rows", rows), ("prefill_chunk", prefill_chunk)):
-            if number < 1:
-                raise UsageError(name, f"is {number}", "give 1 or more")
+            if (whole_number(number) or 0) < 1:
+                raise UsageError(name, f"is {shown(number)}", "give a whole number, 1 or more")
         self._model, self._rows, self._chunk = model, rows, prefill_chunk
         self._runner: CausalLM | None = None
         self._factory = RequestFactory(model, tokenizer)

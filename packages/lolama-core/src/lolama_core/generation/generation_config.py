@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Self, TypedDict, Unpack
 
+from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import JSON
 from lolama_core.protocols.utf8 import is_unicode
@@ -153,6 +154,7 @@ class GenerationConfig:
         object.__setattr__(self, "stop", tuple(stop))
         if self.seed is not None:
             self._set("seed", _integer, 0, "an integer from 0 to 2^63 - 1", 1 << 63)
+        self._set("ignore_eos", truth)
         if not isinstance(self.logit_bias, Mapping):
             raise _refuse("logit_bias", self.logit_bias, "a mapping from token id to number")
         biases = {

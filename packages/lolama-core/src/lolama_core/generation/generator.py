@@ -18,6 +18,7 @@ from lolama_core.generation.request_factory import RequestFactory, TextOrIds, to
 from lolama_core.generation.token_stream import TokenStream
 from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
+from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.runtime.recorded_step import DecodingSteps, run
@@ -153,7 +154,8 @@ class TextGenerator(Generic[Text]):
         """
         if isinstance(prompts, str):
             raise UsageError("prompts", "is one text", "give a list of prompts, or use generate")
-        if len(prompts) == 0:
+        prompts = listed("prompts", prompts, "give a list of prompts")
+        if not prompts:
             return []
         configs = config if isinstance(config, Sequence) else [config] * len(prompts)
         if len(configs) != len(prompts):

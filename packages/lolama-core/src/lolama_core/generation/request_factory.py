@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
 from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
+from lolama_core.protocols.arguments import listed, shown
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.runner import runner_of
@@ -50,9 +51,11 @@ class RequestFactory:
             ResourceError: if the memory does not suffice for the embeddings.
         """
         named, inputs = split(keywords)
-        if not isinstance(processors, Iterable) or not all(map(callable, processors)):
-            reason = "is no list of functions (input_ids, scores) that return scores"
-            raise UsageError("logits_processors", reason, "give one function as [function]")
+        reason = "is no list of functions (input_ids, scores) that return scores"
+        remedy = "give one function as [function]"
+        processors = listed("logits_processors", processors, remedy, reason)
+        if not all(map(callable, processors)):
+            raise UsageError("logits_processors", reason, remedy)
         chosen = [self._config(config, named) for config in configs]
         all_ids = [self.ids(prompt) for prompt in prompts]
         requests = [
@@ -118,6 +121,9 @@ class RequestFactory:
         if config is None:
             sampling = self.model.generation_defaults.sampling
             config = GenerationConfig().with_recommended(sampling)
+        if not isinstance(config, GenerationConfig):
+            remedy = "give settings by name, as in `temperature=0`, or a GenerationConfig"
+            raise UsageError("config", f"{shown(config)} is not a GenerationConfig", remedy)
         chosen = config.with_settings(**named) if named else config
         if chosen.stop and self.tokenizer is None:
             raise UsageError(

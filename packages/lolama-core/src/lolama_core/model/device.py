@@ -12,6 +12,7 @@ import torch
 
 from lolama_core.model.dtypes import suited_dtype
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.arguments import shown
 from lolama_core.protocols.errors import ResourceError, UsageError
 
 _ONE_THREAD_BYTES = 32 << 20
@@ -31,7 +32,7 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     Raises:
         UsageError: for a device that does not exist or is not usable here.
     """
-    if name is None or name == "auto":
+    if name is None or (isinstance(name, str) and name == "auto"):
         if torch.cuda.is_available():
             return torch.device("cuda")
         if torch.backends.mps.is_available():
@@ -39,10 +40,9 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
         return torch.device("cpu")
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise UsageError(
-            "device", f"{name!s:.40} is not a device", "use cpu, cuda or mps"
-        ) from None
+    except (RuntimeError, TypeError, ValueError, OverflowError):
+        what = f"{name:.40}" if isinstance(name, str) else shown(name)
+        raise UsageError("device", f"{what} is not a device", "use cpu, cuda or mps") from None
     usable = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
@@ -65,11 +65,14 @@ def choose_dtype(
     """
     if isinstance(name, torch.dtype):
         name = str(name).removeprefix("torch.")
+    if name is not None and not isinstance(name, str):
+        reason = f"{shown(name)} is not a dtype of weights"
+        raise UsageError("dtype", reason, "use " + ", ".join(DTYPES))
     if name is not None and name != "auto":
         if name not in DTYPES:
             meant = _DTYPES_ELSEWHERE.get(name)
             remedy = f"did you mean {meant}?" if meant else "use " + ", ".join(DTYPES)
-            raise UsageError("dtype", f"{name!s:.40} is not a dtype of weights", remedy)
+            raise UsageError("dtype", f"{name:.40} is not a dtype of weights", remedy)
         return DTYPES[name]
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     best = suited_dtype(str(stored).removeprefix("torch."), device.type, native_bfloat16=native)
