@@ -123,7 +123,7 @@ ODD: dict[str, tuple[Any, str]] = {
     "no list": ({"messages": "a"}, "messages is no list"),
     "empty": ({"messages": []}, "messages is no list of messages"),
     "no object": ({"messages": [USER, "a", USER]}, "messages[1] is no object"),
-    "no role": ({"messages": [{"content": "a"}]}, "messages[0] has the role None"),
+    "no role": ({"messages": [{"content": "a"}]}, "messages[0] has no role"),
     "role": ({"messages": [{"role": "usr", "content": "a"}]}, "did you mean user?"),
     "list role": ({"messages": [{"role": [1], "content": "a"}]}, "has the role [1]"),
     "no content": ({"messages": [{"role": "user"}]}, "messages[0] has no content"),

@@ -131,7 +131,7 @@ def blocks(language: str, page: Path = README) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory, warm: WarmProgram, published: Path) -> Path:
     """Where everything lies that the examples name."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("photo.jpg", "drawing.png", "xray.png"):
+    for name in ("photo.jpg", "xray.png"):
         circle().save(folder / name)
     (folder / "docs").symlink_to(README.parent / "docs")
     (folder / "book.txt").write_text("Once upon a time there was a dog. It lived by the sea.")

@@ -35,7 +35,7 @@ def convert(
     Raises:
         UsageError: if ``directory`` exists or cannot be made.
         ModelError: if the model's files cannot be used.
-        ResourceError: if the disk is full.
+        ResourceError: if the disk is full, or read-only.
     """
     if os.path.lexists(directory):
         # Said before anything is downloaded; the writer holds to it too.

@@ -1,27 +1,20 @@
 """The program ``lolama``; also ``python -m lolama_cli``.
 
-Nothing here imports more than the interpreter has at hand until the guards are up, so that Ctrl-C is quiet
-and a closed stream harmless from the first moment on.
+Nothing here imports more than the interpreter has loaded itself until the guards are up, so that Ctrl-C is
+quiet and a closed stream harmless from the first moment on.
 """
 
-from __future__ import annotations
-
-import contextlib
-import gc
 import os
-import signal
 import sys
-from types import FrameType
 
 _NO_MEMORY = b"error: memory: there is not enough of it; raise the limit (`ulimit -v`)\n"
 
 
 def main() -> None:
     """Run the command line; ends the process with an exit code of the contract."""
-    # Importing torch makes objects by the hundred thousand, none of them garbage. Left as it is, the
-    # collector walks through them again and again, which takes a quarter of a start.
-    gc.set_threshold(100_000)
     code = _run(sys.argv[1:])
+    import contextlib
+
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError):  # one that is closed
             stream.flush()
@@ -40,12 +33,17 @@ class _Signals:
         self.exit_code: int | None = None
 
     def install(self) -> None:
+        """From now on; Ctrl-C while this runs is still a KeyboardInterrupt."""
+        import signal
+
         for number in (signal.SIGINT, signal.SIGTERM):
             # A shell that starts a job in the background has it ignore Ctrl-C; that stays so.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._received)
 
-    def _received(self, number: int, frame: FrameType | None) -> None:
+    def _received(self, number: int, frame: object) -> None:
+        import signal
+
         self.exit_code = 128 + number
         if _is_being_imported("torch"):  # which an exception may abort, with a dump of the stack
             os._exit(self.exit_code)
@@ -66,6 +64,11 @@ def _run(arguments: list[str]) -> int:
     signals = _Signals()
     try:
         signals.install()
+        import gc
+
+        # Importing torch makes objects by the hundred thousand, none of them garbage. Left as it is, the
+        # collector walks through them again and again, which takes a quarter of a start.
+        gc.set_threshold(100_000)
         _occupy_standard_descriptors()
         from lolama_cli import address_space
         from lolama_cli.errors import Settings, report
@@ -84,8 +87,10 @@ def _run(arguments: list[str]) -> int:
         if signals.exit_code is None:
             os.write(2, _NO_MEMORY)
             return 6
-    except BaseException:
+    except BaseException as error:
         if signals.exit_code is None:
+            if isinstance(error, KeyboardInterrupt):  # while the signals were being installed
+                return 130
             raise
     from lolama_cli.console import silence
 

@@ -29,6 +29,7 @@ from lolama_cli.commands import (
 )
 from lolama_cli.console import closed_stdout, note, stdout_failed
 from lolama_cli.errors import Settings
+from lolama_cli.path_parameters import refuse_empty_path
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def root_command() -> TyperGroup:
     below = list(root.commands.values())
     while below:
         command = below.pop()
+        for parameter in command.params:
+            refuse_empty_path(parameter)
         command.params += everywhere
         below += getattr(command, "commands", {}).values()
     return root
@@ -195,6 +198,8 @@ def _set_defaults(context: typer.Context, settings: Settings) -> None:
         for name in parameter.opts:
             if name in origins and not given:
                 settings.origins[name] = origins[name]
+    if "--model" in settings.origins:
+        settings.default_model = str(values["model"])
 
 
 def _names(argument: str, option: str) -> bool:

@@ -172,7 +172,8 @@ def checked_text(argument: str, subject: str) -> str:
     Raises:
         UsageError: if it is empty, too long for any model, or not text.
     """
-    return checked(_readable(argument, subject), subject)
+    if_empty = "leave it out" if subject.startswith("-") else GIVE_PROMPT
+    return checked(_readable(argument, subject), subject, if_empty)
 
 
 def _readable(argument: str, subject: str) -> str:
@@ -185,10 +186,10 @@ def _readable(argument: str, subject: str) -> str:
         raise UsageError(subject, str(error), "set a UTF-8 locale") from None
 
 
-def checked(text: str, subject: str) -> str:
-    """``text``, if a model can be given it; otherwise as `checked_text`."""
+def checked(text: str, subject: str, if_empty: str = GIVE_PROMPT) -> str:
+    """``text``, if a model can be given it; otherwise as `checked_text`; ``if_empty`` is that remedy."""
     if not text:
-        raise UsageError(subject, "is empty", GIVE_PROMPT if subject[0] != "-" else "leave it out")
+        raise UsageError(subject, "is empty", if_empty)
     if "\0" in text:
         reason = f"holds a NUL character at offset {text.index(chr(0))}, so it is not text"
         raise UsageError(subject, reason, "give text")

@@ -101,6 +101,8 @@ class Key:
     def _check_range(self, value: Value) -> None:
         if self.name == "device":
             options.check_device(str(value))
+        elif self.name == "model" and not value:
+            raise UsageError("--model", "is empty", "give a name or a folder")
         elif self.name == "system":
             options.check_system(str(value))
         elif self.kind in (int, float):

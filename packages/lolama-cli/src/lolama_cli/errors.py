@@ -27,7 +27,7 @@ _LONGEST_LINE = 1000
 _TOKEN = re.compile(r"\bhf_\w{4,}")
 _PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS)
+_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 class Terminated(BaseException):
@@ -42,12 +42,14 @@ class Settings:
         verbose, debug: The options that every command takes.
         arguments: The whole command line.
         origins: Option whose value was not given there → the file or variable that set it.
+        default_model: The model, if it was not given there but set by one of those.
     """
 
     verbose: bool = False
     debug: bool = False
     arguments: Sequence[str] = ()
     origins: dict[str, str] = field(default_factory=dict)
+    default_model: str | None = None
 
 
 def report(error: BaseException, settings: Settings) -> int:
@@ -67,6 +69,11 @@ def report(error: BaseException, settings: Settings) -> int:
     origin = settings.origins.get(told.subject)
     if origin is not None:  # nobody typed that option
         told = UsageError(origin, f"{told.subject} {told.reason}", told.remedy)
+    elif settings.default_model and settings.default_model in told.subject:
+        where = f"{settings.origins['--model']} sets that model"
+        remedy = f"{told.remedy}; {where}" if told.remedy else where
+        code, told = told.exit_code, type(told)(told.subject, told.reason, remedy)
+        told.exit_code = code
     note(error_line(told))
     return told.exit_code
 
@@ -95,6 +102,9 @@ def _as_lolama_error(error: BaseException) -> LolamaError:
         return found
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
         return ResourceError(str(error.filename or "disk"), str(error.strerror), "free some space")
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        remedy = "choose a place where you may write"
+        return ResourceError(str(error.filename or "disk"), str(error.strerror), remedy)
     if isinstance(error, OSError) and error.errno in _PATHS and error.filename is not None:
         subject = str(error.filename)
         subject = subject if len(subject) <= 200 else subject[:199] + "…"
@@ -119,6 +129,8 @@ def _shortage(error: BaseException) -> ResourceError | None:
         cause = cause.__cause__ or cause.__context__
     return None
 
+
+_NUMBER = re.compile(r"-[\d.]")
 
 # What other programs call things → what to do here.
 _COMMANDS_ELSEWHERE = {
@@ -157,7 +169,9 @@ def _usage_error(error: typer.TyperException) -> UsageError:
             # What is only cut short comes before what is only similar.
             close = sorted(name for name in known if name.startswith(option)) or possible[:1]
             meant, advice = _OPTIONS_ELSEWHERE.get(option, ("", ""))
-            if meant in known:
+            if _NUMBER.match(option):
+                remedy = "if it is a value, put -- in front of it"
+            elif meant in known:
                 remedy = advice
             elif close and len(option) > 2:
                 remedy = f"did you mean {' or '.join(close[:3])}?"
@@ -167,7 +181,7 @@ def _usage_error(error: typer.TyperException) -> UsageError:
     if parameter is not None:
         return UsageError(_name_of(parameter), _plain(message), remedy)
     if message.startswith("Got unexpected extra argument"):
-        return UsageError(command, "takes one argument", "put quotes around it")
+        return _too_many(command, context)
     unknown = re.match(r"No such command '(\w+)'", message)
     if unknown is not None and command == "lolama" and unknown[1] in _COMMANDS_ELSEWHERE:
         return UsageError(
@@ -176,6 +190,19 @@ def _usage_error(error: typer.TyperException) -> UsageError:
     reason, _, command_like = message.partition(". Did you mean ")
     remedy = f"did you mean {command_like.replace(chr(39), '')}" if command_like else remedy
     return UsageError(command, _short(reason[:1].lower() + reason[1:]), remedy)
+
+
+def _too_many(command: str, context: typer.Context | None) -> UsageError:
+    """The error for more arguments than a command takes."""
+    parameters = context.command.params if context is not None else []
+    count = sum(parameter.param_type_name == "argument" for parameter in parameters)
+    if count == 0:
+        return UsageError(command, "takes no argument", "leave it out")
+    if count == 1:
+        return UsageError(command, "takes one argument", "put quotes around it")
+    return UsageError(
+        command, f"takes {count} arguments", "put quotes around one that has spaces in it"
+    )
 
 
 def _name_of(parameter: object) -> str:

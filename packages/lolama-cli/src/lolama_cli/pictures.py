@@ -35,7 +35,8 @@ def check_names(names: Sequence[str], *, prompt_from_stdin: bool) -> None:
             reason = f"{name[:80]!r} is a URL, and a prompt makes no connections"
             raise UsageError(OPTION, reason, "download the picture and give its path")
         if not name:
-            raise UsageError(OPTION, "is empty", "give the path of a picture, or -")
+            other = "" if prompt_from_stdin else ", or -"
+            raise UsageError(OPTION, "is empty", f"give the path of a picture{other}")
     if list(names).count("-") > 1:
         raise UsageError(OPTION, "- stands for standard input, which can be read once", "")
     if "-" in names and prompt_from_stdin:

@@ -1,10 +1,18 @@
 """``python -m lolama_core [-m DIR] PROMPT``: continue a text, with nothing but this package."""
 
-from __future__ import annotations
-
-import argparse
 import os
 import sys
+
+if __name__ == "__main__":
+    # Before all other imports, which would end in a traceback. Whatever was written is flushed.
+    import signal
+
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # else it is ignored on purpose
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+
+import argparse
 import warnings
 
 from lolama_core.generation.generation_config import GenerationConfig

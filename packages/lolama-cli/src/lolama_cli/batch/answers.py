@@ -6,6 +6,7 @@ beginning of the whole, with at most a piece of a line behind it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -71,6 +72,7 @@ class AnswerFile:
 
     Raises:
         UsageError: if it cannot be opened, or another run writes to it.
+        ResourceError: if its file system is read-only.
     """
 
     on_terminal = False
@@ -82,7 +84,7 @@ class AnswerFile:
                 raise self._refused("is no regular file")
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise self._refused(f"cannot be written: {error.strerror}") from None
+            raise self._not_opened(error) from None
         self._file = os.fdopen(handle, "r+b", buffering=0)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,6 +159,14 @@ class AnswerFile:
 
     def _refused(self, reason: str) -> UsageError:
         return UsageError(str(self._path), reason, "remove it, or give another --output")
+
+    def _not_opened(self, error: OSError) -> UsageError | ResourceError:
+        reason = f"cannot be written: {error.strerror}"
+        if error.errno == errno.EROFS:
+            return ResourceError(str(self._path), reason, "give another --output")
+        missing = error.errno == errno.ENOENT and not self._path.parent.exists()
+        remedy = "make the folder, or give another --output" if missing else "give another --output"
+        return UsageError(str(self._path), reason, remedy)
 
     def _failed(self, error: OSError) -> ResourceError:
         reason = f"cannot be written: {error.strerror}"

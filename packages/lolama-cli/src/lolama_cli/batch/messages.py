@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +17,7 @@ from lolama_core.protocols.utf8 import is_unicode
 
 _ROLES = ("system", "user", "assistant")
 _KEYS = ("role", "content")
+GIVE_TEXT = "give some text, or leave the line out"
 _FORM = 'write [{"role": "user", "content": "Once upon a time"}]'
 
 
@@ -44,16 +46,23 @@ def _message(value: object, subject: str) -> Message:
     for key in value:
         if key not in _KEYS:
             raise UsageError(subject, f"has the key {key[:80]!r}", "known are role, content")
-    role, content = value.get("role"), value.get("content")
+    if "role" not in value:
+        raise UsageError(subject, "has no role", f"known are {', '.join(_ROLES)}")
+    role, content = value["role"], value.get("content")
     if role not in _ROLES:
         close = get_close_matches(str(role), _ROLES, n=1)
         remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(_ROLES)}"
-        raise UsageError(subject, f"has the role {role!r:.80}", remedy)
+        raise UsageError(subject, f"has the role {in_json(role)}", remedy)
     if not isinstance(content, str):
         reason = "has no content that is a text"
         raise UsageError(subject, reason, "write a text; pictures go into images")
     check_unicode(content, subject)
-    return {"role": role, "content": checked(content, subject)}
+    return {"role": role, "content": checked(content, subject, GIVE_TEXT)}
+
+
+def in_json(value: object) -> str:
+    """A value of a line as its writer spelled it, shortened."""
+    return f"{json.dumps(value):.80}"
 
 
 def check_unicode(text: str, subject: str) -> None:

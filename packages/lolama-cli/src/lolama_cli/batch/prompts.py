@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -11,7 +12,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from lolama_cli.batch.messages import check_images, check_messages, check_unicode, digest_of
+from lolama_cli.batch.messages import (
+    GIVE_TEXT,
+    check_images,
+    check_messages,
+    check_unicode,
+    digest_of,
+    in_json,
+)
 from lolama_cli.console import MAX_PROMPT_BYTES, checked
 from lolama_cli.options import SAMPLING, check_system, generation_config
 from lolama_core.protocols.errors import UsageError
@@ -146,6 +154,8 @@ def parse(line: Line, common: Common) -> Prompt:
             raise UsageError(subject, f"has the key {key[:80]!r}", remedy)
     if "id" in values and not _is_id(values["id"]):
         raise UsageError(subject, "has an id that is neither a text nor a whole number", "")
+    for key in _SETTINGS:
+        _check_kind(subject, key, values.get(key, 0 if key != "stop" else ""))
     own = {_SETTINGS[key]: value for key, value in values.items() if key in _SETTINGS}
     settings = _as_json(common.config) | own
     if own.get("seed") is None:
@@ -163,6 +173,18 @@ def parse(line: Line, common: Common) -> Prompt:
         raise UsageError(subject, reason, error.remedy) from None
 
 
+def _check_kind(subject: str, key: str, value: object) -> None:
+    """Refuse a setting of the wrong kind here, where it is known how JSON spells it."""
+    if key == "stop":
+        texts = value if isinstance(value, list) else [value]
+        right, kind = all(isinstance(text, str) for text in texts), "a text or a list of texts"
+    else:
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        right, kind = right or (key == "seed" and value is None), "a number"
+    if not right:
+        raise UsageError(subject, f"{key} {in_json(value)} is not {kind}", f"write {kind}")
+
+
 def _messages(values: Mapping[str, Any], common: Common) -> list[Message]:
     """What a line says, from the system's message to the user's last."""
     if "messages" in values:
@@ -177,7 +199,7 @@ def _messages(values: Mapping[str, Any], common: Common) -> list[Message]:
         if not isinstance(text, str):
             raise UsageError("it", "has no prompt that is a text, and no messages", _FORM)
         check_unicode(text, "prompt")
-        messages = [{"role": "user", "content": checked(text, "prompt")}]
+        messages = [{"role": "user", "content": checked(text, "prompt", GIVE_TEXT)}]
     system = values.get("system", common.system)
     if not isinstance(system, str | None):
         raise UsageError("it", "has a system message that is no text", "give a text")
@@ -231,7 +253,12 @@ def _load(text: str) -> Any:
             raise ValueError("a key stands twice")  # and one of the two would be left out
         return found
 
-    return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
+    def number(digits: str) -> float:
+        if math.isinf(value := float(digits)):
+            raise ValueError(f"{digits:.40} is too large a number")
+        return value
+
+    return json.loads(text, parse_constant=refuse, parse_float=number, object_pairs_hook=unique)
 
 
 def _json_of(line: Line, subject: str) -> Any:

@@ -250,9 +250,12 @@ def described(model: ChatModel) -> str:
 
 def _words(command: str, text: str) -> list[str]:
     try:
-        return shlex.split(text)
+        words = shlex.split(text)
     except ValueError as error:
         raise UsageError(command, str(error).lower(), "end the quotes") from None
+    if "" in words:
+        raise UsageError(command, "a name is empty", "write one, or nothing")
+    return words
 
 
 def _pictures(count: int) -> str:

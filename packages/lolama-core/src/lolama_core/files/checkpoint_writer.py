@@ -69,11 +69,13 @@ def write_checkpoint(
     Raises:
         UsageError: if ``directory`` exists or cannot be made, or a name is given twice.
         ModelError: for a configuration or tensor that could not be read back.
-        ResourceError: if the disk is full.
+        ResourceError: if the disk is full, or read-only.
 
     Example:
         >>> write_checkpoint(path, config, model.state_dict().items(), tokenizer_json=text)
     """
+    if not os.fspath(directory):  # which would be the current folder
+        raise UsageError("directory", "the folder's name is empty", "give one")
     directory = Path(os.path.abspath(directory))
     subject = str(directory)
     check_config(cast(Mapping[str, JSON], config), subject)
@@ -250,5 +252,9 @@ def _translated(error: OSError, directory: Path) -> UsageError | ResourceError:
         )
     if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
         return UsageError(subject, "exists already", "choose another name or remove it first")
+    if error.errno == errno.ENOENT:  # the folder around it is there, and nothing can be made in it
+        reason = f"{directory.parent} takes no new folders"
+        return UsageError(subject, reason, "choose another place")
     reason = f"cannot be written: {error.strerror or error}"
-    return UsageError(subject, reason, "choose a place where you may write")
+    kind = ResourceError if error.errno == errno.EROFS else UsageError
+    return kind(subject, reason, "choose a place where you may write")

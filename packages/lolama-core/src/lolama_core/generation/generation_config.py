@@ -147,7 +147,9 @@ class GenerationConfig:
             self._set(name, _number, 0.0, 1.0, "a probability from 0 to 1")
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         if not isinstance(stop, list | tuple) or not all(isinstance(s, str) and s for s in stop):
-            raise _refuse("stop", stop, "a text of at least one character, or a list of such")
+            empty = isinstance(stop, list | tuple) and any(text == "" for text in stop)
+            shown = "an empty text" if empty else self.stop
+            raise _refuse("stop", shown, "a text of at least one character, or a list of such")
         for text in stop:
             if not is_unicode(text):
                 raise _refuse("stop", repr(text), "Unicode: it holds half of a surrogate pair")
