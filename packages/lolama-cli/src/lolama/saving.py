@@ -70,7 +70,7 @@ def save(
     overwrite = truth("overwrite", overwrite)
     directory = expanded(folder, "folder")
     if folder == "":  # which would be the current folder
-        raise UsageError("folder", "its name is empty", "give one")
+        raise UsageError("folder", "is empty", "give one")
     if os.path.lexists(directory) and not overwrite:
         remedy = "choose another name, or say overwrite=True"
         raise UsageError(str(directory), "exists already", remedy)
