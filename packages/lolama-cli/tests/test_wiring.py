@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -184,3 +185,36 @@ def test_row_128_commands_say_that_there_is_no_tokenizer(
         outcome.refused(code, "has no tokenizer: neither tokenizer.json nor tokenizer.model")
     else:
         assert outcome.code == 0
+
+
+@pytest.mark.parametrize("model", ["demo", "demo-vision"])
+@pytest.mark.parametrize(
+    ("value", "found"), [(None, "is missing"), (-1, "is -1, expected"), ("a", "is 'a', expected")]
+)
+def test_row_214_a_field_is_named_with_its_file(
+    tmp_path: Path, model: str, value: object, found: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(wiring.builtin_models()[model], folder)
+    config = json.loads((folder / "config.json").read_text())
+    inside = "text_config." if model == "demo-vision" else ""
+    block = config["model"]["text_config"] if inside else config["model"]
+    del block["num_layers"]
+    if value is not None:
+        block["num_layers"] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    expected = f"{folder}/config.json: model.{inside}num_layers {found}"
+    for use in (wiring.load_model, lambda name: wiring.check(wiring.resolve(name))):
+        with pytest.raises(ModelError) as caught:
+            use(str(folder))
+        assert str(caught.value).startswith(expected)
+
+
+def test_row_214_a_number_is_shown_as_a_number(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(wiring.builtin_models()["demo"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    for value, shown in ((-1, "-1"), ("-1", "'-1'"), (True, "true")):
+        (folder / "config.json").write_text(json.dumps({**config, "tokenizer": value}))
+        with pytest.raises(ModelError, match=f"tokenizer is {shown}; expected an object"):
+            wiring.resolve(str(folder))

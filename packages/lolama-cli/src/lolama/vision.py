@@ -11,6 +11,7 @@ from lolama import providers
 from lolama.files import expanded
 from lolama_core.protocols import ImageProcessor
 from lolama_core.protocols.arguments import listed
+from lolama_core.protocols.config_errors import naming_file
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.lazy_names import directory
 from lolama_core.protocols.types import ImageInputs, ModelFiles
@@ -66,7 +67,8 @@ def processor_of(files: ModelFiles, mode: str | None = None) -> ImageProcessor |
         ModelError: for a configuration that makes no sense.
         UsageError: for a mode that this model does not take.
     """
-    processor = providers.family(files.family).image_processor(files.config["model"])
+    with naming_file(files):
+        processor = providers.family(files.family).image_processor(files.config["model"])
     if processor is None or mode is None:
         return processor
     import lolama_vision

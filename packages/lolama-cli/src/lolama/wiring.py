@@ -22,6 +22,7 @@ from lolama import downloads, providers, remembered
 from lolama.downloads import Confirm, Progress
 from lolama_core.protocols import CausalLM, CheckpointIO
 from lolama_core.protocols.arguments import truth
+from lolama_core.protocols.config_errors import naming_file
 from lolama_core.protocols.errors import NetworkError, UsageError
 from lolama_core.protocols.notices import unsupported
 from lolama_core.protocols.types import (
@@ -149,7 +150,9 @@ def check(files: ModelFiles) -> None:
     """
     providers.family(files.family)
     if files.family in _AROUND_LLAMA:
-        lolama_core.LlamaConfig.from_json(text_shape(files))
+        inside = "model" if files.family == "llama" else "model.text_config"
+        with naming_file(files, inside):
+            lolama_core.LlamaConfig.from_json(text_shape(files))
     lolama_core.FileCheckpoint(files)
 
 

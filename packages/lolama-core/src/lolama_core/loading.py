@@ -16,6 +16,7 @@ from lolama_core.model.family import LlamaFamily
 from lolama_core.model.linear import share_linear_
 from lolama_core.model.llama import Llama
 from lolama_core.protocols import ModelFamily
+from lolama_core.protocols.config_errors import naming_file
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
 from lolama_core.protocols.notices import unsupported
 from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
@@ -141,7 +142,8 @@ def build_module(files: ModelFiles, families: Mapping[str, ModelFamily]) -> Caus
     """
 
     def build_text(config: Mapping[str, JSON]) -> CausalLMModule:
-        return LlamaFamily().build(config, build_text)
+        with naming_file(files, "model.text_config"):
+            return LlamaFamily().build(config, build_text)
 
     family = families.get(files.family)
     if family is None:
@@ -150,4 +152,5 @@ def build_module(files: ModelFiles, families: Mapping[str, ModelFamily]) -> Caus
             f"is a {files.family!r:.40} model, which no installed package builds",
             "install lolama-cli, which brings every family",
         )
-    return family.build(files.config["model"], build_text)
+    with naming_file(files):
+        return family.build(files.config["model"], build_text)

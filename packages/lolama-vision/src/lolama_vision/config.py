@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from lolama_core.protocols.errors import ModelError
@@ -246,11 +246,12 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], block: str) -> T:
             f"has fields that are not known here: {shown}",
             "upgrade lolama-vision, or write the checkpoint again",
         )
-    try:
-        return cls(**values)
-    except TypeError as error:
-        # dataclasses word a missing argument well enough: "... missing 1 required ... 'width'".
-        raise ModelError(f"config {block}", str(error).partition("()")[2].strip(), "") from None
+    for known in fields(cls):
+        required = known.default is MISSING and known.default_factory is MISSING
+        if required and known.name not in values:
+            name = known.name if block == "model" else f"{block} {known.name}"
+            raise ModelError(f"config {name}", "is missing", "check the model's config.json")
+    return cls(**values)
 
 
 def _refuse(name: str, value: object, expected: str) -> ModelError:

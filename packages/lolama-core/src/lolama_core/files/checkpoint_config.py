@@ -6,6 +6,7 @@ reading as well as before writing, so that nothing is written that could not be 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TypeGuard, cast, get_type_hints
 
@@ -122,7 +123,8 @@ def _check(
 
 
 def _refuse(subject: str, key: str, value: JSON, expected: str) -> ModelError:
-    found = "is missing" if value is None else f"is {quote(str(value))}"
+    shown = quote(value) if isinstance(value, str) else f"{json.dumps(value, default=str):.80}"
+    found = "is missing" if value is None else f"is {shown}"
     return ModelError(subject, f"{key} {found}; expected {expected}", "repair or replace the file")
 
 

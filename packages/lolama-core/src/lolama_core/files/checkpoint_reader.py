@@ -81,6 +81,7 @@ def open_checkpoint(directory: Path, *, immutable: bool = False) -> ModelFiles:
             chat_template=read_text(template) if os.path.lexists(template) else None,
         ),
         immutable=immutable,
+        config_file=config_path,
     )
 
 

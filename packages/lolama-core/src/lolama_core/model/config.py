@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lolama_core.protocols.errors import ModelError
@@ -204,16 +204,16 @@ class LlamaConfig:
 
 
 def _from_mapping(cls: type[T], values: Mapping[str, Any], block: str) -> T:
-    known = {field.name for field in fields(cls)}
-    unknown = sorted(set(values) - known)
+    unknown = sorted(set(values) - {known.name for known in fields(cls)})
     if unknown:
         raise ModelError(
             f"config {block}",
             f"has fields that are not known here: {', '.join(unknown[:5])}",
             "upgrade lolama-core, or write the checkpoint again",
         )
-    try:
-        return cls(**values)
-    except TypeError as error:
-        # dataclasses word a missing argument well enough: "... missing 1 required ... 'd_model'".
-        raise ModelError(f"config {block}", str(error).partition("()")[2].strip(), "") from None
+    for known in fields(cls):
+        required = known.default is MISSING and known.default_factory is MISSING
+        if required and known.name not in values:
+            name = known.name if block == "model" else f"{block} {known.name}"
+            raise ModelError(f"config {name}", "is missing", "check the model's config.json")
+    return cls(**values)

@@ -137,6 +137,7 @@ class ModelFiles:
     ``immutable`` says that the files belong to lolama and do not change while they are in use, so that they
     may be mapped into memory: a file that is cut short under a map kills the process. It is never true of a
     folder that someone named.
+    ``config_file`` is where ``config`` stands as it is; None if it was converted from another format.
     ``finite`` says that these very weights were looked through before and hold neither NaN nor Inf.
     """
 
@@ -148,6 +149,7 @@ class ModelFiles:
     revision: str = ""
     immutable: bool = False
     finite: bool = False
+    config_file: Path | None = None
 
     @property
     def family(self) -> str:
