@@ -269,7 +269,7 @@ def test_row_46_a_file_cut_short_after_opening(folder: Path) -> None:
     program = (
         "import os, sys\n"
         "sys.argv[:1] = ['lolama']\n"
-        "from lolama_core import safetensors_file as s\n"
+        "from lolama_core.files import safetensors_reader as s\n"
         "read = s.SafetensorsFile.read\n"
         "def cut(self, name, *rest, **more):\n"
         f"    os.truncate({str(folder / WEIGHTS)!r}, 5000)\n"
