@@ -73,7 +73,7 @@ class ProgressLine:
 
 
 def duration(seconds: float) -> str:
-    """``8 s``, ``3 min``, ``2 h 5 min``: as exactly as anyone can tell beforehand."""
+    """``8 s``, ``3 min``, ``2 h 5 min``: no more exact than an estimate is."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)

@@ -102,7 +102,7 @@ def _in_template(
 
 
 def check_length(text: str, tokenizer: Tokenizer, limit: int) -> None:
-    """Refuse megabytes at once: tokenizing them takes longer than it is worth to say by how much.
+    """Refuse megabytes without tokenizing them: the exact number of tokens is not worth the time.
 
     Raises:
         UsageError: for a text that has more than twice as many tokens as ``limit`` positions hold.

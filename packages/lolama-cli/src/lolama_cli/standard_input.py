@@ -53,7 +53,7 @@ def read_standard_input(most_bytes: int, remedy: str, *, silent: str = "") -> by
     """All of standard input, or the first ``most_bytes + 1`` bytes if there are more.
 
     Args:
-        most_bytes: That the caller takes.
+        most_bytes: How many bytes the caller takes.
         remedy: What to do if it cannot be read.
         silent: A note for a user who waits because nobody writes to the other end.
 

@@ -45,8 +45,8 @@ class WordWrap:
     how the text was cut.
 
     Args:
-        columns: Of the terminal now; it is asked at each word, since a window may change its size. 0 for
-            no line breaks.
+        columns: Tells the width of the terminal. It is asked at each word, since a window may change its
+            size. 0 means no line breaks.
 
     Example:
         >>> wrap = WordWrap(lambda: 10)
@@ -94,7 +94,7 @@ class WordWrap:
         self._column = 0
         self._is_first = True  # whether no word of the line was shown yet
         self._as_it_is = False  # whether the line is left to the terminal
-        self._opens_code = False  # whether code begins behind it
+        self._opens_code = False  # whether the next line is code
 
     def _place(self) -> str:
         """What is held, with a line break in the place of the spaces if the word would be cut."""
@@ -104,7 +104,7 @@ class WordWrap:
         if self._is_first and _STYLE.sub("", word):
             self._look_at_head(_STYLE.sub("", gap + word))
             self._is_first = False
-        elif self._opens_code and "`" in word:  # which no line before code has
+        elif self._opens_code and "`" in word:  # the line before code has none
             self._fence = ""
         elif gap and columns and not self._as_it_is:
             width = self._advance(0, word, _ENDLESS)

@@ -19,10 +19,10 @@ from lolama_quant.triton_compiler import describe_triton, has_triton
 DEVICES = ("cpu", "cuda", "mps")
 
 CPU_FEW_ROWS = 8
-"""Of so many, the widening of weights is no large part of a product that widens them in registers."""
+"""Up to this many rows, widening weights in registers is a small part of a product."""
 
 CUDA_FEW_ROWS = 16
-"""One tile of a tensor core has so many rows."""
+"""Rows of one tile of a tensor core."""
 
 
 def describe(device_type: str) -> str:

@@ -1,7 +1,7 @@
-"""Pictures are decoded in a process of their own: what they can do to native code, they do to that.
+"""Pictures are decoded in a process of their own, so that a hostile file can harm no other.
 
 It ends after a bounded processor time, whatever the file asks for; a crash is one error; and what a native
-library prints to standard error is no line of ours, but a sign that it filled in what it could not read. In
+library prints to standard error tells that it filled in what it could not read; nobody else sees it. In
 this process neither could be told: no thread can be ended, and the descriptor belongs to all threads.
 """
 
@@ -72,7 +72,7 @@ class _Decoder:
             self._spoken, theirs = os.pipe()
         except OSError as error:
             raise _not_started(error) from None
-        # What finds no room in the pipe is dropped: a damaged file can make a library say any amount.
+        # A damaged file can make a library print any amount. What does not fit into the pipe is dropped.
         os.set_blocking(self._spoken, False)
         os.set_blocking(theirs, False)
         try:
@@ -120,7 +120,7 @@ class _Decoder:
         self._lock = threading.Lock()
         if process is not None:
             self._close(process)
-            process.returncode = 0  # or it would be waited for
+            process.returncode = 0  # so that nobody waits for it
 
     def _close(self, process: subprocess.Popen[bytes]) -> None:
         for stream in (process.stdin, process.stdout):

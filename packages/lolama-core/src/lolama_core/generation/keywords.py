@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Keywords(GenerationSettings, total=False):
     """What `TextGenerator.generate` and its siblings take by name.
 
-    Beside the fields of `GenerationConfig`: the inputs of models that see (`ImageInputs`), and names that
+    These are the fields of `GenerationConfig`, the inputs of models that see (`ImageInputs`), and names that
     other libraries have for what is exactly the same here. A model of your own may take other inputs.
     """
 
@@ -34,7 +34,7 @@ class Keywords(GenerationSettings, total=False):
 
 SETTINGS = frozenset(field.name for field in fields(GenerationConfig))
 
-# Of transformers, vLLM, llama.cpp, ollama and OpenAI: what a user's fingers know.
+# Names of transformers, vLLM, llama.cpp, ollama and OpenAI, which users type from habit.
 _CALLED = {
     "bad_words": "bad_words_ids, of token ids",
     "begin_suppress_tokens": "a function of yours in logits_processors",

@@ -185,7 +185,7 @@ class LlamaConfig:
             )
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
             raise _refuse("rope_scaling", self.rope_scaling, "an object or null")
-        # Of 1 all pairs turn alike, and yarn divides by its logarithm.
+        # With base 1 all pairs turn alike, and yarn divides by the logarithm of the base.
         if self.rope_scaling and self.rope_scaling.type == "yarn" and self.rope_base <= 1:
             raise _refuse("rope_base", self.rope_base, "a number above 1, with yarn")
 

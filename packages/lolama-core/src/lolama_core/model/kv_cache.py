@@ -57,7 +57,7 @@ class KVCache:
     ) -> None:
         shape = (batch_size, num_kv_heads, capacity, head_dim)
         # Zeros, not empty: a masked position still takes part in softmax(...) @ v, and 0 · NaN is NaN.
-        # Ordinary tensors wherever it is made: those of inference mode can be written to in there alone.
+        # Tensors made in inference mode can be written to only there, so these are made outside of it.
         with torch.inference_mode(False):
             self._storage = _Storage(
                 [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],

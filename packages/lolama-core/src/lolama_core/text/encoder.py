@@ -37,7 +37,7 @@ class Encoder:
         self, native: tokenizers.Tokenizer, controls: Mapping[int, str], source: str
     ) -> None:
         self._native, self._source = native, source
-        # A token of one character is a letter, too, and what stands for the unknown stands for much.
+        # A token of one character is also a letter, and the unknown token stands for any character.
         unknown = _unknown_token(native)
         self._controls = {
             i: text for i, text in controls.items() if len(text) > 1 and text != unknown
@@ -88,7 +88,7 @@ class Encoder:
             if content in text:
                 raise UsageError(
                     "text",
-                    f"holds {quote(content)}, which {self._source} makes a control token of in any case",
+                    f"holds {quote(content)}, which {self._source} always turns into a control token",
                     "leave it out",
                 )
 

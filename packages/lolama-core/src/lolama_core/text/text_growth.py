@@ -1,7 +1,7 @@
 """How much longer a tokenizer's own steps make a text: bounded before they run.
 
-A ``tokenizer.json`` of some kilobytes may double a text again and again. The library does as it is told until
-the memory is used up, and then ends the process.
+A ``tokenizer.json`` of some kilobytes may double a text again and again. The library obeys until the
+memory is used up, and then ends the process.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _growth(values: dict[str, Any]) -> tuple[float, float]:
     return _TIMES_LONGER.get(name, 1), inserted
 
 
-# How many bytes may become of one. Compatibility forms make 33 of 3, of one Arabic ligature.
+# Into how many bytes a step may turn one byte. Compatibility forms turn 3, an Arabic ligature, into 33.
 _TIMES_LONGER = {
     "NFD": 4,
     "NFC": 4,

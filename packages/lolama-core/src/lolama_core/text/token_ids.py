@@ -16,7 +16,7 @@ TokenIds: TypeAlias = "Tensor | Iterable[SupportsIndex]"
 
 
 def token_ids(ids: TokenIds) -> list[int]:
-    """One row of ids; whether a model or tokenizer knows them is for these to say.
+    """One row of ids, as integers. It does not check whether a model or tokenizer knows them.
 
     Raises:
         UsageError: for several rows, or what is no id.

@@ -89,7 +89,7 @@ class Tokenizer:
         # taken for it. As in transformers, `decode` leaves out those with the flag alone.
         called = {*self._names.values(), *control_tokens}
         controls = {i: t for i, t in added.items() if i in self._specials or t.content in called}
-        # Whoever calls a word of the vocabulary a ``pad_token`` still wants to hear it.
+        # A word of the vocabulary that is called ``pad_token`` is still decoded.
         words -= {bos_token, eos_token}
         self._stand_ins = StandIns(controls)
         add_past_vocabulary(

@@ -1,4 +1,4 @@
-"""Addresses of the Hub and of whoever it sends us to: checked before use, shown without passwords."""
+"""Addresses of the Hub, and those that it redirects to: checked before use, shown without passwords."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _parse(url: str) -> SplitResult | None:
     """The parts of an address that has a host; None for anything else."""
     try:
         parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")  # as whoever looks up the host will want it
+        (parts.hostname or "").encode("idna")  # which the lookup of the host will do, too
         usable = parts.hostname and parts.port != 0
     except ValueError:  # brackets, ports, labels of more than 63 letters
         return None

@@ -55,7 +55,7 @@ def file_digest(path: Path, store: Store) -> str:
             raise found from None
         reason = f"cannot be read: {error.strerror or error}"
         raise ModelError(str(path), reason, "check the file and its permissions") from None
-    # In one step, so that whoever reads it meanwhile finds all of it or nothing.
+    # It appears in one step, so a reader finds all of it or nothing.
     partial = memory.with_name(f".{memory.name}.{secrets.token_hex(8)}")
     try:
         partial.write_text(digest, encoding="ascii")
