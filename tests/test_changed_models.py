@@ -23,6 +23,7 @@ from lolama_core.model.linear import Linear
 from lolama_core.model.masks import PassPlan
 from lolama_core.model.norm import RMSNorm
 from lolama_core.protocols import KVCache
+from lolama_quant import Int8Linear
 
 PROMPT = [3, 17, 42, 5, 80, 61, 9, 33, 2, 71, 14, 66]
 SHAPE: dict[str, Any] = {
@@ -441,6 +442,14 @@ def test_a_change_is_seen_by_scoring(change: Any, make: Any) -> None:
     torch.testing.assert_close(
         generator.score(PROMPT), expected, atol=(0.06 if rounded else 1e-5) * size, rtol=0
     )
+
+
+def test_a_patched_class_of_int8_linears_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, original = int8_model(), Int8Linear.forward
+    before = compare(model, decoding, {}, 0.03)
+    monkeypatch.setattr(Int8Linear, "forward", lambda self, x: -original(self, x))
+    after = compare(model, decoding, {}, 0.03)
+    assert (after[0] - before[0]).abs().max() > 0.1 * before[0].abs().max()
 
 
 @pytest.mark.parametrize("way", [decoding, batch])

@@ -13,6 +13,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from lolama_core.__about__ import __version__ as __version__
+from lolama_core.protocols import moved_modules
 from lolama_core.protocols.lazy_names import lazy_names
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ else:
             ".text.tokenizer": ["Tokenizer"],
         },
     )
+
+moved_modules.install()
 
 # torch says so on standard error at its first import. Nothing here uses NumPy.
 warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)

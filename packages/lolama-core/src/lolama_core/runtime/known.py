@@ -53,7 +53,7 @@ def check_block(block: nn.Module) -> Block:
     for name, linear in _linears(block).items():
         if not isinstance(linear, HasLinearWeights):
             check(linear, Linear, name)
-        elif not is_as_written(linear):
+        elif not is_as_written(linear) or not has_own_functions(type(linear)):
             raise UnknownPart(f"{name} has a hook or a forward of its own")
     return block
 

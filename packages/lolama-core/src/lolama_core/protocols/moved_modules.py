@@ -1,0 +1,66 @@
+"""Modules that have moved: importable by their old names for one version, with a warning."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+_ROOMS = {
+    "files": "checkpoint:checkpoint_reader checkpoint_config checkpoint_io checkpoint_writer load_weights "
+    "quantization safetensors_file:safetensors_reader safetensors_writer untrusted_files:untrusted",
+    "generation": "batch_generator generation_config generator prefix_cache request request_factory sampling "
+    "text_stream",
+    "model": "attention block cache_slots config device family feed_forward kv_cache linear llama no_init "
+    "norm rope",
+    "text": "chat_template native_guard template_budget template_sandbox tokenizer",
+}
+
+HOMES = {
+    f"lolama_core.{old}": f"lolama_core.{room}.{new or old}"
+    for room, modules in _ROOMS.items()
+    for old, _, new in (module.partition(":") for module in modules.split())
+}
+"""Old name → new name. What 0.1 had besides has other contents now."""
+
+
+class MovedModules(MetaPathFinder, Loader):
+    """Finds modules by the names that they had, once nothing else does.
+
+    A module that is found has one object for both names, so objects that were pickled by the old one load.
+    """
+
+    def __init__(self) -> None:
+        self._specs: dict[str, ModuleSpec | None] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder`."""
+        return ModuleSpec(fullname, self) if fullname in HOMES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module itself, by its new name."""
+        home = HOMES[spec.name]
+        warnings.warn(
+            f"{spec.name} has moved: import {home}; the old name goes with version 0.3",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        module = import_module(home)
+        self._specs[spec.name] = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is left to run. Python has just given the module the spec of its old name."""
+        assert module.__spec__ is not None
+        module.__spec__ = self._specs.pop(module.__spec__.name)
+
+
+def install() -> None:
+    """Let modules of lolama_core be imported by the names that they had before they got rooms."""
+    sys.meta_path.append(MovedModules())
