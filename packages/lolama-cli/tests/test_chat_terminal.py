@@ -97,7 +97,7 @@ def test_rows_65_and_92_ctrl_c_at_random_moments(
     for seed in range(INTERRUPTS):
         chance = random.Random(f"chat {seed}")
         while not stopped(terminal, chance):
-            terminal.say("/clear")
+            begin_again(terminal)
         terminal.say(f"/save --force {file}")
         before = transcript.load(file).conversation
         assert [e.finish_reason for e in before.exchanges] in ([], ["interrupted"]), seed
@@ -109,6 +109,18 @@ def test_rows_65_and_92_ctrl_c_at_random_moments(
         assert after.exchanges[-1].reply == fresh(before, question), seed
         terminal.say("/clear")
     leave_by_ctrl_c(terminal)
+
+
+def begin_again(terminal: Terminal) -> None:
+    """Forget what was said, after a Ctrl-C that may have come when the reply had ended.
+
+    The editor may have opened then, been closed by the Ctrl-C, and opened again: so a command that is
+    refused tells when all of that is over.
+    """
+    terminal.type("/over\r")
+    terminal.wait_for(b"no such command")
+    terminal.wait_for(READY)
+    terminal.say("/clear")
 
 
 def replies(terminal: Terminal, chance: random.Random) -> bool:
@@ -159,11 +171,11 @@ def test_rows_22_65_and_92_ctrl_c_is_obeyed_within_a_second(
     for seed in range(INTERRUPTS):
         chance = random.Random(f"chat {seed}")
         while not replies(terminal, chance):
-            terminal.say("/clear")
+            begin_again(terminal)
         with promises.within(1, "Ctrl-C in a chat, until the line is back", seed):
             os.kill(terminal.pid, signal.SIGINT)
             terminal.wait_for(READY)
-        terminal.say("/clear")
+        begin_again(terminal)
     leave_by_ctrl_c(terminal)
     for terminal in interrupted_chats(tmp_path):
         with promises.within(1, "Ctrl-C twice in a chat, until it has ended"):
@@ -194,8 +206,8 @@ def test_what_is_typed_is_remembered_edited_and_completed(tmp_path: Path) -> Non
     terminal.say(f"/save {tmp_path / 'chat.json'}")
     [exchange] = transcript.load(tmp_path / "chat.json").conversation.exchanges
     assert exchange.question == "one\ntwo\nthree"
-    os.kill(terminal.pid, signal.SIGTERM)
     assert terminal.is_raw()
+    os.kill(terminal.pid, signal.SIGTERM)
     assert terminal.end() == 143
     history = tmp_path / "chat" / "history"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
