@@ -27,7 +27,7 @@ from lolama_core.model.linear import share_linear_
 from lolama_core.protocols.errors import NotAvailableError
 from lolama_core.protocols.types import QuantizationScheme
 from lolama_core.runtime.fast_products import FastProducts
-from lolama_core.runtime.runner import Kernels
+from lolama_core.runtime.kernels import Kernels
 from lolama_vision import CLIPVisionEncoder, VisionConfig
 
 NAMES = (

@@ -80,7 +80,8 @@ class LolamaEngine(TorchEngine):
         from lolama import wiring
         from lolama_core import Llama, LlamaFamily, load_model, suit_threads
         from lolama_core.model.linear import Linear
-        from lolama_core.runtime.runner import Kernels, Runner
+        from lolama_core.runtime.kernels import Kernels
+        from lolama_core.runtime.runner import Runner
         from lolama_quant.backends import cpu
 
         torch.set_num_threads(threads)

@@ -6,329 +6,34 @@ way to run one, after it has run once, and compared with the model's own forward
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
-
-from lolama.model import quantize_model_int8
-from lolama_core import Llama, LlamaConfig, TextGenerator
-from lolama_core.model.attention import Attention
-from lolama_core.model.feed_forward import FeedForward
-from lolama_core.model.linear import Linear
-from lolama_core.model.masks import PassPlan
-from lolama_core.model.norm import RMSNorm
-from lolama_core.protocols import KVCache
-from lolama_quant import Int8Linear
-
-PROMPT = [3, 17, 42, 5, 80, 61, 9, 33, 2, 71, 14, 66]
-SHAPE: dict[str, Any] = {
-    "vocab_size": 96,
-    "d_model": 64,
-    "num_heads": 4,
-    "num_kv_heads": 4,
-    "num_layers": 3,
-    "hidden_dim": 176,
-    "max_seq_len": 128,
-}
-
-
-def part(model: Llama, path: str) -> Any:
-    return model.get_submodule(path)
-
-
-def weight_owner(model: Llama) -> Any:
-    """A module with a weight that may be any numbers: a linear, or of an int8 model a norm."""
-    linear = part(model, "layers.1.attention.q_proj")
-    return linear if isinstance(linear, Linear) else part(model, "layers.1.attention_norm")
-
-
-def replace_a_weight(model: Llama) -> None:
-    owner = weight_owner(model)
-    owner.weight = nn.Parameter(torch.randn_like(owner.weight), requires_grad=False)
-
-
-def assign_a_state(model: Llama) -> None:
-    owner = weight_owner(model)
-    owner.load_state_dict({"weight": torch.randn_like(owner.weight)}, assign=True, strict=False)
-
-
-def write_in_place(model: Llama) -> None:
-    weight_owner(model).weight.mul_(-2)
-
-
-def write_through_data(model: Llama) -> None:
-    weight_owner(model).weight.data.mul_(-2)
-
-
-def give_other_data(model: Llama) -> None:
-    owner = weight_owner(model)
-    owner.weight.data = torch.randn_like(owner.weight)
-
-
-def add_a_bias(model: Llama) -> None:
-    projection = part(model, "layers.2.feed_forward.w_down")
-    projection.bias = nn.Parameter(torch.ones(64), requires_grad=False)
-
-
-def write_a_buffer(model: Llama) -> None:
-    model.rope.inv_freq.mul_(3)
-
-
-def replace_a_buffer(model: Llama) -> None:
-    model.rope.inv_freq = model.rope.inv_freq * 3
-
-
-def set_an_epsilon(model: Llama) -> None:
-    part(model, "layers.0.attention_norm").eps = 10.0
-
-
-def change_a_class(model: Llama) -> None:
-    class Tripled(RMSNorm):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) * 3
-
-    part(model, "layers.1.ffn_norm").__class__ = Tripled
-
-
-def patch_an_object(model: Llama) -> None:
-    norm = part(model, "layers.0.ffn_norm")
-    original = norm.forward
-    norm.forward = lambda x: original(x) * 3
-
-
-def patch_a_class(model: Llama) -> None:
-    original = FeedForward.forward
-    UNDO.append(lambda: setattr(FeedForward, "forward", original))
-    FeedForward.forward = lambda self, x: original(self, x) * -1  # type: ignore[method-assign]
-
-
-def hook_after(model: Llama) -> None:
-    part(model, "layers.1.attention").register_forward_hook(lambda _, __, output: output * 2)
-
-
-def hook_before(model: Llama) -> None:
-    norm = part(model, "layers.0.ffn_norm")
-    norm.register_forward_pre_hook(lambda _, inputs: (-inputs[0], *inputs[1:]))
-
-
-def hook_a_block(model: Llama) -> None:
-    model.layers[1].register_forward_hook(lambda _, __, output: output * 2)
-
-
-def hook_all_modules(model: Llama) -> None:
-    def doubled(module: nn.Module, _: Any, output: Any) -> Any:
-        return output * 2 if isinstance(module, FeedForward) else None
-
-    UNDO.append(nn.modules.module.register_module_forward_hook(doubled).remove)
-
-
-def parametrized(model: Llama) -> None:
-    class Doubled(nn.Module):
-        def forward(self, weight: Tensor) -> Tensor:
-            return weight * 2
-
-    parametrize.register_parametrization(weight_owner(model), "weight", Doubled())
-
-
-def cut_the_layers(model: Llama) -> None:
-    model.layers = nn.ModuleList(list(model.layers)[:2])
-
-
-def pop_a_layer(model: Llama) -> None:
-    del model.layers[1]
-
-
-def swap_two_layers(model: Llama) -> None:
-    model.layers[0], model.layers[2] = model.layers[2], model.layers[0]
-
-
-def reverse_the_layers(model: Llama) -> None:
-    model.layers = nn.ModuleList(reversed(list(model.layers)))
-
-
-def repeat_a_layer_under_its_own_place(model: Llama) -> None:
-    copied = cast(Any, copy.deepcopy(model.layers[0]))
-    copied.attention.layer = 1
-    model.layers[1] = copied
-
-
-class GatedAttention(Attention):
-    """With parameters of its own."""
-
-    def __init__(self, config: LlamaConfig, layer: int) -> None:
-        super().__init__(config, layer)
-        self.gate = nn.Parameter(torch.full((config.d_model,), 0.3), requires_grad=False)
-
-    def forward(self, x: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
-        """Scaled."""
-        return super().forward(x, plan, cache) * self.gate.to(x.dtype)
-
-
-def swap_an_attention(model: Llama) -> None:
-    old = part(model, "layers.1.attention")
-    made = GatedAttention(model.config, 1).eval()
-    for name, child in old.named_children():
-        setattr(made, name, child)
-    part(model, "layers.1").attention = made
-
-
-class LeakyFeedForward(FeedForward):
-    """With a parameter of its own."""
-
-    def __init__(self, config: LlamaConfig) -> None:
-        super().__init__(config)
-        self.leak = nn.Parameter(torch.tensor(5.0), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Plus a part of the input."""
-        return super().forward(x) + self.leak.to(x.dtype) * x
-
-
-def swap_a_feed_forward(model: Llama) -> None:
-    old, made = part(model, "layers.2.feed_forward"), LeakyFeedForward(model.config).eval()
-    for name, child in old.named_children():
-        setattr(made, name, child)
-    part(model, "layers.2").feed_forward = made
-
-
-def patch_a_method_of_a_class(model: Llama) -> None:
-    before = Attention.split_heads
-    UNDO.append(lambda: setattr(Attention, "split_heads", before))
-    Attention.split_heads = lambda self, x: before(self, x).flip(1)  # type: ignore[method-assign]
-
-
-def norm_queries_and_keys(model: Llama) -> None:
-    """As somebody would who adds Qwen3's norms to `Attention` and knows of nothing else."""
-
-    def split_and_norm(self: Attention, x: Tensor) -> Tensor:
-        heads = x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
-        norm = getattr(self, "q_norm", None)
-        return heads if norm is None else norm(heads)
-
-    before = Attention.split_heads
-    UNDO.append(lambda: setattr(Attention, "split_heads", before))
-    Attention.split_heads = split_and_norm  # type: ignore[method-assign]
-    for block in model.layers:
-        norm = RMSNorm(model.config.head_dim, 1e-5)
-        norm.weight.requires_grad_(False).uniform_(0.5, 2.0)
-        cast(Any, block).attention.q_norm = norm
-
-
-def other_dtype_in_one_part(model: Llama) -> None:
-    weight_owner(model).half()
-
-
-def view_a_weight_transposed(model: Llama) -> None:
-    owner = weight_owner(model)
-    owner.weight.data = owner.weight.data.t() if owner.weight.dim() == 2 else owner.weight.flip(0)
-
-
-def to_bfloat16(model: Llama) -> None:
-    model.to(torch.bfloat16)
-
-
-def to_half(model: Llama) -> None:
-    model.half()
-
-
-def to_double(model: Llama) -> None:
-    model.double()
-
-
-def to_meta_and_back(model: Llama) -> None:
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    frequencies = model.rope.inv_freq.clone()
-    model.to("meta").to_empty(device="cpu")
-    model.load_state_dict(state)
-    model.rope.inv_freq.copy_(frequencies)
-    part(model, "layers.1.attention_norm").weight.mul_(2)
-
-
-def wrap_with_lora(model: Llama) -> None:
-    class Lora(nn.Module):
-        def __init__(self, inner: nn.Module, inputs: int, outputs: int) -> None:
-            super().__init__()
-            self.inner = inner
-            self.down = nn.Linear(inputs, 4, bias=False).requires_grad_(False)
-            self.up = nn.Linear(4, outputs, bias=False).requires_grad_(False)
-
-        def forward(self, x: Tensor) -> Tensor:
-            found: Tensor = self.inner(x)
-            added: Tensor = self.up(self.down(x.float()))
-            return found + added.to(found.dtype)
-
-    for path, inputs, outputs in (("attention.v_proj", 64, 64), ("feed_forward.w_up", 64, 176)):
-        owner, _, name = f"layers.1.{path}".rpartition(".")
-        setattr(part(model, owner), name, Lora(part(model, f"layers.1.{path}"), inputs, outputs))
-
-
-def compile_a_block(model: Llama) -> None:
-    model.layers[1].compile(backend="eager")
-    part(model, "layers.1.attention_norm").weight.mul_(2)
-
-
-def replace_a_linear(model: Llama) -> None:
-    made = nn.Linear(64, 176, bias=False).requires_grad_(False)
-    part(model, "layers.1.feed_forward").w_up = made
-
-
-def replace_the_head(model: Llama) -> None:
-    model.lm_head = cast(Any, nn.Linear(64, 96, bias=True).requires_grad_(False))
-
-
-def override_a_method(model: Llama) -> None:
-    original = model.run_blocks
-    model.run_blocks = lambda x, slots, cache: original(-x, slots, cache)  # type: ignore[method-assign]
-
-
-CHANGES: list[Callable[[Llama], None]] = [
-    replace_a_weight,
-    assign_a_state,
-    write_in_place,
-    write_through_data,
-    give_other_data,
+from tests.model_changes import (
+    CHANGES,
+    ENCODER_CHANGES,
+    IMAGE_TOKEN,
+    SAME_NUMBERS,
+    UNDO,
     add_a_bias,
-    write_a_buffer,
-    replace_a_buffer,
-    set_an_epsilon,
-    change_a_class,
-    patch_an_object,
-    patch_a_class,
-    hook_after,
-    hook_before,
-    hook_a_block,
-    hook_all_modules,
-    parametrized,
-    cut_the_layers,
-    pop_a_layer,
-    swap_two_layers,
-    reverse_the_layers,
-    repeat_a_layer_under_its_own_place,
-    swap_an_attention,
-    swap_a_feed_forward,
-    patch_a_method_of_a_class,
-    norm_queries_and_keys,
+    int8_model,
     other_dtype_in_one_part,
-    view_a_weight_transposed,
+    part,
+    random_model,
+    seeing_model,
     to_bfloat16,
     to_half,
-    to_double,
-    to_meta_and_back,
-    wrap_with_lora,
-    compile_a_block,
-    replace_a_linear,
-    replace_the_head,
-    override_a_method,
-]
-SAME_NUMBERS = {other_dtype_in_one_part, to_half, to_double, to_bfloat16}
-"""What they change is the rounding."""
+)
+from torch import Tensor, nn
 
-UNDO: list[Callable[[], None]] = []
+from lolama_core import TextGenerator
+from lolama_quant import Int8Linear
+from lolama_vision import LLaVA
+
+PICTURE_PROMPT = [3, 17, IMAGE_TOKEN, 5, 80]
+PROMPT = [3, 17, 42, 5, 80, 61, 9, 33, 2, 71, 14, 66]
 
 
 @pytest.fixture(autouse=True)
@@ -336,22 +41,6 @@ def undone() -> Iterator[None]:
     yield
     while UNDO:
         UNDO.pop()()
-
-
-def random_model() -> Llama:
-    torch.manual_seed(5)
-    model = Llama(LlamaConfig(**SHAPE)).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        parameter.normal_(
-            1.0 if parameter.dim() == 1 else 0.0, 0.3 if parameter.dim() == 1 else 0.15
-        )
-    return model
-
-
-def int8_model() -> Llama:
-    model = random_model()
-    quantize_model_int8(model)
-    return model
 
 
 def decoding(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, list[int]]:
@@ -362,7 +51,7 @@ def decoding(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, list[int]]:
         return scores
 
     result = TextGenerator(model).generate(
-        PROMPT,
+        PICTURE_PROMPT if inputs else PROMPT,
         temperature=0.0,
         repetition_penalty=1.0,
         max_new_tokens=5,
@@ -395,7 +84,9 @@ def batch(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, list[int]]:
 @torch.inference_mode()
 def as_written(model: Any, ids: list[int], inputs: dict[str, Any]) -> Tensor:
     """The model's own logits of what comes after the prompt and each id behind it."""
-    tokens = torch.tensor([[*PROMPT, *ids[:-1]]])
+    if isinstance(model, LLaVA):
+        model.features.clear()
+    tokens = torch.tensor([[*(PICTURE_PROMPT if inputs else PROMPT), *ids[:-1]]])
     logits: Tensor = model(tokens, **inputs)
     return logits[0, -len(ids) :]
 
@@ -466,3 +157,34 @@ def test_the_scales_of_int8_weights_are_seen(way: Any) -> None:
         change(part(model, "layers.1.feed_forward.w_down"))
         after = compare(model, way, {}, 0.03)
         assert (after[0] - before[0]).abs().max() > 0.1 * before[0].abs().max()
+
+
+def picture() -> dict[str, Any]:
+    return {"pixel_values": torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(1))}
+
+
+@pytest.mark.parametrize("make", [random_model, int8_model])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_text_model_is_seen_behind_a_picture(change: Any, make: Any) -> None:
+    if make is int8_model and change is add_a_bias:
+        pytest.skip("an int8 linear has a bias from its beginning, or none")
+    model, inputs = seeing_model(make()), picture()
+    tolerance = 0.03 if make is int8_model else 1e-5
+    before = compare(model, decoding, inputs, tolerance)
+    change(model.language_model)
+    if change in (to_bfloat16, to_half, other_dtype_in_one_part):
+        tolerance = 0.06
+    after = compare(model, decoding, inputs, tolerance)
+    if change not in SAME_NUMBERS:
+        assert (after[0] - before[0]).abs().max() > 3 * tolerance * before[0].abs().max()
+
+
+@pytest.mark.parametrize("make", [random_model, int8_model])
+@pytest.mark.parametrize("change", ENCODER_CHANGES)
+def test_a_change_of_the_encoder_is_seen(change: Any, make: Any) -> None:
+    model, inputs = seeing_model(make()), picture()
+    tolerance = 0.03 if make is int8_model else 1e-5
+    before = compare(model, decoding, inputs, tolerance)
+    change(model)
+    after = compare(model, decoding, inputs, tolerance)
+    assert (after[0] - before[0]).abs().max() > 3 * tolerance * before[0].abs().max()

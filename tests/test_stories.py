@@ -16,7 +16,7 @@ from lolama_core import (
     load_tokenizer,
 )
 from lolama_core.protocols import CausalLM
-from lolama_core.runtime.runner import Kernels
+from lolama_core.runtime.kernels import Kernels
 from lolama_hub import HuggingFaceSource
 
 

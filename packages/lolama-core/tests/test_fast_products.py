@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lolama_core import kernels_in_use
 from lolama_core.model.linear import Linear, OutputProjection
 from lolama_core.runtime.fast_products import FastProducts
-from lolama_core.runtime.runner import Kernels
+from lolama_core.runtime.kernels import Kernels
 
 
 class CountingKernel:

@@ -8,7 +8,7 @@ import pytest
 
 from lolama_core import plugins
 from lolama_core.protocols.errors import NotAvailableError
-from lolama_core.runtime.runner import Kernels
+from lolama_core.runtime.kernels import Kernels
 
 
 @pytest.mark.parametrize("group", ["lolama.linear_kernels", "lolama.decoder_kernels"])

@@ -17,7 +17,8 @@ from lolama_core.protocols.decoder_kernel import (
     LinearWeights,
     NewPositions,
 )
-from lolama_core.runtime.runner import Kernels, Runner, text_model
+from lolama_core.runtime.kernels import Kernels
+from lolama_core.runtime.runner import Runner, text_model
 from lolama_core.testing.decoder_kernel import DecoderKernelSuite, run_by
 
 

@@ -11,7 +11,8 @@ import torch
 
 from lolama_core.protocols import DecoderKernel
 from lolama_core.protocols.types import QuantizationScheme
-from lolama_core.runtime.runner import Kernels, Runner
+from lolama_core.runtime.kernels import Kernels
+from lolama_core.runtime.runner import Runner
 from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite, run_by
 from lolama_quant import decoder_kernel
 from lolama_quant.decoder_kernel import NativeDecoderKernel

@@ -12,8 +12,9 @@ import torch
 from lolama_core import Llama
 from lolama_core.protocols import DecoderKernel
 from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.runtime.kernels import Kernels
 from lolama_core.runtime.recorded_step import DecodingSteps, run
-from lolama_core.runtime.runner import Kernels, Runner
+from lolama_core.runtime.runner import Runner
 from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite, run_by
 from lolama_quant import triton_compiler
 from lolama_quant.quantizer import Int8Quantizer

@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lolama_core.protocols import CacheSlots
+
 
 @dataclass(frozen=True)
 class Slots:
@@ -91,3 +93,9 @@ class FixedSlots:
             seen &= keys > self.positions - window
         scores = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return scores.masked_fill_(~seen, float("-inf"))[:, None, None]
+
+
+def last_positions(hidden: Tensor, slots: CacheSlots) -> Tensor:
+    """(B, T, D) → the last real position of each row, (B, D)."""
+    columns = [count - 1 for count in slots.counts]
+    return hidden[torch.arange(len(columns), device=hidden.device), columns]

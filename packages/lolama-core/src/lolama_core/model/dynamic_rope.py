@@ -14,11 +14,43 @@ import torch
 from torch import Tensor
 
 from lolama_core.model.cache_slots import FixedSlots, Slots
+from lolama_core.model.config import LlamaConfig
 from lolama_core.model.kv_cache import KVCache, write_rows
+from lolama_core.model.rope_scaling import dynamic_beyond
 from lolama_core.protocols import CacheSlots
+from lolama_core.protocols.errors import UsageError
 
 RunBlocks: TypeAlias = Callable[[Tensor, CacheSlots, KVCache | None], Tensor]
 """(B, T, D), its places and the cache → (B, T, D) behind all blocks."""
+
+
+def new_cache(
+    config: LlamaConfig, batch_size: int, capacity: int, dtype: torch.dtype, device: torch.device
+) -> KVCache:
+    """An empty cache of a model, of the kind that its rotary scaling asks for.
+
+    Raises:
+        UsageError: for more positions than the model can attend over.
+    """
+    if not 1 <= capacity <= config.max_seq_len:
+        raise UsageError(
+            "KV cache",
+            f"{capacity} positions asked of a model that attends over {config.max_seq_len}",
+            "shorten the text",
+        )
+    sizes: dict[str, Any] = {
+        "num_layers": config.num_layers,
+        "batch_size": batch_size,
+        "num_kv_heads": config.num_kv_heads,
+        "capacity": capacity,
+        "head_dim": config.head_dim,
+        "dtype": dtype,
+        "device": device,
+    }
+    limit = dynamic_beyond(config.rope_scaling)
+    if limit is not None:
+        return DynamicCache(limit=limit, width=config.d_model, **sizes)
+    return KVCache(**sizes)
 
 
 class DynamicCache(KVCache):

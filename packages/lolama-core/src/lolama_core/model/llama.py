@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from lolama_core.model.block import Block
-from lolama_core.model.cache_slots import Slots
+from lolama_core.model.cache_slots import Slots, last_positions
 from lolama_core.model.config import LlamaConfig
 from lolama_core.model.device import activation_dtype
-from lolama_core.model.dynamic_rope import DynamicCache
+from lolama_core.model.dynamic_rope import DynamicCache, new_cache
 from lolama_core.model.kv_cache import KVCache
-from lolama_core.model.linear import FEW_ROWS, Linear, OutputProjection, processor_multiplies
+from lolama_core.model.linear import OutputProjection
 from lolama_core.model.masks import PassPlan, plan_pass
 from lolama_core.model.norm import RMSNorm
 from lolama_core.model.rope import RotaryEmbedding
 from lolama_core.protocols import CacheSlots
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.causal_module import CausalLMModule
-from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.types import GenerationDefaults, ImageInputs, Prompt
+from lolama_core.protocols.inputs import refuse_inputs
+from lolama_core.protocols.types import GenerationDefaults, Prompt
 
 
 class Llama(CausalLMModule):
@@ -84,26 +84,7 @@ class Llama(CausalLMModule):
         Raises:
             UsageError: for more positions than the model can attend over.
         """
-        config = self.config
-        if not 1 <= capacity <= config.max_seq_len:
-            raise UsageError(
-                "KV cache",
-                f"{capacity} positions asked of a model that attends over {config.max_seq_len}",
-                "shorten the text",
-            )
-        sizes: dict[str, Any] = {
-            "num_layers": config.num_layers,
-            "batch_size": batch_size,
-            "num_kv_heads": config.num_kv_heads,
-            "capacity": capacity,
-            "head_dim": config.head_dim,
-            "dtype": self.dtype,
-            "device": self.device,
-        }
-        limit = self.rope.dynamic_beyond
-        if limit is not None:
-            return DynamicCache(limit=limit, width=config.d_model, **sizes)
-        return KVCache(**sizes)
+        return new_cache(self.config, batch_size, capacity, self.dtype, self.device)
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """(B, T) token ids → (B, T, D) in the dtype that activations have on this device."""
@@ -116,15 +97,9 @@ class Llama(CausalLMModule):
         Raises:
             UsageError: for any other input, such as ``pixel_values``.
         """
-        for name in inputs:
-            if name in ImageInputs.__annotations__:
-                remedy = "pictures need a vision model such as llava-1.5-7b"
-                raise UsageError(name, "is no input of a text model", remedy)
-            reason = "is neither a generation setting nor an input of a text model"
-            raise UsageError(name, reason, "check its spelling")
-        keys = tuple(
-            tuple(row[:length]) for row, length in zip(input_ids.tolist(), lengths, strict=True)
-        )
+        refuse_inputs(inputs)
+        rows = zip(input_ids.tolist(), lengths, strict=True)
+        keys = tuple(tuple(row[:length]) for row, length in rows)
         return Prompt(self.embed(input_ids), tuple(lengths), keys)
 
     def forward_embeds(
@@ -171,23 +146,5 @@ class Llama(CausalLMModule):
 
     def plan(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> PassPlan:
         """What all blocks share in a pass of (B, T, D); see `plan_pass`."""
-        assert cache is None or isinstance(cache, KVCache)
-        width = x.shape[1]
-        # Many rows of bfloat16 are multiplied as such where the processor can (see `Linear`), so what is in
-        # between need not be converted there and back. Few are not: memory bounds them, not arithmetic.
-        many = x.shape[0] * width > FEW_ROWS
-        dtype = torch.bfloat16 if many and self._multiplies_bfloat16() else x.dtype
         angles = self.rope(slots.positions, slots.totals)
-        return plan_pass(angles, slots, width, cache, self.config.sliding_window, dtype)
-
-    def _multiplies_bfloat16(self) -> bool:
-        first = next(iter(self.layers), None)
-        linear = getattr(getattr(first, "attention", None), "q_proj", None)
-        is_bfloat16 = isinstance(linear, Linear) and linear.weight.dtype == torch.bfloat16
-        return is_bfloat16 and processor_multiplies(torch.bfloat16)
-
-
-def last_positions(hidden: Tensor, slots: CacheSlots) -> Tensor:
-    """(B, T, D) → the last real position of each row, (B, D)."""
-    columns = [count - 1 for count in slots.counts]
-    return hidden[torch.arange(len(columns), device=hidden.device), columns]
+        return plan_pass(x, angles, slots, cache, self.config.sliding_window, self.layers)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core.model.cache_slots import FixedSlots
 from lolama_core.model.kv_cache import KVCache
+from lolama_core.model.linear import FEW_ROWS, Linear, processor_multiplies
 from lolama_core.protocols import CacheSlots
+from lolama_core.protocols import KVCache as KVCacheProtocol
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,12 @@ class PassPlan:
 
 
 def plan_pass(
+    x: Tensor,
     angles: tuple[Tensor, Tensor],
     slots: CacheSlots,
-    width: int,
-    cache: KVCache | None,
+    cache: KVCacheProtocol | None,
     window: int | None,
-    dtype: torch.dtype,
+    layers: Iterable[nn.Module],
 ) -> PassPlan:
     """Everything that is decided once a pass: the cheapest mask that is right, above all.
 
@@ -58,14 +61,15 @@ def plan_pass(
     | recorded decoding: lengths are on the device | 0 | (B, 1, 1, capacity), added | no |
 
     Args:
+        x: (B, T, D) new positions, padding included.
         angles: cos and sin of the new positions.
         slots: Places of the new positions.
-        width: T, padding included.
         cache: What holds the keys; None if there are none but the new ones.
-        window: A query sees so many positions, its own included; None for all.
-        dtype: Of activations inside the blocks.
+        window: A query sees this many positions, its own included; None for all.
+        layers: The blocks, whose weights decide the dtype inside them.
     """
-    cos, sin = angles
+    assert cache is None or isinstance(cache, KVCache)
+    (cos, sin), width, dtype = angles, x.shape[1], inner_dtype(x, layers)
     if isinstance(slots, FixedSlots):
         assert cache is not None
         return PassPlan(cos, sin, slots, 0, slots.mask(window, cache.dtype), False, dtype)
@@ -74,6 +78,21 @@ def plan_pass(
         mask = F.pad(mask, (0, width - mask.shape[-1]))  # keys are as wide as the input
     written = slots if cache is not None else None
     return PassPlan(cos, sin, written, first_key, mask, causal, dtype)
+
+
+def inner_dtype(x: Tensor, layers: Iterable[nn.Module]) -> torch.dtype:
+    """The dtype of activations inside the blocks, for (B, T, D) new positions.
+
+    Many rows of bfloat16 are multiplied as such where the processor can (see `Linear`), so what is in
+    between need not be converted there and back. Memory limits a product of few rows, not arithmetic.
+    """
+    first = next(iter(layers), None)
+    linear = getattr(getattr(first, "attention", None), "q_proj", None)
+    if x.shape[0] * x.shape[1] <= FEW_ROWS or not isinstance(linear, Linear):
+        return x.dtype
+    if linear.weight.dtype == torch.bfloat16 and processor_multiplies(torch.bfloat16):
+        return torch.bfloat16
+    return x.dtype
 
 
 def plan_mask(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from lolama_core.model.block import Block
 from lolama_core.model.cache_slots import FixedSlots, Slots
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.model.masks import PassPlan
 from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, NewPositions
-from lolama_core.runtime.known import tensors_of
+from lolama_core.runtime.known import UnknownPart, block_weights, check_block, tensors_of
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,58 @@ class NativeRun:
         return whole
 
 
-def bind(
-    layers: Sequence[int],
-    weights: Sequence[BlockWeights],
-    shape: DecoderShape,
-    kernels: Sequence[DecoderKernel],
+def native_runs(
+    blocks: Sequence[nn.Module], kernels: Sequence[DecoderKernel]
+) -> tuple[dict[int, NativeRun], set[int], dict[int, str]]:
+    """The runs of neighboring blocks of one kind that a kernel takes.
+
+    Returns:
+        First block of a run → the run; the blocks that compute what their names say, in a run or not; and
+        for each block that is in no run, why.
+    """
+    runs: dict[int, NativeRun] = {}
+    checked: set[int] = set()
+    reasons: dict[int, str] = {}
+    known: dict[int, tuple[Block, BlockWeights, DecoderShape]] = {}
+    for place, module in enumerate(blocks):
+        try:
+            block = check_block(module)
+            checked.add(place)
+            known[place] = (block, *block_weights(block))
+        except UnknownPart as reason:
+            reasons[place] = str(reason)
+
+    def kind(place: int) -> object:
+        if place not in known:
+            return None
+        _, weights, shape = known[place]
+        return shape, *map(_format, tensors_of(weights))
+
+    for found, places in groupby(range(len(blocks)), key=kind):
+        if found is None:
+            continue
+        neighbors = list(places)
+        run = _bind([known[place] for place in neighbors], kernels)
+        if run is not None:
+            runs[neighbors[0]] = run
+        else:
+            reasons |= dict.fromkeys(neighbors, "no kernel takes its weights on this device")
+    return runs, checked, reasons
+
+
+def _bind(
+    blocks: Sequence[tuple[Block, BlockWeights, DecoderShape]], kernels: Sequence[DecoderKernel]
 ) -> NativeRun | None:
     """The step of the first kernel that takes these blocks; None if none does."""
+    weights, shape = [read for _, read, _ in blocks], blocks[0][2]
     for kernel in kernels:
         step = kernel.bind(weights, shape)
         if step is not None:
+            layers = [block.attention.layer for block, _, _ in blocks]
             read = chain.from_iterable(map(tensors_of, weights))
             return NativeRun(kernel, step, layers, [t.detach() for t in read if t is not None])
     return None
+
+
+def _format(tensor: Tensor | None) -> object:
+    return tensor is not None and (tensor.dtype, tensor.shape, tensor.device)

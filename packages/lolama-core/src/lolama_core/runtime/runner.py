@@ -4,59 +4,27 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from lolama_core.model.block import Block
+from lolama_core.model.cache_slots import last_positions
 from lolama_core.model.dynamic_rope import DynamicCache
 from lolama_core.model.kv_cache import KVCache
-from lolama_core.model.llama import Llama, last_positions
-from lolama_core.plugins import installed_kernels
-from lolama_core.protocols import CacheSlots, CausalLM, DecoderKernel, LinearKernel
+from lolama_core.model.llama import Llama
+from lolama_core.protocols import CacheSlots, CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
-from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape
 from lolama_core.protocols.look import Look, has_own_functions
 from lolama_core.protocols.model import HasTextModel
 from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.fast_products import FastProducts
-from lolama_core.runtime.known import (
-    UnknownPart,
-    block_weights,
-    check_block,
-    is_plain_head,
-    tensors_of,
-)
+from lolama_core.runtime.kernels import Kernels
+from lolama_core.runtime.known import is_plain_head
 from lolama_core.runtime.last_block import run_last_block
-from lolama_core.runtime.native_step import NativeRun, bind
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """What makes models fast.
-
-    Attributes:
-        linear: Take single products.
-        decoder: Take whole blocks; the first that takes some has them.
-    """
-
-    linear: Sequence[LinearKernel] = ()
-    decoder: Sequence[DecoderKernel] = ()
-
-    @classmethod
-    def installed(cls) -> Kernels:
-        """Those of installed packages: entry points ``lolama.linear_kernels`` and ``lolama.decoder_kernels``.
-
-        Raises:
-            NotAvailableError: if one cannot be loaded.
-        """
-        return cls(
-            installed_kernels("lolama.linear_kernels"), installed_kernels("lolama.decoder_kernels")
-        )
+from lolama_core.runtime.native_step import native_runs
 
 
 class Runner:
@@ -86,38 +54,9 @@ class Runner:
         self._text = None if text is None else weakref.ref(text)
         self.look, self.generation_defaults = Look(*modules), model.generation_defaults
         self.products = FastProducts(modules, kernels.linear)
-        self.native: dict[int, NativeRun] = {}
-        self.reasons: dict[int, str] = {}
-        self._checked: set[int] = set()
         self._plain_head = text is not None and is_plain_head(text.lm_head)
-        if text is not None:
-            self._bind(text, kernels.decoder)
-
-    def _bind(self, text: Llama, kernels: Sequence[DecoderKernel]) -> None:
-        """Find the runs of neighboring blocks of one kind, and the kernel that takes each."""
-        known: dict[int, tuple[BlockWeights, DecoderShape]] = {}
-        for place, block in enumerate(text.layers):
-            try:
-                checked = check_block(block)
-                self._checked.add(place)
-                known[place] = block_weights(checked)
-            except UnknownPart as reason:
-                self.reasons[place] = str(reason)
-
-        def kind(place: int) -> object:
-            return place in known and (known[place][1], *map(_format, tensors_of(known[place][0])))
-
-        for found, places in groupby(range(len(text.layers)), key=kind):
-            if not found:
-                continue
-            run = list(places)
-            blocks = [cast(Block, text.layers[place]) for place in run]
-            layers = [block.attention.layer for block in blocks]
-            native = bind(layers, [known[place][0] for place in run], known[run[0]][1], kernels)
-            if native is not None:
-                self.native[run[0]] = native
-            else:
-                self.reasons |= dict.fromkeys(run, "no kernel takes its weights on this device")
+        blocks = [] if text is None else list(text.layers)
+        self.native, self._checked, self.reasons = native_runs(blocks, kernels.decoder)
 
     @property
     def text(self) -> Llama | None:
@@ -274,7 +213,3 @@ def text_model(model: CausalLM) -> Llama | None:
     if type(model) is not Llama or not has_own_functions(Llama):
         return None
     return model if not vars(model).keys() & vars(Llama).keys() - {"__dict__"} else None
-
-
-def _format(tensor: Tensor | None) -> object:
-    return tensor is not None and (tensor.dtype, tensor.shape, tensor.device)

@@ -11,7 +11,8 @@ from lolama_core.model.config import LlamaConfig
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.model.llama import Llama
 from lolama_core.protocols import CausalLM, DecoderKernel
-from lolama_core.runtime.runner import Kernels, Runner
+from lolama_core.runtime.kernels import Kernels
+from lolama_core.runtime.runner import Runner
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,

@@ -1,0 +1,79 @@
+"""Counts what one reads of lolama-core to follow a prompt to its text.
+
+    python tests/reading_path.py
+
+A code line is one that holds code: no blank line, comment or docstring.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+CORE = Path(__file__).resolve().parents[1] / "packages" / "lolama-core" / "src" / "lolama_core"
+
+FILES = (
+    "model/config",
+    "model/rope",
+    "model/norm",
+    "model/attention",
+    "model/feed_forward",
+    "model/block",
+    "model/llama",
+    "model/kv_cache",
+    "model/cache_slots",
+    "model/masks",
+    "runtime/runner",
+    "generation/request",
+    "generation/sampling",
+    "generation/text_stream",
+    "generation/generator",
+    "text/tokenizer",
+)
+MOST_LINES = 1500
+
+_NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+_DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def code_lines(source: str) -> int:
+    """How many lines of ``source`` hold code.
+
+    Example:
+        >>> code_lines('# a comment' + chr(10) + 'x = (1,' + chr(10) + '     2)' + chr(10))
+        2
+    """
+    documentation: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        for statement in node.body if isinstance(node, _DOCUMENTED) else ():
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                documentation |= set(range(statement.lineno, (statement.end_lineno or 0) + 1))
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in _NO_CODE:
+            code |= set(range(token.start[0], token.end[0] + 1))
+    return len(code - documentation)
+
+
+def counts() -> dict[str, tuple[int, int]]:
+    """File → code lines, all lines."""
+    sources = {name: (CORE / f"{name}.py").read_text() for name in FILES}
+    return {name: (code_lines(text), text.count("\n")) for name, text in sources.items()}
+
+
+if __name__ == "__main__":
+    print(f"{'file':24} code   all")
+    for name, (code, lines) in counts().items():
+        print(f"{name:24} {code:4}  {lines:4}")
+    print(
+        f"{'sum':24} {sum(c for c, _ in counts().values()):4}  {sum(n for _, n in counts().values()):4}"
+    )
