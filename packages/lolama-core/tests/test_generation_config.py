@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import inspect
 import math
 import re
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 
 from lolama_core import GenerationConfig
 from lolama_core.protocols.errors import EXIT_USAGE, UsageError
+from lolama_core.protocols.settings import rows
 
 HUGE = 10**5000  # more digits than Python agrees to print
 
@@ -36,6 +39,17 @@ REFUSED: list[tuple[str, Any]] = [
     *(("bad_words_ids", [value]) for value in NO_IDS),
     *(("bad_words_ids", value) for value in NO_LISTS),
     *(("logit_bias", {1: value}) for value in (math.nan, math.inf, -math.inf, HUGE)),
+    *(("top_n_sigma", value) for value in (-1, math.nan, math.inf, "1", None, True)),
+    *(("xtc_probability", value) for value in (-0.1, 1.1, math.nan, None, "1")),
+    *(("xtc_threshold", value) for value in (-0.1, 1.1, math.nan, None)),
+    *(("dry_multiplier", value) for value in (-0.1, math.nan, math.inf, "1", True)),
+    *(("dry_base", value) for value in (0.99, 0, math.nan, math.inf, None)),
+    *(("dry_allowed_length", value) for value in (0, -1, 1.5, "2", None)),
+    *(("dry_penalty_last_n", value) for value in (-2, 1.5, "all", None, True)),
+    *(
+        ("dry_sequence_breakers", value)
+        for value in ("", [""], [-1], [1.5], None, [None], "\ud83d")
+    ),
 ]
 
 
@@ -71,6 +85,12 @@ def test_nonsense_is_refused_by_name(name: str, value: Any) -> None:
         ("min_new_tokens", 10**9),
         ("suppress_tokens", (0, 10**9)),
         ("bad_words_ids", ((5,), (6, 0))),
+        ("top_n_sigma", 1.5),
+        ("xtc_probability", 1),
+        ("dry_base", 1),
+        ("dry_penalty_last_n", -1),
+        ("dry_sequence_breakers", ()),
+        ("dry_sequence_breakers", ("a", 5, "\n")),
     ],
 )
 def test_what_makes_sense_is_kept(name: str, value: object) -> None:
@@ -91,6 +111,8 @@ def test_what_makes_sense_is_kept(name: str, value: object) -> None:
         ("bad_words_ids", np.array([[1, 2]]), ((1, 2),)),
         ("bad_words_ids", [torch.tensor([1]), [np.int8(2), 3]], ((1,), (2, 3))),
         ("logit_bias", {np.int32(3): np.float32(0.5), torch.tensor(4): 1}, {3: 0.5, 4: 1}),
+        ("dry_sequence_breakers", [np.int64(5)], (5,)),
+        ("dry_sequence_breakers", 5, (5,)),
     ],
 )
 def test_row_125_numbers_of_any_kind_are_kept_as_pythons_own(
@@ -157,3 +179,25 @@ def test_a_number_beyond_its_limit_is_told_the_limit(name: str, limit: Any) -> N
     GenerationConfig(**{name: limit})
     with pytest.raises(UsageError, match="1,000,000"):
         GenerationConfig(**{name: 3 * limit})
+
+
+def test_every_setting_is_a_row_that_explains_itself() -> None:
+    """Options, keys and schemas are made of the rows; the docstring says more."""
+    table = rows(GenerationConfig)
+    assert [*table] == [field.name for field in fields(GenerationConfig)]
+    explained = inspect.getdoc(GenerationConfig) or ""
+    default = GenerationConfig()
+    for name, row in table.items():
+        assert row.name == name and row.help.endswith(".") and len(row.help) < 90
+        assert f"\n    {name}: " in explained
+        assert row.default == getattr(default, name) == row.check(name, row.default)
+
+
+def test_fields_of_a_subclass_are_its_own_matter() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Labelled(GenerationConfig):
+        label: str = ""
+
+    assert Labelled(label="a", top_k=3).with_settings(label="b").label == "b"  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"^top_k: -1"):
+        Labelled(top_k=-1)

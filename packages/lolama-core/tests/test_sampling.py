@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 
 from lolama_core import GenerationConfig, Sampler
-from lolama_core.generation import sampling
+from lolama_core.generation import sampling, truncation
 from lolama_core.protocols import LogitsProcessor
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.testing.sampling import LogitsProcessorSuite
@@ -25,10 +25,6 @@ PROCESSORS: dict[str, LogitsProcessor] = {
     ),
     "logit_bias": partial(sampling.logit_bias, bias={3: 2.0, 49: -5.0, 50: 1.0}),
     "temperature": partial(sampling.temperature, value=0.5),
-    "top_k": partial(sampling.top_k, k=5),
-    "top_p": partial(sampling.top_p, p=0.7),
-    "min_p": partial(sampling.min_p, p=0.2),
-    "typical_p": partial(sampling.typical_p, p=0.6),
 }
 
 
@@ -41,12 +37,6 @@ class TestProcessors(LogitsProcessorSuite):
 def logits(*probabilities: float) -> Tensor:
     """(1, V) scores whose softmax is ``probabilities``."""
     return torch.tensor([probabilities]).log()
-
-
-def kept(scores: Tensor) -> list[int]:
-    """Ids that can still be chosen from (1, V) scores."""
-    ids: list[int] = torch.isfinite(scores[0]).nonzero().flatten().tolist()
-    return ids
 
 
 def test_repetition_penalty_by_hand() -> None:
@@ -83,47 +73,6 @@ def test_temperature_by_hand() -> None:
     ] == pytest.approx([0.04 / 0.68, 0.64 / 0.68])
 
 
-@pytest.mark.parametrize(
-    ("k", "expected"),
-    [(1, [3]), (2, [1, 2, 3]), (3, [1, 2, 3]), (4, [0, 1, 2, 3]), (99, [0, 1, 2, 3])],
-)
-def test_top_k_by_hand(k: int, expected: list[int]) -> None:
-    """Ties with the k-th stay; k past the vocabulary is the whole vocabulary."""
-    assert kept(sampling.top_k(NO_HISTORY, logits(0.1, 0.2, 0.2, 0.5), k=k)) == expected
-
-
-@pytest.mark.parametrize(
-    ("p", "expected"),
-    [
-        (0.001, [3]),
-        (0.49, [3]),
-        (0.51, [2, 3]),
-        (0.79, [2, 3]),
-        (0.81, [1, 2, 3]),
-        (0.96, [0, 1, 2, 3]),
-    ],
-)
-def test_top_p_by_hand(p: float, expected: list[int]) -> None:
-    """The token that reaches p stays."""
-    assert kept(sampling.top_p(NO_HISTORY, logits(0.05, 0.15, 0.3, 0.5), p=p)) == expected
-
-
-@pytest.mark.parametrize(
-    ("p", "expected"), [(0.05, [0, 1, 2, 3]), (0.25, [1, 2, 3]), (0.35, [2, 3]), (1.0, [3])]
-)
-def test_min_p_by_hand(p: float, expected: list[int]) -> None:
-    """0.05 / 0.5 = 0.1, 0.15 / 0.5 = 0.3, 0.3 / 0.5 = 0.6."""
-    assert kept(sampling.min_p(NO_HISTORY, logits(0.05, 0.15, 0.3, 0.5), p=p)) == expected
-
-
-@pytest.mark.parametrize(
-    ("p", "expected"), [(0.2, [1]), (0.3, [1, 2]), (0.5, [0, 1, 2]), (0.96, [0, 1, 2, 3])]
-)
-def test_typical_p_by_hand(p: float, expected: list[int]) -> None:
-    """Surprises 0.693, 1.386, 1.609, 2.996 are 0.472, 0.222, 0.445, 1.831 from the entropy 1.165."""
-    assert kept(sampling.typical_p(NO_HISTORY, logits(0.5, 0.25, 0.2, 0.05), p=p)) == expected
-
-
 WARPERS: list[tuple[LogitsProcessor, Callable[[], Any]]] = [
     (
         partial(sampling.repetition_penalty, penalty=1.7),
@@ -134,15 +83,15 @@ WARPERS: list[tuple[LogitsProcessor, Callable[[], Any]]] = [
         lambda: transformers.RepetitionPenaltyLogitsProcessor(0.6),
     ),
     (partial(sampling.temperature, value=0.7), lambda: transformers.TemperatureLogitsWarper(0.7)),
-    (partial(sampling.top_k, k=1), lambda: transformers.TopKLogitsWarper(1)),
-    (partial(sampling.top_k, k=7), lambda: transformers.TopKLogitsWarper(7)),
-    (partial(sampling.top_k, k=1000), lambda: transformers.TopKLogitsWarper(1000)),
-    (partial(sampling.top_p, p=0.1), lambda: transformers.TopPLogitsWarper(0.1)),
-    (partial(sampling.top_p, p=0.9), lambda: transformers.TopPLogitsWarper(0.9)),
-    (partial(sampling.min_p, p=0.05), lambda: transformers.MinPLogitsWarper(0.05)),
-    (partial(sampling.min_p, p=0.5), lambda: transformers.MinPLogitsWarper(0.5)),
-    (partial(sampling.typical_p, p=0.2), lambda: transformers.TypicalLogitsWarper(0.2)),
-    (partial(sampling.typical_p, p=0.95), lambda: transformers.TypicalLogitsWarper(0.95)),
+    (partial(truncation.top_k, k=1), lambda: transformers.TopKLogitsWarper(1)),
+    (partial(truncation.top_k, k=7), lambda: transformers.TopKLogitsWarper(7)),
+    (partial(truncation.top_k, k=1000), lambda: transformers.TopKLogitsWarper(1000)),
+    (partial(truncation.top_p, p=0.1), lambda: transformers.TopPLogitsWarper(0.1)),
+    (partial(truncation.top_p, p=0.9), lambda: transformers.TopPLogitsWarper(0.9)),
+    (partial(truncation.min_p, p=0.05), lambda: transformers.MinPLogitsWarper(0.05)),
+    (partial(truncation.min_p, p=0.5), lambda: transformers.MinPLogitsWarper(0.5)),
+    (partial(truncation.typical_p, p=0.2), lambda: transformers.TypicalLogitsWarper(0.2)),
+    (partial(truncation.typical_p, p=0.95), lambda: transformers.TypicalLogitsWarper(0.95)),
 ]
 
 
@@ -163,34 +112,53 @@ def test_equals_transformers(index: int, kind: str) -> None:
 
 def test_the_order_of_the_chain() -> None:
     config = GenerationConfig.sampling(
+        xtc_probability=0.5,
         typical_p=0.9,
         min_p=0.1,
         top_p=0.9,
         top_k=5,
+        top_n_sigma=1.0,
         temperature=0.5,
         logit_bias={1: 1.0},
+        dry_multiplier=0.8,
+        dry_sequence_breakers=[],
         frequency_penalty=0.1,
         repetition_penalty=1.2,
     )
     chain = sampling.build_chain(config, prompt_length=2, vocab_size=9)
-    names = [processor.func.__name__ for processor in chain]  # type: ignore[attr-defined]
+    names = [getattr(each, "func", type(each)).__name__ for each in chain]
     assert names == [
         "repetition_penalty",
         "count_penalties",
+        "Dry",
         "logit_bias",
         "mask_unused",
         "temperature",
+        "top_n_sigma",
         "top_k",
         "top_p",
         "min_p",
         "typical_p",
+        "xtc",
     ]
 
 
 def test_settings_that_change_nothing_cost_nothing() -> None:
     assert sampling.build_chain(GenerationConfig.sampling(), prompt_length=2) == []
-    greedy = GenerationConfig.greedy(top_p=0.5, top_k=9, min_p=0.5, typical_p=0.2)
+    greedy = GenerationConfig.greedy(
+        top_p=0.5, top_k=9, min_p=0.5, typical_p=0.2, top_n_sigma=1, xtc_probability=1
+    )
     assert sampling.build_chain(greedy, prompt_length=2) == []
+    neutral: list[dict[str, Any]] = [
+        {"dry_multiplier": 0.0, "dry_base": 3.0, "dry_allowed_length": 1},
+        {"dry_multiplier": 1.0, "dry_penalty_last_n": 0},
+        {"top_n_sigma": 0},
+        {"xtc_probability": 0, "xtc_threshold": 0.2},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.51},
+    ]
+    for settings in neutral:
+        config = GenerationConfig.sampling(**settings)
+        assert sampling.build_chain(config, prompt_length=2) == []
 
 
 def test_the_chain_equals_that_of_transformers() -> None:
@@ -248,6 +216,41 @@ def test_two_samplers_do_not_share_their_randomness() -> None:
         other(NO_HISTORY, scores)
     assert mixed == expected
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_xtc_draws_from_the_requests_own_numbers() -> None:
+    """So that a seed repeats what it does, and nobody else notices."""
+    settings: dict[str, Any] = {"xtc_probability": 0.5, "xtc_threshold": 0.1}
+    scores = logits(0.4, 0.3, 0.2, 0.1)
+
+    def draw(seed: int) -> list[int]:
+        sample = sampler(seed, **settings)
+        return [sample(NO_HISTORY, scores) for _ in range(50)]
+
+    state = torch.random.get_rng_state()
+    assert draw(5) == draw(5) != draw(6)
+    assert {*draw(5)} == {0, 1, 2, 3}
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+class _Lines:
+    """Knows two line breaks and a space."""
+
+    def encode_ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        assert text == "\n" and not add_special_tokens
+        return [3, 1]
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool = True) -> str:
+        return {3: " ", 1: "\n"}[ids[0]]
+
+
+def test_xtc_keeps_line_breaks_and_ends() -> None:
+    """Without ``kept`` only the last of four likely tokens would be drawn."""
+    tokenizer: Any = _Lines()
+    config = GenerationConfig.sampling(seed=1, xtc_probability=1.0)
+    sample = Sampler.from_config(config, prompt_length=0, eos_ids={2}, tokenizer=tokenizer)
+    scores = logits(0.26, 0.26, 0.25, 0.24)
+    assert {sample(NO_HISTORY, scores) for _ in range(100)} == {1, 2, 3}
 
 
 def test_draws_are_distributed_right() -> None:

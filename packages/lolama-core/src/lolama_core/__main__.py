@@ -23,6 +23,7 @@ from lolama_core.protocols.errors import (
     ResourceError,
     shortage,
 )
+from lolama_core.protocols.settings import OF_COMMANDS
 
 # Setting → the option that sets it here.
 _OPTIONS = {
@@ -30,8 +31,6 @@ _OPTIONS = {
     "temperature": "--temperature",
     "seed": "--seed",
 }
-# Settings that are this command's, as they are those of the lolama command, whatever a model recommends.
-_OWN_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 def main() -> int:
@@ -66,7 +65,7 @@ def main() -> int:
             print(f"note: {warning.message}", file=sys.stderr)
         suit_threads(model)
         sampling = model.generation_defaults.sampling
-        config = config.with_recommended(sampling, but=_OWN_DEFAULTS)
+        config = config.with_recommended(sampling, but=OF_COMMANDS)
         ids = tokenizer.encode(arguments.prompt, split_special_tokens=True)
         stream = TextGenerator(model, tokenizer).generate_stream(ids, config)
         for piece in stream.text():

@@ -23,6 +23,7 @@ from lolama_cli.batch.messages import (
 from lolama_cli.console import MAX_PROMPT_BYTES, checked
 from lolama_cli.options import SAMPLING, check_system, generation_config
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.settings import rows
 from lolama_core.protocols.utf8 import decode_utf8
 
 if TYPE_CHECKING:
@@ -35,9 +36,13 @@ _SETTINGS = {
     **{name: name for name in (*SAMPLING, "stop", "seed")},
 }
 _KEYS = ("prompt", "messages", "images", "id", "system", *_SETTINGS)
-# Fields that came later than the first files of answers, and are off unless a model asks for them. The key of
-# a line holds them only where they are on, so that such files go on.
-_LATER = ("no_repeat_ngram_size", "bad_words_ids", "min_new_tokens", "suppress_tokens")
+# Settings that the key of a line always holds. Others came later than the first files of answers. The key
+# holds them only if they are not at their defaults, so that such files go on.
+_ALWAYS_IN_KEYS = {
+    *("max_new_tokens", "stop", "seed", "ignore_eos", "logit_bias", "typical_p"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+    *("temperature", "top_k", "top_p", "min_p"),
+}
 _LONGEST_LINE = 4 * MAX_PROMPT_BYTES
 
 
@@ -98,10 +103,11 @@ def read_lines(source: Path | None, common: Common) -> Iterator[Line]:
         UsageError: for a file that cannot be read, or is not UTF-8.
     """
     subject = "standard input" if source is None else str(source)
+    defaults = rows(type(common.config))
     settings = {
         name: value
         for name, value in _as_json(common.config).items()
-        if value or name not in _LATER
+        if name in _ALWAYS_IN_KEYS or value != defaults[name].default
     }
     base = json.dumps([settings, common.system, common.raw, common.identity], sort_keys=True)
     try:

@@ -1,62 +1,39 @@
-"""How to generate: what to sample from, and when to stop."""
+"""How to generate: what to sample from, and when to stop. The one table of all settings."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Self, TypedDict, Unpack
 
-from lolama_core.protocols.arguments import truth
+from lolama_core.generation.setting_checks import (
+    Biases,
+    Integer,
+    Number,
+    Seed,
+    Sequences,
+    Texts,
+    TextsOrIds,
+    TokenIds,
+    Truth,
+)
 from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.settings import (
+    PENALTY_FACTOR,
+    PROBABILITY,
+    TEMPERATURE,
+    setting,
+)
 from lolama_core.protocols.types import JSON
-from lolama_core.protocols.utf8 import is_unicode
-from lolama_core.text.plain_numbers import real_number, whole_number
-from lolama_core.text.token_ids import token_ids
 
 # Below this a division by the temperature overflows float32 for any logits worth the name.
 _SMALLEST_TEMPERATURE = 1e-5
 
-
-def _refuse(name: str, value: object, expected: str) -> UsageError:
-    try:
-        huge = isinstance(value, int) and value.bit_length() > 100
-        shown = "a huge integer" if huge else f"{value!s:.40}"
-    except ValueError:  # Python refuses to spell an integer of more than 4300 digits
-        shown = "a list with a huge integer"
-    return UsageError(name, f"{shown} is not {expected}", "")
-
-
-def _number(name: str, value: object, low: float, high: float, expected: str) -> float:
-    # NaN is neither above nor below anything, and infinities are past every limit.
-    number = real_number(value)
-    if number is None or not low <= number <= high:
-        raise _refuse(name, value, expected)
-    return number
-
-
-def _integer(name: str, value: object, low: int, expected: str, below: float = math.inf) -> int:
-    number = whole_number(value)
-    if number is None or not low <= number < below:
-        raise _refuse(name, value, expected)
-    return number
-
-
-def _ids(name: str, value: object) -> tuple[int, ...]:
-    try:
-        ids = token_ids(value)  # type: ignore[arg-type] # it checks what it is given
-    except (UsageError, ValueError):
-        raise _refuse(name, value, "a list of token ids") from None
-    return tuple(_integer(name, token_id, 0, "a token id") for token_id in ids)
-
-
-def _sequences(name: str, value: object) -> tuple[tuple[int, ...], ...]:
-    rows = getattr(value, "tolist", lambda: value)()
-    sequences = [_ids(name, row) for row in rows] if isinstance(rows, list | tuple) else [()]
-    if not all(sequences):
-        raise _refuse(name, value, "a list of sequences of at least one token id")
-    return tuple(sequences)
+_COUNT = Integer(0, "a number of tokens, 0 (off) or more")
+_PROBABILITY = Number(*PROBABILITY, "a probability from 0 to 1")
+_PENALTY = Number(-1e6, 1e6, "a number from -1,000,000 to 1,000,000")
+_STRENGTH = Number(0.0, 1e6, "a number from 0 (off) to 1,000,000")
 
 
 class GenerationSettings(TypedDict, total=False):
@@ -70,12 +47,20 @@ class GenerationSettings(TypedDict, total=False):
     suppress_tokens: Sequence[int]
     presence_penalty: float
     frequency_penalty: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: str | int | Sequence[str | int]
     logit_bias: Mapping[int, float]
     temperature: float
+    top_n_sigma: float
     top_k: int
     top_p: float
     min_p: float
     typical_p: float
+    xtc_probability: float
+    xtc_threshold: float
     stop: str | Sequence[str]
     seed: int | None
     ignore_eos: bool
@@ -84,6 +69,9 @@ class GenerationSettings(TypedDict, total=False):
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
     """Settings of one generation. Processors apply in the order listed here, as in transformers.
+
+    Everything else derives from this table: what is refused, the options of the command line with their
+    defaults and help, ``/set``, the keys of batches, of JSON and of a user's own defaults.
 
     Args:
         max_new_tokens: At most this many tokens; 0 generates nothing.
@@ -96,14 +84,26 @@ class GenerationConfig:
         suppress_tokens: Token ids that are never chosen.
         presence_penalty: Subtracted once from each token generated so far. 0 is off.
         frequency_penalty: Subtracted for each time a token was generated so far. 0 is off.
+        dry_multiplier: How strongly to keep from repeating what stands in the text, the prompt included; see
+            `Dry`. 0 is off.
+        dry_base: By what that grows with each token of a repetition.
+        dry_allowed_length: Repetitions of fewer tokens are left alone.
+        dry_penalty_last_n: How far to look back, in tokens. -1 is all the way, 0 is off.
+        dry_sequence_breakers: Texts or token ids that no repetition goes past. A token whose text holds one
+            of the texts is meant.
         logit_bias: Token id → number added to its score.
         temperature: Divides the scores. 0 is greedy.
+        top_n_sigma: Only tokens whose score is within so many standard deviations of the best
+            (Tang et al. 2024). 0 is off.
         top_k: Only the k best tokens. 0 is off.
         top_p: Only the smallest set of tokens with this probability (Holtzman et al. 2019). 1 is off;
             0 leaves the best token.
         min_p: Only tokens at least this fraction as probable as the best (Nguyen et al. 2024). 0 is off.
         typical_p: Only the tokens nearest to the expected surprise, up to this probability
             (Meister et al. 2022). 1 is off.
+        xtc_probability: How often the most probable tokens are left out; see `xtc`. 0 is off.
+        xtc_threshold: At least this probable are those; the least probable one of them stays. Above 0.5 is
+            off.
         stop: Texts that end the generation; none of their characters is ever given out.
         seed: Makes sampling repeatable. None draws a fresh one.
         ignore_eos: Go on past end tokens (benchmarks).
@@ -112,64 +112,78 @@ class GenerationConfig:
         UsageError: for a value out of its range, naming the setting.
     """
 
-    max_new_tokens: int = 256
-    repetition_penalty: float = 1.1
-    no_repeat_ngram_size: int = 0
-    bad_words_ids: tuple[tuple[int, ...], ...] = ()
-    min_new_tokens: int = 0
-    suppress_tokens: tuple[int, ...] = ()
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    temperature: float = 0.7
-    top_k: int = 0
-    top_p: float = 0.9
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    ignore_eos: bool = False
+    max_new_tokens: int = setting(
+        256, Integer(0, "a number of tokens, 0 or more"), "Maximum tokens to generate."
+    )
+    repetition_penalty: float = setting(
+        1.1,
+        Number(*PENALTY_FACTOR, "a number above 0, and at most 1,000,000"),
+        "Repetition penalty; 1 is off.",
+    )
+    no_repeat_ngram_size: int = setting(
+        0, _COUNT, "Let no run of so many tokens come twice; 0 is off."
+    )
+    bad_words_ids: tuple[tuple[int, ...], ...] = setting(
+        (), Sequences(), "Token ids that never follow one another."
+    )
+    min_new_tokens: int = setting(0, _COUNT, "Minimum tokens to generate; 0 is off.")
+    suppress_tokens: tuple[int, ...] = setting((), TokenIds(), "Token ids that are never chosen.")
+    presence_penalty: float = setting(
+        0.0, _PENALTY, "Subtract from the score of each token generated so far; 0 is off."
+    )
+    frequency_penalty: float = setting(
+        0.0, _PENALTY, "Subtract each time that a token was generated so far; 0 is off."
+    )
+    dry_multiplier: float = setting(
+        0.0, _STRENGTH, "Keep from repeating what stands in the text (DRY); 0 is off, 0.8 is usual."
+    )
+    dry_base: float = setting(
+        1.75,
+        Number(1.0, 1e6, "a number from 1 to 1,000,000"),
+        "DRY grows by this factor with each token of a repetition.",
+    )
+    dry_allowed_length: int = setting(
+        2, Integer(1, "a number of tokens, 1 or more"), "DRY leaves shorter repetitions alone."
+    )
+    dry_penalty_last_n: int = setting(
+        -1,
+        Integer(-1, "a number of tokens, 0 (off) or more, or -1 (all)"),
+        "DRY looks at the last N tokens; -1 is all, 0 is off.",
+    )
+    dry_sequence_breakers: tuple[str | int, ...] = setting(
+        ("\n", ":", '"', "*"), TextsOrIds(), "No repetition goes past such a text for DRY."
+    )
+    logit_bias: Mapping[int, float] = setting({}, Biases(), "Add to the scores of tokens.")
+    temperature: float = setting(
+        0.7,
+        Number(*TEMPERATURE, "a number from 0 (greedy) to 1,000,000"),
+        "Sampling temperature; 0 is greedy.",
+    )
+    top_n_sigma: float = setting(
+        0.0, _STRENGTH, "Sample within N standard deviations of the best score; 0 is off."
+    )
+    top_k: int = setting(0, _COUNT, "Sample from the k best tokens; 0 is off.")
+    top_p: float = setting(0.9, _PROBABILITY, "Nucleus sampling threshold.")
+    min_p: float = setting(
+        0.0, _PROBABILITY, "Drop tokens less probable than this share of the best; 0 is off."
+    )
+    typical_p: float = setting(
+        1.0, _PROBABILITY, "Sample from the most typical tokens, up to this probability; 1 is off."
+    )
+    xtc_probability: float = setting(
+        0.0, _PROBABILITY, "How often to exclude the top choices (XTC); 0 is off."
+    )
+    xtc_threshold: float = setting(
+        0.1, _PROBABILITY, "XTC drops tokens at least this probable, but for the last of them."
+    )
+    stop: tuple[str, ...] = setting((), Texts(), "Text that ends the output; may be repeated.")
+    seed: int | None = setting(None, Seed(), "Make the same choices every time.")
+    ignore_eos: bool = setting(False, Truth(), "Go on past end tokens.")
 
     def __post_init__(self) -> None:
-        self._set("max_new_tokens", _integer, 0, "a number of tokens, 0 or more")
-        self._set(
-            "repetition_penalty", _number, 1e-6, 1e6, "a number above 0, and at most 1,000,000"
-        )
-        for name in ("no_repeat_ngram_size", "min_new_tokens"):
-            self._set(name, _integer, 0, "a number of tokens, 0 (off) or more")
-        self._set("suppress_tokens", _ids)
-        self._set("bad_words_ids", _sequences)
-        for name in ("presence_penalty", "frequency_penalty"):
-            self._set(name, _number, -1e6, 1e6, "a number from -1,000,000 to 1,000,000")
-        self._set("temperature", _number, 0.0, 1e6, "a number from 0 (greedy) to 1,000,000")
-        self._set("top_k", _integer, 0, "a number of tokens, 0 (off) or more")
-        for name in ("top_p", "min_p", "typical_p"):
-            self._set(name, _number, 0.0, 1.0, "a probability from 0 to 1")
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
-        if not isinstance(stop, list | tuple) or not all(isinstance(s, str) and s for s in stop):
-            empty = isinstance(stop, list | tuple) and any(text == "" for text in stop)
-            shown = "an empty text" if empty else self.stop
-            raise _refuse("stop", shown, "a text of at least one character, or a list of such")
-        for text in stop:
-            if not is_unicode(text):
-                raise _refuse("stop", repr(text), "Unicode: it holds half of a surrogate pair")
-        object.__setattr__(self, "stop", tuple(stop))
-        if self.seed is not None:
-            self._set("seed", _integer, 0, "an integer from 0 to 2^63 - 1", 1 << 63)
-        self._set("ignore_eos", truth)
-        if not isinstance(self.logit_bias, Mapping):
-            raise _refuse("logit_bias", self.logit_bias, "a mapping from token id to number")
-        biases = {
-            _integer("logit_bias", token_id, 0, "a token id"): _number(
-                "logit_bias", bias, -1e6, 1e6, "a number from -1,000,000 to 1,000,000"
-            )
-            for token_id, bias in self.logit_bias.items()
-        }
-        object.__setattr__(self, "logit_bias", biases)
-
-    def _set(self, name: str, check: Callable[..., object], *limits: object) -> None:
-        """Keep a setting as Python's own numbers, of whatever kind they were given."""
-        object.__setattr__(self, name, check(name, getattr(self, name), *limits))
+        for row in fields(self):
+            if check := row.metadata.get("check"):
+                object.__setattr__(self, row.name, check(row.name, getattr(self, row.name)))
 
     @classmethod
     def greedy(cls, **settings: Unpack[GenerationSettings]) -> Self:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from lolama_core.generation.generation_config import GenerationConfig, GenerationSettings
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.settings import rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,13 +32,15 @@ class Keywords(GenerationSettings, total=False):
     num_beams: Literal[1]
 
 
-SETTINGS = frozenset(field.name for field in fields(GenerationConfig))
+SETTINGS = frozenset(rows(GenerationConfig))
 
 # Names of transformers, vLLM, llama.cpp, ollama and OpenAI, which users type from habit.
 _CALLED = {
     "bad_words": "bad_words_ids, of token ids",
     "begin_suppress_tokens": "a function of yours in logits_processors",
     "do_sample": "temperature=0 for False, and a temperature above 0 for True",
+    "dry_range": "dry_penalty_last_n",
+    "dry_sequence_breaker": "dry_sequence_breakers",
     "early_stopping": "max_new_tokens and stop",
     "eos_token_id": "ignore_eos=True for None; end tokens are the model's own",
     "generation_config": "config",
@@ -63,6 +65,8 @@ _CALLED = {
     "stream": "generate_stream",
     "streamer": "generate_stream",
     "temp": "temperature",
+    "top_nsigma": "top_n_sigma",
+    "typical": "typical_p",
 }
 
 

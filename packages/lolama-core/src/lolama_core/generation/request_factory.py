@@ -149,6 +149,7 @@ class RequestFactory:
             prompt_length=len(prompt_ids),
             vocab_size=defaults.vocab_size,
             eos_ids=eos_ids,
+            tokenizer=self.tokenizer,
             device=device,
         )
         sampler.chain = [*processors, *sampler.chain]

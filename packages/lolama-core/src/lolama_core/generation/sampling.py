@@ -1,8 +1,10 @@
 """From logits to a token: a chain of pure functions on (history, scores).
 
 Each processor has the signature that transformers uses, so its processors plug in and the other way
-round. Scores are float32. Order: penalties, forbidden tokens and bias, temperature, top-k, top-p, min-p,
-typical.
+round. Scores are float32. Penalties come first, then forbidden tokens and bias, temperature, top-k, top-p,
+min-p and typical: that is the order of transformers. It has no DRY, top-n-sigma and XTC. These stand where
+llama.cpp has them: behind the penalties, before top-k, and at the end. In llama.cpp the temperature follows
+them all. Top-n-sigma does not depend on it. XTC compares probabilities after it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lolama_core.generation.dry import Dry
 from lolama_core.generation.forbidden_tokens import (
-    NEVER,
     bad_words,
     by_length,
     mask_unused,
@@ -25,10 +27,9 @@ from lolama_core.generation.forbidden_tokens import (
     suppress_tokens,
 )
 from lolama_core.generation.generation_config import GenerationConfig
-from lolama_core.protocols import LogitsProcessor
+from lolama_core.generation.truncation import min_p, top_k, top_n_sigma, top_p, typical_p, xtc
+from lolama_core.protocols import LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
-
-_FEW_CANDIDATES = 1024
 
 
 def repetition_penalty(input_ids: Tensor, scores: Tensor, *, penalty: float) -> Tensor:
@@ -62,57 +63,28 @@ def temperature(input_ids: Tensor, scores: Tensor, *, value: float) -> Tensor:
     return scores / value
 
 
-def top_k(input_ids: Tensor, scores: Tensor, *, k: int) -> Tensor:
-    """Keep the k best; ties with the k-th stay, as in transformers."""
-    smallest = scores.topk(min(k, scores.shape[-1])).values[:, -1:]
-    return scores.masked_fill(scores < smallest, NEVER)
-
-
-def top_p(input_ids: Tensor, scores: Tensor, *, p: float) -> Tensor:
-    """Keep the best tokens until their probability reaches p; the one that reaches it stays."""
-    if scores.device.type == "cpu" and scores.shape[-1] > 4 * _FEW_CANDIDATES:
-        # Sorting a whole vocabulary takes a CPU a millisecond or more. The few best nearly always suffice.
-        probabilities = scores.softmax(-1)
-        best, order = probabilities.topk(_FEW_CANDIDATES)
-        if bool((best.sum(-1) > p).all()):
-            kept = torch.full_like(scores, NEVER)
-            weak = (best.cumsum(-1) - best) >= p  # those before it are enough
-            weak[:, 0] = False
-            return kept.scatter(1, order, scores.gather(1, order).masked_fill(weak, NEVER))
-    ordered, order = scores.sort(descending=False)
-    below = ordered.softmax(-1).cumsum(-1) <= 1 - p
-    below[:, -1] = False  # the best token always stays
-    return scores.masked_fill(below.scatter(1, order, below), NEVER)
-
-
-def min_p(input_ids: Tensor, scores: Tensor, *, p: float) -> Tensor:
-    """Keep tokens at least p times as probable as the best."""
-    probabilities = scores.softmax(-1)
-    weak = probabilities < p * probabilities.amax(-1, keepdim=True)
-    return scores.masked_fill(weak, NEVER)
-
-
-def typical_p(input_ids: Tensor, scores: Tensor, *, p: float) -> Tensor:
-    """Keep the tokens whose surprise is nearest to the expected one, until their probability reaches p."""
-    log_probabilities = scores.log_softmax(-1)
-    probabilities = log_probabilities.exp()
-    entropy = -(probabilities * log_probabilities).nansum(-1, keepdim=True)
-    distance = (-log_probabilities - entropy).abs()
-    order = distance.argsort(-1)
-    reached = probabilities.gather(1, order).cumsum(-1)
-    last = (reached < p).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
-    farthest = distance.gather(1, order).gather(1, last)
-    return scores.masked_fill(distance > farthest, NEVER)
-
-
 def build_chain(
     config: GenerationConfig,
     *,
     prompt_length: int,
     vocab_size: int | None = None,
     eos_ids: Collection[int] = (),
+    tokenizer: Tokenizer | None = None,
+    generator: torch.Generator | None = None,
 ) -> list[LogitsProcessor]:
-    """The processors that ``config`` asks for, in order; none for a setting that changes nothing."""
+    """The processors that ``config`` asks for, in order; none for a setting that changes nothing.
+
+    Args:
+        config: The settings.
+        prompt_length: Tokens of the history that were not generated.
+        vocab_size: Ids from here on are never chosen.
+        eos_ids: Ids that end a text.
+        tokenizer: Knows the texts of tokens, for `Dry` and `xtc`.
+        generator: The request's own source of randomness.
+
+    Raises:
+        UsageError: for ``dry_sequence_breakers`` that are texts, if there is no tokenizer.
+    """
     chain: list[LogitsProcessor] = []
 
     def add(wanted: bool, processor: Callable[..., Tensor], **settings: object) -> None:
@@ -140,16 +112,34 @@ def build_chain(
         presence=config.presence_penalty,
         frequency=config.frequency_penalty,
     )
+    if config.dry_multiplier > 0 and config.dry_penalty_last_n != 0:
+        chain.append(Dry.from_config(config, tokenizer))
     add(bool(config.logit_bias), logit_bias, bias=config.logit_bias)
     add(vocab_size is not None, mask_unused, vocab_size=vocab_size)
     if config.is_greedy:
         return chain  # what follows keeps the best token the best
     add(config.temperature != 1, temperature, value=config.temperature)
+    add(config.top_n_sigma > 0, top_n_sigma, n=config.top_n_sigma)
     add(config.top_k > 0, top_k, k=config.top_k)
     add(config.top_p < 1, top_p, p=config.top_p)
     add(config.min_p > 0, min_p, p=config.min_p)
     add(config.typical_p < 1, typical_p, p=config.typical_p)
+    add(
+        config.xtc_probability > 0
+        and config.xtc_threshold <= 0.5,  # above, never two are so probable
+        xtc,
+        probability=config.xtc_probability,
+        threshold=config.xtc_threshold,
+        kept=(*eos_ids, *_line_break(tokenizer)),
+        generator=generator,
+    )
     return chain
+
+
+def _line_break(tokenizer: Tokenizer | None) -> list[int]:
+    """The token of a line break, if there is one."""
+    ids = [] if tokenizer is None else tokenizer.encode_ids("\n", add_special_tokens=False)
+    return [i for i in ids if tokenizer is not None and tokenizer.decode([i]) == "\n"]
 
 
 @dataclass
@@ -174,20 +164,24 @@ class Sampler:
         prompt_length: int,
         vocab_size: int | None = None,
         eos_ids: Collection[int] = (),
+        tokenizer: Tokenizer | None = None,
         device: torch.device | str = "cpu",
     ) -> Sampler:
-        """The sampler that ``config`` describes. Without a seed, a fresh one is drawn."""
-        chain = build_chain(
-            config, prompt_length=prompt_length, vocab_size=vocab_size, eos_ids=eos_ids
-        )
-        if config.is_greedy:
-            return cls(chain, greedy=True)
-        generator = torch.Generator(device=device)
-        if config.seed is None:
+        """The sampler that ``config`` describes; see `build_chain`. Without a seed, a fresh one is drawn."""
+        generator = None if config.is_greedy else torch.Generator(device=device)
+        if generator is not None and config.seed is None:
             generator.seed()
-        else:
+        elif generator is not None and config.seed is not None:
             generator.manual_seed(config.seed)
-        return cls(chain, greedy=False, generator=generator)
+        chain = build_chain(
+            config,
+            prompt_length=prompt_length,
+            vocab_size=vocab_size,
+            eos_ids=eos_ids,
+            tokenizer=tokenizer,
+            generator=generator,
+        )
+        return cls(chain, greedy=config.is_greedy, generator=generator)
 
     def __call__(self, input_ids: Tensor, scores: Tensor, step: int = 0) -> int:
         """History (1, T) and float32 scores (1, V) → the chosen id.

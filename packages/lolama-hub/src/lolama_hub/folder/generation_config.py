@@ -7,17 +7,18 @@ from types import MappingProxyType
 from typing import TypeGuard
 
 from lolama_core.protocols.checkpoint import CheckpointIO
+from lolama_core.protocols.settings import PENALTY_FACTOR, PROBABILITY, TEMPERATURE
 from lolama_core.protocols.types import JSON, GenerationBlock
 from lolama_hub.folder.fields import LARGEST_INTEGER, Fields
 from lolama_hub.folder.files import Folder
 
-# Name of the field, lowest and highest value that means something.
+# Numbers that transformers and lolama call the same: name of the field, lowest and highest value.
 _SAMPLING = {
-    "temperature": (0.0, 1e6),
-    "top_p": (0.0, 1.0),
-    "min_p": (0.0, 1.0),
-    "typical_p": (0.0, 1.0),
-    "repetition_penalty": (1e-6, 1e6),
+    "temperature": TEMPERATURE,
+    "top_p": PROBABILITY,
+    "min_p": PROBABILITY,
+    "typical_p": PROBABILITY,
+    "repetition_penalty": PENALTY_FACTOR,
 }
 # Settings that change what is generated and that lolama does not have; ``do_sample`` does not matter to them.
 # How long a text becomes is left to the caller; what only makes generation faster, or says what is returned,
