@@ -25,7 +25,7 @@ import torch
 from benchmarks.make_model import model_path
 from benchmarks.run import processor, versions
 from benchmarks.shapes import SHAPES
-from lolama import BatchGenerator, GenerationConfig, TextGenerator, load_model, wiring
+from lolama import BatchGenerator, GenerationConfig, TextGenerator, load_model, names, wiring
 from lolama_core.generation.request import Generation
 from lolama_core.protocols import CausalLM
 
@@ -112,7 +112,7 @@ def main() -> None:
         name = arguments.model
         if arguments.shape:
             name = str(model_path(arguments.shape, "hf-bf16", Path(folder)))
-        vocabulary = wiring.text_shape(wiring.resolve(name))["vocab_size"]
+        vocabulary = names.text_shape(names.resolve(name))["vocab_size"]
         model = load_model(name, quantize=arguments.quantize)
     wiring.suit_threads(model)
     assert isinstance(vocabulary, int)

@@ -159,9 +159,9 @@ def write_ctranslate2(folder: Path, source: Path, kind: str) -> None:
 
 def write_int8(folder: Path, source: Path, *, lm_head: bool) -> None:
     """As `lolama quantize` writes it."""
-    from lolama import quantized, wiring
+    from lolama import names, quantize
 
-    quantized.save(wiring.resolve(str(source)), folder, quantized.Options(lm_head=lm_head))
+    quantize.save(names.resolve(str(source)), folder, quantize.Options(lm_head=lm_head))
 
 
 def model_path(shape: str, layout: str, root: Path) -> Path:

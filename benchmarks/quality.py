@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from benchmarks.make_model import write_gguf
 from benchmarks.native_engines import LlamaCppEngine
 from benchmarks.tables import quality_table
-from lolama import wiring
+from lolama import names, wiring
 from lolama.model import quantize_model_int8
 from lolama_core import Llama
 from lolama_core.protocols import CausalLM
@@ -93,7 +93,7 @@ def hugging_face_name(name: str) -> str:
 
 def reports() -> dict[str, QualityReport]:
     """Each engine's distance from lolama in float32."""
-    files = wiring.resolve("demo")
+    files = names.resolve("demo")
     tokenizer, texts = wiring.tokenizer_of(files), default_text()
 
     def model(dtype: str = "float32") -> Llama:

@@ -77,7 +77,7 @@ class LolamaEngine(TorchEngine):
         providers.source()  # lolama-hub, which knows what files a folder has
 
     def __init__(self, path: str, threads: int) -> None:
-        from lolama import wiring
+        from lolama import names
         from lolama_core import Llama, LlamaFamily, load_model, suit_threads
         from lolama_core.model.linear import Linear
         from lolama_core.runtime.kernels import Kernels
@@ -85,7 +85,7 @@ class LolamaEngine(TorchEngine):
         from lolama_quant.backends import cpu
 
         torch.set_num_threads(threads)
-        self.loaded = load_model(wiring.resolve(path), {"llama": LlamaFamily()}, device="cpu")
+        self.loaded = load_model(names.resolve(path), {"llama": LlamaFamily()}, device="cpu")
         suit_threads(self.loaded)  # as `lolama generate` does
         core_alone = os.environ.get("LOLAMA_BENCH_KERNELS") == "0"
         if core_alone:

@@ -15,8 +15,9 @@ from torch import nn
 
 from lolama import TextGenerator, load_model, load_tokenizer
 from lolama.model import quantize_model_int8
+from lolama.names import resolve
 from lolama.vision import processor_of
-from lolama.wiring import load_files, resolve, tokenizer_of
+from lolama.wiring import load_files, tokenizer_of
 from lolama_core import BatchGenerator, Llama, LlamaConfig, PrefixCache, decoder_in_use
 from lolama_core.model.device import choose_dtype
 from lolama_core.protocols.errors import ResourceError

@@ -9,7 +9,7 @@ import pytest
 import torch
 from training.text import held_out
 
-from lolama import quantized, wiring
+from lolama import names, quantize, wiring
 from lolama_quant import default_text, measure_quality
 
 
@@ -28,9 +28,9 @@ def test_a_real_model_passes_the_gate(
     monkeypatch.setattr(f"{cpu}.multiplies_integers", lambda: product == "integers")
     # The same integers, for sums below 2^24, in a time that suits a processor without such products too.
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.float() @ b.float()).int())
-    files = wiring.resolve(stories)
+    files = names.resolve(stories)
     dense = wiring.load_files(files, device="cpu")
-    int8 = wiring.load_files(quantized.keep(files), device="cpu")
+    int8 = wiring.load_files(quantize.keep(files), device="cpu")
     assert sum(p.nbytes for p in cast(torch.nn.Module, int8).parameters()) < 0.5 * sum(
         p.nbytes for p in dense.parameters()
     )

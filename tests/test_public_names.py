@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 
@@ -54,6 +55,14 @@ def test_what_type_checkers_see_is_what_python_finds(name: str) -> None:
     for home, one in declared:
         assert home is not None
         assert getattr(module, one) is getattr(import_module(home), one)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_no_module_hides_a_public_name(name: str) -> None:
+    """A module that is imported becomes an attribute of its package, in the place of what had its name."""
+    package = import_module(name)
+    modules = {module.name for module in iter_modules(package.__path__)}
+    assert modules & set(vars(package)["__all__"]) == set()
 
 
 def test_help_tells_of_the_names() -> None:

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from lolama import TextGenerator
+from lolama.names import resolve
 from lolama.vision import processor_of
-from lolama.wiring import load_files, resolve
+from lolama.wiring import load_files
 from lolama_core import GenerationConfig
 from lolama_core.protocols import CausalLM, ImageProcessor
 

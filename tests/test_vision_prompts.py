@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lolama.names import resolve
 from lolama.prompts import message_content
 from lolama.vision import processor_of
-from lolama.wiring import resolve, tokenizer_of
+from lolama.wiring import tokenizer_of
 from lolama_cli.pictures import Shown
 from lolama_cli.prompts import encode_prompt
 from lolama_core.protocols.types import Message, ModelFiles

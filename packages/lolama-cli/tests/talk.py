@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lolama import GenerationConfig, wiring
+from lolama import GenerationConfig, names, wiring
 from lolama_cli.chat.model import ChatModel
 from lolama_cli.chat.session import Session
 from lolama_core.protocols import CausalLM
@@ -17,7 +17,7 @@ GREEDY = GenerationConfig.greedy(max_new_tokens=40)
 @cache
 def model(name: str | Path = "demo", *, raw: bool = False) -> ChatModel:
     """In float32: in sixteen bits a prompt and a reply may be rounded in different ways."""
-    files = wiring.resolve(name)
+    files = names.resolve(name)
     tokenizer = wiring.tokenizer_of(files)
 
     def load() -> CausalLM:

@@ -13,7 +13,7 @@ import pytest
 from warm_program import run
 
 import lolama_core
-from lolama import evaluation, load_model, load_tokenizer, quantized, speed, wiring
+from lolama import bench, evaluate, load_model, load_tokenizer, names, quantize, wiring
 
 
 def facts(*arguments: str | Path) -> dict[str, Any]:
@@ -25,17 +25,17 @@ def facts(*arguments: str | Path) -> dict[str, Any]:
 
 def test_speed_is_that_of_the_clock(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.accumulate(itertools.count(1))  # 1, 3, 6, 10: the third interval takes three
-    monkeypatch.setattr("lolama.speed.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("lolama.bench.time.perf_counter", lambda: next(ticks))
     tokenizer = load_tokenizer(base)
-    ids = speed.prompt_of(tokenizer, 30)
+    ids = bench.prompt_of(tokenizer, 30)
     assert len(ids) == 30 and ids[0] == known_model.BOS
-    found = speed.measure(load_model(base), ids, new_tokens=5, repeats=3)
+    found = bench.measure(load_model(base), ids, new_tokens=5, repeats=3)
     # The first run, which warms up, takes 2 and 3 ticks; then each interval one more than the last, and
     # one lies between two runs.
     assert [(run.first_token, run.rest) for run in found.runs] == [(5, 6), (8, 9), (11, 12)]
-    assert found.first_token == speed.Spread(median=8, low=5, high=11)
-    assert found.prefill == speed.Spread(median=30 / 8, low=30 / 11, high=30 / 5)
-    assert found.decode == speed.Spread(median=4 / 9, low=4 / 12, high=4 / 6)
+    assert found.first_token == bench.Spread(median=8, low=5, high=11)
+    assert found.prefill == bench.Spread(median=30 / 8, low=30 / 11, high=30 / 5)
+    assert found.decode == bench.Spread(median=4 / 9, low=4 / 12, high=4 / 6)
 
 
 def test_bench_runs_every_token(base: Path) -> None:
@@ -87,20 +87,20 @@ def test_perplexity_of_a_text_by_hand(base: Path, tmp_path: Path) -> None:
 
 
 def test_perplexity_is_the_one_of_the_report() -> None:
-    files = wiring.resolve("demo")
+    files = names.resolve("demo")
     model, tokenizer = wiring.load_files(files, dtype="float32"), load_tokenizer("demo")
-    texts = [text[:200] for text in evaluation.default_texts()[:4]]
-    texts.append(" ".join(evaluation.default_texts()[:8]))  # longer than a window
-    found = evaluation.perplexity(model, tokenizer, texts)
-    report = quantized.measure(model, model, tokenizer, texts)
-    assert found.tokens == report.tokens > evaluation.WINDOW
+    texts = [text[:200] for text in evaluate.default_texts()[:4]]
+    texts.append(" ".join(evaluate.default_texts()[:8]))  # longer than a window
+    found = evaluate.perplexity(model, tokenizer, texts)
+    report = quantize.measure(model, model, tokenizer, texts)
+    assert found.tokens == report.tokens > evaluate.WINDOW
     assert found.perplexity == pytest.approx(report.reference_perplexity, rel=1e-5)
     assert report.quantized.top1_agreement == 1
 
 
 def test_eval_compares_with_int8(tmp_path: Path) -> None:
     text = tmp_path / "text"
-    text.write_text("\n".join(evaluation.default_texts()[:3]))
+    text.write_text("\n".join(evaluate.default_texts()[:3]))
     found = facts("eval", text, "-m", "demo", "--quantize")
     quality = found["quality"]
     assert quality["tokens"] == found["tokens"]

@@ -18,10 +18,10 @@ import torch
 from program import environment, on_terminal, run, shell
 
 import lolama_core
-from lolama import devices, report, torch_devices
+from lolama import devices, doctor, torch_devices
 from lolama.devices import Device
-from lolama.report import Product
-from lolama_cli import loaded
+from lolama.doctor import Product
+from lolama_cli import model_choice
 from lolama_cli.commands.doctor import _about, _about_dtypes, _rows
 from lolama_cli.schemas import DOCTOR
 
@@ -173,7 +173,7 @@ def test_no_kernel_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         return ()
 
     monkeypatch.setattr("lolama.providers.entry_points", none)
-    found = report.gather()
+    found = doctor.gather()
     assert (found.linear_kernels, found.models) == ([], [])
     assert (
         "multiplications",
@@ -202,8 +202,8 @@ def test_no_kernel_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_line_on_products(
     monkeypatch: pytest.MonkeyPatch, products: list[Product], line: str
 ) -> None:
-    monkeypatch.setattr(report, "products", lambda model: products)
-    assert loaded._products_line(None) == f"matrix multiplications: {line}"  # type: ignore[arg-type]
+    monkeypatch.setattr(doctor, "products", lambda model: products)
+    assert model_choice._products_line(None) == f"matrix multiplications: {line}"  # type: ignore[arg-type]
 
 
 def test_broken_packages_are_lines(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_row_184_dtypes_are_those_that_a_model_gets(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: native)
     found = Device(name=f"{kind}:0" if kind == "cuda" else kind, native_bfloat16=native)
-    device, dtypes = report._choices([Device(name="cpu"), found])
+    device, dtypes = doctor._choices([Device(name="cpu"), found])
     assert device == kind
     for stored, used in dtypes.items():
         dtype = lolama_core.choose_dtype(None, torch.device(kind), getattr(torch, stored))

@@ -33,9 +33,9 @@ def rss(field):
     return int(re.search(rf"{field}:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 before = rss("VmRSS")
-from lolama import GenerationConfig, TextGenerator, wiring
+from lolama import GenerationConfig, TextGenerator, names, wiring
 name, weights, context = sys.argv[1], sys.argv[2], int(sys.argv[3])
-files = wiring.resolve(name)
+files = names.resolve(name)
 tokenizer = wiring.tokenizer_of(files)
 dtype = None if weights == "int8" else weights
 model = wiring.load_files(wiring.quantized(files) if weights == "int8" else files, dtype=dtype)

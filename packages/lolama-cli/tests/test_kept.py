@@ -11,7 +11,7 @@ import known_model
 import pytest
 from program import on_terminal, run
 
-from lolama import downloads, kept, quantized, wiring
+from lolama import downloads, kept, names, quantize, removal
 from lolama_cli.commands.rm import _removable
 from lolama_core.protocols.errors import UsageError
 from lolama_hub import Store
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 def keep(name: str | Path, **options: int) -> Path:
     """Where the int8 form of a model is kept now."""
-    files = quantized.keep(wiring.resolve(name), quantized.Options(**options))  # type: ignore[arg-type]
+    files = quantize.keep(names.resolve(name), quantize.Options(**options))  # type: ignore[arg-type]
     return next(iter(files.tensors.values())).path.parent
 
 
@@ -63,10 +63,10 @@ def test_row_207_rm_deletes_them_by_that_name(
     assert _removable("") == [str(folder), "demo"]
     freed = sum(place.stat().st_size for each in (one, other) for place in each.iterdir())
     monkeypatch.chdir(folder.parent)
-    assert downloads.remove(f"./{folder.name}") == freed
+    assert removal.remove(f"./{folder.name}") == freed
     assert (demo.exists(), one.exists(), other.exists()) == (True, False, False)
     with pytest.raises(UsageError, match="folder of your own"):
-        downloads.remove(str(folder))
+        removal.remove(str(folder))
     assert folder.is_dir()
     outcome = run("rm", "demo", env={"LOLAMA_HOME": str(home)})
     assert (outcome.code, demo.exists()) == (0, False)
@@ -83,7 +83,7 @@ def test_row_207_rm_of_a_name_never_means_a_folder_of_that_name(
     place = keep("./tinyllama")
     for name in ("tinyllama", "demo"):
         with pytest.raises(UsageError):
-            downloads.remove(name)
+            removal.remove(name)
     assert place.exists()
 
 
@@ -91,10 +91,10 @@ def test_row_207_gc_deletes_those_whose_source_is_gone(home: Path, folder: Path)
     demo, one = keep("demo"), keep(folder)
     leftover = one.with_name(f"{one.name}.removed-1")
     shutil.copytree(one, leftover)
-    assert (downloads.collect_garbage(), leftover.exists()) == (0, False)
+    assert (removal.collect_garbage(), leftover.exists()) == (0, False)
     freed = sum(file.stat().st_size for file in one.iterdir())
     shutil.rmtree(folder)
-    assert downloads.collect_garbage() == freed
+    assert removal.collect_garbage() == freed
     assert [path.name for path in (home / "int8").iterdir()] == [demo.name]
 
 
@@ -117,13 +117,13 @@ def test_row_207_what_does_not_say_its_source_has_a_name_too(folder: Path) -> No
     del config["source"]["name"]
     path.write_text(json.dumps(config))
     assert [model.source for model in kept.kept_models()] == [str(place)]
-    assert downloads.collect_garbage() == 0
-    assert downloads.remove(str(place)) > 0
+    assert removal.collect_garbage() == 0
+    assert removal.remove(str(place)) > 0
     assert not place.exists()
 
 
 def test_row_207_a_model_that_is_saved_does_not_tell_of_folders(
     folder: Path, tmp_path: Path
 ) -> None:
-    quantized.save(wiring.resolve(folder), tmp_path / "saved")
+    quantize.save(names.resolve(folder), tmp_path / "saved")
     assert str(tmp_path) not in (tmp_path / "saved" / "config.json").read_text()

@@ -220,7 +220,7 @@ def test_row_191_a_system_message_that_the_template_leaves_out(tmp_path: Path) -
 
 
 def test_load_asks_before_it_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lolama import wiring
+    from lolama import names
     from lolama_core.protocols.types import ModelFiles
 
     seen: list[object] = []
@@ -229,7 +229,7 @@ def test_load_asks_before_it_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(confirm)
         raise UsageError(name, "is not agreed to", "")
 
-    monkeypatch.setattr(wiring, "resolve", resolve)
+    monkeypatch.setattr(names, "resolve", resolve)
     with pytest.raises(UsageError):
         lolama.load("tinyllama", confirm=True)
     assert seen == [True]

@@ -12,7 +12,7 @@ from known_model import EOS, LETTERS, VOCABULARY, write_hugging_face
 from warm_program import run
 
 import lolama
-from lolama import wiring
+from lolama import names
 from lolama.data import load_llava_model
 
 GREEDY = ("--temperature", "0", "--max-tokens", "6")
@@ -160,7 +160,7 @@ def test_row_107_python_warns_where_a_model_is_loaded(
 def test_row_107_python_warns_of_a_model_that_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     from lolama import data
 
-    files = wiring.resolve("demo-vision")
+    files = names.resolve("demo-vision")
     files.config["generation"]["unsupported"] = ["num_beams"]
     monkeypatch.setattr(data, "resolve", lambda name, confirm: files)
     with pytest.warns(UserWarning, match="demo-vision asks for .*: num_beams$") as caught:

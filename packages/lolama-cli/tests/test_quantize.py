@@ -17,7 +17,7 @@ import torch
 from program import environment, on_terminal, run
 
 import lolama
-from lolama import quantized, wiring
+from lolama import names, quantize
 from lolama_core import FileCheckpointIO, GenerationConfig, Llama, TextGenerator, open_checkpoint
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
 from lolama_quant.native_library import native_library
@@ -98,7 +98,7 @@ def test_generate_keeps_the_int8_model_and_uses_it_again(tmp_path: Path, home: P
 
 def test_kept_by_contents_and_options_never_by_name(base: Path, tmp_path: Path) -> None:
     def kept(name: Path, **options: int) -> Path:
-        files = quantized.keep(wiring.resolve(name), quantized.Options(**options))  # type: ignore[arg-type]
+        files = quantize.keep(names.resolve(name), quantize.Options(**options))  # type: ignore[arg-type]
         return next(iter(files.tensors.values())).path
 
     first = kept(base)
@@ -112,20 +112,20 @@ def test_kept_by_contents_and_options_never_by_name(base: Path, tmp_path: Path) 
 
 
 def test_a_kept_model_is_mapped_and_quantized_only_once(base: Path) -> None:
-    files = quantized.keep(wiring.resolve(base))
+    files = quantize.keep(names.resolve(base))
     assert files.immutable
-    assert quantized.keep(files) is files
+    assert quantize.keep(files) is files
 
 
 def test_another_process_may_be_faster(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = quantized._write
+    write = quantize._write
 
     def race(*arguments: object, **options: object) -> None:
         write(*arguments, **options)  # type: ignore[arg-type]
         write(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(quantized, "_write", race)
-    assert quantized.keep(wiring.resolve(base)).immutable
+    monkeypatch.setattr(quantize, "_write", race)
+    assert quantize.keep(names.resolve(base)).immutable
 
 
 def test_lm_head_and_outliers(base: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_lm_head_and_outliers(base: Path, tmp_path: Path) -> None:
     facts = json.loads(outcome.out)
     assert facts["schema"] == "lolama.quantize/1" and facts["quality"] is None
     assert facts["directory"] == str(tmp_path / "m")
-    tied = wiring.resolve(base).config["model"].get("tie_word_embeddings", False)
+    tied = names.resolve(base).config["model"].get("tie_word_embeddings", False)
     assert ("lm_head" in facts["replaced"]) is (not tied)
     assert ("shares its weight" in outcome.err) is tied
     block = json.loads((tmp_path / "m" / "config.json").read_text())["quantization"]
@@ -172,25 +172,25 @@ def lolama_quant_text() -> list[str]:
 
 def test_row_81_an_output_that_exists_or_is_the_input(base: Path, tmp_path: Path) -> None:
     model = shutil.copytree(base, tmp_path / "model")
-    files = wiring.resolve(model)
+    files = names.resolve(model)
     before = {path.name: path.read_bytes() for path in model.iterdir()}
     run("quantize", "-m", model, "-o", model, "--force").refused(
         2, "folder of the model itself; choose another with -o\n"
     )
     with pytest.raises(UsageError, match="is the folder of the model itself"):
-        quantized.save(files, model)
+        quantize.save(files, model)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     target = tmp_path / "int8"
-    quantized.save(files, target)
+    quantize.save(files, target)
     run("quantize", "-m", model, "-o", target).refused(2, str(target), "exists already", "--force")
     assert run("quantize", "-m", model, "-o", target, "--force").code == 0
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("x")
     with pytest.raises(UsageError, match="is not a lolama checkpoint, so it is not replaced"):
-        quantized.save(files, tmp_path / "mine", force=True)
+        quantize.save(files, tmp_path / "mine", force=True)
     assert (tmp_path / "mine" / "notes").read_text() == "x"
     with pytest.raises(UsageError, match="does not exist"):
-        quantized.save(files, tmp_path / "no" / "m")
+        quantize.save(files, tmp_path / "no" / "m")
 
 
 def test_row_161_a_model_of_full_precision_is_never_replaced(base: Path, tmp_path: Path) -> None:
@@ -202,10 +202,10 @@ def test_row_161_a_model_of_full_precision_is_never_replaced(base: Path, tmp_pat
 
 def test_row_81_quantizing_twice_and_foreign_versions(base: Path, tmp_path: Path) -> None:
     target = tmp_path / "int8"
-    quantized.save(wiring.resolve(base), target)
+    quantize.save(names.resolve(base), target)
     run("quantize", "-m", target).refused(2, "is quantized already")
     with pytest.raises(UsageError, match="is quantized already"):
-        quantized.save(wiring.resolve(target), tmp_path / "again")
+        quantize.save(names.resolve(target), tmp_path / "again")
     config = json.loads((target / "config.json").read_text())
 
     def change(**block: object) -> None:
@@ -227,7 +227,7 @@ def test_row_81_quantizing_twice_and_foreign_versions(base: Path, tmp_path: Path
 
 def test_row_43_integers_must_be_declared(base: Path, tmp_path: Path) -> None:
     target = tmp_path / "int8"
-    quantized.save(wiring.resolve(base), target)
+    quantize.save(names.resolve(base), target)
     config = json.loads((target / "config.json").read_text())
     del config["quantization"]["tensors"]["layers.0.attention.q_proj.weight"]
     (target / "config.json").write_text(json.dumps(config))
@@ -254,7 +254,7 @@ def test_impossible_options(count: str) -> None:
 
 def test_row_80_a_full_disk_leaves_the_old_model(base: Path, tmp_path: Path) -> None:
     target = tmp_path / "int8"
-    quantized.save(wiring.resolve(base), target)
+    quantize.save(names.resolve(base), target)
     before = logits(target)
     script = (
         f"ulimit -f 40; exec {sys.executable} -m lolama_cli quantize -m demo -o {target} --force"
@@ -271,15 +271,15 @@ def test_row_80_a_full_disk_leaves_the_old_model(base: Path, tmp_path: Path) -> 
 KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
-from lolama import quantized, wiring
+from lolama import names, quantize
 from lolama_core import FileCheckpoint, open_checkpoint
 
 target, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 rng = random.Random(seed)
-files = wiring.resolve("demo")
+files = names.resolve("demo")
 
 def work():
-    quantized.save(files, target, force=True)
+    quantize.save(files, target, force=True)
 
 def seconds():
     started = time.perf_counter()

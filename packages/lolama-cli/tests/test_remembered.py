@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lolama_core.files.checkpoint_reader
-from lolama import remembered, wiring
+from lolama import file_facts, names, wiring
 from lolama_core.protocols.errors import ModelError
 
 
@@ -37,7 +37,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model is large enough."""
-    monkeypatch.setattr(remembered, "_WORTH_A_NOTE", 0)
+    monkeypatch.setattr(file_facts, "_WORTH_A_NOTE", 0)
 
 
 @pytest.mark.usefixtures("large")
@@ -45,7 +45,7 @@ def test_row_44_weights_are_looked_through_once_a_file(
     base: Path, tmp_path: Path, home: Path, looks: list[str]
 ) -> None:
     folder = Path(shutil.copytree(base, tmp_path / "model"))
-    files = wiring.resolve(folder)
+    files = names.resolve(folder)
     wiring.load_files(files)
     assert sorted(looks) == sorted(files.tensors)
     assert len(list((home / "finite").iterdir())) == 1
@@ -69,13 +69,13 @@ def test_row_44_weights_are_looked_through_once_a_file(
 def test_a_file_that_changes_while_it_is_loaded_is_not_remembered(
     base: Path, tmp_path: Path, home: Path
 ) -> None:
-    files = wiring.resolve(shutil.copytree(base, tmp_path / "model"))
-    with remembered.looked_through(files) as found:
+    files = names.resolve(shutil.copytree(base, tmp_path / "model"))
+    with file_facts.looked_through(files) as found:
         assert not found.finite
         os.utime(next(iter(files.tensors.values())).path)
-    with remembered.looked_through(files) as found:
+    with file_facts.looked_through(files) as found:
         assert not found.finite
-    with remembered.looked_through(files) as found:
+    with file_facts.looked_through(files) as found:
         assert found.finite
 
 
@@ -96,10 +96,10 @@ def test_a_store_that_cannot_be_made_stops_no_load(base: Path, home: Path) -> No
 def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, home: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"a")
-    first = remembered.file_digest(path)
+    first = file_facts.file_digest(path)
     (memory,) = (home / "hashes").iterdir()
     assert memory.read_text() == first
     memory.write_text("0" * 64)
-    assert remembered.file_digest(path) == "0" * 64
+    assert file_facts.file_digest(path) == "0" * 64
     path.write_bytes(b"bb")
-    assert remembered.file_digest(path) not in (first, "0" * 64)
+    assert file_facts.file_digest(path) not in (first, "0" * 64)

@@ -14,7 +14,7 @@ import pytest
 from patience import LIMIT
 from program import environment, run
 
-from lolama_cli import loaded
+from lolama_cli import model_choice
 from lolama_core.protocols.errors import LolamaError
 from lolama_core.testing.promises import Promises
 
@@ -268,15 +268,15 @@ def test_row_210_torch_is_read_from_the_disk_only_once_the_files_can_be_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path
 ) -> None:
     read: list[str] = []
-    monkeypatch.setattr(loaded, "load_libraries_ahead", lambda: read.append("torch"))
+    monkeypatch.setattr(model_choice, "load_libraries_ahead", lambda: read.append("torch"))
     damaged = edited(base, tmp_path / "model", "config.json", lambda content: content[:-20])
     for name in ("no-such-model", str(tmp_path / "no-such-folder"), str(damaged)):
         with pytest.raises(LolamaError):
-            loaded.Chosen(name=name).open()
+            model_choice.Chosen(name=name).open()
     with pytest.raises(LolamaError):
-        loaded.Chosen(name="demo", device="banana").open()
+        model_choice.Chosen(name="demo", device="banana").open()
     assert not read
-    loaded.Chosen(name="demo").open()
+    model_choice.Chosen(name="demo").open()
     assert read == ["torch"]
 
 

@@ -18,8 +18,8 @@ from warm_program import run
 import lolama
 import lolama.data
 import lolama.vision
-from lolama import TextGenerator, load_model, load_tokenizer, wiring
-from lolama.conversion import convert
+from lolama import TextGenerator, load_model, load_tokenizer, names, wiring
+from lolama.convert import convert
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
 
 
@@ -97,11 +97,11 @@ def test_a_lolama_checkpoint_a_hugging_face_folder_and_a_path_object(
 ) -> None:
     folder = write_hugging_face(tmp_path / "published")
     for name in (str(base), base, folder):
-        files = wiring.resolve(name)
+        files = names.resolve(name)
         assert (files.name, files.family) == (str(name), "llama")
-        assert wiring.context_length(files) == 4096
+        assert names.context_length(files) == 4096
         assert not files.immutable
-    assert wiring.resolve("demo").immutable
+    assert names.resolve("demo").immutable
 
 
 def test_built_in_comes_before_a_directory_of_that_name(
@@ -109,20 +109,20 @@ def test_built_in_comes_before_a_directory_of_that_name(
 ) -> None:
     (tmp_path / "demo").symlink_to(base)
     monkeypatch.chdir(tmp_path)
-    assert wiring.resolve("demo").config["model"]["d_model"] != 288
-    assert wiring.resolve("./demo").config["model"]["d_model"] == 288
+    assert names.resolve("demo").config["model"]["d_model"] != 288
+    assert names.resolve("./demo").config["model"]["d_model"] == 288
 
 
 def test_a_damaged_checkpoint_is_named(base: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"config\.json"):
-        wiring.resolve(tmp_path)
+        names.resolve(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["\0", "x" * 5000, "a b/c", "../etc/x", "~nobody/x", ""])
 def test_names_that_mean_nothing(name: str) -> None:
     with pytest.raises(UsageError):
-        wiring.resolve(name)
+        names.resolve(name)
 
 
 def test_what_is_not_there_yet_says_so(base: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("lolama.providers.entry_points", none)
     with pytest.raises(NotAvailableError, match="lolama-hub is not installed"):
-        wiring.resolve("tinyllama")
+        names.resolve("tinyllama")
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_row_214_a_field_is_named_with_its_file(
     tmp_path: Path, model: str, value: object, found: str
 ) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(wiring.builtin_models()[model], folder)
+    shutil.copytree(names.builtin_models()[model], folder)
     config = json.loads((folder / "config.json").read_text())
     inside = "text_config." if model == "demo-vision" else ""
     block = config["model"]["text_config"] if inside else config["model"]
@@ -204,7 +204,7 @@ def test_row_214_a_field_is_named_with_its_file(
         block["num_layers"] = value
     (folder / "config.json").write_text(json.dumps(config))
     expected = f"{folder}/config.json: model.{inside}num_layers {found}"
-    for use in (wiring.load_model, lambda name: wiring.check(wiring.resolve(name))):
+    for use in (wiring.load_model, lambda name: wiring.check(names.resolve(name))):
         with pytest.raises(ModelError) as caught:
             use(str(folder))
         assert str(caught.value).startswith(expected)
@@ -212,9 +212,9 @@ def test_row_214_a_field_is_named_with_its_file(
 
 def test_row_214_a_number_is_shown_as_a_number(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(wiring.builtin_models()["demo"], folder)
+    shutil.copytree(names.builtin_models()["demo"], folder)
     config = json.loads((folder / "config.json").read_text())
     for value, shown in ((-1, "-1"), ("-1", "'-1'"), (True, "true")):
         (folder / "config.json").write_text(json.dumps({**config, "tokenizer": value}))
         with pytest.raises(ModelError, match=f"tokenizer is {shown}; expected an object"):
-            wiring.resolve(str(folder))
+            names.resolve(str(folder))

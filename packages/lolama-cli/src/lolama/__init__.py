@@ -11,6 +11,7 @@ Names are imported when they are first used, so that ``import lolama`` alone doe
 from typing import TYPE_CHECKING
 
 from lolama.__about__ import __version__ as __version__
+from lolama_core.protocols import moved_modules
 from lolama_core.protocols.lazy_names import lazy_names
 
 if TYPE_CHECKING:
@@ -47,3 +48,15 @@ else:
             ],
         },
     )
+
+moved_modules.install(
+    {
+        "lolama.conversion": "lolama.convert",
+        "lolama.evaluation": "lolama.evaluate",
+        "lolama.information": "lolama.info",
+        "lolama.quantized": "lolama.quantize",
+        "lolama.remembered": "lolama.file_facts",
+        "lolama.report": "lolama.doctor",
+        "lolama.speed": "lolama.bench",
+    }
+)

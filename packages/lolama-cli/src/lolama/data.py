@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lolama.downloads import Confirm
+from lolama.names import resolve
 from lolama.wiring import (
     load_files,
     load_model,
     load_tokenizer,
     quantized,
-    resolve,
     warn_unsupported,
 )
 from lolama_core.protocols.arguments import truth

@@ -1,4 +1,4 @@
-"""Models that are fetched: asking first, fetching, listing, removing."""
+"""Models that are fetched: asking first, fetching, listing."""
 
 from __future__ import annotations
 
@@ -53,48 +53,6 @@ def fetch(
 def stored_models() -> Sequence[StoredModel]:
     """What is here, wholly or in part, Hugging Face's own cache included; the last used first."""
     return providers.source().stored(lolama_core.FileCheckpointIO())
-
-
-def remove(name: str) -> int:
-    """Delete a fetched model and what was made of it; bytes freed. Of other models the latter alone.
-
-    Raises:
-        UsageError: if nothing of the model is here that lolama may delete.
-    """
-    from lolama import kept, wiring  # which import this module
-
-    if name in wiring.builtin_models():
-        freed = kept.remove(lambda one: one.source == name)
-        if not freed:
-            reason = "is built in, so there is no download to delete"
-            raise UsageError(f"model {name!r}", reason, "`lolama models` lists what is downloaded")
-        return freed
-    repos = {info.alias: info.repo for info in wiring.known_models()}
-    repo = repos.get(name, name).partition("@")[0]
-    try:
-        freed = providers.source().remove(name)
-    except UsageError:
-        meant = {repo} if name in repos else {name, kept.path_of(name)}
-        freed = kept.remove(lambda one: one.source in meant)
-        if not freed:
-            raise
-        return freed
-    here = _revisions()
-    return freed + kept.remove(lambda one: one.source == repo and (repo, one.revision) not in here)
-
-
-def collect_garbage() -> int:
-    """Delete interrupted downloads, commits that were replaced, and leftovers; bytes freed."""
-    from lolama import kept
-
-    freed = providers.source().collect_garbage()
-    here = _revisions()
-    return freed + kept.collect_garbage(lambda repo, revision: (repo, revision) in here)
-
-
-def _revisions() -> set[tuple[str, str]]:
-    """Repositories that are here, and in which commits."""
-    return {(model.repo, model.revision) for model in stored_models() if model.complete}
 
 
 def size_text(size: int) -> str:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lolama import wiring
+from lolama import names
 from lolama.files import expanded, read_json
 from lolama_core.protocols.errors import ModelError, ResourceError
 from lolama_core.protocols.types import JSON, ModelFiles
@@ -44,7 +44,7 @@ class Kept:
 
 def source_of(files: ModelFiles) -> str:
     """What a model is called that int8 models are made from: see `Kept.source`."""
-    if files.repo or files.name in wiring.builtin_models():
+    if files.repo or files.name in names.builtin_models():
         return files.repo or files.name
     return path_of(files.name)
 
@@ -85,7 +85,7 @@ def collect_garbage(is_stored: Callable[[str, str], bool]) -> int:
 
 
 def _is_orphan(kept: Kept, is_stored: Callable[[str, str], bool]) -> bool:
-    if kept.source == str(kept.directory) or kept.source in wiring.builtin_models():
+    if kept.source == str(kept.directory) or kept.source in names.builtin_models():
         return False
     if os.path.isabs(kept.source):
         return not os.path.isdir(kept.source)

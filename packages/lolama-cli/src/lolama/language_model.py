@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
-from lolama import wiring
+from lolama import names, wiring
 from lolama.downloads import Confirm
 from lolama.prompts import (
     check_messages,
@@ -49,7 +49,7 @@ def load(
         Two plus three is five.
     """
     quantize = truth("quantize", quantize)
-    files = wiring.resolve(name, confirm=confirm)
+    files = names.resolve(name, confirm=confirm)
     wiring.warn_unsupported(files)
     tokenizer = wiring.tokenizer_of(files)
     used = wiring.quantized(files) if quantize else files

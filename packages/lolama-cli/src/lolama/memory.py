@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import lolama_core
-from lolama import wiring
+from lolama import names
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.types import ModelFiles
 
@@ -69,7 +69,7 @@ def needed(
     Raises:
         ModelError: if a header cannot be read.
     """
-    shape = wiring.text_shape(files)
+    shape = names.text_shape(files)
 
     def size(name: str, default: int = 0) -> int:
         value = shape.get(name)

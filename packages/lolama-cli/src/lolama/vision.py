@@ -60,7 +60,7 @@ def processor_of(files: ModelFiles, mode: str | None = None) -> ImageProcessor |
     """The image processor of a resolved model; None for a text model.
 
     Args:
-        files: From `lolama.wiring.resolve`.
+        files: From `lolama.names.resolve`.
         mode: ``crop`` or ``pad``, instead of what the model was trained with.
 
     Raises:

@@ -23,9 +23,9 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 def model_names(incomplete: str) -> list[str]:
     """Names that a shell may complete; in the place of paths, which it knows itself."""
-    from lolama import wiring
+    from lolama import names
 
-    return [info.alias for info in wiring.known_models() if info.alias.startswith(incomplete)]
+    return [info.alias for info in names.known_models() if info.alias.startswith(incomplete)]
 
 
 Model = Annotated[

@@ -67,10 +67,10 @@ def encode_messages(
         UsageError: if it is longer than the context, or needs a template that there is not.
         ModelError: if the chat template cannot be used.
     """
-    from lolama import wiring
+    from lolama import names
 
     texts = [str(message["content"]) for message in messages]
-    context_length = wiring.context_length(files)
+    context_length = names.context_length(files)
     if context_length is not None:
         check_length("\n".join(texts), tokenizer, context_length)
     ids: Sequence[int]

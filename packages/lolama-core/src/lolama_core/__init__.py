@@ -88,7 +88,7 @@ else:
         },
     )
 
-moved_modules.install()
+moved_modules.install(moved_modules.HOMES)
 
 # torch says so on standard error at its first import. Nothing here uses NumPy.
 warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)

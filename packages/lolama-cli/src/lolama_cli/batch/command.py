@@ -14,7 +14,7 @@ from lolama_cli.batch.messages import in_line
 from lolama_cli.batch.prompts import Common, Prompt, read_lines
 from lolama_cli.batch.run import Batch, Tally, answer_all
 from lolama_cli.console import Output, note
-from lolama_cli.loaded import Chosen, tell_unsupported
+from lolama_cli.model_choice import Chosen, tell_unsupported
 from lolama_cli.options import with_models_own
 from lolama_cli.pictures import OPTION as IMAGE
 from lolama_cli.pictures import show

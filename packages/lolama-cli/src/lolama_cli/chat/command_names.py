@@ -55,7 +55,7 @@ def completions(name: str) -> Sequence[str] | None:
     if name == "set":
         return settings.NAMES
     if name == "model":
-        from lolama import wiring
+        from lolama import names
 
-        return [info.alias for info in wiring.known_models()]
+        return [info.alias for info in names.known_models()]
     return ()

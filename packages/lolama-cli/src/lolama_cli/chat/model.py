@@ -86,9 +86,9 @@ class ChatModel:
     @cached_property
     def max_seq_len(self) -> int:
         """Positions that it attends over; mostly told without its weights."""
-        from lolama import wiring
+        from lolama import names
 
-        return wiring.context_length(self.files) or self.model.max_seq_len
+        return names.context_length(self.files) or self.model.max_seq_len
 
     @property
     def sees(self) -> bool:

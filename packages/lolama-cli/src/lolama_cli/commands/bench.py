@@ -11,14 +11,14 @@ import typer
 from lolama_cli import options
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
-from lolama_cli.loaded import Chosen
+from lolama_cli.model_choice import Chosen
 from lolama_cli.progress_line import progress_line
 from lolama_cli.schemas import BENCH
 from lolama_cli.tables import write_facts
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
-    from lolama.speed import Speed, Spread
+    from lolama.bench import Speed, Spread
 
 EXAMPLES = """\b
 Examples:
@@ -76,14 +76,15 @@ def bench(
     output = Output()
     chosen = Chosen(name=model, quantize=quantize, device=device, dtype=dtype, yes=yes)
     files, tokenizer = chosen.open()
-    from lolama import speed, wiring
+    from lolama import names
+    from lolama.bench import measure, prompt_of
 
-    length, new = _sizes(prompt_tokens, max_tokens, wiring.context_length(files))
+    length, new = _sizes(prompt_tokens, max_tokens, names.context_length(files))
     settings: Settings = context.obj
     loaded = chosen.load(files, verbose=settings.verbose)
     with progress_line(f"running {repeats + 1} times") as steps:
-        ids = speed.prompt_of(tokenizer, length)
-        found = speed.measure(loaded, ids, new_tokens=new, repeats=repeats, steps=steps)
+        ids = prompt_of(tokenizer, length)
+        found = measure(loaded, ids, new_tokens=new, repeats=repeats, steps=steps)
     facts = {
         "model": model,
         "device": str(loaded.device),

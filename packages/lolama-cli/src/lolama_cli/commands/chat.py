@@ -13,7 +13,7 @@ from lolama.files import expanded
 from lolama_cli import options
 from lolama_cli.console import note
 from lolama_cli.errors import Settings
-from lolama_cli.loaded import Chosen, tell_unsupported
+from lolama_cli.model_choice import Chosen, tell_unsupported
 from lolama_cli.pictures import check_names
 from lolama_core.protocols.errors import UsageError
 

@@ -33,7 +33,7 @@ def convert(
     One folder that lolama-core alone can read, bit for bit the same weights.
     """
     payload = Output()
-    from lolama.conversion import convert as write
+    from lolama.convert import convert as write
 
     with transfer_bars() as progress, progress_line("writing") as steps:
         write(model, output, confirm=yes or None, progress=progress, steps=steps)

@@ -15,7 +15,7 @@ from lolama_cli.tables import write_sections
 
 if TYPE_CHECKING:
     from lolama.devices import Device
-    from lolama.report import Broken, Kernel, Report
+    from lolama.doctor import Broken, Kernel, Report
 
 EXAMPLES = """\b
 Examples:
@@ -38,7 +38,7 @@ def doctor(
     Something that is missing is a fact like others, not an error. Devices are told from torch's files, the
     system and the driver; with --deep torch itself is asked.
     """
-    from lolama.report import gather
+    from lolama.doctor import gather
 
     output = Output()
     report = gather(ask_torch=deep)

@@ -12,15 +12,15 @@ import typer
 from lolama_cli import options
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
-from lolama_cli.loaded import Chosen
+from lolama_cli.model_choice import Chosen
 from lolama_cli.progress_line import progress_line
 from lolama_cli.schemas import EVAL
 from lolama_cli.tables import write_facts
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
-    from lolama.evaluation import Perplexity
-    from lolama.quantized import QualityReport
+    from lolama.evaluate import Perplexity
+    from lolama.quantize import QualityReport
     from lolama_core.protocols import CausalLM, Tokenizer
     from lolama_core.protocols.types import ModelFiles
 
@@ -71,13 +71,13 @@ def eval(
     if quantize and "quantization" in files.config:
         reason = "is quantized already"
         raise UsageError(model, reason, "compare the model that it was made from")
-    from lolama import evaluation
+    from lolama import evaluate
 
     loaded = chosen.load(files, verbose=settings.verbose)
     started = time.perf_counter()
     with progress_line("reading the text") as steps:
-        read = texts or evaluation.default_texts()
-        found = evaluation.perplexity(loaded, tokenizer, read, steps)
+        read = texts or evaluate.default_texts()
+        found = evaluate.perplexity(loaded, tokenizer, read, steps)
     quality = None
     if quantize:
         quality = _compare(chosen, files, loaded, tokenizer, texts, settings)
@@ -106,7 +106,7 @@ def _compare(
     texts: Sequence[str] | None,
     settings: Settings,
 ) -> QualityReport:
-    from lolama.quantized import measure
+    from lolama.quantize import measure
 
     chosen.quantize = True
     small = chosen.load(files, verbose=settings.verbose)

@@ -18,10 +18,10 @@ def gc(as_json: options.Json = False) -> None:
 
     Interrupted downloads, replaced versions of models, int8 models whose source is gone, and leftovers.
     """
-    from lolama import downloads
+    from lolama import downloads, removal
 
     output = Output() if as_json else None
-    freed = downloads.collect_garbage()
+    freed = removal.collect_garbage()
     if output is not None:
         GC.write(output, {"freed_bytes": freed})
     else:

@@ -12,8 +12,8 @@ from lolama_cli.batch.command import BatchOptions, generate_batch
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
 from lolama_cli.generation import Run, with_seed
-from lolama_cli.loaded import Chosen, tell_unsupported
 from lolama_cli.logprobs import check_logprobs
+from lolama_cli.model_choice import Chosen, tell_unsupported
 from lolama_cli.pictures import check_names, show
 from lolama_cli.prompts import encode_prompt
 from lolama_cli.standard_input import NO_STDIN, read_prompt

@@ -17,7 +17,7 @@ from lolama_cli.tables import write_sections
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
-    from lolama.information import Information, MemoryNeed
+    from lolama.info import Information, MemoryNeed
 
 EXAMPLES = """\b
 Examples:
@@ -50,7 +50,7 @@ def info(
     if context is not None and context < 1:
         raise UsageError("--context", f"{context} is not a number of tokens", "use 1 or more")
     output = Output()
-    from lolama.information import about
+    from lolama.info import about
 
     found = about(model, context=context)
     if context is not None and context > (found.context_length or context):

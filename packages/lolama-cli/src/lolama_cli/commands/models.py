@@ -112,10 +112,10 @@ def models(as_json: options.Json = False) -> None:
 
     On a terminal a table; into a pipe or file one line a model, its fields separated by tabs.
     """
-    from lolama import downloads, kept, wiring
+    from lolama import downloads, kept, names
 
     output = Output()
-    rows = _rows(wiring.known_models(), downloads.stored_models(), kept.kept_models())
+    rows = _rows(names.known_models(), downloads.stored_models(), kept.kept_models())
     if as_json:
         MODELS.write(output, {"models": [row.facts() for row in rows]})
         return

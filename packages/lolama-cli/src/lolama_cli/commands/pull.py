@@ -36,10 +36,10 @@ def pull(
     The size is shown and has to be agreed to. Every file is verified before the model can be used. Standard
     output is the folder that holds it.
     """
-    from lolama import downloads, wiring
+    from lolama import downloads, names
 
     output = Output()
-    if model in wiring.builtin_models():
+    if model in names.builtin_models():
         raise UsageError(model, "is built in", "there is nothing to download")
     with transfer_bars() as progress:
         directory = downloads.fetch(model, confirm=yes or None, progress=progress)

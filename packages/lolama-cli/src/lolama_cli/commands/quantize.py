@@ -18,7 +18,7 @@ from lolama_cli.transfer_bars import transfer_bars
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
-    from lolama.quantized import QualityReport, Saved
+    from lolama.quantize import QualityReport, Saved
     from lolama_core.protocols.types import ModelFiles
 
 EXAMPLES = """\b
@@ -69,19 +69,20 @@ def quantize(
     if not 0 <= outliers <= 1024:
         raise UsageError("--outliers", f"{outliers} is out of range", "use 0 to 1024")
     stdout = Output()
-    from lolama import quantized, wiring
+    from lolama import names
+    from lolama.quantize import Options, describe, keep, save
 
     with transfer_bars() as bars:
-        source = wiring.resolve(model, confirm=yes or None, progress=bars)
-    chosen = quantized.Options(lm_head=lm_head, outliers=outliers)
+        source = names.resolve(model, confirm=yes or None, progress=bars)
+    chosen = Options(lm_head=lm_head, outliers=outliers)
     if output is None and "quantization" in source.config:
         raise UsageError(source.name, "is quantized already", "use it as it is")
     with progress_line("quantizing") as steps:
         if output is not None:
-            files = quantized.save(source, output, chosen, force=force, steps=steps)
+            files = save(source, output, chosen, force=force, steps=steps)
         else:
-            files = quantized.keep(source, chosen, force=force, tell=note, steps=steps)
-    saved = quantized.describe(source, files)
+            files = keep(source, chosen, force=force, tell=note, steps=steps)
+    saved = describe(source, files)
     if lm_head and "lm_head" not in saved.replaced:
         note("note: lm_head shares its weight with the embedding, and both keep their precision")
     quality = _measure(source, files) if report else None
@@ -93,7 +94,7 @@ def quantize(
 
 def _measure(source: ModelFiles, files: ModelFiles) -> QualityReport:
     from lolama import wiring
-    from lolama.quantized import measure
+    from lolama.quantize import measure
 
     with progress("loading both models"):
         dense, small = wiring.load_files(source), wiring.load_files(files)

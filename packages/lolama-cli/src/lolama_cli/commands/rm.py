@@ -19,13 +19,13 @@ Examples:
 
 def _removable(incomplete: str) -> list[str]:
     """What is downloaded or kept in int8, by its alias if it has one."""
-    from lolama import downloads, kept, wiring
+    from lolama import downloads, kept, names
 
-    aliases = {info.repo.partition("@")[0]: info.alias for info in wiring.known_models()}
+    aliases = {info.repo.partition("@")[0]: info.alias for info in names.known_models()}
     stored = {model.repo for model in downloads.stored_models() if not model.shared}
     stored |= {model.source for model in kept.kept_models()}
-    names = sorted(aliases.get(repo, repo) for repo in stored)
-    return [name for name in names if name.startswith(incomplete)]
+    found = sorted(aliases.get(repo, repo) for repo in stored)
+    return [name for name in found if name.startswith(incomplete)]
 
 
 def rm(
@@ -43,10 +43,10 @@ def rm(
 
     Of a built-in model, or a folder of your own, the int8 models that --quantize keeps.
     """
-    from lolama import downloads
+    from lolama import downloads, removal
 
     output = Output() if as_json else None
-    freed = downloads.remove(model)
+    freed = removal.remove(model)
     if output is not None:
         RM.write(output, {"model": model, "freed_bytes": freed})
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -29,23 +29,27 @@ HOMES = {
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds modules by the names that they had, once nothing else does.
+    """Finds modules by the names that they had.
 
     A module that is found has one object for both names, so objects that were pickled by the old one load.
+
+    Args:
+        homes: Old name → new name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, homes: Mapping[str, str]) -> None:
+        self._homes = homes
         self._specs: dict[str, ModuleSpec | None] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder`."""
-        return ModuleSpec(fullname, self) if fullname in HOMES else None
+        return ModuleSpec(fullname, self) if fullname in self._homes else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module itself, by its new name."""
-        home = HOMES[spec.name]
+        home = self._homes[spec.name]
         warnings.warn(
             f"{spec.name} has moved: import {home}; the old name goes with version 0.3",
             DeprecationWarning,
@@ -61,6 +65,11 @@ class MovedModules(MetaPathFinder, Loader):
         module.__spec__ = self._specs.pop(module.__spec__.name)
 
 
-def install() -> None:
-    """Let modules of lolama_core be imported by the names that they had before they got rooms."""
-    sys.meta_path.append(MovedModules())
+def install(homes: Mapping[str, str]) -> None:
+    """Let modules of a package be imported by the names that they had.
+
+    Args:
+        homes: Old name → new name.
+    """
+    # Before Python's own finder: where `old` is a package now, that finds `old.part` as a second module.
+    sys.meta_path.insert(0, MovedModules(homes))

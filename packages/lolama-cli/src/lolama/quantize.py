@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, cast
 
 import lolama_core
 import lolama_quant
-from lolama import providers, wiring
+from lolama import names, providers
+from lolama.file_facts import looked_through, source_digest
 from lolama.files import expanded
 from lolama.kept import KIND, source_of
-from lolama.remembered import source_digest
 from lolama.steps import Steps, counted
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
@@ -215,7 +215,7 @@ def _write(
         directory,
         config,
         quantizer.converted(module, tensors),
-        tokenizer_json=wiring.tokenizer_text(files),
+        tokenizer_json=names.tokenizer_text(files),
         chat_template=files.tokenizer.chat_template,
         replace=force,
     )
@@ -233,7 +233,9 @@ def _scheme(files: ModelFiles, options: Options, steps: Steps | None) -> Quantiz
     scheme = QuantizationScheme(name="int8", skipped=skipped)
     if options.outliers == 0:
         return scheme
-    model = wiring.load_files(files)
+    family = providers.family(files.family)
+    with looked_through(files) as files:
+        model = lolama_core.load_model(files, {family.name: family})
     tokenizer = lolama_core.load_tokenizer(files)
     columns = providers.quantizer("int8").outlier_columns(
         cast("nn.Module", model), scheme, options.outliers, lambda: _read(model, tokenizer, steps)

@@ -41,16 +41,16 @@ class Chosen:
 
         What can be refused is refused here, without torch: it takes seconds to import.
         """
-        from lolama import wiring
+        from lolama import names, wiring
         from lolama.devices import check_device
 
         check_device(self.device)
         with transfer_bars() as bars:
-            files = wiring.resolve(self.name, confirm=self.yes or None, progress=bars)
+            files = names.resolve(self.name, confirm=self.yes or None, progress=bars)
         wiring.check(files)
         # Not before: a refusal so far has read nothing of torch. Reading the tokenizer takes the longest.
         load_libraries_ahead()
-        asked = files if self.template is None else wiring.with_chat_template(files, self.template)
+        asked = files if self.template is None else names.with_chat_template(files, self.template)
         return files, wiring.tokenizer_of(asked)
 
     def load(self, files: ModelFiles, *, verbose: bool = False) -> CausalLM:
@@ -80,9 +80,9 @@ def tell_unsupported(files: ModelFiles) -> None:
 
 def tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:
     """Write about it to standard error, line by line. ``seconds``: how long loading took."""
-    from lolama import report, wiring
+    from lolama import doctor, names
 
-    shape = wiring.text_shape(files)
+    shape = names.text_shape(files)
     stored, used = files.config["dtype"], str(model.dtype).removeprefix("torch.")
     note(
         f"{files.name}: {files.family}, {shape.get('num_layers')} layers of width "
@@ -93,14 +93,14 @@ def tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:
     converted = "" if stored == used else f" (stored as {stored})"
     note(f"loaded in {seconds:.2f} s: {used}{converted} on {model.device}")
     note(_products_line(model))
-    note(f"decoding: {report.decoding(model)}")
+    note(f"decoding: {doctor.decoding(model)}")
 
 
 def _products_line(model: CausalLM) -> str:
     """Which linear kernel computes how many of the model's linears, and why an installed one does not."""
-    from lolama import report
+    from lolama import doctor
 
-    products = report.products(model)
+    products = doctor.products(model)
     used, unused = [], []
     for product in products:
         what = f"{product.name} ({product.description})" if product.description else product.name

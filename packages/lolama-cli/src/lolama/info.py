@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lolama_core
-from lolama import memory, providers, wiring
+from lolama import memory, names, providers
 from lolama.devices import all_devices, default_device
 from lolama_core.protocols.errors import NetworkError
 from lolama_core.protocols.types import JSON, DownloadPlan, ModelFiles, ModelInfo
@@ -98,7 +98,7 @@ def about(name: str, *, context: int | None = None) -> Information:
         ModelError: if its files cannot be used.
     """
     try:
-        files = wiring.resolve(name, fetch=False)
+        files = names.resolve(name, fetch=False)
     except NetworkError as error:
         return _of_absent(name, error)
     return _of_files(name, files, context)
@@ -106,7 +106,7 @@ def about(name: str, *, context: int | None = None) -> Information:
 
 def _of_files(name: str, files: ModelFiles, context: int | None) -> Information:
     info = _known(name, files.repo)
-    length = wiring.context_length(files)
+    length = names.context_length(files)
     device = default_device(all_devices())
     kind, available = device.name.partition(":")[0], device.free_memory_bytes
     quantization = files.config.get("quantization")
@@ -137,7 +137,7 @@ def _of_files(name: str, files: ModelFiles, context: int | None) -> Information:
         parameters=memory.parameters(files),
         about=info.description if info is not None else None,
         size=info.parameters if info is not None else None,
-        shape=dict(wiring.text_shape(files)),
+        shape=dict(names.text_shape(files)),
         context_length=length,
         chat_template=files.tokenizer.chat_template is not None,
         dtype=files.config["dtype"],
@@ -175,7 +175,7 @@ def _of_absent(name: str, error: NetworkError) -> Information:
 
 
 def _known(name: str, repo: str) -> ModelInfo | None:
-    for info in wiring.known_models():
+    for info in names.known_models():
         if info.alias == name or (repo and info.repo.partition("@")[0] == repo.partition("@")[0]):
             return info
     return None

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import lolama_core
-from lolama import wiring
+from lolama import names
 from lolama.downloads import Confirm, Progress
 from lolama.steps import Steps, counted
 from lolama_core.protocols.errors import UsageError
@@ -41,11 +41,11 @@ def convert(
         # Said before anything is downloaded; the writer holds to it too.
         reason = "exists already"
         raise UsageError(str(directory), reason, "choose another name or remove it first")
-    files = wiring.resolve(name, confirm=confirm, progress=progress)
+    files = names.resolve(name, confirm=confirm, progress=progress)
     lolama_core.FileCheckpointIO().write(
         directory,
         files.config,
         counted(lolama_core.FileCheckpoint(files).tensors(), len(files.tensors), steps),
-        tokenizer_json=wiring.tokenizer_text(files),
+        tokenizer_json=names.tokenizer_text(files),
         chat_template=files.tokenizer.chat_template,
     )
