@@ -19,7 +19,7 @@ from program import environment, on_terminal, run, shell
 
 import lolama_core
 from lolama import devices, doctor, torch_devices
-from lolama.devices import Device
+from lolama.device import Device
 from lolama.doctor import Product
 from lolama_cli import model_choice
 from lolama_cli.commands.doctor import _about, _about_dtypes, _rows

@@ -17,8 +17,8 @@ from lolama_core.protocols.lazy_names import lazy_names
 if TYPE_CHECKING:
     from lolama.conversation import Conversation as Conversation
     from lolama.language_model import LanguageModel as LanguageModel
-    from lolama.language_model import ReplyStream as ReplyStream
     from lolama.language_model import load as load
+    from lolama.reply_stream import ReplyStream as ReplyStream
     from lolama.saving import save as save
     from lolama.wiring import load_model as load_model
     from lolama.wiring import load_tokenizer as load_tokenizer
@@ -34,7 +34,8 @@ else:
         __name__,
         {
             ".conversation": ["Conversation"],
-            ".language_model": ["LanguageModel", "ReplyStream", "load"],
+            ".language_model": ["LanguageModel", "load"],
+            ".reply_stream": ["ReplyStream"],
             ".saving": ["save"],
             ".wiring": ["load_model", "load_tokenizer"],
             "lolama_core": [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
-from lolama.language_model import LanguageModel, ReplyStream
 from lolama.memory import context_bytes
 from lolama.prompts import check_messages, message_content
+from lolama.reply_stream import ReplyStream
 from lolama.vision import open_pictures
 from lolama_core import Generation, PrefixCache, TextGenerator
 from lolama_core.protocols.types import Message
@@ -16,7 +16,28 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lolama.vision import Shown
-    from lolama_core import GenerationConfig, Keywords
+    from lolama_core import GenerationConfig, Keywords, Tokenizer
+    from lolama_core.protocols import CausalLM
+
+
+class EncodesChats(Protocol):
+    """A model with its tokenizer, as far as a conversation needs it: a `LanguageModel` is one."""
+
+    @property
+    def model(self) -> CausalLM:
+        """What replies."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+        ...
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, object]], images: Sequence[Image]
+    ) -> tuple[list[int], Mapping[str, Any]]:
+        """See `LanguageModel.encode_chat`."""
+        ...
 
 
 class Conversation:
@@ -27,7 +48,7 @@ class Conversation:
     the old weights have read is not run again.
 
     Args:
-        llm: Who replies.
+        llm: Who replies: a `LanguageModel`.
         system: What it is told before everything else.
 
     Example:
@@ -38,7 +59,7 @@ class Conversation:
         2
     """
 
-    def __init__(self, llm: LanguageModel, system: str | None = None) -> None:
+    def __init__(self, llm: EncodesChats, system: str | None = None) -> None:
         self._llm = llm
         self._messages: list[Message] = []
         if system is not None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, cast
 
 import lolama_core
 from lolama import providers
-from lolama.devices import Device, all_devices, default_device
+from lolama.device import Device
+from lolama.devices import all_devices, default_device
 from lolama.providers import one_line
 from lolama_core.protocols import CausalLM, DecoderKernel, LinearKernel, ModelFamily
 

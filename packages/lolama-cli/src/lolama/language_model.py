@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from lolama import names, wiring
+from lolama.conversation import Conversation
 from lolama.downloads import Confirm
 from lolama.prompts import (
     check_messages,
@@ -17,6 +18,7 @@ from lolama.prompts import (
     with_pictures,
     without_template,
 )
+from lolama.reply_stream import ReplyStream
 from lolama.vision import image_token_id, open_pictures, processor_of
 from lolama_core import Generation, TextGenerator, TokenStream
 from lolama_core.protocols.arguments import truth
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from lolama.conversation import Conversation
     from lolama.vision import Shown
     from lolama_core import CausalLMModule, GenerationConfig, Keywords, Tokenizer
     from lolama_core.protocols import ImageProcessor, LogitsProcessor
@@ -54,40 +55,6 @@ def load(
     tokenizer = wiring.tokenizer_of(files)
     used = wiring.quantized(files) if quantize else files
     return LanguageModel(files, wiring.load_files(used, device=device, dtype=dtype), tokenizer)
-
-
-class ReplyStream:
-    """Iterates over pieces of text as they come. Their sum is `Generation.text`.
-
-    Dropping it, closing it or leaving its ``with`` block ends the generation.
-    """
-
-    def __init__(self, tokens: TokenStream, pieces: Iterator[str] | None = None) -> None:
-        self._tokens, self._pieces = tokens, pieces if pieces is not None else tokens.text()
-
-    @property
-    def result(self) -> Generation | None:
-        """The whole `Generation`, once the stream has ended by itself."""
-        return self._tokens.result
-
-    def close(self) -> None:
-        """End the generation."""
-        close = getattr(self._pieces, "close", None)
-        if close is not None:
-            close()
-        self._tokens.close()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._pieces)
-
-    def __enter__(self) -> ReplyStream:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class LanguageModel:
@@ -237,8 +204,6 @@ class LanguageModel:
             >>> print(talk.ask("Tell me a story about a dog."))
             >>> print(talk.ask("What is two plus three?"))
         """
-        from lolama.conversation import Conversation
-
         return Conversation(self, system)
 
     def encode_chat(

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 
 import lolama_core
-from lolama.devices import Device, processor, told_of_cpu
+from lolama import cpu
+from lolama.device import Device
 from lolama.providers import one_line
 
 
@@ -18,7 +19,7 @@ def all_devices() -> list[Device]:
 
 
 def _cpu() -> Device:
-    return told_of_cpu(
+    return cpu.device(
         instruction_set=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads()
     )
 
@@ -60,7 +61,7 @@ def _mps() -> Device:
         return Device(name="mps", problem="this Mac or its macOS does not support it")
     return Device(
         name="mps",
-        processor=processor(),
+        processor=cpu.processor(),
         memory_bytes=torch.mps.recommended_max_memory(),
         native_bfloat16=torch.backends.mps.is_macos_or_newer(14, 0),
     )

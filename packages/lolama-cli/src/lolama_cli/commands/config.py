@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import suppress
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lolama_cli import defaults, options
+from lolama_cli.commands.generate import generate
 from lolama_cli.console import Output, visible
 from lolama_cli.defaults import KEYS, Value
 from lolama_cli.schemas import CONFIG
@@ -56,10 +58,10 @@ _KeyArgument = Annotated[
 
 
 @app.command()
-def show(context: typer.Context, as_json: options.Json = False) -> None:
+def show(as_json: options.Json = False) -> None:
     """Show every default and where it comes from: environment, file or program."""
     output = Output()
-    effective = _effective(context)
+    effective = _effective()
     if as_json:
         _write_json(output, effective)
         return
@@ -71,11 +73,11 @@ def show(context: typer.Context, as_json: options.Json = False) -> None:
 
 
 @app.command()
-def get(context: typer.Context, key: _KeyArgument, as_json: options.Json = False) -> None:
+def get(key: _KeyArgument, as_json: options.Json = False) -> None:
     """Write the default that is in force; nothing if there is none."""
     output = Output()
     name = defaults.key_of(key).name
-    effective = _effective(context)
+    effective = _effective()
     if as_json:
         _write_json(output, {name: effective[name]})
     elif effective[name][0] is not None:
@@ -84,7 +86,6 @@ def get(context: typer.Context, key: _KeyArgument, as_json: options.Json = False
 
 @app.command("set")
 def set_(
-    context: typer.Context,
     key: _KeyArgument,
     value: Annotated[str, typer.Argument(metavar="VALUE", help="Its new default.")],
     as_json: options.Json = False,
@@ -102,11 +103,11 @@ def set_(
     document[found.name] = parsed
     _save(document)
     if as_json:
-        _write_json(output, _effective(context))
+        _write_json(output, _effective())
 
 
 @app.command()
-def unset(context: typer.Context, key: _KeyArgument, as_json: options.Json = False) -> None:
+def unset(key: _KeyArgument, as_json: options.Json = False) -> None:
     """Remove a default from the file. Not an error if it is not there."""
     output = Output()
     document = _document()
@@ -115,7 +116,7 @@ def unset(context: typer.Context, key: _KeyArgument, as_json: options.Json = Fal
     elif document.pop(key) is not None:
         _save(document)
     if as_json:
-        _write_json(output, _effective(context))
+        _write_json(output, _effective())
 
 
 @app.command("path")
@@ -128,14 +129,9 @@ def path_(as_json: options.Json = False) -> None:
         output.write(visible(str(defaults.path())) + "\n")
 
 
-def _effective(context: typer.Context) -> dict[str, tuple[Value | None, str]]:
+def _effective() -> dict[str, tuple[Value | None, str]]:
     """Key → the default in force, and what it comes from."""
-    from lolama_cli.app import root_command
-
-    command = root_command().commands["generate"]
-    program: dict[str | None, Any] = {
-        parameter.name: parameter.default for parameter in command.params
-    }
+    program = signature(generate).parameters
     in_file, in_environment = defaults.of_file(), defaults.of_environment()
     effective: dict[str, tuple[Value | None, str]] = {}
     for name, key in KEYS.items():
@@ -144,7 +140,7 @@ def _effective(context: typer.Context) -> dict[str, tuple[Value | None, str]]:
         elif name in in_file:
             effective[name] = in_file[name], "file"
         else:
-            effective[name] = program.get(key.parameter), "program"
+            effective[name] = program[key.parameter].default, "program"
     return effective
 
 

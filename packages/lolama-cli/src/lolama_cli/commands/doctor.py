@@ -14,7 +14,7 @@ from lolama_cli.schemas import DOCTOR
 from lolama_cli.tables import write_sections
 
 if TYPE_CHECKING:
-    from lolama.devices import Device
+    from lolama.device import Device
     from lolama.doctor import Broken, Kernel, Report
 
 EXAMPLES = """\b

@@ -6,9 +6,10 @@ tests for each protocol; a package that implements one subclasses the suite.
 
 from lolama_core.protocols.checkpoint import Checkpoint, CheckpointIO, TensorHeader
 from lolama_core.protocols.decoder_kernel import DecoderKernel, DecoderStep
+from lolama_core.protocols.family import ModelFamily
 from lolama_core.protocols.image import ImageProcessor
 from lolama_core.protocols.kv_cache import CacheSlots, KVCache
-from lolama_core.protocols.model import CausalLM, HasTextModel, ModelFamily
+from lolama_core.protocols.model import CausalLM, HasTextModel
 from lolama_core.protocols.quantizer import LinearKernel, Quantizer
 from lolama_core.protocols.sampling import LogitsProcessor
 from lolama_core.protocols.source import ModelSource

@@ -1,19 +1,16 @@
-"""Models: a causal language model, and the family that builds it."""
+"""A causal language model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from lolama_core.protocols.types import JSON, GenerationDefaults, Prompt
+from lolama_core.protocols.types import GenerationDefaults, Prompt
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from lolama_core.protocols.causal_module import CausalLMModule
-    from lolama_core.protocols.image import ImageProcessor
     from lolama_core.protocols.kv_cache import KVCache
 
 
@@ -88,36 +85,4 @@ class HasTextModel(Protocol):
 
     def text_model(self) -> CausalLM | None:
         """The model inside whose ``forward_embeds`` is this one's; None if this one does more."""
-        ...
-
-
-class ModelFamily(Protocol):
-    """A kind of model. Found through the entry point ``lolama.families``."""
-
-    @property
-    def name(self) -> str:
-        """The value of ``family`` in a canonical configuration."""
-        ...
-
-    @property
-    def builtins(self) -> Mapping[str, Path]:
-        """Models that ship with the package: name → lolama checkpoint directory."""
-        ...
-
-    def build(
-        self,
-        config: Mapping[str, JSON],
-        build_text: Callable[[Mapping[str, JSON]], CausalLMModule],
-    ) -> CausalLMModule:
-        """The `CausalLM` of a canonical ``model`` block, on the meta device.
-
-        ``build_text`` builds the language model inside it; a text family does not need it.
-
-        Raises:
-            ModelError: for a configuration that makes no sense, before anything is allocated.
-        """
-        ...
-
-    def image_processor(self, config: Mapping[str, JSON]) -> ImageProcessor | None:
-        """The processor for this model's pictures, or None if it sees none."""
         ...

@@ -8,27 +8,13 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from lolama_hub.testing.faults import Fault, Place
+from lolama_hub.testing.hub_state import HubState, Request
 from lolama_hub.testing.repository import Repository, list_entry
-
-if TYPE_CHECKING:
-    from lolama_hub.testing.stand_in_hub import StandInHub
-
-
-@dataclass
-class Request:
-    """A request that came. ``sent`` is how many bytes of the body have gone out so far."""
-
-    place: str
-    path: str
-    range: str
-    authorised: bool
-    sent: int = 0
 
 
 class Server(ThreadingHTTPServer):
@@ -37,7 +23,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, hub: StandInHub, handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, hub: HubState, handler: type[BaseHTTPRequestHandler]) -> None:
         self.hub = hub
         super().__init__(("127.0.0.1", 0), handler)
 
@@ -51,11 +37,11 @@ class _Handler(BaseHTTPRequestHandler):
     breaks_at_once = True  # not within a body
 
     @property
-    def hub(self) -> StandInHub:
+    def hub(self) -> HubState:
         return cast(Server, self.server).hub
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Tests read `StandInHub.requests` instead."""
+        """Tests read `HubState.requests` instead."""
 
     def enter(self, place: Place, path: str) -> None:
         """Record the request before it is answered: its client's next one may come to another thread."""

@@ -23,12 +23,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from lolama_hub.testing.faults import Fault, Place
+from lolama_hub.testing.hub_state import HubState
 from lolama_hub.testing.repository import Repository
-from lolama_hub.testing.servers import FileHandler, HubHandler, Request, Server
+from lolama_hub.testing.servers import FileHandler, HubHandler, Server
 
 
-class StandInHub:
+class StandInHub(HubState):
     """Two servers on this machine, running while the ``with`` block does.
 
     Args:
@@ -36,13 +36,6 @@ class StandInHub:
         rate: Bytes a second of a large file; 0 for as fast as it goes.
 
     Attributes:
-        faults: Are acted out in order; each is used up.
-        requests: Every request so far.
-        gated: Repositories whose files need a token in ``members``.
-        tokens: Tokens that exist.
-        members: Those among them that were given access to what is gated.
-        listing: What replaces the list of files of a repository, if anything.
-        page_size: Files a page of a list.
         timeout: Whole seconds after which clients give up a server that sends nothing. A test of that
             lowers it; in every other one a busy machine must not be taken for such a server.
     """
@@ -50,19 +43,8 @@ class StandInHub:
     def __init__(
         self, repos: Mapping[str, Mapping[str, bytes | Path]], *, rate: float = 0.0
     ) -> None:
-        self.repos: dict[str, Repository] = {}
-        self.faults: list[Fault] = []
-        self.requests: list[Request] = []
-        self.gated: set[str] = set()
-        self.tokens: set[str] = set()
-        self.members: set[str] = set()
-        self.listing: dict[str, object] = {}
-        self.page_size = 1000
+        super().__init__(rate)
         self.timeout = 60
-        self.rate = rate
-        self.stopping = threading.Event()
-        self._signatures: set[str] = set()
-        self._lock = threading.Lock()
         for repo, files in repos.items():
             self.put(repo, files)
         self._servers = [Server(self, HubHandler), Server(self, FileHandler)]
@@ -108,39 +90,6 @@ class StandInHub:
         for server in self._servers:
             server.shutdown()
             server.server_close()
-
-    # For the handlers, each of which runs in a thread of its own.
-
-    def take_fault(self, place: Place, name: str) -> Fault | None:
-        """The next fault for this request, if there is one."""
-        with self._lock:
-            for fault in self.faults:
-                if fault.times > 0 and fault.place == place and fault.name in ("", name):
-                    if fault.skip:
-                        fault.skip -= 1
-                        continue
-                    fault.times -= 1
-                    return fault
-        return None
-
-    def sign(self) -> str:
-        """A signature that opens one large file once."""
-        with self._lock:
-            signature = f"{len(self._signatures):x}-{time.time_ns():x}"
-            self._signatures.add(signature)
-            return signature
-
-    def redeem(self, signature: str) -> bool:
-        """Whether it was given out and not used yet."""
-        with self._lock:
-            known = signature in self._signatures
-            self._signatures.discard(signature)
-            return known
-
-    def record(self, request: Request) -> None:
-        """Remember a request."""
-        with self._lock:
-            self.requests.append(request)
 
 
 def main() -> None:
