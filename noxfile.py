@@ -290,14 +290,14 @@ def bench(session: nox.Session) -> None:
 
 # How much of it an ordinary run does is each test's default.
 FUZZ = {
-    "packages/lolama-core/tests/test_fuzz_files.py": {"LOLAMA_FUZZ_CASES": "100000"},
-    "packages/lolama-hub/tests/test_fuzz.py": {"LOLAMA_FUZZ_CASES": "10000"},
+    "packages/lolama-core/tests/files/test_fuzz_files.py": {"LOLAMA_FUZZ_CASES": "100000"},
+    "packages/lolama-hub/tests/folder/test_fuzz_folders.py": {"LOLAMA_FUZZ_CASES": "10000"},
     "packages/lolama-vision/tests/test_image_file.py": {"LOLAMA_FUZZ_CASES": "20000"},
     # Of each of its four kinds.
     "tests/test_mutations.py": {"LOLAMA_FUZZ_CASES": "500"},
 }
 FAULTS = {
-    "packages/lolama-hub/tests/test_fault_scripts.py": {"LOLAMA_FAULT_SCRIPTS": "200"},
+    "packages/lolama-hub/tests/download/test_fault_scripts.py": {"LOLAMA_FAULT_SCRIPTS": "200"},
     "packages/lolama-cli/tests/test_interruptions.py": {
         "LOLAMA_KILLS": "50",
         "LOLAMA_ROUNDS": "25",

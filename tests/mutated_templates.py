@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the styles of published models.
 TEMPLATES = {
     path.stem: path.read_text(encoding="utf-8")
-    for path in sorted((ROOT / "packages/lolama-core/tests/chat_templates").glob("*.jinja"))
+    for path in sorted((ROOT / "packages/lolama-core/tests/text/chat_templates").glob("*.jinja"))
 }
 TOKENS = (
     "<s> </s> <|begin_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|im_start|> <|im_end|> "
