@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lolama_core.testing import tiny
 from lolama_hub.testing.stand_in_hub import StandInHub
 
 NAME = "owner/model"
@@ -119,12 +120,5 @@ def test_rows_25_45_and_51_a_whole_run(tmp_path: Path) -> None:
 
 
 def byte_tokenizer() -> str:
-    from tokenizers import Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    text: str = tokenizer.to_str()
-    return text
+    alphabet = sorted(tiny.byte_characters())
+    return tiny.byte_level({c: i for i, c in enumerate(alphabet)}, words=False)

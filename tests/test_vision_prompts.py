@@ -17,6 +17,7 @@ from lolama.wiring import tokenizer_of
 from lolama_cli.pictures import Shown
 from lolama_cli.prompts import encode_prompt
 from lolama_core.protocols.types import Message, ModelFiles
+from lolama_core.testing import tiny
 
 IMAGE_TOKEN = 300
 SIDE = 28
@@ -68,21 +69,11 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def write_tokenizer(folder: Path) -> None:
     """One id a byte, and BOS in front, as a Llama's adds it."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
-    names = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    names = {c: i for i, c in enumerate(sorted(tiny.byte_characters()))}
     names |= {"<s>": 256, "</s>": 257, "<image>": IMAGE_TOKEN}
     names |= {f"<unused {i}>": i for i in range(258, IMAGE_TOKEN)}
-    tokenizer = Tokenizer(models.BPE(vocab=names, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(name, special=True) for name in ("<s>", "</s>", "<image>")]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 256)]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
+    text = tiny.byte_level(names, specials=("<s>", "</s>", "<image>"), bos="<s>")
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",

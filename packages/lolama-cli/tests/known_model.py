@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lolama_core import Llama, LlamaConfig, write_checkpoint
 from lolama_core.protocols.types import CanonicalConfig
+from lolama_core.testing import tiny
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SCRIPT = (
@@ -38,33 +39,15 @@ SHARP = 1.0  # times sqrt(width) = 17: nothing else has a chance
 WIDTH = 288
 
 
-def byte_characters() -> list[str]:
-    """The printable stand-ins that byte-level tokenizers use, byte 0 first (GPT-2's table)."""
-    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = iter(range(0x100, 0x200))
-    return [chr(byte if byte in shown else next(hidden)) for byte in range(256)]
-
-
 VOCABULARY = {
-    token: index for index, token in enumerate((*SPECIALS, *byte_characters(), *SCRIPT, REPLY))
+    token: index for index, token in enumerate((*SPECIALS, *tiny.byte_characters(), *SCRIPT, REPLY))
 }
 
 
 def tokenizer_json() -> str:
     """Byte-level, one token a byte, and the pieces of the script as tokens of their own."""
-    from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
-    from tokenizers.models import BPE
-
-    tokenizer = Tokenizer(BPE(vocab=VOCABULARY, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS])
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in (*SCRIPT, REPLY)])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", BOS)]
-    )
-    text: str = tokenizer.to_str()
-    return text
+    added = (*SCRIPT, REPLY)
+    return tiny.byte_level(VOCABULARY, specials=SPECIALS, added=added, bos="<s>", words=False)
 
 
 def transitions() -> Tensor:

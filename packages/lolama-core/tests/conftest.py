@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizers
 import torch
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from lolama_core import Llama, LlamaConfig, Tokenizer
+from lolama_core.testing import tiny
 
 CORPUS = [
     "Once upon a time there was a little girl called Lily. She loved to play in the park with her dog.",
@@ -43,67 +41,28 @@ INST = (
 )
 
 
-def train(size: int, alphabet: list[str], native: tokenizers.Tokenizer) -> dict[str, Any]:
-    """The parsed ``tokenizer.json`` of a BPE tokenizer of ``size`` tokens, trained on the corpus."""
-    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    native.train_from_iterator(CORPUS, trainer)
-    parsed: dict[str, Any] = json.loads(native.to_str())
-    return parsed
-
-
 @pytest.fixture(scope="session")
 def byte_level_json() -> str:
     """Like GPT-2 and Llama 3: tokens are strings of bytes, cut anywhere, also within a character."""
-    native = tokenizers.Tokenizer(models.BPE())
-    native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    native.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    parsed = train(400, alphabet, native)
-    whole = tokenizers.Tokenizer.from_str(json.dumps(parsed))
-    whole.add_special_tokens(BYTE_LEVEL_SPECIALS)
-    bos = BYTE_LEVEL_SPECIALS[0]
-    whole.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", special_tokens=[(bos, whole.token_to_id(bos))]
-    )
-    return str(whole.to_str())
+    vocabulary, merges = tiny.learn_bytes(CORPUS, 400)
+    return tiny.byte_level(vocabulary, merges, specials=BYTE_LEVEL_SPECIALS, bos="<|bos|>")
 
 
 @pytest.fixture(scope="session")
 def byte_fallback_json() -> str:
     """Like Llama 2: pieces with ▁ for a space, and a token for each byte where no piece fits."""
-    native = tokenizers.Tokenizer(models.BPE())
-    native.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    parsed = train(300, [], native)
+    pieces, merges = tiny.learn_pieces(CORPUS, 300)
     # Characters outside the most common are left to the bytes.
     rare = set("漢字🙂👍🏽é“”–")
-    pieces = [piece for piece in parsed["model"]["vocab"] if not rare & set(piece)]
-    merges = [pair for pair in parsed["model"]["merges"] if not rare & set("".join(pair))]
-    names = [*BYTE_FALLBACK_SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
-    whole = tokenizers.Tokenizer(
-        models.BPE(
-            vocab={name: index for index, name in enumerate(names)},
-            merges=[(left, right) for left, right in merges],
-            unk_token="<unk>",
-            fuse_unk=True,
-            byte_fallback=True,
-        )
+    common = [piece for piece in pieces if not rare & set(piece)]
+    names = [*BYTE_FALLBACK_SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *common]
+    return tiny.with_pieces(
+        {name: index for index, name in enumerate(names)},
+        [pair for pair in merges if not rare & set("".join(pair))],
+        specials=BYTE_FALLBACK_SPECIALS,
+        bos="<s>",
+        byte_fallback=True,
     )
-    whole.normalizer = native.normalizer
-    whole.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    whole.add_special_tokens(BYTE_FALLBACK_SPECIALS)
-    whole.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", whole.token_to_id("<s>"))]
-    )
-    return str(whole.to_str())
 
 
 @pytest.fixture(scope="session")

@@ -11,29 +11,20 @@ from torch import Tensor
 
 from lolama_core.files.checkpoint_reader import FileCheckpoint
 from lolama_core.protocols.types import ModelFiles
+from lolama_core.testing import tiny
 
 VOCAB = 64
 
 
-def tiny_tokenizer_json() -> str:
-    """A byte-fallback tokenizer of 40 ids with <unk>, <s> and </s>."""
-    from tokenizers import AddedToken, Tokenizer, decoders, normalizers
-    from tokenizers.models import BPE
-
-    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
-    for token in ("▁", *"abcdefghijklmnopqrstuvwxyz", "th", "the", "▁the"):
-        vocab[token] = len(vocab)
-    merges = [("t", "h"), ("th", "e"), ("▁", "the")]
-    tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+def tiny_tokenizer_json(*specials: str) -> str:
+    """A tokenizer of 33 pieces with <unk>, <s> and </s>, and then ``specials``."""
+    control = ("<unk>", "<s>", "</s>")
+    pieces = (*control, "▁", *"abcdefghijklmnopqrstuvwxyz", "th", "the", "▁the")
+    return tiny.with_pieces(
+        {piece: index for index, piece in enumerate(pieces)},
+        [("t", "h"), ("th", "e"), ("▁", "the")],
+        specials=(*control, *specials),
     )
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
-    tokenizer.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")]
-    )
-    text: str = tokenizer.to_str()
-    return text
 
 
 def write_json(path: Path, values: object) -> None:
