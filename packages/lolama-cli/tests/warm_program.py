@@ -21,14 +21,29 @@ from patience import LIMIT
 from program import Outcome, environment
 
 _SERVER = """
-import json, os, signal, sys
-import lolama_cli.app, lolama.wiring, lolama_core.loading, lolama_core.generation.generator
-import lolama_core.files.checkpoint_io
-import lolama_core.files.safetensors_reader, lolama_core.text.chat_template, tokenizers, torch
-import lolama_hub.folder.convert_pickled, lolama_hub.download.retries, lolama_hub.folder.convert_sentencepiece
-import lolama_vision.llava, lolama_vision.image_processor, lolama.vision, lolama_cli.pictures
+import contextlib, gc, importlib, json, os, pkgutil, signal, sys
+import jinja2, psutil, torch
+import lolama, lolama_cli.app, lolama_core, lolama_hub, lolama_quant, lolama_vision
 from lolama_cli.__main__ import main
+from lolama_cli.errors import Settings
+from lolama_core.protocols.errors import UsageError
+
+for package in (lolama, lolama_cli, lolama_core, lolama_hub, lolama_quant, lolama_vision):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not any(part in module.name for part in ("__main__", "testing", "triton_kernels")):
+            importlib.import_module(module.name)
+with contextlib.suppress(UsageError):  # typer imports more once it parses
+    lolama_cli.app.run(["generate", "--top-p", "2", "z"], Settings())
+# These read the environment as they are imported, so every run does that anew; what they need stays.
+for name in [*sys.modules]:
+    parent, _, child = name.rpartition(".")
+    if (name + ".").startswith(("huggingface_hub.", "lolama_hub.download.")):
+        del sys.modules[name]
+        if parent in sys.modules:
+            delattr(sys.modules[parent], child)
+import lolama_hub.download.retries
 lolama_hub.download.retries._FIRST_WAIT = 0.001
+gc.freeze()  # a run that collected garbage would copy every page of what is here
 for line in sys.stdin:
     order = json.loads(line)
     child = os.fork()
