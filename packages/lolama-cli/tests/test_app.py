@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import program
 import pytest
-from program import run
-from warm_program import run as run_warm
+from warm_program import run
 
 
 def test_help_names_every_option_and_its_default() -> None:
@@ -25,7 +25,7 @@ def test_help_names_every_option_and_its_default() -> None:
 
 def test_version() -> None:
     for option in ("-V", "--version"):
-        outcome = run(option)
+        outcome = program.run(option)
         assert outcome.code == 0
         assert re.fullmatch(rb"lolama \d+\.\d+\.\d+\S*\n", outcome.out)
 
@@ -86,14 +86,14 @@ def leaf_commands() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("command", leaf_commands())
 def test_row_176_verbose_and_debug_behind_every_command(command: tuple[str, ...]) -> None:
-    usage = run_warm(*command, "--help")
+    usage = run(*command, "--help")
     assert usage.code == 0
     assert b"-v, --verbose" in usage.out
     assert b"--debug" in usage.out
     # The traceback of an error shows that the option was heard, wherever it stands.
     for place in range(len(command) + 1):
         arguments = [*command[:place], "--debug", *command[place:], "--no-such-option"]
-        outcome = run_warm(*arguments)
+        outcome = run(*arguments)
         assert outcome.code == 2
         heard = "Traceback" in outcome.err
         assert heard == (place < len(command)), arguments
@@ -102,18 +102,18 @@ def test_row_176_verbose_and_debug_behind_every_command(command: tuple[str, ...]
 def test_row_176_what_is_told_does_not_depend_on_the_place(base: Path) -> None:
     ask = ("generate", "-m", base, "-n", "3", "z")
     for arguments in (("-v", *ask), (*ask, "-v"), (ask[0], "--verbose", *ask[1:])):
-        outcome = run_warm(*arguments)
+        outcome = run(*arguments)
         assert (outcome.code, outcome.out) == (0, b"abc")
         assert "2 prompt tokens, 3 new" in outcome.err
-    outcome = run_warm("generate", "-m", base / "nowhere", "z", "--debug")
+    outcome = run("generate", "-m", base / "nowhere", "z", "--debug")
     assert outcome.code == 2
     assert "Traceback" in outcome.err
     # As the value of an option, or behind --, it is what it says.
-    outcome = run_warm("generate", "-m", base, "-n", "3", "--stop", "-v", "--", "-v")
+    outcome = run("generate", "-m", base, "-n", "3", "--stop", "-v", "--", "-v")
     assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_short_forms_of_options(base: Path) -> None:
     long = ("generate", "-m", base, "--max-tokens", "3", "--temperature", "0", "z")
     short = ("generate", "-m", base, "-n", "3", "--temp", "0", "z")
-    assert run_warm(*short).out == run_warm(*long).out == b"abc"
+    assert run(*short).out == run(*long).out == b"abc"

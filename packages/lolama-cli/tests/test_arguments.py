@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from program import run
+from warm_program import run
 
 import lolama
 from lolama import Conversation, LanguageModel, data, downloads

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from program import environment, run, shell
+from program import environment, shell
+from warm_program import run
 
 from lolama import downloads
 from lolama_cli.commands.rm import _removable as removable

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program import on_terminal
-from warm_program import run
+from warm_program import on_terminal, run
 
 from lolama_cli.defaults import KEYS
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from program import environment, on_terminal, run, shell
+from program import environment, shell
+from warm_program import on_terminal, run
 
 import lolama_core
 from lolama import devices, doctor, torch_devices
@@ -65,7 +66,7 @@ def kernel(description: str) -> str:
 
 def facts(env: dict[str, str] | None = None) -> dict[tuple[str, str], str]:
     """(section, name) → value, from a pipe."""
-    outcome = run("doctor", env=env)
+    outcome = program.run("doctor", env=env)
     assert (outcome.code, outcome.err) == (0, "")
     header, *rows = [line.split("\t") for line in outcome.out.decode().splitlines()]
     assert header == ["section", "name", "value"]
@@ -73,7 +74,7 @@ def facts(env: dict[str, str] | None = None) -> dict[tuple[str, str], str]:
 
 
 def as_json(env: dict[str, str] | None = None) -> Any:
-    outcome = run("doctor", "--json", env=env)
+    outcome = program.run("doctor", "--json", env=env)
     assert (outcome.code, outcome.err) == (0, "")
     return json.loads(outcome.out)
 
@@ -130,7 +131,7 @@ def test_on_a_terminal_it_fits_80_columns() -> None:
 
 def test_help_tells_of_it_and_needs_no_torch() -> None:
     assert re.search(r"^  doctor  +Show what is installed", run("--help").out.decode(), re.M)
-    outcome = run("doctor", "--help", python=("-X", "importtime"))
+    outcome = program.run("doctor", "--help", python=("-X", "importtime"))
     assert b"docs/json.md" in outcome.out
     assert "| torch" not in outcome.err
 
@@ -138,7 +139,7 @@ def test_help_tells_of_it_and_needs_no_torch() -> None:
 def test_without_the_native_library(tmp_path: Path) -> None:
     env = without_library(tmp_path)
     assert facts(env)["multiplications", "native"].startswith("not built: ")
-    outcome = run("-v", "generate", "-m", "demo", "--max-tokens", "3", "z", env=env)
+    outcome = program.run("-v", "generate", "-m", "demo", "--max-tokens", "3", "z", env=env)
     assert outcome.code == 0
     assert re.search(
         r"^matrix multiplications: torch for 43 linears; not in use: native \(not built: .+\)$",
@@ -248,7 +249,7 @@ def test_row_184_a_broken_torch_is_found_by_whoever_asks_it(tmp_path: Path) -> N
     (folder / "version.py").write_text("cuda: str | None = None\nhip = None\n")
     env = with_modules(tmp_path)
     assert as_json(env)["broken"] == []
-    outcome = run("doctor", "--deep", "--json", env=env)
+    outcome = program.run("doctor", "--deep", "--json", env=env)
     (broken,) = json.loads(outcome.out)["broken"]
     assert broken["name"] == "torch" and "libcudart.so: no such file" in broken["problem"]
 
@@ -303,7 +304,7 @@ def test_an_ascii_terminal_and_control_characters(tmp_path: Path) -> None:
     points = "[lolama.linear_kernels]\nextra = extra_kernel:Kernel\n"
     env = with_modules(tmp_path, points, extra_kernel=kernel("caf\xe9 \x1b]0;title\x07"))
     assert facts({**env, **ASCII})["multiplications", "extra"] == "caf\xe9 \x1b]0;title\x07"
-    outcome = on_terminal("doctor", env={**env, **ASCII})
+    outcome = program.on_terminal("doctor", env={**env, **ASCII})
     assert (outcome.code, outcome.err) == (0, "")
     assert re.search(r"extra +caf\? \^\[\]0;title\^G", plain(outcome.out))
     assert as_json({**env, **ASCII})["linear_kernels"][0]["description"].startswith("caf\xe9")

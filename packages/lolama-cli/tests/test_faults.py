@@ -10,11 +10,12 @@ import signal
 import subprocess
 from pathlib import Path
 
+import program
 import pytest
-import warm_program
 from known_model import SCRIPT
 from patience import LIMIT
-from program import COMMAND, ENDLESS, Outcome, environment, on_terminal, run, shell
+from program import COMMAND, ENDLESS, Outcome, environment, shell
+from warm_program import on_terminal, run
 
 from lolama_core.testing.promises import Promises
 
@@ -22,7 +23,7 @@ PIECES = "".join(SCRIPT).encode()
 
 
 def generate(model: Path, *options: str, prompt: str = "z") -> Outcome:
-    return warm_program.run("generate", "-m", model, *options, prompt)
+    return run("generate", "-m", model, *options, prompt)
 
 
 def test_row_57_logits_that_are_not_finite(overflowing: Path) -> None:
@@ -218,21 +219,21 @@ def test_standard_error_is_closed(base: Path) -> None:
 def test_row_85_standard_input_without_a_prompt() -> None:
     shell("lolama generate <&-").refused(2, "prompt", "closed")
     for text in (b"", b"\n"):
-        run("generate", stdin=text).refused(2, "standard input", "empty")
+        program.run("generate", stdin=text).refused(2, "standard input", "empty")
     run("generate", "").refused(2, "prompt", "empty")
     run("generate", stdin=b"a\0b").refused(2, "standard input", "NUL", "offset 1")
 
 
 def test_row_85_a_terminal_is_not_waited_for() -> None:
     ours, theirs = os.openpty()
-    run("generate", stdin=theirs).refused(2, "prompt", "missing")
+    program.run("generate", stdin=theirs).refused(2, "prompt", "missing")
     os.close(ours)
     os.close(theirs)
 
 
 def test_row_86_a_prompt_that_is_not_utf_8() -> None:
     run("generate", stdin=b"ab\xff").refused(2, "standard input", "0xff", "offset 2")
-    run("generate", b"ab\xff", env={"PYTHONUTF8": "1"}).refused(2, "prompt", "UTF-8")
+    program.run("generate", b"ab\xff", env={"PYTHONUTF8": "1"}).refused(2, "prompt", "UTF-8")
 
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -240,8 +241,8 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 def test_row_87_a_locale_without_the_characters(base: Path) -> None:
     arguments = ("generate", "-m", base, "é!")
-    assert run(*arguments, env=ASCII).out == PIECES
-    outcome = on_terminal(*arguments, env=ASCII)
+    assert program.run(*arguments, env=ASCII).out == PIECES
+    outcome = program.on_terminal(*arguments, env=ASCII)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.endswith(b"??\r\n")
 
@@ -274,7 +275,7 @@ def test_row_89_nothing_of_what_was_typed_reaches_the_terminal_raw(
 
 
 def test_row_90_ten_megabytes_of_prompt(short: Path) -> None:
-    outcome = run("generate", stdin=b"a" * 10_000_000, python=("-X", "importtime"))
+    outcome = program.run("generate", stdin=b"a" * 10_000_000, python=("-X", "importtime"))
     assert outcome.code == 2
     assert "error: prompt: has more than" in outcome.err
     assert "| torch" not in outcome.err  # which is what takes time
@@ -285,7 +286,7 @@ def test_row_90_ten_megabytes_of_prompt(short: Path) -> None:
 @pytest.mark.promise
 def test_row_90_ten_megabytes_of_prompt_are_refused_within_a_second(promises: Promises) -> None:
     prompt = b"a" * 10_000_000
-    promises.best_of(3, 1, "a prompt of 10 MB", lambda: run("generate", stdin=prompt))
+    promises.best_of(3, 1, "a prompt of 10 MB", lambda: program.run("generate", stdin=prompt))
 
 
 def test_a_standard_input_without_end_is_not_waited_for() -> None:
@@ -294,7 +295,7 @@ def test_a_standard_input_without_end_is_not_waited_for() -> None:
 
 def test_row_91_no_colors_or_questions_without_a_terminal(base: Path) -> None:
     for arguments in (("models",), ("--help",), ("generate", "-m", base, "--max-tokens", "3", "z")):
-        outcome = run(*arguments, env={"FORCE_COLOR": "1", "PYTHONUTF8": "1"})
+        outcome = program.run(*arguments, env={"FORCE_COLOR": "1", "PYTHONUTF8": "1"})
         assert outcome.code == 0
         assert b"\x1b" not in outcome.out
         assert outcome.err == ""

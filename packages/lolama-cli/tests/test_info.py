@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import pytest
 import torch
-from program import environment, on_terminal
+from program import environment
 from torch import Tensor
-from warm_program import WarmProgram, run
+from warm_program import WarmProgram, on_terminal, run
 
 import lolama_core
 from lolama_core import Llama, LlamaConfig, write_checkpoint

@@ -9,7 +9,7 @@ from typing import Any
 
 import known_model
 import pytest
-from program import on_terminal, run
+from warm_program import on_terminal, run
 
 from lolama import downloads, kept, names, quantize, removal
 from lolama_cli.commands.rm import _removable

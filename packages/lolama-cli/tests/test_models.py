@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from program import on_terminal, run
+import program
+from warm_program import on_terminal, run
 
 ALIASES = ["tinyllama", "open_llama_3b", "open_llama_7b", "llama7b", "llava-1.5-7b", "llava-med"]
 
@@ -45,6 +46,6 @@ def test_no_color_if_the_user_wants_none() -> None:
 
 
 def test_it_needs_no_torch() -> None:
-    outcome = run("models", python=("-X", "importtime"))
+    outcome = program.run("models", python=("-X", "importtime"))
     assert outcome.code == 0
     assert "| torch" not in outcome.err

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from drawings import circle, encoded
-from program import Outcome, on_terminal
-from warm_program import run
+from program import Outcome
+from warm_program import on_terminal, run
 
 RED = b"A large red circle in the centre."
 BLUE = b"A large blue circle in the centre."

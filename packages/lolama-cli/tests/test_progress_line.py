@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 
 import pytest
-from program import run
 from terminal import Terminal
+from warm_program import run
 
 from lolama.steps import counted
 from lolama_cli.progress_line import ProgressLine, duration

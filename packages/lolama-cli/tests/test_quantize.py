@@ -14,7 +14,8 @@ from pathlib import Path
 import known_model
 import pytest
 import torch
-from program import environment, on_terminal, run
+from program import environment
+from warm_program import on_terminal, run
 
 import lolama
 from lolama import names, quantize

@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from program import on_terminal, run
 from terminal import Terminal
+from warm_program import on_terminal, run
 
 from lolama_cli.word_wrap import WordWrap, wrapped
 

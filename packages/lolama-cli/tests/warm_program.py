@@ -7,12 +7,18 @@ next to nothing; how long it should is in the tests of lolama_hub.download.retri
 from __future__ import annotations
 
 import atexit
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import select
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import termios
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +58,7 @@ for line in sys.stdin:
         for number, (path, flags) in enumerate(order["streams"]):
             os.dup2(os.open(path, flags, 0o600), number)
         sys.stdin = open(0, "r", closefd=False)
+        sys.stdout.reconfigure(line_buffering=os.isatty(1))
         os.chdir(order["folder"])
         os.environ.update(order["env"])
         sys.argv = ["lolama", *order["arguments"]]
@@ -82,27 +89,68 @@ class WarmProgram:
 
     def run(
         self,
-        *arguments: str | Path,
+        *arguments: str | bytes | Path,
         stdin: bytes = b"",
         env: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> Outcome:
         """Run ``lolama arguments...`` in ``folder``; a run that hangs is killed."""
-        assert self._process.stdin and self._process.stdout
-        paths = [self._folder / name for name in ("in", "out", "err")]
-        paths[0].write_bytes(stdin)
+        source, out, err = (self._folder / name for name in ("in", "out", "err"))
+        source.write_bytes(stdin)
+        self._start(arguments, env, folder, str(source), str(out))
+        return Outcome(self._exit_code(), out.read_bytes(), err.read_text("utf-8"))
+
+    def on_terminal(
+        self, *arguments: str | Path, env: Mapping[str, str] | None = None, columns: int = 80
+    ) -> Outcome:
+        """Run with standard output on a terminal; ``out`` is what it was sent (each line break as CR LF)."""
+        assert self._process.stdout
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self._start(arguments, env, None, os.devnull, os.ttyname(theirs))
+        sent, code = b"", None
+        # The terminal holds little, so it is read while the run goes on, and then to its end.
+        with contextlib.suppress(OSError):  # how a terminal says that nobody holds the other end
+            while True:
+                awaited = [ours] if code is not None else [ours, self._process.stdout]
+                ready, _, _ = select.select(awaited, [], [])
+                if ours in ready:
+                    sent += os.read(ours, 65536)
+                else:
+                    code = self._exit_code()
+                    os.close(theirs)
+        os.close(ours)
+        assert code is not None
+        return Outcome(code, sent, (self._folder / "err").read_text("utf-8"))
+
+    def _start(
+        self,
+        arguments: Sequence[str | bytes | Path],
+        env: Mapping[str, str] | None,
+        folder: Path | None,
+        stdin: str,
+        stdout: str,
+    ) -> None:
         writing = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         order: dict[str, Any] = {
-            "arguments": [str(argument) for argument in arguments],
+            "arguments": [os.fsdecode(argument) for argument in arguments],
             "env": dict(env or {}),
             "folder": str(folder or Path.cwd()),
-            "streams": list(zip(map(str, paths), (os.O_RDONLY, writing, writing), strict=True)),
+            "streams": [
+                (stdin, os.O_RDONLY),
+                (stdout, writing | os.O_NOCTTY),
+                (str(self._folder / "err"), writing),
+            ],
         }
+        assert self._process.stdin
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
+
+    def _exit_code(self) -> int:
+        assert self._process.stdout
         answer = self._process.stdout.readline()
         assert answer, "the program's host died"
-        return Outcome(int(answer), paths[1].read_bytes(), paths[2].read_text("utf-8"))
+        return int(answer)
 
     def stop(self) -> None:
         """End the host."""
@@ -124,7 +172,14 @@ def shared() -> WarmProgram:
 
 
 def run(
-    *arguments: str | Path, stdin: bytes = b"", env: Mapping[str, str] | None = None
+    *arguments: str | bytes | Path, stdin: bytes = b"", env: Mapping[str, str] | None = None
 ) -> Outcome:
     """`program.run` in little time, for tests that look at anything but the start."""
     return shared().run(*arguments, stdin=stdin, env=env)
+
+
+def on_terminal(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, columns: int = 80
+) -> Outcome:
+    """`program.on_terminal` in little time."""
+    return shared().on_terminal(*arguments, env=env, columns=columns)
