@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from typing import Any
 
+import program
 import pytest
 import torch
 from program import environment, shell
