@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,24 @@ def test_the_page_names_no_module_that_does_not_exist(package: str) -> None:
 
 def test_every_package_has_a_table() -> None:
     assert len(PACKAGES) == 6
+
+
+def test_the_page_is_read_in_ten_minutes() -> None:
+    assert len((ROOT / "docs" / "architecture.md").read_text().splitlines()) <= 150
+
+
+def test_the_figure_has_every_room_on_its_floor() -> None:
+    figure = (ROOT / "docs" / "images" / "rooms.svg").read_text()
+    heights = {
+        name: float(y)
+        for y, name in re.findall(r'<text x="[\d.]+" y="([\d.]+)">(\w+)</text>', figure)
+    }
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = {one["id"]: one["layers"] for one in linter["contracts"] if one["type"] == "layers"}
+    for contract in ("rooms", "hub-rooms"):
+        floors = [
+            {heights[room] for room in re.findall(r"\w+", layer)} for layer in layers[contract]
+        ]
+        assert all(len(floor) == 1 for floor in floors)
+        assert floors == sorted(floors, key=min)
+    assert set(PACKAGES) <= set(heights)
