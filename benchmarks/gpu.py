@@ -39,7 +39,7 @@ from lolama_quant.backends import cuda
 
 CONTEXT, ROUNDS, STEPS = 128, 5, 30
 GPU = torch.device("cuda")
-# Larger than what any GPU caches: products go round so many bytes of weights.
+# Products go round this many bytes of weights, which is more than any GPU caches.
 _ROUND_BYTES = 1 << 29
 
 Action = Callable[[], None]

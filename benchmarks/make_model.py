@@ -81,7 +81,7 @@ def write_hugging_face(folder: Path, config: LlamaConfig, dtype: str) -> None:
 
 
 def write_gguf(path: Path, config: LlamaConfig, weights: Mapping[str, Tensor], dtype: str) -> None:
-    """For llama.cpp. Its q and k have interleaved rotary pairs; the names of its tokens do not matter here.
+    """Write a model for llama.cpp. Its q and k have interleaved rotary pairs; names of tokens do not matter.
 
     Args:
         path: A new file.

@@ -49,7 +49,7 @@ class LlamaCppEngine(SteppedEngine):
         self._reserve(1, tokens)
 
     def _reserve(self, rows: int, tokens: int) -> None:
-        """Have a context for so many sequences of so many tokens, and `ROOM` more each."""
+        """Have a context for ``rows`` sequences of ``tokens`` tokens, and `ROOM` more each."""
         if self.rows == rows and self.capacity >= tokens + ROOM:
             return
         if self.context is not None:
@@ -151,7 +151,7 @@ class CTranslate2Engine(Engine):
         return f"computes in {self.model.compute_type}"
 
     def _generate(self, rows: int, tokens: int, steps: int) -> list[float]:
-        """When each of ``steps`` passes was through, for prompts of ``tokens``."""
+        """The times at which ``steps`` passes ended, for prompts of ``tokens``."""
         moments: list[float] = []
 
         def note(result: Any) -> bool:

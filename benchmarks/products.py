@@ -55,7 +55,7 @@ def packed(weight: Tensor) -> Any:
 
 
 def seconds(product: Product, x: Tensor, weights: list[Any]) -> float:
-    """Of one product, over all weights."""
+    """Seconds of one product, over all weights."""
     start = time.perf_counter()
     for weight in weights:
         product(x, weight)

@@ -35,8 +35,8 @@ SHAPES: dict[str, LlamaConfig] = {
     ),
 }
 
-# Steps of one measurement: so few of a large model that a round stays short, so many of a tiny one that
-# they last long enough to be timed.
+# Steps of one measurement: few enough for a large model that a round stays short, and enough for a tiny one
+# that they can be timed.
 STEPS = {"tinyllama": 12, "160m": 30, "stories260k": 200}
 
 # Where a second thread is no help to anybody. A peer left with two would be slower, not faster.
@@ -51,5 +51,5 @@ def weight_count(config: LlamaConfig) -> int:
 
 
 def cache_bytes(config: LlamaConfig, positions: int, item: int = 2) -> int:
-    """Bytes of keys and values that attending over so many positions reads."""
+    """Bytes of keys and values that attention over ``positions`` positions reads."""
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * positions * item

@@ -153,7 +153,7 @@ def repeat_a_layer_under_its_own_place(model: Llama) -> None:
 
 
 class GatedAttention(Attention):
-    """With parameters of its own."""
+    """An attention with parameters of its own."""
 
     def __init__(self, config: LlamaConfig, layer: int) -> None:
         super().__init__(config, layer)
@@ -173,7 +173,7 @@ def swap_an_attention(model: Llama) -> None:
 
 
 class LeakyFeedForward(FeedForward):
-    """With a parameter of its own."""
+    """A feed-forward with a parameter of its own."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)

@@ -155,7 +155,7 @@ def test_row_107_keywords_are_the_same_settings(write: Write) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_row_107_kernels_take_no_shortcut(dtype: str, write: Write) -> None:
-    """Whatever computes the logits, greedy or not, nothing forbidden comes out."""
+    """Nothing forbidden comes out, greedy or not, whatever computes the logits."""
     said = frequent(load(write({})))
     settings = {"no_repeat_ngram_size": 2, "suppress_tokens": said[:2], "bad_words_ids": [[7]]}
     model = load(write(settings), dtype)

@@ -120,7 +120,7 @@ def test_row_122_what_was_quantized_there_is_of_the_ordinary_kind(
 
 
 def test_row_122_a_folder_of_the_hub(state: AbstractContextManager[None], tmp_path: Path) -> None:
-    """From safetensors, and from a ``.bin`` file that is converted there."""
+    """The folder holds safetensors, or a ``.bin`` file that is converted there."""
     theirs = save("qwen2", tmp_path / "safetensors")
     write_tokenizer(tmp_path / "safetensors")
     expected = TextGenerator(load_model(tmp_path / "safetensors", device="cpu")).score([5, 6, 7])

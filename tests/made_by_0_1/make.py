@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 OUTPUT = Path(__file__).resolve().parent
-HERE = Path(
-    tempfile.mkdtemp()
-)  # packed at the end: checkpoints align tensors to pages, mostly zeros
+# It is packed at the end: checkpoints align tensors to pages, mostly zeros.
+HERE = Path(tempfile.mkdtemp())
 HOME = HERE / "home"
 os.environ |= {"LOLAMA_HOME": str(HOME), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -78,9 +77,8 @@ def randomized(module: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     weights = {}
     for name, tensor in module.named_parameters():  # a tied one once
         around = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        spread = (
-            0.1 if "embed_tokens" in name else 0.4
-        )  # so that a tied model says more than one byte
+        # With less spread in the embedding, a tied model says more than one byte.
+        spread = 0.1 if "embed_tokens" in name else 0.4
         value = torch.randn(tensor.shape, generator=generator) * spread + around
         weights[name] = value.to(torch.bfloat16)
     return weights

@@ -94,7 +94,7 @@ def test_answers_agree_with_the_scene() -> None:
 
 @pytest.mark.parametrize("described_first", [0.0, 1.0])
 def test_a_description_comes_first_or_last(described_first: float) -> None:
-    """In between it would be read instead of the picture."""
+    """In the middle it would be read instead of the picture."""
     for index, scene in enumerate(scenes(60)):
         asked = ask(scene, random.Random(index), 6, described_first=described_first)
         places = [n for n, exchange in enumerate(asked) if exchange.kind == "describe"]

@@ -40,7 +40,7 @@ PROMPTS = ("", "Once upon a time")
 
 
 def perplexity(generator: TextGenerator, tokenizer: Tokenizer, texts: Iterable[str]) -> float:
-    """Of whole stories, their end token included."""
+    """The perplexity of whole stories, their end token included."""
     [end] = tokenizer.eos_ids
     scores = [generator.score([*tokenizer.encode(text), end]) for text in texts]
     return float(torch.cat(scores).mean().neg().exp())

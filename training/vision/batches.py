@@ -43,7 +43,7 @@ class Batch:
     starts: list[int]
 
     def split(self, parts: int) -> list[Batch]:
-        """By rows."""
+        """The batch in parts of whole rows."""
         rows = torch.arange(len(self.ids)).chunk(parts)
         return [
             Batch(

@@ -121,7 +121,7 @@ class Maker:
 def made(
     checkpoint: Path, recipe: LastRecipe, workers: int
 ) -> Iterator[tuple[torch.Tensor, Iterator[Rows]]]:
-    """(pictures, P, D) float16 features, and the batches one after the other, from so many processes."""
+    """(pictures, P, D) float16 features, and the batches one after the other, from ``workers`` processes."""
     with get_context("spawn").Pool(workers, _start, (checkpoint, recipe)) as pool:
         spans = [
             range(first, min(first + _AT_ONCE, recipe.pictures))
@@ -132,7 +132,7 @@ def made(
 
 
 def _ahead(pool: Pool, steps: int, count: int) -> Iterator[Rows]:
-    """The batches in order, so many of them being made before they are asked for."""
+    """The batches in order; ``count`` of them are made before they are asked for."""
     coming = deque(pool.apply_async(_rows, (step,)) for step in range(min(count, steps)))
     following = iter(range(len(coming), steps))
     while coming:

@@ -196,7 +196,7 @@ def last_round(
     workers: int,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Train ``model``, which holds what ``checkpoint`` does, on features that so many processes make."""
+    """Train ``model``, which holds what ``checkpoint`` does, on features that ``workers`` processes make."""
     with made(checkpoint, recipe, workers) as (features, batches):
         report(f"features of {len(features)} pictures, {VISION.features_per_tile} each")
         train_on(model, features, batches, recipe, device=device, report=report)

@@ -167,7 +167,7 @@ def ask(
     described_first: float = 0.5,
     finding: int = 0,
 ) -> list[Exchange]:
-    """So many different questions.
+    """``count`` different questions.
 
     ``described_first`` is the share of dialogues that begin with a description. What follows one can be
     read off the text, so where none does, it comes last: the picture has to be looked at. Each kind of

@@ -101,7 +101,7 @@ class LastRecipe:
     decay: float = 0.5
 
     def done(self, step: int, elapsed: float) -> float:
-        """The share that lies behind, before a step counted from 0 and after so many seconds."""
+        """The share of the training that is done before ``step`` (from 0), after ``elapsed`` seconds."""
         return max(step / self.steps, elapsed / self.seconds)
 
     def rate(self, step: int, done: float) -> float:

@@ -28,7 +28,7 @@ PLACES = (
 BACKGROUNDS = ((255, 255, 255), (240, 240, 240), (250, 244, 228), (228, 240, 250), (232, 248, 232))
 MOST = 4
 HELD_OUT_SHARE = 10
-"""One scene of so many is never trained on; which, its parameters decide."""
+"""One scene in this many is never trained on. Its parameters decide which."""
 
 
 @dataclass(frozen=True, order=True)
@@ -54,7 +54,7 @@ class Thing:
 
 
 Scene = tuple[Thing, ...]
-"""In the order of their places. No two have the same colour and shape."""
+"""The things in the order of their places. No two have the same colour and shape."""
 
 
 def make_scene(rng: random.Random, count: int) -> Scene:

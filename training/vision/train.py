@@ -96,7 +96,7 @@ def train(
     seconds: float = math.inf,
     report: Callable[[str], None] = print,
 ) -> bool:
-    """Go on from ``state`` for so many seconds at most; whether all rounds are done.
+    """Go on from ``state`` for a limited time, and return whether all rounds are done.
 
     The state holds the weights, the optimizers, the round and its step, so a piece goes on exactly where
     the one before it has stopped. Each round goes on with the weights of the one before.

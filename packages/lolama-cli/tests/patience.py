@@ -10,7 +10,7 @@ LIMIT = 60.0
 
 
 class Patience:
-    """So many seconds from now."""
+    """A time limit that begins now."""
 
     def __init__(self, seconds: float = LIMIT) -> None:
         self._end = time.monotonic() + seconds

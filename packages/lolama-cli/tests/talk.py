@@ -16,7 +16,7 @@ GREEDY = GenerationConfig.greedy(max_new_tokens=40)
 
 @cache
 def model(name: str | Path = "demo", *, raw: bool = False) -> ChatModel:
-    """In float32: in sixteen bits a prompt and a reply may be rounded in different ways."""
+    """A model in float32: in sixteen bits a prompt and a reply may be rounded in different ways."""
     files = names.resolve(name)
     tokenizer = wiring.tokenizer_of(files)
 

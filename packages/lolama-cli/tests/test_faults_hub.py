@@ -65,7 +65,7 @@ class World:
         return self.home / "models" / "owner--model" / self.hub.repos[NAME].commit
 
     def break_off(self, size: int) -> None:
-        """Have a download end after so many bytes of the large file."""
+        """Have a download end after ``size`` bytes of the large file."""
         self.hub.faults = [
             Fault("close", after=size),
             Fault("status", "resolve", name=BIG, status=418, skip=1),
@@ -94,7 +94,7 @@ class World:
         assert not self.snapshot().exists()
 
     def stop_at(self, size: int) -> subprocess.Popen[bytes]:
-        """A run whose download stands still at so many bytes of the large file, for as long as it likes."""
+        """A run whose download stands still at ``size`` bytes of the large file, for as long as it likes."""
         self.hub.faults = [Fault("stall", after=size)]
         process = self.start()
         until(lambda: self.partial() > size - WRITTEN_AT_ONCE)

@@ -50,7 +50,7 @@ def note(asking: Path) -> str:
 def test_row_107_commands_follow_what_no_option_says(
     prompt: str, forbidding: Path, published: Path, tmp_path: Path
 ) -> None:
-    """To the letter what Python generates; options keep their own defaults."""
+    """They write what Python generates, to the letter; options keep their own defaults."""
     llm = lolama.load(forbidding)
     said = llm.generate(prompt, temperature=0, max_new_tokens=6, repetition_penalty=1.1, top_p=0.9)
     expected = said.text

@@ -308,7 +308,7 @@ print(done)
 
 
 def test_row_80_kill_9_while_saving(tmp_path: Path) -> None:
-    """At random moments of a process that has everything imported, so that most fall into the work."""
+    """The moments are random. Everything is imported before, so that most fall into the work."""
     target = tmp_path / "int8"
     seed = random.randrange(2**32)
     process = subprocess.run(

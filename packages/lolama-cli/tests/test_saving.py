@@ -41,7 +41,7 @@ def changed(model: nn.Module) -> None:
 
 
 def logits(model: Any, steps: int = 3) -> torch.Tensor:
-    """Of a prompt and of decoding steps after it."""
+    """The logits of a prompt and of decoding steps after it."""
     seeing = hasattr(model, "vision_tower")
     ids = torch.randint(3, 60, (1, 40), generator=torch.Generator().manual_seed(0))
     inputs = {}
@@ -220,7 +220,7 @@ class Linear(nn.Linear):
 
 
 class OwnAttention(nn.Module):
-    """Not what a checkpoint holds."""
+    """An attention that no checkpoint holds."""
 
 
 def _swap_attention(model: Any) -> None:

@@ -109,11 +109,8 @@ def test_row_173_behind_code_lines_break_again() -> None:
         ("ab cd  \nef", 5, "ab cd\nef"),  # else the spaces would take a line of their own
         ("ab  cd", 5, "ab\ncd"),
         ("abcde\nfg", 5, "abcde\nfg"),
-        (
-            "abcdefg hi jk",
-            5,
-            "abcdefg hi\njk",
-        ),  # on its second line, the long word leaves room for hi
+        # On its second line, the long word leaves room for hi.
+        ("abcdefg hi jk", 5, "abcdefg hi\njk"),
         ("a\u00a0b c", 3, "a\u00a0b\nc"),
     ],
 )

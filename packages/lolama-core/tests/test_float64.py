@@ -85,7 +85,7 @@ def test_row_123_it_really_is_more_exact(tiny_llama: Callable[..., Llama]) -> No
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 def test_row_123_a_loaded_model_and_back(stored: str) -> None:
-    """With whatever kernels are installed: they take the dtypes that they know."""
+    """Installed kernels are in use; they take the dtypes that they know."""
     model, tokenizer = load("demo", device="cpu", dtype=stored)
     generator = TextGenerator(model, tokenizer)
     before = generator.score(PROMPT)

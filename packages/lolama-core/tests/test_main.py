@@ -129,7 +129,7 @@ def test_what_cannot_be_honored(
 
 
 def test_settings_are_checked_before_anything_is_loaded() -> None:
-    """Not even torch is."""
+    """Not even torch is loaded."""
     code = (
         "import sys\n"
         "from lolama_core.__main__ import main\n"

@@ -145,7 +145,7 @@ def test_row_122_what_was_loaded_and_made_there_is_of_the_ordinary_kind(
 def test_row_122_dynamic_rope(
     state: AbstractContextManager[None], tiny_llama: Any, byte_level: Any
 ) -> None:
-    """Whose cache keeps inputs, too."""
+    """The cache of such a model keeps inputs, too."""
     scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=16)
     model = tiny_llama(rope_scaling=scaling, vocab_size=byte_level.vocab_size)
     whole = everything(model, byte_level)

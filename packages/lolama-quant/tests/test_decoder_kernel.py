@@ -126,9 +126,8 @@ def test_many_heads_that_share_a_key_differ_by_rounding_alone(
 def test_the_cache_is_rounded_as_torch_rounds(dtype: torch.dtype) -> None:
     edges = torch.tensor([0.0, 6e-8, 2.9e-8, 3e-8, 65504.0, 65519.0, 65520.0, 7e4])
     magnitudes = torch.cat((edges, torch.logspace(-9, 4.7, 504)))
-    values = (
-        torch.cat((magnitudes, -magnitudes)) + 0.0
-    )  # no -0: adding a bias to nothing gives none
+    # Adding 0 leaves no -0: a bias that is added to nothing gives none either.
+    values = torch.cat((magnitudes, -magnitudes)) + 0.0
     bits = torch.int32 if dtype == torch.float32 else torch.int16
     for chunk in torch.split(values, 16):
         assert torch.equal(stored_value(chunk, dtype).view(bits), chunk.to(dtype).view(bits))

@@ -43,7 +43,7 @@ def expected(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def rounded(groups: Tensor) -> Tensor:
-    """To the nearest of 255 multiples of a step, of each group's own; float64."""
+    """Each value as the nearest of 255 multiples of its group's step; float64."""
     most = groups.abs().amax(dim=-1, keepdim=True)
     whole = torch.where(most > 1e-30, (groups * (127 / most)).round(), 0.0)
     return whole.double() * (most / 127).double()

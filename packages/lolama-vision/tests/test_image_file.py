@@ -36,7 +36,7 @@ def photo(width: int = 40, height: int = 30, mode: str = "RGB") -> Image.Image:
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """Of a PNG."""
+    """One chunk of a PNG file."""
     checksum = zlib.crc32(kind + body)
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
 
@@ -51,7 +51,7 @@ def png_of(
     interlaced: bool = False,
     before: bytes = b"",
 ) -> bytes:
-    """A PNG that says it has so many pixels.
+    """A PNG that claims a width and a height.
 
     Args:
         width, height: What it says.

@@ -262,7 +262,7 @@ class TestMemory:
     def test_the_tower_is_on_the_device_only_while_it_encodes(
         self, llava: LLaVA, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With a stand-in for moves: this machine need not have a GPU."""
+        """A stand-in takes the moves, so that no GPU is needed."""
         moves: list[str] = []
         monkeypatch.setattr(llava.vision_tower, "to", lambda device: moves.append(str(device)))
         with llava._tower_on(torch.device("cuda")):

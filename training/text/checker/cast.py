@@ -112,7 +112,7 @@ class Cast:
         return any(noun in one.kinds for one in self.cast.values())
 
     def sharers(self, noun: str) -> list[Entity]:
-        """Who shares: the owner and whoever else the story is about."""
+        """Those who share: the owner, and everyone else in the story."""
         owner = self.owner_of(noun) or next(iter(self.cast.values()))
         others = [one for one in self.cast.values() if one is not owner]
         if not others:

@@ -23,7 +23,7 @@ class Perplexity:
 
     Attributes:
         tokens: Of the text.
-        window: The text was read in pieces of so many.
+        window: Tokens of the pieces in which the text was read.
         perplexity: Geometric mean of 1 / probability over every token but the first of a piece.
     """
 

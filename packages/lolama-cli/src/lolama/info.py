@@ -151,7 +151,7 @@ def _of_files(name: str, files: ModelFiles, context: int | None) -> Information:
 
 
 def _of_absent(name: str, error: NetworkError) -> Information:
-    """From the list of aliases and, if it can be reached, the hub's list of files."""
+    """What the list of aliases says, and the hub's list of files if it can be reached."""
     info = _known(name, name)
     plan: DownloadPlan | None = None
     try:

@@ -90,7 +90,7 @@ class _Memory(ctypes.Structure):
 
 
 def _free_memory(place: ctypes.Array[ctypes.c_char]) -> int | None:
-    """By NVML: CUDA itself tells only whoever has started a context there, which takes memory and time."""
+    """Bytes that are free, by NVML: CUDA tells them only after it has made a context, which takes memory."""
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:

@@ -222,7 +222,7 @@ def _kind(module: nn.Module | None) -> type[nn.Module | None]:
 
 
 def _check_tensor(name: str, tensor: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
-    """Of a tensor that belongs to a model whose embedding has this dtype."""
+    """Refuse a tensor that a checkpoint cannot hold; ``dtype`` is that of the model's embedding."""
     if tensor.shape != expected.shape:
         reason = (
             f"has shape {tuple(tensor.shape)}; the model's config asks for {tuple(expected.shape)}"

@@ -46,9 +46,8 @@ def _cuda() -> Iterator[Device]:
                     free_memory_bytes=lolama_core.free_memory(torch.device(name)),
                     native_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False),
                 )
-        except (
-            RuntimeError
-        ) as error:  # one that another program keeps for itself, or that has failed
+        # Another program keeps the device for itself, or the device has failed.
+        except RuntimeError as error:
             yield Device(name=name, problem=one_line(error))
 
 

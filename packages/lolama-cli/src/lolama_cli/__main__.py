@@ -33,7 +33,7 @@ class _Signals:
         self.exit_code: int | None = None
 
     def install(self) -> None:
-        """From now on; Ctrl-C while this runs is still a KeyboardInterrupt."""
+        """Receive the signals from now on. Ctrl-C while this runs is still a KeyboardInterrupt."""
         import signal
 
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -48,7 +48,7 @@ class ProgressLine:
         self._began = self._drawn = -1.0
 
     def update(self, done: int, count: int) -> None:
-        """Draw that so many steps are done, unless the line was drawn a moment ago."""
+        """Draw the number of steps that are done, unless the line was drawn a moment ago."""
         now = self._clock()
         if done == 0:
             self._began, self._drawn = now, -1.0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lolama_core.protocols import Tokenizer
     from lolama_core.protocols.types import Message, ModelFiles
 
-# So many characters a token that a text of them is longer than its share of the context nearly always.
+# A text of more characters a token than this is nearly always longer than its share of the context.
 _CHARACTERS_PER_TOKEN = 32
 
 

@@ -241,7 +241,7 @@ EVAL = Schema(
         "device": (_TEXT, "where it ran"),
         "dtype": (_TEXT, "how the weights were stored"),
         "tokens": (_COUNT, "of the text"),
-        "window": (_COUNT, "it was read in pieces of so many"),
+        "window": (_COUNT, "tokens of the pieces in which it was read"),
         "perplexity": ("number", "of the model as it is"),
         "seconds": (_SECONDS, "of reading, without loading"),
         "quality": ("object or null", "with --quantize: in int8, beside the model as it is"),

@@ -95,7 +95,7 @@ def _print_facts(rows: Iterable[Sequence[str]]) -> None:
 
 
 def _is_longer(text: Text, room: int) -> bool:
-    """Whether a word of it needs more than so many columns."""
+    """Whether a word of it needs more columns than that."""
     from rich.cells import cell_len
 
     return any(cell_len(word) > room for word in text.plain.split())

@@ -31,7 +31,7 @@ def columns_of(stream: TextIO) -> int:
 
 
 def wrapped(text: str, columns: int) -> str:
-    """``text`` for a terminal of so many columns."""
+    """``text`` for a terminal of that many columns."""
     wrap = WordWrap(lambda: columns)
     return wrap.push(text) + wrap.finish()
 

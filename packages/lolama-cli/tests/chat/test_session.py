@@ -214,7 +214,7 @@ class Interruption:
 def test_rows_65_and_92_interrupted_at_any_line_the_next_reply_is_that_of_a_fresh_run(
     record_property: Callable[[str, object], None],
 ) -> None:
-    """In a process, by Ctrl-C, the same is in test_chat_terminal."""
+    """Interrupts are raised here; test_chat_terminal presses Ctrl-C in a process."""
     record_property("replies of a chat interrupted at a random line", f"0 to {INTERRUPTS - 1}")
     chance = random.Random(65)
     for round_ in range(INTERRUPTS):

@@ -7,9 +7,8 @@ if __name__ == "__main__":
     # Before all other imports, which would end in a traceback. Whatever was written is flushed.
     import signal
 
-    if (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # else it is ignored on purpose
+    # Another handler means that Ctrl-C is ignored on purpose.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
 
 import argparse

@@ -307,7 +307,7 @@ def test_a_length_that_looks_like_a_pickle_is_no_pickle(tmp_path: Path) -> None:
 
 
 def with_tensors(path: Path, count: int, key: str = "data_offsets") -> Path:
-    """A file whose header names so many empty tensors; no more than the first 16 MiB of it."""
+    """The first 16 MiB at most of a file whose header names ``count`` empty tensors."""
     one = '"%x":{"dtype":"U8","shape":[0],"' + key + '":[0,0]}'
     text = "{" + ",".join(one % number for number in range(count)) + "}"
     path.write_bytes(raw(text.encode()[: 16 * 2**20]))

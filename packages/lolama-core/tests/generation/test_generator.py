@@ -74,7 +74,7 @@ class Scripted:
     def embed_prompt(self, input_ids: Tensor, lengths: Sequence[int], **inputs: Any) -> Prompt:
         if inputs:
             raise UsageError(next(iter(inputs)), "is not an input")
-        # As if each prompt began with a picture of so many positions.
+        # As if each prompt began with a picture of as many positions.
         ids = torch.cat((torch.zeros((len(lengths), self.widen), dtype=torch.int64), input_ids), 1)
         keys = tuple(() for _ in lengths)
         return Prompt(self.embed(ids), tuple(length + self.widen for length in lengths), keys)
@@ -224,7 +224,7 @@ NUMBERS: list[Any] = [
 
 @pytest.mark.parametrize("ids", NUMBERS, ids=lambda ids: type(ids).__name__)
 def test_row_125_whole_numbers_of_any_kind_are_ids(ids: Any, byte_level: Tokenizer) -> None:
-    """At every entrance, alike."""
+    """Every entrance takes them alike."""
     ids = list(ids) if isinstance(ids, Iterator) else ids
     generator = TextGenerator(Scripted(counting), byte_level)
     assert generator.generate(ids, GREEDY).ids[:2] == (5, 6)
@@ -264,7 +264,7 @@ def test_row_125_what_is_wrong_with_an_id_is_said_truly(ids: Any, reason: str) -
 
 
 def test_row_150_a_text_is_a_prompt(tiny_llama: MakeLlama, tokenizer: Tokenizer) -> None:
-    """At every entrance it is what ``tokenizer.encode`` makes of it, BOS and control tokens included."""
+    """Every entrance encodes it as ``tokenizer.encode`` does, BOS and control tokens included."""
     text = f"Once upon {tokenizer.bos_token} a time"
     ids = tokenizer.encode(text)
     assert ids.count(tokenizer.bos_id or -1) == 2
@@ -303,7 +303,7 @@ def in_place(input_ids: Tensor, scores: Tensor) -> Tensor:
 def test_row_114_processors_may_work_in_place(
     tiny_llama: MakeLlama, made_in: bool, run_in: bool
 ) -> None:
-    """At every entrance, and wherever the request is made and run."""
+    """This holds at every entrance, and wherever the request is made and run."""
     generator = TextGenerator(tiny_llama())
     settings: Any = {"max_new_tokens": 3, "logits_processors": [in_place]}
     with torch.inference_mode(made_in):
@@ -406,7 +406,7 @@ def test_a_prompt_as_long_as_the_context() -> None:
 
 
 def test_a_prompt_over_the_context_is_refused_at_once() -> None:
-    """With both counts; nothing is cut."""
+    """The error gives both counts, and nothing is cut."""
     generator = TextGenerator(Scripted(counting, max_seq_len=4))
     for call in (generator.generate, generator.generate_stream, generator.score):
         with pytest.raises(UsageError, match=r"5 tokens.* 4 "):
@@ -431,7 +431,7 @@ def test_a_picture_takes_room() -> None:
 
 
 def test_the_cache_is_as_large_as_needed() -> None:
-    """Not the whole context."""
+    """It is smaller than the whole context."""
     model = Scripted(counting, max_seq_len=100_000)
     TextGenerator(model).generate([1, 2], GREEDY)
     TextGenerator(model).generate_batch([[1, 2], [1] * 30], GREEDY)
@@ -561,7 +561,7 @@ def varied(count: int) -> list[GenerationConfig]:
 
 @pytest.mark.parametrize("count", [2, 4, 8, 100])
 def test_rows_of_a_batch_are_as_if_alone(tiny_llama: MakeLlama, count: int) -> None:
-    """Of different length, ending at different times, each with its own settings, in any order."""
+    """Rows differ in length and settings, end at different times, and come in any order."""
     model = tiny_llama()
     model.generation_defaults = GenerationDefaults(eos_ids=frozenset(range(0, 400, 15)))
     generator = TextGenerator(model)
@@ -673,7 +673,7 @@ def test_stop_texts_anywhere_leak_nothing(tokenizer: Tokenizer) -> None:
 
 
 def test_ids_before_a_stop_text_are_given_out(byte_level: Tokenizer) -> None:
-    """Only those that touch it are kept."""
+    """Only ids that touch it are held back."""
     ids = [byte_level.encode(c, add_special_tokens=False)[0] for c in "hello STOP there"]
     result = TextGenerator(says(ids, 1), byte_level).generate([1], GREEDY, stop="STOP")
     assert list(result.ids) == ids[:6]

@@ -134,7 +134,7 @@ def test_models_never_mix(tiny_llama: MakeLlama) -> None:
 
 
 def test_a_text_costs_its_positions(tiny_llama: MakeLlama) -> None:
-    """Not the capacity it was run in; one that another begins with costs nothing."""
+    """It does not cost the capacity it was run in; the beginning of another text costs nothing."""
     model = tiny_llama()
     prefixes = stored(model, TEXT[:10])
     assert prefixes.nbytes == 10 * POSITION
@@ -166,7 +166,7 @@ def test_what_was_not_used_for_longest_is_dropped(tiny_llama: MakeLlama) -> None
 
 
 def test_a_text_larger_than_the_cap_is_not_kept(tiny_llama: MakeLlama) -> None:
-    """And drops nothing that is."""
+    """It also drops nothing that is kept."""
     model = tiny_llama()
     prefixes = stored(model, [1, 2], TEXT[:10], max_bytes=10 * POSITION - 1)
     assert prefixes.nbytes == 2 * POSITION
@@ -229,7 +229,7 @@ def generators(model: Llama, **options: Any) -> tuple[TextGenerator, TextGenerat
 
 
 def same(warm: Generation, cold: Generation) -> bool:
-    """But for where the prompt came from."""
+    """Whether two results are equal, but for where the prompt came from."""
     assert cold.cached_tokens == 0
     return (warm.ids, warm.text, warm.finish_reason) == (cold.ids, cold.text, cold.finish_reason)
 
@@ -266,7 +266,7 @@ def test_each_turn_of_a_conversation_runs_only_what_is_new(tiny_llama: MakeLlama
 
 
 def test_conversations_with_the_built_in_model() -> None:
-    """In text, through the chat template."""
+    """The conversations are text, through the chat template."""
     model, tokenizer = load("demo")
     assert isinstance(tokenizer, Tokenizer)
     warm = TextGenerator(model, tokenizer, prefix_cache=PrefixCache(1 << 26))

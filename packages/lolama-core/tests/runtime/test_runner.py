@@ -1,4 +1,4 @@
-"""When a kernel runs a decoding step, and when the blocks do: the kernel here is the obvious computation."""
+"""A decoding step runs in a kernel or in the blocks: the kernel here is the obvious computation."""
 
 from __future__ import annotations
 

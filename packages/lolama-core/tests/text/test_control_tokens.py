@@ -80,7 +80,7 @@ NORMALIZERS = {
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("name", NORMALIZERS)
 def test_row_98_a_template_gets_its_control_tokens(name: str, normalized: bool) -> None:
-    """Whatever the normalizer makes of them; and the same ones each time the tokenizer is loaded."""
+    """The normalizer makes no difference, and each load of the tokenizer gives the same ids."""
     values = letters_json(normalized, normalizer=NORMALIZERS[name])
     ids = made(values).render_chat(CHAT)
     assert [i for i in ids if i in (1, 2)] == [1, 2, 2, 2]

@@ -165,7 +165,7 @@ def test_a_pattern_that_explodes(tmp_path: Path, text: str, escaped: bool) -> No
 @pytest.mark.promise
 @pytest.mark.parametrize("text", [PANIC, ENDLESS], ids=["panic", "endless"])
 def test_row_54_a_pattern_that_explodes_is_given_up_soon(text: str, promises: Promises) -> None:
-    """In a process of its own, since nothing ends the endless call."""
+    """It runs in a process of its own, since nothing ends the endless call."""
     program = (
         "import sys\n"
         "from lolama_core import Tokenizer\n"

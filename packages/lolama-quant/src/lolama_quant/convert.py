@@ -14,7 +14,7 @@ from lolama_quant.absmax import Int8Rows, quantize_weight
 from lolama_quant.int8_linear import Int8Linear
 
 VERSION = 1
-"""Of the layout that a saved int8 model has."""
+"""The version of the layout that a saved int8 model has."""
 
 
 @torch.inference_mode(False)  # parameters made in inference mode could not be moved outside of it

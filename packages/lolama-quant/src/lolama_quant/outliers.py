@@ -22,7 +22,7 @@ def outlier_columns(
     Args:
         module: Not quantized yet.
         scheme: Says which linears.
-        count: At most so many for each, and never more than half of its columns.
+        count: The most columns of each linear. More than half of them are never taken.
         run: Runs ``module`` on a text that is typical of what it will read.
 
     Returns:

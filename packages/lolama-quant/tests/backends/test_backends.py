@@ -43,7 +43,7 @@ def _triton(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def _cuda_many(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """As many rows as the kernel does not take; without a GPU the path is the same."""
+    """More rows than the kernel takes; without a GPU the path is the same."""
     padded = torch.cat((x, x.new_zeros(int8_products.CUDA_FEW_ROWS + 1, x.shape[1])))
     return cuda.linear(padded, weight, scale)[: len(x)]
 
@@ -96,7 +96,7 @@ def check(name: str, x: Tensor, weight: Tensor, scale: Tensor) -> None:
 def test_equals_the_float64_product(name: str, dtype: torch.dtype, rows: int) -> None:
     most = PRODUCTS[name][1]
     if (most is not None and rows > most) or (name == "triton" and rows == 0):
-        pytest.skip("not called for so many rows")
+        pytest.skip("never called for more rows")
     if name == "triton" and INTERPRETED and dtype == torch.bfloat16 and rows > 1:
         pytest.skip("Triton's interpreter multiplies the bit patterns of bfloat16")
     generator = torch.manual_seed(rows)
@@ -118,7 +118,7 @@ def test_extremes_and_input_that_is_not_contiguous(name: str) -> None:
 
 
 def at(tensor: Tensor, offset: int) -> Tensor:
-    """A copy that begins so many bytes behind an address that every register can be loaded from."""
+    """A copy that begins ``offset`` bytes behind an address that every register can be loaded from."""
     memory = torch.empty(tensor.nbytes + offset + 64, dtype=torch.uint8)
     begin = -memory.data_ptr() % 64 + offset
     moved = memory[begin : begin + tensor.nbytes].view(tensor.dtype).view(tensor.shape)

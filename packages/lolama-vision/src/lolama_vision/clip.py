@@ -38,9 +38,10 @@ class CLIPVisionEncoder(nn.Module):
         # A CPU does in float32 all that is not a linear, which chooses for itself.
         on_cpu = weight.device.type == "cpu"
         stream = torch.promote_types(weight.dtype, torch.float32) if on_cpu else weight.dtype
+        # (N, Dv, grid, grid)
         patches = F.conv2d(
             pixel_values.to(stream), weight.to(stream), stride=self.config.patch_size
-        )  # (N, Dv, grid, grid)
+        )
         x = patches.flatten(2).transpose(1, 2)  # (N, grid², Dv)
         first = self.class_embedding.to(stream).expand(len(x), 1, -1)
         x = torch.cat((first, x), dim=1) + self.position_embedding.to(stream)

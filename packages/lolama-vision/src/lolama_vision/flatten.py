@@ -90,7 +90,7 @@ _TURNS = {
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
-    """In mode L, or LA if one of its values is transparent."""
+    """The picture in mode L, or in LA if one of its values is transparent."""
     wide = image if image.mode == "I" else image.convert("I")
     low, high = wide.getextrema()
     if not (isinstance(low, int | float) and low >= 0 and high <= 65535):  # type: ignore[operator]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MOST_PIXELS = 200_000_000
-"""Of a picture while it is resized or padded: 600 MB."""
+"""The most pixels of a picture while it is resized or padded: 600 MB."""
 
 
 class CLIPImageProcessor:

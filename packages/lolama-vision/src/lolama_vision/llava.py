@@ -219,9 +219,8 @@ class LLaVA(CausalLMModule):
         hashes: Sequence[bytes],
     ) -> list[Tensor]:
         """(tokens, D) of each picture, those that were seen before from the cache."""
-        if (
-            torch.is_grad_enabled()
-        ):  # whoever trains wants gradients, of the weights as they are now
+        # Training needs gradients of the weights as they are now.
+        if torch.is_grad_enabled():
             return self._encode(pictures, sizes)
         self._forget_if_changed()
         known = {digest: self.features.get(digest) for digest in hashes}

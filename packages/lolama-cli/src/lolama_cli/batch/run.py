@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from lolama_cli.pictures import Shown
     from lolama_core.protocols import CausalLM, Tokenizer
 
-# So many rows' worth of prompts are read ahead of the first that has no answer yet: it may be a long one,
-# and the others should not wait for it.
+# Prompts are read ahead of the first that has no answer yet, for this many times the rows: that answer may
+# be a long one, and the others should not wait for it.
 _WINDOW = 16
 
 

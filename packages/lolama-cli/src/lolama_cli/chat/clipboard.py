@@ -12,7 +12,7 @@ from lolama_core.protocols.errors import NotAvailableError, ResourceError
 
 _SECONDS = 5.0
 _MOST_BYTES = 74_000
-"""Of what terminals take by an escape sequence: 100,000 characters of base64 with many of them."""
+"""The most that is copied by an escape sequence: many terminals take 100,000 characters of base64."""
 
 
 def _programs() -> list[list[str]]:

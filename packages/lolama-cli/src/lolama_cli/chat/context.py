@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 Overflow = Literal["error", "slide"]
 
 NEARLY_FULL = 0.8
-"""Of the context: from here on its user is told that it fills."""
+"""The share of the context from which on the user is told that it fills."""
 
 _KEPT_FOR_REPLY = 1 / 8
 _KEPT_FOR_REPLY_AGAIN = 1 / 2
-"""Of the context. Whoever asks again may have seen the reply end because the context was full."""
+"""Shares of the context. Before a second try the reply may have ended because the context was full."""
 _KEPT_BY_SLIDE = 0.75
-"""Of the context. A slide has all that stays run again, so it makes room for several turns at once."""
+"""The share of the context that a slide keeps. All of it runs again, so room is made for several turns."""
 
 
 def fitted(

@@ -67,11 +67,11 @@ class Conversation:
         return self.exchanges[self.first :]
 
     def plus(self, exchange: Exchange) -> Conversation:
-        """With one more exchange."""
+        """The conversation with one more exchange."""
         return replace(self, exchanges=(*self.exchanges, exchange))
 
     def without_last(self) -> Conversation:
-        """Without the last exchange."""
+        """The conversation without its last exchange."""
         kept = self.exchanges[:-1]
         return replace(self, exchanges=kept, first=min(self.first, len(kept)))
 

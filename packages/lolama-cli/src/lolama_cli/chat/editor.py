@@ -73,9 +73,8 @@ class Editor:
         """
         with _Signals(self._session.app) as signals:
             message = self._session.prompt(pre_run=signals.answer, handle_sigint=False)
-        if not is_unicode(
-            message
-        ):  # prompt_toolkit hands on bytes that are not UTF-8 as half pairs
+        # prompt_toolkit hands on bytes that are not UTF-8 as half pairs.
+        if not is_unicode(message):
             raise UsageError("message", "is not UTF-8", "set the terminal to UTF-8")
         return unquoted(message)
 

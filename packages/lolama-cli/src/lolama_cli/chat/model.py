@@ -75,12 +75,12 @@ class ChatModel:
 
     @property
     def name(self) -> str:
-        """As it was asked for."""
+        """The name by which it was asked for."""
         return self.files.name
 
     @cached_property
     def model(self) -> CausalLM:
-        """With its weights."""
+        """The model with its weights, loaded at its first use."""
         return self._load()
 
     @cached_property

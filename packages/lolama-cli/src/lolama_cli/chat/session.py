@@ -55,7 +55,7 @@ class Timings:
 
 @dataclass
 class Totals:
-    """Of a session: replies, and the sums of their `Timings`."""
+    """The number of a session's replies, and the sums of their `Timings`."""
 
     replies: int = 0
     prompt: int = 0

@@ -168,7 +168,7 @@ def _document() -> TOMLDocument:
 
 
 def _save(document: TOMLDocument) -> None:
-    """In one step: the old file or the new one."""
+    """Write the file in one step: there is the old one or the new one."""
     import tomlkit
 
     file = defaults.path()

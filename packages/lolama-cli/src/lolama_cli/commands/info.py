@@ -35,7 +35,7 @@ def info(
         int | None,
         typer.Option(
             "--context",
-            help="Tell the memory for so many tokens, the answer's included.",
+            help="Tell the memory for this many tokens, the answer's included.",
             metavar="INT",
         ),
     ] = None,

@@ -46,7 +46,7 @@ class _Row:
 
     @property
     def state(self) -> tuple[str, str]:
-        """For people: whether it is downloaded, and how to show that."""
+        """Whether it is downloaded, in words, and the style of these words."""
         if self.here is None:
             return "", ""
         if self.here.shared:
@@ -55,7 +55,7 @@ class _Row:
 
     @property
     def size(self) -> str:
-        """For people: what it takes on the disk, or would about take."""
+        """The space that it takes on the disk, or would about take, in words."""
         from lolama.downloads import size_text
 
         if self.here is not None:
@@ -63,7 +63,7 @@ class _Row:
         return f"~{self.info.size / 1e9:.1f} GB" if self.info.size else ""
 
     def facts(self) -> dict[str, object]:
-        """For programs that read JSON."""
+        """The values that ``--json`` writes."""
         info, here = self.info, self.here
         stored = None
         if here is not None:
@@ -89,7 +89,7 @@ class _Row:
         }
 
     def fields(self) -> tuple[str, ...]:
-        """For programs: bytes, and the date as ISO 8601."""
+        """The fields of a line for other programs: sizes in bytes, dates in ISO 8601."""
         info, here = self.info, self.here
         used = (
             ""
@@ -157,7 +157,7 @@ def _precedence(model: StoredModel) -> tuple[bool, bool, bool, float]:
 
 
 def _show_table(rows: Sequence[_Row]) -> None:
-    """In 80 columns, two lines a model: its id stands under the description, bytes under parameters."""
+    """The table in 80 columns, two lines a model: the id under the description, bytes under parameters."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

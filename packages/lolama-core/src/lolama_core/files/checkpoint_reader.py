@@ -38,8 +38,8 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
-# torch reduces so many values in the calling thread. Where all processors are busy, each look that shares
-# its work with a second thread waits milliseconds for it: a small model's load would be nothing else.
+# Up to this many values, torch reduces in the calling thread. On a busy machine each scan that shares its
+# work with a second thread waits milliseconds for it, and a small model's load would be nothing else.
 _ONE_THREAD = 1 << 15
 _SMALL = 1 << 21
 

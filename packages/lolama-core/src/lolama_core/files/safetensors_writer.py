@@ -15,8 +15,8 @@ from lolama_core.protocols.errors import UsageError
 # The header comes first in the file but is known last, so room is left for it and filled with spaces, as
 # the format allows. This is enough for about 500 tensors; for more, the data are moved up once at the end.
 ROOM_BYTES = 64 * 2**10 - LENGTH_BYTES
-# Of every tensor in the file, and so in memory where it is mapped. Processors read 64 bytes at a time, and
-# some of torch's products end the process where a tensor begins in the middle of so many.
+# Every tensor begins at a multiple of this in the file, and so in memory where it is mapped. Processors read
+# 64 bytes at a time, and some of torch's products end the process if a tensor begins in the middle of them.
 ALIGNMENT = 64
 _MOVE_BYTES = 16 * 2**20
 

@@ -196,9 +196,8 @@ class Sampler:
             ModelError: if the logits hold NaN or +inf, or leave nothing to choose. ``argmax`` would quietly
                 pick the NaN, and ``multinomial`` crash on it.
         """
-        scores = (
-            scores.float()
-        )  # a model may not keep to float32, and ids travel in this dtype below
+        # A model may not keep to float32, and ids travel in this dtype below.
+        scores = scores.float()
         # ``max`` propagates NaN, so one number tells NaN, +inf and all -inf apart from everything sound.
         highest, chosen = scores.max(-1)
         checks = [highest]

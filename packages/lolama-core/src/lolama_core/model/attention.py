@@ -32,10 +32,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
+        # (B, H, T, hd), (B, K, T, hd) twice
         queries, keys, values = (
             self.split_heads(projection(x))
             for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )  # (B, H, T, hd), (B, K, T, hd) twice
+        )
         queries, keys = rotate(queries, plan.cos, plan.sin), rotate(keys, plan.cos, plan.sin)
         if cache is not None and plan.slots is not None:
             keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)

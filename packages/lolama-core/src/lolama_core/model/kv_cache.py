@@ -237,9 +237,8 @@ def write_rows(
     """Write (B, K, T, hd) into (all rows, K, capacity, hd) and return the valid part of ``rows``."""
     if isinstance(rows, range):
         view = stored
-        count = (
-            rows.stop - rows.start
-        )  # which torch.compile understands, unlike the length of a range
+        # torch.compile understands this, and not the length of a range.
+        count = rows.stop - rows.start
         if count < stored.shape[0]:
             view = stored.narrow(0, rows.start, count)
         if isinstance(slots, FixedSlots):

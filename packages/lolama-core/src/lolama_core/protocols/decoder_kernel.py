@@ -69,7 +69,7 @@ class NewPositions:
         starts: Positions that each row holds; its new ones follow, all below the capacity. Of a step that
             reads places (B,) int64 on the device of ``x``.
         counts: New positions of each row, at least one.
-        window: A position sees so many keys, itself included; None for all.
+        window: The number of keys that a position sees, its own included; None for all.
         only_last: Nobody reads any but the last position of each row.
     """
 
@@ -93,7 +93,7 @@ class DecoderStep(Protocol):
 
     @property
     def prompt_dtype(self) -> torch.dtype | None:
-        """With keys and values of this dtype it takes several positions of a row, too; None: never."""
+        """The dtype of keys and values with which it also takes several positions of a row; None: never."""
         ...
 
     @property

@@ -72,7 +72,7 @@ class AuthorisationError(LolamaError):
 
 
 class ResourceError(LolamaError):
-    """Not enough disk or memory."""
+    """There is not enough disk or memory."""
 
     exit_code = EXIT_RESOURCES
 

@@ -22,6 +22,7 @@ def run_last_block(
     columns = torch.tensor([count - 1 for count in slots.counts], device=x.device)
     rows = torch.arange(len(columns), device=x.device)
     attention, normed = block.attention, block.attention_norm(x).to(plan.dtype)
+    # (B, H, 1, hd), (B, K, T, hd) twice
     queries, keys, values = (
         attention.split_heads(projected)
         for projected in (
@@ -29,10 +30,9 @@ def run_last_block(
             attention.k_proj(normed),
             attention.v_proj(normed),
         )
-    )  # (B, H, 1, hd), (B, K, T, hd) twice
-    keys, values = cache.update(
-        attention.layer, rotate(keys, plan.cos, plan.sin), values, slots
-    )  # (B, K, L, hd)
+    )
+    keys = rotate(keys, plan.cos, plan.sin)
+    keys, values = cache.update(attention.layer, keys, values, slots)  # (B, K, L, hd)
     cos, sin = (angles[rows, :, columns][:, :, None] for angles in (plan.cos, plan.sin))
     before = tuple(max(total - 1, 0) for total in slots.totals)
     first_key, mask, causal = plan_mask(before, slots.totals, 1, window, x.device)

@@ -118,7 +118,7 @@ class CheckpointIOSuite:
         assert list(tmp_path.rglob("*")) == [tmp_path / "model"]
 
     def test_all_or_nothing(self, checkpoint_io: CheckpointIO, tmp_path: Path) -> None:
-        """When the tensors stop coming, nothing is left."""
+        """If the tensors stop coming, nothing is left."""
 
         def broken() -> Iterator[tuple[str, Tensor]]:
             yield "a", torch.zeros(2)

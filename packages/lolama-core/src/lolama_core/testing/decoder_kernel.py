@@ -122,7 +122,7 @@ class DecoderKernelSuite:
     def test_prompts(
         self, kernel: DecoderKernel, name: str, prompts: list[int], dtype: torch.dtype
     ) -> None:
-        """Of different lengths, where they are taken."""
+        """Prompts may have different lengths, where the kernel takes prompts."""
         model = self.model(dtype, **SHAPES[name])
         if run_by(kernel, model).native[0].step.prompt_dtype != dtype:
             pytest.skip("takes no prompts of this dtype")

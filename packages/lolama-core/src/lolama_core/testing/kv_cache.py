@@ -134,7 +134,7 @@ class KVCacheSuite:
         assert self.held(cache, 1) == [201, 202]
 
     def test_reset_leaves_nothing_behind(self, cache: KVCache) -> None:
-        """Not even a NaN, which a mask would not stop: 0 · NaN is NaN."""
+        """Not even a NaN stays; a mask would not stop it, since 0 · NaN is NaN."""
         slots = cache.reserve([2, 2, 2], 2)
         poison = torch.full((3, 1, 2, 2), float("nan"))
         cache.update(0, poison, poison, slots)

@@ -1,4 +1,4 @@
-"""Promises of time: what takes so many seconds at most, measured apart from all other tests.
+"""Promises of time: the most that an action may take, measured apart from all other tests.
 
 A time says something only of a machine that does nothing else meanwhile. So a test that measures one is
 marked ``promise``, and ordinary runs leave it out; they hold what the time comes from, which no load changes.
@@ -65,7 +65,7 @@ class Promises:
 def promises(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> Iterator[Promises]:
-    """For tests that are marked ``promise``, and for no others."""
+    """Measures times, for tests that are marked ``promise`` and for no others."""
     if request.node.get_closest_marker("promise") is None:
         pytest.fail("only a test that is marked `promise` may measure a time", pytrace=False)
     measured = Promises()

@@ -42,7 +42,7 @@ class TokenizerSuite:
         assert tokenizer.decode(tokenizer.encode_ids(text)) == text
 
     def test_ids_are_below_the_vocabulary(self, tokenizer: Tokenizer) -> None:
-        """And there is one BOS at most, in front."""
+        """There is also one BOS at most, in front."""
         ids = tokenizer.encode_ids("".join(TEXTS))
         assert all(0 <= i < tokenizer.vocab_size for i in ids)
         if tokenizer.bos_id is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StandIns:
-    """For each control token an added token with a secret spelling, which no user can type.
+    """Added tokens with secret spellings, one for each control token; no user can type them.
 
     Encoding with ``encode_special_tokens`` leaves control tokens in a text alone, but still finds other added
     tokens. So a template's own control tokens are swapped for their stand-ins, the whole conversation is

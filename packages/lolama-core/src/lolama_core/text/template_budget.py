@@ -34,7 +34,7 @@ class Budget:
         self.start(0)
 
     def start(self, characters: int) -> None:
-        """Begin anew, for a conversation of so many characters."""
+        """Begin anew, for a conversation of ``characters`` characters."""
         self._longest = _CHARACTERS + _CHARACTERS_PER_CHARACTER * characters
         self._left = _COPIES * self._longest
         self._deadline = time.monotonic() + _SECONDS

@@ -228,4 +228,4 @@ def _disk_error(error: OSError, staging: Path) -> ResourceError:
 
 
 def _silent(file: str, done: int, size: int) -> None:
-    """For callers who do not want to know."""
+    """Report no progress."""

@@ -49,9 +49,8 @@ def run_in_child(
         reason = f"cannot be converted: no process can be started ({error.strerror})"
         raise ResourceError(subject, reason, "close other programs") from None
     if done.returncode == 0:
-        outcome = pickle.loads(
-            done.stdout
-        )  # written by `serve`, which nothing from a model reaches
+        # `serve` wrote this, and nothing from a model reaches it.
+        outcome = pickle.loads(done.stdout)
         if isinstance(outcome, LolamaError):
             raise outcome
         return

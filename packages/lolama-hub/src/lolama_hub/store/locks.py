@@ -27,9 +27,8 @@ def locked(path: Path) -> Iterator[None]:
     if handle is None:
         _log.warning("waiting for another process that uses %s", path)
         while handle is None:
-            time.sleep(
-                _POLL
-            )  # not a blocking lock: a file system over a network may not let go of it
+            # A blocking lock is no choice: a file system over a network may not let go of it.
+            time.sleep(_POLL)
             handle = try_lock(path)
     try:
         yield

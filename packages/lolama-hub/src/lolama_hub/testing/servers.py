@@ -141,9 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.entry.sent += 1
         elif fault.kind == "reset":
             self.wfile.flush()
-            time.sleep(
-                0.05
-            )  # so that what went before arrives: a reset discards what is on its way
+            # A reset discards what is on its way, so what went before gets time to arrive.
+            time.sleep(0.05)
             self.reset()
             return
         self.close_connection = True
@@ -166,7 +165,7 @@ class HubHandler(_Handler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        """Whatever is asked of the Hub itself."""
+        """Answer a request to the Hub itself."""
         path = unquote(urlsplit(self.path).path)
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
             self.enter("revision", path)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# A block of so many weights stays in a processor's cache after it is widened (2 MB of float32).
+# A block of this many weights stays in a processor's cache after it is widened (2 MB of float32).
 _BLOCK_ELEMENTS = 1 << 19
 
 

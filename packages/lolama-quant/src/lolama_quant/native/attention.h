@@ -9,8 +9,8 @@
 #include "scores.h"
 #include "weighted_sum.h"
 
-/* Positions that attention looks at before it rescales, for so many query heads at a time: keys, values and
- * scores of a tile stay close, also while the heads go by in twos or fours. */
+/* Attention looks at TILE positions before it rescales, for at most MOST_HEADS query heads at a time: keys,
+ * values and scores of a tile stay close, also while the heads go by in twos or fours. */
 #define TILE PAIR_KEYS
 #define MOST_HEADS 8
 

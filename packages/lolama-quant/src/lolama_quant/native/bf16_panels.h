@@ -23,7 +23,7 @@ BF16 static inline void narrow(const float *x, uint16_t *y, int64_t n) {
     }
 }
 
-/* From so many rows on, bringing the weights into another order pays. */
+/* From this many rows on, bringing the weights into another order pays. */
 #define WIDE_LEAST 12
 
 /* `bytes` of inputs of ROWS rows of x, `stride` apart, times the panel's weights, added to sums. */

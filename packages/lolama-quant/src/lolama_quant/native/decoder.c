@@ -77,8 +77,8 @@ typedef struct {
     Rounded rounded;
 } Input;
 
-/* From so many positions on, threads share what makes an input of products. Of fewer, each makes all of it,
- * which takes less time than waiting for the others. */
+/* From this many positions on, threads share the work of making an input of products. With fewer, each thread
+ * makes all of it, which takes less time than waiting for the others. */
 #define SHARED_LEAST 8
 
 /* x (rows, k), normed into `normed` if there are weights for that, as products take it. `memory` has
@@ -162,7 +162,7 @@ typedef struct {
     const float *cosine, *sine;     /* (positions, head_dim) */
     const int64_t *rows;            /* which of the cache each is */
     const int64_t *starts, *counts; /* positions that each row holds, and new ones */
-    int64_t row_count, window;      /* a position sees so many keys, itself included; 0: all */
+    int64_t row_count, window;      /* keys that a position sees, its own included; 0: all */
 } Batch;
 
 /* Keys and values (all rows, kv_heads, capacity, head_dim) of each layer. */

@@ -29,7 +29,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-/* Below so many products, waking threads takes longer than the work; and when other programs hold the
+/* Below this many multiplications, waking threads takes longer than the work. When other programs hold the
  * cores, waiting for a thread that is not scheduled takes a thousand times longer. */
 #define SMALLEST_PARALLEL (1 << 19)
 

@@ -18,7 +18,7 @@
 
 #if HAS_TILES
 
-/* Whether the products below take so many heads of this size. */
+/* Whether the products below take `heads` heads of this size. */
 static inline int takes_pairs(int64_t heads, int64_t head_dim) {
     return heads >= PAIR_HEADS_LEAST && head_dim % 64 == 0 && head_dim <= MOST_HEAD_DIM && has_tiles();
 }

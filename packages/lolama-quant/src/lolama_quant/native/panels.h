@@ -202,10 +202,10 @@ AVX2 static void panel_product(int dtype, const void *weight, const float *scale
 #define HAS_PANELS 0
 #endif
 
-/* From so many rows on, panels are faster than dot products. */
+/* From this many rows on, panels are faster than dot products. */
 #define PANEL_LEAST 8
 
-/* Whether panels take the product of so many rows, by an instruction set of either kind. */
+/* Whether panels take a product of `rows` rows, by an instruction set of either kind. */
 static inline int takes_panels(int is_avx2, int64_t rows) {
     return HAS_PANELS && is_avx2 && rows >= PANEL_LEAST;
 }

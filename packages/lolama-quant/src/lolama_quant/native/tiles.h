@@ -10,8 +10,8 @@
 
 #if HAS_TILES
 
-/* Inputs that one pass takes: four weight rows of so many stay in the first-level cache while the rows of x
- * pass by. */
+/* Inputs that one pass takes. That much of four weight rows stays in the first-level cache while the rows of
+ * x pass by. */
 #define DEPTH 1024
 
 /* Add `count` inputs (a multiple of 32) of four weight rows times ROWS (1 to 4) rows of x to

@@ -116,7 +116,7 @@ static inline void vnni_panel_product(const int8_t *weight, const float *scales,
     wide_product(vnni_multiply, weight, k, 0x80, scales, bias, x, rows, begin, end, y, y_stride, add);
 }
 
-/* Whether these panels take the product of so many rows. */
+/* Whether these panels take a product of `rows` rows. */
 static inline int takes_vnni_panels(int is_vnni, int64_t rows) { return is_vnni && rows >= PANEL_LEAST; }
 
 #else

@@ -31,7 +31,7 @@ typedef struct {
     int64_t at, lines, fetched;
 } Ahead;
 
-/* As many lines as there is time for until `done` of `all` rows have passed by. */
+/* Ask for lines in proportion to the rows that have passed by: `done` of `all`. */
 static inline void fetch(Ahead *ahead, int64_t done, int64_t all) {
     for (; ahead->fetched * all < ahead->lines * done; ahead->fetched++)
         _mm_prefetch(ahead->rows[ahead->fetched / 4] + ahead->at + ahead->fetched % 4 * 64, _MM_HINT_T1);

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from lolama_quant.triton_kernels.overlap import can_overlap, let_next_begin, wait_for_inputs
 
-_TILE_HEADS = 16  # tl.dot wants at least so many
+_TILE_HEADS = 16  # the least that tl.dot takes
 _BLOCK_KEYS = 64
 _PROGRAMS = 256
-"""Attention is cut into about so many: twice what a large GPU runs at a time."""
+"""Attention is cut into about this many programs: twice as many as a large GPU runs at a time."""
 
 
 @triton.jit  # type: ignore[untyped-decorator] # Triton has no types

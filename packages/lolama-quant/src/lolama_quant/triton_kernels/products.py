@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lolama_quant.triton_kernels.overlap import can_overlap, let_next_begin, wait_for_inputs
 
-_TILE_ROWS = 16  # tl.dot wants at least so many
+_TILE_ROWS = 16  # the least that tl.dot takes
 _MOST_WEIGHTS = 3
 
 # By the bytes of a weight, without a norm and with one, where each block reads more besides its weights: rows

@@ -160,4 +160,4 @@ MISTRAL_TEMPLATE = (
 )
 
 TEMPLATES = {"llama": VICUNA_TEMPLATE, "mistral": MISTRAL_TEMPLATE}
-"""By the ``model_type`` of the language model."""
+"""The ``model_type`` of the language model → its template."""
