@@ -14,7 +14,7 @@ from lolama.names import resolve
 from lolama.prompts import message_content
 from lolama.vision import processor_of
 from lolama.wiring import tokenizer_of
-from lolama_cli.pictures import Shown
+from lolama_cli.pictures import PreparedImages
 from lolama_cli.prompts import encode_prompt
 from lolama_core.protocols.types import Message, ModelFiles
 from lolama_core.testing import tiny
@@ -84,17 +84,17 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def shown(files: ModelFiles, count: int) -> Shown:
+def images_of(files: ModelFiles, count: int) -> PreparedImages:
     processor = processor_of(files)
     assert processor is not None
-    return Shown(files, processor.preprocess([Image.new("RGB", (40, 30))] * count))
+    return PreparedImages(files, processor.preprocess([Image.new("RGB", (40, 30))] * count))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_prompt_is_what_the_model_was_trained_on(folder: Path, count: int) -> None:
     files = resolve(folder)
     tokenizer = tokenizer_of(files)
-    ids = list(encode_prompt(QUESTION, files, tokenizer, shown=shown(files, count)))
+    ids = list(encode_prompt(QUESTION, files, tokenizer, images=images_of(files, count)))
     expected = PROMPTS[folder.name][1].format(pictures="<image>\n" * count, text=QUESTION)
     assert tokenizer.decode(ids, skip_special_tokens=False) == expected
     # What the user typed is text: the only control ids are the template's.

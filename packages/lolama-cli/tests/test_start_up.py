@@ -272,11 +272,11 @@ def test_row_210_torch_is_read_from_the_disk_only_once_the_files_can_be_used(
     damaged = edited(base, tmp_path / "model", "config.json", lambda content: content[:-20])
     for name in ("no-such-model", str(tmp_path / "no-such-folder"), str(damaged)):
         with pytest.raises(LolamaError):
-            model_choice.Chosen(name=name).open()
+            model_choice.ModelChoice(name=name).open()
     with pytest.raises(LolamaError):
-        model_choice.Chosen(name="demo", device="banana").open()
+        model_choice.ModelChoice(name="demo", device="banana").open()
     assert not read
-    model_choice.Chosen(name="demo").open()
+    model_choice.ModelChoice(name="demo").open()
     assert read == ["torch"]
 
 

@@ -36,9 +36,9 @@ _CODE = re.compile(r"`(\w+)(?:=([^`]+))?`")
 def about_options(error: LolamaError) -> LolamaError:
     """The same error for whoever typed a command: about the option, with a remedy of options."""
     subject = OPTIONS.get(error.subject, error.subject)
-    told = type(error)(subject, error.reason, in_options(error.remedy))
-    told.exit_code = error.exit_code  # which a batch takes from its first error
-    return told
+    translated = type(error)(subject, error.reason, in_options(error.remedy))
+    translated.exit_code = error.exit_code  # which a batch takes from its first error
+    return translated
 
 
 def in_options(remedy: str) -> str:

@@ -54,11 +54,11 @@ def note(text: str) -> None:
     """
     if sys.stderr is None:
         return
-    shown = visible(text)
+    lines = visible(text)
     try:
         if sys.stderr.isatty():
-            shown = wrapped(_styled(shown), columns_of(sys.stderr))
-        print(shown, file=sys.stderr, flush=True)
+            lines = wrapped(_styled(lines), columns_of(sys.stderr))
+        print(lines, file=sys.stderr, flush=True)
     except OSError:
         silence(2)
 

@@ -65,17 +65,20 @@ def report(error: BaseException, settings: Settings) -> int:
     if settings.debug:
         for line in "".join(traceback.format_exception(error)).splitlines():
             note(_without_secrets(line))
-    told = about_options(_as_lolama_error(error))
-    origin = settings.origins.get(told.subject)
+    reported = about_options(_as_lolama_error(error))
+    origin = settings.origins.get(reported.subject)
     if origin is not None:  # nobody typed that option
-        told = UsageError(origin, f"{told.subject} {told.reason}", told.remedy)
-    elif settings.default_model and settings.default_model in told.subject:
+        reported = UsageError(origin, f"{reported.subject} {reported.reason}", reported.remedy)
+    elif settings.default_model and settings.default_model in reported.subject:
         where = f"{settings.origins['--model']} sets that model"
-        remedy = f"{told.remedy}; {where}" if told.remedy else where
-        code, told = told.exit_code, type(told)(told.subject, told.reason, remedy)
-        told.exit_code = code
-    note(error_line(told))
-    return told.exit_code
+        remedy = f"{reported.remedy}; {where}" if reported.remedy else where
+        code, reported = (
+            reported.exit_code,
+            type(reported)(reported.subject, reported.reason, remedy),
+        )
+        reported.exit_code = code
+    note(error_line(reported))
+    return reported.exit_code
 
 
 def error_line(error: LolamaError) -> str:

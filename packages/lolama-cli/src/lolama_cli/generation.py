@@ -14,7 +14,7 @@ from lolama_cli.schemas import GENERATE
 
 if TYPE_CHECKING:
     from lolama import Generation, GenerationConfig
-    from lolama_cli.pictures import Shown
+    from lolama_cli.pictures import PreparedImages
     from lolama_core.protocols import CausalLM, Tokenizer
 
 _WHY = {"eos": "the model ended it", "stop": "a stop text came", "length": "at the limit"}
@@ -37,7 +37,7 @@ class Run:
         ids: The prompt.
         config: The settings.
         output: Where the text goes.
-        shown: The pictures that go with it.
+        images: The pictures that go with it.
         logprobs: How many alternatives are remembered for each token; None for no probabilities at all.
     """
 
@@ -46,7 +46,7 @@ class Run:
     ids: Sequence[int]
     config: GenerationConfig
     output: Output
-    shown: Shown | None
+    images: PreparedImages | None
     logprobs: int | None = None
 
     def generate(self, *, write: bool, stream: bool) -> None:
@@ -62,14 +62,14 @@ class Run:
         self.first: float | None = None
         pieces = []
         generator = TextGenerator(self.model, self.tokenizer)
-        shown = self.shown
+        images = self.images
         self._recorder = None if self.logprobs is None else LogprobRecorder(self.logprobs)
-        with progress(shown.progress if shown is not None else ""):
+        with progress(images.progress if images is not None else ""):
             stream_of = generator.generate_stream(
                 self.ids,
                 self.config,
                 logits_processors=() if self._recorder is None else (self._recorder,),
-                **(shown.model_inputs if shown is not None else {}),
+                **(images.model_inputs if images is not None else {}),
             )
         try:
             with stream_of as tokens:
@@ -92,7 +92,7 @@ class Run:
     @property
     def prompt_length(self) -> int:
         """Positions of the prompt, pictures included."""
-        return len(self.ids) if self.shown is None else self.shown.count_positions(self.ids)
+        return len(self.ids) if self.images is None else self.images.count_positions(self.ids)
 
     @property
     def tokens_per_second(self) -> float | None:

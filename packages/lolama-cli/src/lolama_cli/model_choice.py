@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Chosen:
+class ModelChoice:
     """A model as the options describe it: first its small files, then its weights.
 
     Attributes:
@@ -74,8 +74,8 @@ class Chosen:
 
 def tell_unsupported(files: ModelFiles) -> None:
     """Name the settings of generation that the model's authors ask for in vain, on standard error."""
-    if told := unsupported(files):
-        note(f"note: {told}")
+    if notice := unsupported(files):
+        note(f"note: {notice}")
 
 
 def tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:

@@ -47,7 +47,7 @@ def check_names(names: Sequence[str], *, prompt_from_stdin: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Shown:
+class PreparedImages:
     """The pictures of a prompt, ready for the model.
 
     Attributes:
@@ -93,7 +93,9 @@ class Shown:
         return count_positions(self.files, ids, self.inputs)
 
 
-def show(files: ModelFiles, names: Sequence[str], mode: str | None) -> Shown | None:
+def prepare_images(
+    files: ModelFiles, names: Sequence[str], mode: str | None
+) -> PreparedImages | None:
     """Read and prepare the pictures; None for a text model, which is shown none.
 
     Raises:
@@ -108,7 +110,7 @@ def show(files: ModelFiles, names: Sequence[str], mode: str | None) -> Shown | N
             remedy = "use a model that sees, such as -m demo-vision"
             raise sees_none(OPTION, len(names), files.name, remedy)
         return None
-    return Shown(files, _prepare(processor, names))
+    return PreparedImages(files, _prepare(processor, names))
 
 
 def _prepare(processor: ImageProcessor, names: Sequence[str]) -> ImageInputs:

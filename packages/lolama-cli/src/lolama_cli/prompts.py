@@ -9,7 +9,7 @@ from lolama.prompts import hears_system, render, with_pictures, without_template
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
-    from lolama_cli.pictures import Shown
+    from lolama_cli.pictures import PreparedImages
     from lolama_core.protocols import Tokenizer
     from lolama_core.protocols.types import Message, ModelFiles
 
@@ -24,7 +24,7 @@ def encode_prompt(
     *,
     raw: bool = False,
     system: str | None = None,
-    shown: Shown | None = None,
+    images: PreparedImages | None = None,
 ) -> Sequence[int]:
     """The ids of a prompt: in the model's chat template if it has one, else the text alone.
 
@@ -33,7 +33,7 @@ def encode_prompt(
         files, tokenizer: Of the model.
         raw: Leave the template aside.
         system: What the model is told before.
-        shown: The pictures that go with it; None for a text model.
+        images: The pictures that go with it; None for a text model.
 
     Raises:
         UsageError: if the prompt is longer than the context, or the model takes no system message.
@@ -42,7 +42,7 @@ def encode_prompt(
     said: list[Message] = [{"role": "user", "content": text}]
     if system is not None:
         said.insert(0, {"role": "system", "content": system})
-    return encode_messages(said, files, tokenizer, raw=raw, alone=True, shown=shown)
+    return encode_messages(said, files, tokenizer, raw=raw, alone=True, images=images)
 
 
 def encode_messages(
@@ -52,7 +52,7 @@ def encode_messages(
     *,
     raw: bool = False,
     alone: bool = False,
-    shown: Shown | None = None,
+    images: PreparedImages | None = None,
 ) -> Sequence[int]:
     """The ids of a conversation, in the model's chat template.
 
@@ -61,7 +61,7 @@ def encode_messages(
         files, tokenizer: Of the model.
         raw: Leave the template aside.
         alone: They are a single prompt, with a system message or not: without a template it is a text.
-        shown: The pictures that go with the last message; None for a text model.
+        images: The pictures that go with the last message; None for a text model.
 
     Raises:
         UsageError: if it is longer than the context, or needs a template that there is not.
@@ -75,7 +75,7 @@ def encode_messages(
         check_length("\n".join(texts), tokenizer, context_length)
     ids: Sequence[int]
     if tokenizer.has_chat_template and not raw:
-        ids = _in_template(messages, tokenizer, shown, "--system" if alone else "messages")
+        ids = _in_template(messages, tokenizer, images, "--system" if alone else "messages")
     elif not alone:
         reason = "are for a chat template, and the model has none"
         raise UsageError("messages", reason, "write a prompt, or give a --template")
@@ -83,18 +83,18 @@ def encode_messages(
         reason = "the model has no chat template, and so no place for a system message"
         raise UsageError("--system", reason, "put it into the prompt, or give a --template")
     else:
-        ids = without_template(texts[0], tokenizer, [] if shown is None else shown.marks)
-    count = len(ids) if shown is None else shown.count_positions(ids)
+        ids = without_template(texts[0], tokenizer, [] if images is None else images.marks)
+    count = len(ids) if images is None else images.count_positions(ids)
     if context_length is not None and count > context_length:
         raise _too_long(f"{count:,}", context_length)
     return ids
 
 
 def _in_template(
-    messages: Sequence[Message], tokenizer: Tokenizer, shown: Shown | None, subject: str
+    messages: Sequence[Message], tokenizer: Tokenizer, images: PreparedImages | None, subject: str
 ) -> Sequence[int]:
     # The template of a model that sees reads the parts of a message; text alone it may leave out.
-    said = list(messages) if shown is None else with_pictures(messages, shown.count)
+    said = list(messages) if images is None else with_pictures(messages, images.count)
     if said[0]["role"] == "system" and not hears_system(tokenizer, said):
         reason = "the model's chat template leaves system messages out"
         raise UsageError(subject, reason, "put it into the prompt, or give another --template")

@@ -58,9 +58,9 @@ def main() -> int:
         # After the arguments are checked: torch takes a second to import.
         from lolama_core import TextGenerator, load, suit_threads
 
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             model, tokenizer = load(arguments.model)
-        for warning in told:
+        for warning in caught:
             print(f"note: {warning.message}", file=sys.stderr)
         suit_threads(model)
         sampling = model.generation_defaults.sampling

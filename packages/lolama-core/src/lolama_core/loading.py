@@ -62,8 +62,8 @@ def load(
             "give the path of a lolama checkpoint",
         )
     files = open_checkpoint(path, immutable=built_in)
-    if told := unsupported(files):
-        warnings.warn(told, stacklevel=2)
+    if notice := unsupported(files):
+        warnings.warn(notice, stacklevel=2)
     made = load_model(files, {family.name: family}, device=device, dtype=dtype)
     assert isinstance(made, Llama)
     return made, load_tokenizer(files)

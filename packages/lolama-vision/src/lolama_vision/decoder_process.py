@@ -44,7 +44,7 @@ class _Decoder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._spoken = -1
+        self._stderr = -1
 
     def decode(self, data: bytes) -> tuple[Image.Image, str]:
         """See `decode`. Threads take turns."""
@@ -54,7 +54,7 @@ class _Decoder:
                 self._process = process
                 assert process.stdin is not None and process.stdout is not None
                 facts, pixels = _ask(process.stdin, process.stdout, data)
-                spoken = self._heard()
+                message = self._read_stderr()
             except EOFError:
                 raise self._died() from None
             except BaseException:
@@ -62,18 +62,18 @@ class _Decoder:
                 raise
         if "reason" in facts:
             raise ModelError("image", facts["reason"], facts["remedy"])
-        if spoken:
-            reason = f"is damaged or cut short: what decodes it says {spoken!r}"
+        if message:
+            reason = f"is damaged or cut short: what decodes it says {message!r}"
             raise ModelError("image", reason, _REMEDY)
         return Image.frombytes("RGB", (facts["width"], facts["height"]), pixels), facts["more"]
 
     def _start(self) -> subprocess.Popen[bytes]:
         try:
-            self._spoken, theirs = os.pipe()
+            self._stderr, theirs = os.pipe()
         except OSError as error:
             raise _not_started(error) from None
         # A damaged file can make a library print any amount. What does not fit into the pipe is dropped.
-        os.set_blocking(self._spoken, False)
+        os.set_blocking(self._stderr, False)
         os.set_blocking(theirs, False)
         try:
             return subprocess.Popen(
@@ -83,18 +83,18 @@ class _Decoder:
                 stderr=theirs,
             )
         except OSError as error:
-            os.close(self._spoken)
+            os.close(self._stderr)
             raise _not_started(error) from None
         finally:
             os.close(theirs)
 
-    def _heard(self) -> str:
+    def _read_stderr(self) -> str:
         """The first line of what was written to the process's standard error since the last picture."""
-        said = b""
+        written = b""
         with contextlib.suppress(BlockingIOError):
-            while piece := os.read(self._spoken, 65536):
-                said += piece
-        return said.decode(errors="replace").strip().partition("\n")[0][:100]
+            while piece := os.read(self._stderr, 65536):
+                written += piece
+        return written.decode(errors="replace").strip().partition("\n")[0][:100]
 
     def _died(self) -> ModelError:
         assert self._process is not None
@@ -127,7 +127,7 @@ class _Decoder:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
-        os.close(self._spoken)
+        os.close(self._stderr)
 
 
 def _ask(request: IO[bytes], answer: IO[bytes], data: bytes) -> tuple[dict[str, Any], bytes]:

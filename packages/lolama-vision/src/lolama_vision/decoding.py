@@ -121,8 +121,8 @@ def serve() -> None:
     os.dup2(2, 1)
     while head := source.read(8):
         facts, pixels = _answer(source.read(int.from_bytes(head)))
-        told = json.dumps(facts).encode()
-        sink.write(len(told).to_bytes(8) + told)
+        header = json.dumps(facts).encode()
+        sink.write(len(header).to_bytes(8) + header)
         sink.write(pixels)
         sink.flush()
 

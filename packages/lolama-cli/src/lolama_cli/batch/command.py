@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 from lolama_cli.batch.answers import AnswerFile, Answers, StandardOutput
 from lolama_cli.batch.messages import in_line
-from lolama_cli.batch.prompts import Common, Prompt, read_lines
+from lolama_cli.batch.prompts import BatchSettings, Prompt, read_lines
 from lolama_cli.batch.run import Batch, Tally, answer_all
 from lolama_cli.console import Output, note
-from lolama_cli.model_choice import Chosen, tell_unsupported
+from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.options import with_models_own
 from lolama_cli.pictures import OPTION as IMAGE
-from lolama_cli.pictures import show
+from lolama_cli.pictures import prepare_images
 from lolama_cli.prompts import encode_messages
 from lolama_core.protocols.errors import LolamaError, UsageError
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
-    from lolama_cli.pictures import Shown
+    from lolama_cli.pictures import PreparedImages
 
 _ROWS = 16
 _MOST_ROWS = 1024
@@ -71,7 +71,7 @@ class BatchOptions:
 
 def generate_batch(
     options: BatchOptions,
-    chosen: Chosen,
+    chosen: ModelChoice,
     config: GenerationConfig,
     stdout: Output,
     system: str | None,
@@ -103,21 +103,21 @@ def generate_batch(
         "settings": [chosen.quantize, chosen.dtype, chosen.template, logprobs],
         **({} if image_mode is None else {"image_mode": image_mode}),
     }
-    common = Common(with_models_own(config, files), system, raw, identity)
+    common = BatchSettings(with_models_own(config, files), system, raw, identity)
     lines = read_lines(source, common)
     answers: Answers = StandardOutput(stdout)
     if options.output is not None:
         answers = AnswerFile(options.output)
 
-    def encode(prompt: Prompt) -> tuple[Sequence[int], Shown | None]:
+    def encode(prompt: Prompt) -> tuple[Sequence[int], PreparedImages | None]:
         try:
-            shown = show(files, prompt.images, image_mode)
+            images = prepare_images(files, prompt.images, image_mode)
         except UsageError as error:
             raise in_line(error) from None
         ids = encode_messages(
-            prompt.messages, files, tokenizer, raw=raw, alone=prompt.alone, shown=shown
+            prompt.messages, files, tokenizer, raw=raw, alone=prompt.alone, images=images
         )
-        return ids, shown
+        return ids, images
 
     tally = Tally()
     for answer in answers.done(lines):

@@ -47,7 +47,7 @@ _LONGEST_LINE = 4 * MAX_PROMPT_BYTES
 
 
 @dataclass(frozen=True)
-class Common:
+class BatchSettings:
     """What holds for every line that does not say otherwise.
 
     Attributes:
@@ -96,7 +96,7 @@ class Prompt:
     config: GenerationConfig
 
 
-def read_lines(source: Path | None, common: Common) -> Iterator[Line]:
+def read_lines(source: Path | None, common: BatchSettings) -> Iterator[Line]:
     """The lines that are not blank; ``source`` is a file, None standard input.
 
     Raises:
@@ -133,15 +133,15 @@ def read_lines(source: Path | None, common: Common) -> Iterator[Line]:
                     remedy = "convert it, for example with iconv"
                     raise UsageError(subject, f"line {number} {error}", remedy) from None
                 if text:
-                    shown = _images_of(text)
-                    more = f"\n{digest_of(shown)}" if shown else ""
+                    names = _images_of(text)
+                    more = f"\n{digest_of(names)}" if names else ""
                     yield Line(number, text, _digest(f"{base}\n{number}\n{text}{more}"))
     except OSError as error:
         reason = f"cannot be read: {error.strerror or error}"
         raise UsageError(subject, reason, "give another file to --batch") from None
 
 
-def parse(line: Line, common: Common) -> Prompt:
+def parse(line: Line, common: BatchSettings) -> Prompt:
     """What a line asks for: a JSON text is a prompt; an object holds one, or messages, and what goes with it.
 
     Raises:
@@ -191,7 +191,7 @@ def _check_kind(subject: str, key: str, value: object) -> None:
         raise UsageError(subject, f"{key} {in_json(value)} is not {kind}", f"write {kind}")
 
 
-def _messages(values: Mapping[str, Any], common: Common) -> list[Message]:
+def _messages(values: Mapping[str, Any], common: BatchSettings) -> list[Message]:
     """What a line says, from the system's message to the user's last."""
     if "messages" in values:
         if "prompt" in values:
@@ -215,8 +215,8 @@ def _messages(values: Mapping[str, Any], common: Common) -> list[Message]:
             raise UsageError("system", reason, "leave one of them out")
     elif system is not None:
         check_unicode(system, "system")
-        if (told := check_system(system, raw=common.raw)) is not None:
-            messages.insert(0, {"role": "system", "content": told})
+        if (checked_system := check_system(system, raw=common.raw)) is not None:
+            messages.insert(0, {"role": "system", "content": checked_system})
     return messages
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lolama_cli.batch.answers import Answers
-from lolama_cli.batch.prompts import Common, Line, Prompt, line_id, parse
+from lolama_cli.batch.prompts import BatchSettings, Line, Prompt, line_id, parse
 from lolama_cli.command_words import in_options
 from lolama_cli.console import note
 from lolama_cli.generation import answer_facts, with_seed
@@ -21,7 +21,7 @@ from lolama_core.protocols.errors import LolamaError
 
 if TYPE_CHECKING:
     from lolama import BatchGenerator, Generation, GenerationConfig
-    from lolama_cli.pictures import Shown
+    from lolama_cli.pictures import PreparedImages
     from lolama_core.protocols import CausalLM, Tokenizer
 
 # Prompts are read ahead of the first that has no answer yet, for this many times the rows: that answer may
@@ -30,7 +30,7 @@ _WINDOW = 16
 
 
 @dataclass
-class _Asked:
+class _PendingPrompt:
     """A prompt whose answer is not written yet; ``answer`` once there is one."""
 
     line: Line
@@ -75,8 +75,8 @@ class Batch:
 
     model: CausalLM
     tokenizer: Tokenizer
-    encode: Callable[[Prompt], tuple[Sequence[int], Shown | None]]
-    common: Common
+    encode: Callable[[Prompt], tuple[Sequence[int], PreparedImages | None]]
+    common: BatchSettings
     rows: int
     logprobs: int | None
 
@@ -94,8 +94,8 @@ class Batch:
         from lolama import BatchGenerator
 
         batch = BatchGenerator(self.model, self.tokenizer, rows=self.rows)
-        waiting: deque[_Asked] = deque()
-        running: dict[int, _Asked] = {}
+        waiting: deque[_PendingPrompt] = deque()
+        running: dict[int, _PendingPrompt] = {}
         more = True
         with _progress(tally, answers) as show:
             while True:
@@ -103,7 +103,7 @@ class Batch:
                     line = next(lines, None)
                     more = line is not None
                     if line is not None:
-                        waiting.append(self._ask(line, batch, running))
+                        waiting.append(self._submit(line, batch, running))
                 for ticket, result in batch.collect().items():
                     running.pop(ticket).answer = result
                 while waiting and waiting[0].answer is not None:
@@ -116,33 +116,35 @@ class Batch:
                 elif not more and not waiting:
                     return
 
-    def _ask(self, line: Line, batch: BatchGenerator, running: dict[int, _Asked]) -> _Asked:
+    def _submit(
+        self, line: Line, batch: BatchGenerator, running: dict[int, _PendingPrompt]
+    ) -> _PendingPrompt:
         """Submit a line; one that makes no sense has its answer at once."""
-        asked = _Asked(line)
+        pending = _PendingPrompt(line)
         try:
             prompt = parse(line, self.common)
-            ids, shown = self.encode(prompt)
-            asked.prompt_length = len(ids) if shown is None else shown.count_positions(ids)
-            asked.config = with_seed(prompt.config)
-            asked.recorder = None if self.logprobs is None else LogprobRecorder(self.logprobs)
-            processors = () if asked.recorder is None else (asked.recorder,)
-            inputs = {} if shown is None else shown.model_inputs
-            ticket = batch.submit(ids, asked.config, logits_processors=processors, **inputs)
-            running[ticket] = asked
+            ids, images = self.encode(prompt)
+            pending.prompt_length = len(ids) if images is None else images.count_positions(ids)
+            pending.config = with_seed(prompt.config)
+            pending.recorder = None if self.logprobs is None else LogprobRecorder(self.logprobs)
+            processors = () if pending.recorder is None else (pending.recorder,)
+            inputs = {} if images is None else images.model_inputs
+            ticket = batch.submit(ids, pending.config, logits_processors=processors, **inputs)
+            running[ticket] = pending
         except LolamaError as error:
-            asked.answer = error
-        return asked
+            pending.answer = error
+        return pending
 
-    def _facts(self, asked: _Asked) -> dict[str, Any]:
-        facts = {"line": asked.line.number, **line_id(asked.line), "key": asked.line.key}
-        result = asked.answer
+    def _facts(self, pending: _PendingPrompt) -> dict[str, Any]:
+        facts = {"line": pending.line.number, **line_id(pending.line), "key": pending.line.key}
+        result = pending.answer
         if isinstance(result, LolamaError):
             # Of a line: its keys are called as in Python.
-            told = type(result)(result.subject, result.reason, in_options(result.remedy))
-            return {**facts, "error": {"message": str(told), "exit_code": result.exit_code}}
-        assert result is not None and asked.config is not None
+            reported = type(result)(result.subject, result.reason, in_options(result.remedy))
+            return {**facts, "error": {"message": str(reported), "exit_code": result.exit_code}}
+        assert result is not None and pending.config is not None
         return facts | answer_facts(
-            result, asked.prompt_length, asked.config, asked.recorder, self.tokenizer
+            result, pending.prompt_length, pending.config, pending.recorder, self.tokenizer
         )
 
 
@@ -153,12 +155,12 @@ def _progress(tally: Tally, answers: Answers) -> Iterator[Any]:
     if stream is None or not stream.isatty() or answers.on_terminal:
         yield lambda: None
         return
-    shown = 0.0
+    drawn = 0.0
 
     def show() -> None:
-        nonlocal shown
-        if time.monotonic() - shown > 0.1:
-            shown = time.monotonic()
+        nonlocal drawn
+        if time.monotonic() - drawn > 0.1:
+            drawn = time.monotonic()
             stream.write(f"\r{tally.answers:,} answers")
             stream.flush()
 

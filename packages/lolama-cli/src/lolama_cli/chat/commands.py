@@ -65,8 +65,10 @@ class Commands:
         if name not in COMMANDS:
             close = get_close_matches(name.lower(), COMMANDS, n=1, cutoff=0.5)
             remedy = f"did you mean /{close[0]}?" if close else "see /help"
-            shown = f"/{name}"
-            raise UsageError(shown[:40], "no such command", f"{remedy} (a space before it says it)")
+            command = f"/{name}"
+            raise UsageError(
+                command[:40], "no such command", f"{remedy} (a space before it says it)"
+            )
         if rest and name in TAKE_NOTHING:
             raise UsageError(f"/{name}", "takes nothing", f"leave out {rest[:40]!r}")
         handler: Callable[[str], Iterator[str] | None] = getattr(self, f"_{name}")
@@ -80,8 +82,8 @@ class Commands:
 
     def _system(self, text: str) -> None:
         if not text:
-            told = self._session.conversation.system
-            self._screen.say("the model is told nothing first" if told is None else told)
+            system = self._session.conversation.system
+            self._screen.say("the model is told nothing first" if system is None else system)
             return
         self._session.set_system(None if text in ('""', "''") else text)
 
@@ -194,8 +196,8 @@ class Commands:
             settings.set_from_text(self._session, name, "none")  # which says that there is none
             return
         for key in [name] if name else found:
-            shown = found[key]
-            self._screen.say(f"{key} {'none' if shown in (None, []) else shown}")
+            current = found[key]
+            self._screen.say(f"{key} {'none' if current in (None, []) else current}")
 
     def _model(self, rest: str) -> None:
         session = self._session

@@ -94,15 +94,15 @@ def messages(
         parts: Write each message as a list of parts, as templates of models that see expect.
     """
     content = partial(message_content, parts=parts)
-    told: list[Message] = []
+    turns: list[Message] = []
     if system is not None:
-        told.append({"role": "system", "content": content(system)})
+        turns.append({"role": "system", "content": content(system)})
     for exchange in exchanges:
         asked = content(exchange.question, len(exchange.pictures))
-        told.append({"role": "user", "content": asked})
-        told.append({"role": "assistant", "content": content(exchange.reply)})
-    told.append({"role": "user", "content": content(question, pictures)})
-    return told
+        turns.append({"role": "user", "content": asked})
+        turns.append({"role": "assistant", "content": content(exchange.reply)})
+    turns.append({"role": "user", "content": content(question, pictures)})
+    return turns
 
 
 def continued_text(exchanges: Sequence[Exchange], question: str) -> str:

@@ -32,7 +32,7 @@ class Chat:
         commands: What begins with a slash.
         interrupts: Of a chat with a person. None for lines from a pipe: there Ctrl-C ends the program, and
             its exit code is that of the first error.
-        told: Options that every command takes.
+        settings: Options that every command takes.
         stream: Whether replies are shown while they come.
     """
 
@@ -44,7 +44,7 @@ class Chat:
         commands: Commands,
         *,
         interrupts: Interrupts | None,
-        told: Settings,
+        settings: Settings,
         stream: bool = True,
     ) -> None:
         self._session, self._reader, self._screen, self._commands = (
@@ -53,7 +53,7 @@ class Chat:
             screen,
             commands,
         )
-        self._interrupts, self._told, self._stream = interrupts, told, stream
+        self._interrupts, self._settings, self._stream = interrupts, settings, stream
         self._code = EXIT_DONE
 
     def run(self) -> int:
@@ -112,7 +112,7 @@ class Chat:
             pieces = self._session.ask(message)
         before = self._session.last
         self._show(pieces)
-        if self._told.verbose and self._session.last is not before:
+        if self._settings.verbose and self._session.last is not before:
             note(str(self._session.last))
 
     def _show(self, pieces: Iterator[str]) -> None:
@@ -139,6 +139,6 @@ class Chat:
         self._screen.end_reply()
 
     def _failed(self, error: Exception) -> None:
-        code = report(error, self._told)
+        code = report(error, self._settings)
         if self._interrupts is None and self._code == EXIT_DONE:
             self._code = code

@@ -119,12 +119,12 @@ class ChatModel:
         assert self.processor is not None
         path = expanded(name).absolute()
         picture = read_picture(path, name)
-        shown = PictureFile(path=str(path), digest=picture.digest)
+        remembered = PictureFile(path=str(path), digest=picture.digest)
         try:
-            self._prepared[shown] = self.processor.preprocess([picture.image])
+            self._prepared[remembered] = self.processor.preprocess([picture.image])
         except ModelError as error:
             raise ModelError(name, error.reason, error.remedy) from None
-        return shown, picture.image, picture.notice
+        return remembered, picture.image, picture.notice
 
     def check_sees(self, count: int) -> None:
         """Refuse pictures for a model that sees none.
@@ -151,8 +151,8 @@ class ChatModel:
         if self.continues_text:
             reason = "without a chat template there is no place for a system message"
             raise UsageError("/system", reason, "say it as a message")
-        told = messages(system, (), "?", parts=self.processor is not None)
-        if not hears_system(self.tokenizer, told):
+        turns = messages(system, (), "?", parts=self.processor is not None)
+        if not hears_system(self.tokenizer, turns):
             reason = f"the chat template of {self.name} leaves system messages out"
             raise UsageError("/system", reason, "say it as a message")
 
@@ -178,38 +178,38 @@ class ChatModel:
         """
         exchanges = conversation.exchanges[conversation.first if first is None else first :]
         check_length(question, self.tokenizer, self.max_seq_len)
-        shown = [p for exchange in exchanges for p in exchange.pictures] + list(pictures)
-        self.check_sees(len(shown))
+        sent = [p for exchange in exchanges for p in exchange.pictures] + list(pictures)
+        self.check_sees(len(sent))
         if self.continues_text:
             text = continued_text(exchanges, question)
             ids = without_template(text, self.tokenizer)
         else:
             ids = self._render(conversation.system, exchanges, question, len(pictures))
-        inputs = self._inputs(shown)
+        inputs = self._inputs(sent)
         if inputs is None:
             return ChatPrompt(ids, len(ids), {})
         from lolama.vision import count_positions
 
         count = count_positions(self.files, ids, inputs)
-        return ChatPrompt(ids, count, cast("Mapping[str, Any]", inputs) if shown else {})
+        return ChatPrompt(ids, count, cast("Mapping[str, Any]", inputs) if sent else {})
 
     def _render(
         self, system: str | None, exchanges: Sequence[Exchange], question: str, pictures: int
     ) -> list[int]:
-        told = messages(system, exchanges, question, pictures, parts=self.processor is not None)
-        return render(self.tokenizer, told)
+        turns = messages(system, exchanges, question, pictures, parts=self.processor is not None)
+        return render(self.tokenizer, turns)
 
-    def _inputs(self, shown: Sequence[PictureFile]) -> ImageInputs | None:
+    def _inputs(self, sent: Sequence[PictureFile]) -> ImageInputs | None:
         """The pictures in order; None for a model that sees none. What is not sent any more is let go."""
         if self.processor is None:
             return None
-        for picture in shown:
+        for picture in sent:
             if picture not in self._prepared:
                 self._read_again(picture)
-        self._prepared = {picture: self._prepared[picture] for picture in shown}
-        if not shown:
+        self._prepared = {picture: self._prepared[picture] for picture in sent}
+        if not sent:
             return self.processor.preprocess([])
-        return _joined([self._prepared[picture] for picture in shown])
+        return _joined([self._prepared[picture] for picture in sent])
 
     def _read_again(self, picture: PictureFile) -> None:
         """What another model was shown, or an earlier session.

@@ -169,10 +169,10 @@ class Session:
             UsageError, ModelError: if the model cannot be shown it.
         """
         with self.interruptible():
-            shown, image, told = self.model.read_picture(name)
-        if told:
-            self.notice(told)
-        self.attached = (*self.attached, shown)
+            picture, image, notice = self.model.read_picture(name)
+        if notice:
+            self.notice(notice)
+        self.attached = (*self.attached, picture)
         return image
 
     def use(self, model: ChatModel) -> None:

@@ -11,7 +11,7 @@ import typer
 from lolama_cli import options
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
-from lolama_cli.model_choice import Chosen
+from lolama_cli.model_choice import ModelChoice
 from lolama_cli.progress_line import progress_line
 from lolama_cli.schemas import BENCH
 from lolama_cli.tables import write_facts
@@ -74,7 +74,7 @@ def bench(
         raise UsageError("--repeats", f"{repeats} is out of range", f"use 1 to {_MOST_REPEATS:,}")
     options.check_device(device)
     output = Output()
-    chosen = Chosen(name=model, quantize=quantize, device=device, dtype=dtype, yes=yes)
+    chosen = ModelChoice(name=model, quantize=quantize, device=device, dtype=dtype, yes=yes)
     files, tokenizer = chosen.open()
     from lolama import names
     from lolama.bench import measure, prompt_of

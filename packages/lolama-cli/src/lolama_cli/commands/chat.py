@@ -13,7 +13,7 @@ from lolama.files import expanded
 from lolama_cli import options
 from lolama_cli.console import note
 from lolama_cli.errors import Settings
-from lolama_cli.model_choice import Chosen, tell_unsupported
+from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names
 from lolama_core.protocols.errors import UsageError
 
@@ -105,7 +105,7 @@ def chat(
         reason = "- is standard input, which messages come from"
         raise UsageError("--image", reason, "give the path of a picture")
     check_names(pictures, prompt_from_stdin=True)
-    told = options.check_system(system, raw=raw)
+    system_message = options.check_system(system, raw=raw)
     own_template = options.read_template(template, raw=raw)
 
     from lolama_cli.chat import transcript
@@ -151,8 +151,8 @@ def chat(
     if saved is not None:
         assert load is not None
         commands.resume(load, saved, keep=given)
-    if told is not None:
-        session.set_system(told)
+    if system_message is not None:
+        session.set_system(system_message)
     if pictures:
         commands.show(pictures)
     reader = _reader(person=person, editing=person and not plain)
@@ -171,7 +171,7 @@ def chat(
         screen,
         commands,
         interrupts=interrupts,
-        told=settings,
+        settings=settings,
         stream=not no_stream,
     ).run()
     if code:
@@ -201,7 +201,7 @@ def _load(
 ) -> ChatModel:
     from lolama_cli.chat.model import ChatModel
 
-    chosen = Chosen(
+    chosen = ModelChoice(
         name=name, quantize=quantize, device=device, dtype=dtype, yes=yes, template=template
     )
     files, tokenizer = chosen.open()

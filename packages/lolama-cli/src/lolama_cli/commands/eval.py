@@ -12,7 +12,7 @@ import typer
 from lolama_cli import options
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
-from lolama_cli.model_choice import Chosen
+from lolama_cli.model_choice import ModelChoice
 from lolama_cli.progress_line import progress_line
 from lolama_cli.schemas import EVAL
 from lolama_cli.tables import write_facts
@@ -66,7 +66,7 @@ def eval(
             raise UsageError(str(file), "is empty", "give a text file")
     output = Output()
     settings: Settings = context.obj
-    chosen = Chosen(name=model, device=device, dtype=dtype, yes=yes)
+    chosen = ModelChoice(name=model, device=device, dtype=dtype, yes=yes)
     files, tokenizer = chosen.open()
     if quantize and "quantization" in files.config:
         reason = "is quantized already"
@@ -99,7 +99,7 @@ def eval(
 
 
 def _compare(
-    chosen: Chosen,
+    chosen: ModelChoice,
     files: ModelFiles,
     loaded: CausalLM,
     tokenizer: Tokenizer,

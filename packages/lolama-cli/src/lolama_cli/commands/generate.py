@@ -13,8 +13,8 @@ from lolama_cli.console import Output
 from lolama_cli.errors import Settings
 from lolama_cli.generation import Run, with_seed
 from lolama_cli.logprobs import check_logprobs
-from lolama_cli.model_choice import Chosen, tell_unsupported
-from lolama_cli.pictures import check_names, show
+from lolama_cli.model_choice import ModelChoice, tell_unsupported
+from lolama_cli.pictures import check_names, prepare_images
 from lolama_cli.prompts import encode_prompt
 from lolama_cli.standard_input import NO_STDIN, read_prompt
 from lolama_core.protocols.errors import UsageError
@@ -133,8 +133,8 @@ def generate(
     if mode and not pictures and batch is None:
         raise UsageError("--image-mode", "there is no picture to prepare", "give one with --image")
     check_logprobs(logprobs, as_json=as_json or batch is not None)
-    told = options.check_system(system, raw=raw)
-    chosen = Chosen(
+    system_message = options.check_system(system, raw=raw)
+    chosen = ModelChoice(
         name=model,
         quantize=quantize,
         device=device,
@@ -148,7 +148,7 @@ def generate(
     stdout = Output()
     if together.prompts is not None:
         generate_batch(
-            *(together, chosen, config, stdout, told, raw, logprobs),
+            *(together, chosen, config, stdout, system_message, raw, logprobs),
             image_mode=mode,
             verbose=settings.verbose,
         )
@@ -156,12 +156,12 @@ def generate(
     text = read_prompt(prompt, leave_stdin=no_stdin or "-" in pictures)
     files, tokenizer = chosen.open()
     config = options.with_models_own(config, files)
-    shown = show(files, pictures, mode)
-    ids = encode_prompt(text, files, tokenizer, raw=raw, system=told, shown=shown)
+    images = prepare_images(files, pictures, mode)
+    ids = encode_prompt(text, files, tokenizer, raw=raw, system=system_message, images=images)
     tell_unsupported(files)
     loaded = chosen.load(files, verbose=settings.verbose)
     config = with_seed(config) if as_json else config
-    run = Run(loaded, tokenizer, ids, config, stdout, shown, logprobs)
+    run = Run(loaded, tokenizer, ids, config, stdout, images, logprobs)
     run.generate(write=not as_json, stream=not no_stream)
     if as_json:
         run.write_json(model, chosen.load_seconds)

@@ -22,19 +22,19 @@ _REMEDY = "use another tokenizer.json"
 # Published files have up to a dozen steps, which put in a character or two.
 _MOST_STEPS = 50
 _LONGEST_INSERT = 1000
-_MOST_TIMES = 100
-# The library takes some 20 bytes for a byte of text.
-_BYTES = 1_000_000
-_TIMES = 16
+_MOST_GROWTH = 100
+# A text may grow to this many bytes, or to this many times its own: the library takes some 20 bytes for each.
+_LEAST_LIMIT = 1_000_000
+_MOST_FACTOR = 16
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One step, and what it makes of n bytes: at most ``times`` · n + ``more``."""
+    """One step, and what it makes of n bytes: at most ``factor`` · n + ``offset``."""
 
     values: dict[str, Any]
-    times: float = 1
-    more: float = 0
+    factor: float = 1
+    offset: float = 0
 
 
 class TextGrowth:
@@ -64,14 +64,17 @@ class TextGrowth:
                 )
             for step in steps:
                 self._check_insert(_inserted(step.values))
-            if part in others and math.prod(step.times for step in steps) > _MOST_TIMES:
-                reason = f"has a {part} that makes texts more than {_MOST_TIMES} times as long"
+            if part in others and math.prod(step.factor for step in steps) > _MOST_GROWTH:
+                reason = f"has a {part} that makes texts more than {_MOST_GROWTH} times as long"
                 raise ModelError(source, reason, _REMEDY)
         for name in ("continuing_subword_prefix", "end_of_word_suffix"):
             self._check_insert(getattr(native.model, name, None) or "")
-        self._times, self._more = 1.0, 0.0
+        self._factor, self._offset = 1.0, 0.0
         for step in self._normalizer:
-            self._times, self._more = self._times * step.times, self._more * step.times + step.more
+            self._factor, self._offset = (
+                self._factor * step.factor,
+                self._offset * step.factor + step.offset,
+            )
 
     def _check_insert(self, text: str) -> None:
         if len(text) > _LONGEST_INSERT:
@@ -85,9 +88,9 @@ class TextGrowth:
             ModelError: saying so.
         """
         # Between added tokens each piece is normalized for itself; there are no more pieces than characters.
-        if (4 * self._times + self._more) * (len(text) + 1) <= _BYTES:
+        if (4 * self._factor + self._offset) * (len(text) + 1) <= _LEAST_LIMIT:
             return
-        limit = max(_BYTES, _TIMES * len(text.encode()))
+        limit = max(_LEAST_LIMIT, _MOST_FACTOR * len(text.encode()))
         pieces = sum(text.count(token) for token in self._added if token)
         if self._grown(text, limit) + pieces * self._grown("a", limit) > limit:
             raise self._too_long(limit)
@@ -99,11 +102,11 @@ class TextGrowth:
         for step in self._normalizer:
             size = len(text.encode())
             pattern = step.values.get("pattern", {}).get("String", "")
-            expected = step.times * size + step.more
+            expected = step.factor * size + step.offset
             if pattern:
                 added = len(step.values["content"].encode()) - len(pattern.encode())
                 expected = size + text.count(pattern) * added
-            elif step.times <= _TIMES:
+            elif step.factor <= _MOST_FACTOR:
                 # It makes little more of almost every text; what it made is measured afterwards.
                 expected = size
             if max(size, expected) > limit:
@@ -134,12 +137,12 @@ def _opened(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _steps(part: Any) -> Iterator[_Step]:
     for values in opened_steps(part):
-        times, more = _growth(values)
-        yield _Step(values, times, more)
+        factor, offset = _growth(values)
+        yield _Step(values, factor, offset)
 
 
 def _growth(values: dict[str, Any]) -> tuple[float, float]:
-    """A step's ``times`` and ``more``."""
+    """A step's ``factor`` and ``offset``."""
     name, inserted = values["type"], len(_inserted(values).encode())
     if name == "Replace":
         replaced = len(values["pattern"].get("String", "").encode())
@@ -147,11 +150,11 @@ def _growth(values: dict[str, Any]) -> tuple[float, float]:
         return (max(1.0, inserted / replaced), 0) if replaced else (1 + inserted, inserted)
     if name == "Precompiled":
         return _longest_mapping(values["precompiled_charsmap"]), 0
-    return _TIMES_LONGER.get(name, 1), inserted
+    return _GROWTH_FACTORS.get(name, 1), inserted
 
 
 # Into how many bytes a step may turn one byte. Compatibility forms turn 3, an Arabic ligature, into 33.
-_TIMES_LONGER = {
+_GROWTH_FACTORS = {
     "NFD": 4,
     "NFC": 4,
     "NFKD": 12,
