@@ -101,9 +101,8 @@ def test_a_breaker_ends_a_repetition_and_costs_nothing() -> None:
 def test_only_the_last_tokens_are_looked_at() -> None:
     history = [A, B, C, D, A, B, C]
     assert costs(dry(last_n=7), history) == pytest.approx({D: 1.4})
-    assert costs(dry(last_n=6), history) == pytest.approx(
-        {D: 0.8}
-    )  # b c in front of d, without its a
+    # The repetition is b c in front of d, without its a.
+    assert costs(dry(last_n=6), history) == pytest.approx({D: 0.8})
     assert costs(dry(last_n=5), history) == {}
 
 

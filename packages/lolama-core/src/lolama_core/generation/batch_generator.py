@@ -22,7 +22,7 @@ from lolama_core.runtime.runner import runner_of
 from lolama_core.text.plain_numbers import whole_number
 
 _BLOCK = 256
-"""The cache grows by so many positions at a time."""
+"""The number of positions by which the cache grows."""
 
 
 @dataclass

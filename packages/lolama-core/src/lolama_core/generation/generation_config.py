@@ -77,10 +77,10 @@ class GenerationConfig:
         max_new_tokens: At most this many tokens; 0 generates nothing.
         repetition_penalty: Divides positive and multiplies negative scores of tokens already seen, the
             prompt's included (Keskar et al. 2019). 1 is off.
-        no_repeat_ngram_size: No run of so many tokens comes twice, the prompt included. 0 is off.
+        no_repeat_ngram_size: No run of this many tokens comes twice, the prompt included. 0 is off.
         bad_words_ids: Sequences of token ids that are never completed. An end token alone is no such
             sequence.
-        min_new_tokens: End tokens are not chosen before so many tokens; stop texts still count. 0 is off.
+        min_new_tokens: End tokens are not chosen before this many tokens; stop texts still count. 0 is off.
         suppress_tokens: Token ids that are never chosen.
         presence_penalty: Subtracted once from each token generated so far. 0 is off.
         frequency_penalty: Subtracted for each time a token was generated so far. 0 is off.
@@ -93,7 +93,7 @@ class GenerationConfig:
             of the texts is meant.
         logit_bias: Token id → number added to its score.
         temperature: Divides the scores. 0 is greedy.
-        top_n_sigma: Only tokens whose score is within so many standard deviations of the best
+        top_n_sigma: Only tokens whose score is within this many standard deviations of the best
             (Tang et al. 2024). 0 is off.
         top_k: Only the k best tokens. 0 is off.
         top_p: Only the smallest set of tokens with this probability (Holtzman et al. 2019). 1 is off;
@@ -121,7 +121,7 @@ class GenerationConfig:
         "Repetition penalty; 1 is off.",
     )
     no_repeat_ngram_size: int = setting(
-        0, _COUNT, "Let no run of so many tokens come twice; 0 is off."
+        0, _COUNT, "Let no run of this many tokens come twice; 0 is off."
     )
     bad_words_ids: tuple[tuple[int, ...], ...] = setting(
         (), Sequences(), "Token ids that never follow one another."

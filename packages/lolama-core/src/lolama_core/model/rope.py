@@ -51,10 +51,11 @@ class RotaryEmbedding(nn.Module):
         """
         inv_freq, limit = self.inv_freq, dynamic_beyond(self.scaling)
         if limit is not None and max(totals) > limit:
+            # (head_dim / 2,) each
             rows = [
                 inverse_frequencies(self.head_dim, self.base, self.scaling, total)[0]
                 for total in totals
-            ]  # (head_dim / 2,) each
+            ]
             inv_freq = torch.stack(rows)[:, None, None].to(positions.device)
         angles = positions[:, None, :, None] * inv_freq  # (B, 1, T, head_dim / 2) float32
         cos, sin = angles.cos(), angles.sin()
