@@ -7,6 +7,7 @@ own products, and ``lolama doctor`` says so.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -45,6 +46,8 @@ def compile_library(sources: Path, library: Path) -> str:
     """Compile the C files of the folder ``sources`` into ``library``; what went wrong, or nothing.
 
     ``CC`` names the compiler. The sources choose the instruction set when they run, so no ``-march`` here.
+    A library of the same files, flags and compiler stays, as where one checkout is installed into several
+    environments; the file beside it that ends in ``.made`` tells of what it was made.
     """
     if os.environ.get("LOLAMA_NO_NATIVE"):
         return "LOLAMA_NO_NATIVE is set"
@@ -56,10 +59,23 @@ def compile_library(sources: Path, library: Path) -> str:
         "-Wall -Wextra -Werror=implicit"
     ).split()
     names = sorted(path.name for path in sources.glob("*.c"))
-    result = subprocess.run(
-        [*command, *flags, "-o", str(library), *names, "-lm"],
-        cwd=sources,  # bare names, or the path would be part of the library
-        capture_output=True,
-        text=True,
-    )
-    return "" if result.returncode == 0 else " ".join(result.stderr.split())[:300]
+    command += [*flags, "-o", str(library), *names, "-lm"]
+    made, of = library.with_suffix(".made"), _digest(command, sources)
+    if library.exists() and made.exists() and made.read_text(encoding="utf-8") == of:
+        return ""
+    made.unlink(missing_ok=True)
+    # In the folder, since its path would be part of the library.
+    result = subprocess.run(command, cwd=sources, capture_output=True, text=True)
+    if result.returncode:
+        return " ".join(result.stderr.split())[:300]
+    made.write_text(of, encoding="utf-8")
+    return ""
+
+
+def _digest(command: list[str], sources: Path) -> str:
+    """Of all that a library is made of: the compiler, how it is called, and the files."""
+    version = subprocess.run([command[0], "--version"], capture_output=True, text=True)
+    digest = hashlib.sha256(repr((command, version.stdout)).encode())
+    for path in sorted(sources.glob("*.[ch]")):
+        digest.update(repr((path.name, path.read_bytes())).encode())
+    return digest.hexdigest()
