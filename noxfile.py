@@ -1,6 +1,7 @@
 """Every check of this repository, by name.
 
     python3 noxfile.py                          the tests of every package, one environment each
+    python3 noxfile.py -s quick                 a minute of tests in one environment, after each edit
     python3 noxfile.py -s promises              the times that are promised; nothing else may run
     python3 noxfile.py -s demo                  text from the built-in model, lolama-core alone
     python3 noxfile.py -s "test(lolama-core)" -- -k rope
@@ -180,7 +181,7 @@ def editable(packages: Iterable[str]) -> list[str]:
 
 def run_tests(
     session: nox.Session,
-    tests: Path,
+    tests: Path | Iterable[Path],
     requirements: list[str],
     env: Mapping[str, str] | None = None,
     arguments: Iterable[str] = (),
@@ -195,7 +196,7 @@ def run_tests(
         config,
         *workers,
         *arguments,
-        str(tests),
+        *map(str, [tests] if isinstance(tests, Path) else tests),
         *session.posargs,
         env={**TEST_ENV, **(env or {})},
     )
@@ -216,6 +217,40 @@ def test(session: nox.Session, package: str) -> None:
     requirements = group("test") if together else group("test", directory(package))
     install(session, *editable(PACKAGES if together else with_siblings(package)), *requirements)
     run_tests(session, (ROOT if together else directory(package)) / "tests", requirements)
+
+
+# What breaks first, and is tested in no time: nothing here starts a process or reads files damaged at random,
+# which tests/test_quick.py holds.
+QUICK = (
+    "packages/lolama-core/tests/model",
+    "packages/lolama-core/tests/runtime",
+    "packages/lolama-core/tests/generation",
+    "packages/lolama-core/tests/text",
+    "packages/lolama-quant/tests",
+    "packages/lolama-hub/tests/folder",
+)
+NOT_QUICK = (
+    "packages/lolama-core/tests/model/test_no_init.py",
+    "packages/lolama-core/tests/text/test_encoder.py",
+    "packages/lolama-core/tests/text/test_native_guard.py",
+    "packages/lolama-quant/tests/native",
+    "packages/lolama-quant/tests/test_build.py",
+    "packages/lolama-quant/tests/test_without_torch.py",
+    "packages/lolama-hub/tests/folder/test_child_process.py",
+    "packages/lolama-hub/tests/folder/test_convert_pickled.py",
+    "packages/lolama-hub/tests/folder/test_convert_sentencepiece.py",
+    "packages/lolama-hub/tests/folder/test_fuzz_folders.py",
+)
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Run the unit tests that tell most after an edit (a minute on two cores)."""
+    packages = ("lolama-core", "lolama-quant", "lolama-hub")
+    requirements = sorted({r for package in packages for r in group("test", directory(package))})
+    install(session, *editable(packages), *requirements)
+    left_out = [f"--ignore={ROOT / path}" for path in NOT_QUICK]
+    run_tests(session, [ROOT / path for path in QUICK], requirements, arguments=left_out)
 
 
 @nox.session(venv_backend="uv")
