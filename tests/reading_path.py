@@ -1,4 +1,4 @@
-"""Counts what one reads of lolama-core to follow a prompt to its text.
+"""Counts what one reads of lolama-core to follow a prompt to its text, and keeps README's table of it.
 
     python tests/reading_path.py
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -33,6 +34,14 @@ FILES = (
     "text/tokenizer",
 )
 MOST_LINES = 1500
+
+ROW = re.compile(
+    r"^(?P<file>\| \[`(?P<name>\S+)`\]\((?P<link>\S+)\) )\| (?P<code>\d+) \| (?P<all>\d+) \|",
+    re.MULTILINE,
+)
+"""A row of README's table: a file of lolama-core, its code lines, and all its lines."""
+
+SUM = re.compile(r"^\| together \| (?P<code>[\d,]+) \| (?P<all>[\d,]+) \|", re.MULTILINE)
 
 _NO_CODE = {
     tokenize.COMMENT,
@@ -70,7 +79,23 @@ def counts() -> dict[str, tuple[int, int]]:
     return {name: (code_lines(text), text.count("\n")) for name, text in sources.items()}
 
 
+def with_counts(page: str) -> str:
+    """README's text with the true counts in the table of its reading order."""
+    total = [0, 0]
+
+    def counted(row: re.Match[str]) -> str:
+        source = (CORE / f"{row['name']}.py").read_text()
+        found = code_lines(source), source.count("\n")
+        total[:] = (before + more for before, more in zip(total, found, strict=True))
+        return f"{row['file']}| {found[0]} | {found[1]} |"
+
+    page = ROW.sub(counted, page)
+    return SUM.sub(f"| together | {total[0]:,} | {total[1]:,} |", page)
+
+
 if __name__ == "__main__":
+    readme = CORE.parents[3] / "README.md"
+    readme.write_text(with_counts(readme.read_text("utf-8")), "utf-8")
     print(f"{'file':24} code   all")
     for name, (code, lines) in counts().items():
         print(f"{name:24} {code:4}  {lines:4}")

@@ -230,26 +230,6 @@ def test_the_first_example_is_at_the_top() -> None:
     assert 'llm = lolama.load("demo")' in top and 'print(llm.generate("Once upon a time"))' in top
 
 
-def test_the_files_that_are_counted_have_so_many_lines() -> None:
-    core = README.parent / "packages" / "lolama-core" / "src" / "lolama_core"
-    text = " ".join(README.read_text("utf-8").split())
-
-    def lines(*names: str) -> int:
-        rooms = (core / "model", core / "generation")
-        paths = [path for name in names for room in rooms for path in room.glob(f"{name}.py")]
-        assert len(paths) == len(names)
-        return sum(len(path.read_text("utf-8").splitlines()) for path in paths)
-
-    [said, names] = re.findall(
-        r"transformer that runs is about (\d+) lines in seven files: (.*?)\. ", text
-    )[0]
-    assert lines(*re.findall(r"`(\w+)`", names)) == pytest.approx(int(said), rel=0.1)
-    [said] = re.findall(r"the generation loop are about (\d+) more", text)
-    assert lines("kv_cache", "sampling", "generator", "token_stream") == pytest.approx(
-        int(said), rel=0.1
-    )
-
-
 def test_the_first_examples_in_python_are_among_them() -> None:
     text = re.sub(r"  #[^\n]*", "", "\n".join(blocks("python")))
     for example in FIRST_PYTHON:
