@@ -188,7 +188,9 @@ def run_tests(
 ) -> None:
     """Run pytest, on several cores where the tests have asked for pytest-xdist."""
     parallel = any(requirement.startswith("pytest-xdist") for requirement in requirements)
-    workers = ["-n", str(min(4, os.cpu_count() or 1))] if parallel else []
+    # Neighbours stay together, so that few fixtures of a module are made twice.
+    several = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "worksteal"]
+    workers = several if parallel else []
     config = str(ROOT / "pyproject.toml")
     session.run(
         "pytest",
