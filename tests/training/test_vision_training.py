@@ -51,7 +51,7 @@ def test_what_is_held_out_is_never_trained_on() -> None:
 
 
 def test_a_thing_is_drawn_where_it_is() -> None:
-    """The middle of its place has its colour, and places without one have the background's."""
+    """The middle of its place has its color, and places without one have the background's."""
     for index, scene in enumerate(scenes(60)):
         picture = draw(scene, random.Random(index)).resize((96, 96))
         background = Image.new("RGB", picture.size, picture.getpixel((0, 0)))

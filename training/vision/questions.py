@@ -114,7 +114,7 @@ def is_there(scene: Scene, rng: random.Random) -> Exchange:
     if names and rng.random() < 0.5:
         name = rng.choice(sorted(names))
     else:
-        # Often nearly right: the colour of one, the shape of another.
+        # Often nearly right: the color of one, the shape of another.
         colours, shapes = [t.colour for t in scene], [t.shape for t in scene]
         near = rng.random() < 0.6
         while (

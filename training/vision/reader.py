@@ -17,7 +17,7 @@ KINDS = (SHAPES, tuple(COLOURS), SIZES, PLACES)
 
 
 class Reader(nn.Module):
-    """Shape, colour, size and place of each patch, read off its projected feature.
+    """Shape, color, size and place of each patch, read off its projected feature.
 
     Args:
         width: Of the features.

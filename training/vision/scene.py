@@ -54,12 +54,12 @@ class Thing:
 
 
 Scene = tuple[Thing, ...]
-"""The things in the order of their places. No two have the same colour and shape."""
+"""The things in the order of their places. No two have the same color and shape."""
 
 
 def make_scene(rng: random.Random, count: int) -> Scene:
     kinds: set[tuple[str, str]] = set()
-    # Often two of a shape or colour, so that neither alone tells which is meant.
+    # Often two of a shape or color, so that neither alone tells which is meant.
     shapes = rng.sample(SHAPES, rng.randint(1, len(SHAPES)))
     colours = rng.sample(sorted(COLOURS), rng.randint(1, len(COLOURS)))
     while len(shapes) * len(colours) < count:
@@ -88,7 +88,7 @@ def scene_of(rng: random.Random, *, held_out: bool, most: int = MOST) -> Scene:
 
 
 def draw(scene: Scene, rng: random.Random) -> Image.Image:
-    """A square picture of random size; exact places, sizes and colours vary a little."""
+    """A square picture of random size; exact places, sizes and colors vary a little."""
     side = rng.choice((96, 128, 160, 192, 224))
     scale = 2  # drawn larger and reduced, for smooth edges
     full = side * scale

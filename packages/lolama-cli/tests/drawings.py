@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 
 def circle(color: str = "red", side: int = 160) -> Image.Image:
-    """A large circle in the centre of a white square."""
+    """A large circle in the center of a white square."""
     picture = Image.new("RGB", (side, side), "white")
     radius, middle = side / 3 * 0.41, side / 2
     box = (middle - radius, middle - radius, middle + radius, middle + radius)

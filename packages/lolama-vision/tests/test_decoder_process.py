@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_image_file import GREY, chunk, encoded, photo, png_of, tiff_of
+from test_image_file import GRAY, chunk, encoded, photo, png_of, tiff_of
 
 from lolama_core.protocols.errors import ModelError, ResourceError
 from lolama_vision import decoder_process, read_picture
@@ -70,7 +70,7 @@ def strips() -> bytes:
     """A TIFF of one column, every pixel a strip of its own that lies where the others do."""
     rows = 5_000_000
     tags: dict[int, int | list[int]] = {
-        **GREY,
+        **GRAY,
         256: 1,
         257: rows,
         278: 1,

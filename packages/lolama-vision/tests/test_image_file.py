@@ -178,7 +178,7 @@ def test_row_72_orientation(orientation: int, kind: str) -> None:
 
 # Every number of bits and kind of color that a PNG may have: bits, color type, three samples of a pixel's
 # channels each, and what they become without a transparent color. Bits are scaled to 8 (2: times 85,
-# 4: times 17); 16 bits of grey are divided by 257, those of colors lose their lower half.
+# 4: times 17); 16 bits of gray are divided by 257, those of colors lose their lower half.
 PNG_KINDS: list[tuple[int, int, list[Any], list[Any]]] = [
     (1, 0, [0, 1, 1], [0, 255, 255]),
     (2, 0, [1, 2, 3], [85, 170, 255]),
@@ -200,7 +200,7 @@ PNG_KINDS: list[tuple[int, int, list[Any], list[Any]]] = [
 def test_row_126_every_kind_of_png_is_flattened_alike(kind: int, transparent: int | None) -> None:
     depth, color, pixels, shown = PNG_KINDS[kind]
     samples = [pixel if isinstance(pixel, tuple) else (pixel,) for pixel in pixels]
-    expected = [grey if isinstance(grey, tuple) else (grey, grey, grey) for grey in shown]
+    expected = [gray if isinstance(gray, tuple) else (gray, gray, gray) for gray in shown]
     bits = "".join(f"{sample:0{depth}b}" for pixel in samples for sample in pixel)
     row = b"\0" + int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8))
     before = chunk(b"PLTE", bytes([10, 20, 30, 40, 50, 60])) if color == 3 else b""
@@ -263,13 +263,13 @@ def test_row_73_flattening() -> None:
     assert read_picture(data).image.getpixel((0, 0)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize(("value", "grey"), [(0, 0), (257 * 100, 100), (65535, 255), (32768, 128)])
-def test_row_74_sixteen_bits_are_rescaled(value: int, grey: int) -> None:
+@pytest.mark.parametrize(("value", "gray"), [(0, 0), (257 * 100, 100), (65535, 255), (32768, 128)])
+def test_row_74_sixteen_bits_are_rescaled(value: int, gray: int) -> None:
     for mode in ("I;16", "I", "I;16B"):
         image = Image.new(mode, (3, 2), value)
-        assert flatten(image).getpixel((1, 1)) == (grey, grey, grey), mode
+        assert flatten(image).getpixel((1, 1)) == (gray, gray, gray), mode
     data = encoded(Image.new("I;16", (3, 2), value), "PNG")
-    assert read_picture(data).image.getpixel((2, 0)) == (grey, grey, grey)
+    assert read_picture(data).image.getpixel((2, 0)) == (gray, gray, gray)
 
 
 def test_row_74_what_has_no_white_is_refused() -> None:
@@ -406,20 +406,20 @@ def tiff_of(tags: Mapping[int, int | list[int]], data: bytes) -> bytes:
     return b"II*\0" + struct.pack("<I", place) + data + table + more
 
 
-GREY = {256: 40, 257: 30, 258: 8, 259: 1, 262: 1, 277: 1}
-"""Tags of a TIFF of 40 × 30 grey pixels that are not compressed."""
+GRAY = {256: 40, 257: 30, 258: 8, 259: 1, 262: 1, 277: 1}
+"""Tags of a TIFF of 40 × 30 gray pixels that are not compressed."""
 
 LACKING = {
     "PNG without some rows": png_of(40, 30, bytes(121 * 10)),
     "PNG without some rows, interlaced": png_of(40, 30, bytes(121 * 30), interlaced=True),
     "TIFF without some strips": tiff_of(
-        {**GREY, 278: 5, 273: [8, 8, 8], 279: [200] * 3}, bytes(200)
+        {**GRAY, 278: 5, 273: [8, 8, 8], 279: [200] * 3}, bytes(200)
     ),
     "TIFF without some tiles": tiff_of(
-        {**GREY, 322: 16, 323: 16, 324: [8] * 5, 325: [256] * 5}, bytes(256)
+        {**GRAY, 322: 16, 323: 16, 324: [8] * 5, 325: [256] * 5}, bytes(256)
     ),
     "TIFF without a band": tiff_of(
-        {**GREY, 262: 2, 277: 3, 258: [8] * 3, 284: 2, 278: 30, 273: [8, 8], 279: [1200] * 2},
+        {**GRAY, 262: 2, 277: 3, 258: [8] * 3, 284: 2, 278: 30, 273: [8, 8], 279: [1200] * 2},
         bytes(1200),
     ),
     "JPEG with zeros at its end": encoded(photo(200, 150), "JPEG")[:3000] + bytes(3000),
@@ -467,7 +467,7 @@ def test_row_110_no_changed_bit_of_a_png_goes_unseen(mode: str) -> None:
 def cut(kind: str) -> bytes:
     """A file in which what holds the pixels ends early."""
     if kind == "fax":  # random bits, which its decoder goes through line by line
-        fax = {**GREY, 256: 9000, 257: 9000, 258: 1, 259: 3, 273: 8, 278: 9000, 279: 3000}
+        fax = {**GRAY, 256: 9000, 257: 9000, 258: 1, 259: 3, 273: 8, 278: 9000, 279: 3000}
         return tiff_of(fax, random.Random(1).randbytes(3000))
     data = bytearray(encoded(photo(64, 64), "TIFF", compression=kind))
     data[len(data) // 3 : len(data) // 3 + 400] = b"\xff" * 400
@@ -480,7 +480,7 @@ def test_rows_110_and_111_what_a_native_decoder_says_is_an_error_and_no_line(
 ) -> None:
     with pytest.raises(ModelError, match="damaged or cut short"):
         read_picture(cut(kind))
-    samples = {**GREY, 277: 65535, 273: 8, 278: 30, 279: 1200}  # which Pillow's logger tells of
+    samples = {**GRAY, 277: 65535, 273: 8, 278: 30, 279: 1200}  # which Pillow's logger tells of
     with pytest.raises(ModelError):
         read_picture(tiff_of(samples, bytes(1200)))
     assert capfd.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""Does the story stay true to itself? People, pronouns, belongings, colours and counts."""
+"""Does the story stay true to itself? People, pronouns, belongings, colors and counts."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_one_pass_runs_several_short_prompts(model: Llama, monkeypatch: pytest.M
     assert shapes == [(3, 5), (3, 1), (3, 1)]
 
 
-def test_cancelling(model: Llama) -> None:
+def test_canceling(model: Llama) -> None:
     alone, batch = TextGenerator(model), BatchGenerator(model, rows=3, prefill_chunk=20)
     config = GenerationConfig.greedy(max_new_tokens=12)
     prompts = [[1, 2], [3], list(range(55)), [4, 5], [6]]

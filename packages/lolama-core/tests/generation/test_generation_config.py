@@ -195,9 +195,9 @@ def test_every_setting_is_a_row_that_explains_itself() -> None:
 
 def test_fields_of_a_subclass_are_its_own_matter() -> None:
     @dataclass(frozen=True, kw_only=True)
-    class Labelled(GenerationConfig):
+    class Labeled(GenerationConfig):
         label: str = ""
 
-    assert Labelled(label="a", top_k=3).with_settings(label="b").label == "b"  # type: ignore[call-arg]
+    assert Labeled(label="a", top_k=3).with_settings(label="b").label == "b"  # type: ignore[call-arg]
     with pytest.raises(UsageError, match=r"^top_k: -1"):
-        Labelled(top_k=-1)
+        Labeled(top_k=-1)

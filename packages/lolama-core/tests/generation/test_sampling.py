@@ -54,7 +54,7 @@ def test_count_penalties_by_hand() -> None:
     assert result.tolist() == [[0.0, 0.0, -1.25, -0.75, 0.0]]
 
 
-def test_nothing_generated_is_not_penalised() -> None:
+def test_nothing_generated_is_not_penalized() -> None:
     scores = torch.randn(1, 5)
     history = torch.tensor([[1, 2]])
     result = sampling.count_penalties(history, scores, prompt_length=2, presence=1.0, frequency=1.0)

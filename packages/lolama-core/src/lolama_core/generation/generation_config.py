@@ -187,14 +187,14 @@ class GenerationConfig:
 
     @classmethod
     def greedy(cls, **settings: Unpack[GenerationSettings]) -> Self:
-        """Always the best token, nothing penalised: what the model itself would say."""
+        """Always the best token, nothing penalized: what the model itself would say."""
         own = {"temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.0}
         chosen: dict[str, Any] = {**own, **settings}
         return cls(**chosen)
 
     @classmethod
     def sampling(cls, **settings: Unpack[GenerationSettings]) -> Self:
-        """The model's own distribution, unless settings say otherwise: nothing cut, nothing penalised."""
+        """The model's own distribution, unless settings say otherwise: nothing cut, nothing penalized."""
         own = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0}
         chosen: dict[str, Any] = {**own, **settings}
         return cls(**chosen)

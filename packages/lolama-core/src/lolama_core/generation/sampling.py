@@ -93,7 +93,7 @@ def build_chain(
 
     # An end token alone is never a bad word: nothing would end.
     words = [word for word in config.bad_words_ids if len(word) > 1 or word[0] not in eos_ids]
-    penalised = config.presence_penalty != 0 or config.frequency_penalty != 0
+    penalized = config.presence_penalty != 0 or config.frequency_penalty != 0
     add(config.repetition_penalty != 1, repetition_penalty, penalty=config.repetition_penalty)
     add(config.no_repeat_ngram_size > 0, no_repeat_ngram, size=config.no_repeat_ngram_size)
     add(bool(words), bad_words, words=by_length(words))
@@ -106,7 +106,7 @@ def build_chain(
     )
     add(bool(config.suppress_tokens), suppress_tokens, ids=config.suppress_tokens)
     add(
-        penalised,
+        penalized,
         count_penalties,
         prompt_length=prompt_length,
         presence=config.presence_penalty,

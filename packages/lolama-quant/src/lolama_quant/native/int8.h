@@ -170,7 +170,7 @@ static inline void int8_product(int isa, const int8_t *weight, const float *weig
     const int8_function *tiles = int8_functions_for(isa);
     float sums[16];
     /* One row reads four streams of weights from far apart, as in `product`; several rows share four
-     * neighbours, which stay in the first-level cache. */
+     * neighbors, which stay in the first-level cache. */
     const int64_t quarter = (end - begin) / 4, apart = rows == 1 ? quarter : 1;
     for (int64_t tile = 0; begin + tile < end;) {
         const int whole = tile < 4 * quarter;

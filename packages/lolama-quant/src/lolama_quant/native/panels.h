@@ -128,7 +128,7 @@ AVX2 static void bring_rounded(const float *x, float scale, int16_t *to, int64_t
 
 /* ---- the product ---------------------------------------------------------------------------------- */
 
-/* Four neighbouring outputs of one row of x, of which `used` are there; y as in `product`. */
+/* Four neighboring outputs of one row of x, of which `used` are there; y as in `product`. */
 AVX2 static inline void store_four(float *y, __m128 results, int used, int add) {
     if (used == 4) {
         _mm_storeu_ps(y, add ? _mm_add_ps(results, _mm_loadu_ps(y)) : results);

@@ -31,7 +31,7 @@ typedef struct {
     int64_t query_stride, out_stride, group, hd, start, window;
 } Prompt;
 
-/* Two neighbours of `count` vectors of values after each other, dimension by dimension; zeros beyond. */
+/* Two neighbors of `count` vectors of values after each other, dimension by dimension; zeros beyond. */
 BF16 static void bring_values(const uint16_t *values, int64_t count, int64_t hd,
                               uint8_t (*to)[2 * KEYS * WIDE_OUTPUTS]) {
     for (int64_t t = 0; t < count; t += 2)

@@ -1,7 +1,7 @@
 /* Activations that are rounded to int8, for products with int8 weights.
  *
  * They are rounded in groups of 64 with a scale for each, so that one large value costs the precision of its
- * neighbours alone; and where one stands out of its group, what rounding left over is rounded again, and
+ * neighbors alone; and where one stands out of its group, what rounding left over is rounded again, and
  * multiplied too. Within a group sums are whole numbers, exact on every processor; groups are added in
  * float32.
  */
@@ -21,7 +21,7 @@
 
 /* Rows of whole numbers, `padded` apart; zeros follow the last. Groups whose scale is zero may hold anything.
  *
- * `offsets` holds -128 times each sum of four neighbours, and `totals` the sum of a group's offsets: VNNI
+ * `offsets` holds -128 times each sum of four neighbors, and `totals` the sum of a group's offsets: VNNI
  * multiplies unsigned with signed bytes, so weights come in raised by 128, and sums start from what that adds
  * too much. */
 typedef struct {
