@@ -25,7 +25,7 @@ class Plan:
         rows: Sequences that decode together.
         steps: Steps of one row; several rows make half as many.
         rounds: How often everything is repeated.
-        long_rounds: In how many of them longer contexts and several rows take part.
+        long_rounds: The number of rounds in which longer contexts and several rows take part.
         loads: How often each peer is started.
     """
 

@@ -39,8 +39,8 @@ class Start:
 
     Attributes:
         label: As the table calls it.
-        arguments: Of the interpreter.
-        code: With which it has to end.
+        arguments: The arguments of the interpreter.
+        code: The exit code that it has to end with.
         torch: Whether it imports torch.
         warm, cold: Seconds of each round, from the start of the process to its end.
         read: Bytes that came from the disk in each cold one.

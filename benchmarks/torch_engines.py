@@ -89,7 +89,7 @@ class LolamaEngine(TorchEngine):
         suit_threads(self.loaded)  # as `lolama generate` does
         core_alone = os.environ.get("LOLAMA_BENCH_KERNELS") == "0"
         if core_alone:
-            # Of int8 what remains are torch's operators.
+            # What remains of int8 are torch's operators.
             cpu.int8_rows = lambda: 0  # type: ignore[attr-defined] # not one that it exports
         kernels = Kernels() if core_alone else Kernels.installed()
         self.model = Runner(self.loaded, kernels)

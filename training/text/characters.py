@@ -16,7 +16,7 @@ class Character:
         name: The proper name, or None for a relative ("her mother").
         kind: "girl", "fox", "mother": what the character is.
         gender: "f" or "m".
-        relation: For a pal: "friend", "brother" or "" for a stranger.
+        relation: What a pal is: "friend", "brother" or "" for a stranger.
     """
 
     name: str | None

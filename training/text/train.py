@@ -42,7 +42,7 @@ class Recipe:
         tokens_per_batch: Upper bound on B · T, padding included.
         peak_rate: Learning rate after the warm-up, of both optimizers.
         warmup: Share of the steps over which the rate rises; it falls linearly from there to zero.
-        seed: Of the corpus.
+        seed: The seed of the corpus.
     """
 
     stories: int = 80_000

@@ -50,7 +50,7 @@ def canonical_config(model: LLaVA, tokenizer: Tokenizer) -> CanonicalConfig:
         "generation": {
             "eos_ids": [control_id(tokenizer, EOS)],
             "vocab_size": tokenizer.get_vocab_size(),
-            # Of what it sees there is one right description.
+            # There is one right description of what it sees.
             "sampling": {"temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.0},
         },
         "tokenizer": {"bos_token": BOS, "eos_token": EOS},

@@ -58,7 +58,7 @@ class Maker:
 
     Args:
         checkpoint: The model after the rounds before; its encoder and projector stay as they are.
-        recipe: Of the last round.
+        recipe: The recipe of the last round.
     """
 
     def __init__(self, checkpoint: Path, recipe: LastRecipe) -> None:

@@ -33,7 +33,7 @@ class Optimizer:
         named: Parameters and their names in the whole model.
 
     Attributes:
-        rate: Of the next step.
+        rate: The learning rate of the next step.
     """
 
     def __init__(self, named: list[tuple[str, nn.Parameter]]) -> None:
@@ -80,7 +80,7 @@ class Step:
     Args:
         model: Its language model is trained, where it is.
         features: (pictures, P, D), on the same device.
-        dialogues: In a batch.
+        dialogues: The number of dialogues in a batch.
 
     Attributes:
         loss: Mean cross-entropy of the answers' tokens, of the last step.

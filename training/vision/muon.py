@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of the quintic iteration that drives all singular values towards 1.
+# The coefficients of the quintic iteration that drives all singular values towards 1.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 

@@ -20,7 +20,7 @@ class Reader(nn.Module):
     """Shape, color, size and place of each patch, read off its projected feature.
 
     Args:
-        width: Of the features.
+        width: The width of the features.
     """
 
     def __init__(self, width: int) -> None:

@@ -14,7 +14,7 @@ class Recipe:
 
     Args:
         steps: Batches.
-        pictures: In a batch, each of a new scene.
+        pictures: The number of pictures in a batch, each of a new scene.
         questions: Asked about each picture. Without any, encoder and projector are trained alone.
         most: Things in a picture.
         described_first: Share of dialogues that begin with a description of the picture.
@@ -26,7 +26,7 @@ class Recipe:
         peak_rate: Learning rate after the warm-up, of both optimizers.
         warmup: Share of the steps over which the rate rises.
         decay: Share of the steps, at the end, over which it falls to zero.
-        seed: Of scenes, pictures and questions.
+        seed: The seed of scenes, pictures and questions.
     """
 
     steps: int
@@ -77,11 +77,11 @@ class LastRecipe:
     Args:
         steps: Batches, at most.
         seconds: It ends after that, even so. The rate falls by whichever is nearer.
-        pictures: Of which features are made.
-        dialogues: In a batch, each about one of these pictures.
-        questions: In a dialogue, at most.
+        pictures: The number of pictures whose features are made.
+        dialogues: The number of dialogues in a batch, each about one of these pictures.
+        questions: The most questions in a dialogue.
         described_first: Share of dialogues that begin with a description of the picture.
-        finding: Of these one is drawn for each dialogue; see `ask`.
+        finding: One of these is drawn for each dialogue; see `ask`.
         plain: Share of dialogues that begin without the control token of a question.
         peak_rate: Learning rate after the warm-up, of both optimizers.
         warmup: Steps over which the rate rises.

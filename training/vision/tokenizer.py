@@ -79,7 +79,7 @@ class DialogueEncoder:
     """Dialogues about one picture → ids, as the chat template renders them.
 
     Args:
-        tokenizer: Of `train_tokenizer`.
+        tokenizer: The result of `train_tokenizer`.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

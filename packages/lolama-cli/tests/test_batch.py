@@ -86,7 +86,7 @@ def test_a_seed_gives_every_line_its_own(base: Path, tmp_path: Path) -> None:
     ]
     assert texts[0] == texts[1] != texts[2]
     assert len(set(texts[0])) > 1
-    # And each can be repeated alone.
+    # Each can also be repeated alone.
     last = answers(run(*command, "--seed", "1").out)[-1]
     alone = run("generate", "-m", base, "--max-tokens", "1", "--seed", str(last["seed"]), "what?")
     assert alone.out.decode() == last["text"]

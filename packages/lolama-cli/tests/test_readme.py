@@ -45,7 +45,7 @@ lolama generate --quantize "Explain quantum computing"
 echo "Explain transformers" | lolama generate
 lolama -v generate "hello"
 """
-# And of its examples in Python whatever could have been lost.
+# These are the parts of its examples in Python that could have been lost.
 FIRST_PYTHON = (
     """
 from lolama import load_model, load_tokenizer, TextGenerator

@@ -23,7 +23,7 @@ class Phrase:
         owner: Whose it is ("her", "Mia's").
         name: A name given with the noun ("a girl named Mia", "her brother Tom").
         introduces: The name is new by this phrase.
-        members: Of a group.
+        members: The members of a group.
         of: "two of *the shells*".
         more: "two *more* shells".
         clauses: Relative clauses.

@@ -33,8 +33,8 @@ class Run:
     """One generation, in seconds.
 
     Attributes:
-        first_token: From the prompt to the first new token.
-        rest: From there to the last.
+        first_token: Seconds from the prompt to the first new token.
+        rest: Seconds from there to the last token.
     """
 
     first_token: float
@@ -46,8 +46,8 @@ class Speed:
     """What several generations of the same size took.
 
     Attributes:
-        prompt_tokens, new_tokens: Of each.
-        runs: In order. The one before them, which warmed up, is left out.
+        prompt_tokens, new_tokens: The tokens of each run.
+        runs: The runs in order, without the one before them, which warmed up.
     """
 
     prompt_tokens: int

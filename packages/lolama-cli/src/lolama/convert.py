@@ -29,7 +29,7 @@ def convert(
         name: As for `load_model`.
         directory: Must not exist; its parent must.
         confirm: Whether a download may go ahead, if one is needed; see `downloads.Confirm`.
-        progress: Of that download.
+        progress: Is told of the progress of that download.
         steps: Is told how many tensors are written.
 
     Raises:

@@ -69,7 +69,7 @@ class Report:
     """Everything ``lolama doctor`` tells.
 
     Attributes:
-        versions: Of each of lolama's distributions, torch, Python and the platform; None if not installed.
+        versions: Those of lolama's distributions, torch, Python and the platform; None if not installed.
         devices: cpu, cuda (one for each GPU), mps, usable or not; none if torch had to be asked and cannot be
             imported.
         device: The one that a model goes to if nobody names one.
@@ -135,7 +135,7 @@ class Product:
     """What computes the products of few rows of a loaded model, or could have.
 
     Attributes:
-        name: Of a linear kernel or quantizer, or ``torch``.
+        name: The name of a linear kernel or quantizer, or ``torch``.
         description: What it says of itself; empty for torch.
         linears: How many of the model's linears use it.
     """

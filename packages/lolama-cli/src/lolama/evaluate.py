@@ -22,7 +22,7 @@ class Perplexity:
     """What a model made of a text.
 
     Attributes:
-        tokens: Of the text.
+        tokens: The number of tokens in the text.
         window: Tokens of the pieces in which the text was read.
         perplexity: Geometric mean of 1 / probability over every token but the first of a piece.
     """

@@ -50,7 +50,7 @@ class Information:
         repo, revision: On the Hugging Face Hub.
         family: What builds it.
         parameters: How many.
-        about, size: For people, from the list of aliases; size is about how many parameters, as "1.1B".
+        about, size: Words from the list of aliases; size is the rough number of parameters, as "1.1B".
         download_bytes: About what a download takes, as far as the list or the hub tells.
         shape: Sizes of the language model, by the names of `LlamaConfig`.
         context_length: Positions it attends over.
@@ -58,9 +58,9 @@ class Information:
         dtype: How the weights are stored.
         quantization: Scheme of weights that are quantized; None if they are not, or nobody knows.
         license: As far as it is known here.
-        files: Of weights and tokenizer.
+        files: The files of weights and tokenizer.
         device: Where it would run.
-        available_bytes: Of memory there.
+        available_bytes: Bytes of memory that are free there.
         memory: What it needs.
     """
 

@@ -37,10 +37,10 @@ class Need:
     """Bytes that a generation needs at its peak.
 
     Attributes:
-        weights: Of all tensors, as they are loaded.
+        weights: Bytes of all tensors, as they are loaded.
         cache: Keys and values, with every position in use.
-        activations: Of one pass over a chunk of the prompt.
-        overhead: Of the process besides; 0 on a GPU.
+        activations: Bytes of one pass over a chunk of the prompt.
+        overhead: Bytes that the process takes besides; 0 on a GPU.
     """
 
     weights: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
-# Of cuda.h.
+# These numbers are from cuda.h.
 _MAJOR = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 _FIRST_WITH_BFLOAT16 = 8  # Ampere
 

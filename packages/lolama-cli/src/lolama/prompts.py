@@ -125,7 +125,7 @@ def without_template(
 
     Args:
         text: The text.
-        tokenizer: Of the model.
+        tokenizer: The model's tokenizer.
         marks: The ids that stand for the pictures.
         split_special_tokens: Read control tokens that ``text`` spells as the text they are.
     """

@@ -56,7 +56,7 @@ class Attempt:
     """What came of loading one entry point: a provider, or why there is none.
 
     Attributes:
-        name: Of the entry point.
+        name: The name of the entry point.
         package: The distribution that declares it.
         provider: Made from it; None if that failed.
         problem: One line on what failed; empty if nothing did.

@@ -13,7 +13,7 @@ class TorchBuild:
     """What ``torch/version.py`` says.
 
     Attributes:
-        folder: Of the package.
+        folder: The folder of the package.
         cuda: Version of CUDA that it is built for, such as ``12.8``; None if for none.
         other: Whether it is built for another kind of GPU, ROCm's or Intel's.
     """

@@ -218,7 +218,7 @@ def apply(parameters: Iterable[Any]) -> tuple[dict[str, Value], dict[str, str]]:
     """The defaults of a command's options.
 
     Args:
-        parameters: Of the command, as typer knows them.
+        parameters: The command's parameters, as typer knows them.
 
     Returns:
         Name of a parameter → its default; and its option → where that default comes from.

@@ -125,7 +125,7 @@ class Run:
         """Everything about it, as one object.
 
         Args:
-            name: Of the model, as the user gave it.
+            name: The model's name, as the user gave it.
             load_seconds: How long loading took.
         """
         config = self.config

@@ -51,7 +51,7 @@ class PreparedImages:
     """The pictures of a prompt, ready for the model.
 
     Attributes:
-        files: Of the model.
+        files: The model's files.
         inputs: What its image processor made of them.
     """
 

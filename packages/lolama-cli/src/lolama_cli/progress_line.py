@@ -59,7 +59,7 @@ class ProgressLine:
         if done:
             line += f", {duration((now - self._began) / done * (count - done))} left"
         columns = columns_of(self._stream)
-        # Not up to the edge: what a terminal shows of Ctrl-C would begin a line of its own.
+        # The line ends before the edge: else what a terminal shows of Ctrl-C would begin a line of its own.
         self._write(f"\r{line[: columns - 3] if columns > 3 else line}\x1b[K")
 
     def erase(self) -> None:

@@ -30,7 +30,7 @@ def encode_prompt(
 
     Args:
         text: What the user says.
-        files, tokenizer: Of the model.
+        files, tokenizer: The model's files and tokenizer.
         raw: Leave the template aside.
         system: What the model is told before.
         images: The pictures that go with it; None for a text model.
@@ -58,7 +58,7 @@ def encode_messages(
 
     Args:
         messages: Each a role and a text; the user has the last word.
-        files, tokenizer: Of the model.
+        files, tokenizer: The model's files and tokenizer.
         raw: Leave the template aside.
         alone: They are a single prompt, with a system message or not: without a template it is a text.
         images: The pictures that go with the last message; None for a text model.

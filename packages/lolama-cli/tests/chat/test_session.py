@@ -85,7 +85,7 @@ def test_every_turn_runs_what_is_new_and_replies_as_a_fresh_run_does(
         assert (widths[0], chat.last.prefilled) == (new, new)
         assert chat.last.prompt == len(prompt.ids)
         replied = TextGenerator(chat.model.model, chat.model.tokenizer).generate(prompt.ids, GREEDY)
-        # Of a reply that was cut off, nobody asked what comes after its last token.
+        # Nobody asked what comes after the last token of a reply that was cut off.
         ran = [*prompt.ids, *replied.ids[: -1 if replied.finish_reason == "length" else None]]
     assert chat.totals.replies == len(QUESTIONS)
     assert chat.totals.cached > chat.totals.prompt / 3
@@ -412,7 +412,7 @@ def test_what_slides_out_leaves_the_rest_as_a_fresh_run() -> None:
     for turn in range(12):
         question = QUESTIONS[turn % len(QUESTIONS)] * 8
         reply = say(chat, question)
-        # With what had slid out, and from its beginning.
+        # A fresh run, which also reads what had slid out, gives the same reply.
         before = replace(chat.conversation, exchanges=chat.conversation.exchanges[:-1])
         assert fresh(replace(chat, conversation=before), question) == reply, turn
         assert chat.last is not None

@@ -59,7 +59,7 @@ def test_tab_does_not_take_the_only_candidate_back(tabs: int) -> None:
 
 
 def test_tab_goes_on_to_the_next_of_several() -> None:
-    # Which of them depends on whether the menu had opened before the first Tab.
+    # It depends on whether the menu had opened before the first Tab.
     assert typed("/set s", "\t", "\t") in ("/set stop", "/set seed")
 
 

@@ -23,7 +23,7 @@ class Int8Linear(nn.Module):
         in_features, out_features: K and N.
         bias: Whether there is one.
         outlier_columns: Input columns whose weights keep their precision, ascending.
-        dtype: Of bias and outlier weights.
+        dtype: The dtype of bias and outlier weights.
         device: Where parameters are made; ``meta`` before loading.
 
     Attributes:

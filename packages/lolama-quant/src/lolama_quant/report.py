@@ -44,7 +44,7 @@ class QualityReport:
 
     Attributes:
         tokens: Positions whose predictions were compared.
-        reference_perplexity, perplexity: Of the text, for the reference and the quantized model.
+        reference_perplexity, perplexity: The text's perplexity by the reference and by the quantized model.
         quantized: The distance of the quantized model.
         noise_floor: The distance of the reference from itself when it reads the same text some positions
             at a time: what other orders of summation do, without any quantization.
@@ -93,7 +93,7 @@ def measure_quality(
     Args:
         reference: The model before it was quantized.
         quantized: The same after.
-        tokenizer: Of both.
+        tokenizer: The tokenizer of both.
         texts: Documents; each is read by itself, in windows of up to 512 tokens. What spells a control
             token in them is text.
         steps: Is told how many windows are compared, and how many there are.

@@ -46,8 +46,8 @@ class Preprocessing:
             LLaVA). ``tiles``: the whole picture, then pieces of it at a higher resolution (LLaVA-NeXT).
         shortest_edge: Pixels. None: the size of the encoder's input.
         stretch: Resize both sides to ``shortest_edge``, whatever the proportions.
-        mean, std: Of each channel, on a scale from 0 to 1.
-        rescale_factor: From stored values to that scale.
+        mean, std: Mean and deviation of each channel, on a scale from 0 to 1.
+        rescale_factor: The factor from stored values to that scale.
         resample: Pillow's number of the filter; 3 is bicubic.
         pinpoints: ``tiles``: (height, width) of the resolutions to choose from, in pixels.
     """

@@ -15,7 +15,7 @@ class FeatureCache:
     """Keeps what was used last, up to a number of bytes.
 
     Args:
-        max_bytes: Of the features, on whatever device they are.
+        max_bytes: The most bytes of features, on whatever device they are.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:

@@ -28,7 +28,7 @@ class CLIPImageProcessor:
     """Resizes, crops, pads or tiles pictures, and normalizes them.
 
     Args:
-        config: Of the encoder, with its preprocessing.
+        config: The encoder's configuration, with its preprocessing.
 
     Example:
         >>> processor = CLIPImageProcessor.from_config(model.config.vision_config)

@@ -134,7 +134,7 @@ class LLaVA(CausalLMModule):
             input_ids: (B, T), right-padded.
             lengths: Ids in use of each row.
             pixel_values: (N, 3, S, S), all tiles of all pictures, in the order of their ``<image>``.
-            tiles_per_image: Of each picture; by default what ``image_sizes`` says, else 1.
+            tiles_per_image: The tiles of each picture; by default what ``image_sizes`` says, else 1.
             image_sizes: (height, width) of each picture; needed by a model that takes tiles.
             tokens_per_image: Checked, if given.
 

@@ -9,7 +9,7 @@ import struct
 import zlib
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# Of each pass of an interlaced picture: first column and row, and the steps to the next ones.
+# Each pass of an interlaced picture: first column and row, and the steps to the next ones.
 _PASSES = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
     *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),

@@ -81,8 +81,8 @@ def arrange(features: Tensor, newline: Tensor, size: Size, config: VisionConfig)
     Args:
         features: (1 + tiles, P, D).
         newline: (D,).
-        size: Of the picture.
-        config: Of the encoder.
+        size: The size of the picture.
+        config: The encoder's configuration.
 
     Returns:
         (tokens, D).

@@ -87,7 +87,7 @@ def generate_batch(
         options: Where they come from, and where answers go.
         chosen: The model.
         config: Settings of lines that have none of their own.
-        stdout: For answers that go nowhere else.
+        stdout: Takes answers that go nowhere else.
         system, raw, logprobs: As for `generate`.
         image_mode: How pictures are prepared; None as the model was trained.
         verbose: Tell how fast it was.

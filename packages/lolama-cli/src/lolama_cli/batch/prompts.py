@@ -55,7 +55,7 @@ class BatchSettings:
             prompts get answers of their own.
         system: What the model is told before the prompt.
         raw: Whether chat templates are left aside.
-        identity: Of the model and everything else that shapes the answers, for the lines' keys.
+        identity: Identifies the model and everything else that shapes the answers, for the lines' keys.
     """
 
     config: GenerationConfig

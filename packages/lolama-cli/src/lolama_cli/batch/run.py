@@ -139,7 +139,7 @@ class Batch:
         facts = {"line": pending.line.number, **line_id(pending.line), "key": pending.line.key}
         result = pending.answer
         if isinstance(result, LolamaError):
-            # Of a line: its keys are called as in Python.
+            # A line's keys are called as in Python.
             reported = type(result)(result.subject, result.reason, in_options(result.remedy))
             return {**facts, "error": {"message": str(reported), "exit_code": result.exit_code}}
         assert result is not None and pending.config is not None

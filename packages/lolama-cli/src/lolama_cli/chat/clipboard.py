@@ -29,7 +29,7 @@ def copy(text: str, *, terminal: bool) -> str:
     """Copy it; by what means, for the user.
 
     Args:
-        text: To copy.
+        text: The text to copy.
         terminal: Whether an escape sequence may be sent to the terminal on standard error (OSC 52). Nothing
             tells whether it did as it was asked.
 

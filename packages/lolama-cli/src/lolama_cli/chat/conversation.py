@@ -36,7 +36,7 @@ class Exchange:
         reply: What the model said; of a reply that was stopped, what it had said.
         finish_reason: ``eos``, ``stop``, ``length`` or ``interrupted``.
         model: The name of the model that replied.
-        seed: Of its random choices; None if they cannot be repeated.
+        seed: The seed of its random choices; None if they cannot be repeated.
     """
 
     question: str
@@ -53,7 +53,7 @@ class Conversation:
 
     Attributes:
         system: What the model is told before everything else; None for nothing.
-        exchanges: In order.
+        exchanges: The exchanges in order.
         first: The first exchange that is sent to the model: those before it made room for later ones.
     """
 

@@ -30,8 +30,8 @@ class Chat:
         reader: Where messages come from.
         screen: Where replies go.
         commands: What begins with a slash.
-        interrupts: Of a chat with a person. None for lines from a pipe: there Ctrl-C ends the program, and
-            its exit code is that of the first error.
+        interrupts: Ctrl-C in a chat with a person. None for lines from a pipe: there Ctrl-C ends the program,
+            and its exit code is that of the first error.
         settings: Options that every command takes.
         stream: Whether replies are shown while they come.
     """

@@ -33,7 +33,7 @@ class ChatPrompt:
     """A conversation, ready for the model.
 
     Attributes:
-        ids: Of its tokens.
+        ids: The ids of its tokens.
         positions: That it takes, pictures included.
         inputs: What the model is given beside ids.
     """
@@ -47,8 +47,8 @@ class ChatModel:
     """A model, and how it is asked. Its weights are loaded when they are first used.
 
     Args:
-        files: Of the model.
-        tokenizer: Of the model.
+        files: The model's files.
+        tokenizer: The model's tokenizer.
         load: Loads the weights.
         raw: Have it continue the text, without its chat template. A model that has none always does.
         image_mode: ``crop`` or ``pad``, instead of what the model was trained with.

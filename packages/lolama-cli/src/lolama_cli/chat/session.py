@@ -29,7 +29,7 @@ class Timings:
         cached: Those that were run in an earlier turn.
         new: Tokens of the reply.
         first: Seconds to the first text; None if there was none.
-        seconds: In all.
+        seconds: Seconds in all.
     """
 
     prompt: int
@@ -92,7 +92,7 @@ class Session:
         interruptible: Entered around what takes long and may be broken off by KeyboardInterrupt at any
             moment; nothing is changed inside.
         last: Timings of the last reply.
-        totals: Of all replies.
+        totals: The sums over all replies.
     """
 
     model: ChatModel

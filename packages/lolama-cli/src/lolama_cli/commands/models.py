@@ -131,7 +131,7 @@ def _rows(
     known: Sequence[ModelInfo], stored: Sequence[StoredModel], kept: Sequence[Kept]
 ) -> list[_Row]:
     """The names that are known, then what was downloaded without one, then what int8 models are of."""
-    # Of several commits the one that `-m` would use.
+    # If there are several commits, this is the one that `-m` would use.
     newest: dict[str, StoredModel] = {}
     for model in sorted(stored, key=_precedence):
         newest[model.repo] = model

@@ -177,7 +177,7 @@ def check_dtype(name: str, dtype: str, declared: Mapping[str, str], subject: str
     Args:
         name: The tensor's canonical name.
         dtype: As safetensors spells it.
-        declared: From `declared_dtypes`.
+        declared: The result of `declared_dtypes`.
         subject: What errors name as their place.
 
     Raises:

@@ -40,7 +40,7 @@ from lolama_core.protocols.types import FORMAT_NAME, JSON, CanonicalConfig
 
 _OWN_FILES = {CHAT_TEMPLATE_FILE, CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE}
 
-# Of the system's headers: renameat2(2) and rename(2).
+# These are from the system's headers: renameat2(2) and rename(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _RENAME_SWAP = 2
 

@@ -63,7 +63,7 @@ class SafetensorsHeader:
         tensors: Tensor name → dtype, shape and place.
         metadata: The free-form block.
         data_start: Bytes from the start of the file to that of the data.
-        status: Of the file whose header this is, at that time.
+        status: The status of the file whose header this is, at that time.
     """
 
     path: Path

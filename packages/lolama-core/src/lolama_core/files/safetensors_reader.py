@@ -134,7 +134,7 @@ class SafetensorsFile:
         inside = begin % mmap.ALLOCATIONGRANULARITY
         with self._open_unchanged() as file:
             try:
-                # Of this tensor alone, so that the memory goes when the tensor does.
+                # The map is of this tensor alone, so that the memory goes when the tensor does.
                 pages = mmap.mmap(
                     file.fileno(), inside + size, access=mmap.ACCESS_COPY, offset=begin - inside
                 )

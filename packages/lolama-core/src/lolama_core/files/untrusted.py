@@ -165,7 +165,7 @@ def parse_json(content: bytes, subject: str) -> dict[str, JSON]:
     """The JSON object that is the content of an untrusted file; see `read_json`.
 
     Args:
-        content: Of the file.
+        content: The content of the file.
         subject: What errors name as their place.
 
     Raises:

@@ -44,8 +44,8 @@ class Dry:
     allowed_length: int
     last_n: int
     is_breaker: Callable[[int], bool]
-    # Of the last call, each (B, T): the history; which tokens are breakers; how many tokens up to each place
-    # are the same as at the end.
+    # What the last call left, each (B, T): the history; which tokens are breakers; how many tokens up to each
+    # place are the same as at the end.
     _history: Tensor | None = field(default=None, init=False, repr=False)
     _breakers: Tensor = field(default_factory=lambda: torch.empty(0), init=False, repr=False)
     _repeated: Tensor = field(default_factory=lambda: torch.empty(0), init=False, repr=False)

@@ -29,7 +29,7 @@ def bad_words(input_ids: Tensor, scores: Tensor, *, words: Sequence[Tensor]) -> 
     Args:
         input_ids: (B, T).
         scores: (B, V).
-        words: From `by_length`; their ids are below V.
+        words: The result of `by_length`; their ids are below V.
     """
     for group in words:
         ids = group.to(scores.device)  # (N, length)

@@ -86,7 +86,7 @@ class GenerationConfig:
         frequency_penalty: Subtracted for each time a token was generated so far. 0 is off.
         dry_multiplier: How strongly to keep from repeating what stands in the text, the prompt included; see
             `Dry`. 0 is off.
-        dry_base: By what that grows with each token of a repetition.
+        dry_base: The factor by which that grows with each token of a repetition.
         dry_allowed_length: Repetitions of fewer tokens are left alone.
         dry_penalty_last_n: How far to look back, in tokens. -1 is all the way, 0 is off.
         dry_sequence_breakers: Texts or token ids that no repetition goes past. A token whose text holds one

@@ -48,7 +48,7 @@ class PrefixCache:
     What was not used for longest is dropped first. Use it from one thread.
 
     Args:
-        max_bytes: Of keys and values, at most. A text that alone needs more is not kept.
+        max_bytes: The most bytes of keys and values. A text that alone needs more is not kept.
 
     Example:
         >>> generator = TextGenerator(model, tokenizer, prefix_cache=PrefixCache(max_bytes=1 << 30))
@@ -92,7 +92,7 @@ class PrefixCache:
 
         Args:
             model: What is going to run the prompt.
-            keys: Of its positions. The last is never restored: a model has to run it for its logits.
+            keys: The keys of its positions. The last is never restored: a model has to run it for its logits.
             cache: One empty row, with room for the prompt.
 
         Returns:
@@ -124,7 +124,7 @@ class PrefixCache:
 
         Args:
             model: What ran it.
-            keys: Of its positions; those past the length of the row are not looked at.
+            keys: The keys of its positions; those past the length of the row are not looked at.
             cache: One row.
         """
         [length] = cache.lengths

@@ -33,7 +33,7 @@ class KVCache:
         num_kv_heads: Key/value heads K.
         capacity: Positions per row.
         head_dim: Width of a head.
-        dtype, device: Of keys and values.
+        dtype, device: Those of keys and values.
 
     Example:
         >>> cache = KVCache(num_layers=1, batch_size=2, num_kv_heads=1, capacity=8, head_dim=2)

@@ -27,7 +27,7 @@ class PassPlan:
         mask: (B, 1, T, L - first_key), True where a query sees a key, or what is added to its scores in the
             dtype of the keys; None if ``causal`` says it all.
         causal: query t sees keys 0 to t: every row starts from nothing. A single query sees all keys.
-        dtype: Of activations inside the blocks; the stream between them keeps its own.
+        dtype: The dtype of activations inside the blocks; the stream between them keeps its own.
     """
 
     cos: Tensor

@@ -94,7 +94,7 @@ def shortage(error: BaseException, subject: str) -> ResourceError | None:
     """What the system has run out of, if that is why ``error`` came: open files or memory; else None.
 
     Args:
-        error: Of any kind; libraries wrap what the system says, and so say it in words.
+        error: Any error. Libraries wrap what the system says, or say it in words.
         subject: What was about to be opened, loaded or made.
     """
     number = getattr(error, "errno", None)

@@ -53,7 +53,7 @@ class Setting:
     """A row of the table.
 
     Attributes:
-        name: Of the field.
+        name: The name of the field.
         default: Its value if nobody says otherwise.
         check: What values it may have.
         help: What it does, in a few words.

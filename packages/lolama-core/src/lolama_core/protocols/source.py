@@ -53,7 +53,7 @@ class ModelSource(Protocol):
         Whatever is small comes first, and is checked before the weights come.
 
         Args:
-            plan: From `plan`.
+            plan: The result of `plan`.
             io: Reader of untrusted files.
             confirm: Whether to go ahead.
             progress: Called as ``progress(file, bytes done, bytes in all)``, first for every file, then as

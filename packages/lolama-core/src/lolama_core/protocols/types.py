@@ -213,8 +213,8 @@ class FilePlan:
     """One file of a planned download.
 
     Attributes:
-        name: Of the file in the repository.
-        size: In bytes.
+        name: The name of the file in the repository.
+        size: Its size in bytes.
         present: If it need not be fetched.
         partial: Bytes of it that an interrupted download has left.
         digest: What the source says about the content: ``sha256:`` or ``git-sha1:`` and hexadecimal digits.
@@ -236,7 +236,7 @@ class DownloadPlan:
     Attributes:
         repo: Such as ``owner/name``.
         revision: The commit, 40 hexadecimal digits.
-        files: In the order in which they are fetched.
+        files: The files in the order in which they are fetched.
         ref: The revision that was asked for, such as ``main``.
     """
 

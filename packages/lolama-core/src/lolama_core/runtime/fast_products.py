@@ -22,7 +22,7 @@ class FastProducts(TorchFunctionMode):
 
     Args:
         modules: Where the known weights are: those of all linears inside.
-        kernels: To choose from.
+        kernels: The kernels to choose from.
     """
 
     def __init__(self, modules: Iterable[nn.Module], kernels: Sequence[LinearKernel]) -> None:

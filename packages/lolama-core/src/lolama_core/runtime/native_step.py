@@ -26,7 +26,7 @@ class NativeRun:
         kernel: What made the step.
         step: Reads the weights where they are, at every call.
         layers: Which layer of the cache each block writes to.
-        memory: Of the weights, which the step knows by its address.
+        memory: The memory of the weights, which the step knows by its address.
     """
 
     kernel: DecoderKernel

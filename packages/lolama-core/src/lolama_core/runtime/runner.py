@@ -41,7 +41,7 @@ class Runner:
         kernels: What makes it fast.
 
     Attributes:
-        look: Of the model when this was made.
+        look: The look of the model when this was made.
         products: Which weights kernels multiply with.
         native: First block of a run → the run.
         reasons: Block → why it is in no run.

@@ -111,7 +111,7 @@ def add_past_vocabulary(
     which are counted too.
 
     Args:
-        native: From `read_native`.
+        native: The result of `read_native`.
         vocabulary: The ids of all its tokens.
         tokens: Added tokens that the vocabulary does not have.
         tokenizer_json, source: What ``native`` was read from.

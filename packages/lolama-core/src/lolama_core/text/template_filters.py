@@ -58,7 +58,7 @@ def limited_filters(environment: Any) -> dict[str, Callable[..., Any]]:
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
-        # Not Jinja's own, which escapes for HTML. Same options as transformers'.
+        # Jinja's own filter escapes for HTML. This one has the options of transformers'.
         if (len(indent) if isinstance(indent, str) else indent or 0) > _MAX_INDENT:
             raise BudgetExceeded(f"an indent of more than {_MAX_INDENT}")
         encoder = json.JSONEncoder(

@@ -30,7 +30,7 @@ def refusal(response: httpx2.Response, repo: str, what: str) -> LolamaError | Tr
     """What to make of a response that is not a success.
 
     Args:
-        response: From the Hub, or from the file server that it sent us to.
+        response: The response of the Hub, or of the file server that it sent us to.
         repo: ``owner/name``.
         what: What was asked for, for messages: a file's name, or the revision.
     """

@@ -101,7 +101,7 @@ def fetch_plan(
     """Carry out a plan.
 
     Args:
-        plan: From `plan_download`.
+        plan: The result of `plan_download`.
         snapshots: Where it goes.
         confirm: Whether to go ahead.
         progress: Is told how each file grows.

@@ -28,7 +28,7 @@ def run_in_child(
     """Call ``function`` in a new interpreter and wait for it.
 
     Args:
-        function: Of a module's top level. What it returns is dropped.
+        function: A function at a module's top level. What it returns is dropped.
         arguments: Anything that can be pickled. They are ours, and trusted.
         subject: What errors name: the file that the work is about.
         memory: Bytes that it may use beyond what the interpreter and torch take. Held on Linux.

@@ -95,7 +95,7 @@ def _added_tokens(folder: Folder, config: Fields, io: CheckpointIO) -> list[tupl
 
 def _build(path: Path, data: bytes, *, legacy: bool, prefix: bool) -> Tokenizer:
     try:
-        # By name, for the module is generated and has no types.
+        # The class is found by its name, because the module is generated and has no types.
         schema: Any = import_module("sentencepiece.sentencepiece_model_pb2")
     except ImportError:
         raise NotAvailableError(

@@ -60,7 +60,7 @@ def refuse_layout(root: Path | str, names: Collection[str]) -> None:
 
     Args:
         root: The folder, or the repository, for messages.
-        names: Of the files and folders in it.
+        names: The names of the files and folders in it.
 
     Raises:
         ModelError: naming the format, the file that shows it, and the way out.

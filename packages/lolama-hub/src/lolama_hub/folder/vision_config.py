@@ -68,9 +68,9 @@ class VisionModel:
     Attributes:
         block: The canonical ``model`` block.
         text: Its ``text_config``, which tied embeddings found later may still change.
-        layout: Of the language model.
+        layout: The layout of the language model.
         text_fields: Its part of config.json.
-        num_layers: Of the encoder, as published.
+        num_layers: The encoder's number of layers, as published.
         layers_used: How many of them the features need.
         tiled: Whether it is a LLaVA-NeXT.
     """
@@ -93,7 +93,7 @@ def read_vision_model(
 
     Args:
         folder: Where the image processor's files are; None to look at config.json alone.
-        path: Of config.json.
+        path: The path of config.json.
         values: What it holds.
         io: Reader of untrusted files.
 
@@ -195,7 +195,7 @@ def read_preprocessing(
     Args:
         folder: The model's folder; None for the defaults.
         io: Reader of untrusted files.
-        image_size: Of the encoder's input.
+        image_size: The side of the encoder's input, in pixels.
         pinpoints: config.json's resolutions for tiles; None for a model without tiles.
 
     Raises:

@@ -39,9 +39,9 @@ class Fault:
         skip: Requests that pass unharmed before.
         name: Only for this file; any if empty.
         after: Bytes of the whole file, at which it happens.
-        status: For ``status``.
-        headers: For ``status`` and ``body`` too.
-        body: For ``body``.
+        status: The status code of a fault ``status``.
+        headers: The headers of a fault ``status`` or ``body``.
+        body: The body of a fault ``body``.
     """
 
     kind: Kind

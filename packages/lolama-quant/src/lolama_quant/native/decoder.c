@@ -171,7 +171,7 @@ typedef struct {
     int64_t capacity;
 } Cache;
 
-/* Of a layer's keys or values, those of a row and head from `position` on. */
+/* A layer's keys or values, of a row and head from `position` on. */
 static char *cached(const Model *m, const Batch *batch, const Cache *cache, void *of_layer, int64_t row,
                     int64_t head, int64_t position) {
     int64_t vector = (batch->rows[row] * m->kv_heads + head) * cache->capacity + position;
@@ -233,7 +233,7 @@ static void attend_prompts(const Model *m, const Batch *batch, const Cache *cach
 /* Whether lolama_decode takes several new positions of a row, with keys and values in bfloat16. */
 EXPORT int lolama_decodes_prompts(const Model *m) { return m->head_dim <= MOST_HEAD_DIM && has_tiles(); }
 
-/* Of a block: what threads take in turn. */
+/* The parts of a block that threads take in turn. */
 #define PRODUCTS 6
 
 /* Bytes of working memory that lolama_decode needs. */
