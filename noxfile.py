@@ -235,7 +235,7 @@ NOT_QUICK = (
     "packages/lolama-core/tests/model/test_no_init.py",
     "packages/lolama-core/tests/text/test_encoder.py",
     "packages/lolama-core/tests/text/test_native_guard.py",
-    "packages/lolama-quant/tests/native",
+    "packages/lolama-quant/tests/native/test_instruction_sets.py",
     "packages/lolama-quant/tests/test_build.py",
     "packages/lolama-quant/tests/test_without_torch.py",
     "packages/lolama-hub/tests/folder/test_child_process.py",

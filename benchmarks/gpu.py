@@ -35,7 +35,7 @@ from lolama_core.protocols import CausalLM
 from lolama_core.runtime.kernels import Kernels
 from lolama_core.runtime.recorded_step import DecodingSteps, run
 from lolama_core.runtime.runner import Runner
-from lolama_quant.backends import cuda
+from lolama_quant.int8.backends import cuda
 
 CONTEXT, ROUNDS, STEPS = 128, 5, 30
 GPU = torch.device("cuda")

@@ -82,7 +82,7 @@ class LolamaEngine(TorchEngine):
         from lolama_core.model.linear import Linear
         from lolama_core.runtime.kernels import Kernels
         from lolama_core.runtime.runner import Runner
-        from lolama_quant.backends import cpu
+        from lolama_quant.int8.backends import cpu
 
         torch.set_num_threads(threads)
         self.loaded = load_model(names.resolve(path), {"llama": LlamaFamily()}, device="cpu")

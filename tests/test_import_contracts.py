@@ -49,10 +49,20 @@ VIOLATIONS = [
     Violation("rooms", "lolama_core.files", "import lolama_core.model.config"),
     Violation("hub-rooms", "lolama_hub.folder", "import lolama_hub.download.api"),
     Violation("hub-rooms", "lolama_hub.store", "import lolama_hub.folder.fields"),
+    Violation("quant-rooms", "lolama_quant.native", "import lolama_quant.int8.absmax"),
+    Violation(
+        "quant-rooms", "lolama_quant.metal", "def late():\n    import lolama_quant.triton.compiler"
+    ),
+    Violation("quant-rooms", "lolama_quant.int8", "import lolama_quant.linear_kernel"),
+    Violation("face-rooms", "lolama.names", "import lolama.wiring"),
+    Violation("face-rooms", "lolama.quantize", "def late():\n    import lolama.wiring"),
+    Violation("cli-rooms", "lolama_cli.batch", "import lolama_cli.chat.loop"),
+    Violation("cli-rooms", "lolama_cli.chat", "import lolama_cli.commands.generate"),
+    Violation("cli-rooms", "lolama_cli.commands", "def late():\n    import lolama_cli.app"),
     Violation("wiring", "lolama_cli", "import lolama_core"),
     Violation("wiring", "lolama_cli", "from lolama_hub import HuggingFaceSource"),
     Violation("front-door", "lolama", "from lolama_core.model.config import LlamaConfig"),
-    Violation("front-door", "lolama", "from lolama_quant import quantizer"),
+    Violation("front-door", "lolama", "from lolama_quant.int8 import quantizer"),
 ]
 HARMLESS = [
     Violation("", "lolama_hub", "from lolama_core.protocols.errors import ModelError"),
@@ -85,13 +95,18 @@ def tree(tmp_path: Path) -> Path:
 
 
 def plant(tree: Path, violations: Iterable[Violation]) -> dict[Violation, str]:
-    """Put each into a module of its own; the modules' names."""
+    """Put each at the end of its module, or into a module of its own if that is a folder; their names."""
     planted = {}
     for number, violation in enumerate(violations):
-        (package,) = tree.glob(f"packages/*/src/{violation.module.replace('.', '/')}")
-        name = f"planted_{number}"
-        (package / f"{name}.py").write_text(violation.statement + "\n", encoding="utf-8")
-        planted[violation] = f"{violation.module}.{name}"
+        path = f"packages/*/src/{violation.module.replace('.', '/')}"
+        (place,) = [*tree.glob(path), *tree.glob(f"{path}.py")]
+        name = violation.module
+        if place.is_dir():
+            name += f".planted_{number}"
+            place /= f"planted_{number}.py"
+        with place.open("a", encoding="utf-8") as file:
+            file.write(violation.statement + "\n")
+        planted[violation] = name
     return planted
 
 

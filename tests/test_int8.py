@@ -22,7 +22,7 @@ def test_a_real_model_passes_the_gate(
     stories: Path, product: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOLAMA_HOME", str(tmp_path))
-    cpu = "lolama_quant.backends.cpu"
+    cpu = "lolama_quant.int8.backends.cpu"
     if product != "native":
         monkeypatch.setattr(f"{cpu}.int8_rows", lambda: 0)
     monkeypatch.setattr(f"{cpu}.multiplies_integers", lambda: product == "integers")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lolama_core.protocols import LinearKernel
 from lolama_core.testing.quantizer import LinearKernelSuite
-from lolama_quant.int8_kernel import native_linear
 from lolama_quant.linear_kernel import NativeLinearKernel
-from lolama_quant.native_library import (
+from lolama_quant.native.int8_linear import native_linear
+from lolama_quant.native.library import (
     INSTRUCTION_SETS,
     NativeLibrary,
     dtype_number,

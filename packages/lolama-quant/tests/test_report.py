@@ -110,7 +110,7 @@ def test_the_default_text_suffices() -> None:
 def test_the_built_in_model_passes_the_gate(
     integers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lolama_quant.backends.cpu.multiplies_integers", lambda: integers)
+    monkeypatch.setattr("lolama_quant.int8.backends.cpu.multiplies_integers", lambda: integers)
     # The same integers, for sums below 2^24, in a time that suits a processor without such products too.
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.float() @ b.float()).int())
     model, tokenizer = load("demo", device="cpu")

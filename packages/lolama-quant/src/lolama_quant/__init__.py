@@ -10,12 +10,13 @@ Names are imported when they are first used, so that finding the quantizer does 
 
 from typing import TYPE_CHECKING
 
+from lolama_core.protocols import moved_modules
 from lolama_core.protocols.lazy_names import lazy_names
 from lolama_quant.__about__ import __version__ as __version__
 
 if TYPE_CHECKING:
-    from lolama_quant.int8_linear import Int8Linear as Int8Linear
-    from lolama_quant.quantizer import Int8Quantizer as Int8Quantizer
+    from lolama_quant.int8.linear import Int8Linear as Int8Linear
+    from lolama_quant.int8.quantizer import Int8Quantizer as Int8Quantizer
     from lolama_quant.report import QualityReport as QualityReport
     from lolama_quant.report import default_text as default_text
     from lolama_quant.report import measure_quality as measure_quality
@@ -24,9 +25,42 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
-            ".int8_linear": ["Int8Linear"],
-            ".quantizer": ["Int8Quantizer"],
+            ".int8.linear": ["Int8Linear"],
+            ".int8.quantizer": ["Int8Quantizer"],
             ".report": ["QualityReport", "default_text", "measure_quality"],
             ".size": ["get_model_size_mb"],
         },
     )
+
+moved_modules.install(
+    {
+        **{
+            f"lolama_quant.{name}": f"lolama_quant.int8.{name}"
+            for name in (
+                "absmax",
+                "backends",
+                "convert",
+                "outliers",
+                "quantizer",
+                "rounded_activations",
+            )
+        },
+        "lolama_quant.backends.cpu": "lolama_quant.int8.backends.cpu",
+        "lolama_quant.backends.cuda": "lolama_quant.int8.backends.cuda",
+        "lolama_quant.backends.metal": "lolama_quant.metal.int8_linear",
+        "lolama_quant.backends.reference": "lolama_quant.int8.backends.reference",
+        "lolama_quant.decoder_kernel": "lolama_quant.native.decoder",
+        "lolama_quant.int8_kernel": "lolama_quant.native.int8_linear",
+        "lolama_quant.int8_linear": "lolama_quant.int8.linear",
+        "lolama_quant.int8_products": "lolama_quant.int8.products",
+        "lolama_quant.native_library": "lolama_quant.native.library",
+        "lolama_quant.native_linear": "lolama_quant.native.linear",
+        "lolama_quant.triton_compiler": "lolama_quant.triton.compiler",
+        "lolama_quant.triton_decoder_kernel": "lolama_quant.triton.decoder_kernel",
+        "lolama_quant.triton_kernels": "lolama_quant.triton",
+        **{
+            f"lolama_quant.triton_kernels.{name}": f"lolama_quant.triton.{name}"
+            for name in ("decoding", "overlap", "products")
+        },
+    }
+)

@@ -1,0 +1,1 @@
+"""Weights of eight bits with a scale for each output channel: made, stored and multiplied with."""

@@ -1,0 +1,1 @@
+"""The C library: products and whole decoding steps on a CPU."""

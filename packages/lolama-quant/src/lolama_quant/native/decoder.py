@@ -1,0 +1,265 @@
+"""A whole decoding step, or a prompt, by native/decoder.c.
+
+torch is imported where a model is there already: reports ask the kernel what it runs on without one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lolama_quant.native.library import (
+    ANY_ROWS,
+    NativeLibrary,
+    describe,
+    dtype_number,
+    most_rows,
+    native_library,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lolama_core.protocols.decoder_kernel import (
+        BlockWeights,
+        DecoderShape,
+        LinearWeights,
+        NewPositions,
+    )
+
+_NORMS = ("attention_norm", "ffn_norm")
+_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
+
+
+class _Linear(ctypes.Structure):
+    """``Linear`` of native/decoder.c."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("weight", "scales", "bias")]
+
+
+class _Block(ctypes.Structure):
+    """``Block`` of native/decoder.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in _NORMS),
+        *((name, _Linear) for name in _LINEARS),
+    ]
+
+
+class _Model(ctypes.Structure):
+    """``Model`` of native/decoder.c."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in ("layers", "width", "heads", "kv_heads", "head_dim", "hidden")
+        ),
+        *(
+            (name, ctypes.c_int)
+            for name in ("weight_dtype", "cache_dtype", "isa", "int8_isa", "tiled")
+        ),
+        ("eps", ctypes.c_float),
+    ]
+
+
+class _Batch(ctypes.Structure):
+    """``Batch`` of native/decoder.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "cosine", "sine")),
+        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("rows", "starts", "counts")),
+        *((name, ctypes.c_int64) for name in ("row_count", "window")),
+    ]
+
+
+class _Cache(ctypes.Structure):
+    """``Cache`` of native/decoder.c."""
+
+    _fields_ = [
+        *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("keys", "values")),
+        ("capacity", ctypes.c_int64),
+    ]
+
+
+class NativeDecoderKernel:
+    """All blocks of a decoding step, or a prompt, in one call, on a CPU: a `protocols.DecoderKernel`."""
+
+    name = "native"
+
+    def describe(self) -> str:
+        """What it runs on here, or why it does not run."""
+        return describe(int8=True)
+
+    def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> NativeStep | None:
+        """A step for blocks of one shape, on the CPU, with linears of one dtype; else None."""
+        library = native_library()
+        if isinstance(library, str) or not blocks:
+            return None
+        first = _shapes(blocks[0])
+        dtype = blocks[0].q_proj.weight.dtype
+        for block in blocks:
+            if _shapes(block) != first or not _usable(block, dtype):
+                return None
+        return NativeStep(library, blocks, shape)
+
+
+class NativeStep:
+    """A `protocols.DecoderStep`: holds the addresses of the weights.
+
+    Args:
+        library: The native library.
+        blocks: The weights, read where they are at every step.
+        shape: Heads and epsilon.
+    """
+
+    reads_places = False
+
+    def __init__(
+        self,
+        library: NativeLibrary,
+        blocks: Sequence[BlockWeights],
+        shape: DecoderShape,
+    ) -> None:
+        import torch
+
+        self._library, self._layers = library, len(blocks)
+        dtype = blocks[0].q_proj.weight.dtype
+        number = _weight_number(dtype)
+        assert number is not None
+        self._can_tile = library.tiled is not None and dtype == torch.bfloat16
+        self._is_int8 = dtype == torch.int8
+        self._fewest_outputs = min(shape[0] for shape in _shapes(blocks[0]))
+        self._most_rows = most_rows(library, dtype)
+        self._model = _Model(
+            layers=len(blocks),
+            width=blocks[0].q_proj.weight.shape[1],
+            heads=shape.num_heads,
+            kv_heads=shape.num_kv_heads,
+            head_dim=shape.head_dim,
+            hidden=blocks[0].w_gate.weight.shape[0],
+            weight_dtype=number,
+            isa=library.instruction_set,
+            int8_isa=library.int8_instruction_set,
+            eps=shape.eps,
+        )
+        self._blocks = (_Block * len(blocks))(*map(_block, blocks))
+        self._pointers = ctypes.c_void_p * len(blocks)
+
+    @property
+    def max_rows(self) -> int:
+        """See `protocols.DecoderStep`."""
+        return ANY_ROWS if self._is_tiled(2) else self._most_rows
+
+    @property
+    def prompt_dtype(self) -> torch.dtype | None:
+        """bfloat16, where the processor multiplies it and weights are of such a kind, too."""
+        import torch
+
+        multiplies = self._is_tiled(2) or (self._library.multiplies_bytes and self._is_int8)
+        if not multiplies or not self._library.decodes_prompts(ctypes.addressof(self._model)):
+            return None
+        return torch.bfloat16
+
+    def _is_tiled(self, positions: int) -> bool:
+        import torch
+
+        # One row keeps its float32: it has time to spare. A tile has four outputs.
+        enough = self._fewest_outputs >= 4 * torch.get_num_threads()
+        return self._can_tile and positions > 1 and enough
+
+    def __call__(
+        self, new: NewPositions, keys: Sequence[Tensor], values: Sequence[Tensor]
+    ) -> Tensor:
+        """See `protocols.DecoderStep`."""
+        import torch
+
+        assert not isinstance(new.starts, torch.Tensor)
+        batch, capacity = len(new.rows), keys[0].shape[2]
+        positions = len(new.x)
+        cache_dtype = dtype_number(keys[0].dtype)
+        assert cache_dtype is not None and len(keys) == len(values) == self._layers
+        assert positions == batch == len(new.counts) or keys[0].dtype == self.prompt_dtype
+        # Beyond a cache's end lies someone else's memory.
+        ends = [start + count for start, count in zip(new.starts, new.counts, strict=True)]
+        assert (
+            max(ends) <= capacity and max(new.rows) < len(keys[0]) and sum(new.counts) == positions
+        )
+        model = _Model.from_buffer_copy(self._model)
+        model.cache_dtype, model.tiled = cache_dtype, self._is_tiled(positions)
+        hidden = new.x.resolve_neg().to(torch.float32, copy=True).contiguous()
+        cos, sin = (table.resolve_neg().contiguous() for table in (new.cos, new.sin))
+        threads, integers = torch.get_num_threads(), ctypes.c_int64 * batch
+        places = _Batch(
+            x=hidden.data_ptr(),
+            cosine=cos.data_ptr(),
+            sine=sin.data_ptr(),
+            rows=integers(*new.rows),
+            starts=integers(*new.starts),
+            counts=integers(*new.counts),
+            row_count=batch,
+            window=new.window or 0,
+        )
+        cache = _Cache(
+            keys=self._pointers(*[layer.data_ptr() for layer in keys]),
+            values=self._pointers(*[layer.data_ptr() for layer in values]),
+            capacity=capacity,
+        )
+        model_address = ctypes.addressof(model)
+        size = self._library.decode_scratch(model_address, positions, threads)
+        scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
+        self._library.decode(
+            model_address,
+            ctypes.addressof(self._blocks),
+            ctypes.addressof(places),
+            ctypes.addressof(cache),
+            new.only_last,
+            scratch.data_ptr(),
+            threads,
+        )
+        return hidden[:batch] if new.only_last else hidden
+
+
+def _block(block: BlockWeights) -> _Block:
+    norms = {name: getattr(block, name).data_ptr() for name in _NORMS}
+    return _Block(**norms, **{name: _linear(getattr(block, name)) for name in _LINEARS})
+
+
+def _linear(linear: LinearWeights) -> _Linear:
+    parts = (linear.weight, linear.scale, linear.bias)
+    return _Linear(*(None if part is None else part.data_ptr() for part in parts))
+
+
+def _weight_number(dtype: torch.dtype) -> int | None:
+    """How native/decoder.c calls a dtype of weights, of which it knows int8 besides the cache's."""
+    import torch
+
+    return 3 if dtype == torch.int8 else dtype_number(dtype)
+
+
+def _shapes(block: BlockWeights) -> list[tuple[int, ...]]:
+    return [tuple(getattr(block, name).weight.shape) for name in _LINEARS]
+
+
+def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
+    import torch
+
+    linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
+    vectors = [getattr(block, name) for name in _NORMS]
+    vectors += [linear.bias for linear in linears if linear.bias is not None]
+    scales = [linear.scale for linear in linears if linear.scale is not None]
+    if len(scales) != (len(linears) if dtype == torch.int8 else 0):
+        return False
+    vectors += scales
+    pairs = [(linear.weight, dtype) for linear in linears]
+    # The library reads norms, biases and scales where they are, too, so they must be as it wants them, and no
+    # negative of what their memory holds.
+    pairs += [(vector, torch.float32) for vector in vectors]
+    return _weight_number(dtype) is not None and all(
+        tensor.device.type == "cpu"
+        and tensor.dtype == wanted
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        for tensor, wanted in pairs
+    )

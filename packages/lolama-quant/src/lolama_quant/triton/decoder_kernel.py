@@ -1,0 +1,146 @@
+"""A whole decoding step on an NVIDIA GPU, of kernels that are recorded and replayed together.
+
+torch is imported where a model is there already: reports ask the kernel what it runs on without one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lolama_quant.triton.compiler import describe_triton, has_triton
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lolama_core.protocols.decoder_kernel import (
+        BlockWeights,
+        DecoderShape,
+        LinearWeights,
+        NewPositions,
+    )
+
+_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
+
+
+class TritonDecoderKernel:
+    """Seven launches for each block where torch's operators take thirty: a `protocols.DecoderKernel`.
+
+    Args:
+        device_type: Where weights must be; anything but a GPU only in Triton's interpreter.
+    """
+
+    name = "triton"
+
+    def __init__(self, device_type: str = "cuda") -> None:
+        self._device_type = device_type
+
+    def describe(self) -> str:
+        """What it runs on here, or why it does not run."""
+        if not _sees_gpu():
+            return "for NVIDIA GPUs, of which torch sees none"
+        return describe_triton()
+
+    def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> TritonStep | None:
+        """A step for blocks on the GPU, each with linears of one dtype; else None."""
+        if not all(self._usable(block) for block in blocks):
+            return None
+        if self._device_type == "cuda" and not has_triton():
+            return None
+        return TritonStep(blocks, shape)
+
+    def _usable(self, block: BlockWeights) -> bool:
+        import torch
+
+        linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
+        tensors = [block.attention_norm, block.ffn_norm]
+        for linear in linears:
+            tensors += [t for t in (linear.weight, linear.scale, linear.bias) if t is not None]
+        dtype = linears[0].weight.dtype
+        return (
+            dtype in (torch.int8, torch.bfloat16, torch.float16, torch.float32)
+            and all(linear.weight.dtype == dtype for linear in linears)
+            and all((linear.scale is not None) == (dtype == torch.int8) for linear in linears)
+            and all(
+                tensor.device.type == self._device_type
+                and tensor.is_contiguous()
+                and not tensor.is_neg()  # the kernels read memory
+                for tensor in tensors
+            )
+            and len({linear.bias is None for linear in linears[:3]}) == 1  # of q, k and v
+            and len({linear.bias is None for linear in linears[4:6]}) == 1  # of gate and up
+        )
+
+
+class TritonStep:
+    """A `protocols.DecoderStep`. The stream between blocks is float32; what products read is as wide as keys.
+
+    Args:
+        blocks: The weights, read where they are at every step.
+        shape: Heads and epsilon.
+    """
+
+    max_rows = 1
+    prompt_dtype = None
+    reads_places = True
+
+    def __init__(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> None:
+        self._blocks, self._shape = blocks, shape
+
+    def __call__(
+        self, new: NewPositions, keys: Sequence[Tensor], values: Sequence[Tensor]
+    ) -> Tensor:
+        """See `protocols.DecoderStep`."""
+        import torch
+
+        from lolama_quant.triton import decoding
+        from lolama_quant.triton.products import one_row
+
+        starts, (row,) = new.starts, new.rows
+        assert isinstance(starts, torch.Tensor)
+        first_keys = (starts + 1 - (new.window or keys[0].shape[2])).clamp_(min=0)
+        shape, block = self._shape, self._blocks[0]
+        dtype, device = keys[0].dtype, new.x.device
+        inner = shape.num_heads * shape.head_dim
+        kv_inner = shape.num_kv_heads * shape.head_dim
+        feed_forward = len(block.w_gate.weight)
+
+        def scratch(size: int, dtype: torch.dtype) -> Tensor:
+            return torch.empty(size, dtype=dtype, device=device)
+
+        def multiply(x: Tensor, *linears: LinearWeights, y: Tensor, **options: Any) -> None:
+            weights = [linear.weight for linear in linears]
+            scales = [linear.scale for linear in linears]
+            one_row(x, weights, scales, [linear.bias for linear in linears], y, **options)
+
+        stream = new.x[0].to(torch.float32, copy=True).contiguous()
+        cos, sin = new.cos[0].contiguous(), new.sin[0].contiguous()
+        projected = scratch(inner + 2 * kv_inner, torch.float32)
+        queries, attended = (scratch(inner, dtype).view(-1, shape.head_dim) for _ in range(2))
+        hidden = scratch(feed_forward, dtype)
+        for block, all_keys, all_values in zip(self._blocks, keys, values, strict=True):
+            own_keys, own_values = all_keys[row], all_values[row]
+            norm = {"norm": block.attention_norm, "eps": shape.eps}
+            multiply(stream, block.q_proj, block.k_proj, block.v_proj, y=projected, **norm)
+            decoding.rotate_and_store(projected, cos, sin, starts, queries, own_keys, own_values)
+            decoding.attend(queries, own_keys, own_values, starts, first_keys, attended)
+            multiply(attended.view(-1), block.o_proj, y=stream, add=True)
+            norm["norm"] = block.ffn_norm
+            multiply(stream, block.w_gate, block.w_up, y=hidden, gates=True, **norm)
+            multiply(hidden, block.w_down, y=stream, add=True)
+        return stream[None]
+
+
+def _sees_gpu() -> bool:
+    """Whether torch sees one, or would: where there is no driver, it need not be imported to say no."""
+    if "torch" not in sys.modules:
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return False
+    import torch
+
+    return torch.cuda.is_available()
