@@ -45,7 +45,7 @@ def canonical_config(model: LLaVA, tokenizer: Tokenizer) -> CanonicalConfig:
         "format": "lolama",
         "format_version": 1,
         "family": "llava",
-        "model": model._vlm_config.to_json(),
+        "model": model.config.to_json(),
         "dtype": "bfloat16",
         "generation": {
             "eos_ids": [control_id(tokenizer, EOS)],

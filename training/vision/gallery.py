@@ -53,7 +53,7 @@ def gallery() -> str:
     model = load_model(files, families, device="cpu")
     assert isinstance(model, LLaVA)
     tokenizer = load_tokenizer(files)
-    processor = CLIPImageProcessor(model._vlm_config.vision_config)
+    processor = CLIPImageProcessor(model.config.vision_config)
     PICTURES.mkdir(exist_ok=True)
     lines = ["| picture | question | answer |", "|---|---|---|"]
     for index in range(1, COUNT + 1):

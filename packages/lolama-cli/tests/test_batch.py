@@ -208,11 +208,11 @@ def test_options_that_do_not_go_together(
 def test_files_that_cannot_be_used(base: Path, tmp_path: Path) -> None:
     command = ("generate", "-m", base, "--batch")
     run(*command, tmp_path / "none").refused(2, "no such file")
-    run(*command, tmp_path).refused(2, "no regular file")
+    run(*command, tmp_path).refused(2, "not a regular file")
     latin = tmp_path / "latin"
     latin.write_bytes(b'"\xe9"\n')
     run(*command, latin).refused(2, "line 1 is not UTF-8", "0xe9")
     prompts = write(tmp_path / "in", "a")
-    run(*command, prompts, "-o", tmp_path).refused(2, "no regular file")
+    run(*command, prompts, "-o", tmp_path).refused(2, "not a regular file")
     run(*command, prompts, "-o", tmp_path / "none" / "out").refused(2, "cannot be written")
     run(*command, prompts, "-o", prompts).refused(2, "--output", "prompts")

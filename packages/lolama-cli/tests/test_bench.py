@@ -118,7 +118,7 @@ def test_what_spells_a_control_token_is_text(base: Path, tmp_path: Path) -> None
 
 def test_eval_refuses(base: Path, tmp_path: Path) -> None:
     run("eval", tmp_path / "none", "-m", base).refused(2, "no such file")
-    run("eval", tmp_path, "-m", base).refused(2, "no regular file")
+    run("eval", tmp_path, "-m", base).refused(2, "not a regular file")
     blank, latin = tmp_path / "blank", tmp_path / "latin"
     blank.write_text(" \n")
     latin.write_bytes(b"\xe9")

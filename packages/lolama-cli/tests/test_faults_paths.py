@@ -39,7 +39,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture(params=KINDS)
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Something that is no regular file, and is as it was when the test has ended."""
+    """Something that is not a regular file, and is as it was when the test has ended."""
     place = tmp_path / "x"
     KINDS[request.param](place)
     return place
@@ -56,7 +56,7 @@ def unchanged(path: Path, before: os.stat_result) -> bool:
 def test_row_118_the_file_of_defaults(path: Path, arguments: tuple[str, ...]) -> None:
     before = path.stat()
     outcome = run("config", *arguments, env={"LOLAMA_CONFIG": str(path)})
-    outcome.refused(2, f"error: {path}: is no regular file; correct it")
+    outcome.refused(2, f"error: {path}: is not a regular file; correct it")
     assert unchanged(path, before)
 
 
@@ -67,14 +67,14 @@ def test_row_118_the_file_of_aliases(path: Path) -> None:
     if path.with_name("pipe").exists():
         path.with_name("pipe").rename(home / "pipe")
     outcome = run("generate", "-m", "mine", "z", env={"XDG_CONFIG_HOME": str(path.parent)})
-    outcome.refused(2, "aliases.toml", "no regular file")
+    outcome.refused(2, "aliases.toml", "not a regular file")
 
 
 @pytest.mark.parametrize("force", ["", "--force "])
 def test_row_118_where_a_conversation_is_saved(path: Path, force: str) -> None:
     before = path.stat()
     outcome = run("chat", "-m", "demo", stdin=f"/save {force}{path}\n".encode())
-    outcome.refused(2, str(path), "no regular file")
+    outcome.refused(2, str(path), "not a regular file")
     assert unchanged(path, before)
 
 
@@ -108,7 +108,7 @@ def test_row_118_the_history_of_a_chat(path: Path) -> None:
     terminal = Terminal("chat", "-m", "demo", env={"LOLAMA_HOME": str(home)})
     told = " ".join(terminal.wait_for(READY).split())
     assert "is not remembered over sessions" in told
-    assert "no regular file" in told
+    assert "not a regular file" in told
     terminal.say("hello")
     terminal.type("/exit\r")
     assert terminal.end() == 0

@@ -199,7 +199,9 @@ def test_the_block_of_a_tokenizer_tells_all_of_it() -> None:
 def test_row_192_a_folder_that_exists(tmp_path: Path) -> None:
     model = tiny()
     lolama.save(model, tmp_path / "mine")
-    with pytest.raises(UsageError, match=r"mine: exists already; .* overwrite=True"):
+    with pytest.raises(
+        UsageError, match="mine: exists already; choose another name, or add overwrite=True"
+    ):
         lolama.save(model, tmp_path / "mine")
     changed(model)
     lolama.save(model, tmp_path / "mine", overwrite=True)

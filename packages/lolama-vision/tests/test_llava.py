@@ -85,7 +85,7 @@ ROWS = {0: [1, 5, 6, 7], 1: [1, 8, IMAGE_TOKEN, 9, 10], 2: [IMAGE_TOKEN, 4, 4, I
 def test_logits_equal_transformers(pair: tuple[LLaVA, Any], count: int, expanded: bool) -> None:
     ours, theirs = pair
     shown = pictures(count)
-    inputs = pixels(*shown, config=ours._vlm_config.vision_config)
+    inputs = pixels(*shown, config=ours.config.vision_config)
     row = ROWS[count]
     expected = their_logits(theirs, row, shown, inputs)
     ids = expand(row, inputs["tokens_per_image"]) if expanded else row
@@ -98,7 +98,7 @@ def test_logits_equal_transformers(pair: tuple[LLaVA, Any], count: int, expanded
 def test_a_batch_of_unequal_counts(pair: tuple[LLaVA, Any], expanded: bool) -> None:
     ours, theirs = pair
     shown = pictures(3)
-    config = ours._vlm_config.vision_config
+    config = ours.config.vision_config
     inputs = pixels(*shown, config=config)
     parts = {2: shown[:2], 0: [], 1: shown[2:]}  # rows in this order
     rows, expected = [], []
@@ -124,7 +124,7 @@ def test_a_batch_of_unequal_counts(pair: tuple[LLaVA, Any], expanded: bool) -> N
 def test_generation_over_64_tokens_is_token_identical(pair: tuple[LLaVA, Any]) -> None:
     ours, theirs = pair
     shown = pictures(2)
-    inputs = pixels(*shown, config=ours._vlm_config.vision_config)
+    inputs = pixels(*shown, config=ours.config.vision_config)
     row = list(ROWS[2])
     settings = GenerationConfig.greedy(max_new_tokens=64, ignore_eos=True)
     generated = TextGenerator(ours).generate(row, settings, **inputs).ids
@@ -136,7 +136,7 @@ def test_generation_over_64_tokens_is_token_identical(pair: tuple[LLaVA, Any]) -
 
 def test_a_batch_generates_what_each_prompt_does_alone(pair: tuple[LLaVA, Any]) -> None:
     ours, _ = pair
-    config = ours._vlm_config.vision_config
+    config = ours.config.vision_config
     shown = pictures(3)
     settings = GenerationConfig.greedy(max_new_tokens=8, ignore_eos=True)
     generator = TextGenerator(ours)
@@ -172,7 +172,7 @@ class TestLlavaFamily(ModelFamilySuite):
 
     @pytest.fixture
     def config(self, llava: LLaVA) -> Mapping[str, JSON]:
-        return llava._vlm_config.to_json()
+        return llava.config.to_json()
 
     def build_text(self, config: Mapping[str, JSON]) -> CausalLMModule:
         return LlamaFamily().build(config, self.build_text)
@@ -333,7 +333,7 @@ class TestRow76:
 
     def test_tiles_need_the_sizes(self) -> None:
         model = ours_of(reference_llava("llava_next"))
-        inputs = pixels(*pictures(1), config=model._vlm_config.vision_config)
+        inputs = pixels(*pictures(1), config=model.config.vision_config)
         with pytest.raises(UsageError, match="image_sizes: is missing"):
             model.embed_prompt(torch.tensor([ROWS[1]]), [5], pixel_values=inputs["pixel_values"])
 

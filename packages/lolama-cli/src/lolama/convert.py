@@ -9,7 +9,7 @@ import lolama_core
 from lolama import names
 from lolama.downloads import Confirm, Progress
 from lolama.steps import Steps, counted
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.errors import exists_already
 
 
 def convert(
@@ -39,8 +39,7 @@ def convert(
     """
     if os.path.lexists(directory):
         # Said before anything is downloaded; the writer holds to it too.
-        reason = "exists already"
-        raise UsageError(str(directory), reason, "choose another name or remove it first")
+        raise exists_already(directory)
     files = names.resolve(name, confirm=confirm, progress=progress)
     lolama_core.FileCheckpointIO().write(
         directory,

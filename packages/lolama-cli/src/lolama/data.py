@@ -42,7 +42,7 @@ def load_llava_model(
 
     Example:
         >>> model = load_llava_model("demo-vision")
-        >>> model._vlm_config.vision_config.image_size
+        >>> model.config.vision_config.image_size
         96
     """
     quantize = truth("quantize", quantize)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from lolama_core import FileCheckpointIO
-from lolama_core.protocols.arguments import shown
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import JSON
 from lolama_hub import Store
@@ -16,7 +16,7 @@ def read_json(path: Path) -> dict[str, JSON]:
     """A JSON object of at most 16 MiB, read as strictly as a model's configuration.
 
     Raises:
-        ModelError: if the file is missing, no regular file, not UTF-8, or anything but one object without
+        ModelError: if the file is missing, not a regular file, not UTF-8, or anything but one object without
             duplicate keys, NaN, half surrogate pairs, endless digits and deep nesting.
     """
     return FileCheckpointIO().read_json(path)

@@ -20,7 +20,7 @@ from lolama.files import expanded
 from lolama.kept import KIND, source_of
 from lolama.steps import Steps, counted
 from lolama_core.protocols import CausalLM, Tokenizer
-from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.errors import ModelError, UsageError, exists_already
 from lolama_core.protocols.types import (
     FORMAT_NAME,
     JSON,
@@ -155,9 +155,7 @@ def save(
         )
     if os.path.lexists(directory) and not force:
         # The writer says so too, but only after the source's files were read.
-        raise UsageError(
-            str(directory), "exists already", "choose another name, or add `force=True`"
-        )
+        raise exists_already(directory, "add `force=True`")
     if force and _is_full_precision(directory):
         reason = "is a model that is not quantized, so it is not replaced"
         raise UsageError(str(directory), reason, "choose another name")

@@ -17,7 +17,7 @@ from lolama.files import expanded
 from lolama.language_model import LanguageModel
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.arguments import truth
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.errors import UsageError, exists_already
 from lolama_core.protocols.types import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -72,8 +72,7 @@ def save(
     if folder == "":  # which would be the current folder
         raise UsageError("folder", "is empty", "give one")
     if os.path.lexists(directory) and not overwrite:
-        remedy = "choose another name, or say overwrite=True"
-        raise UsageError(str(directory), "exists already", remedy)
+        raise exists_already(directory, "add overwrite=True")
     if isinstance(model, LanguageModel):
         tokenizer = model.tokenizer if tokenizer is None else tokenizer
         module = cast(nn.Module, model.model)

@@ -17,6 +17,7 @@ from lolama_core.protocols.errors import (
     EXIT_CLOSED_PIPE,
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
+    FULL_DISK,
     LolamaError,
     ResourceError,
     UsageError,
@@ -26,7 +27,6 @@ from lolama_core.protocols.errors import (
 _LONGEST_LINE = 1000
 _TOKEN = re.compile(r"\bhf_\w{4,}")
 _PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
@@ -103,7 +103,7 @@ def _as_lolama_error(error: BaseException) -> LolamaError:
     found = _shortage(error)
     if found is not None:
         return found
-    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         return ResourceError(str(error.filename or "disk"), str(error.strerror), "free some space")
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         remedy = "choose a place where you may write"

@@ -196,7 +196,7 @@ def read_text(path: Path, remedy: str, most_bytes: int) -> str:
     """
     try:
         if not path.is_file():
-            reason = "is no regular file" if path.exists() else "there is no such file"
+            reason = "is not a regular file" if path.exists() else "there is no such file"
             raise UsageError(str(path), reason, remedy)
         with path.open("rb") as file:
             data = file.read(most_bytes + 1)

@@ -21,5 +21,5 @@ def check_regular(path: Path, remedy: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     if not stat.S_ISREG(mode):
-        raise UsageError(str(path), "is no regular file", remedy)
+        raise UsageError(str(path), "is not a regular file", remedy)
     return True

@@ -146,7 +146,7 @@ def test_row81_an_existing_target_is_left_alone(tmp_path: Path, kind: str) -> No
         target.touch()
     else:
         target.symlink_to("absent")
-    with pytest.raises(UsageError, match="exists already; choose another name"):
+    with pytest.raises(UsageError, match="exists already; choose another name, or remove it first"):
         write(target, {"a": torch.ones(1)})
     assert list(tmp_path.iterdir()) == [target]
 

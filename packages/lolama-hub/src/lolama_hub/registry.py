@@ -122,7 +122,7 @@ def _own_models(path: Path) -> tuple[ModelInfo, ...]:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise _refused(path, "is no regular file")
+            raise _refused(path, "is not a regular file")
         if status.st_size > _MOST_BYTES:
             raise _refused(path, "is larger than 1 MiB")
         values = tomllib.loads(decode_utf8(path.read_bytes()))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Literal, get_args
 
-from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.checks import (
+    check_boolean,
+    check_integer,
+    check_number,
+    from_mapping,
+    is_integer,
+    refused,
+)
 from lolama_core.protocols.types import JSON
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-T = TypeVar("T", bound="DataclassInstance")
+_PACKAGE = "lolama-vision"
 
 ImageMode = Literal["crop", "pad", "tiles"]
 Activation = Literal["quick_gelu", "gelu"]
@@ -63,35 +66,34 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(ImageMode):
-            raise _refuse("mode", self.mode, "crop, pad or tiles")
+            raise refused("mode", self.mode, "crop, pad or tiles")
         if self.shortest_edge is not None:
-            _check_integer("shortest_edge", self.shortest_edge, _LIMITS["shortest_edge"])
-        if not isinstance(self.stretch, bool):
-            raise _refuse("stretch", self.stretch, "true or false")
+            check_integer("shortest_edge", self.shortest_edge, _LIMITS["shortest_edge"])
+        check_boolean("stretch", self.stretch)
         for name, low in (("mean", -1e3), ("std", 1e-6)):
             values = getattr(self, name)
             if not isinstance(values, list | tuple) or len(values) != 3:
-                raise _refuse(name, values, "a number for each of three channels")
-            checked = tuple(_check_number(name, value, low, 1e3) for value in values)
+                raise refused(name, values, "a number for each of three channels")
+            checked = tuple(check_number(name, value, low, 1e3) for value in values)
             object.__setattr__(self, name, checked)
-        _check_number("rescale_factor", self.rescale_factor, 1e-9, 1e3)
-        if isinstance(self.resample, bool) or self.resample not in range(6):
-            raise _refuse("resample", self.resample, "a filter from 0 to 5")
+        check_number("rescale_factor", self.rescale_factor, 1e-9, 1e3)
+        if not is_integer(self.resample, 0, 5):
+            raise refused("resample", self.resample, "a filter from 0 to 5")
         object.__setattr__(self, "pinpoints", self._checked_pinpoints())
         if (self.mode == "tiles") != bool(self.pinpoints):
-            raise _refuse(
+            raise refused(
                 "pinpoints", list(self.pinpoints), "resolutions if mode is tiles, else none"
             )
 
     def _checked_pinpoints(self) -> tuple[tuple[int, int], ...]:
         expected = f"at most {_MOST_PINPOINTS} pairs of height and width"
         if not isinstance(self.pinpoints, list | tuple) or len(self.pinpoints) > _MOST_PINPOINTS:
-            raise _refuse("pinpoints", self.pinpoints, expected)
+            raise refused("pinpoints", self.pinpoints, expected)
         for pair in self.pinpoints:
             if not isinstance(pair, list | tuple) or len(pair) != 2:
-                raise _refuse("pinpoints", self.pinpoints, expected)
+                raise refused("pinpoints", self.pinpoints, expected)
             for side in pair:
-                _check_integer("pinpoints", side, 1 << 14)
+                check_integer("pinpoints", side, 1 << 14)
         return tuple((height, width) for height, width in self.pinpoints)
 
 
@@ -130,37 +132,32 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "width", "num_layers", "num_heads", "mlp_dim"):
-            _check_integer(name, getattr(self, name), _LIMITS[name])
+            check_integer(name, getattr(self, name), _LIMITS[name])
         if self.patch_size > self.image_size:
-            raise _refuse("patch_size", self.patch_size, f"at most image_size ({self.image_size})")
+            raise refused("patch_size", self.patch_size, f"at most image_size ({self.image_size})")
         if self.width % self.num_heads:
-            raise _refuse("num_heads", self.num_heads, f"a divisor of width ({self.width})")
+            raise refused("num_heads", self.num_heads, f"a divisor of width ({self.width})")
         if self.activation not in get_args(Activation):
-            raise _refuse("activation", self.activation, "quick_gelu or gelu")
-        _check_number("eps", self.eps, 0.0, 1.0)
+            raise refused("activation", self.activation, "quick_gelu or gelu")
+        check_number("eps", self.eps, 0.0, 1.0)
         layers = self.num_layers
-        if (
-            isinstance(self.feature_layer, bool)
-            or not isinstance(self.feature_layer, int)
-            or not -layers - 1 <= self.feature_layer <= layers
-        ):
-            raise _refuse("feature_layer", self.feature_layer, f"from {-layers - 1} to {layers}")
-        if not isinstance(self.keep_class_token, bool):
-            raise _refuse("keep_class_token", self.keep_class_token, "true or false")
+        if not is_integer(self.feature_layer, -layers - 1, layers):
+            raise refused("feature_layer", self.feature_layer, f"from {-layers - 1} to {layers}")
+        check_boolean("keep_class_token", self.keep_class_token)
         if isinstance(self.preprocessing, Mapping):
-            block = from_mapping(Preprocessing, self.preprocessing, "preprocessing")
+            block = from_mapping(Preprocessing, self.preprocessing, "preprocessing", _PACKAGE)
             object.__setattr__(self, "preprocessing", block)
         if not isinstance(self.preprocessing, Preprocessing):
-            raise _refuse("preprocessing", self.preprocessing, "an object")
+            raise refused("preprocessing", self.preprocessing, "an object")
         self._check_tiles()
 
     def _check_tiles(self) -> None:
         for height, width in self.preprocessing.pinpoints:
             if height % self.image_size or width % self.image_size:
                 expected = f"multiples of image_size ({self.image_size})"
-                raise _refuse("pinpoints", [height, width], expected)
+                raise refused("pinpoints", [height, width], expected)
             if height * width > _MOST_TILES * self.image_size**2:
-                raise _refuse("pinpoints", [height, width], f"at most {_MOST_TILES} tiles")
+                raise refused("pinpoints", [height, width], f"at most {_MOST_TILES} tiles")
 
     @property
     def layers_used(self) -> int:
@@ -200,16 +197,15 @@ class VLMConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.vision_config, Mapping):
-            block = from_mapping(VisionConfig, self.vision_config, "vision_config")
+            block = from_mapping(VisionConfig, self.vision_config, "vision_config", _PACKAGE)
             object.__setattr__(self, "vision_config", block)
         if not isinstance(self.vision_config, VisionConfig):
-            raise _refuse("vision_config", self.vision_config, "an object")
+            raise refused("vision_config", self.vision_config, "an object")
         if not isinstance(self.text_config, Mapping):
-            raise _refuse("text_config", self.text_config, "an object")
-        _check_integer("text_config d_model", self.text_config.get("d_model"), 1 << 17)
-        _check_integer("image_token_id", self.image_token_id, _LIMITS["image_token_id"], low=0)
-        if not isinstance(self.projector_bias, bool):
-            raise _refuse("projector_bias", self.projector_bias, "true or false")
+            raise refused("text_config", self.text_config, "an object")
+        check_integer("text_config d_model", self.text_config.get("d_model"), 1 << 17)
+        check_integer("image_token_id", self.image_token_id, _LIMITS["image_token_id"], low=0)
+        check_boolean("projector_bias", self.projector_bias)
 
     @property
     def text_width(self) -> int:
@@ -225,52 +221,8 @@ class VLMConfig:
         Raises:
             ModelError: for a missing or unknown field, or a value that makes no sense.
         """
-        return from_mapping(cls, values, "model")
+        return from_mapping(cls, values, "model", _PACKAGE)
 
     def to_json(self) -> dict[str, JSON]:
         """The ``model`` block that `from_json` reads."""
         return asdict(self)
-
-
-def from_mapping(cls: type[T], values: Mapping[str, Any], block: str) -> T:
-    """A dataclass of this module from a JSON object.
-
-    Raises:
-        ModelError: for a missing or unknown field, or a value that makes no sense.
-    """
-    unknown = sorted(set(values) - {known.name for known in fields(cls)})
-    if unknown:
-        shown = ", ".join(f"{name:.40}" for name in unknown[:5])
-        raise ModelError(
-            f"config {block}",
-            f"has fields that are not known here: {shown}",
-            "upgrade lolama-vision, or write the checkpoint again",
-        )
-    for known in fields(cls):
-        required = known.default is MISSING and known.default_factory is MISSING
-        if required and known.name not in values:
-            name = known.name if block == "model" else f"{block} {known.name}"
-            raise ModelError(f"config {name}", "is missing", "check the model's config.json")
-    return cls(**values)
-
-
-def _refuse(name: str, value: object, expected: str) -> ModelError:
-    shown = repr(value) if not isinstance(value, int) or abs(value) < 10**18 else "a huge integer"
-    return ModelError(
-        f"config {name}", f"is {shown:.60}, expected {expected}", "check the model's config.json"
-    )
-
-
-def _check_integer(name: str, value: object, limit: int, low: int = 1) -> int:
-    # ``bool`` is an ``int`` to Python; a configuration that says ``true`` layers is damaged all the same.
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= limit:
-        raise _refuse(name, value, f"an integer from {low} to {limit}")
-    return value
-
-
-def _check_number(name: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _refuse(name, value, "a number")
-    if not low <= value <= high or not math.isfinite(value):
-        raise _refuse(name, value, f"a number from {low:g} to {high:g}")
-    return float(value)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from lolama_core.protocols.checks import from_mapping
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import ImageInputs
-from lolama_vision.config import ImageMode, VisionConfig, from_mapping
+from lolama_vision.config import ImageMode, VisionConfig
 from lolama_vision.flatten import flatten
 from lolama_vision.tiles import Size, best_resolution, count_tiles, count_tokens, fitted_size
 
@@ -54,7 +55,7 @@ class CLIPImageProcessor:
             UsageError: for another mode of a model that cuts pictures into tiles.
         """
         if isinstance(config, Mapping):
-            config = from_mapping(VisionConfig, config, "vision_config")
+            config = from_mapping(VisionConfig, config, "vision_config", "lolama-vision")
         before = config.preprocessing
         if mode is not None and mode != before.mode:
             if "tiles" in (mode, before.mode):

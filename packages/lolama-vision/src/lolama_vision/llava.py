@@ -148,12 +148,12 @@ class LLaVA(CausalLMModule):
                 f"its inputs are {', '.join(_INPUTS)}",
             )
         pictures, sizes = self._split(pixel_values, tiles_per_image, image_sizes)
-        counts = [count_tokens(size, self._vlm_config.vision_config) for size in sizes]
+        counts = [count_tokens(size, self.config.vision_config) for size in sizes]
         if tokens_per_image is not None and list(tokens_per_image) != counts:
             reason = f"is {list(tokens_per_image)!s:.60}; these pictures take {counts!s:.60}"
             raise UsageError("tokens_per_image", reason, "use this model's image processor")
         ids = [row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)]
-        rows = place_pictures(ids, counts, self._vlm_config.image_token_id)
+        rows = place_pictures(ids, counts, self.config.image_token_id)
         embeds = self.text.embed(input_ids)  # (B, T, D)
         if not pictures:
             return Prompt(embeds, tuple(lengths), tuple(map(tuple, ids)))
@@ -187,7 +187,7 @@ class LLaVA(CausalLMModule):
         """The tiles of each picture, and each picture's size, once they agree with each other."""
         if pixel_values is None:
             return [], []
-        config = self._vlm_config.vision_config
+        config = self.config.vision_config
         side = config.image_size
         if pixel_values.dim() != 4 or pixel_values.shape[1:] != (3, side, side):
             raise UsageError(
@@ -240,7 +240,7 @@ class LLaVA(CausalLMModule):
         return [cast(Tensor, known[digest]) for digest in hashes]
 
     def _encode(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-        device, config = self.device, self._vlm_config.vision_config
+        device, config = self.device, self.config.vision_config
         with self._tower_on(device):
             features = self.vision_tower(torch.cat(list(pictures)).to(device))  # (N, P, Dv)
         projected = self.projector(features)  # (N, P, D)

@@ -81,7 +81,7 @@ class AnswerFile:
         self._path = path
         try:
             if path.exists() and not path.is_file():
-                raise self._refused("is no regular file")
+                raise self._refused("is not a regular file")
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise self._not_opened(error) from None

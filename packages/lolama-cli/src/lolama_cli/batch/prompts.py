@@ -116,7 +116,7 @@ def read_lines(source: Path | None, common: BatchSettings) -> Iterator[Line]:
                 raise UsageError(subject, "is closed", "give a file to --batch")
             stream = sys.stdin.buffer
         elif not source.is_file():
-            reason = "is no regular file" if source.exists() else "there is no such file"
+            reason = "is not a regular file" if source.exists() else "there is no such file"
             raise UsageError(subject, reason, "give a file of JSON lines to --batch")
         else:
             stream = source.open("rb")

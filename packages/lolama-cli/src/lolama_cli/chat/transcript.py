@@ -5,19 +5,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
 from lolama_cli.regular_files import check_regular
-from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, UsageError
+from lolama_core.protocols.checks import is_integer
+from lolama_core.protocols.errors import (
+    LolamaError,
+    ModelError,
+    ResourceError,
+    UsageError,
+    exists_already,
+)
 from lolama_core.protocols.types import JSON
 from lolama_core.protocols.utf8 import is_unicode
+from lolama_core.protocols.whole_file import write_whole
 
 SCHEMA = "lolama.chat/1"
 _REASONS = ("eos", "stop", "length", INTERRUPTED)
@@ -136,7 +141,7 @@ class _Reader:
         if reason not in _REASONS:
             raise self.refused(f"{second}.finish_reason is {reason!r:.40}")
         seed = reply.get("seed")
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        if seed is not None and not is_integer(seed):
             raise self.refused(f"{second}.seed is no whole number")
         pictures = self.list_of(question.get("pictures", []), f"{first}.pictures")
         return Exchange(
@@ -181,7 +186,8 @@ def save(path: Path, transcript: Transcript, *, replace: bool) -> None:
         replace: Whether a file that is there may be replaced.
 
     Raises:
-        UsageError: if there is one, and it may not; or it is no regular file, or for what no JSON can hold.
+        UsageError: if there is one, and it may not; if it is not a regular file, or for what no JSON
+            can hold.
         ResourceError: if it cannot be written.
     """
     text = json.dumps(to_json(transcript), ensure_ascii=False, indent=1) + "\n"
@@ -190,41 +196,13 @@ def save(path: Path, transcript: Transcript, *, replace: bool) -> None:
         raise UsageError(str(path), reason, "rename the picture")
     try:
         check_regular(path, "give another name")
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        write_whole(path, text.encode(), replace=replace, mode=0o600)
     except UsageError:
         raise
+    except FileExistsError:
+        raise exists_already(path, "use /save --force FILE") from None
     except (OSError, ValueError) as error:
         raise _not_written(path, error) from None
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        if replace:
-            os.replace(name, path)
-        else:
-            _move_to_new(name, path)
-    except OSError as error:
-        raise _not_written(path, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-
-
-def _move_to_new(name: str, path: Path) -> None:
-    """Give the file its name, unless something has it: a rename would replace that without asking."""
-    try:
-        os.link(name, path)
-    except FileExistsError:
-        raise UsageError(
-            str(path), "exists already", "give another name, or /save --force FILE"
-        ) from None
-    except OSError:  # a file system without links
-        if path.exists():
-            raise UsageError(
-                str(path), "exists already", "give another name, or /save --force FILE"
-            ) from None
-        os.replace(name, path)
 
 
 def _not_written(path: Path, error: OSError | ValueError) -> LolamaError:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +17,7 @@ from lolama_cli.schemas import CONFIG
 from lolama_cli.tables import write_facts
 from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.utf8 import is_unicode
+from lolama_core.protocols.whole_file import write_whole
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -174,13 +173,9 @@ def _save(document: TOMLDocument) -> None:
     file = defaults.path()
     if file.is_symlink():  # a dotfile kept elsewhere stays where it is
         file = Path(os.path.realpath(file))
-    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(tomlkit.dumps(document), encoding="utf-8")
-        os.replace(partial, file)
+        write_whole(file, tomlkit.dumps(document).encode())
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         reason = f"cannot be written: {error.strerror}"
         raise ResourceError(str(file), reason, "set LOLAMA_CONFIG to another file") from None

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TypeGuard, cast, get_type_hints
 
-from lolama_core.files.untrusted import quote
+from lolama_core.protocols.checks import is_integer, is_number, shown
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
@@ -46,7 +46,7 @@ def check_config(config: Mapping[str, JSON], subject: str) -> CanonicalConfig:
             subject, f'does not say "format": "{FORMAT_NAME}"', "give a lolama checkpoint"
         )
     version = config.get("format_version")
-    if not _is_count(version, 1):
+    if not is_integer(version, 1):
         raise _refuse(subject, "format_version", version, "a whole number")
     if version != FORMAT_VERSION:
         raise ModelError(
@@ -83,9 +83,9 @@ def _check_generation(subject: str, block: JSON) -> None:
     if not isinstance(block, dict):
         raise _refuse(subject, "generation", block, "an object")
     eos_ids = block.get("eos_ids", [])
-    if not isinstance(eos_ids, list) or not all(_is_count(token, 0) for token in eos_ids):
+    if not isinstance(eos_ids, list) or not all(is_integer(token, 0) for token in eos_ids):
         raise _refuse(subject, "generation.eos_ids", eos_ids, "a list of token ids")
-    if "vocab_size" in block and not _is_count(block["vocab_size"], 1):
+    if "vocab_size" in block and not is_integer(block["vocab_size"], 1):
         expected = "a whole number above 0"
         raise _refuse(subject, "generation.vocab_size", block["vocab_size"], expected)
     sampling = block.get("sampling", {})
@@ -123,21 +123,13 @@ def _check(
 
 
 def _refuse(subject: str, key: str, value: JSON, expected: str) -> ModelError:
-    shown = quote(value) if isinstance(value, str) else f"{json.dumps(value, default=str):.80}"
-    found = "is missing" if value is None else f"is {shown}"
+    spelled = shown(value) if isinstance(value, str) else f"{json.dumps(value, default=str):.80}"
+    found = "is missing" if value is None else f"is {spelled}"
     return ModelError(subject, f"{key} {found}; expected {expected}", "repair or replace the file")
 
 
-def _is_count(value: JSON, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: JSON) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_setting(value: JSON) -> bool:
-    return all(map(_is_setting, value)) if isinstance(value, list) else _is_number(value)
+    return all(map(_is_setting, value)) if isinstance(value, list) else is_number(value)
 
 
 def _is_name(value: JSON) -> bool:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from lolama_core.files.checkpoint_config import WEIGHT_DTYPES, check_config, declared_dtypes
 from lolama_core.files.safetensors_header import TensorInfo, read_header
-from lolama_core.files.untrusted import open_regular, quote, read_json, read_text
+from lolama_core.files.untrusted import open_regular, read_json, read_text
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import (
     CanonicalConfig,
@@ -115,7 +116,7 @@ class FileCheckpoint:
         declared = declared_dtypes(files.config)
         for name, location in files.tensors.items():
             if location.key not in self._headers[location.path].tensors:
-                reason = f"has no tensor {quote(location.key)}"
+                reason = f"has no tensor {shown(location.key)}"
                 raise ModelError(str(location.path), reason, "download the model again")
             check_dtype(name, self._info(name).dtype, declared, str(location.path))
 
@@ -186,13 +187,13 @@ def check_dtype(name: str, dtype: str, declared: Mapping[str, str], subject: str
     if name in declared:
         if dtype != declared[name]:
             reason = (
-                f"tensor {quote(name)} is {dtype}, but the quantization block declares "
-                f"{quote(declared[name])}"
+                f"tensor {shown(name)} is {dtype}, but the quantization block declares "
+                f"{shown(declared[name])}"
             )
             raise ModelError(subject, reason, "replace the model: its files do not belong together")
     elif dtype not in WEIGHT_DTYPES.values():
         allowed = ", ".join(WEIGHT_DTYPES)
-        reason = f"tensor {quote(name)} is {dtype}; weights are one of {allowed}"
+        reason = f"tensor {shown(name)} is {dtype}; weights are one of {allowed}"
         raise ModelError(subject, reason, "convert it with the tool that made it")
 
 
@@ -208,7 +209,7 @@ def check_finite(
         ModelError: naming the tensor.
     """
     if not is_finite(tensor):
-        raise ModelError(subject, f"tensor {quote(name)} holds NaN or Inf", remedy)
+        raise ModelError(subject, f"tensor {shown(name)} holds NaN or Inf", remedy)
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import json
 import os
 import re
@@ -34,8 +33,16 @@ from lolama_core.files.checkpoint_reader import (
     dtype_name,
 )
 from lolama_core.files.safetensors_writer import SafetensorsWriter
-from lolama_core.files.untrusted import quote, read_json
-from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
+from lolama_core.files.untrusted import read_json
+from lolama_core.protocols.checks import shown
+from lolama_core.protocols.errors import (
+    FULL_DISK,
+    ModelError,
+    ResourceError,
+    UsageError,
+    exists_already,
+)
+from lolama_core.protocols.file_lock import lock_open_file
 from lolama_core.protocols.types import FORMAT_NAME, JSON, CanonicalConfig
 
 _OWN_FILES = {CHAT_TEMPLATE_FILE, CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE}
@@ -83,7 +90,7 @@ def write_checkpoint(
         raise UsageError(repr(subject), "is no possible name of a folder", "choose another name")
     exists = os.path.lexists(directory)
     if exists and not replace:
-        raise UsageError(subject, "exists already", "choose another name or remove it first")
+        raise exists_already(directory)
     if exists:
         _check_is_ours(directory)
     if not os.path.isdir(directory.parent):
@@ -141,7 +148,7 @@ def _check_is_ours(directory: Path) -> None:
         raise UsageError(subject, reason, "choose another name")
     others = {entry.name for entry in os.scandir(directory)} - _OWN_FILES
     if others:
-        reason = f"also holds {quote(min(others))}, which would go with it, so it is not replaced"
+        reason = f"also holds {shown(min(others))}, which would go with it, so it is not replaced"
         raise UsageError(subject, reason, "move that, or choose another name")
 
 
@@ -226,24 +233,14 @@ def _lock(path: Path) -> int | None:
     """
     try:
         handle = os.open(path, os.O_RDONLY)
+        return handle if lock_open_file(handle, path) else None
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle), os.stat(path)):
-            return handle
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(handle)
-        raise
-    os.close(handle)
-    return None
 
 
 def _translated(error: OSError, directory: Path) -> UsageError | ResourceError:
     subject = str(directory)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in FULL_DISK:
         free = shutil.disk_usage(directory.parent).free
         return ResourceError(
             subject,
@@ -251,7 +248,7 @@ def _translated(error: OSError, directory: Path) -> UsageError | ResourceError:
             "free some space or choose another disk",
         )
     if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-        return UsageError(subject, "exists already", "choose another name or remove it first")
+        return exists_already(directory)
     if error.errno == errno.ENOENT:  # the folder around it is there, and nothing can be made in it
         reason = f"{directory.parent} takes no new folders"
         return UsageError(subject, reason, "choose another place")

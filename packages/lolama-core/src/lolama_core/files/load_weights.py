@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lolama_core.files.checkpoint_config import declared_dtypes
 from lolama_core.files.checkpoint_reader import FileCheckpoint, dtype_name, is_finite
-from lolama_core.files.untrusted import quote
 from lolama_core.protocols import Checkpoint
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError
 
 REPLACE_MODEL = "the weights do not fit the configuration; replace the model"
@@ -70,7 +70,7 @@ def load_into(
             value = stored.to(device=device, dtype=wanted)
             # The stored tensor was finite, so an infinity here comes from the conversion.
             if value.dtype != stored.dtype and not is_finite(value):
-                reason = f"tensor {quote(name)} has values too large for {str(wanted)[6:]}"
+                reason = f"tensor {shown(name)} has values too large for {str(wanted)[6:]}"
                 raise ModelError(subject, reason, "load it as bfloat16 or float32")
         if id(target) in filled:
             _check_tied(name, value, filled[id(target)], subject)
@@ -102,7 +102,7 @@ def _check_names(targets: dict[str, Tensor], names: frozenset[str], subject: str
 
 def _listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
-    first = ", ".join(quote(name) for name in ordered[:3])
+    first = ", ".join(shown(name) for name in ordered[:3])
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
     return f"{len(ordered)} tensor{'s' if len(ordered) > 1 else ''}: {first}{more}"
 
@@ -110,20 +110,20 @@ def _listed(names: Iterable[str]) -> str:
 def _check_shape(name: str, shape: tuple[int, ...], target: Tensor, subject: str) -> None:
     expected = tuple(target.shape)
     if shape != expected:
-        reason = f"tensor {quote(name)} has shape {shape}; the configuration asks for {expected}"
+        reason = f"tensor {shown(name)} has shape {shape}; the configuration asks for {expected}"
         raise ModelError(subject, reason, REPLACE_MODEL)
 
 
 def _check_declared(name: str, stored: Tensor, target: Tensor, subject: str) -> None:
     if stored.dtype != target.dtype:
         found, expected = dtype_name(stored.dtype), dtype_name(target.dtype)
-        reason = f"tensor {quote(name)} is {found}; this kind of quantization uses {expected}"
+        reason = f"tensor {shown(name)} is {found}; this kind of quantization uses {expected}"
         raise ModelError(subject, reason, REPLACE_MODEL)
 
 
 def _check_tied(name: str, value: Tensor, kept: Tensor, subject: str) -> None:
     if not torch.equal(value, kept):
-        reason = f"tensor {quote(name)} differs from the one that the configuration ties it to"
+        reason = f"tensor {shown(name)} differs from the one that the configuration ties it to"
         raise ModelError(
             subject, reason, "store one of the two, or untie them in the configuration"
         )

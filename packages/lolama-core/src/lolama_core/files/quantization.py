@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
 
-from lolama_core.files.untrusted import quote
 from lolama_core.protocols import Quantizer
+from lolama_core.protocols.checks import is_integer, shown
 from lolama_core.protocols.errors import ModelError, NotAvailableError
 from lolama_core.protocols.types import JSON, CanonicalConfig, QuantizationScheme
 
@@ -44,7 +44,7 @@ def read_scheme(config: CanonicalConfig, subject: str) -> QuantizationScheme | N
     skipped, columns = block.get("skipped", []), block.get("outlier_columns", {})
     if not isinstance(name, str):
         raise _refuse(subject, "name", name, "a name")
-    if type(version) is not int:
+    if not is_integer(version):
         raise _refuse(subject, "version", version, "a whole number")
     if not isinstance(skipped, list) or not all(isinstance(one, str) for one in skipped):
         raise _refuse(subject, "skipped", skipped, "a list of names")
@@ -73,19 +73,19 @@ def prepare_quantized_(module: nn.Module, config: CanonicalConfig, subject: str)
         return
     found = tuple(entry_points(group="lolama.quantizers", name=scheme.name))
     if not found:
-        reason = f"is quantized as {quote(scheme.name)}, which no installed package knows"
+        reason = f"is quantized as {shown(scheme.name)}, which no installed package knows"
         raise NotAvailableError(subject, reason, "install it with `pip install lolama-quant`")
     quantizer: Quantizer = found[0].load()()
     quantizer.prepare_(module, scheme)
 
 
 def _is_columns(value: JSON) -> bool:
-    return isinstance(value, list) and all(type(one) is int for one in value)
+    return isinstance(value, list) and all(map(is_integer, value))
 
 
 def _refuse(subject: str, key: str, value: JSON, expected: str) -> ModelError:
     return ModelError(
         subject,
-        f"quantization.{key} is {value!r:.60}, expected {expected}",
+        f"quantization.{key} is {shown(value)}, expected {expected}",
         "quantize the model again",
     )

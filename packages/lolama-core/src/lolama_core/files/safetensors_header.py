@@ -21,9 +21,9 @@ from lolama_core.files.untrusted import (
     impostor,
     open_regular,
     parse_json_object,
-    quote,
     text_of,
 )
+from lolama_core.protocols.checks import is_integer, shown
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 
@@ -155,14 +155,14 @@ def _tensors(header: dict[str, JSON], data_bytes: int, subject: str) -> dict[str
         try:
             tensors[name] = _tensor(entry)
         except ValueError as error:
-            reason = f"tensor {quote(name)} {error}"
+            reason = f"tensor {shown(name)} {error}"
             raise ModelError(subject, reason, DOWNLOAD_AGAIN) from None
     position, before = 0, "the start"
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if info.begin != position:
             what = "overlaps" if info.begin < position else "leaves a gap after"
-            raise ModelError(subject, f"tensor {quote(name)} {what} {before}", DOWNLOAD_AGAIN)
-        position, before = info.end, quote(name)
+            raise ModelError(subject, f"tensor {shown(name)} {what} {before}", DOWNLOAD_AGAIN)
+        position, before = info.end, shown(name)
     if position > data_bytes:
         reason = f"is cut short: {data_bytes} bytes of data where its header describes {position}"
         raise ModelError(subject, reason, DOWNLOAD_AGAIN)
@@ -178,7 +178,7 @@ def _tensor(entry: JSON) -> TensorInfo:
         raise ValueError("is not described by dtype, shape and data_offsets")
     dtype = entry["dtype"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise ValueError(f"has the dtype {quote(str(dtype))}, which is not known here")
+        raise ValueError(f"has the dtype {shown(str(dtype))}, which is not known here")
     shape = _whole_numbers(entry["shape"], "shape")
     if len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"has {len(shape)} dimensions; the limit is {MAX_DIMENSIONS}")
@@ -190,10 +190,10 @@ def _tensor(entry: JSON) -> TensorInfo:
         raise ValueError(f"ends at byte {end}, before its start at {begin}")
     # Zeros are left out of this product: torch multiplies the other sizes all the same.
     if prod(max(size, 1) for size in shape) * ITEM_BYTES[dtype] >= 2**63:
-        raise ValueError(f"has the impossible shape {quote(str(shape))}")
+        raise ValueError(f"has the impossible shape {shown(str(shape))}")
     needed = prod(shape) * ITEM_BYTES[dtype]
     if end - begin != needed:
-        what = f"{dtype} of shape {quote(str(shape))}"
+        what = f"{dtype} of shape {shown(str(shape))}"
         raise ValueError(f"has {end - begin} bytes, but {what} needs {needed}")
     return TensorInfo(dtype, shape, begin, end)
 
@@ -202,6 +202,6 @@ def _whole_numbers(value: JSON, field: str) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise ValueError(f"has a {field} that is not a list")
     for number in value:
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
-            raise ValueError(f"has {quote(str(number))} in its {field}")
+        if not is_integer(number, 0, 2**63 - 1):
+            raise ValueError(f"has {shown(str(number))} in its {field}")
     return tuple(number for number in value if isinstance(number, int))

@@ -26,7 +26,8 @@ from lolama_core.files.safetensors_header import (
     is_same_content,
     read_header,
 )
-from lolama_core.files.untrusted import open_regular, quote
+from lolama_core.files.untrusted import open_regular
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError, ResourceError
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -106,7 +107,7 @@ class SafetensorsFile:
             except (RuntimeError, MemoryError, OSError):
                 raise ResourceError(
                     str(self.path),
-                    f"no memory for tensor {quote(key)} of {size / 2**20:,.0f} MiB",
+                    f"no memory for tensor {shown(key)} of {size / 2**20:,.0f} MiB",
                     "close other programs or use a smaller model",
                 ) from None
             read_into(file, self._header.data_start + info.begin, byte_view(data), str(self.path))
@@ -160,7 +161,7 @@ class SafetensorsFile:
         info = self._header.tensors[key]
         if info.dtype == "BOOL" and data.numel() and int(data.max()) > 1:
             raise ModelError(
-                str(self.path), f"tensor {quote(key)} holds booleans that are neither 0 nor 1"
+                str(self.path), f"tensor {shown(key)} holds booleans that are neither 0 nor 1"
             )
         return data.view(DTYPES[info.dtype]).reshape(info.shape)
 

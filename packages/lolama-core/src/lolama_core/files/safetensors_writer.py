@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lolama_core.files.safetensors_header import LENGTH_BYTES, METADATA_KEY
 from lolama_core.files.safetensors_reader import DTYPE_NAMES, byte_view
-from lolama_core.files.untrusted import quote
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 
 # The header comes first in the file but is known last, so room is left for it and filled with spaces, as
@@ -44,10 +44,10 @@ class SafetensorsWriter:
             OSError: if it cannot be written.
         """
         if name in self._entries:
-            raise UsageError(quote(name), "is given twice or is reserved", "give each tensor once")
+            raise UsageError(shown(name), "is given twice or is reserved", "give each tensor once")
         if tensor.dtype not in DTYPE_NAMES:
             raise UsageError(
-                quote(name), f"safetensors cannot hold {tensor.dtype}", "convert it first"
+                shown(name), f"safetensors cannot hold {tensor.dtype}", "convert it first"
             )
         size = tensor.numel() * tensor.element_size()
         self._entries[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape)}

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError, shortage
 from lolama_core.protocols.types import JSON
 from lolama_core.protocols.utf8 import decode_utf8, is_unicode
@@ -53,11 +54,6 @@ _IMPOSTORS = (
 )
 
 
-def quote(name: str) -> str:
-    """A name from an untrusted file, safe and short enough to stand in a message."""
-    return repr(name if len(name) <= 80 else name[:77] + "...")
-
-
 def impostor(head: bytes) -> tuple[str, str] | None:
     """Reason and remedy, if a file that begins with ``head`` is plainly something else."""
     if not head:
@@ -79,7 +75,7 @@ def open_regular(path: Path) -> Iterator[io.FileIO]:
     once before opening, and once after, in case the name was exchanged in between.
 
     Raises:
-        ModelError: if ``path`` is missing, unreadable, or no regular file; also for a read that fails
+        ModelError: if ``path`` is missing, unreadable, or not a regular file; also for a read that fails
             inside the ``with`` block.
         ResourceError: if no more files may be open, or memory is short.
     """
@@ -101,7 +97,7 @@ def _open(path: Path) -> int:
     try:
         _check_regular(path, os.stat(path).st_mode)
     except ValueError:  # a NUL in the name, which can come out of an index file
-        raise ModelError(quote(str(path)), "is not a possible file name") from None
+        raise ModelError(shown(str(path)), "is not a possible file name") from None
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
@@ -198,7 +194,7 @@ def parse_json_object(text: str, subject: str) -> dict[str, JSON]:
         result = dict(pairs)
         if len(result) != len(pairs):
             [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
-            raise refuse(f"holds the key {quote(key)} twice")
+            raise refuse(f"holds the key {shown(key)} twice")
         return result
 
     try:
@@ -235,7 +231,7 @@ def _problem_inside(root: JSON) -> str:
                 deeper.extend(node)
             elif isinstance(node, str):
                 if not is_unicode(node):
-                    return f"holds text that is not Unicode: {quote(node)}"
+                    return f"holds text that is not Unicode: {shown(node)}"
             elif isinstance(node, int):
                 if abs(node) >= _TOO_LARGE:
                     return f"holds a whole number of more than {MAX_DIGITS} digits"

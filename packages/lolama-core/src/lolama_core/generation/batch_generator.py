@@ -16,7 +16,7 @@ from lolama_core.generation.request import Generation, Request, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
-from lolama_core.protocols.arguments import shown
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.runtime.runner import runner_of
 from lolama_core.text.plain_numbers import whole_number

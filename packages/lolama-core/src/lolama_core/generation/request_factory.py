@@ -15,7 +15,8 @@ from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
 from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
-from lolama_core.protocols.arguments import listed, shown
+from lolama_core.protocols.arguments import listed
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.runner import runner_of

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Literal
 
-from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.checks import (
+    check_boolean,
+    check_integer,
+    check_number,
+    from_mapping,
+    refused,
+)
 from lolama_core.protocols.types import JSON
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-T = TypeVar("T", bound="DataclassInstance")
 
 RopeType = Literal["linear", "dynamic", "llama3", "yarn"]
 ROPE_TYPES: tuple[RopeType, ...] = ("linear", "dynamic", "llama3", "yarn")
+
+_PACKAGE = "lolama-core"
 
 # Far above any published model, far below what would hang or exhaust a machine before it is refused.
 _LIMITS = {
@@ -30,30 +32,6 @@ _LIMITS = {
     "head_dim": 1 << 12,
     "sliding_window": 1 << 40,
 }
-
-
-def _refuse(name: str, value: object, expected: str) -> ModelError:
-    shown = repr(value) if not isinstance(value, int) or abs(value) < 10**18 else "a huge integer"
-    return ModelError(
-        f"config {name}", f"is {shown:.60}, expected {expected}", "check the model's config.json"
-    )
-
-
-def _check_integer(name: str, value: object, limit: int) -> int:
-    # ``bool`` is an ``int`` to Python; a configuration that says ``true`` layers is damaged all the same.
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
-        raise _refuse(name, value, f"an integer from 1 to {limit}")
-    return value
-
-
-def _check_number(name: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _refuse(name, value, "a number")
-    if isinstance(value, int) and abs(value) > 10**18:
-        raise _refuse(name, value, f"a number from {low} to {high}")
-    if not (math.isfinite(value) and low <= value <= high):
-        raise _refuse(name, value, f"a number from {low} to {high}")
-    return float(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,26 +60,25 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         if self.type not in ROPE_TYPES:
-            raise _refuse("rope_scaling type", self.type, "one of " + ", ".join(ROPE_TYPES))
-        _check_number("rope_scaling factor", self.factor, 1.0, 1e6)
-        _check_integer(
+            raise refused("rope_scaling type", self.type, "one of " + ", ".join(ROPE_TYPES))
+        check_number("rope_scaling factor", self.factor, 1.0, 1e6)
+        check_integer(
             "rope_scaling original_max_seq_len", self.original_max_seq_len, _LIMITS["max_seq_len"]
         )
         for name in ("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"):
-            _check_number(f"rope_scaling {name}", getattr(self, name), 1e-6, 1e6)
+            check_number(f"rope_scaling {name}", getattr(self, name), 1e-6, 1e6)
         if self.high_freq_factor <= self.low_freq_factor:
-            raise _refuse(
+            raise refused(
                 "rope_scaling high_freq_factor",
                 self.high_freq_factor,
                 f"more than low_freq_factor ({self.low_freq_factor})",
             )
         if self.beta_fast < self.beta_slow:
             expected = f"no less than beta_slow ({self.beta_slow})"
-            raise _refuse("rope_scaling beta_fast", self.beta_fast, expected)
+            raise refused("rope_scaling beta_fast", self.beta_fast, expected)
         if self.attention_factor is not None:
-            _check_number("rope_scaling attention_factor", self.attention_factor, 1e-6, 1e6)
-        if not isinstance(self.truncate, bool):
-            raise _refuse("rope_scaling truncate", self.truncate, "true or false")
+            check_number("rope_scaling attention_factor", self.attention_factor, 1e-6, 1e6)
+        check_boolean("rope_scaling truncate", self.truncate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,40 +131,38 @@ class LlamaConfig:
             "hidden_dim",
             "max_seq_len",
         ):
-            _check_integer(name, getattr(self, name), _LIMITS[name])
+            check_integer(name, getattr(self, name), _LIMITS[name])
         if self.num_kv_heads is None:
             object.__setattr__(self, "num_kv_heads", self.num_heads)
-        _check_integer("num_kv_heads", self.num_kv_heads, _LIMITS["num_kv_heads"])
+        check_integer("num_kv_heads", self.num_kv_heads, _LIMITS["num_kv_heads"])
         if self.num_heads % self.num_kv_heads:
-            raise _refuse(
+            raise refused(
                 "num_kv_heads", self.num_kv_heads, f"a divisor of num_heads ({self.num_heads})"
             )
         if self.head_dim is None:
             if self.d_model % self.num_heads:
-                raise _refuse("num_heads", self.num_heads, f"a divisor of d_model ({self.d_model})")
+                raise refused("num_heads", self.num_heads, f"a divisor of d_model ({self.d_model})")
             object.__setattr__(self, "head_dim", self.d_model // self.num_heads)
-        if _check_integer("head_dim", self.head_dim, _LIMITS["head_dim"]) % 2:
-            raise _refuse("head_dim", self.head_dim, "an even number, for rotary pairs")
+        if check_integer("head_dim", self.head_dim, _LIMITS["head_dim"]) % 2:
+            raise refused("head_dim", self.head_dim, "an even number, for rotary pairs")
         if self.sliding_window is not None:
-            _check_integer("sliding_window", self.sliding_window, _LIMITS["sliding_window"])
-        _check_number("rope_base", self.rope_base, 1.0, 1e12)
-        _check_number("eps", self.eps, 0.0, 1.0)
+            check_integer("sliding_window", self.sliding_window, _LIMITS["sliding_window"])
+        check_number("rope_base", self.rope_base, 1.0, 1e12)
+        check_number("eps", self.eps, 0.0, 1.0)
         for name in ("tie_word_embeddings", "mlp_bias"):
-            if not isinstance(getattr(self, name), bool):
-                raise _refuse(name, getattr(self, name), "true or false")
+            check_boolean(name, getattr(self, name))
         if self.attention_bias not in (True, False, "qkv") or isinstance(
             self.attention_bias, int
         ) != isinstance(self.attention_bias, bool):
-            raise _refuse("attention_bias", self.attention_bias, 'true, false or "qkv"')
+            raise refused("attention_bias", self.attention_bias, 'true, false or "qkv"')
         if isinstance(self.rope_scaling, Mapping):
-            object.__setattr__(
-                self, "rope_scaling", _from_mapping(RopeScaling, self.rope_scaling, "rope_scaling")
-            )
+            scaling = from_mapping(RopeScaling, self.rope_scaling, "rope_scaling", _PACKAGE)
+            object.__setattr__(self, "rope_scaling", scaling)
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
-            raise _refuse("rope_scaling", self.rope_scaling, "an object or null")
+            raise refused("rope_scaling", self.rope_scaling, "an object or null")
         # With base 1 all pairs turn alike, and yarn divides by the logarithm of the base.
         if self.rope_scaling and self.rope_scaling.type == "yarn" and self.rope_base <= 1:
-            raise _refuse("rope_base", self.rope_base, "a number above 1, with yarn")
+            raise refused("rope_base", self.rope_base, "a number above 1, with yarn")
 
     @classmethod
     def from_json(cls, values: Mapping[str, JSON]) -> LlamaConfig:
@@ -196,24 +171,8 @@ class LlamaConfig:
         Raises:
             ModelError: for a missing or unknown field, or a value that `LlamaConfig` refuses.
         """
-        return _from_mapping(cls, values, "model")
+        return from_mapping(cls, values, "model", _PACKAGE)
 
     def to_json(self) -> dict[str, JSON]:
         """The ``model`` block that `from_json` reads."""
         return asdict(self)
-
-
-def _from_mapping(cls: type[T], values: Mapping[str, Any], block: str) -> T:
-    unknown = sorted(set(values) - {known.name for known in fields(cls)})
-    if unknown:
-        raise ModelError(
-            f"config {block}",
-            f"has fields that are not known here: {', '.join(unknown[:5])}",
-            "upgrade lolama-core, or write the checkpoint again",
-        )
-    for known in fields(cls):
-        required = known.default is MISSING and known.default_factory is MISSING
-        if required and known.name not in values:
-            name = known.name if block == "model" else f"{block} {known.name}"
-            raise ModelError(f"config {name}", "is missing", "check the model's config.json")
-    return cls(**values)

@@ -12,7 +12,7 @@ import torch
 
 from lolama_core.model.dtypes import suited_dtype
 from lolama_core.protocols import CausalLM
-from lolama_core.protocols.arguments import shown
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ResourceError, UsageError
 
 _ONE_THREAD_BYTES = 32 << 20

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
-
-
-def shown(value: object) -> str:
-    """``value`` as Python spells it, short enough for a message."""
-    try:
-        return f"{value!r:.40}"
-    except ValueError:  # Python refuses to spell an integer of more than 4300 digits
-        return f"a huge {type(value).__name__}"
 
 
 def truth(name: str, value: object) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import re
+from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_USAGE = 2
@@ -21,6 +22,10 @@ EXIT_RESOURCES = 6
 EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 EXIT_TERMINATED = 143
+
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where nothing more can be written."""
 
 
 class LolamaError(Exception):
@@ -81,6 +86,16 @@ class NotAvailableError(LolamaError, NotImplementedError):
     """Something that needs a package that is not installed, or that no package does."""
 
     exit_code = EXIT_USAGE
+
+
+def exists_already(path: Path, instead: str = "remove it first") -> UsageError:
+    """The error for a file or folder that is to be made, and is there.
+
+    Args:
+        path: It.
+        instead: What else to do than to choose another name.
+    """
+    return UsageError(str(path), "exists already", f"choose another name, or {instead}")
 
 
 _MEMORY = re.compile(

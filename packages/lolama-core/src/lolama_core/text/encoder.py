@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lolama_core.files.untrusted import quote
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.utf8 import is_unicode
 from lolama_core.text.native_guard import call_native
@@ -88,7 +88,7 @@ class Encoder:
             if content in text:
                 raise UsageError(
                     "text",
-                    f"holds {quote(content)}, which {self._source} always turns into a control token",
+                    f"holds {shown(content)}, which {self._source} always turns into a control token",
                     "leave it out",
                 )
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from lolama_core.files.untrusted import quote
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import AddedTokenBlock
 from lolama_core.text.native_guard import call_native
@@ -84,7 +84,7 @@ def read_native(
         )
         raise ModelError(
             source,
-            f"gives the id {token_id} to two tokens, {quote(one)} and {quote(other)}",
+            f"gives the id {token_id} to two tokens, {shown(one)} and {shown(other)}",
             "use another tokenizer.json",
         )
     words = {token.content for token in more if native.model.token_to_id(token.content) is not None}

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.errors import AuthorisationError, LolamaError, ModelError, NetworkError
 from lolama_core.protocols.types import JSON
 from lolama_hub.__about__ import __version__
@@ -268,7 +269,7 @@ def _file(repo: str, entry: JSON) -> RemoteFile:
         digest = f"git-sha1:{oid}"
     if not isinstance(path, str) or not digest:
         raise _not_a_hub(repo, f"states no hash for {shown(path)}")
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**50:
+    if not is_integer(size, 0, 2**50 - 1):
         raise _not_a_hub(repo, f"states the size {shown(size)} for {shown(path)}")
     if not _is_inside(path):
         reason = f"lists a file named {shown(path)}, which is no name inside a folder"

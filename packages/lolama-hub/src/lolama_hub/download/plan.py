@@ -6,7 +6,6 @@ at once, and an interruption leaves one file unfinished.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Collection
@@ -14,18 +13,22 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from lolama_core.protocols.errors import ModelError, NetworkError, ResourceError, UsageError
+from lolama_core.protocols.errors import (
+    FULL_DISK,
+    ModelError,
+    NetworkError,
+    ResourceError,
+    UsageError,
+)
 from lolama_core.protocols.types import DownloadPlan, FilePlan
+from lolama_core.protocols.whole_file import write_whole
 from lolama_hub.download import api, hf_cache
 from lolama_hub.download.api import RemoteFile
 from lolama_hub.download.selection import CONFIG, is_weights, needed_files
 from lolama_hub.download.transfer import fetch_file, is_content, verify
-from lolama_hub.store.place import write_durably
 from lolama_hub.store.snapshots import DEFAULT_REF, Snapshots
 
 Progress = Callable[[str, int, int], None]
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def plan_download(
@@ -167,7 +170,7 @@ def _provide(
             return
         target.unlink()
     if file.content is not None:
-        write_durably(target, file.content)
+        write_whole(target, file.content)
         progress(file.name, file.size, file.size)
         return
     source = _elsewhere(plan.repo, file, snapshots)
@@ -218,7 +221,7 @@ def _check_space(plan: DownloadPlan, snapshots: Snapshots, staging: Path) -> Non
 
 
 def _disk_error(error: OSError, staging: Path) -> ResourceError:
-    if error.errno in _FULL_DISK:
+    if error.errno in FULL_DISK:
         free = shutil.disk_usage(staging.parent).free
         reason = f"cannot be written: {error.strerror}, {free / 1e9:,.2f} GB free"
         remedy = "free some space or set LOLAMA_HOME to another disk; what has come is kept"

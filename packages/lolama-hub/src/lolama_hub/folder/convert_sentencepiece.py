@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lolama_core.protocols.checkpoint import CheckpointIO
+from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.errors import ModelError, NotAvailableError, ResourceError, shortage
 from lolama_core.protocols.types import JSON
+from lolama_core.protocols.whole_file import write_whole
 from lolama_hub.folder.fields import Fields, shown
 from lolama_hub.folder.files import SENTENCEPIECE, Folder
-from lolama_hub.store.place import Store, write_durably
+from lolama_hub.store.place import Store
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -77,7 +79,7 @@ def _added_tokens(folder: Folder, config: Fields, io: CheckpointIO) -> list[tupl
     found: dict[int, tuple[str, bool]] = {}
     path = folder.find("added_tokens.json")
     for token, number in (io.read_json(path) if path is not None else {}).items():
-        if isinstance(number, bool) or not isinstance(number, int):
+        if not is_integer(number):
             raise ModelError(str(path), f"gives {shown(token)} the id {shown(number)}", _REMEDY)
         found[number] = (token, True)
     decoder = config.get("added_tokens_decoder")
@@ -218,7 +220,7 @@ def _add(path: Path, tokenizer: Tokenizer, added: list[tuple[int, str, bool]]) -
 
 def _write(path: Path, text: str) -> None:
     try:
-        write_durably(path, text.encode())
+        write_whole(path, text.encode())
     except OSError as error:
         raise ResourceError(
             str(path), f"cannot be written: {error.strerror}", "free some space, or set LOLAMA_HOME"

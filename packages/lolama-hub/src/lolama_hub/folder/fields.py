@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from lolama_core.protocols import checks
+from lolama_core.protocols.checks import is_integer, is_number
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 
@@ -17,13 +18,10 @@ _NO_DEFAULTS: Mapping[str, JSON] = MappingProxyType({})
 
 
 def shown(value: object) -> str:
-    """A value from an untrusted file as a message may show it: escaped, and cut to 60 characters."""
-    if isinstance(value, int) and abs(value) >= 10**18:
-        return "a huge integer"
+    """A value of a JSON file as a message may show it; see `checks.shown`. Of what holds others, its kind."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return checks.shown(value)
 
 
 class Fields:
@@ -70,7 +68,7 @@ class Fields:
             ModelError: for anything else; ``true``, ``32.0`` and ``"32"`` are not integers.
         """
         value = self.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        if not is_integer(value, low, high):
             raise self.refuse(name, f"an integer from {low} to {high}")
         return value
 
@@ -85,12 +83,7 @@ class Fields:
             ModelError: for anything else.
         """
         value = self.get(name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value <= high
-            or not math.isfinite(value)
-        ):
+        if not is_number(value, low, high):
             raise self.refuse(name, f"a number from {low:g} to {high:g}")
         return float(value)
 

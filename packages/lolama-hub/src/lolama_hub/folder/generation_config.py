@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TypeGuard
 
 from lolama_core.protocols.checkpoint import CheckpointIO
+from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.settings import PENALTY_FACTOR, PROBABILITY, TEMPERATURE
 from lolama_core.protocols.types import JSON, GenerationBlock
 from lolama_hub.folder.fields import LARGEST_INTEGER, Fields
@@ -115,7 +115,7 @@ def _eos_ids(fields: Fields, vocab_size: int) -> list[int]:
         return []
     ids = []
     for number in value if isinstance(value, list) else [value]:
-        if not _is_id(number, vocab_size):
+        if not is_integer(number, 0, vocab_size - 1):
             raise fields.refuse("eos_token_id", f"an id below {vocab_size}, or a list of them")
         ids.append(number)
     return sorted(set(ids))
@@ -149,8 +149,4 @@ def _forbidden(generation: Fields, vocab_size: int) -> dict[str, JSON]:
 
 
 def _are_ids(value: JSON, limit: int) -> bool:
-    return isinstance(value, list) and all(_is_id(number, limit) for number in value)
-
-
-def _is_id(value: JSON, limit: int) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
+    return isinstance(value, list) and all(is_integer(number, 0, limit - 1) for number in value)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lolama_core.protocols.checkpoint import CheckpointIO
+from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, AddedTokenBlock
 from lolama_hub.folder.fields import LARGEST_INTEGER, Fields, shown
@@ -177,7 +178,7 @@ def _legacy_list(
     special |= {_content(one) for one in extra} if isinstance(extra, list) else set()
     found: dict[int, AddedTokenBlock] = {}
     for token, number in (io.read_json(path) if path is not None else {}).items():
-        if isinstance(number, bool) or not isinstance(number, int) or number > LARGEST_INTEGER:
+        if not is_integer(number, high=LARGEST_INTEGER):
             raise ModelError(str(path), f"gives {shown(token)} the id {shown(number)}", _REMEDY)
         assert path is not None
         found[number] = added_token(path, {"content": token, "special": token in special})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lolama_core.protocols.checkpoint import CheckpointIO
+from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import Fields, shown
@@ -167,11 +168,7 @@ def _read_clip(config: Fields) -> tuple[dict[str, JSON], int, int]:
     feature = config.get("vision_feature_layer")
     if isinstance(feature, list) and len(feature) == 1:
         [feature] = feature
-    if (
-        isinstance(feature, bool)
-        or not isinstance(feature, int)
-        or not -layers <= feature + 1 <= layers + 1
-    ):
+    if not is_integer(feature, -layers - 1, layers):
         raise config.refuse("vision_feature_layer", f"one layer, from {-layers - 1} to {layers}")
     block: dict[str, JSON] = {
         "image_size": clip.integer("image_size"),
@@ -260,7 +257,7 @@ def _processor_fields(folder: Folder | None, io: CheckpointIO, image_size: int) 
 def _read_size(fields: Fields) -> tuple[int, bool]:
     """Pixels, and whether both sides are given."""
     size = fields.get("size")
-    if isinstance(size, int) and not isinstance(size, bool):
+    if is_integer(size):
         return fields.integer("size"), False
     if isinstance(size, dict):
         inner = Fields(fields.path, size, block="size")

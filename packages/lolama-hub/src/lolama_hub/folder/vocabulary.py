@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lolama_core.protocols.checkpoint import CheckpointIO
+from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, AddedTokenBlock
 from lolama_hub.folder.fields import LARGEST_INTEGER, shown
@@ -122,12 +123,7 @@ def added_token(path: Path, entry: Mapping[str, JSON], *, special: bool = False)
 
 
 def _checked_id(path: Path, token: object, number: object) -> int:
-    if (
-        not isinstance(token, str)
-        or isinstance(number, bool)
-        or not isinstance(number, int)
-        or not 0 <= number <= LARGEST_INTEGER
-    ):
+    if not isinstance(token, str) or not is_integer(number, 0, LARGEST_INTEGER):
         raise ModelError(
             str(path), f"gives the token {shown(token)} the id {shown(number)}", _REMEDY
         )

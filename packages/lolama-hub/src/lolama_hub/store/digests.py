@@ -7,12 +7,12 @@ for example. The time of change is the one that nobody can set.
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from lolama_core.protocols.errors import ModelError, shortage
 from lolama_core.protocols.types import JSON
+from lolama_core.protocols.whole_file import write_whole
 from lolama_hub.store.place import Store
 
 
@@ -55,11 +55,6 @@ def file_digest(path: Path, store: Store) -> str:
             raise found from None
         reason = f"cannot be read: {error.strerror or error}"
         raise ModelError(str(path), reason, "check the file and its permissions") from None
-    # It appears in one step, so a reader finds all of it or nothing.
-    partial = memory.with_name(f".{memory.name}.{secrets.token_hex(8)}")
-    try:
-        partial.write_text(digest, encoding="ascii")
-        os.replace(partial, memory)
-    except OSError:
-        partial.unlink(missing_ok=True)  # it is hashed again next time
+    with suppress(OSError):  # it is hashed again next time
+        write_whole(memory, digest.encode())
     return digest

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lolama_core.protocols.file_lock import lock_open_file
 from lolama_hub.store.place import unusable
 
 _POLL = 0.05
@@ -48,17 +48,6 @@ def try_lock(path: Path) -> int | None:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise unusable(path, error) from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last holder may have removed the name between our opening and our locking.
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
-                return handle
-        except FileNotFoundError:
-            pass
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
+        # The last holder may have removed the name between our opening and our locking.
+        with suppress(FileNotFoundError):
+            return handle if lock_open_file(handle, path) else None

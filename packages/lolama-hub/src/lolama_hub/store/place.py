@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from pathlib import Path
 
 import platformdirs
@@ -80,17 +79,3 @@ def unusable(directory: Path, error: OSError | ValueError) -> ResourceError:
     reason = getattr(error, "strerror", None) or "is no possible name"
     remedy = "set LOLAMA_HOME to a directory that can be written to"
     return ResourceError(str(directory), f"cannot be used: {reason}", remedy)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, and force it to the disk."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(beside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

@@ -23,8 +23,9 @@ from pathlib import Path
 
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import DownloadPlan, FilePlan, StoredModel
+from lolama_core.protocols.whole_file import write_whole
 from lolama_hub.store.locks import locked
-from lolama_hub.store.place import PARTIAL, STAGING, Store, unusable, write_durably
+from lolama_hub.store.place import PARTIAL, STAGING, Store, unusable
 
 MANIFEST = "lolama.json"
 _REFS = "refs.json"
@@ -280,7 +281,7 @@ def _delete(path: Path) -> int:
 
 
 def _write(path: Path, values: object) -> None:
-    write_durably(path, json.dumps(values, indent=1).encode())
+    write_whole(path, json.dumps(values, indent=1).encode())
 
 
 def _sync(directory: Path) -> None:

@@ -1,0 +1,92 @@
+"""Files that appear in one step, and locks on what is open."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lolama_core.protocols.file_lock import lock_open_file
+from lolama_core.protocols.whole_file import write_whole
+
+
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    path.write_bytes(b"old and longer")
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_name_that_is_taken_stays_what_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    path.write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        write_whole(path, b"new", replace=False)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_where_there_are_no_links_a_taken_name_is_seen_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    def no_links(*names: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "notes"
+    if exists:
+        path.symlink_to("nowhere")  # a name that is taken, though nothing is there
+        with pytest.raises(FileExistsError):
+            write_whole(path, b"new", replace=False)
+        assert path.is_symlink()
+    else:
+        write_whole(path, b"new", replace=False)
+        assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    path = tmp_path / "notes"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_private_file_is_never_open_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    write_whole(path, b"mine", mode=0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_one_holder_at_a_time_has_a_lock(tmp_path: Path) -> None:
+    first, second = os.open(tmp_path, os.O_RDONLY), os.open(tmp_path, os.O_RDONLY)
+    assert lock_open_file(first, tmp_path)
+    assert not lock_open_file(second, tmp_path)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(second)
+    os.close(first)
+    third = os.open(tmp_path, os.O_RDONLY)
+    assert lock_open_file(third, tmp_path)
+    os.close(third)
+
+
+def test_a_lock_on_what_lost_its_name_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    handle = os.open(path, os.O_RDONLY)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        lock_open_file(handle, path)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
