@@ -71,10 +71,15 @@ class LolamaEngine(TorchEngine):
     @staticmethod
     def import_library() -> None:
         """See `Engine`."""
-        from lolama import providers, wiring  # noqa: F401
-        from lolama_core import LlamaFamily, load_model, suit_threads  # noqa: F401
+        from lolama import wiring  # noqa: F401
+        from lolama_core import (
+            LlamaFamily,  # noqa: F401
+            installed_source,
+            load_model,  # noqa: F401
+            suit_threads,  # noqa: F401
+        )
 
-        providers.source()  # lolama-hub, which knows what files a folder has
+        installed_source()  # lolama-hub, which knows what files a folder has
 
     def __init__(self, path: str, threads: int) -> None:
         from lolama import names

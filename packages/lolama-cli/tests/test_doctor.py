@@ -173,7 +173,7 @@ def test_no_kernel_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(**kwargs: str) -> tuple[EntryPoint, ...]:
         return ()
 
-    monkeypatch.setattr("lolama.providers.entry_points", none)
+    monkeypatch.setattr("lolama_core.plugins.entry_points", none)
     found = doctor.gather()
     assert (found.linear_kernels, found.models) == ([], [])
     assert (

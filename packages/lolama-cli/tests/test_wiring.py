@@ -136,8 +136,10 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(**kwargs: str) -> Iterator[object]:
         return iter(())
 
-    monkeypatch.setattr("lolama.providers.entry_points", none)
-    with pytest.raises(NotAvailableError, match="lolama-hub is not installed"):
+    monkeypatch.setattr("lolama_core.plugins.entry_points", none)
+    with pytest.raises(
+        NotAvailableError, match="source 'huggingface'; run `pip install lolama-hub`"
+    ):
         names.resolve("tinyllama")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -21,12 +22,20 @@ from oracle import (
 from PIL import Image
 from torch import Tensor
 
-from lolama_core import GenerationConfig, PrefixCache, TextGenerator
+from lolama_core import (
+    GenerationConfig,
+    Llama,
+    LlamaConfig,
+    PrefixCache,
+    TextGenerator,
+    build_module,
+)
 from lolama_core.model.family import LlamaFamily
 from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_core.protocols.causal_module import CausalLMModule
-from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.types import JSON
+from lolama_core.protocols.errors import NotAvailableError, UsageError
+from lolama_core.protocols.types import JSON, ModelFiles, TokenizerFiles
+from lolama_core.testing.checkpoint import tiny_config
 from lolama_core.testing.model import CausalLMSuite, ModelFamilySuite
 from lolama_vision import LLaVA, LlavaFamily
 from lolama_vision.tensor_bytes import bytes_of
@@ -183,6 +192,49 @@ class TestLlavaFamily(ModelFamilySuite):
         (found,) = entry_points(group="lolama.families", name="llava")
         assert found.load() is LlavaFamily
         assert family.image_processor(config) is not None
+
+
+class TestAroundAnyTextModel:
+    def build(self, llava: LLaVA, family: JSON, *known: ModelFamily) -> CausalLMModule:
+        model = llava.config.to_json()
+        text = model["text_config"]
+        assert isinstance(text, dict)
+        model["text_config"] = {"family": family, **text}
+        files = ModelFiles(
+            name="m",
+            config={**tiny_config(), "family": "llava", "model": model},
+            tensors={},
+            tokenizer=TokenizerFiles(),
+        )
+        families = {one.name: one for one in (LlavaFamily(), *known)}
+        return build_module(files, families)
+
+    def test_the_family_that_the_text_model_names_builds_it(self, llava: LLaVA) -> None:
+        class Other(Llama):
+            pass
+
+        class OtherFamily(LlamaFamily):
+            name = "other"
+
+            def build(
+                self,
+                config: Mapping[str, JSON],
+                build_text: Callable[[Mapping[str, JSON]], CausalLMModule],
+            ) -> Llama:
+                with torch.device("meta"):
+                    return Other(LlamaConfig.from_json(config))
+
+        for family, kind in (("other", Other), ("llama", Llama)):
+            built = self.build(llava, family, OtherFamily())
+            assert isinstance(built, LLaVA) and type(built.language_model) is kind
+
+    @pytest.mark.parametrize("family", ["rwkv", None, 3, ["llama"]])
+    def test_row_241_a_text_model_of_an_unknown_family_is_refused_by_name(
+        self, llava: LLaVA, family: JSON
+    ) -> None:
+        expected = re.escape(f"m: no installed package provides the model family {family!r};")
+        with pytest.raises(NotAvailableError, match=expected):
+            self.build(llava, family)
 
 
 class TestMemory:

@@ -14,11 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, cast
 
 import lolama_core
-from lolama import providers
 from lolama.device import Device
 from lolama.devices import all_devices, default_device
-from lolama.providers import one_line
 from lolama_core.protocols import CausalLM, DecoderKernel, LinearKernel, ModelFamily
+from lolama_core.protocols.errors import one_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,7 +108,7 @@ def gather(*, ask_torch: bool = False) -> Report:
         problem = one_line(error)
         broken.append(Broken(kind="library", name="torch", package="torch", problem=problem))
     for group in ("lolama.families", "lolama.sources", "lolama.quantizers"):
-        for found in providers.attempts(group):
+        for found in lolama_core.plugin_attempts(group):
             name, package, problem = found.name, found.package, found.problem
             if problem:
                 broken.append(Broken(kind=group, name=name, package=package, problem=problem))
@@ -120,10 +119,16 @@ def gather(*, ask_torch: bool = False) -> Report:
         devices=devices,
         device=device,
         dtypes=dtypes,
-        linear_kernels=[_kernel(found) for found in providers.attempts("lolama.linear_kernels")],
-        decoder_kernels=[_kernel(found) for found in providers.attempts("lolama.decoder_kernels")],
+        linear_kernels=[
+            _kernel(found) for found in lolama_core.plugin_attempts("lolama.linear_kernels")
+        ],
+        decoder_kernels=[
+            _kernel(found) for found in lolama_core.plugin_attempts("lolama.decoder_kernels")
+        ],
         quantizers=[
-            _kernel(found) for found in providers.attempts("lolama.quantizers") if not found.problem
+            _kernel(found)
+            for found in lolama_core.plugin_attempts("lolama.quantizers")
+            if not found.problem
         ],
         models=models,
         broken=broken,
@@ -153,7 +158,7 @@ def products(model: CausalLM) -> list[Product]:
         else Product(name="torch", description="", linears=linears)
         for kernel, linears in lolama_core.kernels_in_use(cast("nn.Module", model)).items()
     ]
-    for found in providers.attempts("lolama.quantizers"):
+    for found in lolama_core.plugin_attempts("lolama.quantizers"):
         linears = 0 if found.problem else found.provider.count(model)
         if linears:
             about = found.provider.describe(model.device.type)
@@ -161,7 +166,7 @@ def products(model: CausalLM) -> list[Product]:
     used.sort(key=lambda product: (product.name == "torch", product.name))
     unused = [
         Product(name=kernel.name, description=kernel.description or kernel.problem or "", linears=0)
-        for kernel in map(_kernel, providers.attempts("lolama.linear_kernels"))
+        for kernel in map(_kernel, lolama_core.plugin_attempts("lolama.linear_kernels"))
         if kernel.name not in {product.name for product in used}
     ]
     return used + unused
@@ -206,7 +211,7 @@ def _built_in(family: ModelFamily, package: str) -> Iterator[BuiltIn]:
             yield BuiltIn(name=name, package=package)
 
 
-def _kernel(found: providers.Attempt) -> Kernel:
+def _kernel(found: lolama_core.PluginAttempt) -> Kernel:
     name, package, problem = found.name, found.package, found.problem
     if not problem:
         kernel: LinearKernel | DecoderKernel = found.provider

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import lolama_core
-from lolama import providers
 from lolama_core.protocols import ModelSource
 from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.errors import UsageError
@@ -44,7 +43,7 @@ def fetch(
         NotAvailableError: if a package that the model needs is not installed.
         NetworkError, AuthorisationError, ModelError, ResourceError: see `ModelSource`.
     """
-    source = source or providers.source()
+    source = source or lolama_core.installed_source()
     io = lolama_core.FileCheckpointIO()
     plan = source.plan(name, io)
     return source.fetch(plan, io, confirm=decision(confirm), progress=progress)
@@ -52,7 +51,7 @@ def fetch(
 
 def stored_models() -> Sequence[StoredModel]:
     """What is here, wholly or in part, Hugging Face's own cache included; the last used first."""
-    return providers.source().stored(lolama_core.FileCheckpointIO())
+    return lolama_core.installed_source().stored(lolama_core.FileCheckpointIO())
 
 
 def size_text(size: int) -> str:

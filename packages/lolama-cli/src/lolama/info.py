@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lolama_core
-from lolama import memory, names, providers
+from lolama import memory, names
 from lolama.devices import all_devices, default_device
 from lolama_core.protocols.errors import NetworkError
 from lolama_core.protocols.types import JSON, DownloadPlan, ModelFiles, ModelInfo
@@ -155,7 +155,7 @@ def _of_absent(name: str, error: NetworkError) -> Information:
     info = _known(name, name)
     plan: DownloadPlan | None = None
     try:
-        plan = providers.source().plan(name, lolama_core.FileCheckpointIO())
+        plan = lolama_core.installed_source().plan(name, lolama_core.FileCheckpointIO())
     except NetworkError:
         if info is None:
             raise error from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from lolama.providers import quantizer
 from lolama_core import (
     GenerationConfig,
     Llama,
@@ -12,6 +11,7 @@ from lolama_core import (
     PrefixCache,
     TextGenerator,
     forget,
+    installed_quantizer,
 )
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.lazy_names import directory
@@ -43,7 +43,7 @@ def quantize_model_int8(model: nn.Module | CausalLM) -> QuantizationReport:
         UsageError: if the model is quantized already, or has no linear layers.
     """
     module = cast("nn.Module", model)
-    report = quantizer("int8").quantize_(module, QuantizationScheme(name="int8"))
+    report = installed_quantizer("int8").quantize_(module, QuantizationScheme(name="int8"))
     forget(cast(CausalLM, model))  # which lets go of the weights that were swapped
     return report
 

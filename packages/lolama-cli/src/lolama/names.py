@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 import lolama_core
-from lolama import downloads, providers
+from lolama import downloads
 from lolama.downloads import Confirm, Progress
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import NetworkError, UsageError
@@ -57,7 +57,7 @@ def resolve(
     if directory is not None:
         return replace(lolama_core.open_checkpoint(directory), name=name)
     try:
-        source = providers.source()
+        source = lolama_core.installed_source()
         try:
             return source.resolve(name, io)
         except NetworkError:  # it is not here
@@ -83,7 +83,7 @@ def builtin_models() -> dict[str, Path]:
     """Models that ship inside the installed packages: name → lolama checkpoint directory."""
     return {
         name: path
-        for family in providers.families()
+        for family in lolama_core.installed_families().values()
         for name, path in family.builtins.items()
         if path.is_dir()
     }
@@ -92,7 +92,7 @@ def builtin_models() -> dict[str, Path]:
 def known_models() -> list[ModelInfo]:
     """Every name that needs no path: what is built in, then the aliases."""
     built_in = [_describe(name, path) for name, path in builtin_models().items()]
-    return [*built_in, *providers.source().list()]
+    return [*built_in, *lolama_core.installed_source().list()]
 
 
 def tokenizer_text(files: ModelFiles) -> str | None:

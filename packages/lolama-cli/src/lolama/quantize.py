@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import lolama_core
 import lolama_quant
-from lolama import names, providers
+from lolama import names
 from lolama.file_facts import looked_through, source_digest
 from lolama.files import expanded
 from lolama.kept import KIND, source_of
@@ -201,11 +201,10 @@ def _write(
     steps: Steps | None,
 ) -> None:
     """Tensor by tensor, so that the model need not fit into memory."""
-    quantizer = providers.quantizer("int8")
+    quantizer = lolama_core.installed_quantizer("int8")
     scheme = _scheme(files, options, steps)
     tensors = counted(lolama_core.FileCheckpoint(files).tensors(), len(files.tensors), steps)
-    family = providers.family(files.family)
-    module = lolama_core.build_module(files, {family.name: family})
+    module = lolama_core.build_module(files, lolama_core.installed_families())
     quantizer.prepare_(module, scheme)
     config = _with_source(files, repo=files.repo, revision=files.revision, sha256=digest)
     config["quantization"] = lolama_core.quantization_block(scheme, quantizer.declared(module))
@@ -231,11 +230,10 @@ def _scheme(files: ModelFiles, options: Options, steps: Steps | None) -> Quantiz
     scheme = QuantizationScheme(name="int8", skipped=skipped)
     if options.outliers == 0:
         return scheme
-    family = providers.family(files.family)
     with looked_through(files) as files:
-        model = lolama_core.load_model(files, {family.name: family})
+        model = lolama_core.load_model(files, lolama_core.installed_families())
     tokenizer = lolama_core.load_tokenizer(files)
-    columns = providers.quantizer("int8").outlier_columns(
+    columns = lolama_core.installed_quantizer("int8").outlier_columns(
         cast("nn.Module", model), scheme, options.outliers, lambda: _read(model, tokenizer, steps)
     )
     return replace(scheme, outlier_columns=columns)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lolama import downloads, kept, names, providers
+import lolama_core
+from lolama import downloads, kept, names
 from lolama_core.protocols.errors import UsageError
 
 
@@ -21,7 +22,7 @@ def remove(name: str) -> int:
     repos = {info.alias: info.repo for info in names.known_models()}
     repo = repos.get(name, name).partition("@")[0]
     try:
-        freed = providers.source().remove(name)
+        freed = lolama_core.installed_source().remove(name)
     except UsageError:
         meant = {repo} if name in repos else {name, kept.path_of(name)}
         freed = kept.remove(lambda one: one.source in meant)
@@ -34,7 +35,7 @@ def remove(name: str) -> int:
 
 def collect_garbage() -> int:
     """Delete interrupted downloads, commits that were replaced, and leftovers; bytes freed."""
-    freed = providers.source().collect_garbage()
+    freed = lolama_core.installed_source().collect_garbage()
     here = _revisions()
     return freed + kept.collect_garbage(lambda repo, revision: (repo, revision) in here)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import lolama_core
 import lolama_quant
-from lolama import providers, wiring
+from lolama import wiring
 from lolama.files import expanded
 from lolama.language_model import LanguageModel
 from lolama_core.protocols import CausalLM
@@ -120,7 +120,7 @@ def _config(
         tokenizer={} if tokenizer is None else tokenizer.block,
     )
     if scheme is not None:
-        declared = providers.quantizer(scheme.name).declared(module)
+        declared = lolama_core.installed_quantizer(scheme.name).declared(module)
         config["quantization"] = lolama_core.quantization_block(scheme, declared)
     return config
 
@@ -163,11 +163,10 @@ def _scheme(module: nn.Module) -> QuantizationScheme | None:
 
 def _plain(config: CanonicalConfig, scheme: QuantizationScheme | None) -> nn.Module:
     """The model that loading would build, without weights."""
-    family = providers.family(config["family"])
     files = ModelFiles(name="model", config=config, tensors={}, tokenizer=TokenizerFiles())
-    module = lolama_core.build_module(files, {family.name: family})
+    module = lolama_core.build_module(files, lolama_core.installed_families())
     if scheme is not None:
-        providers.quantizer(scheme.name).prepare_(module, scheme)
+        lolama_core.installed_quantizer(scheme.name).prepare_(module, scheme)
     return module
 
 

@@ -10,7 +10,7 @@ import torch
 import lolama_core
 from lolama import cpu
 from lolama.device import Device
-from lolama.providers import one_line
+from lolama_core.protocols.errors import one_line
 
 
 def all_devices() -> list[Device]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from lolama import providers
+import lolama_core
 from lolama.files import expanded
 from lolama_core.protocols import ImageProcessor
 from lolama_core.protocols.arguments import listed
@@ -68,7 +68,8 @@ def processor_of(files: ModelFiles, mode: str | None = None) -> ImageProcessor |
         UsageError: for a mode that this model does not take.
     """
     with naming_file(files):
-        processor = providers.family(files.family).image_processor(files.config["model"])
+        family = lolama_core.installed_family(files.family, files.name)
+        processor = family.image_processor(files.config["model"])
     if processor is None or mode is None:
         return processor
     import lolama_vision

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lolama_core
-from lolama import file_facts, names, providers
+from lolama import file_facts, names
 from lolama.downloads import Confirm
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.arguments import truth
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 LOADED_FROM = "loaded_from"
 """The attribute of a loaded model that tells the `ModelFiles` it came from, without their tensors."""
 
-_AROUND_LLAMA = ("llama", "llava")
-"""Families whose text model is a `Llama`."""
+_AROUND_TEXT = ("llama", "llava")
+"""Families whose text model is a `Llama`, unless its block names another family."""
 
 _IN_NAMES = (
     *("resolve", "builtin_models", "known_models", "tokenizer_text", "with_chat_template"),
@@ -89,11 +89,12 @@ def check(files: ModelFiles) -> None:
         ModelError: naming the file, field or tensor.
         NotAvailableError: if no installed package builds it.
     """
-    providers.family(files.family)
-    if files.family in _AROUND_LLAMA:
+    lolama_core.installed_family(files.family, files.name)
+    shape = names.text_shape(files)
+    if files.family in _AROUND_TEXT and "family" not in shape:
         inside = "model" if files.family == "llama" else "model.text_config"
         with naming_file(files, inside):
-            lolama_core.LlamaConfig.from_json(names.text_shape(files))
+            lolama_core.LlamaConfig.from_json(shape)
     lolama_core.FileCheckpoint(files)
 
 
@@ -115,9 +116,9 @@ def load_files(
     dtype: str | torch.dtype | None = None,
 ) -> CausalLMModule:
     """`load_model` for a name that is resolved already."""
-    family = providers.family(files.family)
+    families = lolama_core.installed_families()
     with file_facts.looked_through(files) as files:
-        model = lolama_core.load_model(files, {family.name: family}, device=device, dtype=dtype)
+        model = lolama_core.load_model(files, families, device=device, dtype=dtype)
     setattr(model, LOADED_FROM, replace(files, tensors={}))
     return model
 

@@ -46,13 +46,21 @@ if TYPE_CHECKING:
     from lolama_core.model.family import LlamaFamily as LlamaFamily
     from lolama_core.model.kv_cache import KVCache as KVCache
     from lolama_core.model.llama import Llama as Llama
+    from lolama_core.plugins import PluginAttempt as PluginAttempt
+    from lolama_core.plugins import installed_families as installed_families
+    from lolama_core.plugins import installed_family as installed_family
+    from lolama_core.plugins import installed_quantizer as installed_quantizer
+    from lolama_core.plugins import installed_source as installed_source
+    from lolama_core.plugins import plugin_attempts as plugin_attempts
     from lolama_core.protocols.causal_module import CausalLMModule as CausalLMModule
     from lolama_core.runtime.in_use import decoder_in_use as decoder_in_use
     from lolama_core.runtime.in_use import kernels_in_use as kernels_in_use
     from lolama_core.runtime.in_use import slower_blocks as slower_blocks
+    from lolama_core.runtime.kernels import Kernels as Kernels
     from lolama_core.runtime.runner import Runner as Runner
     from lolama_core.runtime.runner import forget as forget
     from lolama_core.runtime.runner import runner_of as runner_of
+    from lolama_core.runtime.runner import set_kernels as set_kernels
     from lolama_core.text.tokenizer import Tokenizer as Tokenizer
     from lolama_core.text.tokenizer_loading import load_tokenizer as load_tokenizer
 else:
@@ -76,11 +84,20 @@ else:
             ".files.load_weights": ["load_into"],
             ".loading": ["build_module", "load", "load_model", "use_kernels_"],
             ".generation.prefix_cache": ["PrefixCache"],
+            ".plugins": [
+                "PluginAttempt",
+                "installed_families",
+                "installed_family",
+                "installed_quantizer",
+                "installed_source",
+                "plugin_attempts",
+            ],
             ".protocols.causal_module": ["CausalLMModule"],
             ".files.quantization": ["quantization_block"],
             ".generation.request": ["Generation"],
             ".runtime.in_use": ["decoder_in_use", "kernels_in_use", "slower_blocks"],
-            ".runtime.runner": ["Runner", "forget", "runner_of"],
+            ".runtime.kernels": ["Kernels"],
+            ".runtime.runner": ["Runner", "forget", "runner_of", "set_kernels"],
             ".generation.sampling": ["Sampler"],
             ".generation.text_stream": ["TextStream"],
             ".generation.token_stream": ["TokenStream"],

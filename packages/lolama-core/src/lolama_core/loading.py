@@ -15,11 +15,14 @@ from lolama_core.model.device import activation_dtype, choose_device, choose_dty
 from lolama_core.model.family import LlamaFamily
 from lolama_core.model.linear import share_linear_
 from lolama_core.model.llama import Llama
+from lolama_core.plugins import not_installed
 from lolama_core.protocols import ModelFamily
 from lolama_core.protocols.config_errors import naming_file
-from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
+from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.notices import unsupported
 from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
+from lolama_core.runtime.kernels import Kernels
+from lolama_core.runtime.runner import set_kernels
 from lolama_core.text.tokenizer_loading import load_tokenizer
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    kernels: Kernels | None = None,
 ) -> tuple[Llama, Tokenizer]:
     """A text model and its tokenizer, from a lolama checkpoint directory or the built-in ``demo``.
 
@@ -44,6 +48,7 @@ def load(
         model: Path of the directory, or ``demo``.
         device: ``cpu``, ``cuda``, ``mps``; the best one here if not given.
         dtype: ``float32``, ``bfloat16``, ``float16``; what suits the device if not given.
+        kernels: What makes it fast; those of installed packages if not given. See `set_kernels`.
 
     Raises:
         ModelError: if the files cannot be used; a folder in Hugging Face's layout needs lolama-hub.
@@ -64,7 +69,7 @@ def load(
     files = open_checkpoint(path, immutable=built_in)
     if notice := unsupported(files):
         warnings.warn(notice, stacklevel=2)
-    made = load_model(files, {family.name: family}, device=device, dtype=dtype)
+    made = load_model(files, {family.name: family}, device=device, dtype=dtype, kernels=kernels)
     assert isinstance(made, Llama)
     return made, load_tokenizer(files)
 
@@ -75,17 +80,17 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    kernels: Kernels | None = None,
 ) -> CausalLMModule:
     """Build the model that ``files`` describe, and fill it.
 
     The one order in which models are made: build on the meta device, give it the layout of quantized weights
-    if they are, then load, so that neither random numbers nor a second copy of the weights ever exist, then
-    let linears use the kernels at hand.
+    if they are, then load, so that neither random numbers nor a second copy of the weights ever exist.
 
     Args:
         files: From `open_checkpoint`, or from a model source.
-        families: Families by name, to choose from.
-        device, dtype: As for `load`.
+        families: Families by name, to choose from; also for the language model inside a model that sees.
+        device, dtype, kernels: As for `load`.
 
     Raises:
         NotAvailableError: if no family here builds such a model.
@@ -121,6 +126,8 @@ def load_model(
         sampling=generation.get("sampling", {}),
         unsupported=tuple(generation.get("unsupported", ())),
     )
+    if kernels is not None:
+        set_kernels(module, kernels)
     return module
 
 
@@ -140,17 +147,19 @@ def build_module(files: ModelFiles, families: Mapping[str, ModelFamily]) -> Caus
         NotAvailableError: if no family here builds such a model.
         ModelError: for a configuration that makes no sense.
     """
+    known = {LlamaFamily.name: LlamaFamily(), **families}
+
+    def family(name: object) -> ModelFamily:
+        if not isinstance(name, str) or name not in known:
+            raise not_installed("lolama.families", name, files.name)
+        return known[name]
 
     def build_text(config: Mapping[str, JSON]) -> CausalLMModule:
+        block = {field: value for field, value in config.items() if field != "family"}
+        text = family(config.get("family", LlamaFamily.name))
         with naming_file(files, "model.text_config"):
-            return LlamaFamily().build(config, build_text)
+            return text.build(block, build_text)
 
-    family = families.get(files.family)
-    if family is None:
-        raise NotAvailableError(
-            files.name,
-            f"is a {files.family!r:.40} model, which no installed package builds",
-            "install lolama-cli, which brings every family",
-        )
+    chosen = family(files.family)
     with naming_file(files):
-        return family.build(files.config["model"], build_text)
+        return chosen.build(files.config["model"], build_text)

@@ -49,7 +49,9 @@ def test_a_quantizer_that_nobody_has_is_named() -> None:
     made = config(name="int3")
     files = open_checkpoint(LlamaFamily.builtins["demo"])
     module = build_module(files, {"llama": LlamaFamily()})
-    with pytest.raises(NotAvailableError, match=r"quantized as 'int3', .*pip install lolama-quant"):
+    with pytest.raises(
+        NotAvailableError, match=r"m: no .* quantizer 'int3'; .*pip install lolama-quant"
+    ):
         prepare_quantized_(module, made, "m")
 
 

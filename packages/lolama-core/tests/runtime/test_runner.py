@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lolama_core import Llama
+from lolama_core import GenerationConfig, Llama, TextGenerator, load, set_kernels
 from lolama_core.protocols import CausalLM, DecoderKernel, DecoderStep
 from lolama_core.protocols.decoder_kernel import (
     BlockWeights,
@@ -17,8 +17,10 @@ from lolama_core.protocols.decoder_kernel import (
     LinearWeights,
     NewPositions,
 )
+from lolama_core.runtime.in_use import decoder_in_use, kernels_in_use
 from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.runner import Runner, text_model
+from lolama_core.runtime.native_step import NativeRun
+from lolama_core.runtime.runner import Runner, runner_of, text_model
 from lolama_core.testing.decoder_kernel import DecoderKernelSuite, run_by
 
 
@@ -213,3 +215,23 @@ def test_only_a_block_that_is_known_is_taken(model: Llama, kernel: PlainKernel) 
     runner = Runner(model, Kernels(decoder=[kernel]))
     assert list(runner.native) == [0, 2]
     assert runner.reasons == {1: "attention has q_norm, which no kernel knows"}
+
+
+def test_a_model_is_run_by_the_kernels_that_it_was_given(kernel: PlainKernel) -> None:
+    model, tokenizer = load("demo", device="cpu", dtype="float32", kernels=Kernels())
+    config = GenerationConfig.greedy(max_new_tokens=4)
+
+    def native() -> dict[int, NativeRun]:
+        runner = runner_of(model)
+        assert isinstance(runner, Runner)
+        return runner.native
+
+    assert not native() and not kernels_in_use(model).keys() - {None}
+    plain = TextGenerator(model, tokenizer).generate("Once upon a time", config)
+    set_kernels(model, Kernels(decoder=[kernel]))
+    assert [run.kernel for run in native().values()] == [kernel]
+    assert decoder_in_use(model) is kernel
+    assert TextGenerator(model, tokenizer).generate("Once upon a time", config) == plain
+    set_kernels(model, None)
+    installed = Kernels.installed().decoder
+    assert {type(run.kernel) for run in native().values()} <= set(map(type, installed))

@@ -182,7 +182,8 @@ class VLMConfig:
 
     Args:
         vision_config: The encoder.
-        text_config: The ``model`` block of the language model.
+        text_config: The ``model`` block of the language model, and ``family`` if that is another than
+            ``llama``.
         image_token_id: The id that stands for a picture in a prompt.
         projector_bias: Biases in the projector.
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
 
-from lolama_core.protocols import Quantizer
+from lolama_core.plugins import installed_quantizer
 from lolama_core.protocols.checks import is_integer, shown
-from lolama_core.protocols.errors import ModelError, NotAvailableError
+from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, CanonicalConfig, QuantizationScheme
 
 if TYPE_CHECKING:
@@ -71,12 +70,7 @@ def prepare_quantized_(module: nn.Module, config: CanonicalConfig, subject: str)
     scheme = read_scheme(config, subject)
     if scheme is None:
         return
-    found = tuple(entry_points(group="lolama.quantizers", name=scheme.name))
-    if not found:
-        reason = f"is quantized as {shown(scheme.name)}, which no installed package knows"
-        raise NotAvailableError(subject, reason, "install it with `pip install lolama-quant`")
-    quantizer: Quantizer = found[0].load()()
-    quantizer.prepare_(module, scheme)
+    installed_quantizer(scheme.name, subject).prepare_(module, scheme)
 
 
 def _is_columns(value: JSON) -> bool:

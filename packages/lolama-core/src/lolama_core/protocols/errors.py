@@ -98,6 +98,16 @@ def exists_already(path: Path, instead: str = "remove it first") -> UsageError:
     return UsageError(str(path), "exists already", f"choose another name, or {instead}")
 
 
+def one_line(error: BaseException) -> str:
+    """An error of somebody else's code as part of a line: its kind, and the first of what it says.
+
+    Example:
+        >>> one_line(ValueError("one\n\ttwo"))
+        'ValueError: one two'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
 _MEMORY = re.compile(
     r"cannot allocate memory|can't allocate memory|failed to map segment|bad_alloc|can't start new thread"
     r"|cannot enable executable stack",

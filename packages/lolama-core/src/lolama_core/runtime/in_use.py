@@ -6,8 +6,7 @@ from torch import nn
 
 from lolama_core.protocols import CausalLM, DecoderKernel, LinearKernel
 from lolama_core.runtime.fast_products import FastProducts
-from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.runner import Runner, runner_of
+from lolama_core.runtime.runner import Runner, kernels_of, runner_of
 
 
 def kernels_in_use(module: nn.Module) -> dict[LinearKernel | None, int]:
@@ -16,7 +15,7 @@ def kernels_in_use(module: nn.Module) -> dict[LinearKernel | None, int]:
     Returns:
         Kernel → number of linears. None stands for torch's own product; what no linear uses is left out.
     """
-    products = FastProducts([module], Kernels.installed().linear)
+    products = FastProducts([module], kernels_of(module).linear)
     counts: dict[LinearKernel | None, int] = {}
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

@@ -177,6 +177,34 @@ class Runner:
 
 
 _runners: weakref.WeakKeyDictionary[nn.Module, Runner] = weakref.WeakKeyDictionary()
+_kernels: weakref.WeakKeyDictionary[nn.Module, Kernels] = weakref.WeakKeyDictionary()
+
+
+def set_kernels(model: nn.Module, kernels: Kernels | None) -> None:
+    """Run ``model`` with these kernels from the next text on. A copy of it does not have them.
+
+    Args:
+        model: Any that `runner_of` runs.
+        kernels: ``Kernels()`` for none at all; None for those of installed packages, as at first.
+
+    Example:
+        >>> model, tokenizer = lolama_core.load("demo")
+        >>> set_kernels(model, Kernels(linear=[MyKernel()]))
+    """
+    _kernels.pop(model, None)
+    if kernels is not None:
+        _kernels[model] = kernels
+    _runners.pop(model, None)
+
+
+def kernels_of(model: nn.Module) -> Kernels:
+    """What makes ``model`` fast: what `set_kernels` gave it, else what installed packages provide.
+
+    Raises:
+        NotAvailableError: if one of those cannot be loaded.
+    """
+    given = _kernels.get(model)
+    return Kernels.installed() if given is None else given
 
 
 def runner_of(model: CausalLM) -> CausalLM:
@@ -193,7 +221,7 @@ def runner_of(model: CausalLM) -> CausalLM:
     kept = _runners.get(model)
     if kept is None or kept.text is not text_model(model) or kept.look != Look(model):
         forget(model)  # its weights may go before more is asked for
-        kept = _runners[model] = Runner(model, Kernels.installed())
+        kept = _runners[model] = Runner(model, kernels_of(model))
     return kept
 
 
