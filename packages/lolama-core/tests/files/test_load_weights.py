@@ -34,12 +34,17 @@ class Tiny(nn.Module):
 class Memory:
     """The least that is a checkpoint: not a file, so no header tells shapes."""
 
+    name = "checkpoint"
+
     def __init__(self, tensors: dict[str, Tensor], config: CanonicalConfig | None = None) -> None:
         self._tensors = tensors
         self.config = config or tiny_config()
 
     def names(self) -> frozenset[str]:
         return frozenset(self._tensors)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {}
 
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         return (item for item in self._tensors.items() if item[0].startswith(prefix))

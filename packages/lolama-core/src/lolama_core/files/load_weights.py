@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lolama_core.files.checkpoint_config import declared_dtypes
-from lolama_core.files.checkpoint_reader import FileCheckpoint, dtype_name, is_finite
+from lolama_core.files.checkpoint_reader import dtype_name, is_finite
 from lolama_core.protocols import Checkpoint
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError
@@ -51,12 +51,11 @@ def load_into(
         ...     model = Llama(config)
         >>> load_into(model, FileCheckpoint(files), torch.bfloat16)
     """
-    subject = checkpoint.name if isinstance(checkpoint, FileCheckpoint) else "checkpoint"
+    subject = checkpoint.name
     targets = _targets(module)
     _check_names(targets, checkpoint.names(), subject)
-    if isinstance(checkpoint, FileCheckpoint):
-        for name, shape in checkpoint.shapes().items():
-            _check_shape(name, shape, targets[name], subject)
+    for name, shape in checkpoint.shapes().items():
+        _check_shape(name, shape, targets[name], subject)
     declared = declared_dtypes(checkpoint.config)
     filled: dict[int, Tensor] = {}
     for name, stored in checkpoint.tensors():

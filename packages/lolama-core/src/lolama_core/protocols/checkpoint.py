@@ -17,8 +17,17 @@ class Checkpoint(Protocol):
     """The weights of one model under their canonical names."""
 
     @property
+    def name(self) -> str:
+        """What the model is called in messages."""
+        ...
+
+    @property
     def config(self) -> CanonicalConfig:
         """The canonical configuration."""
+        ...
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Canonical name → shape, of the tensors whose shape is known before they are read; maybe none."""
         ...
 
     def names(self) -> frozenset[str]:

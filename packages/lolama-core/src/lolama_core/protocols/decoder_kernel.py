@@ -66,8 +66,9 @@ class NewPositions:
         cos, sin: (P, head_dim) float32, of each position; the first half of ``sin`` is negated, as rotating
             half-split pairs needs it.
         rows: Which row of the cache each row here is.
-        starts: Positions that each row holds; its new ones follow, all below the capacity. Of a step that
-            reads places (B,) int64 on the device of ``x``.
+        starts: Positions that each row holds; its new ones follow, all below the capacity. Where nobody knows
+            on the host, 0 for each: only a step that reads places is given such ones.
+        positions: (B, T) int64 on the device of ``x``: the same of each input position, padding included.
         counts: New positions of each row, at least one.
         window: The number of keys that a position sees, its own included; None for all.
         only_last: Nobody reads any but the last position of each row.
@@ -77,7 +78,8 @@ class NewPositions:
     cos: Tensor
     sin: Tensor
     rows: Sequence[int]
-    starts: Sequence[int] | Tensor
+    starts: Sequence[int]
+    positions: Tensor
     counts: Sequence[int]
     window: int | None
     only_last: bool
@@ -98,7 +100,7 @@ class DecoderStep(Protocol):
 
     @property
     def reads_places(self) -> bool:
-        """Whether ``starts`` is a tensor, read when the step runs: it can be recorded."""
+        """Whether it takes places from ``positions``, read when the step runs: it can be recorded."""
         ...
 
     def __call__(

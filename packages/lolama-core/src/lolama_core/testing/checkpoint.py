@@ -54,6 +54,12 @@ class CheckpointSuite:
         assert len(names) == len(set(names)) >= 2
         assert frozenset(names) == checkpoint.names()
 
+    def test_shapes_are_those_of_the_tensors(self, checkpoint: Checkpoint) -> None:
+        """What `shapes` tells beforehand is true of names that are there; the model has a name."""
+        found = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors()}
+        assert checkpoint.shapes().items() <= found.items()
+        assert checkpoint.name
+
     def test_can_be_read_again(self, checkpoint: Checkpoint) -> None:
         """A second pass gives equal tensors, and changing what the first gave changes nothing."""
         first = {name: tensor.clone() for name, tensor in checkpoint.tensors()}

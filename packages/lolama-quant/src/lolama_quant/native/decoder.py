@@ -175,7 +175,6 @@ class NativeStep:
         """See `protocols.DecoderStep`."""
         import torch
 
-        assert not isinstance(new.starts, torch.Tensor)
         batch, capacity = len(new.rows), keys[0].shape[2]
         positions = len(new.x)
         cache_dtype = dtype_number(keys[0].dtype)

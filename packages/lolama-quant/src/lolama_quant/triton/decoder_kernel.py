@@ -99,8 +99,7 @@ class TritonStep:
         from lolama_quant.triton import decoding
         from lolama_quant.triton.products import one_row
 
-        starts, (row,) = new.starts, new.rows
-        assert isinstance(starts, torch.Tensor)
+        starts, (row,) = new.positions[:, 0].contiguous(), new.rows
         first_keys = (starts + 1 - (new.window or keys[0].shape[2])).clamp_(min=0)
         shape, block = self._shape, self._blocks[0]
         dtype, device = keys[0].dtype, new.x.device
