@@ -1,4 +1,4 @@
-"""Files that appear in one step, and locks on what is open."""
+"""Files that appear in one step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from lolama_core.protocols.file_lock import lock_open_file
 from lolama_core.protocols.whole_file import write_whole
 
 
@@ -67,26 +66,3 @@ def test_a_private_file_is_never_open_to_others(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     write_whole(path, b"mine", mode=0o600)
     assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_one_holder_at_a_time_has_a_lock(tmp_path: Path) -> None:
-    first, second = os.open(tmp_path, os.O_RDONLY), os.open(tmp_path, os.O_RDONLY)
-    assert lock_open_file(first, tmp_path)
-    assert not lock_open_file(second, tmp_path)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(second)
-    os.close(first)
-    third = os.open(tmp_path, os.O_RDONLY)
-    assert lock_open_file(third, tmp_path)
-    os.close(third)
-
-
-def test_a_lock_on_what_lost_its_name_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    path.touch()
-    handle = os.open(path, os.O_RDONLY)
-    path.unlink()
-    with pytest.raises(FileNotFoundError):
-        lock_open_file(handle, path)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(handle)
