@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lolama_core.model.linear import share_linear_
 from lolama_core.protocols.errors import NotAvailableError
-from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.runtime.fast_products import FastProducts
 from lolama_core.runtime.kernels import Kernels
 from lolama_vision import CLIPVisionEncoder, VisionConfig

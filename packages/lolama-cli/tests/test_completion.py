@@ -15,7 +15,7 @@ from warm_program import run
 
 from lolama import downloads
 from lolama_cli.commands.rm import _removable as removable
-from lolama_core.protocols.types import StoredModel
+from lolama_core.protocols.source import StoredModel
 
 BASH = """
 source <(lolama --show-completion)

@@ -16,7 +16,8 @@ import lolama
 from lolama import Llama, LlamaConfig
 from lolama.model import quantize_model_int8
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
-from lolama_core.protocols.types import QuantizationScheme, TokenizerBlock
+from lolama_core.protocols.quantizer import QuantizationScheme
+from lolama_core.protocols.types import TokenizerBlock
 from lolama_quant import Int8Linear, Int8Quantizer
 
 TINY = {"vocab_size": 64, "d_model": 32, "num_heads": 4, "num_layers": 2, "hidden_dim": 48}

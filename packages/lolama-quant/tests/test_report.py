@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lolama_core import load
 from lolama_core.protocols import CausalLM, Tokenizer
-from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_quant import Int8Quantizer, default_text, measure_quality
 
 

@@ -11,7 +11,7 @@ import lolama_core
 from lolama_core.protocols import ModelSource
 from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.types import DownloadPlan, StoredModel
+from lolama_core.protocols.source import DownloadPlan, StoredModel
 
 Confirm: TypeAlias = Callable[[DownloadPlan], bool] | bool | None
 """Whether a download may go ahead: a function that decides, True, or None to ask on the terminal."""

@@ -10,7 +10,8 @@ import lolama_core
 from lolama import memory, names
 from lolama.devices import all_devices, default_device
 from lolama_core.protocols.errors import NetworkError
-from lolama_core.protocols.types import JSON, DownloadPlan, ModelFiles, ModelInfo
+from lolama_core.protocols.source import DownloadPlan, ModelInfo
+from lolama_core.protocols.types import JSON, ModelFiles
 
 _CONTEXTS = (512, 2048, 8192)
 

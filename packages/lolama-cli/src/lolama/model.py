@@ -15,7 +15,7 @@ from lolama_core import (
 )
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.lazy_names import directory
-from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationReport, QuantizationScheme
 from lolama_quant import get_model_size_mb as _size_mb
 
 if TYPE_CHECKING:

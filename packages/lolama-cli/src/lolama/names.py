@@ -21,13 +21,8 @@ from lolama import downloads
 from lolama.downloads import Confirm, Progress
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import NetworkError, UsageError
-from lolama_core.protocols.types import (
-    FORMAT_NAME,
-    JSON,
-    CanonicalConfig,
-    ModelFiles,
-    ModelInfo,
-)
+from lolama_core.protocols.source import ModelInfo
+from lolama_core.protocols.types import FORMAT_NAME, JSON, CanonicalConfig, ModelFiles
 
 
 def resolve(

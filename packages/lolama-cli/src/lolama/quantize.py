@@ -21,13 +21,8 @@ from lolama.kept import KIND, source_of
 from lolama.steps import Steps, counted
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError, exists_already
-from lolama_core.protocols.types import (
-    FORMAT_NAME,
-    JSON,
-    CanonicalConfig,
-    ModelFiles,
-    QuantizationScheme,
-)
+from lolama_core.protocols.quantizer import QuantizationScheme
+from lolama_core.protocols.types import FORMAT_NAME, JSON, CanonicalConfig, ModelFiles
 from lolama_hub import Store
 
 if TYPE_CHECKING:

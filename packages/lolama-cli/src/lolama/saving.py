@@ -18,6 +18,7 @@ from lolama.language_model import LanguageModel
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.errors import UsageError, exists_already
+from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.protocols.types import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -26,7 +27,6 @@ from lolama_core.protocols.types import (
     GenerationBlock,
     GenerationDefaults,
     ModelFiles,
-    QuantizationScheme,
     TokenizerFiles,
 )
 

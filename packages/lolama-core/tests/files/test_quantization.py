@@ -11,7 +11,8 @@ from lolama_core.files.quantization import prepare_quantized_, quantization_bloc
 from lolama_core.loading import build_module, load_model
 from lolama_core.model.family import LlamaFamily
 from lolama_core.protocols.errors import ModelError, NotAvailableError
-from lolama_core.protocols.types import CanonicalConfig, QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
+from lolama_core.protocols.types import CanonicalConfig
 from lolama_core.testing.checkpoint import tiny_config
 
 SCHEME = QuantizationScheme(

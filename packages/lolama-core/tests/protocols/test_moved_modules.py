@@ -1,4 +1,4 @@
-"""Modules by the names that they had in 0.1."""
+"""Modules and other names where they were in 0.1."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 import lolama_core
 from lolama_core import LlamaConfig
+from lolama_core.protocols import types
 from lolama_core.protocols.moved_modules import HOMES
 
 
@@ -49,3 +50,24 @@ def test_what_was_pickled_by_an_old_name_loads() -> None:
 def test_other_names_are_still_unknown() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such"):
         importlib.import_module("lolama_core.no_such")
+
+
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [
+        ("DownloadPlan", "source"),
+        ("FilePlan", "source"),
+        ("ModelInfo", "source"),
+        ("StoredModel", "source"),
+        ("QuantizationReport", "quantizer"),
+        ("QuantizationScheme", "quantizer"),
+    ],
+)
+def test_a_name_that_has_moved_is_the_same_object_and_warns(name: str, home: str) -> None:
+    expected = f"{name} has moved: import it from lolama_core.protocols.{home}; "
+    with pytest.warns(DeprecationWarning, match=expected) as seen:
+        found = getattr(types, name)
+    assert seen[0].filename == __file__
+    assert found is getattr(importlib.import_module(f"lolama_core.protocols.{home}"), name)
+    with pytest.raises(AttributeError, match="has no attribute 'NoSuch'"):
+        _ = types.NoSuch  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from typing import Any
 import platformdirs
 
 from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.types import ModelInfo
+from lolama_core.protocols.source import ModelInfo
 from lolama_core.protocols.utf8 import decode_utf8
 from lolama_hub.folder.fields import shown
 

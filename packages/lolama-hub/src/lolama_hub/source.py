@@ -11,7 +11,8 @@ from pathlib import Path
 
 from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError, NetworkError, UsageError
-from lolama_core.protocols.types import DownloadPlan, ModelFiles, ModelInfo, StoredModel
+from lolama_core.protocols.source import DownloadPlan, ModelInfo, StoredModel
+from lolama_core.protocols.types import ModelFiles
 from lolama_hub import registry
 from lolama_hub.folder.fields import shown
 from lolama_hub.folder.files import Folder

@@ -19,7 +19,7 @@ from lolama_core.protocols.errors import (
     NetworkError,
     UsageError,
 )
-from lolama_core.protocols.types import DownloadPlan
+from lolama_core.protocols.source import DownloadPlan
 from lolama_hub import HuggingFaceSource
 from lolama_hub.testing.faults import ALWAYS, Fault
 from lolama_hub.testing.repository import CONFIG, SMALL_FILES

@@ -10,7 +10,7 @@ from torch import nn
 
 from lolama_core import Llama, LlamaConfig
 from lolama_core.protocols.errors import ModelError, UsageError
-from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_quant import Int8Linear
 from lolama_quant.int8.convert import converted, declared, int8_linears, prepare_, quantize_
 

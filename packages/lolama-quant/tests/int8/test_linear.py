@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lolama_core import Llama, LlamaConfig
-from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_quant.int8.absmax import dequantize_rows, quantize_rows
 from lolama_quant.int8.convert import without_columns
 from lolama_quant.int8.linear import Int8Linear

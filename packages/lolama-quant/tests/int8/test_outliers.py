@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_quant.int8.outliers import outlier_columns
 
 SCHEME = QuantizationScheme(name="int8", skipped=("2",))

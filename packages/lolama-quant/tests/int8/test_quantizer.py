@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from lolama_core.protocols import Quantizer
-from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.testing.quantizer import QuantizerSuite
 from lolama_quant import Int8Quantizer
 

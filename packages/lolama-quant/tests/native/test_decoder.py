@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lolama_core.protocols import DecoderKernel
-from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.runtime.kernels import Kernels
 from lolama_core.runtime.runner import Runner
 from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite, run_by

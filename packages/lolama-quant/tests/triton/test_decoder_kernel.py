@@ -11,7 +11,7 @@ import torch
 
 from lolama_core import Llama
 from lolama_core.protocols import DecoderKernel
-from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.runtime.kernels import Kernels
 from lolama_core.runtime.recorded_step import DecodingSteps, run
 from lolama_core.runtime.runner import Runner

@@ -15,7 +15,7 @@ from lolama_cli.tables import cell, print_table
 
 if TYPE_CHECKING:
     from lolama.kept import Kept
-    from lolama_core.protocols.types import ModelInfo, StoredModel
+    from lolama_core.protocols.source import ModelInfo, StoredModel
 
 EXAMPLES = """\b
 Examples:
@@ -147,7 +147,7 @@ def _rows(
 
 
 def _unnamed(name: str, repo: str = "") -> ModelInfo:
-    from lolama_core.protocols.types import ModelInfo
+    from lolama_core.protocols.source import ModelInfo
 
     return ModelInfo(alias=name, repo=repo, parameters="", description="", kind="", license="")
 

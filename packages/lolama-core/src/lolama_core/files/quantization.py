@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 from lolama_core.plugins import installed_quantizer
 from lolama_core.protocols.checks import is_integer, shown
 from lolama_core.protocols.errors import ModelError
-from lolama_core.protocols.types import JSON, CanonicalConfig, QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
+from lolama_core.protocols.types import JSON, CanonicalConfig
 
 if TYPE_CHECKING:
     from torch import nn

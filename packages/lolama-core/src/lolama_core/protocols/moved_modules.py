@@ -1,14 +1,15 @@
-"""Modules that have moved: importable by their old names for one version, with a warning."""
+"""Modules and names that have moved: importable as before for one version, with a warning."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 _ROOMS = {
     "files": "checkpoint:checkpoint_reader checkpoint_config checkpoint_io checkpoint_writer load_weights "
@@ -73,3 +74,25 @@ def install(homes: Mapping[str, str]) -> None:
     """
     # Before Python's own finder: where `old` is a package now, that finds `old.part` as a second module.
     sys.meta_path.insert(0, MovedModules(homes))
+
+
+def moved_names(module: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module some of whose names are in others now.
+
+    Args:
+        module: Its ``__name__``.
+        homes: Module → names that it has now.
+    """
+    home_of = {name: home for home, names in homes.items() for name in names}
+
+    def get(name: str) -> Any:
+        if name not in home_of:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(
+            f"{name} has moved: import it from {home_of[name]}; in {module} it goes with version 0.3",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(import_module(home_of[name]), name)
+
+    return get

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationScheme:
+    """How a model is quantized; stored as the checkpoint's ``quantization`` block.
+
+    ``skipped`` are names of linears left as they are; ``outlier_columns`` maps a linear's name to the
+    input columns kept in full precision.
+    """
+
+    name: str
+    version: int = 1
+    skipped: tuple[str, ...] = ("lm_head",)
+    outlier_columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationReport:
+    """What `Quantizer.quantize_` did: names of the replaced linears, and weight bytes before and after."""
+
+    scheme: QuantizationScheme
+    replaced: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
 
 
 @runtime_checkable

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypeAlias, TypedDict
 
+from lolama_core.protocols.moved_modules import moved_names
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -190,109 +192,16 @@ class ImageInputs(TypedDict):
     tokens_per_image: Sequence[int]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelInfo:
-    """One line of ``lolama models``: an alias and what it stands for.
-
-    ``repo`` may end in ``@revision``. ``size`` is about what a download takes, in bytes; 0 if unknown or
-    built in.
-    """
-
-    alias: str
-    repo: str
-    parameters: str
-    description: str
-    kind: str
-    license: str
-    gated: bool = False
-    size: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilePlan:
-    """One file of a planned download.
-
-    Attributes:
-        name: The name of the file in the repository.
-        size: Its size in bytes.
-        present: If it need not be fetched.
-        partial: Bytes of it that an interrupted download has left.
-        digest: What the source says about the content: ``sha256:`` or ``git-sha1:`` and hexadecimal digits.
-        content: The file itself, if the source has read it to see whether the model can be used.
-    """
-
-    name: str
-    size: int
-    present: bool
-    partial: int = 0
-    digest: str = ""
-    content: bytes | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DownloadPlan:
-    """What fetching a model would transfer.
-
-    Attributes:
-        repo: Such as ``owner/name``.
-        revision: The commit, 40 hexadecimal digits.
-        files: The files in the order in which they are fetched.
-        ref: The revision that was asked for, such as ``main``.
-    """
-
-    repo: str
-    revision: str
-    files: tuple[FilePlan, ...]
-    ref: str = ""
-
-    @property
-    def bytes_to_fetch(self) -> int:
-        """Bytes that are not here yet."""
-        return sum(file.size - file.partial for file in self.files if not file.present)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredModel:
-    """A model in the store.
-
-    Attributes:
-        repo: Such as ``owner/name``.
-        revision: The commit.
-        refs: Names it was asked for by, such as ``main``; none if a newer commit took them over.
-        size: Bytes on the disk.
-        last_used: Seconds since 1970; of an incomplete one, when it last grew.
-        complete: False for what an interrupted download has left. It is never used.
-        shared: True if it lies in another program's cache, which is read and never changed.
-    """
-
-    repo: str
-    revision: str
-    refs: tuple[str, ...]
-    size: int
-    last_used: float
-    complete: bool
-    shared: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizationScheme:
-    """How a model is quantized; stored as the checkpoint's ``quantization`` block.
-
-    ``skipped`` are names of linears left as they are; ``outlier_columns`` maps a linear's name to the
-    input columns kept in full precision.
-    """
-
-    name: str
-    version: int = 1
-    skipped: tuple[str, ...] = ("lm_head",)
-    outlier_columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizationReport:
-    """What `Quantizer.quantize_` did: names of the replaced linears, and weight bytes before and after."""
-
-    scheme: QuantizationScheme
-    replaced: tuple[str, ...]
-    bytes_before: int
-    bytes_after: int
+if not TYPE_CHECKING:  # to type checkers they are where they are now
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "lolama_core.protocols.quantizer": ["QuantizationReport", "QuantizationScheme"],
+            "lolama_core.protocols.source": [
+                "DownloadPlan",
+                "FilePlan",
+                "ModelInfo",
+                "StoredModel",
+            ],
+        },
+    )

@@ -8,7 +8,7 @@ from torch import nn
 
 from lolama_core.protocols import LinearKernel, Quantizer
 from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
 
 
 class QuantizerSuite:

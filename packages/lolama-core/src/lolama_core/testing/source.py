@@ -8,7 +8,8 @@ import pytest
 
 from lolama_core.protocols import CheckpointIO, ModelSource
 from lolama_core.protocols.errors import LolamaError, UsageError
-from lolama_core.protocols.types import FORMAT_NAME, FORMAT_VERSION, ModelInfo
+from lolama_core.protocols.source import ModelInfo
+from lolama_core.protocols.types import FORMAT_NAME, FORMAT_VERSION
 
 
 class ModelSourceSuite:

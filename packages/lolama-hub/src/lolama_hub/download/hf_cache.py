@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError
-from lolama_core.protocols.types import FilePlan, StoredModel
+from lolama_core.protocols.source import FilePlan, StoredModel
 from lolama_hub.download.api import RemoteFile
 from lolama_hub.download.hugging_face import (
     CachedRepoTreeNotFoundError,

@@ -20,7 +20,7 @@ from lolama_core.protocols.errors import (
     ResourceError,
     UsageError,
 )
-from lolama_core.protocols.types import DownloadPlan, FilePlan
+from lolama_core.protocols.source import DownloadPlan, FilePlan
 from lolama_core.protocols.whole_file import write_whole
 from lolama_hub.download import api, hf_cache
 from lolama_hub.download.api import RemoteFile

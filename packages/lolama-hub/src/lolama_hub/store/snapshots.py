@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from lolama_core.protocols.errors import ModelError
-from lolama_core.protocols.types import DownloadPlan, FilePlan, StoredModel
+from lolama_core.protocols.source import DownloadPlan, FilePlan, StoredModel
 from lolama_core.protocols.whole_file import write_whole
 from lolama_hub.store.locks import locked
 from lolama_hub.store.place import PARTIAL, STAGING, Store, unusable

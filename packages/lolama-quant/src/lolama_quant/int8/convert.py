@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from lolama_core.protocols.errors import ModelError, UsageError
-from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationReport, QuantizationScheme
 from lolama_quant.int8.absmax import Int8Rows, quantize_weight
 from lolama_quant.int8.linear import Int8Linear
 

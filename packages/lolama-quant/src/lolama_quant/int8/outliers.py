@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lolama_core.protocols.types import QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_quant.int8.convert import linears_of
 
 

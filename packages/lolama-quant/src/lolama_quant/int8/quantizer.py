@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from lolama_core.protocols.types import QuantizationReport, QuantizationScheme
+from lolama_core.protocols.quantizer import QuantizationReport, QuantizationScheme
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
