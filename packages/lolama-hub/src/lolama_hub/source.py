@@ -107,19 +107,19 @@ class HuggingFaceSource:
         """
         target = parse_name(name)
         if isinstance(target, Path):
-            return resolve_folder(name, Folder(target), self._store, io)
+            return resolve_folder(name, Folder(target, io, self._store))
         repo, revision = target.repo, target.revision
         commit = self._snapshots.commit_of(repo, revision)
         directory = self._snapshots.find(repo, commit)
         if directory is not None:
             self._snapshots.touch(directory)
-            files = resolve_folder(name, Folder(directory), self._store, io)
+            files = resolve_folder(name, Folder(directory, io, self._store))
             return replace(files, repo=repo, revision=commit, immutable=True)
         from lolama_hub.download.hf_cache import find_snapshot
 
         cached = find_snapshot(repo, revision, io)
         if cached is not None:
-            files = resolve_folder(name, Folder(cached[0]), self._store, io)
+            files = resolve_folder(name, Folder(cached[0], io, self._store))
             return replace(files, repo=repo, revision=cached[1])
         raise self._absent(target)
 
@@ -141,7 +141,7 @@ class HuggingFaceSource:
             raise self._absent(target)
 
         def check(subject: str, content: bytes, names: Collection[str]) -> None:
-            check_config(Path(subject), io.parse_json(content, subject), names, io)
+            check_config(Path(subject), io.parse_json(content, subject), names)
 
         return plan_download(target.repo, target.revision, self._snapshots, check)
 
@@ -164,7 +164,7 @@ class HuggingFaceSource:
 
         def check(directory: Path) -> None:
             names = {file.name for file in plan.files}
-            check_small_files(Folder(directory), names, self._store, io)
+            check_small_files(Folder(directory, io, self._store), names)
 
         return fetch_plan(plan, self._snapshots, confirm, progress, check)
 
@@ -176,9 +176,9 @@ class HuggingFaceSource:
         own = {(model.repo, model.revision) for model in models if model.complete}
         for model, folder in whole_models(io):
             with suppress(ModelError):  # of an architecture, or in a state, that lolama cannot use
-                path = Folder(folder).require("config.json")
+                path = Folder(folder, io, self._store).require("config.json")
                 names = {child.name for child in folder.iterdir()}
-                check_config(path, io.read_json(path), names, io)
+                check_config(path, io.read_json(path), names)
                 if (model.repo, model.revision) not in own:
                     models.append(model)
         return sorted(models, key=lambda model: -model.last_used)

@@ -85,7 +85,8 @@ def converted(model: Path, tmp_path: Path, io: CheckpointIO, **config: Any) -> T
     folder.mkdir(exist_ok=True)
     shutil.copy(model, folder / "tokenizer.model")
     fields = Fields(folder / "tokenizer_config.json", config)
-    return Tokenizer.from_file(str(convert(Folder(folder), fields, Store(tmp_path / "store"), io)))
+    opened = Folder(folder, io, Store(tmp_path / "store"))
+    return Tokenizer.from_file(str(convert(opened, fields)))
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,9 @@ def test_transformers_is_not_needed(train: Callable[..., Path], tmp_path: Path) 
         "from lolama_hub.folder.fields import Fields; from lolama_hub.folder.files import Folder\n"
         "from lolama_hub.folder.convert_sentencepiece import convert\n"
         "from lolama_hub.store.place import Store\n"
+        "from lolama_core.files.checkpoint_io import FileCheckpointIO\n"
         "root = Path(sys.argv[1])\n"
-        "print(convert(Folder(root), Fields(root / 'x', {}), Store(root / 'store'), None))\n"
+        "folder = Folder(root, FileCheckpointIO(), Store(root / 'store'))\n"
+        "print(convert(folder, Fields(root / 'x', {})))\n"
     )
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=60)

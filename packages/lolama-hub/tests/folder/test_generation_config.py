@@ -14,6 +14,7 @@ from lolama_core.protocols.types import ModelFiles
 from lolama_hub.folder import generation_config
 from lolama_hub.folder.fields import Fields
 from lolama_hub.folder.files import Folder
+from lolama_hub.store.place import Store
 
 Resolve = Callable[[Path], ModelFiles]
 
@@ -168,12 +169,11 @@ def test_row_194_of_a_model_that_sees_the_outer_ones_go_first(
     outer: dict[str, Any] = {"no_repeat_ngram_size": 2, "min_new_tokens": None, "text_config": text}
     (llama / "generation_config.json").unlink()
     block = generation_config.read_generation(
-        Folder(llama),
+        Folder(llama, io, Store(llama)),
         Fields(llama / "config.json", text, block="text_config"),
         vocab_size=64,
         tokenizer_size=64,
         tokenizer_eos=2,
-        io=io,
         outer=outer,
     )
     expected = transformers.GenerationConfig.from_model_config(outer)

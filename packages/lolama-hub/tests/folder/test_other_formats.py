@@ -114,7 +114,7 @@ def test_row_124_nothing_is_made_up(tmp_path: Path, llama: Path, resolve: Resolv
     ],
 )
 def test_row_124_weights_that_another_program_quantized(
-    llama: Path, resolve: Resolve, io: CheckpointIO, changes: dict[str, Any], words: str
+    llama: Path, resolve: Resolve, changes: dict[str, Any], words: str
 ) -> None:
     edit_json(llama / "config.json", **changes)
     with pytest.raises(ModelError, match=words):
@@ -122,7 +122,7 @@ def test_row_124_weights_that_another_program_quantized(
     for model_type in ("llama", "llava", "llava_next"):
         values = {**json.loads((llama / "config.json").read_text()), "model_type": model_type}
         with pytest.raises(ModelError, match=words):
-            check_config(llama / "config.json", values, ["model.safetensors"], io)
+            check_config(llama / "config.json", values, ["model.safetensors"])
 
 
 @pytest.mark.parametrize(

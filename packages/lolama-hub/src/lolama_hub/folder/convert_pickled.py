@@ -20,7 +20,6 @@ from lolama_hub.folder.files import PICKLED, SAFETENSORS, Folder, index_shards
 from lolama_hub.folder.layouts import TextLayout
 from lolama_hub.folder.weight_names import StoredTensors, check_index, match_names
 from lolama_hub.store.digests import file_digest
-from lolama_hub.store.place import Store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,9 +29,7 @@ _VERSION = 2  # of what `convert` writes; a new one leaves earlier conversions u
 _log = logging.getLogger(__name__)
 
 
-def find_pickled(
-    folder: Folder, io: CheckpointIO
-) -> tuple[list[Path], dict[str, str], Path] | None:
+def find_pickled(folder: Folder) -> tuple[list[Path], dict[str, str], Path] | None:
     """The ``.bin`` files of a folder, their index's map (empty for a single file), and the file that says so.
 
     Raises:
@@ -44,7 +41,7 @@ def find_pickled(
     index = folder.find(PICKLED + ".index.json")
     if index is None:
         return None
-    shards = index_shards(index, io.read_json(index))
+    shards = index_shards(index, folder.json(index.name))
     return (
         [folder.require(name, index.name) for name in sorted(set(shards.values()))],
         shards,
@@ -56,8 +53,6 @@ def convert(
     folder: Folder,
     config: CanonicalConfig,
     layout: TextLayout,
-    store: Store,
-    io: CheckpointIO,
     *,
     tokenizer_json: Path | None,
     chat_template: str | None,
@@ -73,13 +68,13 @@ def convert(
         ModelError: for weights that are damaged, or that the weights-only reader refuses.
         ResourceError: if there is no room for the conversion, in memory or on disk.
     """
-    found = find_pickled(folder, io)
+    found = find_pickled(folder)
     if found is None:
         return None
     files, shards, listing = found
     sources = dict.fromkeys((*files, listing, folder.require("config.json")))
-    digests: list[JSON] = [file_digest(path, store) for path in sources]
-    place = store.place("converted", folder.label, [_VERSION, *digests])
+    digests: list[JSON] = [file_digest(path, folder.store) for path in sources]
+    place = folder.store.place("converted", folder.label, [_VERSION, *digests])
     if not place.is_dir():
         _log.info("converting %s to safetensors, once, into %s", listing, place)
         size = sum(path.stat().st_size for path in files)
@@ -87,7 +82,7 @@ def convert(
             run_in_child(
                 write_conversion,
                 *(files, shards, listing, config, dict(layout.tensors)),
-                *(place, io, tokenizer_json, chat_template),
+                *(place, folder.io, tokenizer_json, chat_template),
                 subject=str(listing),
                 memory=2 * size + _SLACK,
             )
@@ -96,7 +91,7 @@ def convert(
             if not place.is_dir():
                 raise
     weights = place / SAFETENSORS
-    headers = io.header(weights)
+    headers = folder.io.header(weights)
     return StoredTensors(weights, dict.fromkeys(headers, weights), headers)
 
 

@@ -14,14 +14,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.errors import ModelError, NotAvailableError, ResourceError, shortage
 from lolama_core.protocols.types import JSON
 from lolama_core.protocols.whole_file import write_whole
 from lolama_hub.folder.fields import Fields, shown
 from lolama_hub.folder.files import SENTENCEPIECE, Folder
-from lolama_hub.store.place import Store
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,14 +32,14 @@ _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6  # sentencepiece's SentencePiece
 _REMEDY = "use a version of the model that has tokenizer.json"
 
 
-def convert(folder: Folder, config: Fields, store: Store, io: CheckpointIO) -> Path:
+def convert(folder: Folder, config: Fields) -> Path:
     """The folder's ``tokenizer.model`` as a tokenizer.json in the store, written unless it is there already.
+
+    It is kept under the content of the file.
 
     Args:
         folder: The model's folder.
         config: tokenizer_config.json, for ``legacy``, ``add_prefix_space`` and added tokens.
-        store: Where the result is kept, keyed by the file's content.
-        io: Reader of untrusted files.
 
     Raises:
         ModelError: for one that cannot be represented, or is not there.
@@ -62,10 +60,10 @@ def convert(folder: Folder, config: Fields, store: Store, io: CheckpointIO) -> P
     # transformers' names: legacy (the default) puts a space before text that follows a control token too.
     legacy = config.get("legacy") is not False
     prefix = config.get("add_prefix_space") is not False
-    added = _added_tokens(folder, config, io)
+    added = _added_tokens(folder, config)
     digest = hashlib.sha256(data).hexdigest()
     identity: JSON = [_VERSION, digest, legacy, prefix, [list(row) for row in added]]
-    place = store.place("tokenizers", folder.label, identity)
+    place = folder.store.place("tokenizers", folder.label, identity)
     product = place.with_name(place.name + ".json")
     if not product.exists():
         tokenizer = _build(path, data, legacy=legacy, prefix=prefix)
@@ -74,13 +72,14 @@ def convert(folder: Folder, config: Fields, store: Store, io: CheckpointIO) -> P
     return product
 
 
-def _added_tokens(folder: Folder, config: Fields, io: CheckpointIO) -> list[tuple[int, str, bool]]:
+def _added_tokens(folder: Folder, config: Fields) -> list[tuple[int, str, bool]]:
     """(id, text, special) of tokens that the folder adds to the file's own."""
     found: dict[int, tuple[str, bool]] = {}
-    path = folder.find("added_tokens.json")
-    for token, number in (io.read_json(path) if path is not None else {}).items():
+    extra = "added_tokens.json"
+    for token, number in folder.json(extra).items():
         if not is_integer(number):
-            raise ModelError(str(path), f"gives {shown(token)} the id {shown(number)}", _REMEDY)
+            reason = f"gives {shown(token)} the id {shown(number)}"
+            raise ModelError(str(folder.root / extra), reason, _REMEDY)
         found[number] = (token, True)
     decoder = config.get("added_tokens_decoder")
     for number_text, entry in (decoder if isinstance(decoder, dict) else {}).items():

@@ -1,4 +1,4 @@
-"""A Hugging Face folder: which of its files are opened, and that none lies outside it."""
+"""A Hugging Face folder: which of its files are opened, that none lies outside it, and what reads them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import stat
 from pathlib import Path
 
+from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError, shortage
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import shown
-from lolama_hub.store.place import STAGING
+from lolama_hub.store.place import STAGING, Store
 
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
@@ -18,17 +19,19 @@ _LONGEST_NAME = 255
 
 
 class Folder:
-    """Access to the files of one model folder by name.
+    """Access to the files of one model folder by name, and where what is made of them is kept.
 
     A file may be a symbolic link as long as it stays inside the folder, or leads to the ``blobs`` of the
     Hugging Face cache that the folder is a snapshot of.
 
     Args:
         root: An existing directory.
+        io: Reader of untrusted files.
+        store: Keeps what is converted.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, io: CheckpointIO, store: Store) -> None:
+        self.root, self.io, self.store = root, io, store
         resolved = root.resolve()
         self._allowed = [resolved]
         # The cache keeps snapshots/<revision>/<name>, each a link to ../../blobs/<hash>.
@@ -83,6 +86,15 @@ class Folder:
                 str(self.root / name), f"does not exist{where}", "get the missing file"
             )
         return path
+
+    def json(self, name: str) -> dict[str, JSON]:
+        """The object in the JSON file ``name``; empty if there is no such file.
+
+        Raises:
+            ModelError: if the file cannot be used.
+        """
+        path = self.find(name)
+        return {} if path is None else self.io.read_json(path)
 
     def first(self, *names: str) -> Path | None:
         """The first of several names that exists, or None."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.settings import PENALTY_FACTOR, PROBABILITY, TEMPERATURE
 from lolama_core.protocols.types import JSON, GenerationBlock
@@ -55,7 +54,6 @@ def read_generation(
     vocab_size: int,
     tokenizer_size: int,
     tokenizer_eos: int | None,
-    io: CheckpointIO,
     outer: Mapping[str, JSON] = _NOTHING,
 ) -> GenerationBlock:
     """The canonical ``generation`` block.
@@ -72,15 +70,14 @@ def read_generation(
         vocab_size: Rows of the model's embedding.
         tokenizer_size: Ids that the tokenizer knows.
         tokenizer_eos: The id of its ``eos_token``.
-        io: Reader of untrusted files.
         outer: All of config.json, if ``config`` is a part of it. What it sets goes before that.
 
     Raises:
         ModelError: naming the field.
     """
-    path = folder.find("generation_config.json")
-    if path is not None:
-        place, values = folder.root / "generation_config.json", io.read_json(path)
+    own = "generation_config.json"
+    if folder.find(own) is not None:
+        place, values = folder.root / own, folder.json(own)
     else:
         place, values = config.path, {**config.values, **_set(outer)}
     generation = Fields(place, values, {"do_sample": False})

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
@@ -26,10 +25,9 @@ from lolama_hub.folder.text_config import find_layout, read_model
 from lolama_hub.folder.tokenizer_files import TokenizerParts, read_tokenizer
 from lolama_hub.folder.vision_config import VISION_TYPES, read_vision_model
 from lolama_hub.folder.weight_names import match_names, read_safetensors, stored_dtype
-from lolama_hub.store.place import Store
 
 
-def resolve_folder(name: str, folder: Folder, store: Store, io: CheckpointIO) -> ModelFiles:
+def resolve_folder(name: str, folder: Folder) -> ModelFiles:
     """Everything needed to build the model of a folder.
 
     Raises:
@@ -39,19 +37,17 @@ def resolve_folder(name: str, folder: Folder, store: Store, io: CheckpointIO) ->
     if folder.find("config.json") is None:
         refuse_layout(folder.root, names_in(folder.root))
     path = folder.require("config.json")
-    values = io.read_json(path)
+    values = folder.json(path.name)
     if values.get("model_type") in VISION_TYPES:
-        return resolve_vision.resolve_vision(name, folder, path, values, store, io)
-    text = _read_text(folder, path, values, store, io)
+        return resolve_vision.resolve_vision(name, folder, path, values)
+    text = _read_text(folder, path, values)
     config, model, table = text.config, text.config["model"], text.layout.tensors
-    stored = read_safetensors(folder, io)
+    stored = read_safetensors(folder)
     if stored is None:
         stored = convert(
             folder,
             config,
             text.layout,
-            store,
-            io,
             tokenizer_json=text.tokenizer.files.tokenizer_json,
             chat_template=text.tokenizer.files.chat_template,
         )
@@ -74,22 +70,19 @@ def resolve_folder(name: str, folder: Folder, store: Store, io: CheckpointIO) ->
     )
 
 
-def check_config(
-    path: Path, values: Mapping[str, JSON], names: Collection[str], io: CheckpointIO
-) -> None:
+def check_config(path: Path, values: Mapping[str, JSON], names: Collection[str]) -> None:
     """Refuse a config.json that no weights could make usable, or not those at hand.
 
     Args:
         path: What errors name as its place.
         values: What it holds.
         names: Files that stand beside it.
-        io: Reader of untrusted files.
 
     Raises:
         ModelError: naming the architecture or field.
     """
     if values.get("model_type") in VISION_TYPES:
-        read_vision_model(None, path, values, io)
+        read_vision_model(None, path, values)
         if not any(name.endswith(".safetensors") for name in names):
             reason = "belongs to a model that sees, whose weights are read from safetensors alone"
             raise ModelError(str(path), reason, "get a version of the model in safetensors")
@@ -97,37 +90,33 @@ def check_config(
         read_model(path, values, find_layout(path, values))
 
 
-def check_small_files(
-    folder: Folder, names: Collection[str], store: Store, io: CheckpointIO
-) -> None:
+def check_small_files(folder: Folder, names: Collection[str]) -> None:
     """Refuse a folder whose weights need not come, since something else in it cannot be used.
 
     Args:
         folder: All that a model has but its weights. Of these an index at most is here.
         names: Files that the folder is to have in the end.
-        store: Where a tokenizer that has to be converted is kept.
-        io: Reader of untrusted files.
 
     Raises:
         ModelError: naming the file, field or tensor that cannot be used.
         NotAvailableError: for conversions whose packages are not installed.
     """
     path = folder.require("config.json")
-    values = io.read_json(path)
+    values = folder.json(path.name)
     index = folder.first(f"{SAFETENSORS}.index.json", f"{PICKLED}.index.json")
-    shards = index_shards(index, io.read_json(index)) if index is not None else {}
+    shards = index_shards(index, folder.json(index.name)) if index is not None else {}
     absent = sorted(set(shards.values()) - set(names))
     if absent:
         raise ModelError(
             str(index), f"lists {absent[0]}, which is not there", "choose another repository"
         )
     if values.get("model_type") in VISION_TYPES:
-        vision = resolve_vision.read_parts(folder, path, values, store, io)
+        vision = resolve_vision.read_parts(folder, path, values)
         tokenizer = vision.tokenizer
         if index is not None:
             resolve_vision.match_vision_names(index, shards, vision.model)
     else:
-        text = _read_text(folder, path, values, store, io)
+        text = _read_text(folder, path, values)
         tokenizer = text.tokenizer
         if index is not None:
             match_names(index, shards, text.layout.tensors, text.config["model"])
@@ -146,14 +135,12 @@ class _Text:
     tokenizer: TokenizerParts
 
 
-def _read_text(
-    folder: Folder, path: Path, values: Mapping[str, JSON], store: Store, io: CheckpointIO
-) -> _Text:
+def _read_text(folder: Folder, path: Path, values: Mapping[str, JSON]) -> _Text:
     layout = find_layout(path, values)
     model = read_model(path, values, layout)
     vocab_size = model["vocab_size"]
     assert isinstance(vocab_size, int)
-    tokenizer = read_tokenizer(folder, vocab_size, store, io)
+    tokenizer = read_tokenizer(folder, vocab_size)
     config: CanonicalConfig = {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
@@ -166,7 +153,6 @@ def _read_text(
             vocab_size=vocab_size,
             tokenizer_size=tokenizer.size,
             tokenizer_eos=tokenizer.eos_id,
-            io=io,
         ),
         "tokenizer": tokenizer.block,
         "source": {"model_type": layout.model_type},

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
@@ -25,7 +24,6 @@ from lolama_hub.folder.other_formats import names_in, refuse_layout
 from lolama_hub.folder.tokenizer_files import TokenizerParts, read_tokenizer
 from lolama_hub.folder.vision_config import VisionModel, read_vision_model
 from lolama_hub.folder.weight_names import listed, match_names, read_safetensors, stored_dtype
-from lolama_hub.store.place import Store
 
 _LAYER = re.compile(r"vision\.encoder\.layers\.(\d{1,9})\.")
 
@@ -39,22 +37,15 @@ class VisionParts:
     generation: GenerationBlock
 
 
-def resolve_vision(
-    name: str,
-    folder: Folder,
-    path: Path,
-    values: Mapping[str, JSON],
-    store: Store,
-    io: CheckpointIO,
-) -> ModelFiles:
+def resolve_vision(name: str, folder: Folder, path: Path, values: Mapping[str, JSON]) -> ModelFiles:
     """Everything needed to build the model.
 
     Raises:
         ModelError: naming the file, field or tensor that cannot be used.
     """
-    parts = read_parts(folder, path, values, store, io)
+    parts = read_parts(folder, path, values)
     model, tokenizer = parts.model, parts.tokenizer
-    stored = read_safetensors(folder, io)
+    stored = read_safetensors(folder)
     if stored is None:
         refuse_layout(folder.root, names_in(folder.root))
         reason = "holds no model.safetensors, nor an index of shards"
@@ -79,22 +70,18 @@ def resolve_vision(
     )
 
 
-def read_parts(
-    folder: Folder, path: Path, values: Mapping[str, JSON], store: Store, io: CheckpointIO
-) -> VisionParts:
+def read_parts(folder: Folder, path: Path, values: Mapping[str, JSON]) -> VisionParts:
     """Configuration, tokenizer and generation defaults: all but the weights.
 
     Raises:
         ModelError: naming the file or field that cannot be used.
     """
-    model = read_vision_model(folder, path, values, io)
+    model = read_vision_model(folder, path, values)
     vocab_size = model.text["vocab_size"]
     assert isinstance(vocab_size, int)
     tokenizer = read_tokenizer(
         folder,
         vocab_size,
-        store,
-        io,
         picture_template=llava.TEMPLATES.get(model.layout.model_type, llava.VICUNA_TEMPLATE),
     )
     generation = read_generation(
@@ -103,7 +90,6 @@ def read_parts(
         vocab_size=vocab_size,
         tokenizer_size=tokenizer.size,
         tokenizer_eos=tokenizer.eos_id,
-        io=io,
         outer=values,
     )
     return VisionParts(model, tokenizer, generation)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, AddedTokenBlock
@@ -54,7 +53,6 @@ def read_special_tokens(
     folder: Folder,
     config: Fields,
     vocabulary: Vocabulary,
-    io: CheckpointIO,
     *,
     defaults: Mapping[str, str],
     only_names: bool,
@@ -65,7 +63,6 @@ def read_special_tokens(
         folder: The model's folder.
         config: tokenizer_config.json.
         vocabulary: What tokenizer.json knows.
-        io: Reader of untrusted files.
         defaults: Names whose absence means this token, if the vocabulary has it.
         only_names: What was added is in the vocabulary already.
 
@@ -79,10 +76,10 @@ def read_special_tokens(
     if "added_tokens_decoder" in values:
         numbered = _decoder(config)
     else:
-        _merge_map(folder, values, io)
+        _merge_map(folder, values)
         numbered = {
             number: token
-            for number, token in _legacy_list(folder, values, io).items()
+            for number, token in _legacy_list(folder, values).items()
             if token["content"] not in vocabulary.added
         }
     extra = values.get(_EXTRA)
@@ -154,10 +151,9 @@ def _decoder(config: Fields) -> dict[int, AddedTokenBlock]:
     return found
 
 
-def _merge_map(folder: Folder, values: dict[str, JSON], io: CheckpointIO) -> None:
+def _merge_map(folder: Folder, values: dict[str, JSON]) -> None:
     """Lay special_tokens_map.json over ``values``."""
-    path = folder.find("special_tokens_map.json")
-    for name, value in (io.read_json(path) if path is not None else {}).items():
+    for name, value in folder.json("special_tokens_map.json").items():
         if isinstance(value, dict) and name != _EXTRA:
             value = {**value, "special": True, _TYPE: "AddedToken"}
         elif name == _EXTRA and isinstance(value, list):
@@ -168,19 +164,16 @@ def _merge_map(folder: Folder, values: dict[str, JSON], io: CheckpointIO) -> Non
         values[name] = value
 
 
-def _legacy_list(
-    folder: Folder, values: Mapping[str, JSON], io: CheckpointIO
-) -> dict[int, AddedTokenBlock]:
+def _legacy_list(folder: Folder, values: Mapping[str, JSON]) -> dict[int, AddedTokenBlock]:
     """added_tokens.json: id → token."""
-    path = folder.find("added_tokens.json")
+    path = folder.root / "added_tokens.json"
     extra = values.get(_EXTRA)
     special = {_content(values.get(name)) for name in STANDARD}
     special |= {_content(one) for one in extra} if isinstance(extra, list) else set()
     found: dict[int, AddedTokenBlock] = {}
-    for token, number in (io.read_json(path) if path is not None else {}).items():
+    for token, number in folder.json(path.name).items():
         if not is_integer(number, high=LARGEST_INTEGER):
             raise ModelError(str(path), f"gives {shown(token)} the id {shown(number)}", _REMEDY)
-        assert path is not None
         found[number] = added_token(path, {"content": token, "special": token in special})
     return found
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, TokenizerBlock, TokenizerFiles
 from lolama_hub.folder.fields import Fields, shown
 from lolama_hub.folder.files import SENTENCEPIECE, Folder
 from lolama_hub.folder.special_tokens import read_special_tokens
 from lolama_hub.folder.vocabulary import read_vocabulary
-from lolama_hub.store.place import Store
 
 CONFIG = "tokenizer_config.json"
 _REMEDY = "get the file again"
@@ -45,12 +43,7 @@ class TokenizerParts:
 
 
 def read_tokenizer(
-    folder: Folder,
-    vocab_size: int,
-    store: Store,
-    io: CheckpointIO,
-    *,
-    picture_template: str | None = None,
+    folder: Folder, vocab_size: int, *, picture_template: str | None = None
 ) -> TokenizerParts:
     """Read the tokenizer of a folder; a sentencepiece ``tokenizer.model`` is converted once if it is alone.
 
@@ -59,8 +52,6 @@ def read_tokenizer(
     Args:
         folder: The model's folder.
         vocab_size: Rows of the model's embedding; every id must be below it.
-        store: Where a conversion is kept.
-        io: Reader of untrusted files.
         picture_template: Of a model that sees: the template to use if the folder has none that shows
             pictures, such as a text model's own.
 
@@ -68,8 +59,10 @@ def read_tokenizer(
         ModelError: naming the file, and the token whose id is past the vocabulary.
         NotAvailableError: if a conversion needs packages that are not installed.
     """
-    path, values = _read_optional(folder, CONFIG, io)
-    config = Fields(path, values, {"add_bos_token": None, "split_special_tokens": False})
+    path = folder.root / CONFIG
+    config = Fields(
+        path, folder.json(CONFIG), {"add_bos_token": None, "split_special_tokens": False}
+    )
     if config.boolean("split_special_tokens"):
         raise config.refuse("split_special_tokens", "false: control tokens are no text")
     tokenizer_json = folder.find("tokenizer.json")
@@ -85,8 +78,8 @@ def read_tokenizer(
     if tokenizer_json is None:
         from lolama_hub.folder.convert_sentencepiece import convert
 
-        tokenizer_json = convert(folder, config, store, io)
-    vocabulary = read_vocabulary(tokenizer_json, io)
+        tokenizer_json = convert(folder, config)
+    vocabulary = read_vocabulary(tokenizer_json, folder.io)
     token, highest = max(vocabulary.ids.items(), key=lambda item: item[1])
     _check_id(tokenizer_json, token, highest, vocab_size)
     if vocabulary.misplaced is not None:
@@ -101,7 +94,6 @@ def read_tokenizer(
         folder,
         config,
         vocabulary,
-        io,
         defaults=_LLAMA_TOKENS if is_llama else {},
         only_names=converted,
     )
@@ -120,9 +112,9 @@ def read_tokenizer(
         raise ModelError(
             str(path), f"add_bos_token is true, but bos_token {shown(bos)} is not a token", _REMEDY
         )
-    template = _chat_template(folder, config, io)
+    template = _chat_template(folder, config)
     if picture_template is not None:
-        template = _processor_template(folder, io) or template
+        template = _processor_template(folder) or template
         if template is None or "image" not in template:
             template = picture_template
     block: TokenizerBlock = {"bos_token": bos, "eos_token": eos, "add_bos": add_bos}
@@ -151,25 +143,18 @@ def _check_id(path: Path, token: str, number: int, vocab_size: int) -> None:
         )
 
 
-def _read_optional(folder: Folder, name: str, io: CheckpointIO) -> tuple[Path, dict[str, JSON]]:
-    path = folder.find(name)
-    return folder.root / name, io.read_json(path) if path is not None else {}
-
-
-def _chat_template(folder: Folder, config: Fields, io: CheckpointIO) -> str | None:
+def _chat_template(folder: Folder, config: Fields) -> str | None:
     """The Jinja source: a file of its own, else in tokenizer_config.json, else in chat_template.json.
 
     Of several named templates it is the one called ``default``, as in transformers.
     """
     path = folder.find("chat_template.jinja")
     if path is not None:
-        return io.read_text(path)
-    _, alone = _read_optional(folder, "chat_template.json", io)
-    fields = (
-        config
-        if config.get("chat_template") is not None
-        else Fields(folder.root / "chat_template.json", alone)
-    )
+        return folder.io.read_text(path)
+    fields = config
+    if config.get("chat_template") is None:
+        alone = "chat_template.json"
+        fields = Fields(folder.root / alone, folder.json(alone))
     value = fields.get("chat_template")
     expected = "text, or a list of named templates"
     if isinstance(value, list):
@@ -184,13 +169,13 @@ def _chat_template(folder: Folder, config: Fields, io: CheckpointIO) -> str | No
     return value
 
 
-def _processor_template(folder: Folder, io: CheckpointIO) -> str | None:
+def _processor_template(folder: Folder) -> str | None:
     """The template of a processor, which knows of pictures, where the tokenizer beside it may not."""
     for name in ("chat_template.json", "processor_config.json"):
-        path, values = _read_optional(folder, name, io)
+        values = folder.json(name)
         value = values.get("chat_template")
         if folder.find("chat_template.jinja") is None and value is not None:
             if not isinstance(value, str):
-                raise Fields(path, values).refuse("chat_template", "text")
+                raise Fields(folder.root / name, values).refuse("chat_template", "text")
             return value
     return None

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
@@ -85,9 +84,7 @@ class VisionModel:
     tiled: bool
 
 
-def read_vision_model(
-    folder: Folder | None, path: Path, values: Mapping[str, JSON], io: CheckpointIO
-) -> VisionModel:
+def read_vision_model(folder: Folder | None, path: Path, values: Mapping[str, JSON]) -> VisionModel:
     """Read the configuration of a ``llava`` or ``llava_next`` folder.
 
     A key that is absent means what the same file means to transformers 5.
@@ -96,7 +93,6 @@ def read_vision_model(
         folder: Where the image processor's files are; None to look at config.json alone.
         path: The path of config.json.
         values: What it holds.
-        io: Reader of untrusted files.
 
     Raises:
         ModelError: naming the field that is missing, impossible or not supported.
@@ -119,7 +115,7 @@ def read_vision_model(
     assert isinstance(image_size, int)
     vision |= {
         "keep_class_token": strategy == "full",
-        "preprocessing": read_preprocessing(folder, io, image_size, pinpoints if tiled else None),
+        "preprocessing": read_preprocessing(folder, image_size, pinpoints if tiled else None),
     }
     token = "image_token_id" if "image_token_id" in values else "image_token_index"
     block: dict[str, JSON] = {
@@ -184,21 +180,18 @@ def _read_clip(config: Fields) -> tuple[dict[str, JSON], int, int]:
     return block, layers, feature + (layers + 1 if feature < 0 else 0)
 
 
-def read_preprocessing(
-    folder: Folder | None, io: CheckpointIO, image_size: int, pinpoints: JSON
-) -> dict[str, JSON]:
+def read_preprocessing(folder: Folder | None, image_size: int, pinpoints: JSON) -> dict[str, JSON]:
     """The canonical ``preprocessing`` block: preprocessor_config.json, or its place in processor_config.json.
 
     Args:
         folder: The model's folder; None for the defaults.
-        io: Reader of untrusted files.
         image_size: The side of the encoder's input, in pixels.
         pinpoints: config.json's resolutions for tiles; None for a model without tiles.
 
     Raises:
         ModelError: for a step that is left out or of another kind, naming its field.
     """
-    fields = _processor_fields(folder, io, image_size)
+    fields = _processor_fields(folder, image_size)
     kind = fields.get("image_processor_type")
     if kind is not None and str(kind).removesuffix("Fast").removesuffix("Pil") not in _PROCESSORS:
         raise fields.refuse("image_processor_type", " or ".join(_PROCESSORS))
@@ -231,7 +224,7 @@ def read_preprocessing(
     }
 
 
-def _processor_fields(folder: Folder | None, io: CheckpointIO, image_size: int) -> Fields:
+def _processor_fields(folder: Folder | None, image_size: int) -> Fields:
     defaults: dict[str, JSON] = {
         **dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), True),
         "size": {"shortest_edge": image_size},
@@ -245,10 +238,9 @@ def _processor_fields(folder: Folder | None, io: CheckpointIO, image_size: int) 
         return Fields(Path("preprocessor_config.json"), {}, defaults)
     path = folder.find("preprocessor_config.json")
     if path is not None:
-        return Fields(path, io.read_json(path), defaults)
-    path = folder.find("processor_config.json")
-    values = io.read_json(path).get("image_processor", {}) if path is not None else {}
+        return Fields(path, folder.json(path.name), defaults)
     where = folder.root / "processor_config.json"
+    values = folder.json(where.name).get("image_processor", {})
     if not isinstance(values, dict):
         raise ModelError(str(where), f"image_processor is {shown(values)}, expected an object", "")
     return Fields(where, values, defaults, "image_processor")

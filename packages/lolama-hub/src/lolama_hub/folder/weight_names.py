@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lolama_core.protocols.checkpoint import CheckpointIO, TensorHeader
+from lolama_core.protocols.checkpoint import TensorHeader
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, TensorLocation
 from lolama_hub.folder.fields import shown
@@ -44,7 +44,7 @@ class StoredTensors:
         }
 
 
-def read_safetensors(folder: Folder, io: CheckpointIO) -> StoredTensors | None:
+def read_safetensors(folder: Folder) -> StoredTensors | None:
     """The tensors of ``model.safetensors`` or of the shards of its index; None if there is neither.
 
     Raises:
@@ -53,14 +53,14 @@ def read_safetensors(folder: Folder, io: CheckpointIO) -> StoredTensors | None:
     """
     single = folder.find(SAFETENSORS)
     if single is not None:
-        headers = io.header(single)
+        headers = folder.io.header(single)
         return StoredTensors(single, dict.fromkeys(headers, single), headers)
     index = folder.find(SAFETENSORS + ".index.json")
     if index is None:
         return None
-    shards = index_shards(index, io.read_json(index))
+    shards = index_shards(index, folder.json(index.name))
     paths = {name: folder.require(name, index.name) for name in sorted(set(shards.values()))}
-    contents = {name: io.header(path) for name, path in paths.items()}
+    contents = {name: folder.io.header(path) for name, path in paths.items()}
     check_index(index, shards, contents)
     return StoredTensors(
         index,

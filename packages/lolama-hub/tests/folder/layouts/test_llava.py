@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
+from lolama_hub.store.place import Store
 
 Resolve = Callable[[Path], ModelFiles]
 
@@ -238,7 +239,8 @@ def test_a_published_configuration_that_leaves_sizes_out(tmp_path: Path) -> None
             if vision is None:
                 del given["vision_config"]
             path = tmp_path / "config.json"
-            ours = read_vision_model(Folder(tmp_path), path, given, FileCheckpointIO())
+            folder = Folder(tmp_path, FileCheckpointIO(), Store(tmp_path))
+            ours = read_vision_model(folder, path, given)
             theirs = transformers.LlavaConfig(**json.loads(json.dumps(given)))
             text, clip = theirs.text_config, theirs.vision_config
             assert (
