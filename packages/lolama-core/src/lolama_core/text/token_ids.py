@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
+from lolama_core.protocols.arguments import shown
 from lolama_core.protocols.errors import UsageError
 from lolama_core.text.plain_numbers import whole_number
 
@@ -26,7 +27,7 @@ def token_ids(ids: TokenIds) -> list[int]:
         token_id = whole_number(value)
         if token_id is None:
             remedy = "token ids are whole numbers, one row at a time"
-            reason = f"{value!r:.40} is of type {type(value).__name__}, no token id"
+            reason = f"{shown(value)} is of type {type(value).__name__}, no token id"
             raise UsageError("input_ids", reason, remedy)
         plain.append(token_id)
     return plain

@@ -22,7 +22,11 @@ def describe_triton() -> str:
 def _missing() -> str | None:
     if find_spec("triton") is None:
         return "Triton is not installed"
-    # Triton compiles what launches a kernel with it.
-    if not (os.environ.get("CC") or any(map(shutil.which, ("gcc", "clang")))):
+    # Triton compiles what launches a kernel with the first of these.
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
         return "Triton finds no C compiler"
+    if not os.environ.get("CC") and not os.path.isabs(compiler):
+        # The current folder may be a model's, and nothing in that is run.
+        return f"Triton would run {compiler} of the current folder: take it out of PATH, or set CC"
     return None
