@@ -474,7 +474,7 @@ for name in sys.argv[1:]:
     for module in pkgutil.walk_packages(package.__path__, name + "."):
         # A __main__ is a program; suites of tests need pytest, which whoever runs them has; Triton comes with
         # a torch for GPUs.
-        skipped = ("__main__", "lolama_core.testing", "triton_kernel")
+        skipped = ("__main__", "lolama_core.testing", "triton.kernels")
         if not any(part in module.name for part in skipped):
             importlib.import_module(module.name)
     print(name, "imports with what it declares, from", *package.__path__)

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from benchmarks.run import processor
 from benchmarks.shapes import SHAPES
+from lolama_quant.cpu.int8_linear import native_linear
 from lolama_quant.int8.backends import cpu
 from lolama_quant.linear_kernel import NativeLinearKernel
-from lolama_quant.native.int8_linear import native_linear
 
 _BYTES = 120 << 20
 

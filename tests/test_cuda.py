@@ -26,7 +26,7 @@ from lolama_core.runtime.kernels import Kernels
 from lolama_core.runtime.recorded_step import DecodingSteps, run
 from lolama_core.runtime.runner import Runner, runner_of
 from lolama_quant import Int8Linear
-from lolama_quant.native.library import native_library
+from lolama_quant.cpu.library import native_library
 from lolama_quant.triton.decoder_kernel import TritonDecoderKernel
 from lolama_vision import LLaVA
 

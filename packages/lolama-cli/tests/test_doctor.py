@@ -49,7 +49,7 @@ def with_modules(folder: Path, entry_points: str = "", **modules: str) -> dict[s
 def without_library(folder: Path) -> dict[str, str]:
     """An environment in which lolama-quant does not find its native library."""
     hide = (
-        "import lolama_quant.native.library as native\n"
+        "import lolama_quant.cpu.library as native\n"
         "native.LIBRARY = native.LIBRARY.with_name('absent.so')\n"
     )
     return with_modules(folder, sitecustomize=hide)

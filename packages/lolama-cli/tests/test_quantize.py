@@ -21,7 +21,7 @@ import lolama
 from lolama import names, quantize
 from lolama_core import FileCheckpointIO, GenerationConfig, Llama, TextGenerator, open_checkpoint
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
-from lolama_quant.native.library import native_library
+from lolama_quant.cpu.library import native_library
 
 GREEDY = GenerationConfig.greedy(max_new_tokens=20)
 KILLS = int(os.environ.get("LOLAMA_KILLS", "12"))

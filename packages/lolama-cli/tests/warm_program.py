@@ -36,7 +36,7 @@ from lolama_core.protocols.errors import UsageError
 
 for package in (lolama, lolama_cli, lolama_core, lolama_hub, lolama_quant, lolama_vision):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not any(part in module.name for part in ("__main__", "testing", "triton_kernels")):
+        if not any(part in module.name for part in ("__main__", "testing", "triton.kernels")):
             importlib.import_module(module.name)
 with contextlib.suppress(UsageError):  # typer imports more once it parses
     lolama_cli.app.run(["generate", "--top-p", "2", "z"], Settings())

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from lolama_core.protocols import LinearKernel
 from lolama_core.testing.quantizer import LinearKernelSuite
-from lolama_quant.linear_kernel import NativeLinearKernel
-from lolama_quant.native.int8_linear import native_linear
-from lolama_quant.native.library import (
+from lolama_quant.cpu.int8_linear import native_linear
+from lolama_quant.cpu.library import (
     INSTRUCTION_SETS,
     NativeLibrary,
     dtype_number,
     native_library,
 )
+from lolama_quant.linear_kernel import NativeLinearKernel
 
 KERNEL: LinearKernel = NativeLinearKernel()
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -15,18 +15,18 @@ MOVED = {
     "backends.metal": "metal.int8_linear",
     "backends.reference": "int8.backends.reference",
     "convert": "int8.convert",
-    "decoder_kernel": "native.decoder",
-    "int8_kernel": "native.int8_linear",
+    "decoder_kernel": "cpu.decoder",
+    "int8_kernel": "cpu.int8_linear",
     "int8_linear": "int8.linear",
     "int8_products": "int8.products",
-    "native_library": "native.library",
-    "native_linear": "native.linear",
+    "native_library": "cpu.library",
+    "native_linear": "cpu.linear",
     "outliers": "int8.outliers",
     "quantizer": "int8.quantizer",
     "rounded_activations": "int8.rounded_activations",
     "triton_compiler": "triton.compiler",
     "triton_decoder_kernel": "triton.decoder_kernel",
-    "triton_kernels": "triton",
+    "triton_kernels": "triton.kernels",
 }
 
 
@@ -43,7 +43,7 @@ def test_an_old_name_is_the_same_module_and_warns(old: str, new: str) -> None:
 @pytest.mark.parametrize("name", ["decoding", "overlap", "products"])
 def test_old_names_of_triton_kernels(name: str) -> None:
     pytest.importorskip("triton")
-    home = importlib.import_module(f"lolama_quant.triton.{name}")
+    home = importlib.import_module(f"lolama_quant.triton.kernels.{name}")
     sys.modules.pop(f"lolama_quant.triton_kernels.{name}", None)
     with pytest.warns(DeprecationWarning, match=f"triton_kernels.{name} has moved"):
         assert importlib.import_module(f"lolama_quant.triton_kernels.{name}") is home

@@ -46,7 +46,7 @@ def test_the_library_and_torch_share_one_openmp_whichever_comes_first() -> None:
     for order in ("library, torch", "torch, library"):
         code = (
             "import sys\n"
-            "from lolama_quant.native.library import native_library\n"
+            "from lolama_quant.cpu.library import native_library\n"
             "load = {'library': native_library, 'torch': lambda: __import__('torch')}\n"
             f"for name in {order!r}.split(', '): load[name]()\n"
             "maps = open('/proc/self/maps').read().splitlines()\n"

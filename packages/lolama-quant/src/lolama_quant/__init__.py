@@ -49,17 +49,17 @@ moved_modules.install(
         "lolama_quant.backends.cuda": "lolama_quant.int8.backends.cuda",
         "lolama_quant.backends.metal": "lolama_quant.metal.int8_linear",
         "lolama_quant.backends.reference": "lolama_quant.int8.backends.reference",
-        "lolama_quant.decoder_kernel": "lolama_quant.native.decoder",
-        "lolama_quant.int8_kernel": "lolama_quant.native.int8_linear",
+        "lolama_quant.decoder_kernel": "lolama_quant.cpu.decoder",
+        "lolama_quant.int8_kernel": "lolama_quant.cpu.int8_linear",
         "lolama_quant.int8_linear": "lolama_quant.int8.linear",
         "lolama_quant.int8_products": "lolama_quant.int8.products",
-        "lolama_quant.native_library": "lolama_quant.native.library",
-        "lolama_quant.native_linear": "lolama_quant.native.linear",
+        "lolama_quant.native_library": "lolama_quant.cpu.library",
+        "lolama_quant.native_linear": "lolama_quant.cpu.linear",
         "lolama_quant.triton_compiler": "lolama_quant.triton.compiler",
         "lolama_quant.triton_decoder_kernel": "lolama_quant.triton.decoder_kernel",
-        "lolama_quant.triton_kernels": "lolama_quant.triton",
+        "lolama_quant.triton_kernels": "lolama_quant.triton.kernels",
         **{
-            f"lolama_quant.triton_kernels.{name}": f"lolama_quant.triton.{name}"
+            f"lolama_quant.triton_kernels.{name}": f"lolama_quant.triton.kernels.{name}"
             for name in ("decoding", "overlap", "products")
         },
     }

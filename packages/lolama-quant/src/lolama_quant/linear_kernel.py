@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lolama_quant.native.library import describe, dtype_number, most_rows, native_library
+from lolama_quant.cpu.library import describe, dtype_number, most_rows, native_library
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ class NativeLinearKernel:
             weights: All float32, all bfloat16 or all float16.
             biases: (N,) or None for each.
         """
-        from lolama_quant.native.linear import native_linear
+        from lolama_quant.cpu.linear import native_linear
 
         return native_linear(x, weights, biases)
 

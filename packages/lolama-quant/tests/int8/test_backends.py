@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lolama_quant.cpu.library import ANY_ROWS
 from lolama_quant.int8 import processor, products
 from lolama_quant.int8.absmax import LIMIT, dequantize_rows, quantize_rows
 from lolama_quant.int8.backends import backend_of, cpu, cuda, reference
 from lolama_quant.metal import int8_linear as metal
-from lolama_quant.native.library import ANY_ROWS
 from lolama_quant.triton import compiler
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "metal"))
@@ -39,7 +39,7 @@ NO_TRITON = pytest.mark.skipif(
 
 
 def _triton(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    from lolama_quant.triton.products import few_rows
+    from lolama_quant.triton.kernels.products import few_rows
 
     return few_rows(x, weight, scale)
 

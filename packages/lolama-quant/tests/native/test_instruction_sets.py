@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lolama_quant.native.library import LIBRARY
+from lolama_quant.cpu.library import LIBRARY
 
 HERE = Path(__file__).parent
 SOURCES = LIBRARY.parent

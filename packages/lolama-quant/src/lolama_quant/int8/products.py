@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 
-from lolama_quant.native.library import (
+from lolama_quant.cpu.library import (
     ANY_ROWS,
     INT8_INSTRUCTION_SETS,
     int8_rows,

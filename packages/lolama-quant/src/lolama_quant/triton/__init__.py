@@ -1,5 +1,1 @@
-"""Kernels for NVIDIA GPUs: `products`, `decoding` and `overlap` are imported only where Triton is installed.
-
-Parameters of kernels have no types but `tl.constexpr`: Triton evaluates an annotation as part of the kernel.
-A parameter named after a tensor is the address of its first element, and a tensor is contiguous.
-"""
+"""Products and whole decoding steps on NVIDIA GPUs. Only `kernels` needs Triton to be imported."""

@@ -96,8 +96,8 @@ class TritonStep:
         """See `protocols.DecoderStep`."""
         import torch
 
-        from lolama_quant.triton import decoding
-        from lolama_quant.triton.products import one_row
+        from lolama_quant.triton.kernels import decoding
+        from lolama_quant.triton.kernels.products import one_row
 
         starts, (row,) = new.positions[:, 0].contiguous(), new.rows
         first_keys = (starts + 1 - (new.window or keys[0].shape[2])).clamp_(min=0)

@@ -1,7 +1,7 @@
 """Products with int8 weights on a CPU.
 
 The native operator takes any number of rows on x86, and few, which are bound by memory, on ARM (see
-`native.int8_linear`). Without it few rows are multiplied in bfloat16. Of more, where the processor multiplies
+`lolama_quant.cpu`). Without it few rows are multiplied in bfloat16. Of more, where the processor multiplies
 8-bit integers (VNNI), activations are quantized too, row by row, and torch multiplies integers. Anywhere else
 that operator is many times slower than a float32 product, so weights are widened block by block instead.
 """
@@ -11,12 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lolama_quant.cpu.int8_linear import native_linear
+from lolama_quant.cpu.library import int8_rows
 from lolama_quant.int8.absmax import LIMIT, quantize_rows
 from lolama_quant.int8.backends.reference import blockwise_linear
 from lolama_quant.int8.processor import multiplies_integers, widens_in_registers
 from lolama_quant.int8.products import CPU_FEW_ROWS
-from lolama_quant.native.int8_linear import native_linear
-from lolama_quant.native.library import int8_rows
 
 HEAVY = 4.0
 """Rows whose largest magnitude is more than this many times their root mean square are quantized twice.

@@ -19,7 +19,7 @@ from lolama_quant.triton.compiler import has_triton
 def linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K), weight (N, K) int8, scale (N,) float32 → (M, N) in the dtype of ``x``."""
     if 1 <= len(x) <= CUDA_FEW_ROWS and has_triton():
-        from lolama_quant.triton.products import few_rows
+        from lolama_quant.triton.kernels.products import few_rows
 
         return few_rows(x, weight, scale)
     return reference.linear(x, weight, scale)

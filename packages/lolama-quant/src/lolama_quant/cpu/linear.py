@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lolama_quant.native.library import NativeLibrary, dtype_number, native_library
+from lolama_quant.cpu.library import NativeLibrary, dtype_number, native_library
 
 
 def native_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lolama_quant.triton.overlap import can_overlap, let_next_begin, wait_for_inputs
+from lolama_quant.triton.kernels.overlap import can_overlap, let_next_begin, wait_for_inputs
 
 _TILE_HEADS = 16  # the least that tl.dot takes
 _BLOCK_KEYS = 64

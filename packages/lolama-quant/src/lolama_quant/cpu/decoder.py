@@ -9,7 +9,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lolama_quant.native.library import (
+from lolama_quant.cpu.library import (
     ANY_ROWS,
     NativeLibrary,
     describe,

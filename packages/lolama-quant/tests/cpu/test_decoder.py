@@ -14,11 +14,11 @@ from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.runtime.kernels import Kernels
 from lolama_core.runtime.runner import Runner
 from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite, run_by
+from lolama_quant.cpu import decoder
+from lolama_quant.cpu.decoder import NativeDecoderKernel
+from lolama_quant.cpu.library import INSTRUCTION_SETS, NativeLibrary, native_library
 from lolama_quant.int8.quantizer import Int8Quantizer
 from lolama_quant.linear_kernel import NativeLinearKernel
-from lolama_quant.native import decoder
-from lolama_quant.native.decoder import NativeDecoderKernel
-from lolama_quant.native.library import INSTRUCTION_SETS, NativeLibrary, native_library
 
 KERNEL: DecoderKernel = NativeDecoderKernel()
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -1,4 +1,7 @@
-"""The C library: found, loaded and described."""
+"""The library of ``native/``: found, loaded and described.
+
+No Python lies there: Python would take a library inside a package for a module of its own.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-LIBRARY = Path(__file__).with_name("lolama.dylib" if sys.platform == "darwin" else "lolama.so")
+LIBRARY = (
+    Path(__file__).parents[1]
+    / "native"
+    / ("lolama.dylib" if sys.platform == "darwin" else "lolama.so")
+)
 INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512", "NEON")
 INT8_INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512 VNNI", "NEON", "NEON dot product")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lolama_quant.native.library import native_library
+from lolama_quant.cpu.library import native_library
 
 
 def native_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lolama_quant.native.int8_linear import native_linear
-from lolama_quant.native.library import INT8_INSTRUCTION_SETS, NativeLibrary, native_library
+from lolama_quant.cpu.int8_linear import native_linear
+from lolama_quant.cpu.library import INT8_INSTRUCTION_SETS, NativeLibrary, native_library
 
 pytestmark = pytest.mark.skipif(
     isinstance(native_library(), str), reason=f"no native library: {native_library()}"

@@ -1,1 +1,0 @@
-"""The C library: products and whole decoding steps on a CPU."""
