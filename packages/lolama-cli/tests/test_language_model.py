@@ -192,6 +192,8 @@ def test_row_190_pictures_that_cannot_be_shown(
         [{"role": "user", "content": ["Hello"]}],
         ["Hello"],
         [("user", "Hello")],
+        pytest.param([10**5000], id="huge"),
+        pytest.param([{"role": "user", "content": 10**5000}], id="huge content"),
     ],
 )
 def test_row_191_messages_that_are_none(demo: LanguageModel, messages: object) -> None:

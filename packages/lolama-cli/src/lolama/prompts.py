@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from lolama_core.protocols.arguments import listed
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import ContentPart, Message
 
@@ -69,12 +70,12 @@ def check_messages(messages: Sequence[Mapping[str, object]]) -> list[Message]:
         raise UsageError("messages", "is empty", _MESSAGE)
     for message in messages:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise UsageError("messages", f"{message!r:.60} is no message", _MESSAGE)
+            raise UsageError("messages", f"{shown(message)} is no message", _MESSAGE)
         content = message.get("content")
         if not isinstance(content, str) and not (
             isinstance(content, list | tuple) and all(map(_is_part, content))
         ):
-            reason = f"the content {content!r:.60} is neither a text nor a list of parts"
+            reason = f"the content {shown(content)} is neither a text nor a list of parts"
             raise UsageError("messages", reason, _MESSAGE)
         if not content and message["role"] == "user":
             raise empty_prompt()

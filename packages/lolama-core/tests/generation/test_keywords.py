@@ -51,6 +51,7 @@ def test_row_129_names_of_other_libraries_for_the_same(
         ({"max_length": 9}, "max_new_tokens, which counts new tokens alone"),
         ({"num_return_sequences": 2}, "generate_batch"),
         ({"repeat_penalty": 1.2}, "repetition_penalty"),
+        pytest.param({"repeat_penalty": 10**5000}, "repetition_penalty", id="huge"),
         ({"streamer": object()}, "generate_stream"),
     ],
 )

@@ -218,7 +218,10 @@ def test_several_texts(byte_level: Tokenizer) -> None:
         byte_level.encode("hello", return_tensors=kind)
 
 
-@pytest.mark.parametrize("text", [None, 3, b"hello", {"a": 1}, [3], [["hello"]], [None]])
+HUGE = pytest.param(10**5000, id="huge")  # which Python refuses to spell
+
+
+@pytest.mark.parametrize("text", [None, 3, b"hello", {"a": 1}, [3], [["hello"]], [None], HUGE])
 def test_row_142_what_is_no_text(text: Any, byte_level: Tokenizer) -> None:
     with pytest.raises(UsageError, match="is no text"):
         byte_level.encode(text)
@@ -235,6 +238,7 @@ def test_row_142_what_is_no_text(text: Any, byte_level: Tokenizer) -> None:
         None,
         [None],
         {"a": 1},
+        pytest.param([[10**5000]], id="huge"),
     ],
 )
 def test_row_142_what_are_no_ids(ids: Any, byte_level: Tokenizer) -> None:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from lolama_core.generation.generation_config import GenerationConfig, GenerationSettings
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.settings import rows
 
@@ -89,7 +90,7 @@ def split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
                     )
             settings |= same
         elif name in _CALLED:
-            reason = f"{value!r:.40} is what another library calls so"
+            reason = f"{shown(value)} is what another library calls so"
             raise UsageError(name, reason, f"here it is {_CALLED[name]}")
         else:
             inputs[name] = value

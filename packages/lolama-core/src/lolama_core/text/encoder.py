@@ -54,7 +54,7 @@ class Encoder:
             ModelError: if the tokenizer fails at it, takes too long or makes it too long.
         """
         if not isinstance(text, str):
-            raise UsageError("text", f"is {text!r:.40}, which is no text", "give a str, or a list")
+            raise UsageError("text", f"is {shown(text)}, which is no text", "give a str, or a list")
         if not is_unicode(text):
             raise UsageError(
                 "text", "holds half of a surrogate pair, which is not Unicode", "give UTF-8 text"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def stacked_ids(rows: Sequence[Sequence[int]], return_tensors: str) -> Tensor:
     import torch
 
     if return_tensors != "pt":
-        raise UsageError("return_tensors", f"is {return_tensors!r:.40}", 'give "pt", or None')
+        raise UsageError("return_tensors", f"is {shown(return_tensors)}", 'give "pt", or None')
     shortest = min(map(len, rows), default=0)
     longest = max(map(len, rows), default=0)
     if shortest != longest:

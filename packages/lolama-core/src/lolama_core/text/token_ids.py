@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
-from lolama_core.protocols.arguments import shown
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 from lolama_core.text.plain_numbers import whole_number
 
