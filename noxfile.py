@@ -340,7 +340,7 @@ FAULTS = {
         "LOLAMA_ROUNDS": "25",
         "LOLAMA_INTERRUPTS": "100",
     },
-    "packages/lolama-cli/tests/test_chat_terminal.py": {
+    "packages/lolama-cli/tests/chat/test_chat_terminal.py": {
         "LOLAMA_INTERRUPTS": "100",
         "LOLAMA_LEAVES": "50",
     },

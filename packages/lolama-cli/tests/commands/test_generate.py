@@ -75,7 +75,7 @@ def test_the_built_in_model_writes_words() -> None:
 
 
 def test_a_known_story() -> None:
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     folder = root.parent / "shared" / "data" / "stories260K"
     if not folder.is_dir():
         pytest.skip("stories260K is not here")
