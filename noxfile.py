@@ -327,6 +327,8 @@ def bench(session: nox.Session) -> None:
 
 # How much of it an ordinary run does is each test's default.
 FUZZ = {
+    "packages/lolama-core/tests/generation/test_text_stream.py": {"LOLAMA_FUZZ_CASES": "50000"},
+    "packages/lolama-core/tests/text/test_tokenizer.py": {"LOLAMA_FUZZ_CASES": "50000"},
     "packages/lolama-core/tests/files/test_fuzz_files.py": {"LOLAMA_FUZZ_CASES": "100000"},
     "packages/lolama-hub/tests/folder/test_fuzz_folders.py": {"LOLAMA_FUZZ_CASES": "10000"},
     "packages/lolama-vision/tests/test_image_file.py": {"LOLAMA_FUZZ_CASES": "20000"},
@@ -370,7 +372,7 @@ def promises(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Read 130,000 damaged files, and 2,000 changed ones that an oracle reads too (half an hour)."""
+    """Read 130,000 damaged files, 100,000 odd texts, and 2,000 changed files that an oracle reads too."""
     run_long(session, FUZZ)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,8 @@ from lolama_core.protocols.errors import UsageError
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 LONG = "Once upon a time, naïve 漢字 🙂👍🏽 café – the end.\n\n  And “so” on."
-SEQUENCES = 10_000
+# The nox session `fuzz` goes through many more.
+SEQUENCES = int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))
 
 
 def streamed(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 from pathlib import Path
@@ -16,7 +17,8 @@ from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import ContentPart, Message
 from lolama_core.testing.text import TEXTS, TokenizerSuite
 
-HOSTILE_TEXTS = 10_000
+# The nox session `fuzz` goes through many more.
+HOSTILE_TEXTS = int(os.environ.get("LOLAMA_FUZZ_CASES", "2000"))
 
 
 class TestTokenizer(TokenizerSuite):
