@@ -70,7 +70,7 @@ def first_only(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 
 
 def use_pictures(name: str) -> str:
-    """A model that sees."""
+    """A vision model."""
     model = load_llava_model(name, device="cpu")
     processor = CLIPImageProcessor.from_config(model._vlm_config.vision_config)  # pyright: ignore[reportPrivateUsage]
     inputs = processor.preprocess(Image.open(PICTURE))

@@ -35,7 +35,7 @@ def load_llava_model(
     quantize: bool = False,
     confirm: Confirm = None,
 ) -> LLaVA:
-    """`load_model` for a model that sees pictures.
+    """`load_model` for a vision model.
 
     Raises:
         UsageError: for a text model; else as `load_model`.

@@ -248,6 +248,6 @@ class LanguageModel:
         if not pictures:
             return {}
         if self.processor is None:
-            remedy = "use a model that sees, such as demo-vision"
+            remedy = "use a vision model, such as demo-vision"
             raise sees_none("images", len(pictures), self.name, remedy)
         return cast("Mapping[str, Any]", self.processor.preprocess(pictures))

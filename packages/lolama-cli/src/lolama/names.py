@@ -112,7 +112,7 @@ def context_length(files: ModelFiles) -> int | None:
 
 
 def text_shape(files: ModelFiles) -> Mapping[str, JSON]:
-    """The ``model`` block of the language model, which may stand inside that of a model that sees."""
+    """The ``model`` block of the language model, which may stand inside that of a vision model."""
     model = files.config["model"]
     inner = model.get("text_config")
     return inner if isinstance(inner, dict) else model
@@ -135,7 +135,7 @@ def _describe(name: str, path: Path) -> ModelInfo:
     # Near enough, and without reading the header: beside the weights the file holds a few kilobytes.
     bytes_each = 4 if config["dtype"] == "float32" else 2
     parameters = (path / "model.safetensors").stat().st_size / bytes_each
-    # A model that sees has a text model inside. Asking its family for a processor would import torch.
+    # A vision model has a text model inside. Asking its family for a processor would import torch.
     pictures = "text_config" in config["model"]
     return ModelInfo(
         alias=name,

@@ -22,7 +22,7 @@ def message_content(text: str, pictures: int = 0, *, parts: bool) -> str | list[
     Args:
         text: Its text.
         pictures: How many are shown with it; they stand before the text.
-        parts: Write a list of parts. Templates of models that see expect one, and may leave a text alone out.
+        parts: Write a list of parts. Templates of vision models expect one, and may leave a text alone out.
     """
     if not parts:
         return text
@@ -31,7 +31,7 @@ def message_content(text: str, pictures: int = 0, *, parts: bool) -> str | list[
 
 
 def with_pictures(messages: Sequence[Message], pictures: int) -> list[Message]:
-    """A conversation as the template of a model that sees takes it: every message is a list of parts.
+    """A conversation as the template of a vision model takes it: every message is a list of parts.
 
     Messages that say where the pictures stand (parts of type ``image``) stay so. Otherwise all pictures are
     shown with the last message of the user.

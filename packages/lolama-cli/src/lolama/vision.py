@@ -79,7 +79,7 @@ def processor_of(files: ModelFiles, mode: str | None = None) -> ImageProcessor |
 
 
 def image_token_id(files: ModelFiles) -> int:
-    """The id that stands for a picture in the prompts of a model that sees."""
+    """The id that stands for a picture in the prompts of a vision model."""
     token_id = files.config["model"]["image_token_id"]
     assert isinstance(token_id, int)
     return token_id

@@ -1,4 +1,4 @@
-"""``--image``: from paths and standard input to what a model that sees takes."""
+"""``--image``: from paths and standard input to what a vision model takes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def prepare_images(
     processor = processor_of(files, mode if names else None)
     if processor is None:
         if names:
-            remedy = "use a model that sees, such as -m demo-vision"
+            remedy = "use a vision model, such as -m demo-vision"
             raise sees_none(OPTION, len(names), files.name, remedy)
         return None
     return PreparedImages(files, _prepare(processor, names))

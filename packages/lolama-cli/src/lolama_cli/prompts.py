@@ -93,7 +93,7 @@ def encode_messages(
 def _in_template(
     messages: Sequence[Message], tokenizer: Tokenizer, images: PreparedImages | None, subject: str
 ) -> Sequence[int]:
-    # The template of a model that sees reads the parts of a message; text alone it may leave out.
+    # The template of a vision model reads the parts of a message; text alone it may leave out.
     said = list(messages) if images is None else with_pictures(messages, images.count)
     if said[0]["role"] == "system" and not hears_system(tokenizer, said):
         reason = "the model's chat template leaves system messages out"

@@ -91,7 +91,7 @@ def messages(
         exchanges: What was said before.
         question: What the user says now.
         pictures: How many are shown with it.
-        parts: Write each message as a list of parts, as templates of models that see expect.
+        parts: Write each message as a list of parts, as templates of vision models expect.
     """
     content = partial(message_content, parts=parts)
     turns: list[Message] = []

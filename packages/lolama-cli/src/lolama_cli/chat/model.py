@@ -135,7 +135,7 @@ class ChatModel:
         if not count or self.sees:
             return
         if self.processor is None:
-            remedy = "use a model that sees, as in /model demo-vision"
+            remedy = "use a vision model, as in /model demo-vision"
             raise sees_none("/image", count, self.name, remedy)
         pictures = f"{count} picture{'' if count == 1 else 's'}"
         reason = f"{pictures}, and without a chat template there is no place for them"

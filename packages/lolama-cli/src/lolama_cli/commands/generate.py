@@ -49,7 +49,7 @@ def generate(
         typer.Option(
             "-i",
             "--image",
-            help="Picture for a model that sees; may be repeated, - is standard input.",
+            help="Picture for a vision model; may be repeated, - is standard input.",
             metavar="PATH",
         ),
     ] = None,

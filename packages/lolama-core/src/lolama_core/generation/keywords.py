@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Keywords(GenerationSettings, total=False):
     """What `TextGenerator.generate` and its siblings take by name.
 
-    These are the fields of `GenerationConfig`, the inputs of models that see (`ImageInputs`), and names that
+    These are the fields of `GenerationConfig`, the inputs of vision models (`ImageInputs`), and names that
     other libraries have for what is exactly the same here. A model of your own may take other inputs.
     """
 

@@ -84,7 +84,7 @@ def check_config(path: Path, values: Mapping[str, JSON], names: Collection[str])
     if values.get("model_type") in VISION_TYPES:
         read_vision_model(None, path, values)
         if not any(name.endswith(".safetensors") for name in names):
-            reason = "belongs to a model that sees, whose weights are read from safetensors alone"
+            reason = "belongs to a vision model, whose weights are read from safetensors alone"
             raise ModelError(str(path), reason, "get a version of the model in safetensors")
     else:
         read_model(path, values, find_layout(path, values))

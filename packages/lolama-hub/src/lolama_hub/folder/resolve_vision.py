@@ -30,7 +30,7 @@ _LAYER = re.compile(r"vision\.encoder\.layers\.(\d{1,9})\.")
 
 @dataclass(frozen=True)
 class VisionParts:
-    """What the folder of a model that sees says besides its weights."""
+    """What the folder of a vision model says besides its weights."""
 
     model: VisionModel
     tokenizer: TokenizerParts

@@ -52,7 +52,7 @@ def read_tokenizer(
     Args:
         folder: The model's folder.
         vocab_size: Rows of the model's embedding; every id must be below it.
-        picture_template: Of a model that sees: the template to use if the folder has none that shows
+        picture_template: For a vision model: the template to use if the folder has none that shows
             pictures, such as a text model's own.
 
     Raises:

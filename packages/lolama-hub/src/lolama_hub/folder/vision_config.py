@@ -1,4 +1,4 @@
-"""config.json and preprocessor_config.json of a model that sees → the canonical ``model`` block."""
+"""config.json and preprocessor_config.json of a vision model → the canonical ``model`` block."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _PROCESSORS = ("CLIPImageProcessor", "LlavaImageProcessor", "LlavaNextImageProce
 
 @dataclass(frozen=True)
 class VisionModel:
-    """What the configuration of a model that sees says.
+    """What the configuration of a vision model says.
 
     Attributes:
         block: The canonical ``model`` block.
