@@ -89,7 +89,7 @@ def load_model(
 
     Args:
         files: From `open_checkpoint`, or from a model source.
-        families: Families by name, to choose from; also for the language model inside a model that sees.
+        families: Families by name, to choose from; also for the language model inside a vision model.
         device, dtype, kernels: As for `load`.
 
     Raises:

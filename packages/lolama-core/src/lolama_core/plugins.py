@@ -93,7 +93,7 @@ class PluginAttempt:
     """What came of loading one entry point: what it provides, or why that is not to be had.
 
     Attributes:
-        name: Of the entry point.
+        name: The name of the entry point.
         package: The distribution that declares it.
         provider: Made from it; None if that failed.
         problem: One line on what failed; empty if nothing did.

@@ -43,7 +43,7 @@ _UNSUPPORTED = (
     "watermarking_config",
 )
 _UNSUPPORTED_SAMPLING = ("epsilon_cutoff", "eta_cutoff", "top_h")
-_NOTHING: Mapping[str, JSON] = MappingProxyType({})
+_EMPTY: Mapping[str, JSON] = MappingProxyType({})
 _ONE_IS_OFF = ("encoder_repetition_penalty", "guidance_scale", "num_beams")
 
 
@@ -54,7 +54,7 @@ def read_generation(
     vocab_size: int,
     tokenizer_size: int,
     tokenizer_eos: int | None,
-    outer: Mapping[str, JSON] = _NOTHING,
+    outer: Mapping[str, JSON] = _EMPTY,
 ) -> GenerationBlock:
     """The canonical ``generation`` block.
 
@@ -77,10 +77,10 @@ def read_generation(
     """
     own = "generation_config.json"
     if folder.find(own) is not None:
-        place, values = folder.root / own, folder.json(own)
+        path, values = folder.root / own, folder.json(own)
     else:
-        place, values = config.path, {**config.values, **_set(outer)}
-    generation = Fields(place, values, {"do_sample": False})
+        path, values = config.path, {**config.values, **_without_nulls(outer)}
+    generation = Fields(path, values, {"do_sample": False})
     eos_ids = _eos_ids(generation, vocab_size) or _eos_ids(config, vocab_size)
     if not eos_ids and tokenizer_eos is not None:
         eos_ids = [tokenizer_eos]
@@ -102,7 +102,7 @@ def read_generation(
     return block
 
 
-def _set(values: Mapping[str, JSON]) -> dict[str, JSON]:
+def _without_nulls(values: Mapping[str, JSON]) -> dict[str, JSON]:
     return {name: value for name, value in values.items() if value is not None}
 
 
