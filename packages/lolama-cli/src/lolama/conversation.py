@@ -15,7 +15,7 @@ from lolama_core.protocols.types import Message
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lolama.vision import Shown
+    from lolama.vision import ImageSource
     from lolama_core import GenerationConfig, Keywords, Tokenizer
     from lolama_core.protocols import CausalLM
 
@@ -78,7 +78,7 @@ class Conversation:
         question: str,
         config: GenerationConfig | None = None,
         *,
-        images: Shown | Sequence[Shown] = (),
+        images: ImageSource | Sequence[ImageSource] = (),
         **settings: Unpack[Keywords],
     ) -> Generation:
         """The reply to ``question``. Arguments and errors are those of `LanguageModel.chat`."""
@@ -93,7 +93,7 @@ class Conversation:
         question: str,
         config: GenerationConfig | None = None,
         *,
-        images: Shown | Sequence[Shown] = (),
+        images: ImageSource | Sequence[ImageSource] = (),
         **settings: Unpack[Keywords],
     ) -> ReplyStream:
         """`ask`, piece by piece as the text comes."""

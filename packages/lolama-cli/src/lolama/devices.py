@@ -30,8 +30,8 @@ def all_devices(*, ask_torch: bool = False) -> list[Device]:
         from lolama import torch_devices
 
         return torch_devices.all_devices()
-    told = cpu.device(instruction_set=cpu.instruction_set(), threads=cpu.threads())
-    return [told, *_cuda(build), _mps()]
+    processor = cpu.device(instruction_set=cpu.instruction_set(), threads=cpu.threads())
+    return [processor, *_cuda(build), _mps()]
 
 
 def default_device(devices: list[Device]) -> Device:

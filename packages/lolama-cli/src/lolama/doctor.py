@@ -50,7 +50,7 @@ class BuiltIn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Broken:
+class BrokenProvider:
     """Something installed that cannot be loaded, kernels aside: they have lists of their own.
 
     Attributes:
@@ -83,7 +83,7 @@ class Report:
     decoder_kernels: list[Kernel]
     quantizers: list[Kernel]
     models: list[BuiltIn]
-    broken: list[Broken]
+    broken: list[BrokenProvider]
 
 
 def gather(*, ask_torch: bool = False) -> Report:
@@ -98,7 +98,7 @@ def gather(*, ask_torch: bool = False) -> Report:
     """
     devices: list[Device] = []
     models: list[BuiltIn] = []
-    broken: list[Broken] = []
+    broken: list[BrokenProvider] = []
     device: str | None = None
     dtypes: dict[str, str] = {}
     try:
@@ -106,12 +106,16 @@ def gather(*, ask_torch: bool = False) -> Report:
         device, dtypes = _choices(devices)
     except Exception as error:  # an installation of torch can be broken in many ways
         problem = one_line(error)
-        broken.append(Broken(kind="library", name="torch", package="torch", problem=problem))
+        broken.append(
+            BrokenProvider(kind="library", name="torch", package="torch", problem=problem)
+        )
     for group in ("lolama.families", "lolama.sources", "lolama.quantizers"):
         for found in lolama_core.plugin_attempts(group):
             name, package, problem = found.name, found.package, found.problem
             if problem:
-                broken.append(Broken(kind=group, name=name, package=package, problem=problem))
+                broken.append(
+                    BrokenProvider(kind=group, name=name, package=package, problem=problem)
+                )
             elif group == "lolama.families":
                 models += _built_in(found.provider, package)
     return Report(

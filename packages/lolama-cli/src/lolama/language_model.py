@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from lolama.vision import Shown
+    from lolama.vision import ImageSource
     from lolama_core import CausalLMModule, GenerationConfig, Keywords, Tokenizer
     from lolama_core.protocols import ImageProcessor, LogitsProcessor
 
@@ -91,7 +91,7 @@ class LanguageModel:
         text: str,
         config: GenerationConfig | None = None,
         *,
-        images: Shown | Sequence[Shown] = (),
+        images: ImageSource | Sequence[ImageSource] = (),
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Unpack[Keywords],
     ) -> Generation:
@@ -124,7 +124,7 @@ class LanguageModel:
         text: str,
         config: GenerationConfig | None = None,
         *,
-        images: Shown | Sequence[Shown] = (),
+        images: ImageSource | Sequence[ImageSource] = (),
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Unpack[Keywords],
     ) -> ReplyStream:
@@ -147,7 +147,7 @@ class LanguageModel:
         messages: str | Sequence[Mapping[str, object]],
         config: GenerationConfig | None = ...,
         *,
-        images: Shown | Sequence[Shown] = ...,
+        images: ImageSource | Sequence[ImageSource] = ...,
         stream: Literal[False] = ...,
         logits_processors: Sequence[LogitsProcessor] = ...,
         **settings: Unpack[Keywords],
@@ -158,7 +158,7 @@ class LanguageModel:
         messages: str | Sequence[Mapping[str, object]],
         config: GenerationConfig | None = ...,
         *,
-        images: Shown | Sequence[Shown] = ...,
+        images: ImageSource | Sequence[ImageSource] = ...,
         stream: Literal[True],
         logits_processors: Sequence[LogitsProcessor] = ...,
         **settings: Unpack[Keywords],
@@ -168,7 +168,7 @@ class LanguageModel:
         messages: str | Sequence[Mapping[str, object]],
         config: GenerationConfig | None = None,
         *,
-        images: Shown | Sequence[Shown] = (),
+        images: ImageSource | Sequence[ImageSource] = (),
         stream: bool = False,
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Unpack[Keywords],
@@ -207,7 +207,9 @@ class LanguageModel:
         return Conversation(self, system)
 
     def encode_chat(
-        self, messages: str | Sequence[Mapping[str, object]], images: Shown | Sequence[Shown] = ()
+        self,
+        messages: str | Sequence[Mapping[str, object]],
+        images: ImageSource | Sequence[ImageSource] = (),
     ) -> tuple[list[int], Mapping[str, Any]]:
         """The prompt of `chat`, for the `generator`: ids, and what the model is given beside them.
 
@@ -216,18 +218,18 @@ class LanguageModel:
             >>> llm.generator.generate(ids, **inputs)
         """
         said = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-        told = check_messages(said)
+        turns = check_messages(said)
         pictures = open_pictures(images)
         inputs = self._prepared(pictures)
         if self.processor is not None:
-            told = with_pictures(told, len(pictures))
-        if told and told[0]["role"] == "system" and not hears_system(self.tokenizer, told):
+            turns = with_pictures(turns, len(pictures))
+        if turns and turns[0]["role"] == "system" and not hears_system(self.tokenizer, turns):
             reason = f"the chat template of {self.name} leaves system messages out"
             raise UsageError("messages", reason, "say it in a message of the user")
-        return render(self.tokenizer, told), inputs
+        return render(self.tokenizer, turns), inputs
 
     def _continued(
-        self, text: str, images: Shown | Sequence[Shown]
+        self, text: str, images: ImageSource | Sequence[ImageSource]
     ) -> tuple[list[int], Mapping[str, Any]]:
         if not isinstance(text, str):
             raise UsageError(

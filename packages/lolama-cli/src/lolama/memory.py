@@ -33,7 +33,7 @@ _RESIDUALS, _PRODUCTS = 8, 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
+class PeakMemory:
     """Bytes that a generation needs at its peak.
 
     Attributes:
@@ -56,7 +56,7 @@ class Need:
 
 def needed(
     files: ModelFiles, *, context: int, dtype: str, quantize: bool = False, on_cpu: bool = True
-) -> Need:
+) -> PeakMemory:
     """What a generation of one prompt needs, pictures aside.
 
     Args:
@@ -83,7 +83,7 @@ def needed(
     activations = chunk * (_RESIDUALS * width + _PRODUCTS * size("hidden_dim")) * activation
     if on_cpu and dtype != "float32":  # attention over many positions widens keys and values
         activations += 2 * context * keys * 4
-    return Need(
+    return PeakMemory(
         weights=weight_bytes(files, dtype, quantize=quantize),
         cache=2 * size("num_layers") * context * keys * _WIDTHS[dtype],
         activations=activations,

@@ -26,8 +26,8 @@ def message_content(text: str, pictures: int = 0, *, parts: bool) -> str | list[
     """
     if not parts:
         return text
-    shown: list[ContentPart] = [{"type": "image"} for _ in range(pictures)]
-    return [*shown, {"type": "text", "text": text}]
+    images: list[ContentPart] = [{"type": "image"} for _ in range(pictures)]
+    return [*images, {"type": "text", "text": text}]
 
 
 def with_pictures(messages: Sequence[Message], pictures: int) -> list[Message]:
@@ -39,23 +39,23 @@ def with_pictures(messages: Sequence[Message], pictures: int) -> list[Message]:
     Raises:
         UsageError: if messages have places for another number of pictures, or no user says anything.
     """
-    told: list[Message] = []
+    turns: list[Message] = []
     places = 0
     for message in messages:
         content = message["content"]
         parts = message_content(content, parts=True) if isinstance(content, str) else content
         places += sum(part["type"] == "image" for part in cast("list[ContentPart]", parts))
-        told.append({"role": message["role"], "content": parts})
+        turns.append({"role": message["role"], "content": parts})
     if places == pictures:
-        return told
-    asked = [number for number, message in enumerate(told) if message["role"] == "user"]
+        return turns
+    asked = [number for number, message in enumerate(turns) if message["role"] == "user"]
     if places or not asked:
         reason = f"show {places} pictures, and {pictures} are given"
         raise UsageError("messages", reason, 'write a part {"type": "image"} for each')
-    shown: list[ContentPart] = [{"type": "image"} for _ in range(pictures)]
-    question = told[asked[-1]]
-    question["content"] = [*shown, *cast("list[ContentPart]", question["content"])]
-    return told
+    images: list[ContentPart] = [{"type": "image"} for _ in range(pictures)]
+    question = turns[asked[-1]]
+    question["content"] = [*images, *cast("list[ContentPart]", question["content"])]
+    return turns
 
 
 def check_messages(messages: Sequence[Mapping[str, object]]) -> list[Message]:
@@ -99,9 +99,9 @@ def hears_system(tokenizer: Tokenizer, messages: Sequence[Message]) -> bool:
     Raises:
         ModelError: if the chat template cannot be used.
     """
-    told = tokenizer.render_chat(messages)
+    ids = tokenizer.render_chat(messages)
     try:
-        return told != tokenizer.render_chat(messages[1:])
+        return ids != tokenizer.render_chat(messages[1:])
     except ModelError:  # a template that insists on a system message
         return True
 

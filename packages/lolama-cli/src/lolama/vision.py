@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         read_picture,
     )
 
-    Shown: TypeAlias = str | Path | Image
+    ImageSource: TypeAlias = str | Path | Image
     """A picture: the path of a file, or what PIL opened."""
 
 _PICTURES = "give paths, or pictures that PIL opened, or leave it out"
@@ -102,7 +102,7 @@ def count_positions(files: ModelFiles, ids: Sequence[int], inputs: ImageInputs) 
     return len(ids) - list(ids).count(image_id) + sum(tokens)
 
 
-def open_pictures(images: Shown | Sequence[Shown]) -> list[Image]:
+def open_pictures(images: ImageSource | Sequence[ImageSource]) -> list[Image]:
     """The pixels of pictures, those of files read as strictly as `read_picture` does.
 
     Raises:

@@ -100,8 +100,8 @@ def check(files: ModelFiles) -> None:
 
 def warn_unsupported(files: ModelFiles) -> None:
     """Warn whoever called the caller of settings that the model's authors ask for in vain."""
-    if told := unsupported(files):
-        warnings.warn(told, stacklevel=3)
+    if notice := unsupported(files):
+        warnings.warn(notice, stacklevel=3)
 
 
 def import_torch() -> None:

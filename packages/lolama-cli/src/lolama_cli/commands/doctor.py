@@ -15,7 +15,7 @@ from lolama_cli.tables import write_sections
 
 if TYPE_CHECKING:
     from lolama.device import Device
-    from lolama.doctor import Broken, Kernel, Report
+    from lolama.doctor import BrokenProvider, Kernel, Report
 
 EXAMPLES = """\b
 Examples:
@@ -75,7 +75,7 @@ def _rows(report: Report) -> Iterator[tuple[str, str, str]]:
         yield "broken", broken.name, _about_broken(broken)
 
 
-def _about_broken(found: Kernel | Broken) -> str:
+def _about_broken(found: Kernel | BrokenProvider) -> str:
     return f"cannot be loaded: {found.problem} (reinstall {found.package})"
 
 
