@@ -1,10 +1,12 @@
-"""Makes docs/commands/ and docs/json.md of the command line itself.
+"""Makes docs/commands/, docs/json.md and docs/settings.md of the command line itself.
 
 python tests/command_pages.py
 """
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -44,6 +46,31 @@ Its `schema` names what it is, and a version: within a version fields may be add
 type or meaning. In a path `a.b` is a field of an object, `a[].b` one of the objects in a list, `a.*` any key.
 """
 
+SETTINGS = """# Settings of a generation
+
+Made by `tests/command_pages.py` of `GenerationConfig`. Each setting is
+
+- an option of [lolama generate](commands/generate.md) and [lolama chat](commands/chat.md);
+- in a chat, a name for `/set`, as in `/set typical-p 0.9`;
+- a key of a line of [a batch](batch.md), and of `settings` in [what `--json` writes](json.md), where the seed
+  has a place of its own;
+- if it is a number, or true or false, a default that you may set: `lolama config set typical-p 0.9`, or
+  `LOLAMA_TYPICAL_P=0.9`;
+- a keyword [in Python](python.md). Two have longer names there: `max_new_tokens` and `min_new_tokens`.
+  `help(lolama.GenerationConfig)` says more about each.
+
+An option that takes a list may be repeated. Token ids are written as `5,7,9`, numbers for token ids as
+`15=-2.5`, and a line break, in most shells, as `$'\\n'`. `none` is an empty list.
+
+A model's authors may recommend settings. The model's own value counts for every setting that nobody asked for
+by option, variable, line or `/set`. Five are excepted: for the temperature, top-p, top-k, min-p and the
+repetition penalty the defaults below count.
+
+| key | option | in JSON | default | |
+|---|---|---|---|---|
+{rows}
+"""
+
 
 def pages() -> dict[Path, str]:
     """Path → what stands there."""
@@ -55,7 +82,11 @@ def pages() -> dict[Path, str]:
         for name, command in program.commands.items()
     )
     index = INDEX.format(commands=commands, options="\n".join(_options(program)))
-    made = {DOCS / "commands" / "README.md": index, DOCS / "json.md": _json_page()}
+    made = {
+        DOCS / "commands" / "README.md": index,
+        DOCS / "json.md": _json_page(),
+        DOCS / "settings.md": _settings_page(),
+    }
     for name, command in program.commands.items():
         made[DOCS / "commands" / f"{name}.md"] = _page(name, command)
     return made
@@ -113,7 +144,8 @@ def _argument_name(parameter: Any) -> str:
 def _options(command: Any) -> Iterator[str]:
     yield "| option | | default |"
     yield "|---|---|---|"
-    for parameter in command.params:
+    in_table = [each for each in command.params if not getattr(each, "rich_help_panel", None)]
+    for parameter in in_table:
         if parameter.param_type_name == "option":
             names = ", ".join(parameter.opts)
             if not parameter.is_flag:
@@ -121,6 +153,8 @@ def _options(command: Any) -> Iterator[str]:
             default = parameter.default
             shown = "" if default is None or parameter.is_flag else f"`{default}`"
             yield f"| `{names}` | {_cell(parameter.help or '')} | {shown} |"
+    if len(in_table) < len(command.params):
+        yield "\n[More settings of sampling](../settings.md) are options, too."
 
 
 def _cell(text: str) -> str:
@@ -133,12 +167,24 @@ def _json_page() -> str:
     parts = [JSON]
     for schema in ALL:
         parts.append(f"## {schema.id}\n\n{schema.about[:1].upper()}{schema.about[1:]}.\n")
-        rows = [
-            f"| `{path}` | {kind} | {_cell(about)} |"
-            for path, (kind, about) in schema.fields.items()
-        ]
+        # Settings have a page of their own.
+        elsewhere = [path for path in schema.fields if re.match(r"settings\.\w", path)]
+        fields = {path: schema.fields[path] for path in schema.fields if path not in elsewhere}
+        rows = [f"| `{path}` | {kind} | {_cell(about)} |" for path, (kind, about) in fields.items()]
         parts.append("\n".join(["| field | type | |", "|---|---|---|", *rows]) + "\n")
     return "\n".join(parts)
+
+
+def _settings_page() -> str:
+    from lolama_cli.settings import SETTINGS as TABLE
+    from lolama_cli.settings import option_of, to_json
+
+    rows = "\n".join(
+        f"| `{key}` | `{option_of(key)}` | {row.kind} | `{json.dumps(to_json(row.default))}` "
+        f"| {_cell(row.help)} |"
+        for key, row in TABLE.items()
+    )
+    return SETTINGS.format(rows=rows)
 
 
 if __name__ == "__main__":

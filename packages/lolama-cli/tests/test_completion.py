@@ -86,7 +86,7 @@ def test_what_can_be_removed_and_set_completes(tmp_path: Path) -> None:
     nothing = {"LOLAMA_HOME": str(tmp_path)}
     assert completed("lolama", "rm", "", env=nothing) == []
     assert completed("lolama", "config", "set", "te") == ["temperature"]
-    assert completed("lolama", "config", "unset", "top-") == ["top-p", "top-k"]
+    assert completed("lolama", "config", "unset", "top-") == ["top-p", "top-k", "top-n-sigma"]
 
 
 def test_what_is_downloaded_completes_by_its_alias(

@@ -30,6 +30,7 @@ from lolama_cli.commands import (
 from lolama_cli.console import closed_stdout, note, stdout_failed
 from lolama_cli.errors import Settings
 from lolama_cli.path_parameters import refuse_empty_path
+from lolama_cli.setting_options import CommandInSections
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # half the start-up time, and plain text to everyone who reads it,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command(epilog=generate.EXAMPLES)(generate.generate)
-app.command(epilog=chat.EXAMPLES)(chat.chat)
+app.command(epilog=generate.EXAMPLES, cls=CommandInSections)(generate.generate)
+app.command(epilog=chat.EXAMPLES, cls=CommandInSections)(chat.chat)
 app.command(epilog=models.EXAMPLES)(models.models)
 app.command(epilog=info.EXAMPLES)(info.info)
 app.command(epilog=pull.EXAMPLES)(pull.pull)

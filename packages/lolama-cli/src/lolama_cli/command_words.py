@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from lolama_cli.settings import SETTINGS, option_of
 from lolama_core.protocols.errors import LolamaError
 
 OPTIONS = {
@@ -18,16 +19,9 @@ OPTIONS = {
     "force": "--force",
     "generate": "--raw",  # in Python, what continues a text without a chat template
     "images": "--image",
-    "max_new_tokens": "--max-tokens",
-    "min_p": "--min-p",
     "mode": "--image-mode",
     "quantize": "--quantize",
-    "repetition_penalty": "--repetition-penalty",
-    "seed": "--seed",
-    "stop": "--stop",
-    "temperature": "--temperature",
-    "top_k": "--top-k",
-    "top_p": "--top-p",
+    **{row.name: option_of(key) for key, row in SETTINGS.items()},
 }
 
 _CODE = re.compile(r"`(\w+)(?:=([^`]+))?`")

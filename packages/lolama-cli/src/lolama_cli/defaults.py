@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,16 +17,21 @@ from typing import Any, Literal, get_args, get_origin
 
 from lolama_cli import options
 from lolama_cli.regular_files import check_regular
+from lolama_cli.setting_options import generation_config
+from lolama_cli.settings import SETTINGS
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.settings import Kind
 from lolama_core.protocols.utf8 import decode_utf8
 
 Value = bool | int | float | str
 
-_OPTIONS = (
-    *(options.Model, options.Quantize, options.Device, options.Dtype, options.System),
-    *(options.MaxTokens, options.Temperature, options.TopP, options.TopK, options.MinP),
-    *(options.RepetitionPenalty, options.Seed, options.NoStream),
-)
+# Kinds of settings that can be set here. A list has no default of the user's.
+_OF_SETTINGS: Mapping[Kind, type[Value]] = {
+    "integer": int,
+    "integer or null": int,
+    "number": float,
+    "boolean": bool,
+}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _MOST_BYTES = 2**20
 _PREFIX = "LOLAMA_"
@@ -106,8 +111,7 @@ class Key:
         elif self.name == "system":
             options.check_system(str(value))
         elif self.kind in (int, float):
-            field = "max_new_tokens" if self.name == "max-tokens" else self.parameter
-            options.generation_config(**{field: value})
+            generation_config(**{SETTINGS[self.parameter].name: value})
 
 
 def _key(option: Any) -> Key:
@@ -122,7 +126,16 @@ def _key(option: Any) -> Key:
     return Key(name, kind, choices)
 
 
-KEYS: Mapping[str, Key] = {key.name: key for key in map(_key, _OPTIONS)}
+def _keys() -> Iterator[Key]:
+    for option in (options.Model, options.Quantize, options.Device, options.Dtype, options.System):
+        yield _key(option)
+    for name, row in SETTINGS.items():
+        if row.kind in _OF_SETTINGS:
+            yield Key(name.replace("_", "-"), _OF_SETTINGS[row.kind])
+    yield _key(options.NoStream)
+
+
+KEYS: Mapping[str, Key] = {key.name: key for key in _keys()}
 
 
 def path() -> Path:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lolama_cli.console import Output, note, progress
 from lolama_cli.logprobs import LogprobRecorder
 from lolama_cli.schemas import GENERATE
+from lolama_cli.settings import SETTINGS, to_json
 
 if TYPE_CHECKING:
     from lolama import Generation, GenerationConfig
@@ -134,13 +135,9 @@ class Run:
             "model": name,
             **answer_facts(self.result, self.prompt_length, config, self._recorder, self.tokenizer),
             "settings": {
-                "max_tokens": config.max_new_tokens,
-                "temperature": config.temperature,
-                "top_p": config.top_p,
-                "top_k": config.top_k,
-                "min_p": config.min_p,
-                "repetition_penalty": config.repetition_penalty,
-                "stop": list(config.stop),
+                key: to_json(getattr(config, row.name))
+                for key, row in SETTINGS.items()
+                if key != "seed"  # which answers of a batch tell, too
             },
             "device": str(self.model.device),
             "dtype": str(self.model.dtype).removeprefix("torch."),

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from lolama_cli.command_words import about_options
 from lolama_cli.console import checked_text
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.utf8 import decode_utf8
-
-if TYPE_CHECKING:
-    from lolama import GenerationConfig
-    from lolama_core.protocols.types import ModelFiles
-
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-"""Options about sampling, which are fields of `GenerationConfig`."""
 
 
 def model_names(incomplete: str) -> list[str]:
@@ -77,40 +69,6 @@ ImageMode = Annotated[
     ),
 ]
 
-MaxTokens = Annotated[
-    int, typer.Option("-n", "--max-tokens", help="Maximum tokens to generate.", metavar="INT")
-]
-Temperature = Annotated[
-    float,
-    typer.Option(
-        "--temp", "--temperature", help="Sampling temperature; 0 is greedy.", metavar="FLOAT"
-    ),
-]
-TopP = Annotated[
-    float, typer.Option("--top-p", help="Nucleus sampling threshold.", metavar="FLOAT")
-]
-TopK = Annotated[
-    int, typer.Option("--top-k", help="Sample from the k best tokens; 0 is off.", metavar="INT")
-]
-MinP = Annotated[
-    float,
-    typer.Option(
-        "--min-p",
-        help="Drop tokens less probable than this share of the best; 0 is off.",
-        metavar="FLOAT",
-    ),
-]
-RepetitionPenalty = Annotated[
-    float,
-    typer.Option("--repetition-penalty", help="Repetition penalty; 1 is off.", metavar="FLOAT"),
-]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option("--stop", help="Text that ends the output; may be repeated.", metavar="TEXT"),
-]
-Seed = Annotated[
-    int | None, typer.Option("--seed", help="Make the same choices every time.", metavar="INT")
-]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object (docs/json.md says what is in it).")
 ]
@@ -120,32 +78,6 @@ NoStream = Annotated[
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 _MOST_TEMPLATE_BYTES = 1_000_000
-
-
-def generation_config(**settings: object) -> GenerationConfig:
-    """The settings of a generation, checked.
-
-    Args:
-        settings: Fields of `GenerationConfig`.
-
-    Raises:
-        UsageError: naming the option whose value is out of range.
-    """
-    from lolama import GenerationConfig
-
-    try:
-        return GenerationConfig(**settings)  # type: ignore[arg-type] # it checks its own fields
-    except UsageError as error:
-        raise about_options(error) from None
-
-
-def with_models_own(config: GenerationConfig, files: ModelFiles) -> GenerationConfig:
-    """The same settings, and those that only a model's authors set: no option tells of them.
-
-    Raises:
-        ModelError: for what makes no sense.
-    """
-    return config.with_recommended(files.config["generation"].get("sampling", {}), but=SAMPLING)
 
 
 def check_device(device: str) -> None:

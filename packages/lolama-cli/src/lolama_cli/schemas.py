@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lolama_cli.schema import Schema
+from lolama_cli.settings import SETTINGS, option_of
 
 _COUNT, _SECONDS, _TEXT = "integer", "number", "string"
 
@@ -40,14 +41,13 @@ GENERATE = Schema(
     {
         "model": (_TEXT, "as it was named"),
         **_ANSWER,
-        "settings": ("object", "what was in force"),
-        "settings.max_tokens": (_COUNT, "--max-tokens"),
-        "settings.temperature": ("number", "--temperature"),
-        "settings.top_p": ("number", "--top-p"),
-        "settings.top_k": (_COUNT, "--top-k"),
-        "settings.min_p": ("number", "--min-p"),
-        "settings.repetition_penalty": ("number", "--repetition-penalty"),
-        "settings.stop": ("list of strings", "--stop"),
+        "settings": ("object", "what was in force; [settings.md](settings.md) lists its keys"),
+        **{
+            f"settings.{key}": (row.kind, option_of(key))
+            for key, row in SETTINGS.items()
+            if key != "seed"
+        },
+        "settings.logit_bias.*": ("number", "for each token id"),
         "device": (_TEXT, "where it ran"),
         "dtype": (_TEXT, "how the weights were stored"),
         "timings": ("object", "seconds, of the clock on the wall"),

@@ -15,14 +15,13 @@ from lolama_cli.batch.prompts import BatchSettings, Prompt, read_lines
 from lolama_cli.batch.run import Batch, Tally, answer_all
 from lolama_cli.console import Output, note
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
-from lolama_cli.options import with_models_own
 from lolama_cli.pictures import OPTION as IMAGE
 from lolama_cli.pictures import prepare_images
 from lolama_cli.prompts import encode_messages
+from lolama_cli.setting_options import Asked, with_models_own
 from lolama_core.protocols.errors import LolamaError, UsageError
 
 if TYPE_CHECKING:
-    from lolama import GenerationConfig
     from lolama_cli.pictures import PreparedImages
 
 _ROWS = 16
@@ -72,7 +71,7 @@ class BatchOptions:
 def generate_batch(
     options: BatchOptions,
     chosen: ModelChoice,
-    config: GenerationConfig,
+    asked: Asked,
     stdout: Output,
     system: str | None,
     raw: bool,
@@ -86,7 +85,7 @@ def generate_batch(
     Args:
         options: Where they come from, and where answers go.
         chosen: The model.
-        config: Settings of lines that have none of their own.
+        asked: Settings of lines that have none of their own.
         stdout: Takes answers that go nowhere else.
         system, raw, logprobs: As for `generate`.
         image_mode: How pictures are prepared; None as the model was trained.
@@ -103,7 +102,8 @@ def generate_batch(
         "settings": [chosen.quantize, chosen.dtype, chosen.template, logprobs],
         **({} if image_mode is None else {"image_mode": image_mode}),
     }
-    common = BatchSettings(with_models_own(config, files), system, raw, identity)
+    config = with_models_own(asked.config, files, asked.given)
+    common = BatchSettings(config, system, raw, identity)
     lines = read_lines(source, common)
     answers: Answers = StandardOutput(stdout)
     if options.output is not None:

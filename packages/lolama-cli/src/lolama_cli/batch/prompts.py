@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -21,21 +21,17 @@ from lolama_cli.batch.messages import (
     in_json,
 )
 from lolama_cli.console import MAX_PROMPT_BYTES, checked
-from lolama_cli.options import SAMPLING, check_system, generation_config
+from lolama_cli.options import check_system
+from lolama_cli.setting_options import generation_config
+from lolama_cli.settings import SETTINGS, expected_in_json, from_json
 from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.settings import rows
 from lolama_core.protocols.utf8 import decode_utf8
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
     from lolama_core.protocols.types import Message
 
-# What a line may hold beside its prompt → the field of `GenerationConfig`.
-_SETTINGS = {
-    "max_tokens": "max_new_tokens",
-    **{name: name for name in (*SAMPLING, "stop", "seed")},
-}
-_KEYS = ("prompt", "messages", "images", "id", "system", *_SETTINGS)
+_KEYS = ("prompt", "messages", "images", "id", "system", *SETTINGS)
 # Settings that the key of a line always holds. Others came later than the first files of answers. The key
 # holds them only if they are not at their defaults, so that such files go on.
 _ALWAYS_IN_KEYS = {
@@ -103,11 +99,10 @@ def read_lines(source: Path | None, common: BatchSettings) -> Iterator[Line]:
         UsageError: for a file that cannot be read, or is not UTF-8.
     """
     subject = "standard input" if source is None else str(source)
-    defaults = rows(type(common.config))
     settings = {
-        name: value
-        for name, value in _as_json(common.config).items()
-        if name in _ALWAYS_IN_KEYS or value != defaults[name].default
+        row.name: value
+        for row in SETTINGS.values()
+        if (value := getattr(common.config, row.name)) != row.default or row.name in _ALWAYS_IN_KEYS
     }
     base = json.dumps([settings, common.system, common.raw, common.identity], sort_keys=True)
     try:
@@ -160,10 +155,16 @@ def parse(line: Line, common: BatchSettings) -> Prompt:
             raise UsageError(subject, f"has the key {key[:80]!r}", remedy)
     if "id" in values and not _is_id(values["id"]):
         raise UsageError(subject, "has an id that is neither a text nor a whole number", "")
-    for key in _SETTINGS:
-        _check_kind(subject, key, values.get(key, 0 if key != "stop" else ""))
-    own = {_SETTINGS[key]: value for key, value in values.items() if key in _SETTINGS}
-    settings = _as_json(common.config) | own
+    own = {}
+    for key, row in SETTINGS.items():
+        if key not in values:
+            continue
+        value = values[key]
+        if (expected := expected_in_json(row, value)) is not None:
+            reason = f"{key} {in_json(value)} is not {expected}"
+            raise UsageError(subject, reason, f"write {expected}")
+        own[row.name] = from_json(row, value)
+    settings = {row.name: getattr(common.config, row.name) for row in SETTINGS.values()} | own
     if own.get("seed") is None:
         seed = common.config.seed
         settings["seed"] = None if seed is None else (seed + line.number) % (1 << 63)
@@ -177,18 +178,6 @@ def parse(line: Line, common: BatchSettings) -> Prompt:
     except UsageError as error:
         reason = f"{error.subject.removeprefix('--').replace('-', '_')} {error.reason}"
         raise UsageError(subject, reason, error.remedy) from None
-
-
-def _check_kind(subject: str, key: str, value: object) -> None:
-    """Refuse a setting of the wrong kind here, where it is known how JSON spells it."""
-    if key == "stop":
-        texts = value if isinstance(value, list) else [value]
-        right, kind = all(isinstance(text, str) for text in texts), "a text or a list of texts"
-    else:
-        right = isinstance(value, int | float) and not isinstance(value, bool)
-        right, kind = right or (key == "seed" and value is None), "a number"
-    if not right:
-        raise UsageError(subject, f"{key} {in_json(value)} is not {kind}", f"write {kind}")
 
 
 def _messages(values: Mapping[str, Any], common: BatchSettings) -> list[Message]:
@@ -275,10 +264,6 @@ def _json_of(line: Line, subject: str) -> Any:
     except ValueError as error:
         reason = f"is not JSON ({str(error)[:80]})"
         raise UsageError(subject, reason, _FORM) from None
-
-
-def _as_json(config: GenerationConfig) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in fields(config)}
 
 
 def _digest(text: str) -> str:

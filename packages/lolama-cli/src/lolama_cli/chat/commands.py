@@ -151,7 +151,7 @@ class Commands:
     def _transcript(self) -> Transcript:
         return Transcript(
             model=self._session.model.name,
-            settings=settings.settings_of(self._session),
+            settings=settings.settings_to_save(self._session),
             conversation=self._session.conversation,
         )
 
@@ -175,7 +175,8 @@ class Commands:
         chosen = {name: value for name, value in saved.settings.items() if name not in keep}
         settings.apply(trial, chosen, subject=f"{path}: setting")
         session.resume(saved.conversation)
-        session.config, session.overflow = trial.config, trial.overflow
+        session.config, session.given = trial.config, trial.given
+        session.overflow = trial.overflow
         self._file = path
         other = saved.model and saved.model != session.model.name
         self._screen.say(
@@ -197,7 +198,7 @@ class Commands:
             return
         for key in [name] if name else found:
             current = found[key]
-            self._screen.say(f"{key} {'none' if current in (None, []) else current}")
+            self._screen.say(f"{key} {'none' if current in (None, [], {}) else current}")
 
     def _model(self, rest: str) -> None:
         session = self._session

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lolama_cli.chat.context import NEARLY_FULL, Overflow, fitted, full, nearly_full
 from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
-from lolama_cli.options import with_models_own
+from lolama_cli.setting_options import with_models_own
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Session:
         model: Replies.
         config: Settings of a reply. With a seed, the n-th reply of the session takes ``seed + n - 1``, so
             that a session repeats itself and a reply that is asked for again may differ.
+        given: Names of settings that the user asked for. No model replaces these.
         overflow: When the conversation does not fit into the context: refuse (``error``), or no longer send
             the oldest exchanges (``slide``).
         is_nearly_full: Whether the user was told that the context is.
@@ -98,6 +99,7 @@ class Session:
     model: ChatModel
     config: GenerationConfig
     overflow: Overflow = "error"
+    given: frozenset[str] = frozenset()
     is_nearly_full: bool = False
     conversation: Conversation = field(default_factory=Conversation)
     attached: tuple[PictureFile, ...] = ()
@@ -219,7 +221,8 @@ class Session:
         if asked_anew:
             self.unanswered = question
         seed = None if self.config.seed is None else self.config.seed + self.totals.replies
-        config = with_models_own(self.config.with_settings(seed=seed), self.model.files)
+        config = self.config.with_settings(seed=seed)
+        config = with_models_own(config, self.model.files, self.given)
         with self.interruptible():
             prompt, before = fitted(
                 self.model,

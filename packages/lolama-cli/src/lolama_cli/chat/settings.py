@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from lolama_cli.chat.context import Overflow
 from lolama_cli.chat.session import Session
+from lolama_cli.settings import COMMON, SETTINGS, from_json, from_text, to_json
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.settings import Setting
 from lolama_core.protocols.types import JSON
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
 
 OVERFLOW = "overflow"
-_NAMES = {
-    "max-tokens": "max_new_tokens",
-    "temperature": "temperature",
-    "top-p": "top_p",
-    "top-k": "top_k",
-    "min-p": "min_p",
-    "repetition-penalty": "repetition_penalty",
-    "stop": "stop",
-    "seed": "seed",
-}
-"""Name here → field of `GenerationConfig`."""
-
-NAMES = (*_NAMES, OVERFLOW)
+NAMES = (*(key.replace("_", "-") for key in SETTINGS), OVERFLOW)
 
 
 def settings_of(session: Session) -> dict[str, JSON]:
     """All settings, by name."""
     found: dict[str, JSON] = {
-        name: _plain(getattr(session.config, field)) for name, field in _NAMES.items()
+        key.replace("_", "-"): to_json(getattr(session.config, row.name))
+        for key, row in SETTINGS.items()
     }
     return {**found, OVERFLOW: session.overflow}
+
+
+def settings_to_save(session: Session) -> dict[str, JSON]:
+    """Those that a saved conversation goes on with: common ones, and others that the user asked for.
+
+    Of the rest a model's own ones may be in force, and another model's should be.
+    """
+    kept = {key for key, row in SETTINGS.items() if key in COMMON or row.name in session.given}
+    names = {OVERFLOW, *(key.replace("_", "-") for key in kept)}
+    return {name: value for name, value in settings_of(session).items() if name in names}
 
 
 def set_from_text(session: Session, name: str, text: str) -> None:
@@ -46,12 +46,11 @@ def set_from_text(session: Session, name: str, text: str) -> None:
         UsageError: for a name that is none, or a value out of range.
     """
     name = name.lstrip("-").replace("_", "-")
-    if name == "stop":
-        apply(session, {name: [] if text == "none" else [text]})
-    elif name == OVERFLOW:
+    row = SETTINGS.get(name.replace("-", "_"))
+    if row is None:
         apply(session, {name: text})
-    else:
-        apply(session, {name: _number(text)})
+        return
+    apply(session, {name: to_json(from_text(row, text, f"/set {name}"))})
 
 
 def apply(session: Session, values: Mapping[str, JSON], *, subject: str = "/set") -> None:
@@ -60,24 +59,27 @@ def apply(session: Session, values: Mapping[str, JSON], *, subject: str = "/set"
     Raises:
         UsageError: for a name that is none, or a value out of range.
     """
-    config, overflow = session.config, session.overflow
+    config, given, overflow = session.config, session.given, session.overflow
     for name, value in values.items():
         if name == OVERFLOW:
             overflow = _overflow(value, subject)
-        elif name in _NAMES:
-            config = _changed(config, name, value, subject)
+        elif name in NAMES:
+            row = SETTINGS[name.replace("-", "_")]
+            config = _changed(config, row, value, f"{subject} {name}")
+            given |= {row.name}
         else:
             close = get_close_matches(name, NAMES, n=1)
             remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(NAMES)}"
             raise UsageError(subject, f"{name!r:.40} is no setting", remedy)
-    session.config, session.overflow = config, overflow
+    session.config, session.given, session.overflow = config, given, overflow
 
 
-def _changed(config: GenerationConfig, name: str, value: JSON, subject: str) -> GenerationConfig:
+def _changed(config: GenerationConfig, row: Setting, value: JSON, subject: str) -> GenerationConfig:
+    changed: dict[str, Any] = {row.name: from_json(row, value)}
     try:
-        return config.with_settings(**{_NAMES[name]: cast("Any", value)})
+        return config.with_settings(**changed)
     except UsageError as error:
-        raise UsageError(f"{subject} {name}", error.reason, error.remedy) from None
+        raise UsageError(subject, error.reason, error.remedy) from None
 
 
 def _overflow(value: JSON, subject: str) -> Overflow:
@@ -85,18 +87,3 @@ def _overflow(value: JSON, subject: str) -> Overflow:
         known = " or ".join(get_args(Overflow))
         raise UsageError(f"{subject} {OVERFLOW}", f"{value!r:.40} is neither {known}", "")
     return cast("Overflow", value)
-
-
-def _number(text: str) -> JSON:
-    """A number, or what says in an error that it is none."""
-    if text == "none":
-        return None
-    try:
-        value: JSON = json.loads(text) if len(text) < 40 else text
-    except ValueError:
-        return text
-    return value
-
-
-def _plain(value: Any) -> JSON:
-    return list(value) if isinstance(value, tuple) else cast("JSON", value)

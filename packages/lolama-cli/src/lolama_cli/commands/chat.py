@@ -15,6 +15,7 @@ from lolama_cli.console import note
 from lolama_cli.errors import Settings
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names
+from lolama_cli.setting_options import Asked, with_settings
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ Examples:
 """
 
 
+@with_settings
 def chat(
     context: typer.Context,
     model: options.Model = _DEFAULT_MODEL,
@@ -69,14 +71,8 @@ def chat(
         bool,
         typer.Option("--plain", help="Text alone: no styles, colors, pictures or editing."),
     ] = False,
-    max_tokens: options.MaxTokens = 256,
-    temperature: options.Temperature = 0.7,
-    top_p: options.TopP = 0.9,
-    top_k: options.TopK = 0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.1,
-    stop: options.Stop = None,
-    seed: options.Seed = None,
+    *,
+    asked: Asked,
     no_stream: options.NoStream = False,
     quantize: options.Quantize = False,
     device: options.Device = "auto",
@@ -89,16 +85,6 @@ def chat(
     output is the replies and nothing else. A model without a chat template continues the text.
     """
     # From here on in the order of what things cost: options, small files, and only then weights.
-    config = options.generation_config(
-        max_new_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        stop=tuple(stop or ()),
-        seed=seed,
-    )
     options.check_device(device)
     pictures = image or []
     if "-" in pictures:
@@ -145,7 +131,11 @@ def chat(
     if overflow == "auto":
         overflow = "slide" if person else "error"
     session = Session(
-        load_model(model), config, overflow, notice=lambda text: note(f"note: {text}")
+        load_model(model),
+        asked.config,
+        overflow,
+        given=asked.given,
+        notice=lambda text: note(f"note: {text}"),
     )
     commands = Commands(session, screen, load_model)
     if saved is not None:

@@ -16,6 +16,7 @@ from lolama_cli.logprobs import check_logprobs
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names, prepare_images
 from lolama_cli.prompts import encode_prompt
+from lolama_cli.setting_options import Asked, with_models_own, with_settings
 from lolama_cli.standard_input import NO_STDIN, read_prompt
 from lolama_core.protocols.errors import UsageError
 
@@ -31,6 +32,7 @@ Examples:
 """
 
 
+@with_settings
 def generate(
     context: typer.Context,
     prompt: Annotated[
@@ -59,14 +61,8 @@ def generate(
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the text; leave the chat template aside.")
     ] = False,
-    max_tokens: options.MaxTokens = 256,
-    temperature: options.Temperature = 0.7,
-    top_p: options.TopP = 0.9,
-    top_k: options.TopK = 0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.1,
-    stop: options.Stop = None,
-    seed: options.Seed = None,
+    *,
+    asked: Asked,
     no_stream: options.NoStream = False,
     as_json: options.Json = False,
     logprobs: Annotated[
@@ -114,16 +110,6 @@ def generate(
     output is the new text and nothing else.
     """
     # From here on in the order of what things cost: options, the prompt, small files, and only then weights.
-    config = options.generation_config(
-        max_new_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        stop=tuple(stop or ()),
-        seed=seed,
-    )
     options.check_device(device)
     pictures = image or []
     check_names(pictures, prompt_from_stdin=prompt in (None, "-"))
@@ -148,14 +134,14 @@ def generate(
     stdout = Output()
     if together.prompts is not None:
         generate_batch(
-            *(together, chosen, config, stdout, system_message, raw, logprobs),
+            *(together, chosen, asked, stdout, system_message, raw, logprobs),
             image_mode=mode,
             verbose=settings.verbose,
         )
         return
     text = read_prompt(prompt, leave_stdin=no_stdin or "-" in pictures)
     files, tokenizer = chosen.open()
-    config = options.with_models_own(config, files)
+    config = with_models_own(asked.config, files, asked.given)
     images = prepare_images(files, pictures, mode)
     ids = encode_prompt(text, files, tokenizer, raw=raw, system=system_message, images=images)
     tell_unsupported(files)

@@ -1,0 +1,161 @@
+"""Options for the settings of a generation, made of their table."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from lolama import GenerationConfig
+from lolama_cli.command_words import about_options
+from lolama_cli.settings import COMMON, SETTINGS, from_words, option_of
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.settings import OF_COMMANDS, Kind, Setting
+
+if TYPE_CHECKING:
+    from lolama_core.protocols.types import ModelFiles
+
+SECTION = "More settings of sampling"
+"""Where the help of a command has the settings that few people use."""
+
+# Options that are called otherwise, or have several names. The longest says what it is called elsewhere.
+_NAMES = {
+    "max_tokens": ("-n", "--max-tokens"),
+    "temperature": ("--temp", "--temperature"),
+    "dry_sequence_breakers": ("--dry-sequence-breaker", "--dry-sequence-breakers"),
+}
+# Kind → type of an option's value, and how help spells it.
+_TYPES: Mapping[Kind, tuple[Any, str | None]] = {
+    "integer": (int, "INT"),
+    "integer or null": (int | None, "INT"),
+    "number": (float, "FLOAT"),
+    "boolean": (bool, None),
+    "list of strings": (list[str] | None, "TEXT"),
+    "list of integers": (list[str] | None, "ID,..."),
+    "list of lists of integers": (list[str] | None, "ID,..."),
+    "list of strings or integers": (list[str] | None, "TEXT"),
+    "object": (list[str] | None, "ID=VALUE"),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Settings as a user asked for them.
+
+    Attributes:
+        config: All of them.
+        given: Names of those that were asked for. What a model's authors recommend leaves these alone.
+    """
+
+    config: GenerationConfig
+    given: frozenset[str]
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with an option for each setting in the place of its parameter ``asked``, an `Asked`.
+
+    Args:
+        command: Its first parameter is the context.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    options = {key: _option(key, row) for key, row in SETTINGS.items()}
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.name == "asked":
+            parameters += [options[key] for key in COMMON]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    parameters += [option for key, option in options.items() if key not in COMMON]
+
+    @wraps(command)
+    def with_options(context: typer.Context, **values: Any) -> None:
+        asked = _asked(context, {key: values.pop(key) for key in SETTINGS})
+        command(context, asked=asked, **values)
+
+    setattr(with_options, "__signature__", signature.replace(parameters=parameters))  # noqa: B010 # mypy knows none
+    return with_options
+
+
+def _option(key: str, row: Setting) -> inspect.Parameter:
+    kind, metavar = _TYPES[row.kind]
+    option = typer.Option(
+        *_NAMES.get(key, (option_of(key),)),
+        help=row.help,
+        metavar=metavar,
+        rich_help_panel=None if key in COMMON else SECTION,
+    )
+    listed = isinstance(row.default, tuple | dict)
+    return inspect.Parameter(
+        key,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Annotated[kind, option],
+        default=None if listed else row.default,
+    )
+
+
+def _asked(context: typer.Context, values: Mapping[str, Any]) -> Asked:
+    given = {
+        key
+        for key in values
+        if getattr(context.get_parameter_source(key), "name", "DEFAULT") != "DEFAULT"
+    }
+    settings = {}
+    for key in given:
+        row, value = SETTINGS[key], values[key]
+        if isinstance(value, list | tuple):
+            value = tuple(value) if key == "stop" else from_words(row, value, option_of(key))
+        settings[row.name] = value
+    return Asked(generation_config(**settings), frozenset(settings))
+
+
+def generation_config(**settings: object) -> GenerationConfig:
+    """The settings of a generation, checked.
+
+    Args:
+        settings: Fields of `GenerationConfig`.
+
+    Raises:
+        UsageError: naming the option whose value is out of range.
+    """
+    try:
+        return GenerationConfig(**settings)  # type: ignore[arg-type] # it checks its own fields
+    except UsageError as error:
+        raise about_options(error) from None
+
+
+def with_models_own(
+    config: GenerationConfig, files: ModelFiles, given: Collection[str]
+) -> GenerationConfig:
+    """The same settings, and those that a model's authors recommend and nobody asked for otherwise.
+
+    Args:
+        config: The settings.
+        files: Of the model.
+        given: Names of settings that were asked for; the command's own ones are never replaced.
+
+    Raises:
+        ModelError: for what makes no sense.
+    """
+    recommended = files.config["generation"].get("sampling", {})
+    return config.with_recommended(recommended, but={*OF_COMMANDS, *given})
+
+
+class CommandInSections(TyperCommand):
+    """A command whose help has a section for each panel of its options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write them, those of no panel first."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                panel = getattr(parameter, "rich_help_panel", None) or "Options"
+                sections.setdefault(panel, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)

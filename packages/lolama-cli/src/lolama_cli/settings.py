@@ -1,0 +1,155 @@
+"""Settings of a generation as the command line has them: what they are called, in words and in JSON.
+
+Everything here is made of the rows of `GenerationConfig`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lolama import GenerationConfig
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.settings import Kind, Setting, rows
+from lolama_core.protocols.types import JSON
+
+_CALLED = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
+# These stand in front of the others. The help of a command has them among its other options.
+_FIRST = (
+    *("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"),
+    *("stop", "seed"),
+)
+_TABLE = rows(GenerationConfig)
+
+COMMON: tuple[str, ...] = tuple(_CALLED.get(name, name) for name in _FIRST)
+"""Keys of the settings that most people use."""
+
+SETTINGS: Mapping[str, Setting] = {
+    _CALLED.get(name, name): _TABLE[name] for name in dict.fromkeys((*_FIRST, *_TABLE))
+}
+"""Key → row. JSON calls a setting by its key; options and ``/set`` do so, too, with dashes."""
+
+
+def option_of(key: str) -> str:
+    """The option that sets it."""
+    return f"--{key.replace('_', '-')}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _list_of(element: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(element, value))
+
+
+def _is_biases(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        key.isdecimal() and _is_number(bias) for key, bias in value.items()
+    )
+
+
+# Kind → whether JSON holds one, and what it is called.
+_IN_JSON: Mapping[Kind, tuple[Callable[[Any], bool], str]] = {
+    "integer": (_is_number, "a number"),
+    "integer or null": (lambda value: value is None or _is_number(value), "a number"),
+    "number": (_is_number, "a number"),
+    "boolean": (lambda value: isinstance(value, bool), "true or false"),
+    "list of strings": (
+        lambda value: _is_text(value) or _list_of(_is_text)(value),
+        "a text or a list of texts",
+    ),
+    "list of integers": (_list_of(_is_id), "a list of token ids"),
+    "list of lists of integers": (_list_of(_list_of(_is_id)), "a list of lists of token ids"),
+    "list of strings or integers": (
+        lambda value: _list_of(lambda entry: _is_text(entry) or _is_id(entry))(value),
+        "a list of texts and token ids",
+    ),
+    "object": (_is_biases, "an object of token ids and numbers"),
+}
+
+# Kinds whose elements are words without spaces.
+_WORDS = ("list of integers", "list of lists of integers", "object")
+
+
+def expected_in_json(row: Setting, value: JSON) -> str | None:
+    """What JSON should hold for a setting, if ``value`` is of another kind."""
+    right, words = _IN_JSON[row.kind]
+    return None if right(value) else words
+
+
+def from_json(row: Setting, value: Any) -> Any:
+    """A value of JSON as `GenerationConfig` takes it. What makes no sense is left for it to refuse."""
+    if row.kind == "object" and isinstance(value, dict):
+        return {int(key) if key.isdecimal() else key: bias for key, bias in value.items()}
+    return value
+
+
+def to_json(value: Any) -> JSON:
+    """A value of `GenerationConfig` as JSON has it."""
+    if isinstance(value, tuple):
+        return [to_json(element) for element in value]
+    if isinstance(value, Mapping):
+        return {str(key): bias for key, bias in value.items()}
+    return value  # type: ignore[no-any-return] # a number, a text, or nothing
+
+
+def from_text(row: Setting, text: str, subject: str) -> Any:
+    """What a user typed behind a setting's name, as `GenerationConfig` takes it; see `from_words`."""
+    return from_words(row, text.split() if row.kind in _WORDS else [text], subject)
+
+
+def from_words(row: Setting, words: Sequence[str], subject: str) -> Any:
+    """What a user typed, a word for each element of a list, as `GenerationConfig` takes it.
+
+    ``none`` is nothing. Numbers out of their range are left for it to refuse.
+
+    Raises:
+        UsageError: about ``subject``, for words that spell no value of this kind.
+    """
+    listed = isinstance(row.default, tuple | dict)
+    if [*words] == ["none"]:
+        return type(row.default)() if listed else None
+    if row.kind == "object":
+        return dict(_bias(word, subject) for word in words)
+    if row.kind == "list of lists of integers":
+        return tuple(_ids(word, subject) for word in words)
+    if row.kind == "list of integers":
+        return tuple(token_id for word in words for token_id in _ids(word, subject))
+    return tuple(words) if listed else _scalar(*words)
+
+
+def _scalar(text: str) -> JSON:
+    """A number or a boolean, or what says in an error that it is none."""
+    try:
+        value: JSON = json.loads(text) if len(text) < 40 else text
+    except ValueError:
+        return text
+    return value
+
+
+def _ids(word: str, subject: str) -> tuple[int, ...]:
+    numbers = word.split(",")
+    if not all(number.isdecimal() and len(number) < 20 for number in numbers):
+        raise UsageError(subject, f"{word!r:.40} is no list of token ids", "write them as 5,7,9")
+    return tuple(map(int, numbers))
+
+
+def _bias(word: str, subject: str) -> tuple[int, float]:
+    token_id, equals, bias = word.partition("=")
+    try:
+        if not equals or not token_id.isdecimal() or len(token_id) > 20:
+            raise ValueError
+        return int(token_id), float(bias)
+    except ValueError:
+        reason = f"{word!r:.40} is not ID=VALUE"
+        raise UsageError(subject, reason, "write a token id and a number, as in 15=-2.5") from None

@@ -1,0 +1,272 @@
+"""Every setting of a generation reaches options, batches, /set, JSON and a user's defaults."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from talk import session
+from warm_program import run
+
+import lolama
+from lolama import GenerationConfig
+from lolama_cli import schemas
+from lolama_cli.app import root_command
+from lolama_cli.chat import settings as of_chat
+from lolama_cli.chat import transcript
+from lolama_cli.defaults import KEYS
+from lolama_cli.settings import SETTINGS, from_text, from_words, option_of, to_json
+from lolama_core.protocols.errors import UsageError
+
+LISTS = {key for key, row in SETTINGS.items() if isinstance(row.default, tuple | dict)}
+
+
+def test_every_setting_is_everywhere() -> None:
+    assert {row.name for row in SETTINGS.values()} == {f.name for f in fields(GenerationConfig)}
+    for command in ("generate", "chat"):
+        parameters = {each.name: each for each in root_command().commands[command].params}
+        for key, row in SETTINGS.items():
+            assert option_of(key) in parameters[key].opts
+            assert getattr(parameters[key], "help") == row.help  # noqa: B009 # of an option
+            assert parameters[key].default == (None if key in LISTS else row.default)
+    assert {key.replace("_", "-") for key in SETTINGS} < {*of_chat.NAMES}
+    assert {key.replace("_", "-") for key in {*SETTINGS} - LISTS} < {*KEYS}
+    in_json = {path for path in schemas.GENERATE.fields if path.startswith("settings.")}
+    assert {f"settings.{key}" for key in SETTINGS if key != "seed"} <= in_json
+
+
+CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    (("--typical-p", "0.3"), {"typical_p": 0.3}),
+    (("--top-n-sigma", "1.5"), {"top_n_sigma": 1.5}),
+    (("--xtc-probability", "1", "--xtc-threshold", "0.02"), {"xtc_probability": 1, "xtc_threshold": 0.02}),
+    (("--presence-penalty", "30"), {"presence_penalty": 30}),
+    (("--frequency-penalty", "30"), {"frequency_penalty": 30}),
+    (("--dry-multiplier", "9", "--dry-allowed-length", "1"), {"dry_multiplier": 9, "dry_allowed_length": 1}),
+    (
+        ("--dry-multiplier", "90", "--dry-sequence-breaker", "c", "--dry-sequence-breaker", "d"),
+        {"dry_multiplier": 90, "dry_sequence_breakers": ("c", "d")},
+    ),
+    (
+        ("--dry-multiplier", "9", "--dry-base", "3", "--dry-penalty-last-n", "40"),
+        {"dry_multiplier": 9, "dry_base": 3, "dry_penalty_last_n": 40},
+    ),
+    (("--no-repeat-ngram-size", "2"), {"no_repeat_ngram_size": 2}),
+    (("--suppress-tokens", "70,71", "--suppress-tokens", "72"), {"suppress_tokens": (70, 71, 72)}),
+    (("--bad-words-ids", "70,71", "--bad-words-ids", "75"), {"bad_words_ids": ((70, 71), (75,))}),
+    (("--logit-bias", "70=-50", "--logit-bias", "1=1e2"), {"logit_bias": {70: -50.0, 1: 100.0}}),
+    (("--logit-bias", "1=1e2", "--min-tokens", "5"), {"logit_bias": {1: 100.0}, "min_new_tokens": 5}),
+    (("--logit-bias", "1=1e2", "--ignore-eos"), {"logit_bias": {1: 100.0}, "ignore_eos": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "settings"), CASES, ids=[case[0][0][2:] for case in CASES])
+def test_an_option_does_what_the_setting_does_in_python(
+    options: tuple[str, ...], settings: dict[str, Any], base: Path
+) -> None:
+    common: dict[str, Any] = {
+        "seed": 4,
+        "max_new_tokens": 40,
+        "top_p": 0.9,
+        "repetition_penalty": 1,
+    }
+    told = run(
+        *("generate", "-m", base, "--seed", "4", "--max-tokens", "40", "--repetition-penalty", "1"),
+        *("--temperature", "0.7", "--json", *options, "?"),
+    )
+    assert told.code == 0, told.err
+    answer = json.loads(told.out)
+    expected = lolama.load(base).generate("?", temperature=0.7, **common, **settings)
+    assert (answer["text"], answer["ids"]) == (expected.text, [*expected.ids])
+    keys = {row.name: key for key, row in SETTINGS.items()}
+    for name, value in settings.items():
+        assert answer["settings"][keys[name]] == json.loads(json.dumps(to_json(value)))
+    line = {"prompt": "?", **{keys[name]: to_json(value) for name, value in settings.items()}}
+    batch = run(
+        *("generate", "-m", base, "--seed", "3", "--max-tokens", "40", "--repetition-penalty", "1"),
+        *("--temperature", "0.7", "--batch", "-"),
+        stdin=json.dumps(line).encode(),
+    )
+    assert json.loads(batch.out)["ids"] == answer["ids"]  # line 1 adds 1 to the seed
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--typical-p", "2"), ("--typical-p", "a probability from 0 to 1")),
+        (("--top-n-sigma", "-1"), ("--top-n-sigma", "0 (off)")),
+        (("--dry-base", "0.5"), ("--dry-base", "from 1")),
+        (("--min-tokens", "-1"), ("--min-tokens", "0 (off)")),
+        (("--suppress-tokens", "5;7"), ("--suppress-tokens", "'5;7' is no list of token ids", "5,7,9")),
+        (("--suppress-tokens", ""), ("--suppress-tokens", "no list of token ids")),
+        (("--bad-words-ids", "5,-7"), ("--bad-words-ids", "no list of token ids")),
+        (("--logit-bias", "5"), ("--logit-bias", "'5' is not ID=VALUE", "15=-2.5")),
+        (("--logit-bias", "5=x"), ("--logit-bias", "'5=x' is not ID=VALUE")),
+        (("--logit-bias", "-5=1"), ("--logit-bias", "'-5=1' is not ID=VALUE")),
+        (("--logit-bias", "5=nan"), ("--logit-bias", "nan is not a number from")),
+        (("--dry-sequence-breaker", ""), ("--dry-sequence-breakers", "an empty text")),
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_by_the_option(
+    options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    run("generate", "-m", "demo", *options, "z").refused(2, *words)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("min_tokens", "5", 'min_tokens "5" is not a number'),
+        ("ignore_eos", 1, "ignore_eos 1 is not true or false"),
+        ("suppress_tokens", 5, "suppress_tokens 5 is not a list of token ids"),
+        ("suppress_tokens", [True], "is not a list of token ids"),
+        ("bad_words_ids", [5], "is not a list of lists of token ids"),
+        ("logit_bias", [5], "is not an object of token ids and numbers"),
+        ("logit_bias", {"a": 1}, "is not an object of token ids and numbers"),
+        ("logit_bias", {"5": "1"}, "is not an object of token ids and numbers"),
+        ("dry_sequence_breakers", "x", "is not a list of texts and token ids"),
+        ("typical_p", 1.5, "typical_p 1.5 is not a probability"),
+        ("logit_bias", {"5": 1e9}, "logit_bias 1000000000.0 is not a number from"),
+        ("max_new_tokens", 5, "has the key 'max_new_tokens'; did you mean max_tokens?"),
+    ],
+)
+def test_nonsense_in_a_line_of_a_batch(key: str, value: object, expected: str, base: Path) -> None:
+    line = json.dumps({"prompt": "a", key: value})
+    outcome = run("generate", "-m", base, "--batch", "-", stdin=line.encode())
+    assert expected in json.loads(outcome.out)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("typical_p", "0.5", 0.5),
+        ("ignore_eos", "true", True),
+        ("seed", "none", None),
+        ("stop", "two words", ("two words",)),
+        ("stop", "none", ()),
+        ("suppress_tokens", "5,7 9", (5, 7, 9)),
+        ("suppress_tokens", "none", ()),
+        ("bad_words_ids", "5,7 9", ((5, 7), (9,))),
+        ("logit_bias", "5=1 7=-2.5", {5: 1.0, 7: -2.5}),
+        ("logit_bias", "none", {}),
+        ("dry_sequence_breakers", ", ", (", ",)),
+    ],
+)
+def test_set_takes_what_options_take(key: str, text: str, value: Any) -> None:
+    chat, row = session(), SETTINGS[key]
+    assert from_text(row, text, key) == value
+    of_chat.set_from_text(chat, option_of(key), text)
+    assert getattr(chat.config, row.name) == value
+    assert of_chat.settings_of(chat)[key.replace("_", "-")] == to_json(value)
+    assert chat.given == {row.name}
+
+
+def test_what_set_refuses_changes_nothing() -> None:
+    chat = session()
+    before = chat.config
+    for name, text, words in (
+        ("temperature", "0.5 0.6", "0.5 0.6 is not a number"),
+        ("typical-p", "2", "/set typical-p: 2 is not a probability"),
+        ("logit-bias", "5", "/set logit-bias: '5' is not ID=VALUE"),
+        ("ignore-eos", "perhaps", "/set ignore-eos: 'perhaps' is not a boolean"),
+        ("typical", "1", "did you mean typical-p"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            of_chat.set_from_text(chat, name, text)
+    assert chat.config == before and not chat.given
+
+
+def test_a_word_for_each_element_of_an_option() -> None:
+    assert from_words(SETTINGS["dry_sequence_breakers"], ["a b", "none"], "") == ("a b", "none")
+    assert from_words(SETTINGS["dry_sequence_breakers"], ["none"], "") == ()
+
+
+def test_defaults_of_a_user_reach_new_settings(base: Path, tmp_path: Path) -> None:
+    env = {"LOLAMA_CONFIG": str(tmp_path / "config.toml"), "LOLAMA_IGNORE_EOS": "yes"}
+    assert run("config", "set", "typical-p", "0.25", env=env).code == 0
+    run("config", "set", "typical-p", "25", env=env).refused(2, "typical-p", "a probability")
+    arguments = ("generate", "-m", base, "--json", "--max-tokens", "1")
+    told = json.loads(run(*arguments, "a", env=env).out)["settings"]
+    assert (told["typical_p"], told["ignore_eos"]) == (0.25, True)
+    told = json.loads(run(*arguments, "--typical-p", "0.5", "a", env=env).out)["settings"]
+    assert told["typical_p"] == 0.5
+
+
+RECOMMENDED: dict[str, Any] = {"no_repeat_ngram_size": 2, "suppress_tokens": [70], "typical_p": 0.5}
+
+
+@pytest.fixture
+def recommending(tmp_path: Path) -> Path:
+    """A model whose authors recommend settings."""
+    import known_model
+
+    folder = known_model.write_hugging_face(tmp_path / "recommending")
+    values = {"do_sample": True, "temperature": 0.2, **RECOMMENDED}
+    (folder / "generation_config.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_what_was_asked_for_goes_before_what_a_model_recommends(
+    recommending: Path, tmp_path: Path
+) -> None:
+    """Even if it is the default; what nobody asked for follows the model."""
+
+    def settings(*options: str, **env: str) -> dict[str, Any]:
+        told = run("generate", "-m", recommending, "--json", *options, "a", env=env)
+        assert told.code == 0, told.err
+        found: dict[str, Any] = json.loads(told.out)["settings"]
+        return {name: found[name] for name in (*RECOMMENDED, "temperature")}
+
+    follows = {**RECOMMENDED, "temperature": 0.7}
+    assert settings() == follows
+    assert settings("--no-repeat-ngram-size", "0") == {**follows, "no_repeat_ngram_size": 0}
+    assert settings("--suppress-tokens", "none") == {**follows, "suppress_tokens": []}
+    assert settings(LOLAMA_TYPICAL_P="1") == {**follows, "typical_p": 1.0}
+
+
+def test_a_chat_follows_the_model_in_what_nobody_asked_for(recommending: Path) -> None:
+    def replies(said: str, *options: str) -> list[str]:
+        told = run(
+            *("chat", "-m", recommending, "--raw", "--temperature", "0", "--max-tokens", "5"),
+            *options,
+            stdin=said.encode(),
+        )
+        assert told.code == 0, told.err
+        return told.out.decode().split()
+
+    from known_model import VOCABULARY
+
+    never = str(VOCABULARY["d"])
+    plain = replies("/set suppress-tokens none\nb\n")
+    assert plain == ["cdefg"]
+    assert replies("b\n", "--suppress-tokens", never) != plain
+    assert replies("b\n", "--suppress-tokens", "none") == plain
+
+
+def test_a_saved_chat_keeps_what_was_asked_for(tmp_path: Path) -> None:
+    """And common settings, as ever; of others, a model's own ones may be in force."""
+    chat = session()
+    of_chat.set_from_text(chat, "logit-bias", "5=1.5")
+    of_chat.set_from_text(chat, "suppress-tokens", "none")
+    saved = of_chat.settings_to_save(chat)
+    assert {"temperature", "seed", "overflow", "logit-bias", "suppress-tokens"} <= {*saved}
+    assert not {"typical-p", "dry-multiplier", "ignore-eos"} & {*saved}
+    path = tmp_path / "chat.json"
+    told = transcript.Transcript(model="", settings=saved, conversation=chat.conversation)
+    transcript.save(path, told, replace=False)
+    other = session()
+    of_chat.apply(other, transcript.load(path).settings)
+    assert other.config == chat.config
+    assert {"logit_bias", "suppress_tokens"} <= other.given
+    assert "typical_p" not in other.given
+
+
+def test_help_has_a_section_for_settings_that_few_people_use() -> None:
+    text = run("generate", "--help").out.decode()
+    first, _, second = text.partition("Examples:")[0].partition("More settings of sampling:")
+    for key, row in SETTINGS.items():
+        rare = f"{option_of(key)} " in second or f"{option_of(key)}\n" in second
+        assert (f"{option_of(key)} " in first) != rare, row.name
+    assert "--temperature" in first and "--verbose" in first and "[default: 1.75]" in second
