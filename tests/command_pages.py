@@ -60,7 +60,7 @@ Made by `tests/command_pages.py` of `GenerationConfig`. Each setting is
   `help(lolama.GenerationConfig)` says more about each.
 
 An option that takes a list may be repeated. Token ids are written as `5,7,9`, numbers for token ids as
-`15=-2.5`, and a line break, in most shells, as `$'\\n'`. `none` is an empty list.
+`15=-2.5`, and a line break, in most shells, as `$'\\n'`. `none` is an empty list, but for `--stop` a text.
 
 A model's authors may recommend settings. The model's own value counts for every setting that nobody asked for
 by option, variable, line or `/set`. Five are excepted: for the temperature, top-p, top-k, min-p and the

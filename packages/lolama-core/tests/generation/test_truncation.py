@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
+from lolama_core import GenerationConfig, Llama, TextGenerator
 from lolama_core.generation import truncation
 from lolama_core.protocols import LogitsProcessor
 from lolama_core.testing.sampling import LogitsProcessorSuite
 
+MakeLlama = Callable[..., Llama]
 NO_HISTORY = torch.zeros((1, 0), dtype=torch.int64)
 PROCESSORS: dict[str, LogitsProcessor] = {
     "top_k": partial(truncation.top_k, k=5),
@@ -164,3 +167,14 @@ def test_xtc_happens_as_often_as_it_should() -> None:
     )
     assert 250 < int(left[:, 1].isinf().sum()) < 350
     assert not left[:, 0].isinf().any()
+
+
+def test_xtc_of_a_seed_is_the_same_alone_and_beside_others(tiny_llama: MakeLlama) -> None:
+    generator = TextGenerator(tiny_llama(vocab_size=8))
+    config = GenerationConfig.sampling(
+        xtc_probability=0.5, xtc_threshold=0.05, seed=3, max_new_tokens=20, temperature=4.0
+    )
+    alone = generator.generate([1, 2], config)
+    assert generator.generate_batch([[3], [1, 2], [4, 5]], config)[1] == alone
+    without = config.with_settings(xtc_probability=0.0)
+    assert generator.generate([1, 2], without) != alone

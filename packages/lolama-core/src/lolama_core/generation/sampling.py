@@ -27,7 +27,14 @@ from lolama_core.generation.forbidden_tokens import (
     suppress_tokens,
 )
 from lolama_core.generation.generation_config import GenerationConfig
-from lolama_core.generation.truncation import min_p, top_k, top_n_sigma, top_p, typical_p, xtc
+from lolama_core.generation.truncation import (
+    min_p,
+    top_k,
+    top_n_sigma,
+    top_p,
+    typical_p,
+    xtc,
+)
 from lolama_core.protocols import LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
 
