@@ -17,11 +17,11 @@ from lolama_core.protocols import CausalLM, KVCache
 from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.look import Look
-from lolama_core.protocols.types import GenerationDefaults, Prompt, PromptKey
+from lolama_core.protocols.types import GenerationDefaults, Prompt
 from lolama_vision.clip import CLIPVisionEncoder
 from lolama_vision.config import VLMConfig
 from lolama_vision.feature_cache import FeatureCache
-from lolama_vision.merge import Picture, place_pictures
+from lolama_vision.merge import merge, place_pictures
 from lolama_vision.projector import Projector
 from lolama_vision.tensor_bytes import bytes_of, sum_of
 from lolama_vision.tiles import arrange, count_tiles, count_tokens
@@ -159,24 +159,7 @@ class LLaVA(CausalLMModule):
             return Prompt(embeds, tuple(lengths), tuple(map(tuple, ids)))
         hashes = [_digest(tiles, size) for tiles, size in zip(pictures, sizes, strict=True)]
         features = self._features_of(pictures, sizes, hashes)
-        merged, keys = [], []
-        for place, pieces in enumerate(rows):
-            parts: list[Tensor] = []
-            row_keys: list[PromptKey] = []
-            for piece in pieces:
-                if isinstance(piece, Picture):
-                    parts.append(features[piece.index].to(embeds.dtype))
-                    row_keys += [(hashes[piece.index], n) for n in range(counts[piece.index])]
-                else:
-                    parts.append(embeds[place, piece.start : piece.stop])
-                    row_keys += ids[place][piece.start : piece.stop]
-            merged.append(torch.cat(parts) if parts else embeds[place, :0])
-            keys.append(tuple(row_keys))
-        return Prompt(
-            nn.utils.rnn.pad_sequence(merged, batch_first=True),
-            tuple(len(row) for row in merged),
-            tuple(keys),
-        )
+        return merge(embeds, ids, rows, features, hashes)
 
     def _split(
         self,

@@ -1,11 +1,19 @@
-"""Where in a prompt its pictures stand: one ``<image>`` each, or a run that is as long as the features."""
+"""Pictures among the embeddings of a prompt: where they stand, and their features in these places.
+
+A prompt has one ``<image>`` for each picture, or a run of them that is as long as the features.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import Prompt, PromptKey
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,45 @@ def place_pictures(
             pieces.append(Text(start, column))
         placed.append(pieces)
     return placed
+
+
+def merge(
+    embeds: Tensor,
+    ids: Sequence[Sequence[int]],
+    rows: Sequence[Sequence[Piece]],
+    features: Sequence[Tensor],
+    hashes: Sequence[bytes],
+) -> Prompt:
+    """Put the features of each picture into its place among the embeddings.
+
+    Args:
+        embeds: (B, T, D), of the ids.
+        ids: The ids of each row, without padding.
+        rows: The result of `place_pictures`.
+        features: (positions, D) of each picture.
+        hashes: The identity of each picture. With a number it is the key of each of its positions.
+
+    Returns:
+        Rows of T' positions, right-padded with zeros: (B, T', D) in the dtype of ``embeds``.
+    """
+    import torch
+
+    merged: list[Tensor] = []
+    keys: list[tuple[PromptKey, ...]] = []
+    for row, pieces in enumerate(rows):
+        parts: list[Tensor] = []
+        row_keys: list[PromptKey] = []
+        for piece in pieces:
+            if isinstance(piece, Picture):
+                parts.append(features[piece.index].to(embeds.dtype))
+                row_keys += [(hashes[piece.index], n) for n in range(len(features[piece.index]))]
+            else:
+                parts.append(embeds[row, piece.start : piece.stop])
+                row_keys += ids[row][piece.start : piece.stop]
+        merged.append(torch.cat(parts) if parts else embeds[row, :0])
+        keys.append(tuple(row_keys))
+    padded = torch.nn.utils.rnn.pad_sequence(merged, batch_first=True)
+    return Prompt(padded, tuple(len(row) for row in merged), tuple(keys))
 
 
 def _mismatch(marks: int, pictures: int, positions: int, *, broken: bool = False) -> UsageError:
