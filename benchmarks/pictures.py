@@ -93,7 +93,7 @@ def contestants(dtype: torch.dtype) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def by_fast_products(encoder: CLIPVisionEncoder) -> Callable[[Tensor], Tensor]:
-    """As a loaded model encodes in a generation."""
+    """The encoder as a loaded model runs it in a generation."""
     share_linear_(encoder)
     products = FastProducts([encoder], Kernels.installed().linear)
 

@@ -67,7 +67,7 @@ class Results:
 
     @property
     def name(self) -> str:
-        """As the page and its plots call it."""
+        """The name that the page and its plots have for it."""
         return self.shape if self.weights == "16-bit" else f"{self.shape}-{self.weights}"
 
     def write(self, path: Path, summary: dict[str, Any]) -> None:

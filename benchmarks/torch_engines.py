@@ -62,7 +62,7 @@ class TorchEngine(SteppedEngine):
 
     @abstractmethod
     def dtype(self) -> torch.dtype:
-        """Of keys and values."""
+        """The dtype of keys and values."""
 
 
 class LolamaEngine(TorchEngine):

@@ -198,7 +198,7 @@ def patch_a_method_of_a_class(model: Llama) -> None:
 
 
 def norm_queries_and_keys(model: Llama) -> None:
-    """As somebody would who adds Qwen3's norms to `Attention` and knows of nothing else."""
+    """Add Qwen3's norms to `Attention`, as somebody would who knows of nothing else."""
 
     def split_and_norm(self: Attention, x: Tensor) -> Tensor:
         heads = x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)

@@ -109,7 +109,7 @@ def dequantized(linear: Int8Linear) -> Any:
 def gradients(
     logits: Tensor, targets: Tensor, trained: list[nn.Parameter]
 ) -> Iterator[tuple[Tensor, float]]:
-    """Of the cross-entropy, each with the size of its largest element."""
+    """The gradients of the cross-entropy, each with the size of its largest element."""
     loss = F.cross_entropy(logits, targets)
     for gradient in torch.autograd.grad(loss, trained):
         yield gradient, gradient.abs().max().item()

@@ -65,7 +65,7 @@ def run(
     """Run ``lolama arguments...`` on pipes.
 
     Args:
-        arguments: Of the command line; bytes need not be UTF-8.
+        arguments: The arguments of the command line; bytes need not be UTF-8.
         stdin: What to pipe in; else a file descriptor.
         env: Changes to the environment.
         python: Options of the interpreter.

@@ -246,7 +246,7 @@ def test_a_chat_follows_the_model_in_what_nobody_asked_for(recommending: Path) -
 
 
 def test_a_saved_chat_keeps_what_was_asked_for(tmp_path: Path) -> None:
-    """And common settings, as ever; of others, a model's own ones may be in force."""
+    """It also keeps common settings. A model's own value may be in force for the others."""
     chat = session()
     of_chat.set_from_text(chat, "logit-bias", "5=1.5")
     of_chat.set_from_text(chat, "suppress-tokens", "none")

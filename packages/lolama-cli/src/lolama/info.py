@@ -31,7 +31,7 @@ class MemoryNeed:
     Attributes:
         weights: Dtype they are loaded as, or ``int8``.
         context: Positions of prompt and answer together.
-        bytes: At the peak; see `memory.PeakMemory`.
+        bytes: The bytes at the peak; see `memory.PeakMemory`.
         fits: Whether that is available on the device; None if the system does not tell.
     """
 

@@ -44,7 +44,7 @@ _TYPES: Mapping[Kind, tuple[Any, str | None]] = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedSettings:
     """Settings as a user asked for them.
 
     Attributes:
@@ -57,10 +57,10 @@ class Asked:
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` with an option for each setting in the place of its parameter ``asked``, an `Asked`.
+    """``command`` with an option for each setting, in the place of its parameter ``asked``.
 
     Args:
-        command: Its first parameter is the context.
+        command: Its first parameter is the context. It has a parameter ``asked``, a `RequestedSettings`.
     """
     signature = inspect.signature(command, eval_str=True)
     options = {key: _option(key, row) for key, row in SETTINGS.items()}
@@ -98,7 +98,7 @@ def _option(key: str, row: Setting) -> inspect.Parameter:
     )
 
 
-def _asked(context: typer.Context, values: Mapping[str, Any]) -> Asked:
+def _asked(context: typer.Context, values: Mapping[str, Any]) -> RequestedSettings:
     given = {
         key
         for key in values
@@ -110,7 +110,7 @@ def _asked(context: typer.Context, values: Mapping[str, Any]) -> Asked:
         if isinstance(value, list | tuple):
             value = tuple(value) if key == "stop" else from_words(row, value, option_of(key))
         settings[row.name] = value
-    return Asked(generation_config(**settings), frozenset(settings))
+    return RequestedSettings(generation_config(**settings), frozenset(settings))
 
 
 def generation_config(**settings: object) -> GenerationConfig:
@@ -135,7 +135,7 @@ def with_models_own(
 
     Args:
         config: The settings.
-        files: Of the model.
+        files: The model's files.
         given: Names of settings that were asked for; the command's own ones are never replaced.
 
     Raises:

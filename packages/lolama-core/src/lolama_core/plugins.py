@@ -79,7 +79,7 @@ def not_installed(group: str, name: object, subject: str = "") -> NotAvailableEr
     """The error for an entry point that no installed package has.
 
     Args:
-        group: Of entry points.
+        group: The group of entry points.
         name: In that group.
         subject: What needs it, such as a model; if empty, its name.
     """

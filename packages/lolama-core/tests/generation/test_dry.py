@@ -119,7 +119,7 @@ CASES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_dry_equals_the_plain_statement_at_every_step(case: dict[str, Any]) -> None:
-    """As it remembers a history, and anew."""
+    """One `Dry` remembers the history, and a fresh one does not."""
     chance = random.Random(str(case))
     for letters in (1, 2, 3, 6):
         remembers = dry(**case)

@@ -44,7 +44,7 @@ def test_products_are_widened_where_that_is_faster(
 
 @pytest.mark.parametrize("multiplies", [False, True])
 def test_many_positions_in_sixteen_bits(monkeypatch: pytest.MonkeyPatch, multiplies: bool) -> None:
-    """On every processor, whichever this one is: the same logits within the rounding of bfloat16."""
+    """Every kind of processor gives the same logits, within the rounding of bfloat16."""
     for module in ("linear", "attention", "masks"):
         monkeypatch.setattr(
             f"lolama_core.model.{module}.processor_multiplies", lambda dtype: multiplies

@@ -18,7 +18,7 @@ from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import OPTION as IMAGE
 from lolama_cli.pictures import prepare_images
 from lolama_cli.prompts import encode_messages
-from lolama_cli.setting_options import Asked, with_models_own
+from lolama_cli.setting_options import RequestedSettings, with_models_own
 from lolama_core.protocols.errors import LolamaError, UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class BatchOptions:
 def generate_batch(
     options: BatchOptions,
     chosen: ModelChoice,
-    asked: Asked,
+    asked: RequestedSettings,
     stdout: Output,
     system: str | None,
     raw: bool,

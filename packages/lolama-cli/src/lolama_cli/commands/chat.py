@@ -15,7 +15,7 @@ from lolama_cli.console import note
 from lolama_cli.errors import Settings
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names
-from lolama_cli.setting_options import Asked, with_settings
+from lolama_cli.setting_options import RequestedSettings, with_settings
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def chat(
         typer.Option("--plain", help="Text alone: no styles, colors, pictures or editing."),
     ] = False,
     *,
-    asked: Asked,
+    asked: RequestedSettings,
     no_stream: options.NoStream = False,
     quantize: options.Quantize = False,
     device: options.Device = "auto",

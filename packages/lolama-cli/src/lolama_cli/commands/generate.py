@@ -16,7 +16,7 @@ from lolama_cli.logprobs import check_logprobs
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names, prepare_images
 from lolama_cli.prompts import encode_prompt
-from lolama_cli.setting_options import Asked, with_models_own, with_settings
+from lolama_cli.setting_options import RequestedSettings, with_models_own, with_settings
 from lolama_cli.standard_input import NO_STDIN, read_prompt
 from lolama_core.protocols.errors import UsageError
 
@@ -62,7 +62,7 @@ def generate(
         bool, typer.Option("--raw", help="Continue the text; leave the chat template aside.")
     ] = False,
     *,
-    asked: Asked,
+    asked: RequestedSettings,
     no_stream: options.NoStream = False,
     as_json: options.Json = False,
     logprobs: Annotated[

@@ -102,7 +102,7 @@ class GenerationConfig:
         typical_p: Only the tokens nearest to the expected surprise, up to this probability
             (Meister et al. 2022). 1 is off.
         xtc_probability: How often the most probable tokens are left out; see `xtc`. 0 is off.
-        xtc_threshold: At least this probable are those; the least probable one of them stays. Above 0.5 is
+        xtc_threshold: Those are at least this probable. The least probable one of them stays. Above 0.5 is
             off.
         stop: Texts that end the generation; none of their characters is ever given out.
         seed: Makes sampling repeatable. None draws a fresh one.

@@ -88,7 +88,7 @@ class KVCache:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of keys and values."""
+        """The dtype of keys and values."""
         return self._storage.keys[0].dtype
 
     @property

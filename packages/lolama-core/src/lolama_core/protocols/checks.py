@@ -21,7 +21,7 @@ def shown(value: object, longest: int = 80) -> str:
     """``value`` as Python spells it: on one line, with what cannot be printed escaped, and not too long.
 
     Args:
-        value: Of any kind.
+        value: A value of any kind.
         longest: Characters, of a text without quotes and escapes; of a longer one the end is left out.
 
     Example:

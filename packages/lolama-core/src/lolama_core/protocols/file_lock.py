@@ -13,7 +13,7 @@ def lock_open_file(handle: int, path: Path) -> bool:
     The handle stays open if it is locked now, and is closed otherwise.
 
     Args:
-        handle: Of a file or a directory.
+        handle: The open file or directory.
         path: How it was called when it was opened.
 
     Raises:

@@ -25,7 +25,7 @@ SMALL_FILES: dict[str, bytes] = {
     "config.json": json.dumps(CONFIG).encode(),
     "tokenizer.json": json.dumps({"model": {"vocab": {"a": 0, "b": 1}}}).encode(),
 }
-"""As little as lolama asks for before it fetches weights."""
+"""The least that lolama asks for before it fetches weights."""
 
 
 @dataclass
