@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lolama_core.protocols.errors import UsageError
-from lolama_vision.merge import Picture, Text, merge, place_pictures
+from lolama_vision.merge import PicturePlace, TextSpan, merge, place_pictures
 
 IMAGE = 9
 
@@ -14,23 +14,23 @@ IMAGE = 9
 @pytest.mark.parametrize(
     ("row", "counts", "placed"),
     [
-        ([1, 2], [], [Text(0, 2)]),
-        ([IMAGE, 5], [3], [Picture(0), Text(1, 2)]),
-        ([1, IMAGE, IMAGE, IMAGE, 5], [3], [Text(0, 1), Picture(0), Text(4, 5)]),
-        ([IMAGE, IMAGE], [2, 3], [Picture(0), Picture(1)]),
-        ([IMAGE] * 5, [2, 3], [Picture(0), Picture(1)]),
+        ([1, 2], [], [TextSpan(0, 2)]),
+        ([IMAGE, 5], [3], [PicturePlace(0), TextSpan(1, 2)]),
+        ([1, IMAGE, IMAGE, IMAGE, 5], [3], [TextSpan(0, 1), PicturePlace(0), TextSpan(4, 5)]),
+        ([IMAGE, IMAGE], [2, 3], [PicturePlace(0), PicturePlace(1)]),
+        ([IMAGE] * 5, [2, 3], [PicturePlace(0), PicturePlace(1)]),
     ],
 )
 def test_a_picture_stands_at_one_token_or_at_one_for_each_position(
-    row: list[int], counts: list[int], placed: list[Text | Picture]
+    row: list[int], counts: list[int], placed: list[TextSpan | PicturePlace]
 ) -> None:
     assert place_pictures([row], counts, IMAGE) == [placed]
 
 
 def test_pictures_are_taken_row_by_row() -> None:
     assert place_pictures([[IMAGE], [1, IMAGE]], [2, 2], IMAGE) == [
-        [Picture(0)],
-        [Text(0, 1), Picture(1)],
+        [PicturePlace(0)],
+        [TextSpan(0, 1), PicturePlace(1)],
     ]
 
 

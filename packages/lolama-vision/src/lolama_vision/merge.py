@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Text:
+class TextSpan:
     """Ids of a row that stay as they are: those from ``start`` to ``stop``."""
 
     start: int
@@ -25,13 +25,13 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PicturePlace:
     """The place of a picture, by its number among all of the batch."""
 
     index: int
 
 
-Piece = Text | Picture
+Piece = TextSpan | PicturePlace
 
 
 def place_pictures(
@@ -52,7 +52,7 @@ def place_pictures(
 
     Example:
         >>> place_pictures([[1, 9, 5]], [576], image_token_id=9)
-        [[Text(start=0, stop=1), Picture(index=0), Text(start=2, stop=3)]]
+        [[TextSpan(start=0, stop=1), PicturePlace(index=0), TextSpan(start=2, stop=3)]]
     """
     marks = sum(list(row).count(image_token_id) for row in rows)
     pictures, positions = len(tokens_per_image), sum(tokens_per_image)
@@ -68,13 +68,13 @@ def place_pictures(
                 stop = column + widths[index]
                 if stop > len(row) or any(one != image_token_id for one in row[column:stop]):
                     raise _mismatch(marks, pictures, positions, broken=True)
-                pieces.append(Picture(index))
+                pieces.append(PicturePlace(index))
                 index, column = index + 1, stop
                 continue
             start = column
             while column < len(row) and row[column] != image_token_id:
                 column += 1
-            pieces.append(Text(start, column))
+            pieces.append(TextSpan(start, column))
         placed.append(pieces)
     return placed
 
@@ -106,7 +106,7 @@ def merge(
         parts: list[Tensor] = []
         row_keys: list[PromptKey] = []
         for piece in pieces:
-            if isinstance(piece, Picture):
+            if isinstance(piece, PicturePlace):
                 parts.append(features[piece.index].to(embeds.dtype))
                 row_keys += [(hashes[piece.index], n) for n in range(len(features[piece.index]))]
             else:
