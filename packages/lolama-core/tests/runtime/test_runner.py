@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -214,6 +215,18 @@ def test_only_a_block_that_is_known_is_taken(model: Llama, kernel: PlainKernel) 
     runner = Runner(model, Kernels(decoder=[kernel]))
     assert list(runner.native) == [0, 2]
     assert runner.reasons == {1: "attention has q_norm, which no kernel knows"}
+
+
+def test_a_block_with_a_number_that_kernels_do_not_know_is_not_taken(
+    model: Llama, kernel: PlainKernel
+) -> None:
+    """As a switch would add it that says None where it is off."""
+    block: Any
+    for block, scale in zip(model.layers, (None, 0.5, None), strict=True):
+        block.feed_forward.scale = scale
+    runner = Runner(model, Kernels(decoder=[kernel]))
+    assert list(runner.native) == [0, 2]
+    assert runner.reasons == {1: "feed_forward has scale, which no kernel knows"}
 
 
 def test_a_model_is_run_by_the_kernels_that_it_was_given(kernel: PlainKernel) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from lolama_core.protocols import CacheSlots
+from lolama_core.protocols import CacheSlots, KVCache
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,15 @@ class FixedSlots:
             seen &= keys > self.positions - window
         scores = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return scores.masked_fill_(~seen, float("-inf"))[:, None, None]
+
+
+def reserve(embeds: Tensor, cache: KVCache | None, lengths: Sequence[int] | None) -> CacheSlots:
+    """The places of (B, T, D) new positions, of which ``lengths`` are real; None if all are."""
+    batch, width, _ = embeds.shape
+    counts = tuple(lengths) if lengths is not None else (width,) * batch
+    if cache is None:
+        return Slots((0,) * batch, counts, width, embeds.device)
+    return cache.reserve(counts, width)
 
 
 def last_positions(hidden: Tensor, slots: CacheSlots) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lolama_core.model.block import Block
-from lolama_core.model.cache_slots import Slots, last_positions
+from lolama_core.model.cache_slots import last_positions, reserve
 from lolama_core.model.config import LlamaConfig
 from lolama_core.model.device import activation_dtype
 from lolama_core.model.dynamic_rope import DynamicCache, new_cache
@@ -117,25 +117,14 @@ class Llama(CausalLMModule):
             lengths: Real positions per row; None if all T are.
             logits: Computing ``all`` of a long prompt costs V · T numbers; generation wants the ``last``.
         """
-        slots = self.reserve(embeds, cache, lengths)
+        slots = reserve(embeds, cache, lengths)
         if isinstance(cache, DynamicCache):
             hidden = cache.run(self.run_blocks, embeds, slots)
         else:
             hidden = self.run_blocks(embeds, slots, cache)
         if logits == "last":
             hidden = last_positions(hidden, slots)
-        output: Tensor = self.lm_head(self.norm(hidden))
-        return output.float()
-
-    def reserve(
-        self, embeds: Tensor, cache: KVCacheProtocol | None, lengths: Sequence[int] | None
-    ) -> CacheSlots:
-        """The places of (B, T, D) new positions, of which ``lengths`` are real."""
-        batch, width, _ = embeds.shape
-        counts = tuple(lengths) if lengths is not None else (width,) * batch
-        if cache is None:
-            return Slots((0,) * batch, counts, width, embeds.device)
-        return cache.reserve(counts, width)
+        return self.head(hidden, self.lm_head)
 
     def run_blocks(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
@@ -143,6 +132,10 @@ class Llama(CausalLMModule):
         for block in self.layers:
             x = block(x, plan, cache)
         return x
+
+    def head(self, hidden: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
+        """(..., D) behind the blocks → float32 logits (..., V); ``project`` is ``lm_head``, or a kernel."""
+        return project(self.norm(hidden)).float()
 
     def plan(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> PassPlan:
         """What all blocks share in a pass of (B, T, D); see `plan_pass`."""

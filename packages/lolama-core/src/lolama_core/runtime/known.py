@@ -25,6 +25,15 @@ _CHILDREN: dict[type[nn.Module], frozenset[str]] = {
     Linear: frozenset(),
     OutputProjection: frozenset(),
 }
+_NUMBERS: dict[type[nn.Module], frozenset[str]] = {
+    Block: frozenset(),
+    Attention: frozenset({"layer", "num_heads", "num_kv_heads", "head_dim"}),
+    FeedForward: frozenset(),
+    RMSNorm: frozenset({"eps"}),
+    Linear: frozenset({"in_features", "out_features"}),
+    OutputProjection: frozenset({"in_features", "out_features"}),
+}
+"""What kernels read beside modules and parameters. Whatever else is set, and not None, they do not know."""
 _PARAMETERS: dict[type[nn.Module], frozenset[str]] = {
     RMSNorm: frozenset({"weight"}),
     Linear: frozenset({"weight", "bias"}),
@@ -119,6 +128,10 @@ def check(module: nn.Module, kind: type[nn.Module], name: str) -> None:
     strange = set(found) - children - parameters
     if strange:
         raise UnknownPart(f"{name} has {min(strange)}, which no kernel knows")
+    for number, value in vars(module).items():
+        own = number.startswith("_") or number == "training"
+        if not own and value is not None and number not in _NUMBERS[kind]:
+            raise UnknownPart(f"{name} has {number}, which no kernel knows")
     missing = {part for part in children if not isinstance(found.get(part), nn.Module)}
     if missing:
         raise UnknownPart(f"{name} has no {min(missing)}")

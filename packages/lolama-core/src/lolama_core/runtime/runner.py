@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lolama_core.model.block import Block
-from lolama_core.model.cache_slots import last_positions
+from lolama_core.model.cache_slots import last_positions, reserve
 from lolama_core.model.dynamic_rope import DynamicCache
 from lolama_core.model.kv_cache import KVCache
+from lolama_core.model.linear import OutputProjection
 from lolama_core.model.llama import Llama
 from lolama_core.protocols import CacheSlots, CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
@@ -124,7 +125,7 @@ class Runner:
         if text is None:
             with self.products:
                 return self.model.forward_embeds(embeds, cache, lengths, logits)
-        slots = text.reserve(embeds, cache, lengths)
+        slots = reserve(embeds, cache, lengths)
         if isinstance(cache, DynamicCache):
             hidden = cache.run(partial(self._run_blocks, text), embeds, slots)
             hidden = last_positions(hidden, slots) if logits == "last" else hidden
@@ -132,17 +133,18 @@ class Runner:
             hidden = self._run_blocks(text, embeds, slots, cache, only_last=True)[:, -1]
         else:
             hidden = self._run_blocks(text, embeds, slots, cache)
-        return self._head(text, hidden).float()
+        return self._head(text, hidden)
 
     def _head(self, text: Llama, hidden: Tensor) -> Tensor:
-        """(..., D) → logits (..., V)."""
+        """(..., D) → float32 logits (..., V)."""
         if self._plain_head:  # entering `products` takes as long as a tenth of a small model's step
-            normed = text.norm(hidden)
-            found = self.products.multiply(normed, text.lm_head.weight, text.lm_head.bias)
-            output: Tensor = text.lm_head(normed) if found is NotImplemented else found
-            return output
+            return text.head(hidden, partial(self._project, text.lm_head))
         with self.products:
-            output = text.lm_head(text.norm(hidden))
+            return text.head(hidden, text.lm_head)
+
+    def _project(self, head: OutputProjection, normed: Tensor) -> Tensor:
+        found = self.products.multiply(normed, head.weight, head.bias)
+        output: Tensor = head(normed) if found is NotImplemented else found
         return output
 
     def _run_blocks(
