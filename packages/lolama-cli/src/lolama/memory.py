@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import lolama_core
 from lolama import names
@@ -134,6 +134,7 @@ def _tensors(files: ModelFiles) -> list[tuple[str, tuple[int, ...], str]]:
 
 def context_bytes(model: CausalLM) -> int:
     """Bytes of the keys and values of a loaded model's whole context."""
-    layers: Any = model.make_cache(1, 1).read_row(0)  # (K, 0, head_dim) each
+    cache = cast(lolama_core.KVCache, model.make_cache(1, 1))
+    layers = cache.read_row(0)  # (K, 0, head_dim) each
     position = sum(t.shape[0] * t.shape[2] * t.element_size() for pair in layers for t in pair)
     return int(position * model.max_seq_len)

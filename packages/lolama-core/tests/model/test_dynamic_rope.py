@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from lolama_core.model.dynamic_rope import DynamicCache
-from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.testing.kv_cache import KVCacheSuite, numbered
 
 
@@ -17,7 +16,7 @@ def make_cache(width: int = 2) -> DynamicCache:
 
 class TestDynamicCache(KVCacheSuite):
     @pytest.fixture
-    def cache(self) -> KVCacheProtocol:
+    def cache(self) -> DynamicCache:
         return make_cache(width=4)
 
 

@@ -15,7 +15,8 @@ from lolama_core.generation.keywords import Keywords
 from lolama_core.generation.request import Generation, Request, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.model.device import inference, memory_errors
-from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
+from lolama_core.model.kv_cache import KVCache, own_cache
+from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.runtime.runner import runner_of
@@ -271,7 +272,7 @@ class BatchGenerator(Generic[Text]):
         blocks = -(-(needed + held) // _BLOCK)
         capacity = min(blocks * _BLOCK, self._model.max_seq_len)
         if self._cache is None:
-            self._cache = self._model.make_cache(self._rows, capacity)
+            self._cache = own_cache(self._model.make_cache(self._rows, capacity))
         elif capacity > self._cache.capacity:
             self._cache.grow(capacity)
         first = len(self._running) + (1 if self._half_run is not None else 0)

@@ -17,7 +17,8 @@ from lolama_core.generation.request import Generation, Request, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds, too_long
 from lolama_core.generation.token_stream import TokenStream
 from lolama_core.model.device import inference, memory_errors
-from lolama_core.protocols import CausalLM, KVCache, LogitsProcessor, Tokenizer
+from lolama_core.model.kv_cache import KVCache
+from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.types import Prompt, PromptKey

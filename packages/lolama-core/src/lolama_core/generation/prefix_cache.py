@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lolama_core.protocols import CausalLM, KVCache
+from lolama_core.model.kv_cache import KVCache
+from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import PromptKey
 

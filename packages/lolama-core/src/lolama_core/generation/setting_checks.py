@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeGuard
 
 from lolama_core.protocols import arguments
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.settings import Kind
 from lolama_core.protocols.utf8 import is_unicode
@@ -117,8 +118,8 @@ class Texts:
         texts = (value,) if isinstance(value, str) else value
         if not _is_list(texts) or not all(isinstance(text, str) and text for text in texts):
             empty = _is_list(texts) and any(isinstance(text, str) and not text for text in texts)
-            shown = "an empty text" if empty else value
-            raise _refuse(name, shown, "a text of at least one character, or a list of such")
+            found = "an empty text" if empty else value
+            raise _refuse(name, found, "a text of at least one character, or a list of such")
         for text in texts:
             if not is_unicode(text):
                 raise _refuse(name, repr(text), "Unicode: it holds half of a surrogate pair")
@@ -157,9 +158,5 @@ def _is_list(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
 
 
 def _refuse(name: str, value: object, expected: str) -> UsageError:
-    try:
-        huge = isinstance(value, int) and value.bit_length() > 100
-        shown = "a huge integer" if huge else f"{value!s:.40}"
-    except ValueError:  # Python refuses to spell an integer of more than 4300 digits
-        shown = "a list with a huge integer"
-    return UsageError(name, f"{shown} is not {expected}", "")
+    found = f"{value:.40}" if isinstance(value, str) else shown(value, 40)
+    return UsageError(name, f"{found} is not {expected}", "")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lolama_core.model.cache_slots import FixedSlots, Slots
 from lolama_core.protocols import CacheSlots
+from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import UsageError
 
 
@@ -229,6 +230,18 @@ class KVCache:
         for tensor in (*self._storage.keys, *self._storage.values):
             tensor[rows, :, : max(self.lengths) + 1] = 0
         self.truncate([0] * self.batch_size)
+
+
+def own_cache(cache: KVCacheProtocol) -> KVCache:
+    """``cache``, which is to be kept, shared, grown or recorded: what a `KVCache` can, and not every cache.
+
+    Raises:
+        UsageError: for a cache of another class.
+    """
+    if not isinstance(cache, KVCache):
+        reason = f"makes a {type(cache).__name__}, which generation cannot keep or share"
+        raise UsageError("make_cache", reason, "let it make a lolama_core.KVCache")
+    return cache
 
 
 def write_rows(

@@ -68,10 +68,9 @@ def plan_pass(
         window: A query sees this many positions, its own included; None for all.
         layers: The blocks, whose weights decide the dtype inside them.
     """
-    assert cache is None or isinstance(cache, KVCache)
     (cos, sin), width, dtype = angles, x.shape[1], inner_dtype(x, layers)
     if isinstance(slots, FixedSlots):
-        assert cache is not None
+        assert isinstance(cache, KVCache), "no other cache gives out such slots"
         return PassPlan(cos, sin, slots, 0, slots.mask(window, cache.dtype), False, dtype)
     first_key, mask, causal = plan_mask(slots.starts, slots.totals, width, window, cos.device)
     if cache is None and mask is not None:

@@ -1,4 +1,4 @@
-"""The key/value cache as a model sees it."""
+"""The key/value cache as a model sees it: four members, which whoever runs a model alone needs, too."""
 
 from __future__ import annotations
 
@@ -43,27 +43,8 @@ class KVCache(Protocol):
     """
 
     @property
-    def batch_size(self) -> int:
-        """Number of rows B."""
-        ...
-
-    @property
-    def capacity(self) -> int:
-        """Positions each row has room for."""
-        ...
-
-    @property
     def lengths(self) -> tuple[int, ...]:
         """Valid positions per row, on the host: bounds are checked without asking the device."""
-        ...
-
-    @property
-    def stable(self) -> bool:
-        """Whether what is held of a position stays right whatever follows it.
-
-        False under dynamic RoPE, where it depends on the length of the whole row. Only a stable row may be
-        read for the use of another one, and only a stable row gains from a prompt that comes in pieces.
-        """
         ...
 
     def reserve(self, counts: Sequence[int], width: int) -> CacheSlots:
@@ -85,31 +66,4 @@ class KVCache(Protocol):
 
     def advance(self, counts: Sequence[int]) -> None:
         """Make the positions just written valid."""
-        ...
-
-    def truncate(self, lengths: Sequence[int]) -> None:
-        """Forget all but the first ``lengths[b]`` positions of each row."""
-        ...
-
-    def rows(self, indices: Sequence[int]) -> KVCache:
-        """A writable view of some rows: what is written or advanced there shows here."""
-        ...
-
-    def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
-        """Copy whole rows within the cache, lengths included."""
-        ...
-
-    def read_row(self, row: int) -> Sequence[tuple[Tensor, Tensor]]:
-        """Keys and values of each layer, (K, lengths[row], head_dim) each: views, to be copied at once.
-
-        `reserve`, `update` and `advance` put a copy into a row of any other cache of the same model.
-        """
-        ...
-
-    def grow(self, capacity: int) -> None:
-        """Make room for ``capacity`` positions a row; what is held stays, and views see it too."""
-        ...
-
-    def reset(self) -> None:
-        """Empty every row."""
         ...

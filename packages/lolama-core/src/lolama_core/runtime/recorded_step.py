@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lolama_core.model.device import inference
-from lolama_core.model.kv_cache import KVCache
+from lolama_core.model.kv_cache import KVCache, own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
 
@@ -53,7 +53,7 @@ class DecodingSteps:
         self.recordings = 0
 
     @contextmanager
-    def lend(self, model: CausalLM, capacity: int) -> Iterator[tuple[KVCacheProtocol, Decode]]:
+    def lend(self, model: CausalLM, capacity: int) -> Iterator[tuple[KVCache, Decode]]:
         """An empty cache of one row with room for ``capacity`` positions, and its step.
 
         A recorded step comes back when the block ends, and serves the next generation by the same runner, if
@@ -66,7 +66,7 @@ class DecodingSteps:
         record = model.device.type == "cuda" if self._record is None else self._record
         step = self._take(model, capacity) if record else None
         if step is None:  # or this model's cache cannot be recorded
-            cache = model.make_cache(1, capacity)
+            cache = own_cache(model.make_cache(1, capacity))
             yield cache, lambda token: decode(model, token, cache)
             return
         try:
@@ -82,8 +82,8 @@ class DecodingSteps:
             return step
         del step  # its memory goes before more is asked for
         room = max(_LEAST_CAPACITY, 1 << (capacity - 1).bit_length())
-        cache = model.make_cache(1, min(room, model.max_seq_len))
-        if not isinstance(cache, KVCache) or not cache.stable:
+        cache = own_cache(model.make_cache(1, min(room, model.max_seq_len)))
+        if not cache.stable:
             return None
         self.recordings += 1
         return RecordedStep(model, cache)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.errors import UsageError
@@ -104,7 +105,7 @@ class CausalLMSuite:
     @torch.inference_mode()
     def test_truncating_goes_back(self, model: CausalLM) -> None:
         """After `truncate`, another continuation is as if the first had never been."""
-        ids, cache = self.ids(model, 1, 10), model.make_cache(1, 10)
+        ids, cache = self.ids(model, 1, 10), own_cache(model.make_cache(1, 10))
         model.forward_embeds(model.embed(ids), cache)
         cache.advance([10])
         cache.truncate([4])
