@@ -392,11 +392,11 @@ def replace_a_linear_of_the_encoder(model: LLaVA) -> None:
 
 
 def parametrize_the_projector(model: LLaVA) -> None:
-    class Doubled(nn.Module):
+    class Scaled(nn.Module):
         def forward(self, weight: Tensor) -> Tensor:
-            return weight * 2
+            return weight * -8
 
-    parametrize.register_parametrization(model.projector.linear_1, "weight", Doubled())
+    parametrize.register_parametrization(model.projector.linear_1, "weight", Scaled())
 
 
 ENCODER_CHANGES: list[Callable[[LLaVA], None]] = [

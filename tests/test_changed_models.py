@@ -52,6 +52,7 @@ def decoding(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, list[int]]:
 
     result = TextGenerator(model).generate(
         PICTURE_PROMPT if inputs else PROMPT,
+        suppress_tokens=[IMAGE_TOKEN],  # as an answer it would ask for another picture
         temperature=0.0,
         repetition_penalty=1.0,
         max_new_tokens=5,

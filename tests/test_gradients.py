@@ -67,7 +67,8 @@ def a_new_head(model: Llama) -> list[nn.Parameter]:
 
 def the_embeddings(model: Llama) -> list[nn.Parameter]:
     model.requires_grad_(False)
-    return [model.embed_tokens.weight.requires_grad_(True)]
+    model.embed_tokens.requires_grad_(True)
+    return list(model.embed_tokens.parameters())
 
 
 def adapters(model: Llama) -> list[nn.Parameter]:
