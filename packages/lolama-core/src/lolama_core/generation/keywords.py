@@ -36,7 +36,7 @@ class Keywords(GenerationSettings, total=False):
 SETTINGS = frozenset(rows(GenerationConfig))
 
 # Names of transformers, vLLM, llama.cpp, ollama and OpenAI, which users type from habit.
-_CALLED = {
+_NAMES_ELSEWHERE = {
     "bad_words": "bad_words_ids, of token ids",
     "begin_suppress_tokens": "a function of yours in logits_processors",
     "do_sample": "temperature=0 for False, and a temperature above 0 for True",
@@ -71,7 +71,7 @@ _CALLED = {
 }
 
 
-def split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of the generation, and inputs of the model: everything else.
 
     Raises:
@@ -82,22 +82,22 @@ def split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, value in keywords.items():
         if name in SETTINGS:
             settings[name] = value
-        elif (same := _the_same(name, value)) is not None:
+        elif (same := _equivalent(name, value)) is not None:
             for own in same:
                 if own in keywords:
                     raise UsageError(
                         name, f"and {own} are given, which are one", "give one of them"
                     )
             settings |= same
-        elif name in _CALLED:
+        elif name in _NAMES_ELSEWHERE:
             reason = f"{shown(value)} is what another library calls so"
-            raise UsageError(name, reason, f"here it is {_CALLED[name]}")
+            raise UsageError(name, reason, f"here it is {_NAMES_ELSEWHERE[name]}")
         else:
             inputs[name] = value
     return settings, inputs
 
 
-def _the_same(name: str, value: object) -> dict[str, Any] | None:
+def _equivalent(name: str, value: object) -> dict[str, Any] | None:
     """The settings that do exactly what another library's keyword does; None if there are none."""
     if name == "max_tokens":
         return {"max_new_tokens": value}
@@ -109,7 +109,7 @@ def _the_same(name: str, value: object) -> dict[str, Any] | None:
     return None
 
 
-def spelled(error: UsageError) -> UsageError:
+def with_suggestion(error: UsageError) -> UsageError:
     """The error of a model about an input that it does not know, with the keyword that was meant."""
     known = [*Keywords.__annotations__, "logits_processors", "config"]
     close = get_close_matches(error.subject, known, n=1, cutoff=0.75)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 
 from lolama_core.generation.generation_config import GenerationConfig
-from lolama_core.generation.keywords import spelled, split
+from lolama_core.generation.keywords import split_keywords, with_suggestion
 from lolama_core.generation.request import Request
 from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
@@ -51,7 +51,7 @@ class RequestFactory:
             UsageError: for settings, ids or inputs that make no sense.
             ResourceError: if the memory does not suffice for the embeddings.
         """
-        named, inputs = split(keywords)
+        named, inputs = split_keywords(keywords)
         reason = "is no list of functions (input_ids, scores) that return scores"
         remedy = "give one function as [function]"
         processors = listed("logits_processors", processors, remedy, reason)
@@ -73,7 +73,7 @@ class RequestFactory:
                 model = runner_of(self.model) if inputs else self.model
                 prompt = model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
             except UsageError as error:
-                raise (spelled(error) if error.subject in inputs else error) from None
+                raise (with_suggestion(error) if error.subject in inputs else error) from None
         for length, request in zip(prompt.lengths, requests, strict=True):
             # A picture takes more positions than its ids.
             request.restrict(self._room_after(length))
