@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lolama import GenerationConfig
+from lolama_core.protocols.checks import is_integer, is_number
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.settings import Kind, Setting, rows
 from lolama_core.protocols.types import JSON
@@ -36,14 +37,6 @@ def option_of(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -54,24 +47,24 @@ def _list_of(element: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 def _is_biases(value: object) -> bool:
     return isinstance(value, dict) and all(
-        key.isdecimal() and _is_number(bias) for key, bias in value.items()
+        key.isdecimal() and is_number(bias) for key, bias in value.items()
     )
 
 
 # Kind → whether JSON holds one, and what it is called.
 _IN_JSON: Mapping[Kind, tuple[Callable[[Any], bool], str]] = {
-    "integer": (_is_number, "a number"),
-    "integer or null": (lambda value: value is None or _is_number(value), "a number"),
-    "number": (_is_number, "a number"),
+    "integer": (is_number, "a number"),
+    "integer or null": (lambda value: value is None or is_number(value), "a number"),
+    "number": (is_number, "a number"),
     "boolean": (lambda value: isinstance(value, bool), "true or false"),
     "list of strings": (
         lambda value: _is_text(value) or _list_of(_is_text)(value),
         "a text or a list of texts",
     ),
-    "list of integers": (_list_of(_is_id), "a list of token ids"),
-    "list of lists of integers": (_list_of(_list_of(_is_id)), "a list of lists of token ids"),
+    "list of integers": (_list_of(is_integer), "a list of token ids"),
+    "list of lists of integers": (_list_of(_list_of(is_integer)), "a list of lists of token ids"),
     "list of strings or integers": (
-        lambda value: _list_of(lambda entry: _is_text(entry) or _is_id(entry))(value),
+        lambda value: _list_of(lambda entry: _is_text(entry) or is_integer(entry))(value),
         "a list of texts and token ids",
     ),
     "object": (_is_biases, "an object of token ids and numbers"),
