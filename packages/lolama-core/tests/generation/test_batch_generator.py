@@ -169,6 +169,38 @@ def test_no_memory_leaves_what_runs_as_it_was(
     assert run(batch)[ticket] == TextGenerator(model).generate([7, 8], config)
 
 
+@pytest.mark.parametrize("fails", range(8))
+def test_row_251_no_memory_loses_neither_prompts_nor_ids(
+    model: Llama, fails: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever pass it is: of running rows, of prompts that join them, of a prompt that is half run."""
+    alone, batch = TextGenerator(model), BatchGenerator(model, rows=3, prefill_chunk=16)
+    config = GenerationConfig.greedy(max_new_tokens=4)
+    prompts = [[7, 8], [9], [3, 4] * 20, [5], [6, 6, 6]]
+    expected = [alone.generate(ids, config) for ids in prompts]
+    forward, passes = Runner.forward_embeds, iter(range(99))
+
+    def full_once(self: Runner, *args: Any, **kwargs: Any) -> Tensor:
+        if next(passes) == fails:
+            raise MemoryError
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(Runner, "forward_embeds", full_once)
+    tickets = [batch.submit(ids, config) for ids in prompts]
+    given: dict[int, list[int]] = {ticket: [] for ticket in tickets}
+    failures = 0
+    while batch.busy:
+        try:
+            for ticket, ids in batch.step().items():
+                given[ticket] += ids
+        except ResourceError:
+            failures += 1
+    results = batch.collect()
+    assert [results[ticket] for ticket in tickets] == expected
+    assert [tuple(given[ticket]) for ticket in tickets] == [one.ids for one in expected]
+    assert failures == 1
+
+
 def test_bad_prompts_are_refused_at_once(model: Llama) -> None:
     batch = BatchGenerator(model)
     for ids in ([], [61], list(range(60)) * 11):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import gc
 import math
 import random
@@ -24,6 +25,7 @@ from lolama_core import (
     Tokenizer,
     reference,
 )
+from lolama_core.generation import generator
 from lolama_core.generation.request_factory import RequestFactory
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
@@ -116,6 +118,16 @@ def counting(history: list[int]) -> int:
 
 def test_the_scripted_model_is_a_causal_lm() -> None:
     assert isinstance(says([], 1), CausalLM)
+
+
+def test_the_loop_that_the_module_begins_with() -> None:
+    """Its example runs as it stands there, and says what `TextGenerator` says."""
+    loop = doctest.DocTestParser().get_doctest(generator.__doc__ or "", {}, "loop", None, None)
+    assert doctest.DocTestRunner().run(loop, clear_globs=False) == (0, len(loop.examples))
+    model, tokenizer = (loop.globs[name] for name in ("model", "tokenizer"))
+    greedy = GenerationConfig.greedy(max_new_tokens=len(loop.globs["new_ids"]))
+    result = TextGenerator(model, tokenizer).generate("Once upon a time", greedy)
+    assert list(result.ids) == loop.globs["new_ids"] and len(result.ids) == 16
 
 
 # ----------------------------------------------------------------------------- one prompt to its end

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Generic, Unpack, cast, overload
 
 import torch
@@ -34,14 +35,12 @@ class _Row:
         ticket: What the caller knows it by.
         embeds: (1, T, D), what of its prompt is not in the cache yet.
         token: The last token chosen, which is not in the cache yet either.
-        given: How many of its released ids were given out.
     """
 
     ticket: int
     request: Request
     embeds: Tensor
     token: int = 0
-    given: int = 0
 
 
 class BatchGenerator(Generic[Text]):
@@ -119,6 +118,7 @@ class BatchGenerator(Generic[Text]):
         self._running: list[_Row] = []
         self._half_run: _Row | None = None
         self._cache: KVCache | None = None
+        self._given: dict[int, list[int]] = {}
         self._results: dict[int, Generation[Text] | LolamaError] = {}
         self._tickets = 0
 
@@ -162,9 +162,8 @@ class BatchGenerator(Generic[Text]):
             UsageError: as `submit`; then none of them has joined.
         """
         tickets = []
-        for request, prompt in self._factory.requests(
-            prompts, configs, logits_processors, settings
-        ):
+        made = self._factory.requests(prompts, configs, logits_processors, settings)
+        for request, prompt in made:
             self._tickets += 1
             tickets.append(self._tickets)
             if request.finish_reason is not None:
@@ -179,131 +178,120 @@ class BatchGenerator(Generic[Text]):
         self._waiting = deque(row for row in self._waiting if row.ticket != ticket)
         if self._half_run is not None and self._half_run.ticket == ticket:
             self._half_run = None
-        self._leave([row for row in self._running if row.ticket == ticket])
+        for row in [row for row in self._running if row.ticket == ticket]:
+            self._leave(row)
 
     def step(self) -> dict[int, list[int]]:
         """One token for each running row, and a chunk of the prompts that wait.
 
         Returns:
-            Ticket → ids that may now be given out; empty while a stop text may yet take them back.
+            Ticket → ids that may now be given out, often none; see `Emission`.
 
         Raises:
-            ResourceError: if the memory does not suffice. Rows that run stay as they were.
+            ResourceError: if the memory does not suffice. No prompt and no id is lost: the next step goes on.
         """
         with memory_errors(self._model.device), inference(self._model.device):
             if self._runner is None or self._waiting:  # else all rows have begun already
                 self._runner = runner_of(self._model)
-            stepped = self._decode(self._runner) + self._prefill(self._runner)
+            self._decode(self._runner)
+            self._prefill(self._runner)
         if not self.busy:
             self._runner = None
-        news = {}
-        for row in stepped:
-            news[row.ticket] = row.request.released[row.given :]
-            row.given = len(row.request.released)
-        return news
+        given, self._given = self._given, {}
+        return given
 
     def collect(self) -> dict[int, Generation[Text] | LolamaError]:
         """Ticket → result of each request that ended since the last call; the error, if it failed."""
         results, self._results = self._results, {}
         return results
 
-    def _decode(self, model: CausalLM) -> list[_Row]:
+    def _decode(self, model: CausalLM) -> None:
         """A token more for each running row."""
         running = list(self._running)
         if not running or self._cache is None:
-            return []
-        device = self._model.device
-        tokens = torch.tensor([row.token for row in running], device=device)[:, None]
+            return
+        tokens = torch.tensor([[row.token] for row in running], device=self._model.device)
         cache = self._cache.rows(range(len(running)))
         logits = model.forward_embeds(model.embed(tokens), cache)
         cache.advance([1] * len(running))
-        self._leave(self._choose(running, logits))
-        return running
+        self._choose(running, logits)
 
-    def _prefill(self, model: CausalLM) -> list[_Row]:
+    def _prefill(self, model: CausalLM) -> None:
         """Up to a chunk of the waiting prompts, in order; those that are through start to run."""
         rows, counts = self._next_chunk()
         if not rows:
-            return []
-        self._make_room(rows)
-        assert self._cache is not None
-        first = len(self._running)
-        cache = self._cache.rows(range(first, first + len(rows)))
-        width = max(counts)
-        embeds = rows[0].embeds.new_zeros(len(rows), width, rows[0].embeds.shape[-1])
+            return
+        cache = self._cache_for(rows)
+        embeds = rows[0].embeds.new_zeros(len(rows), max(counts), rows[0].embeds.shape[-1])
         for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
             embeds[place, :count] = row.embeds[0, :count]
         logits = model.forward_embeds(embeds, cache, counts)
         cache.advance(counts)
         for row, count in zip(rows, counts, strict=True):
             row.embeds = row.embeds[:, count:]
+            if row is not self._half_run:
+                self._waiting.popleft()
         self._half_run = rows[-1] if rows[-1].embeds.shape[1] else None
         through = rows[:-1] if self._half_run is not None else rows
         self._running += through
-        self._leave(self._choose(through, logits[: len(through)]))
-        return through
+        self._choose(through, logits)
 
     def _next_chunk(self) -> tuple[list[_Row], list[int]]:
         """Rows to prefill, and how much of each. All but the last are run to their ends."""
         rows: list[_Row] = []
         counts: list[int] = []
-        candidates = [self._half_run] if self._half_run is not None else []
-        while len(self._running) + len(rows) < self._rows:
-            row = candidates.pop() if candidates else self._waiting[0] if self._waiting else None
-            if row is None:
-                break
+        half_run = [] if self._half_run is None else [self._half_run]
+        for row in islice(chain(half_run, self._waiting), self._rows - len(self._running)):
             length = row.embeds.shape[1]
             # Rows are padded to the longest, so the budget counts padding too.
             room = self._chunk // (len(rows) + 1)
             if rows and max(length, *counts) > room:
                 break
-            if row is not self._half_run:
-                self._waiting.popleft()
             rows.append(row)
             counts.append(min(length, self._chunk))
             if counts[-1] < length:
                 break
         return rows, counts
 
-    def _make_room(self, rows: list[_Row]) -> None:
-        """A cache with a row for every request, and room for each to its end."""
+    def _cache_for(self, rows: list[_Row]) -> KVCache:
+        """The cache's rows for these requests, behind those that run, with room for each to its end."""
         needed = max(row.embeds.shape[1] + row.request.limit for row in rows)
         held = self._cache.lengths[len(self._running)] if self._half_run and self._cache else 0
-        blocks = -(-(needed + held) // _BLOCK)
-        capacity = min(blocks * _BLOCK, self._model.max_seq_len)
+        capacity = min(-(-(needed + held) // _BLOCK) * _BLOCK, self._model.max_seq_len)
         if self._cache is None:
             self._cache = own_cache(self._model.make_cache(self._rows, capacity))
         elif capacity > self._cache.capacity:
             self._cache.grow(capacity)
-        first = len(self._running) + (1 if self._half_run is not None else 0)
-        fresh = range(first, len(self._running) + len(rows))
+        places = range(len(self._running), len(self._running) + len(rows))
+        fresh = places if self._half_run is None else places[1:]
         if fresh:
             self._cache.rows(fresh).reset()
+        return self._cache.rows(places)
 
-    def _choose(self, rows: list[_Row], logits: Tensor) -> list[_Row]:
-        """A token for each row from logits (len(rows), V); the rows that ended with it."""
-        ended = []
+    def _choose(self, rows: list[_Row], logits: Tensor) -> None:
+        """A token for each row from logits (B, V), B ≥ len(rows); those that end with it leave."""
         for place, row in enumerate(rows):
+            given = self._given.setdefault(row.ticket, [])
             try:
-                row.token = row.request.step(logits[place : place + 1])
+                emission = row.request.step(logits[place : place + 1])
             except LolamaError as error:  # one row's broken logits are no other row's trouble
                 self._results[row.ticket] = error
-                ended.append(row)
+                self._leave(row)
                 continue
-            if row.request.finish_reason is not None:
+            row.token = emission.token
+            given += emission.ids
+            if emission.finish_reason is not None:
                 self._results[row.ticket] = cast("Generation[Text]", row.request.result())
-                ended.append(row)
-        return ended
+                self._leave(row)
 
-    def _leave(self, ended: list[_Row]) -> None:
-        """Take rows out of the batch, and close the gaps in the cache."""
-        for row in ended:
-            place, last = self._running.index(row), len(self._running) - 1
-            assert self._cache is not None
-            self._cache.rows([place]).reset()  # it may hold NaN, which no mask would stop
-            if place != last:
-                self._cache.copy_rows([last], [place])
-            self._running[place] = self._running[last]
-            self._running.pop()
-            if self._half_run is not None:
-                self._cache.copy_rows([last + 1], [last])
+    def _leave(self, row: _Row) -> None:
+        """Take a row out of the batch, and close the gap in the cache."""
+        place, last = self._running.index(row), len(self._running) - 1
+        assert self._cache is not None
+        self._cache.rows([place]).reset()  # it may hold NaN, which no mask would stop
+        if place != last:
+            self._cache.copy_rows([last], [place])
+        self._running[place] = self._running[last]
+        self._running.pop()
+        if self._half_run is not None:
+            self._cache.copy_rows([last + 1], [last])

@@ -1,9 +1,29 @@
-"""Prompts in, tokens out: one as a stream, or many at a time."""
+"""Prompts in, tokens out: one as a stream, or many at a time.
+
+This is the loop. The cache holds what was run, so that each pass after the prompt's runs one token:
+
+    >>> import torch
+    >>> from lolama_core import load
+    >>> model, tokenizer = load("demo", device="cpu", dtype="float32")
+    >>> tokens = tokenizer.encode("Once upon a time", return_tensors="pt")  # (1, T)
+    >>> cache, new_ids = model.make_cache(batch_size=1, capacity=64), []
+    >>> with torch.inference_mode():
+    ...     for _ in range(16):
+    ...         logits = model.forward_embeds(model.embed(tokens), cache)  # (1, V), of the last position
+    ...         cache.advance([tokens.shape[1]])
+    ...         tokens = logits.argmax(-1, keepdim=True)  # (1, 1)
+    ...         new_ids.append(tokens.item())
+    >>> tokenizer.decode(new_ids)
+    ', there was a little girl named Lily. She loved to laugh in the new'
+
+`steps` is the same loop with all that a `Request` decides: how a token is chosen, where the text ends, and
+what of it may be given out. `TextGenerator` adds what is kept from one text to the next.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Generic, Unpack, cast, overload
 
 import torch
@@ -13,21 +33,55 @@ from lolama_core.generation.batch_generator import BatchGenerator
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import Keywords
 from lolama_core.generation.prefix_cache import PrefixCache
-from lolama_core.generation.request import Generation, Request, Text
-from lolama_core.generation.request_factory import RequestFactory, TextOrIds, too_long
+from lolama_core.generation.request import Emission, Generation, Request, Text
+from lolama_core.generation.request_factory import RequestFactory, TextOrIds
+from lolama_core.generation.scoring import score
 from lolama_core.generation.token_stream import TokenStream
-from lolama_core.model.device import inference, memory_errors
+from lolama_core.model.device import memory_errors
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.arguments import listed
-from lolama_core.protocols.errors import ResourceError, UsageError
+from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
-from lolama_core.runtime.recorded_step import DecodingSteps, run
+from lolama_core.runtime.recorded_step import Decode, DecodingSteps, run
 from lolama_core.runtime.runner import runner_of
 
 _PREFILL_CHUNK = 512
-"""Positions that run in one pass: activations, and logits of all positions, of a long text need not fit."""
+"""Positions of a prompt that run in one pass: the activations of a long one need not fit."""
 _MOST_ROWS = 64
+
+
+def steps(
+    model: CausalLM, request: Request, embeds: Tensor, cache: KVCache, decode: Decode
+) -> Iterator[Emission]:
+    """Run a request to its end, and give out what comes of each token.
+
+    Args:
+        model: Runs the prompt.
+        request: Chooses the tokens.
+        embeds: (1, T, D), what of the prompt is not in the cache yet.
+        cache: One row, with room for the prompt and all that the request may add.
+        decode: Runs a token with the same cache.
+    """
+    with memory_errors(model.device):
+        logits = prefill(model, embeds, cache)
+    while True:
+        emission = request.step(logits)
+        yield emission
+        if emission.finish_reason is not None:
+            return
+        with memory_errors(model.device):
+            logits = decode(emission.token)
+
+
+def prefill(model: CausalLM, embeds: Tensor, cache: KVCache) -> Tensor:
+    """Run a prompt (1, T, D) in chunks; the logits (1, V) of its last position."""
+    # A row that is not stable runs from its beginning for each chunk.
+    width = _PREFILL_CHUNK if cache.stable else embeds.shape[1]
+    *first, last = torch.split(embeds, width, dim=1)
+    for chunk in first:
+        run(model, chunk, cache)
+    return run(model, last, cache)
 
 
 class TextGenerator(Generic[Text]):
@@ -186,72 +240,23 @@ class TextGenerator(Generic[Text]):
             (T - 1,) float32, natural logarithm, on the CPU; entry t is that of token t + 1. Perplexity is
             ``score(ids).mean().neg().exp()``.
         """
-        ids = self._factory.ids(input_ids)
-        if len(ids) < 2:
-            raise UsageError("input_ids", "scoring needs at least two tokens", "")
-        if len(ids) > self.model.max_seq_len:
-            raise too_long(len(ids), self.model.max_seq_len)
-        tokens = torch.tensor([ids], device=self.model.device)
-        scores = []
-        with memory_errors(self.model.device), inference(self.model.device):
-            model = runner_of(self.model)
-            cache = model.make_cache(1, len(ids))
-            for chunk in torch.split(tokens[:, :-1], _PREFILL_CHUNK, dim=1):
-                width, start = chunk.shape[1], cache.lengths[0]
-                logits = model.forward_embeds(model.embed(chunk), cache, logits="all")
-                cache.advance([width])
-                following = tokens[:, start + 1 : start + 1 + width, None]
-                scores.append(logits.log_softmax(-1).gather(-1, following)[0, :, 0].cpu())
-        return torch.cat(scores)
+        return score(self.model, self._factory.ids(input_ids))
 
-    def _steps(self, request: Request, prompt: Prompt) -> Iterator[None]:
-        """Run one request to its end; yields after each token."""
+    def _steps(self, request: Request, prompt: Prompt) -> Generator[Emission, None, None]:
+        """`steps` with this generator's model, caches and kept prefixes."""
         if request.finish_reason is not None:
             return
-        device, model = self.model.device, runner_of(self.model)
+        model, prefixes = runner_of(self.model), self.prefix_cache
         keys: list[PromptKey] = list(prompt.keys[0])
         with ExitStack() as held:
-            with memory_errors(device):
+            with memory_errors(model.device):
                 positions = prompt.lengths[0] + request.limit
                 cache, decode = held.enter_context(self._steps_of.lend(model, positions))
-                if self.prefix_cache is not None:
-                    request.cached_tokens = self.prefix_cache.restore(model, keys, cache)
-            held.enter_context(self._kept(model, keys, cache))
-            with memory_errors(device):
-                logits = _prefill(model, prompt.embeds[:, request.cached_tokens :], cache)
-            token = request.step(logits)
-            yield
-            while request.finish_reason is None:
-                keys.append(token)
-                with memory_errors(device):
-                    logits = decode(token)
-                token = request.step(logits)
-                yield
-
-    @contextmanager
-    def _kept(self, model: CausalLM, keys: list[PromptKey], cache: KVCache) -> Iterator[None]:
-        """Whether the block ends by itself or is broken off, the prefix cache gets what it has run.
-
-        Not if it fails, since keys and values behind logits that are not finite may be no better.
-        """
-        failed = False
-        try:
-            yield
-        except Exception:
-            failed = True
-            raise
-        finally:
-            if self.prefix_cache is not None and not failed:
-                # Without memory for a copy it is not kept, which is no reason to fail.
-                with suppress(ResourceError), memory_errors(self.model.device):
-                    self.prefix_cache.store(model, keys, cache)
-
-
-def _prefill(model: CausalLM, embeds: Tensor, cache: KVCache) -> Tensor:
-    """Run a prompt (1, T, D) in chunks; the logits (1, V) of its last position."""
-    # A row that is not stable runs from its beginning for each chunk.
-    width = _PREFILL_CHUNK if cache.stable else embeds.shape[1]
-    *first, last = torch.split(embeds, width, dim=1)
-    for chunk in first:
-        run(model, chunk, cache)
-    return run(model, last, cache)
+                if prefixes is not None:
+                    request.cached_tokens = prefixes.restore(model, keys, cache)
+            if prefixes is not None:
+                held.enter_context(prefixes.keeping(model, keys, cache))
+            embeds = prompt.embeds[:, request.cached_tokens :]
+            for emission in steps(model, request, embeds, cache, decode):
+                yield emission
+                keys.append(emission.token)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lolama_core.model.device import memory_errors
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.protocols import CausalLM
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.types import PromptKey
 
 
@@ -152,6 +154,24 @@ class PrefixCache:
         copies = tuple((k.clone(), v.clone()) for k, v in layers)
         added = _Prefix(weakref.ref(model), own, copies, needed)
         self._prefixes = _newest([*self._prefixes, added], self.max_bytes)
+
+    @contextmanager
+    def keeping(self, model: CausalLM, keys: Sequence[PromptKey], cache: KVCache) -> Iterator[None]:
+        """`store` what the block has run, whether it ends by itself or is broken off.
+
+        Not if it fails, since keys and values behind logits that are not finite may be no better.
+        """
+        failed = False
+        try:
+            yield
+        except Exception:
+            failed = True
+            raise
+        finally:
+            if not failed:
+                # Without memory for a copy it is not kept, which is no reason to fail.
+                with suppress(ResourceError), memory_errors(model.device):
+                    self.store(model, keys, cache)
 
     def _use(self, prefix: _Prefix) -> None:
         """Make it the one to be dropped last."""

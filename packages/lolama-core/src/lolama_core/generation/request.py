@@ -1,9 +1,10 @@
-"""One prompt on its way to its end: settings, history, and what may be given out."""
+"""One prompt on its way to its end: settings, history, and what each step gives out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal
+from typing import Generic, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +43,23 @@ class Generation(Generic[Text]):
         return repr(self) if self.text is None else self.text
 
 
+class Emission(NamedTuple):
+    """What one step of a request gives out.
+
+    Attributes:
+        token: The id that was chosen, an end token included: what the model reads next.
+        ids: The new ids that are certain: no stop text can take them back. With a tokenizer they know their
+            text (`StreamedId`), and an id whose text is incomplete comes with the step that completes it.
+        text: The new text that is certain; empty without a tokenizer.
+        finish_reason: Why this step was the last; None while the request goes on.
+    """
+
+    token: int
+    ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason | None
+
+
 class Request:
     """One row of a generation.
 
@@ -55,9 +73,8 @@ class Request:
         device: Where logits are.
 
     Attributes:
+        limit: The most new ids that it may have.
         finish_reason: None while it goes on.
-        released: Ids that may be given out: those that no stop text can still take back.
-        pieces: Pieces of text likewise.
         cached_tokens: Positions of the prompt that its cache held from the beginning.
     """
 
@@ -72,99 +89,63 @@ class Request:
         text_stream: TextStream | None,
         device: torch.device,
     ) -> None:
-        self.config = config
+        self.prompt_ids, self.config, self.text_stream = prompt_ids, config, text_stream
         self.limit = min(config.max_new_tokens, room)
-        self.finish_reason: FinishReason | None = None
-        self.released: list[int] = []
-        self.pieces: list[str] = []
+        self.finish_reason: FinishReason | None = None if self.limit else "length"
         self.cached_tokens = 0
-        self._sampler = sampler
-        self._eos_ids = eos_ids
-        self.text_stream = text_stream
-        self._held: list[tuple[int, int]] = []
-        self._count = 0
-        self._prompt_length = len(prompt_ids)
+        self._sampler, self._eos_ids = sampler, eos_ids
+        self._chosen = 0
+        self._ids: list[int] = []
+        self._text = ""
         # An ordinary tensor wherever the request is made: it is written to at every step, wherever that is.
         with torch.inference_mode(False):
             length = len(prompt_ids) + self.limit
             self._history = torch.zeros((1, length), dtype=torch.int64, device=device)
             self._history[0, : len(prompt_ids)] = torch.tensor(prompt_ids, device=device)
-        if self.limit == 0:
-            self._finish("length")
 
     def restrict(self, room: int) -> None:
         """Let it go on for ``room`` positions at most: pictures took more of them than their ids did."""
-        if room < self.limit:
-            self.limit = room
-            if room == 0:
-                self._finish("length")
+        self.limit = min(self.limit, room)
+        if self.limit == 0:
+            self.finish_reason = "length"
 
     @property
     def context_full(self) -> bool:
         """Whether it ended because the model's context did."""
         return self.finish_reason == "length" and self.limit < self.config.max_new_tokens
 
-    def step(self, logits: Tensor) -> int:
-        """Choose from (1, V) logits, and note whether that was the last token."""
-        length = self._prompt_length + self._count
-        token_id = self._sampler(self._history[:, :length], logits, step=self._count)
-        if token_id in self._eos_ids:
-            self._finish("eos")
-            return token_id
-        if self._sampler.chain:  # nobody else looks at it
-            self._history[0, length] = token_id
-        self._count += 1
-        self._release(token_id)
-        if self.text_stream is not None and self.text_stream.stopped:
-            self._finish("stop")
-        elif self._count == self.limit:
-            self._finish("length")
-        return token_id
-
-    def _release(self, token_id: int) -> None:
-        """Give out the id and its text, unless a stop text may have begun in it."""
-        if self.text_stream is None:
-            self.released.append(token_id)
-            return
-        before = self.text_stream.decoded
-        self._add(self.text_stream.push(token_id))
-        self._held.append((token_id, -1))
-        if self.text_stream.decoded > before or not self.text_stream.pending:
-            # All ids waiting for their text have it now; it ends here.
-            end = self.text_stream.decoded
-            self._held = [(held, end if known < 0 else known) for held, known in self._held]
-        self._release_held()
-
-    def _release_held(self, *, everything: bool = False) -> None:
-        assert self.text_stream is not None
-        keep: list[tuple[int, int]] = []
-        for held, end in self._held:
-            certain = 0 <= end <= self.text_stream.emitted
-            if self.config.stop and (keep or not (certain or everything)):
-                keep.append((held, end))
-            else:
-                self.released.append(held)
-        self._held = keep
-
-    def _finish(self, reason: FinishReason) -> None:
+    def step(self, logits: Tensor) -> Emission:
+        """Choose the next token from (1, V) logits."""
+        length = len(self.prompt_ids) + self._chosen
+        token = self._sampler(self._history[:, :length], logits, step=self._chosen)
+        reason: FinishReason | None = None
+        ids: Sequence[int] = ()
+        text, stream = "", self.text_stream
+        if token in self._eos_ids:
+            reason = "eos"
+        else:
+            if self._sampler.chain:  # nobody else looks at it
+                self._history[0, length] = token
+            self._chosen += 1
+            if self._chosen == self.limit:
+                reason = "length"
+            ids, text = ([token], "") if stream is None else stream.take(token)
+        if stream is not None and (reason is not None or stream.stopped):
+            last_ids, last_text = stream.end()
+            ids, text = [*ids, *last_ids], text + last_text
+            if stream.stopped:  # it may be the last held characters that complete a stop text
+                reason = "stop"
+        self._ids += map(int, ids)
+        self._text += text
         self.finish_reason = reason
-        if self.text_stream is not None:
-            self._add(self.text_stream.finish())
-            if self.text_stream.stopped:  # the last held characters completed a stop text
-                self.finish_reason = "stop"
-            self._release_held(everything=self.finish_reason != "stop")
-
-    def _add(self, piece: str) -> None:
-        if piece:
-            self.pieces.append(piece)
+        return Emission(token, tuple(ids), text, reason)
 
     def result(self) -> Generation[str | None]:
         """What came of it, once ``finish_reason`` is set."""
         assert self.finish_reason is not None
-        text = "".join(self.pieces) if self.text_stream is not None else None
         return Generation(
-            ids=tuple(self.released),
-            text=text,
+            ids=tuple(self._ids),
+            text=None if self.text_stream is None else self._text,
             finish_reason=self.finish_reason,
             context_full=self.context_full,
             cached_tokens=self.cached_tokens,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import SupportsIndex
 
 from lolama_core.protocols import Tokenizer
+from lolama_core.text.streamed_id import StreamedId
 from lolama_core.text.token_ids import TokenIds, token_ids
 
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
@@ -39,6 +41,9 @@ class TextStream:
         self._stop = tuple(stop)
         self._window = self._anchored_tail(token_ids(prompt_ids))
         self._shown = tokenizer.decode(self._window)
+        self._incomplete: list[int] = []
+        # Complete ids, each with the length of the text up to its end.
+        self._complete: deque[tuple[StreamedId, int]] = deque()
         self._held = ""
         self.decoded = 0
         """Characters decoded for good so far, whether given out or held back."""
@@ -50,30 +55,43 @@ class TextStream:
     @property
     def pending(self) -> bool:
         """Whether some ids still wait for others before their text is known."""
-        return len(self._window) > 1
+        return bool(self._incomplete)
 
     def push(self, token_id: SupportsIndex) -> str:
         """Take the next id; return the text that is now certain, often empty."""
+        return self.take(token_id)[1]
+
+    def finish(self) -> str:
+        """End the stream; return all text still held back."""
+        return self.end()[1]
+
+    def take(self, token_id: SupportsIndex) -> tuple[list[StreamedId], str]:
+        """Take the next id; return the ids and the text that are now certain.
+
+        An id is certain when all of its text is. An incomplete one waits for the id that completes it, which
+        has the text of both, or for the end.
+        """
         [token_id] = token_ids([token_id])
         self._window.append(token_id)
+        self._incomplete.append(token_id)
         if (
             self.stopped
             or self._tokenizer.is_byte(token_id)
             or self._tokenizer.is_special(token_id)
         ):
-            return ""
+            return [], ""
         text = self._tokenizer.decode(self._window)
         if text.endswith(_BROKEN):
-            return ""
+            return [], ""
         new = self._unseen(text)
         self._window = [token_id]
         self._shown = self._tokenizer.decode(self._window)
         return self._give_out(new, last=False)
 
-    def finish(self) -> str:
-        """End the stream; return all text still held back."""
+    def end(self) -> tuple[list[StreamedId], str]:
+        """End the stream; return all ids and text still held back, apart from those of a stop text."""
         if self.stopped:
-            return ""
+            return [], ""
         text = self._tokenizer.decode(self._window)
         new = self._unseen(text)
         self._shown = text
@@ -99,8 +117,14 @@ class TextStream:
                 return ids[index:]
         return ids
 
-    def _give_out(self, new: str, *, last: bool) -> str:
+    def _give_out(self, new: str, *, last: bool) -> tuple[list[StreamedId], str]:
+        """The ids and the text that are certain once the incomplete ids have the text ``new``."""
         self.decoded += len(new)
+        texts = ["" for _ in self._incomplete[1:]] + [new]
+        for token_id, text in zip(self._incomplete, texts, strict=False):
+            known = StreamedId.known(token_id, text, self._tokenizer)
+            self._complete.append((known, self.decoded))
+        self._incomplete = []
         pending = self._held + new
         found = [at for at in (pending.find(text) for text in self._stop) if at >= 0]
         if found:
@@ -110,7 +134,10 @@ class TextStream:
         self._held = pending[len(pending) - keep :]
         safe = pending[: len(pending) - keep]
         self.emitted += len(safe)
-        return safe
+        ids = []
+        while self._complete and self._complete[0][1] <= self.emitted:
+            ids.append(self._complete.popleft()[0])
+        return ids, safe
 
     def _possible_stop(self, text: str) -> int:
         """Length of the longest end of ``text`` that a stop text begins with."""

@@ -2,43 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Generic, Literal, Self, cast
+import threading
+from collections.abc import Generator, Iterator
+from functools import partial
+from itertools import count
+from typing import Generic, Self, cast
 
-from lolama_core.generation.request import Generation, Request, Text
+from lolama_core.generation.request import Emission, Generation, Request, Text
+from lolama_core.generation.text_stream import TextStream
+from lolama_core.protocols import Tokenizer
 from lolama_core.protocols.errors import UsageError
+from lolama_core.text.streamed_id import StreamedId
 
 
 class TokenStream(Generic[Text]):
     """Iterates over token ids as they are generated; `text` iterates over pieces of text instead.
 
-    Dropping it, closing it or leaving its ``with`` block ends the generation and frees its cache.
+    The ids are integers that know their text (`StreamedId`): with every tokenizer, printing
+    ``tokenizer.decode([token_id])`` for each prints the text. An id in which a stop text begins is not given
+    out; only `text` has what stands before the stop text.
+
+    An id whose text is incomplete comes once other ids complete it, or the text ends. A generator without a
+    tokenizer gives every id at once; decoding an incomplete one then runs the generation on until its text is
+    known.
+
+    Every iterator begins with what came first. Dropping one, closing the stream or leaving its ``with`` block
+    ends the generation and frees its cache.
 
     Attributes:
         result: The whole `Generation`, once the stream has ended by itself.
     """
 
-    def __init__(self, request: Request, steps: Iterator[None]) -> None:
+    def __init__(self, request: Request, steps: Generator[Emission, None, None]) -> None:
         self._request, self._steps = request, steps
+        self._emissions: list[Emission] = []
+        # Ids may be decoded in another thread than the one that generates.
+        self._turn = threading.RLock()
+        self._texts: dict[Tokenizer, tuple[list[str | None], Iterator[str | None]]] = {}
         self.result: Generation[Text] | None = None
 
-    def _outputs(self, kind: Literal["released", "pieces"]) -> Iterator[Any]:
-        given = 0
+    def _replayed(self) -> Iterator[Emission]:
+        """Every emission from the first one on; runs the next step once all were given."""
+        for place in count():
+            with self._turn:
+                if place == len(self._emissions):
+                    emission = next(self._steps, None)
+                    if emission is None:
+                        return
+                    self._emissions.append(emission)
+            yield self._emissions[place]
+
+    def _outputs(self) -> Iterator[Emission]:
+        """The same, for a caller who ends the generation by going away."""
         try:
-            while True:
-                ended = next(self._steps, self) is self
-                ready = getattr(self._request, kind)
-                yield from ready[given:]
-                given = len(ready)
-                if ended:
-                    if self._request.finish_reason is not None:  # else it was closed, or failed
-                        self.result = cast("Generation[Text]", self._request.result())
-                    return
+            yield from self._replayed()
+            if self._request.finish_reason is not None:  # else it was closed, or failed
+                self.result = cast("Generation[Text]", self._request.result())
         finally:
             self.close()
 
     def __iter__(self) -> Iterator[int]:
-        return self._outputs("released")
+        ids = (token_id for emission in self._outputs() for token_id in emission.ids)
+        if self._request.text_stream is not None:
+            return ids
+        return (
+            StreamedId.of(token_id, partial(self._text_of, place))
+            for place, token_id in enumerate(ids)
+        )
 
     def text(self) -> Iterator[str]:
         """Pieces of text, as soon as each is certain. Their sum is `Generation.text`."""
@@ -46,7 +76,27 @@ class TokenStream(Generic[Text]):
             raise UsageError(
                 "tokenizer", "is needed to stream text", "use TextGenerator(model, tokenizer)"
             )
-        return self._outputs("pieces")
+        return (emission.text for emission in self._outputs() if emission.text)
+
+    def _text_of(self, place: int, tokenizer: Tokenizer) -> str | None:
+        """What the id at that place of all ids adds to the text, by whatever tokenizer decodes it."""
+        with self._turn:
+            # What an error or Ctrl-C breaks off is not put back, and begins anew.
+            texts, following = self._texts.pop(tokenizer, ([], self._spelled(tokenizer)))
+            while len(texts) <= place:
+                texts.append(next(following))
+            self._texts[tokenizer] = texts, following
+        return texts[place]
+
+    def _spelled(self, tokenizer: Tokenizer) -> Iterator[str | None]:
+        """What each id adds to the text."""
+        stream = TextStream(tokenizer, self._request.prompt_ids)
+        for emission in self._replayed():
+            for token_id in emission.ids:
+                for known in stream.take(token_id)[0]:
+                    yield known.text_by(tokenizer)
+        for known in stream.end()[0]:
+            yield known.text_by(tokenizer)
 
     @property
     def cached_tokens(self) -> int:
@@ -56,13 +106,11 @@ class TokenStream(Generic[Text]):
     @property
     def new_tokens(self) -> int:
         """How many ids were given out so far."""
-        return len(self._request.released)
+        return sum(len(emission.ids) for emission in self._emissions)
 
     def close(self) -> None:
         """End the generation."""
-        close = getattr(self._steps, "close", None)
-        if close is not None:
-            close()
+        self._steps.close()
 
     def __enter__(self) -> Self:
         return self

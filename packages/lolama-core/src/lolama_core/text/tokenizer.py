@@ -17,6 +17,7 @@ from lolama_core.text.native_tokenizer import add_past_vocabulary, read_native
 from lolama_core.text.plain_numbers import whole_number
 from lolama_core.text.stacked_ids import stacked_ids
 from lolama_core.text.stand_ins import StandIns
+from lolama_core.text.streamed_id import known_text
 from lolama_core.text.token_ids import TokenIds, token_ids
 
 if TYPE_CHECKING:
@@ -228,10 +229,15 @@ class Tokenizer:
     def decode(self, ids: TokenIds | SupportsIndex, *, skip_special_tokens: bool = True) -> str:
         """Ids → text. Takes one row as a list, a tensor or an array, or one id.
 
+        One id alone that a stream gave out has the text that it adds to the stream's (`StreamedId`).
+
         Raises:
             UsageError: for several rows, or what is no id.
             ModelError: if the tokenizer's own decoder fails at it.
         """
+        text = known_text(ids, self) if skip_special_tokens else None
+        if text is not None:
+            return text
         one = whole_number(ids)
         plain = [one] if one is not None else token_ids(cast("TokenIds", ids))
         # The stand-ins are ours alone; to everyone else an id past the vocabulary has no text.
