@@ -88,3 +88,13 @@ class TokenizerSuite:
             stream = TextStream(tokenizer)
             text = "".join(map(stream.push, ids)) + stream.finish()
             assert text == tokenizer.decode(ids), ids
+
+    def test_streamed_ids_know_the_whole_text(self, tokenizer: Tokenizer) -> None:
+        """Every id comes once and in order, at the latest at the end, and their texts add up as well."""
+        draw = random.Random(1)
+        for _ in range(100):
+            ids = [draw.randrange(tokenizer.vocab_size) for _ in range(draw.randrange(1, 40))]
+            stream = TextStream(tokenizer)
+            given = [known for i in ids for known in stream.take(i)[0]] + stream.end()[0]
+            assert given == ids
+            assert "".join(i.text_by(tokenizer) or "" for i in given) == tokenizer.decode(ids), ids
