@@ -84,8 +84,14 @@ PACKAGES = ("lolama-core", "lolama-vision", "lolama-quant", "lolama-hub", "lolam
 DIST = ROOT / "dist"
 RESULTS = ROOT / "results"
 
-# Tests never reach the network, and pytest's own workers are the parallelism.
-TEST_ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+# Tests never reach the network, and pytest's own workers are the parallelism. Threads of a test wait for each
+# other asleep: where they spin, two workers on two cores take ten times as long.
+TEST_ENV = {
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 # What the packages say of themselves
