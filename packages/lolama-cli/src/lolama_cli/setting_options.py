@@ -77,7 +77,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         asked = _asked(context, {key: values.pop(key) for key in SETTINGS})
         command(context, asked=asked, **values)
 
-    setattr(with_options, "__signature__", signature.replace(parameters=parameters))  # noqa: B010 # mypy knows none
+    with_options.__signature__ = signature.replace(  # type: ignore[attr-defined] # `inspect` looks there
+        parameters=parameters
+    )
     return with_options
 
 
@@ -99,11 +101,11 @@ def _option(key: str, row: Setting) -> inspect.Parameter:
 
 
 def _asked(context: typer.Context, values: Mapping[str, Any]) -> RequestedSettings:
-    given = {
+    given = [
         key
         for key in values
         if getattr(context.get_parameter_source(key), "name", "DEFAULT") != "DEFAULT"
-    }
+    ]
     settings = {}
     for key in given:
         row, value = SETTINGS[key], values[key]

@@ -45,9 +45,18 @@ def _list_of(element: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(element, value))
 
 
+def _is_text_or_id(value: object) -> bool:
+    return _is_text(value) or is_integer(value)
+
+
+def _spells_id(text: str) -> bool:
+    # Python refuses to read thousands of digits, and no token id has so many as 20.
+    return text.isdecimal() and len(text) < 20
+
+
 def _is_biases(value: object) -> bool:
     return isinstance(value, dict) and all(
-        key.isdecimal() and is_number(bias) for key, bias in value.items()
+        _spells_id(key) and is_number(bias) for key, bias in value.items()
     )
 
 
@@ -63,10 +72,7 @@ _IN_JSON: Mapping[Kind, tuple[Callable[[Any], bool], str]] = {
     ),
     "list of integers": (_list_of(is_integer), "a list of token ids"),
     "list of lists of integers": (_list_of(_list_of(is_integer)), "a list of lists of token ids"),
-    "list of strings or integers": (
-        lambda value: _list_of(lambda entry: _is_text(entry) or is_integer(entry))(value),
-        "a list of texts and token ids",
-    ),
+    "list of strings or integers": (_list_of(_is_text_or_id), "a list of texts and token ids"),
     "object": (_is_biases, "an object of token ids and numbers"),
 }
 
@@ -83,7 +89,7 @@ def expected_in_json(row: Setting, value: JSON) -> str | None:
 def from_json(row: Setting, value: Any) -> Any:
     """A value of JSON as `GenerationConfig` takes it. What makes no sense is left for it to refuse."""
     if row.kind == "object" and isinstance(value, dict):
-        return {int(key) if key.isdecimal() else key: bias for key, bias in value.items()}
+        return {int(key) if _spells_id(key) else key: bias for key, bias in value.items()}
     return value
 
 
@@ -132,7 +138,7 @@ def _scalar(text: str) -> JSON:
 
 def _ids(word: str, subject: str) -> tuple[int, ...]:
     numbers = word.split(",")
-    if not all(number.isdecimal() and len(number) < 20 for number in numbers):
+    if not all(map(_spells_id, numbers)):
         raise UsageError(subject, f"{word!r:.40} is no list of token ids", "write them as 5,7,9")
     return tuple(map(int, numbers))
 
@@ -140,7 +146,7 @@ def _ids(word: str, subject: str) -> tuple[int, ...]:
 def _bias(word: str, subject: str) -> tuple[int, float]:
     token_id, equals, bias = word.partition("=")
     try:
-        if not equals or not token_id.isdecimal() or len(token_id) > 20:
+        if not equals or not _spells_id(token_id):
             raise ValueError
         return int(token_id), float(bias)
     except ValueError:

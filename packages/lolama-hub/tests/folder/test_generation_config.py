@@ -10,6 +10,7 @@ from tiny_folders import edit_json, write_json
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.settings import rows
 from lolama_core.protocols.types import ModelFiles
 from lolama_hub.folder import generation_config
 from lolama_hub.folder.fields import Fields
@@ -220,3 +221,10 @@ def test_sampling_that_makes_no_sense_is_named(
     write_json(llama / "generation_config.json", {"do_sample": True, name: value})
     with pytest.raises(ModelError, match=rf"generation_config\.json: {name} is"):
         resolve(llama)
+
+
+def test_ranges_are_those_of_the_table_of_settings() -> None:
+    table = rows(GenerationConfig)
+    for name, (low, high) in generation_config._SAMPLING.items():
+        check = table[name].check
+        assert (getattr(check, "low"), getattr(check, "high")) == (low, high)  # noqa: B009 # of a number
