@@ -196,10 +196,12 @@ def _write(
     steps: Steps | None,
 ) -> None:
     """Tensor by tensor, so that the model need not fit into memory."""
+    # What no package builds is refused before torch is imported.
+    family = lolama_core.installed_family(files.family, files.name)
     quantizer = lolama_core.installed_quantizer("int8")
     scheme = _scheme(files, options, steps)
     tensors = counted(lolama_core.FileCheckpoint(files).tensors(), len(files.tensors), steps)
-    module = lolama_core.build_module(files, lolama_core.installed_families())
+    module = lolama_core.build_module(files, {family.name: family})
     quantizer.prepare_(module, scheme)
     config = _with_source(files, repo=files.repo, revision=files.revision, sha256=digest)
     config["quantization"] = lolama_core.quantization_block(scheme, quantizer.declared(module))
