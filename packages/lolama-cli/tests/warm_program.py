@@ -112,7 +112,7 @@ class WarmProgram:
         # The terminal holds little, so it is read while the run goes on, and then to its end.
         with contextlib.suppress(OSError):  # how a terminal says that nobody holds the other end
             while True:
-                awaited = [ours] if code is not None else [ours, self._process.stdout]
+                awaited: list[Any] = [ours] if code is not None else [ours, self._process.stdout]
                 ready, _, _ = select.select(awaited, [], [])
                 if ours in ready:
                     sent += os.read(ours, 65536)

@@ -218,7 +218,7 @@ def test_row_250_without_a_tokenizer_every_id_comes_at_once(
 def test_row_250_each_tokenizer_has_its_own_text(
     byte_fallback: Tokenizer, byte_fallback_json: str, saying: Saying
 ) -> None:
-    """Of a generator without one; where it has one, another sees an integer."""
+    """This holds for a generator without a tokenizer; if it has one, another tokenizer sees an integer."""
     other = Tokenizer(byte_fallback_json)
     ids = byte_fallback.encode("a fox", add_special_tokens=False)
     prompt = byte_fallback.encode("the")

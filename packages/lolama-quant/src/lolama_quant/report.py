@@ -28,7 +28,7 @@ class Distance:
     """How far predictions are from those of the reference.
 
     Attributes:
-        mean_kl, median_kl, p90_kl: Of KL(reference ‖ other) over positions, in nats.
+        mean_kl, median_kl, p90_kl: KL(reference ‖ other) over positions, in nats.
         top1_agreement: Share of positions with the same best token, 0 to 1.
     """
 

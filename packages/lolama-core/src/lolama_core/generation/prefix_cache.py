@@ -185,7 +185,7 @@ def _shared(one: Sequence[PromptKey], other: Sequence[PromptKey]) -> int:
 
 
 def _newest(prefixes: list[_Prefix], max_bytes: int) -> list[_Prefix]:
-    """``prefixes`` without as many of the first as it takes to fit."""
+    """``prefixes`` that fit into ``max_bytes``: the first are left out until they do."""
     excess = sum(prefix.nbytes for prefix in prefixes) - max_bytes
     first = 0
     while excess > 0:

@@ -18,7 +18,7 @@ FinishReason = Literal["eos", "stop", "length"]
 
 
 Text = TypeVar("Text", bound=str | None, default=str, covariant=True)
-"""Of the text in results: ``str`` if the generator has a tokenizer, None if it has none."""
+"""The type of the text in results: ``str`` if the generator has a tokenizer, None if it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
