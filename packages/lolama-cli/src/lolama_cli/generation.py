@@ -30,7 +30,7 @@ def with_seed(config: GenerationConfig) -> GenerationConfig:
 
 
 @dataclass
-class Run:
+class GenerationRun:
     """One prompt on its way through the model.
 
     Args:

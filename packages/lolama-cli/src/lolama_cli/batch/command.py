@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lolama_cli.batch.answers import AnswerFile, Answers, StandardOutput
 from lolama_cli.batch.messages import in_line
-from lolama_cli.batch.prompts import BatchSettings, Prompt, read_lines
+from lolama_cli.batch.prompts import BatchPrompt, BatchSettings, read_lines
 from lolama_cli.batch.run import Batch, Tally, answer_all
 from lolama_cli.console import Output, note
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
@@ -109,7 +109,7 @@ def generate_batch(
     if options.output is not None:
         answers = AnswerFile(options.output)
 
-    def encode(prompt: Prompt) -> tuple[Sequence[int], PreparedImages | None]:
+    def encode(prompt: BatchPrompt) -> tuple[Sequence[int], PreparedImages | None]:
         try:
             images = prepare_images(files, prompt.images, image_mode)
         except UsageError as error:

@@ -76,7 +76,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class BatchPrompt:
     """What a line asks for.
 
     Attributes:
@@ -136,7 +136,7 @@ def read_lines(source: Path | None, common: BatchSettings) -> Iterator[Line]:
         raise UsageError(subject, reason, "give another file to --batch") from None
 
 
-def parse(line: Line, common: BatchSettings) -> Prompt:
+def parse(line: Line, common: BatchSettings) -> BatchPrompt:
     """What a line asks for: a JSON text is a prompt; an object holds one, or messages, and what goes with it.
 
     Raises:
@@ -169,7 +169,7 @@ def parse(line: Line, common: BatchSettings) -> Prompt:
         seed = common.config.seed
         settings["seed"] = None if seed is None else (seed + line.number) % (1 << 63)
     try:
-        return Prompt(
+        return BatchPrompt(
             _messages(values, common),
             "messages" not in values,
             check_images(values.get("images", [])),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lolama_cli.batch.answers import Answers
-from lolama_cli.batch.prompts import BatchSettings, Line, Prompt, line_id, parse
+from lolama_cli.batch.prompts import BatchPrompt, BatchSettings, Line, line_id, parse
 from lolama_cli.command_words import in_options
 from lolama_cli.console import note
 from lolama_cli.generation import answer_facts, with_seed
@@ -70,12 +70,12 @@ class Batch:
         encode: A prompt → its ids, checked, and its pictures; None for a text model.
         common: What holds for every line.
         rows: Prompts that run at the same time.
-        logprobs: See `generation.Run`.
+        logprobs: See `generation.GenerationRun`.
     """
 
     model: CausalLM
     tokenizer: Tokenizer
-    encode: Callable[[Prompt], tuple[Sequence[int], PreparedImages | None]]
+    encode: Callable[[BatchPrompt], tuple[Sequence[int], PreparedImages | None]]
     common: BatchSettings
     rows: int
     logprobs: int | None

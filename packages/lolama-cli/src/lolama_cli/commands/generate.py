@@ -11,7 +11,7 @@ from lolama_cli import options
 from lolama_cli.batch.command import BatchOptions, generate_batch
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
-from lolama_cli.generation import Run, with_seed
+from lolama_cli.generation import GenerationRun, with_seed
 from lolama_cli.logprobs import check_logprobs
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names, prepare_images
@@ -147,7 +147,7 @@ def generate(
     tell_unsupported(files)
     loaded = chosen.load(files, verbose=settings.verbose)
     config = with_seed(config) if as_json else config
-    run = Run(loaded, tokenizer, ids, config, stdout, images, logprobs)
+    run = GenerationRun(loaded, tokenizer, ids, config, stdout, images, logprobs)
     run.generate(write=not as_json, stream=not no_stream)
     if as_json:
         run.write_json(model, chosen.load_seconds)
