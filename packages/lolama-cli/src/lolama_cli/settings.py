@@ -50,7 +50,7 @@ def _is_text_or_id(value: object) -> bool:
 
 
 def _spells_id(text: str) -> bool:
-    # Python refuses to read thousands of digits, and no token id has so many as 20.
+    # Python refuses to read thousands of digits, and no token id has as many as 20.
     return text.isdecimal() and len(text) < 20
 
 
