@@ -234,16 +234,14 @@ QUICK = (
     "packages/lolama-core/tests/runtime",
     "packages/lolama-core/tests/generation",
     "packages/lolama-core/tests/text",
-    "packages/lolama-quant/tests",
+    "packages/lolama-quant/tests/cpu",
+    "packages/lolama-quant/tests/int8",
     "packages/lolama-hub/tests/folder",
 )
 NOT_QUICK = (
     "packages/lolama-core/tests/model/test_no_init.py",
     "packages/lolama-core/tests/text/test_encoder.py",
     "packages/lolama-core/tests/text/test_native_guard.py",
-    "packages/lolama-quant/tests/native/test_instruction_sets.py",
-    "packages/lolama-quant/tests/test_build.py",
-    "packages/lolama-quant/tests/test_without_torch.py",
     "packages/lolama-hub/tests/folder/test_child_process.py",
     "packages/lolama-hub/tests/folder/test_convert_pickled.py",
     "packages/lolama-hub/tests/folder/test_convert_sentencepiece.py",
