@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.reading_path import CORE, FILES, ROW, SUM, code_lines, with_counts
+from tests.reading_path import CORE, FILES, MOST_LINES, ROW, SUM, code_lines, with_counts
 
 README = CORE.parents[3] / "README.md"
 
@@ -50,3 +50,9 @@ def test_the_counts_are_written_into_the_table() -> None:
         f"text\n| [`model/norm`](a/b.py) | {code} | {lines} | the norm |\n"
         f"| together | {code} | {lines} | |\n"
     )
+
+
+def test_it_is_read_in_an_evening() -> None:
+    """Without the reference, which comes before it."""
+    sources = [(CORE / f"{name}.py").read_text("utf-8") for name in FILES]
+    assert sum(map(code_lines, sources)) <= MOST_LINES

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from lolama_core.loading import load_model as load_model
     from lolama_core.loading import use_kernels_ as use_kernels_
     from lolama_core.model.config import LlamaConfig as LlamaConfig
-    from lolama_core.model.config import RopeScaling as RopeScaling
     from lolama_core.model.device import choose_device as choose_device
     from lolama_core.model.device import choose_dtype as choose_dtype
     from lolama_core.model.device import free_memory as free_memory
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from lolama_core.model.family import LlamaFamily as LlamaFamily
     from lolama_core.model.kv_cache import KVCache as KVCache
     from lolama_core.model.llama import Llama as Llama
+    from lolama_core.model.rope_scaling import RopeScaling as RopeScaling
     from lolama_core.plugins import PluginAttempt as PluginAttempt
     from lolama_core.plugins import installed_families as installed_families
     from lolama_core.plugins import installed_family as installed_family
@@ -57,10 +57,10 @@ if TYPE_CHECKING:
     from lolama_core.runtime.in_use import kernels_in_use as kernels_in_use
     from lolama_core.runtime.in_use import slower_blocks as slower_blocks
     from lolama_core.runtime.kernels import Kernels as Kernels
+    from lolama_core.runtime.kernels import set_kernels as set_kernels
     from lolama_core.runtime.runner import Runner as Runner
     from lolama_core.runtime.runner import forget as forget
     from lolama_core.runtime.runner import runner_of as runner_of
-    from lolama_core.runtime.runner import set_kernels as set_kernels
     from lolama_core.text.tokenizer import Tokenizer as Tokenizer
     from lolama_core.text.tokenizer_loading import load_tokenizer as load_tokenizer
 else:
@@ -71,7 +71,8 @@ else:
             ".files.checkpoint_reader": ["FileCheckpoint", "open_checkpoint"],
             ".files.checkpoint_io": ["FileCheckpointIO"],
             ".files.checkpoint_writer": ["write_checkpoint"],
-            ".model.config": ["LlamaConfig", "RopeScaling"],
+            ".model.config": ["LlamaConfig"],
+            ".model.rope_scaling": ["RopeScaling"],
             ".model.device": ["choose_device", "choose_dtype", "free_memory", "suit_threads"],
             ".model.dtypes": ["suited_dtype"],
             ".model.family": ["LlamaFamily"],
@@ -96,8 +97,8 @@ else:
             ".files.quantization": ["quantization_block"],
             ".generation.request": ["Generation"],
             ".runtime.in_use": ["decoder_in_use", "kernels_in_use", "slower_blocks"],
-            ".runtime.kernels": ["Kernels"],
-            ".runtime.runner": ["Runner", "forget", "runner_of", "set_kernels"],
+            ".runtime.kernels": ["Kernels", "set_kernels"],
+            ".runtime.runner": ["Runner", "forget", "runner_of"],
             ".generation.sampling": ["Sampler"],
             ".generation.text_stream": ["TextStream"],
             ".generation.token_stream": ["TokenStream"],

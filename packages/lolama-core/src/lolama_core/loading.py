@@ -21,8 +21,7 @@ from lolama_core.protocols.config_errors import naming_file
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.notices import unsupported
 from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
-from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.runner import set_kernels
+from lolama_core.runtime.kernels import Kernels, set_kernels
 from lolama_core.text.tokenizer_loading import load_tokenizer
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lolama_core.model.config import LlamaConfig
-from lolama_core.model.rope_scaling import inverse_frequencies
+from lolama_core.model.rope_frequencies import inverse_frequencies
 
 Weights: TypeAlias = Mapping[str, Tensor]
 """Name → tensor, as ``model.state_dict()`` has them."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lolama_core import Llama, LlamaConfig, RopeScaling
-from lolama_core.model.config import ROPE_TYPES
+from lolama_core.model.rope_scaling import ROPE_TYPES
 from lolama_core.protocols.errors import ModelError
 
 SMALL: dict[str, Any] = {

@@ -7,7 +7,7 @@ import torch
 
 from lolama_core import LlamaConfig, RopeScaling
 from lolama_core.model.rope import RotaryEmbedding, rotate
-from lolama_core.model.rope_scaling import inverse_frequencies
+from lolama_core.model.rope_frequencies import inverse_frequencies
 
 
 def test_default_frequencies_follow_the_paper() -> None:

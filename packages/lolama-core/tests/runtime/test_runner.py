@@ -20,8 +20,9 @@ from lolama_core.protocols.decoder_kernel import (
 )
 from lolama_core.runtime.in_use import decoder_in_use, kernels_in_use
 from lolama_core.runtime.kernels import Kernels
+from lolama_core.runtime.known import text_model
 from lolama_core.runtime.native_step import NativeRun
-from lolama_core.runtime.runner import Runner, runner_of, text_model
+from lolama_core.runtime.runner import Runner, runner_of
 from lolama_core.testing.decoder_kernel import DecoderKernelSuite, run_by
 
 

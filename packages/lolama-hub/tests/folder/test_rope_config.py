@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lolama_core.model.config import LlamaConfig
-from lolama_core.model.rope_scaling import inverse_frequencies
+from lolama_core.model.rope_frequencies import inverse_frequencies
 from lolama_core.protocols.errors import ModelError
 from lolama_hub.folder.text_config import find_layout, read_model
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from lolama_core.model.rope_scaling import LONGEST, RopeScaling
 from lolama_core.protocols.checks import (
     check_boolean,
     check_integer,
@@ -14,9 +15,6 @@ from lolama_core.protocols.checks import (
     refused,
 )
 from lolama_core.protocols.types import JSON
-
-RopeType = Literal["linear", "dynamic", "llama3", "yarn"]
-ROPE_TYPES: tuple[RopeType, ...] = ("linear", "dynamic", "llama3", "yarn")
 
 _PACKAGE = "lolama-core"
 
@@ -28,57 +26,10 @@ _LIMITS = {
     "num_kv_heads": 1 << 12,
     "num_layers": 1 << 10,
     "hidden_dim": 1 << 20,
-    "max_seq_len": 1 << 24,
+    "max_seq_len": LONGEST,
     "head_dim": 1 << 12,
     "sliding_window": 1 << 40,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class RopeScaling:
-    """How rotary frequencies are stretched to reach past the length a model was trained on.
-
-    Args:
-        type: ``linear`` (Chen 2023), ``dynamic`` NTK, ``llama3`` (Llama 3.1) or ``yarn`` (Peng 2023).
-        factor: How many times longer.
-        original_max_seq_len: Positions the model was trained on.
-        low_freq_factor, high_freq_factor: ``llama3``: the band that is interpolated, in rotations.
-        beta_fast, beta_slow: ``yarn``: the same, in rotations over the original length.
-        attention_factor: ``yarn``: multiplies cos and sin; None for the paper's 0.1 ln(factor) + 1.
-        truncate: ``yarn``: round the band to whole dimensions.
-    """
-
-    type: RopeType
-    factor: float
-    original_max_seq_len: int
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    attention_factor: float | None = None
-    truncate: bool = True
-
-    def __post_init__(self) -> None:
-        if self.type not in ROPE_TYPES:
-            raise refused("rope_scaling type", self.type, "one of " + ", ".join(ROPE_TYPES))
-        check_number("rope_scaling factor", self.factor, 1.0, 1e6)
-        check_integer(
-            "rope_scaling original_max_seq_len", self.original_max_seq_len, _LIMITS["max_seq_len"]
-        )
-        for name in ("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"):
-            check_number(f"rope_scaling {name}", getattr(self, name), 1e-6, 1e6)
-        if self.high_freq_factor <= self.low_freq_factor:
-            raise refused(
-                "rope_scaling high_freq_factor",
-                self.high_freq_factor,
-                f"more than low_freq_factor ({self.low_freq_factor})",
-            )
-        if self.beta_fast < self.beta_slow:
-            expected = f"no less than beta_slow ({self.beta_slow})"
-            raise refused("rope_scaling beta_fast", self.beta_fast, expected)
-        if self.attention_factor is not None:
-            check_number("rope_scaling attention_factor", self.attention_factor, 1e-6, 1e6)
-        check_boolean("rope_scaling truncate", self.truncate)
 
 
 @dataclass(frozen=True, kw_only=True)

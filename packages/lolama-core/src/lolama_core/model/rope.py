@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lolama_core.model.config import LlamaConfig
-from lolama_core.model.rope_scaling import dynamic_beyond, inverse_frequencies
+from lolama_core.model.rope_frequencies import inverse_frequencies
+from lolama_core.model.rope_scaling import dynamic_beyond
 
 
 class RotaryEmbedding(nn.Module):

@@ -6,7 +6,8 @@ from torch import nn
 
 from lolama_core.protocols import CausalLM, DecoderKernel, LinearKernel
 from lolama_core.runtime.fast_products import FastProducts
-from lolama_core.runtime.runner import Runner, kernels_of, runner_of
+from lolama_core.runtime.kernels import kernels_of
+from lolama_core.runtime.runner import Runner, runner_of
 
 
 def kernels_in_use(module: nn.Module) -> dict[LinearKernel | None, int]:

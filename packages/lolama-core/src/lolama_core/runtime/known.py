@@ -8,7 +8,9 @@ from lolama_core.model.attention import Attention
 from lolama_core.model.block import Block
 from lolama_core.model.feed_forward import FeedForward
 from lolama_core.model.linear import Linear, OutputProjection
+from lolama_core.model.llama import Llama
 from lolama_core.model.norm import RMSNorm
+from lolama_core.protocols import CausalLM
 from lolama_core.protocols.decoder_kernel import (
     BlockWeights,
     DecoderShape,
@@ -16,6 +18,7 @@ from lolama_core.protocols.decoder_kernel import (
     LinearWeights,
 )
 from lolama_core.protocols.look import global_hooks, has_own_functions, is_as_written
+from lolama_core.protocols.model import HasTextModel
 
 _CHILDREN: dict[type[nn.Module], frozenset[str]] = {
     Block: frozenset({"attention", "attention_norm", "feed_forward", "ffn_norm"}),
@@ -43,6 +46,18 @@ _PARAMETERS: dict[type[nn.Module], frozenset[str]] = {
 
 class UnknownPart(Exception):
     """Why a block runs as it is written."""
+
+
+def text_model(model: CausalLM) -> Llama | None:
+    """The `Llama` that ``model`` is, or that alone reads what it embeds; None if it is, or has, none."""
+    while isinstance(model, HasTextModel):
+        inner = model.text_model()
+        if inner is None:
+            return None
+        model = inner
+    if type(model) is not Llama or not has_own_functions(Llama):
+        return None
+    return model if not vars(model).keys() & vars(Llama).keys() - {"__dict__"} else None
 
 
 def check_block(block: nn.Module) -> Block:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,11 @@ from lolama_core.model.linear import OutputProjection
 from lolama_core.model.llama import Llama
 from lolama_core.protocols import CacheSlots, CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
-from lolama_core.protocols.look import Look, has_own_functions
-from lolama_core.protocols.model import HasTextModel
+from lolama_core.protocols.look import Look
 from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.fast_products import FastProducts
-from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.known import is_plain_head
+from lolama_core.runtime.kernels import Kernels, given_kernels, kernels_of
+from lolama_core.runtime.known import is_plain_head, text_model
 from lolama_core.runtime.last_block import run_last_block
 from lolama_core.runtime.native_step import native_runs
 
@@ -178,35 +177,8 @@ class Runner:
         return last_positions(x, slots)[:, None] if only_last else x
 
 
-_runners: weakref.WeakKeyDictionary[nn.Module, Runner] = weakref.WeakKeyDictionary()
-_kernels: weakref.WeakKeyDictionary[nn.Module, Kernels] = weakref.WeakKeyDictionary()
-
-
-def set_kernels(model: nn.Module, kernels: Kernels | None) -> None:
-    """Run ``model`` with these kernels from the next text on. A copy of it does not have them.
-
-    Args:
-        model: Any that `runner_of` runs.
-        kernels: ``Kernels()`` for none at all; None for those of installed packages, as at first.
-
-    Example:
-        >>> model, tokenizer = lolama_core.load("demo")
-        >>> set_kernels(model, Kernels(linear=[MyKernel()]))
-    """
-    _kernels.pop(model, None)
-    if kernels is not None:
-        _kernels[model] = kernels
-    _runners.pop(model, None)
-
-
-def kernels_of(model: nn.Module) -> Kernels:
-    """What makes ``model`` fast: what `set_kernels` gave it, else what installed packages provide.
-
-    Raises:
-        NotAvailableError: if one of those cannot be loaded.
-    """
-    given = _kernels.get(model)
-    return Kernels.installed() if given is None else given
+_Kept: TypeAlias = tuple[Runner, Kernels | None]
+_runners: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
 
 
 def runner_of(model: CausalLM) -> CausalLM:
@@ -220,10 +192,12 @@ def runner_of(model: CausalLM) -> CausalLM:
     """
     if not isinstance(model, nn.Module):
         return model
-    kept = _runners.get(model)
-    if kept is None or kept.text is not text_model(model) or kept.look != Look(model):
+    kept, kernels = _runners.get(model, (None, None))
+    same = kernels is given_kernels(model)
+    if not same or kept is None or kept.text is not text_model(model) or kept.look != Look(model):
         forget(model)  # its weights may go before more is asked for
-        kept = _runners[model] = Runner(model, kernels_of(model))
+        kept = Runner(model, kernels_of(model))
+        _runners[model] = kept, given_kernels(model)
     return kept
 
 
@@ -231,15 +205,3 @@ def forget(model: CausalLM) -> None:
     """Let go of what was derived from ``model``, and of the weights that it had then."""
     if isinstance(model, nn.Module):
         _runners.pop(model, None)
-
-
-def text_model(model: CausalLM) -> Llama | None:
-    """The `Llama` that ``model`` is, or that alone reads what it embeds; None if it is, or has, none."""
-    while isinstance(model, HasTextModel):
-        inner = model.text_model()
-        if inner is None:
-            return None
-        model = inner
-    if type(model) is not Llama or not has_own_functions(Llama):
-        return None
-    return model if not vars(model).keys() & vars(Llama).keys() - {"__dict__"} else None
