@@ -5,6 +5,10 @@
     model, tokenizer = load("demo")
     print(TextGenerator(model, tokenizer).generate("Once upon a time"))
 
+To read it, begin with `reference`: LLaMA on one page. Then come the modules that do the same fast: `model`
+(config, rope, norm, attention, feed_forward, block, llama, kv_cache, cache_slots, masks), `generation`
+(generator, request, sampling, text_stream), `text.tokenizer`, and `runtime.runner`.
+
 Names are imported when they are first used: ``lolama_core.protocols`` alone loads neither torch nor any
 model code.
 """
