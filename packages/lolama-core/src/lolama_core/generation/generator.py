@@ -29,7 +29,6 @@ from typing import Generic, Unpack, cast, overload
 import torch
 from torch import Tensor
 
-from lolama_core.generation.batch_generator import BatchGenerator
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import Keywords
 from lolama_core.generation.prefix_cache import PrefixCache
@@ -37,18 +36,16 @@ from lolama_core.generation.request import Emission, Generation, Request, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.generation.scoring import score
 from lolama_core.generation.token_stream import TokenStream
+from lolama_core.generation.whole_batch import generate_batch
 from lolama_core.model.device import memory_errors
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
-from lolama_core.protocols.arguments import listed
-from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.runtime.recorded_step import Decode, DecodingSteps, run
 from lolama_core.runtime.runner import runner_of
 
 _PREFILL_CHUNK = 512
 """Positions of a prompt that run in one pass: the activations of a long one need not fit."""
-_MOST_ROWS = 64
 
 
 def steps(
@@ -210,25 +207,10 @@ class TextGenerator(Generic[Text]):
         Raises:
             UsageError, ModelError, ResourceError: as `generate_stream`; then no prompt has a result.
         """
-        if isinstance(prompts, str):
-            raise UsageError("prompts", "is one text", "give a list of prompts, or use generate")
-        prompts = listed("prompts", prompts, "give a list of prompts")
-        if not prompts:
-            return []
-        configs = config if isinstance(config, Sequence) else [config] * len(prompts)
-        if len(configs) != len(prompts):
-            raise UsageError("config", f"{len(configs)} configs for {len(prompts)} prompts", "")
-        batch = BatchGenerator(self.model, self.tokenizer, rows=min(len(prompts), _MOST_ROWS))
-        tickets = batch.submit_all(prompts, configs, logits_processors, settings)
-        results: dict[int, Generation[Text]] = {}
-        while True:
-            for ticket, result in batch.collect().items():
-                if not isinstance(result, Generation):
-                    raise result
-                results[ticket] = cast("Generation[Text]", result)
-            if not batch.busy:
-                return [results[ticket] for ticket in tickets]
-            batch.step()
+        together = generate_batch(
+            self.model, self.tokenizer, prompts, config, logits_processors, settings
+        )
+        return cast("list[Generation[Text]]", together)
 
     def score(self, input_ids: TextOrIds) -> Tensor:
         """Log-probability of each token given those before it.

@@ -141,10 +141,10 @@ class TextStream:
 
     def _possible_stop(self, text: str) -> int:
         """Length of the longest end of ``text`` that a stop text begins with."""
-        longest = 0
-        for stop in self._stop:
-            for length in range(min(len(stop) - 1, len(text)), longest, -1):
-                if text.endswith(stop[:length]):
-                    longest = length
-                    break
-        return longest
+        lengths = (
+            length
+            for stop in self._stop
+            for length in range(min(len(stop), len(text) + 1))
+            if text.endswith(stop[:length])
+        )
+        return max(lengths, default=0)
