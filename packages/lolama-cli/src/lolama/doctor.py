@@ -94,7 +94,7 @@ def gather(*, ask_torch: bool = False) -> Report:
 
     Example:
         >>> gather().versions["lolama-core"]
-        '0.1.0'
+        '0.2.0'
     """
     devices: list[Device] = []
     models: list[BuiltIn] = []
