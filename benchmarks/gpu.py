@@ -33,8 +33,9 @@ from lolama_core import Llama, LlamaConfig
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.protocols import CausalLM
 from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.recorded_step import DecodingSteps, run
+from lolama_core.runtime.recorded_step import DecodingSteps
 from lolama_core.runtime.runner import Runner
+from lolama_core.runtime.step import run
 from lolama_quant.int8.backends import cuda
 
 CONTEXT, ROUNDS, STEPS = 128, 5, 30

@@ -23,8 +23,9 @@ from lolama_core.model.device import choose_dtype
 from lolama_core.protocols.errors import ResourceError
 from lolama_core.protocols.types import Message
 from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.recorded_step import DecodingSteps, run
+from lolama_core.runtime.recorded_step import DecodingSteps
 from lolama_core.runtime.runner import Runner, runner_of
+from lolama_core.runtime.step import run
 from lolama_quant import Int8Linear
 from lolama_quant.cpu.library import native_library
 from lolama_quant.triton.decoder_kernel import TritonDecoderKernel

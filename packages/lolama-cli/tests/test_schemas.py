@@ -12,7 +12,7 @@ import pytest
 from warm_program import run
 
 from lolama_cli import schemas
-from lolama_cli.schema import Schema
+from lolama_cli.schema_writer import Schema
 
 
 def paths(value: Any, at: str = "") -> Iterator[str]:

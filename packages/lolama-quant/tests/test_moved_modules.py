@@ -18,7 +18,7 @@ MOVED = {
     "decoder_kernel": "cpu.decoder",
     "int8_kernel": "cpu.int8_linear",
     "int8_linear": "int8.linear",
-    "int8_products": "int8.products",
+    "int8_products": "int8.description",
     "native_library": "cpu.library",
     "native_linear": "cpu.linear",
     "outliers": "int8.outliers",

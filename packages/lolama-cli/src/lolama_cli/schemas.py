@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lolama_cli.schema import Schema
+from lolama_cli.schema_writer import Schema
 from lolama_cli.settings import SETTINGS, option_of
 
 _COUNT, _SECONDS, _TEXT = "integer", "number", "string"

@@ -58,8 +58,8 @@ def linear(weights: Weights, name: str, x: Tensor) -> Tensor:
 def angles(config: LlamaConfig, length: int) -> tuple[Tensor, Tensor]:
     """cos and sin, (T, hd / 2), of the angle by which each position turns each pair (Su et al. 2021).
 
-    Pair i turns by base^(-2i / hd) radians a position. Models of long contexts turn more slowly; rope.py
-    says how.
+    Pair i turns by base^(-2i / hd) radians a position. Models of long contexts turn more slowly;
+    rope_frequencies.py says how.
     """
     frequencies, factor = inverse_frequencies(
         config.head_dim, config.rope_base, config.rope_scaling, length

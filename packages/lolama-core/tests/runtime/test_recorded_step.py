@@ -9,8 +9,9 @@ import torch
 
 from lolama_core import Llama, LlamaConfig, TextGenerator
 from lolama_core.protocols.errors import UsageError
-from lolama_core.runtime.recorded_step import DecodingSteps, RecordedStep, run
+from lolama_core.runtime.recorded_step import DecodingSteps, RecordedStep
 from lolama_core.runtime.runner import runner_of
+from lolama_core.runtime.step import run
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 60,

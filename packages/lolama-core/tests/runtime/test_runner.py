@@ -228,6 +228,8 @@ def test_a_block_with_a_number_that_kernels_do_not_know_is_not_taken(
     runner = Runner(model, Kernels(decoder=[kernel]))
     assert list(runner.native) == [0, 2]
     assert runner.reasons == {1: "feed_forward has scale, which no kernel knows"}
+    model.get_submodule("layers.2.attention")._scale = 0.5  # type: ignore[assignment]
+    assert list(Runner(model, Kernels(decoder=[kernel])).native) == [0]
 
 
 def test_a_model_is_run_by_the_kernels_that_it_was_given(kernel: PlainKernel) -> None:

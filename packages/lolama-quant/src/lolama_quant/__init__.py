@@ -52,7 +52,7 @@ moved_modules.install(
         "lolama_quant.decoder_kernel": "lolama_quant.cpu.decoder",
         "lolama_quant.int8_kernel": "lolama_quant.cpu.int8_linear",
         "lolama_quant.int8_linear": "lolama_quant.int8.linear",
-        "lolama_quant.int8_products": "lolama_quant.int8.products",
+        "lolama_quant.int8_products": "lolama_quant.int8.description",
         "lolama_quant.native_library": "lolama_quant.cpu.library",
         "lolama_quant.native_linear": "lolama_quant.cpu.linear",
         "lolama_quant.triton_compiler": "lolama_quant.triton.compiler",

@@ -13,8 +13,9 @@ from lolama_core import Llama
 from lolama_core.protocols import DecoderKernel
 from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.recorded_step import DecodingSteps, run
+from lolama_core.runtime.recorded_step import DecodingSteps
 from lolama_core.runtime.runner import Runner
+from lolama_core.runtime.step import run
 from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite, run_by
 from lolama_quant.int8.quantizer import Int8Quantizer
 from lolama_quant.triton import compiler

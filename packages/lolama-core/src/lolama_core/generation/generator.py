@@ -41,8 +41,9 @@ from lolama_core.model.device import memory_errors
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.types import Prompt, PromptKey
-from lolama_core.runtime.recorded_step import Decode, DecodingSteps, run
+from lolama_core.runtime.recorded_step import DecodingSteps
 from lolama_core.runtime.runner import runner_of
+from lolama_core.runtime.step import Decode, run
 
 _PREFILL_CHUNK = 512
 """Positions of a prompt that run in one pass: the activations of a long one need not fit."""

@@ -14,7 +14,7 @@ _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class TextStream:
-    """Decodes a growing sequence so that the pieces add up to the decode of the whole.
+    """Decodes a growing sequence; the pieces add up to the decode of the whole, and none cuts a character.
 
     Decoding each id by itself loses the spaces of SentencePiece and breaks characters made of several
     byte tokens. Here ids are decoded together with an *anchor*: the last id after which the text was known

@@ -55,7 +55,7 @@ def plan_pass(
     |---|---|---|---|
     | prompt, every row from nothing | 0 | none | yes |
     | prompt longer than the window | 0 | (B, 1, T, L) | no |
-    | later chunk, or rows of different lengths | 0 | (B, 1, T, L) | no |
+    | later chunk, or rows that begin at different places | 0 | (B, 1, T, L) | no |
     | decoding, rows of equal length | 0, or the first in the window | none | no |
     | decoding, rows of different lengths | 0 | (B, 1, 1, L) | no |
     | recorded decoding: lengths are on the device | 0 | (B, 1, 1, capacity), added | no |

@@ -44,6 +44,9 @@ _PARAMETERS: dict[type[nn.Module], frozenset[str]] = {
 }
 
 
+_OWN_OF_TORCH = vars(nn.Module()).keys()
+
+
 class UnknownPart(Exception):
     """Why a block runs as it is written."""
 
@@ -144,8 +147,7 @@ def check(module: nn.Module, kind: type[nn.Module], name: str) -> None:
     if strange:
         raise UnknownPart(f"{name} has {min(strange)}, which no kernel knows")
     for number, value in vars(module).items():
-        own = number.startswith("_") or number == "training"
-        if not own and value is not None and number not in _NUMBERS[kind]:
+        if value is not None and number not in _NUMBERS[kind] and number not in _OWN_OF_TORCH:
             raise UnknownPart(f"{name} has {number}, which no kernel knows")
     missing = {part for part in children if not isinstance(found.get(part), nn.Module)}
     if missing:

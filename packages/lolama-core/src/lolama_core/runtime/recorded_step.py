@@ -7,9 +7,8 @@ host: the token and its place are read from tensors, and attention looks at the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,26 +16,10 @@ from torch import Tensor
 from lolama_core.model.device import inference
 from lolama_core.model.kv_cache import KVCache, own_cache
 from lolama_core.protocols import CausalLM
-from lolama_core.protocols import KVCache as KVCacheProtocol
-
-Decode: TypeAlias = Callable[[int], Tensor]
-"""The last token → logits (1, V) of what follows, and one more position in the cache."""
+from lolama_core.runtime.step import Decode, decode
 
 # Room that a recorded step has at least: prompts of every usual length then share one recording.
 _LEAST_CAPACITY = 2048
-
-
-def run(model: CausalLM, embeds: Tensor, cache: KVCacheProtocol) -> Tensor:
-    """(1, T, D) → logits (1, V), and T more positions in the cache."""
-    with inference(model.device):
-        logits = model.forward_embeds(embeds, cache)
-        cache.advance([embeds.shape[1]])
-    return logits
-
-
-def decode(model: CausalLM, token: int, cache: KVCacheProtocol) -> Tensor:
-    """The last token → logits (1, V) of what follows, and one more position in the cache."""
-    return run(model, model.embed(torch.tensor([[token]], device=model.device)), cache)
 
 
 class DecodingSteps:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lolama_core.protocols.errors import ModelError
+from lolama_core.text.growth_limits import opened_steps
 from lolama_core.text.native_guard import call_native
-from lolama_core.text.text_growth import opened_steps
 
 if TYPE_CHECKING:
     import tokenizers

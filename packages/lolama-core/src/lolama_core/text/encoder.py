@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.utf8 import is_unicode
+from lolama_core.text.growth_limits import TextGrowth
 from lolama_core.text.native_guard import call_native
-from lolama_core.text.text_growth import TextGrowth
 
 if TYPE_CHECKING:
     import tokenizers

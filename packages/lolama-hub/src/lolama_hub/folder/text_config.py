@@ -12,6 +12,8 @@ from lolama_hub.folder.layouts import LAYOUTS, TextLayout
 from lolama_hub.folder.other_formats import refuse_quantized
 from lolama_hub.folder.rope_config import read_rope
 
+_BIASES = ("attention_bias", "mlp_bias")
+
 
 def find_layout(path: Path, values: Mapping[str, JSON]) -> TextLayout:
     """The table for the architecture that config.json names.
@@ -57,7 +59,6 @@ def read_model(path: Path, values: Mapping[str, JSON], layout: TextLayout) -> di
             "num_key_value_heads", f"a divisor of num_attention_heads ({num_heads})"
         )
     rope = read_rope(config)
-    fixed = layout.fixed
     return {
         "vocab_size": config.integer("vocab_size"),
         "d_model": d_model,
@@ -70,12 +71,10 @@ def read_model(path: Path, values: Mapping[str, JSON], layout: TextLayout) -> di
         "eps": config.number("rms_norm_eps", low=0.0, high=1.0),
         "tie_word_embeddings": config.boolean("tie_word_embeddings"),
         "head_dim": _head_dim(config, d_model, num_heads),
-        "attention_bias": fixed["attention_bias"]
-        if "attention_bias" in fixed
-        else config.boolean("attention_bias"),
-        "mlp_bias": fixed["mlp_bias"] if "mlp_bias" in fixed else config.boolean("mlp_bias"),
         "sliding_window": layout.sliding_window(config, num_layers, rope.max_seq_len),
         "rope_scaling": rope.scaling,
+        **{name: config.boolean(name) for name in _BIASES if name not in layout.fixed},
+        **layout.fixed,
     }
 
 

@@ -21,7 +21,7 @@ class Int8Quantizer:
 
     def describe(self, device_type: str | None = None) -> str:
         """Which products it uses on each kind of device, or on one."""
-        from lolama_quant.int8.products import DEVICES, describe
+        from lolama_quant.int8.description import DEVICES, describe
 
         if device_type is not None:
             return describe(device_type)

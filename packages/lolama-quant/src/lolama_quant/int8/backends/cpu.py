@@ -15,8 +15,8 @@ from lolama_quant.cpu.int8_linear import native_linear
 from lolama_quant.cpu.library import int8_rows
 from lolama_quant.int8.absmax import LIMIT, quantize_rows
 from lolama_quant.int8.backends.reference import blockwise_linear
+from lolama_quant.int8.description import CPU_FEW_ROWS
 from lolama_quant.int8.processor import multiplies_integers, widens_in_registers
-from lolama_quant.int8.products import CPU_FEW_ROWS
 
 HEAVY = 4.0
 """Rows whose largest magnitude is more than this many times their root mean square are quantized twice.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lolama_quant.int8.backends import reference
-from lolama_quant.int8.products import CUDA_FEW_ROWS
+from lolama_quant.int8.description import CUDA_FEW_ROWS
 from lolama_quant.triton.compiler import has_triton
 
 
