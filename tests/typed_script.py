@@ -46,7 +46,9 @@ def use_the_parts(name: str) -> int:
     model = model.to("cpu").eval()
     print(logits.shape, len(model.layers), model.max_seq_len, get_model_size_mb(model), "MB")
     generator = lolama.TextGenerator(model, tokenizer, prefix_cache=PrefixCache(1 << 20))
-    result = generator.generate("Once upon a time", GenerationConfig.greedy(max_new_tokens=4))
+    result = generator.generate(
+        "Once upon a time", GenerationConfig(stop=["."], suppress_tokens=[3])
+    )
     print(result.text.split(), result.ids[0] + 1, result.finish_reason)
     with generator.generate_stream(ids, max_tokens=4, eos_token_id=None) as stream:
         for piece in stream.text():
@@ -63,7 +65,7 @@ def use_the_parts(name: str) -> int:
     return len(answer.text) if isinstance(answer, Generation) else answer.exit_code
 
 
-def first_only(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+def first_only(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     """A processor of logits, in place."""
     scores[:, 1:] = float("-inf")
     return scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from lolama_core.generation.setting_checks import (
     Biases,
@@ -179,6 +179,10 @@ class GenerationConfig:
     stop: tuple[str, ...] = setting((), Texts(), "Text that ends the output; may be repeated.")
     seed: int | None = setting(None, Seed(), "Make the same choices every time.")
     ignore_eos: bool = setting(False, Truth(), "Go on past end tokens.")
+
+    if TYPE_CHECKING:  # lists do for tuples
+
+        def __init__(self, **settings: Unpack[GenerationSettings]) -> None: ...
 
     def __post_init__(self) -> None:
         for row in fields(self):
