@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from known_model import EOS, LETTERS, VOCABULARY, write_hugging_face
 from warm_program import run
 
 import lolama
 from lolama import names
 from lolama.data import load_llava_model
+from lolama_core.protocols.settings import Kind, rows
 
 GREEDY = ("--temperature", "0", "--max-tokens", "6")
 # Letters alone, and not c: where the next one is forbidden, all others are as good, and the first is taken.
@@ -43,7 +45,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def note(asking: Path) -> str:
-    return f"{asking} asks for settings that lolama does not have: min_length, num_beams"
+    return f"{asking} asks for settings that lolama does not follow: min_length, num_beams"
 
 
 @pytest.mark.parametrize("prompt", ["a", "b", "j", "xyz"])
@@ -123,8 +125,47 @@ def test_row_107_settings_that_lolama_does_not_have_are_named_once(
 ) -> None:
     outcome = run(arguments[0], "-m", asking, *arguments[1:], stdin=stdin)
     assert outcome.code == 0
-    assert outcome.err.count(note) == outcome.err.count("does not have") == 1
+    assert outcome.err.count(note) == outcome.err.count("does not follow") == 1
     assert f"note: {note}\n" in outcome.err
+
+
+def test_row_260_every_setting_is_followed_or_named(tmp_path: Path) -> None:
+    """Only how long a text becomes is left to the caller."""
+    value: dict[Kind, Any] = {
+        "integer": 3,
+        "integer or null": 3,
+        "number": 0.5,
+        "boolean": True,
+        "list of strings": ["a"],
+        "list of integers": [5],
+        "list of lists of integers": [[5]],
+        "list of strings or integers": ["a"],
+        "object": {"5": 1.0},
+    }
+    asked = {name: value[row.kind] for name, row in rows(lolama.GenerationConfig).items()}
+    folder = write(tmp_path / "model", {"do_sample": True, **asked})
+    block = names.resolve(str(folder)).config["generation"]
+    followed, named = set(block["sampling"]), set(block["unsupported"])
+    assert not followed & named
+    assert followed | named == asked.keys() - {"max_new_tokens"}
+    # transformers follows what it knows.
+    known = vars(transformers.GenerationConfig())
+    assert named == {name for name in asked if name not in known}
+
+
+def test_row_260_settings_that_only_lolama_has_are_named_by_commands(tmp_path: Path) -> None:
+    asked = {
+        "presence_penalty": 1.5,
+        "frequency_penalty": 1,
+        "dry_multiplier": 0.8,
+        "top_n_sigma": 1,
+        "xtc_probability": 0,
+    }
+    folder = write(tmp_path / "model", asked)
+    outcome = run("generate", "-m", folder, *GREEDY, "b")
+    named = "dry_multiplier, frequency_penalty, presence_penalty, top_n_sigma"
+    note = f"note: {folder} asks for settings that lolama does not follow: {named}\n"
+    assert (outcome.code, outcome.out, outcome.err) == (0, b"cdefgh", note)
 
 
 def test_row_107_commands_that_generate_nothing_of_it_are_silent(
@@ -134,7 +175,7 @@ def test_row_107_commands_that_generate_nothing_of_it_are_silent(
     text.write_text("abcdefgh")
     for arguments in (("eval", text, "-m", asking, "--quantize"), ("info", asking)):
         outcome = run(*arguments)
-        assert outcome.code == 0 and "does not have" not in outcome.err
+        assert outcome.code == 0 and "does not follow" not in outcome.err
 
 
 def test_row_107_python_warns_where_a_model_is_loaded(

@@ -8,4 +8,4 @@ from lolama_core.protocols.types import ModelFiles
 def unsupported(files: ModelFiles) -> str:
     """That the model's authors ask for settings in vain, with their names; empty if they do not."""
     names = ", ".join(files.config["generation"].get("unsupported", ()))
-    return f"{files.name} asks for settings that lolama does not have: {names}" if names else ""
+    return f"{files.name} asks for settings that lolama does not follow: {names}" if names else ""

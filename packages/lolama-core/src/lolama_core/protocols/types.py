@@ -38,7 +38,7 @@ class GenerationBlock(TypedDict, total=False):
     ``eos_ids``: every id that ends a reply. ``vocab_size``: how many ids the tokenizer knows; the rows of
     ``lm_head`` past it are noise and are never sampled. ``sampling``: field names of `GenerationConfig`
     and the values its authors recommend. ``unsupported``: names of settings that its authors ask for and that
-    lolama does not have.
+    lolama does not follow.
     """
 
     eos_ids: list[int]

@@ -42,6 +42,23 @@ _UNSUPPORTED = (
     "token_healing",
     "watermarking_config",
 )
+# Settings that lolama has and transformers does not know: it does not follow them, so lolama does not either.
+_UNKNOWN_TO_TRANSFORMERS = (
+    "dry_allowed_length",
+    "dry_base",
+    "dry_multiplier",
+    "dry_penalty_last_n",
+    "dry_sequence_breakers",
+    "frequency_penalty",
+    "ignore_eos",
+    "logit_bias",
+    "presence_penalty",
+    "seed",
+    "stop",
+    "top_n_sigma",
+    "xtc_probability",
+    "xtc_threshold",
+)
 _UNSUPPORTED_SAMPLING = ("epsilon_cutoff", "eta_cutoff", "top_h")
 _EMPTY: Mapping[str, JSON] = MappingProxyType({})
 _ONE_IS_OFF = ("encoder_repetition_penalty", "guidance_scale", "num_beams")
@@ -62,7 +79,7 @@ def read_generation(
     as transformers has them. Values that are for sampling alone count only where ``do_sample`` is true:
     without it they are what the file was saved with, not advice. ``repetition_penalty`` and what forbids
     tokens count in any case. Without a generation_config.json the settings are those of config.json, where
-    old versions of transformers kept them. Settings that lolama does not have are named.
+    old versions of transformers kept them. Settings that are not followed are named.
 
     Args:
         folder: The model's folder.
@@ -94,7 +111,11 @@ def read_generation(
         block["sampling"]["top_k"] = generation.integer("top_k", low=0)
     missing = [
         name
-        for name in (*_UNSUPPORTED, *(_UNSUPPORTED_SAMPLING if samples else ()))
+        for name in (
+            *_UNSUPPORTED,
+            *_UNKNOWN_TO_TRANSFORMERS,
+            *(_UNSUPPORTED_SAMPLING if samples else ()),
+        )
         if generation.get(name) and not (name in _ONE_IS_OFF and generation.get(name) == 1)
     ]
     if missing:
