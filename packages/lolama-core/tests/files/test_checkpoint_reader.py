@@ -155,9 +155,7 @@ def test_no_directory(directory: Path) -> None:
         pytest.param({"generation": {"eos_ids": [2.0]}}, "generation.eos_ids", id="eos-float"),
         pytest.param({"generation": {"vocab_size": 0}}, "generation.vocab_size", id="vocab-0"),
         pytest.param({"generation": {"vocab_size": True}}, "generation.vocab_size", id="vocab-t"),
-        pytest.param(
-            {"generation": {"sampling": {"a": "1"}}}, "generation.sampling", id="sampling"
-        ),
+        pytest.param({"generation": {"sampling": []}}, "generation.sampling is []", id="sampling"),
         pytest.param({"tokenizer": None}, "tokenizer is missing", id="tokenizer"),
         pytest.param({"tokenizer": {"bos_token": 1}}, "tokenizer.bos_token", id="bos-number"),
         pytest.param({"tokenizer": {"add_bos": 1}}, "tokenizer.add_bos", id="add-bos-number"),
@@ -175,6 +173,24 @@ def test_config_refused(directory: Path, changes: dict[str, Any], reason: str) -
         open_checkpoint(directory)
     assert str(caught.value).startswith(f"{path}: ")
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "spelled"),
+    [("1", "'1'"), (True, "true"), (None, "null"), ({"5": 1}, '{"5": 1}'), ([[1, "a"]], '[[1, "a"]]')],
+)  # fmt: skip
+def test_row_262_a_recommended_setting_of_a_wrong_type_is_named(
+    directory: Path, value: Any, spelled: str
+) -> None:
+    path = directory / "config.json"
+    block = {"sampling": {"top_k": 5, "temperature": value}}
+    path.write_text(json.dumps({**tiny_config(), "generation": block}))
+    with pytest.raises(ModelError) as caught:
+        open_checkpoint(directory)
+    reason = (
+        f"generation.sampling.temperature is {spelled}; expected a number or a list of token ids;"
+    )
+    assert str(caught.value).startswith(f"{path}: {reason}")
 
 
 def test_unknown_keys_are_ignored(directory: Path) -> None:

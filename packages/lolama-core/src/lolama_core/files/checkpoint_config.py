@@ -89,9 +89,12 @@ def _check_generation(subject: str, block: JSON) -> None:
         expected = "a whole number above 0"
         raise _refuse(subject, "generation.vocab_size", block["vocab_size"], expected)
     sampling = block.get("sampling", {})
-    if not isinstance(sampling, dict) or not all(map(_is_setting, sampling.values())):
-        expected = "an object of numbers and lists of ids"
-        raise _refuse(subject, "generation.sampling", sampling, expected)
+    if not isinstance(sampling, dict):
+        raise _refuse(subject, "generation.sampling", sampling, "an object of settings")
+    for name, value in sampling.items():
+        if not _is_setting(value):
+            key, expected = f"generation.sampling.{name:.40}", "a number or a list of token ids"
+            raise _refuse(subject, key, value, expected, present=True)
     unsupported = block.get("unsupported", [])
     if not isinstance(unsupported, list) or not all(isinstance(name, str) for name in unsupported):
         raise _refuse(subject, "generation.unsupported", unsupported, "a list of names")
@@ -122,9 +125,11 @@ def _check(
         raise _refuse(subject, key, value, expected)
 
 
-def _refuse(subject: str, key: str, value: JSON, expected: str) -> ModelError:
+def _refuse(
+    subject: str, key: str, value: JSON, expected: str, *, present: bool = False
+) -> ModelError:
     spelled = shown(value) if isinstance(value, str) else f"{json.dumps(value, default=str):.80}"
-    found = "is missing" if value is None else f"is {spelled}"
+    found = "is missing" if value is None and not present else f"is {spelled}"
     return ModelError(subject, f"{key} {found}; expected {expected}", "repair or replace the file")
 
 
