@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lolama_quant.cpu.library import ANY_ROWS
-from lolama_quant.int8 import processor, products
+from lolama_quant.int8 import description, processor
 from lolama_quant.int8.absmax import LIMIT, dequantize_rows, quantize_rows
 from lolama_quant.int8.backends import backend_of, cpu, cuda, reference
 from lolama_quant.metal import int8_linear as metal
@@ -46,7 +46,7 @@ def _triton(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 def _cuda_many(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """More rows than the kernel takes; without a GPU the path is the same."""
-    padded = torch.cat((x, x.new_zeros(products.CUDA_FEW_ROWS + 1, x.shape[1])))
+    padded = torch.cat((x, x.new_zeros(description.CUDA_FEW_ROWS + 1, x.shape[1])))
     return cuda.linear(padded, weight, scale)[: len(x)]
 
 
@@ -58,7 +58,7 @@ PRODUCTS: dict[str, tuple[Product, int | None, bool]] = {
     "cpu without the library": (cpu.torch_linear, None, True),
     "cpu integers": (cpu.integer_linear, None, True),
     "cuda many rows": (_cuda_many, None, False),
-    "triton": (_triton, products.CUDA_FEW_ROWS, False),
+    "triton": (_triton, description.CUDA_FEW_ROWS, False),
     "metal": (metal_host.linear, None, False),
 }
 MARKS = {"triton": NO_TRITON, "metal": NO_COMPILER}
@@ -235,7 +235,7 @@ def test_what_multiplies_on_a_cpu(
 
 def test_cuda_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "_missing", lambda: "Triton is not installed")
-    assert "Triton is not installed" in products.describe("cuda")
+    assert "Triton is not installed" in description.describe("cuda")
     y = cuda.linear(torch.ones(1, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(4))
     assert y.tolist() == [[8.0] * 4]
 
