@@ -136,8 +136,8 @@ def test_what_leaves_one_token_is_greedy() -> None:
 
 
 def test_one_stop_text_needs_no_list() -> None:
-    assert GenerationConfig(stop="\n").stop == ("\n",)  # type: ignore[arg-type]
-    assert GenerationConfig(stop=["a", "b"]).stop == ("a", "b")  # type: ignore[arg-type]
+    assert GenerationConfig(stop="\n").stop == ("\n",)
+    assert GenerationConfig(stop=["a", "b"]).stop == ("a", "b")
 
 
 def test_greedy_and_sampling_change_nothing_else() -> None:
