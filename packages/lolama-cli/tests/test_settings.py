@@ -182,6 +182,29 @@ def test_what_set_refuses_changes_nothing() -> None:
     assert chat.config == before and not chat.given
 
 
+@pytest.mark.parametrize(
+    ("key", "option", "line"),
+    [
+        ("suppress_tokens", "9999", [9999]),
+        ("logit_bias", "9999=5", {"9999": 5}),
+        ("bad_words_ids", "5,9999", [[5, 9999]]),
+    ],
+)
+def test_row_261_ids_of_no_token_are_refused(key: str, option: str, line: Any, base: Path) -> None:
+    from known_model import VOCABULARY
+
+    reason = f"9999 is not a token id below {len(VOCABULARY)}, the size of the vocabulary"
+    run("generate", "-m", base, option_of(key), option, "a").refused(2, option_of(key), reason)
+    lines = [json.dumps({"prompt": "a", key: line}), json.dumps({"prompt": "a"})]
+    outcome = run("generate", "-m", base, "--batch", "-", stdin="\n".join(lines).encode())
+    refused, answered = map(json.loads, outcome.out.splitlines())
+    assert outcome.code == 2 and answered["text"]
+    assert key in refused["error"]["message"] and reason in refused["error"]["message"]
+    said = f"/set {key.replace('_', '-')} {option}\na\n/set {key.replace('_', '-')} none\na\n"
+    chat = run("chat", "-m", base, "--raw", "--max-tokens", "3", stdin=said.encode())
+    assert reason in chat.err and chat.out.decode().split() == ["bcd"]
+
+
 def test_a_word_for_each_element_of_an_option() -> None:
     assert from_words(SETTINGS["dry_sequence_breakers"], ["a b", "none"], "") == ("a b", "none")
     assert from_words(SETTINGS["dry_sequence_breakers"], ["none"], "") == ()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -105,12 +106,20 @@ class RequestFactory:
         ids = token_ids(prompt)
         if not ids:
             raise UsageError("prompt", "is empty", "give some text")
+        self._check_ids("input_ids", ids)
+        return ids
+
+    def _check_ids(self, subject: str, ids: Iterable[int]) -> None:
+        """Refuse ids that no token of this model has."""
         limit = self.model.vocab_size
         wrong = next((i for i in ids if not 0 <= i < limit), None)
         if wrong is not None:
-            shown = "a huge integer" if wrong.bit_length() > 100 else wrong
-            raise UsageError("input_ids", f"{shown} is not a token id below {limit}", "")
-        return ids
+            reason = f"{shown(wrong)} is not a token id below {limit}, the size of the vocabulary"
+            raise UsageError(subject, reason, "")
+
+    def _recommended(self) -> GenerationConfig:
+        """The defaults, with what the model's authors recommend laid over them."""
+        return GenerationConfig().with_recommended(self.model.generation_defaults.sampling)
 
     def _room_after(self, length: int) -> int:
         """Positions left in the model's context; a prompt that is longer is refused, never cut."""
@@ -120,8 +129,7 @@ class RequestFactory:
 
     def _config(self, config: GenerationConfig | None, named: dict[str, Any]) -> GenerationConfig:
         if config is None:
-            sampling = self.model.generation_defaults.sampling
-            config = GenerationConfig().with_recommended(sampling)
+            config = self._recommended()
         if not isinstance(config, GenerationConfig):
             remedy = "give settings by name, as in `temperature=0`, or a GenerationConfig"
             raise UsageError("config", f"{shown(config)} is not a GenerationConfig", remedy)
@@ -130,10 +138,26 @@ class RequestFactory:
             raise UsageError(
                 "stop", "stop texts need a tokenizer", "use TextGenerator(model, tokenizer)"
             )
-        limit = self.model.vocab_size
-        if any(max(word) >= limit for word in chosen.bad_words_ids):
-            raise UsageError("bad_words_ids", f"holds an id that is not below {limit}", "")
+        self._check_ids_of_settings(chosen)
         return chosen
+
+    def _check_ids_of_settings(self, config: GenerationConfig) -> None:
+        """Refuse settings with ids that no token has, unless the model's authors recommend them."""
+        breakers = config.dry_sequence_breakers
+        named: dict[str, Iterable[int]] = {
+            "bad_words_ids": chain.from_iterable(config.bad_words_ids),
+            "suppress_tokens": config.suppress_tokens,
+            "logit_bias": config.logit_bias,
+            "dry_sequence_breakers": [each for each in breakers if isinstance(each, int)],
+        }
+        for name, ids in named.items():
+            try:
+                self._check_ids(name, ids)
+            except UsageError:
+                # transformers ignores such ids in a model's files, but for those of words.
+                own = getattr(self._recommended(), name)
+                if name == "bad_words_ids" or getattr(config, name) != own:
+                    raise
 
     def _request(
         self, prompt_ids: list[int], config: GenerationConfig, processors: Sequence[LogitsProcessor]
