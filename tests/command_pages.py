@@ -60,7 +60,13 @@ Made by `tests/command_pages.py` of `GenerationConfig`. Each setting is
   `help(lolama.GenerationConfig)` says more about each.
 
 An option that takes a list may be repeated. Token ids are written as `5,7,9`, numbers for token ids as
-`15=-2.5`, and a line break, in most shells, as `$'\\n'`. `none` is an empty list, but for `--stop` a text.
+`15=-2.5`, and a line break, in most shells, as `$'\\n'`. `none` is an empty list and stands alone, but for
+`--stop` it is a text.
+
+In a chat `/set suppress-tokens 5,7,9` and `/set logit-bias 15=-2.5 16=1` set several. A value that begins
+with `[` is a list in JSON: `/set dry-sequence-breakers ["\\n", ":"]`, `/set stop ["[INST]"]`. `none` is an
+empty list for every setting there. Any other value of a list of texts is one text, as it stands. `/set`
+shows each value as it can be typed.
 
 A model's authors may recommend settings. The model's own value counts for every setting that nobody asked for
 by option, variable, line or `/set`. Five are excepted: for the temperature, top-p, top-k, min-p and the

@@ -48,7 +48,7 @@ def test_version() -> None:
         (("show", "demo"), ("did you mean info?",)),
         (("ps",), ("no model runs", "models")),
         (("serve",), ("there is no server",)),
-        (("generate", "--seed"), ("--seed", "requires an argument")),
+        (("generate", "--seed"), ("--seed", "requires an argument", "lolama generate --help")),
         (("generate", "--seed", "x", "z"), ("--seed", "is not a whole number")),
         (("generate", "--top-p", "x", "z"), ("--top-p", "is not a number")),
         (("generate", "--dtype", "x", "z"), ("--dtype", "float32")),

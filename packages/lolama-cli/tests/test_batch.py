@@ -216,3 +216,14 @@ def test_files_that_cannot_be_used(base: Path, tmp_path: Path) -> None:
     run(*command, prompts, "-o", tmp_path).refused(2, "not a regular file")
     run(*command, prompts, "-o", tmp_path / "none" / "out").refused(2, "cannot be written")
     run(*command, prompts, "-o", prompts).refused(2, "--output", "prompts")
+
+
+def test_row_266_prompts_that_cannot_be_read_leave_no_file_of_answers(
+    base: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    latin = tmp_path / "latin"
+    latin.write_bytes(b'"\xe9"\n')
+    for prompts in (tmp_path / "missing", tmp_path, latin):
+        run("generate", "-m", base, "--batch", prompts, "-o", out).refused(2, str(prompts))
+        assert not out.exists()

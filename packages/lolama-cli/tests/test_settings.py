@@ -18,7 +18,7 @@ from lolama_cli.app import root_command
 from lolama_cli.chat import settings as of_chat
 from lolama_cli.chat import transcript
 from lolama_cli.defaults import KEYS
-from lolama_cli.settings import SETTINGS, from_text, from_words, option_of, to_json
+from lolama_cli.settings import SETTINGS, from_text, from_words, option_of, to_json, to_text
 from lolama_core.protocols.errors import UsageError
 
 LISTS = {key for key, row in SETTINGS.items() if isinstance(row.default, tuple | dict)}
@@ -206,8 +206,128 @@ def test_row_261_ids_of_no_token_are_refused(key: str, option: str, line: Any, b
 
 
 def test_a_word_for_each_element_of_an_option() -> None:
-    assert from_words(SETTINGS["dry_sequence_breakers"], ["a b", "none"], "") == ("a b", "none")
+    assert from_words(SETTINGS["dry_sequence_breakers"], ["a b", "no"], "") == ("a b", "no")
     assert from_words(SETTINGS["dry_sequence_breakers"], ["none"], "") == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("dry_sequence_breakers", '["\\n", ":", 13]', ("\n", ":", 13)),
+        ("dry_sequence_breakers", ": *", (": *",)),
+        ("stop", '["[INST]", "none", "é\\u2028"]', ("[INST]", "none", "é\u2028")),
+        ("stop", "[]", ()),
+        ("suppress_tokens", "[5, 7]", (5, 7)),
+        ("bad_words_ids", "[[5, 7], [9]]", ((5, 7), (9,))),
+        ("logit_bias", "15=1 16=-2.5", {15: 1.0, 16: -2.5}),
+        ("ignore_eos", "true", True),
+        ("seed", "none", None),
+        ("temperature", "0.25", 0.25),
+    ],
+)
+def test_row_263_set_takes_lists_in_json_and_shows_what_can_be_typed(
+    key: str, text: str, value: Any
+) -> None:
+    chat, name = session(), key.replace("_", "-")
+    of_chat.set_from_text(chat, name, text)
+    assert getattr(chat.config, SETTINGS[key].name) == value
+    shown = to_text(of_chat.settings_of(chat)[name])
+    assert len(shown.splitlines()) == 1
+    again = session()
+    of_chat.set_from_text(again, name, shown)
+    assert again.config == chat.config
+
+
+def test_row_263_a_chat_shows_lists_in_json(base: Path) -> None:
+    said = b"/set dry-sequence-breakers\n/set stop\n/set logit-bias 5=1 7=-2\n/set logit-bias\n"
+    told = run("chat", "-m", base, stdin=said)
+    assert 'dry-sequence-breakers ["\\n", ":", "\\"", "*"]\n' in told.err
+    assert "stop none\n" in told.err and "logit-bias 5=1.0 7=-2.0\n" in told.err
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        (
+            "stop",
+            "[INST]",
+            ("'[INST]' is not a text or a list of texts in JSON", 'write ["[INST]"]'),
+        ),
+        ("dry_sequence_breakers", "[[]]", ("is not a list of texts and token ids in JSON",)),
+        (
+            "suppress_tokens",
+            "[5;7]",
+            ("'[5;7]' is not a list of token ids in JSON", "write a list"),
+        ),
+        ("suppress_tokens", "[" * 100_000, ("is not a list of token ids in JSON",)),
+        ("bad_words_ids", "[5]", ("is not a list of lists of token ids in JSON",)),
+    ],
+)
+def test_row_263_set_refuses_what_begins_a_list_and_is_none(
+    key: str, text: str, words: tuple[str, ...]
+) -> None:
+    chat = session()
+    with pytest.raises(UsageError) as raised:
+        of_chat.set_from_text(chat, key, text)
+    assert all(each in str(raised.value) for each in words), raised.value
+    assert chat.config == session().config
+
+
+@pytest.mark.parametrize(
+    ("option", "other"),
+    [
+        ("--logit-bias", "5=1"),
+        ("--suppress-tokens", "5"),
+        ("--bad-words-ids", "5,7"),
+        ("--dry-sequence-breakers", "x"),
+    ],
+)
+def test_row_264_none_stands_alone(option: str, other: str) -> None:
+    words = (option, "none stands beside other values", "leave out none, or the others")
+    run("generate", "-m", "demo", option, "none", option, other, "z").refused(2, *words)
+    run("generate", "-m", "demo", option, other, option, "none", "z").refused(2, *words)
+
+
+def test_row_264_none_is_a_text_for_stop(base: Path) -> None:
+    told = run(
+        *(
+            "generate",
+            "-m",
+            base,
+            "--json",
+            "--max-tokens",
+            "1",
+            "--stop",
+            "none",
+            "--stop",
+            "x",
+            "a",
+        )
+    )
+    assert json.loads(told.out)["settings"]["stop"] == ["none", "x"]
+
+
+def test_row_265_several_biases_repeat_the_option() -> None:
+    told = run("generate", "-m", "demo", "--logit-bias", "263=-100,16=-100", "z")
+    told.refused(2, "'263=-100,16=-100' is not ID=VALUE", "as in 15=-2.5, and repeat the option")
+    with pytest.raises(UsageError, match="put spaces between several"):
+        of_chat.set_from_text(session(), "logit-bias", "263=-100,16=-100")
+    assert "Add to the scores of tokens; may be repeated." in " ".join(
+        run("generate", "--help").out.decode().split()
+    )
+
+
+def test_row_265_two_values_for_one_id(base: Path) -> None:
+    twice = run("generate", "-m", "demo", "--logit-bias", "5=1", "--logit-bias", "05=2", "z")
+    twice.refused(2, "--logit-bias", "gives token id 5 two values", "give it one")
+    with pytest.raises(UsageError, match="/set logit-bias: gives token id 15 two values"):
+        of_chat.set_from_text(session(), "logit-bias", "15=1 15=2")
+    with pytest.raises(UsageError, match="logit-bias: gives token id 15 two values"):
+        of_chat.apply(session(), {"logit-bias": {"15": 1, "015": 2}})
+    line = json.dumps({"prompt": "a", "logit_bias": {"15": 1, "015": 2}})
+    answer = json.loads(run("generate", "-m", base, "--batch", "-", stdin=line.encode()).out)
+    expected = "line 1: logit_bias gives token id 15 two values; give it one"
+    assert answer["error"] == {"message": expected, "exit_code": 2}
 
 
 def test_defaults_of_a_user_reach_new_settings(base: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -82,8 +82,24 @@ def root_command() -> TyperGroup:
         for parameter in command.params:
             refuse_empty_path(parameter)
         command.params += everywhere
+        _know_command_in_errors(command)
         below += getattr(command, "commands", {}).values()
     return root
+
+
+def _know_command_in_errors(command: Any) -> None:
+    """Let errors about an option without its value know their command, as all others do."""
+    parse = command.parse_args
+
+    def parse_args(context: typer.Context, arguments: list[str]) -> list[str]:
+        try:
+            return cast("list[str]", parse(context, arguments))
+        except typer.TyperException as error:
+            if getattr(error, "ctx", None) is None:
+                vars(error)["ctx"] = context
+            raise
+
+    command.parse_args = parse_args
 
 
 def run(arguments: list[str], settings: Settings) -> int:

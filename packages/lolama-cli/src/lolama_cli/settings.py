@@ -6,7 +6,7 @@ Everything here is made of the rows of `GenerationConfig`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lolama import GenerationConfig
@@ -87,9 +87,14 @@ def expected_in_json(row: Setting, value: JSON) -> str | None:
 
 
 def from_json(row: Setting, value: Any) -> Any:
-    """A value of JSON as `GenerationConfig` takes it. What makes no sense is left for it to refuse."""
+    """A value of JSON as `GenerationConfig` takes it. What makes no sense is left for it to refuse.
+
+    Raises:
+        UsageError: about the setting, if a token id has two values, as in ``{"15": 1, "015": 2}``.
+    """
     if row.kind == "object" and isinstance(value, dict):
-        return {int(key) if _spells_id(key) else key: bias for key, bias in value.items()}
+        pairs = ((int(key) if _spells_id(key) else key, bias) for key, bias in value.items())
+        return _biases(pairs, row.name)
     return value
 
 
@@ -103,23 +108,55 @@ def to_json(value: Any) -> JSON:
 
 
 def from_text(row: Setting, text: str, subject: str) -> Any:
-    """What a user typed behind a setting's name, as `GenerationConfig` takes it; see `from_words`."""
-    return from_words(row, text.split() if row.kind in _WORDS else [text], subject)
+    """What a user typed behind a setting's name, as `GenerationConfig` takes it; see `from_words`.
 
-
-def from_words(row: Setting, words: Sequence[str], subject: str) -> Any:
-    """What a user typed, a word for each element of a list, as `GenerationConfig` takes it.
-
-    ``none`` is nothing. Numbers out of their range are left for it to refuse.
+    A list may be written in JSON: it begins with ``[``.
 
     Raises:
-        UsageError: about ``subject``, for words that spell no value of this kind.
+        UsageError: about ``subject``, for a text that spells no value of this kind.
+    """
+    if isinstance(row.default, tuple) and text.startswith("["):
+        return _json_list(row, text, subject)
+    words = text.split() if row.kind in _WORDS else [text]
+    return from_words(row, words, subject, more="put spaces between several")
+
+
+def to_text(value: JSON) -> str:
+    """A setting's value in JSON as `from_text` reads it."""
+    if value in (None, [], {}):
+        return "none"
+    if isinstance(value, dict):
+        return " ".join(f"{token_id}={bias}" for token_id, bias in value.items())
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
+
+
+def from_words(
+    row: Setting, words: Sequence[str], subject: str, *, more: str = "repeat the option for more"
+) -> Any:
+    """What a user typed, a word for each element of a list, as `GenerationConfig` takes it.
+
+    ``none`` is nothing, and stands alone. Numbers out of their range are left for it to refuse.
+
+    Args:
+        row: The setting.
+        words: What was typed.
+        subject: What errors are about.
+        more: How to give several values.
+
+    Raises:
+        UsageError: for words that spell no value of this kind.
     """
     listed = isinstance(row.default, tuple | dict)
-    if [*words] == ["none"]:
+    if {*words} == {"none"}:
         return type(row.default)() if listed else None
+    if "none" in words:
+        reason = "none stands beside other values, and means that there are none"
+        raise UsageError(subject, reason, "leave out none, or the others")
     if row.kind == "object":
-        return dict(_bias(word, subject) for word in words)
+        return _biases((_bias(word, subject, more) for word in words), subject)
     if row.kind == "list of lists of integers":
         return tuple(_ids(word, subject) for word in words)
     if row.kind == "list of integers":
@@ -136,6 +173,18 @@ def _scalar(text: str) -> JSON:
     return value
 
 
+def _json_list(row: Setting, text: str, subject: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    expected = expected_in_json(row, value)
+    if expected is not None:
+        remedy = f"write {expected}" if row.kind in _WORDS else f"write {json.dumps([text])}"
+        raise UsageError(subject, f"{text!r:.40} is not {expected} in JSON", remedy)
+    return value
+
+
 def _ids(word: str, subject: str) -> tuple[int, ...]:
     numbers = word.split(",")
     if not all(map(_spells_id, numbers)):
@@ -143,7 +192,16 @@ def _ids(word: str, subject: str) -> tuple[int, ...]:
     return tuple(map(int, numbers))
 
 
-def _bias(word: str, subject: str) -> tuple[int, float]:
+def _biases(pairs: Iterable[tuple[Any, float]], subject: str) -> dict[Any, float]:
+    found: dict[Any, float] = {}
+    for token_id, bias in pairs:
+        if token_id in found:
+            raise UsageError(subject, f"gives token id {token_id} two values", "give it one")
+        found[token_id] = bias
+    return found
+
+
+def _bias(word: str, subject: str, more: str) -> tuple[int, float]:
     token_id, equals, bias = word.partition("=")
     try:
         if not equals or not _spells_id(token_id):
@@ -151,4 +209,5 @@ def _bias(word: str, subject: str) -> tuple[int, float]:
         return int(token_id), float(bias)
     except ValueError:
         reason = f"{word!r:.40} is not ID=VALUE"
-        raise UsageError(subject, reason, "write a token id and a number, as in 15=-2.5") from None
+        remedy = f"write a token id and a number, as in 15=-2.5, and {more}"
+        raise UsageError(subject, reason, remedy) from None

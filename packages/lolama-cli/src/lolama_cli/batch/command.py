@@ -105,6 +105,9 @@ def generate_batch(
     config = with_models_own(asked.config, files, asked.given)
     common = BatchSettings(config, system, raw, identity)
     lines = read_lines(source, common)
+    # No file of answers is made for prompts that cannot be read.
+    first = next(lines, None)
+    lines = chain(() if first is None else (first,), lines)
     answers: Answers = StandardOutput(stdout)
     if options.output is not None:
         answers = AnswerFile(options.output)

@@ -155,20 +155,12 @@ def parse(line: Line, common: BatchSettings) -> BatchPrompt:
             raise UsageError(subject, f"has the key {key[:80]!r}", remedy)
     if "id" in values and not _is_id(values["id"]):
         raise UsageError(subject, "has an id that is neither a text nor a whole number", "")
-    own = {}
-    for key, row in SETTINGS.items():
-        if key not in values:
-            continue
-        value = values[key]
-        if (expected := expected_in_json(row, value)) is not None:
-            reason = f"{key} {in_json(value)} is not {expected}"
-            raise UsageError(subject, reason, f"write {expected}")
-        own[row.name] = from_json(row, value)
-    settings = {row.name: getattr(common.config, row.name) for row in SETTINGS.values()} | own
-    if own.get("seed") is None:
-        seed = common.config.seed
-        settings["seed"] = None if seed is None else (seed + line.number) % (1 << 63)
     try:
+        own = _own_settings(values)
+        settings = {row.name: getattr(common.config, row.name) for row in SETTINGS.values()} | own
+        if own.get("seed") is None:
+            seed = common.config.seed
+            settings["seed"] = None if seed is None else (seed + line.number) % (1 << 63)
         return BatchPrompt(
             _messages(values, common),
             "messages" not in values,
@@ -178,6 +170,18 @@ def parse(line: Line, common: BatchSettings) -> BatchPrompt:
     except UsageError as error:
         reason = f"{error.subject.removeprefix('--').replace('-', '_')} {error.reason}"
         raise UsageError(subject, reason, error.remedy) from None
+
+
+def _own_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a line has for itself, by their fields; errors are about their keys."""
+    own = {}
+    for key, row in SETTINGS.items():
+        if key in values:
+            value = values[key]
+            if (expected := expected_in_json(row, value)) is not None:
+                raise UsageError(key, f"{in_json(value)} is not {expected}", f"write {expected}")
+            own[row.name] = from_json(row, value)
+    return own
 
 
 def _messages(values: Mapping[str, Any], common: BatchSettings) -> list[Message]:

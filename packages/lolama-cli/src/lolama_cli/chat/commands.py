@@ -14,6 +14,7 @@ from lolama_cli.chat import settings, transcript
 from lolama_cli.chat.command_names import COMMANDS, OTHER_NAMES, TAKE_NOTHING, help_lines
 from lolama_cli.chat.transcript import Transcript
 from lolama_cli.pictures import check_names
+from lolama_cli.settings import to_text
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -197,8 +198,7 @@ class Commands:
             settings.set_from_text(self._session, name, "none")  # which says that there is none
             return
         for key in [name] if name else found:
-            current = found[key]
-            self._screen.say(f"{key} {'none' if current in (None, [], {}) else current}")
+            self._screen.say(f"{key} {to_text(found[key])}")
 
     def _model(self, rest: str) -> None:
         session = self._session

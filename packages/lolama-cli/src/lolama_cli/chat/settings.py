@@ -75,8 +75,8 @@ def apply(session: Session, values: Mapping[str, JSON], *, subject: str = "/set"
 
 
 def _changed(config: GenerationConfig, row: Setting, value: JSON, subject: str) -> GenerationConfig:
-    changed: dict[str, Any] = {row.name: from_json(row, value)}
     try:
+        changed: dict[str, Any] = {row.name: from_json(row, value)}
         return config.with_settings(**changed)
     except UsageError as error:
         raise UsageError(subject, error.reason, error.remedy) from None

@@ -151,9 +151,13 @@ class GenerationConfig:
         "DRY looks at the last N tokens; -1 is all, 0 is off.",
     )
     dry_sequence_breakers: tuple[str | int, ...] = setting(
-        ("\n", ":", '"', "*"), TextsOrIds(), "No repetition goes past such a text for DRY."
+        ("\n", ":", '"', "*"),
+        TextsOrIds(),
+        "No repetition goes past such a text for DRY.",
     )
-    logit_bias: Mapping[int, float] = setting({}, Biases(), "Add to the scores of tokens.")
+    logit_bias: Mapping[int, float] = setting(
+        {}, Biases(), "Add to the scores of tokens; may be repeated."
+    )
     temperature: float = setting(
         0.7,
         Number(*TEMPERATURE, "a number from 0 (greedy) to 1,000,000"),
