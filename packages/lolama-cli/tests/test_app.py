@@ -49,6 +49,8 @@ def test_version() -> None:
         (("ps",), ("no model runs", "models")),
         (("serve",), ("there is no server",)),
         (("generate", "--seed"), ("--seed", "requires an argument", "lolama generate --help")),
+        (("rm",), ("model: is missing; see lolama rm --help",)),
+        (("config", "set"), ("key: is missing; see lolama config set --help",)),
         (("generate", "--seed", "x", "z"), ("--seed", "is not a whole number")),
         (("generate", "--top-p", "x", "z"), ("--top-p", "is not a number")),
         (("generate", "--dtype", "x", "z"), ("--dtype", "float32")),

@@ -182,7 +182,8 @@ def _usage_error(error: typer.TyperException) -> UsageError:
         reason = re.sub(r"^Option '[^']*' ", "", message)
         return UsageError(_short(option), reason[:1].lower() + reason[1:], remedy)
     if parameter is not None:
-        return UsageError(_name_of(parameter), _plain(message), remedy)
+        # Nothing is said about an argument that is not there.
+        return UsageError(_name_of(parameter), _plain(message) or "is missing", remedy)
     if message.startswith("Got unexpected extra argument"):
         return _too_many(command, context)
     unknown = re.match(r"No such command '(\w+)'", message)
