@@ -19,6 +19,7 @@ from lolama_core import (
     TextGenerator,
     load_model,
 )
+from lolama_core.protocols.settings import Kind, rows
 from lolama_core.runtime.recorded_step import DecodingSteps
 from lolama_hub import HuggingFaceSource
 
@@ -26,6 +27,30 @@ VOCABULARY, EOS, NEW = 40, 2, 24
 PROMPTS = [[5, 6, 7, 5, 6], [9], [11, 4, 11, 4, 11, 4, 30]]
 
 Write: TypeAlias = Callable[[dict[str, Any]], Path]
+
+
+def test_row_260_what_transformers_does_not_know_is_not_followed(write: Write) -> None:
+    import transformers
+
+    known = vars(transformers.GenerationConfig())
+    value: dict[Kind, Any] = {
+        "integer": 3,
+        "integer or null": 3,
+        "number": 0.5,
+        "boolean": True,
+        "list of strings": ["a"],
+        "list of integers": [5],
+        "list of lists of integers": [[5]],
+        "list of strings or integers": ["a"],
+        "object": {"5": 1.0},
+    }
+    asked = {name: value[row.kind] for name, row in rows(GenerationConfig).items()}
+    files = HuggingFaceSource().resolve(
+        str(write({"do_sample": True, **asked})), FileCheckpointIO()
+    )
+    assert files is not None
+    generation: Any = files.config["generation"]
+    assert set(generation["unsupported"]) == asked.keys() - known.keys()
 
 
 @pytest.fixture(scope="module")
