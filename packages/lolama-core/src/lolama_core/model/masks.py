@@ -85,9 +85,11 @@ def inner_dtype(x: Tensor, layers: Iterable[nn.Module]) -> torch.dtype:
     Many rows of bfloat16 are multiplied as such where the processor can (see `Linear`), so what is in
     between need not be converted there and back. Memory limits a product of few rows, not arithmetic.
     """
+    if x.shape[0] * x.shape[1] <= FEW_ROWS:
+        return x.dtype
     first = next(iter(layers), None)
     linear = getattr(getattr(first, "attention", None), "q_proj", None)
-    if x.shape[0] * x.shape[1] <= FEW_ROWS or not isinstance(linear, Linear):
+    if not isinstance(linear, Linear):
         return x.dtype
     if linear.weight.dtype == torch.bfloat16 and processor_multiplies(torch.bfloat16):
         return torch.bfloat16
