@@ -14,7 +14,6 @@ from warm_program import run
 import lolama
 from lolama import names
 from lolama.data import load_llava_model
-from lolama_core.protocols.settings import Kind, rows
 
 GREEDY = ("--temperature", "0", "--max-tokens", "6")
 # Letters alone, and not c: where the next one is forbidden, all others are as good, and the first is taken.
@@ -126,27 +125,6 @@ def test_row_107_settings_that_lolama_does_not_have_are_named_once(
     assert outcome.code == 0
     assert outcome.err.count(note) == outcome.err.count("does not follow") == 1
     assert f"note: {note}\n" in outcome.err
-
-
-def test_row_260_every_setting_is_followed_or_named(tmp_path: Path) -> None:
-    """Only how long a text becomes is left to the caller."""
-    value: dict[Kind, Any] = {
-        "integer": 3,
-        "integer or null": 3,
-        "number": 0.5,
-        "boolean": True,
-        "list of strings": ["a"],
-        "list of integers": [5],
-        "list of lists of integers": [[5]],
-        "list of strings or integers": ["a"],
-        "object": {"5": 1.0},
-    }
-    asked = {name: value[row.kind] for name, row in rows(lolama.GenerationConfig).items()}
-    folder = write(tmp_path / "model", {"do_sample": True, **asked})
-    block = names.resolve(str(folder)).config["generation"]
-    followed, named = set(block["sampling"]), set(block["unsupported"])
-    assert not followed & named
-    assert followed | named == asked.keys() - {"max_new_tokens"}
 
 
 def test_row_260_settings_that_only_lolama_has_are_named_by_commands(tmp_path: Path) -> None:

@@ -192,12 +192,13 @@ def runner_of(model: CausalLM) -> CausalLM:
     """
     if not isinstance(model, nn.Module):
         return model
-    kept, kernels = _runners.get(model, (None, None))
-    same = kernels is given_kernels(model)
-    if not same or kept is None or kept.text is not text_model(model) or kept.look != Look(model):
+    given = given_kernels(model)
+    kept, made_for = _runners.get(model, (None, None))
+    same = kept is not None and made_for is given and kept.text is text_model(model)
+    if kept is None or not same or kept.look != Look(model):
         forget(model)  # its weights may go before more is asked for
         kept = Runner(model, kernels_of(model))
-        _runners[model] = kept, given_kernels(model)
+        _runners[model] = kept, given
     return kept
 
 
