@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 import weakref
-from itertools import chain
 from types import FunctionType
 
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 _NUMBERS = (int, float, str, type(None))  # of which bool is one
+# What torch itself keeps in every module. Most of it is seen by other means; the rest changes no forward but
+# that of a module in training.
+_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
+_RUN_INSTEAD = ("forward", "_compiled_call_impl")  # of the class's forward, if an object has one
 
 
 class Look:
@@ -28,21 +31,24 @@ class Look:
     """
 
     def __init__(self, *roots: nn.Module) -> None:
-        self._values: list[object] = [*global_hooks()]
-        # An address may be given to another object once the first is gone; a weak reference may not.
-        self._objects: list[weakref.ref[object]] = []
+        values: list[object] = [*global_hooks()]
+        objects: list[weakref.ref[object]] = []
         kinds: set[type[nn.Module]] = set()
         for root in roots:
             for module in root.modules():
-                if type(module) not in kinds:
-                    kinds.add(type(module))
-                    self._values += functions_of(type(module)).values()
-                self._objects.append(weakref.ref(module))
-                self._values += _of_module(module)
-                for tensor in chain(module._parameters.values(), module._buffers.values()):
+                kind = type(module)
+                if kind not in kinds:
+                    kinds.add(kind)
+                    values += functions_of(kind).values()
+                    values += kind.forward, kind.__call__  # perhaps a base's
+                objects.append(weakref.ref(module))
+                values += _of_module(module)
+                for tensor in (*module._parameters.values(), *module._buffers.values()):
                     if tensor is not None:
-                        self._objects.append(weakref.ref(tensor))
-                        self._values += _of_tensor(tensor)
+                        objects.append(weakref.ref(tensor))
+                        values += _of_tensor(tensor)
+        # An address may be given to another object once the first is gone; a weak reference may not.
+        self._values, self._objects = values, objects
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Look):
@@ -101,19 +107,17 @@ def is_as_written(module: nn.Module) -> bool:
 
 
 def _of_module(module: nn.Module) -> list[object]:
-    kind, own = type(module), vars(module)
-    return [
-        kind,
-        kind.forward,
-        kind.__call__,
-        own.get("forward"),
-        own.get("_compiled_call_impl"),
+    seen: list[object] = [
+        type(module),
         *module._forward_hooks.values(),
         *module._forward_pre_hooks.values(),
         *module._modules,
         *module._parameters,
-        *(value for value in own.values() if isinstance(value, _NUMBERS)),
     ]
+    for name, value in vars(module).items():
+        if name not in _OF_TORCH and (isinstance(value, _NUMBERS) or name in _RUN_INSTEAD):
+            seen.append(value)
+    return seen
 
 
 def _of_tensor(tensor: Tensor) -> list[object]:

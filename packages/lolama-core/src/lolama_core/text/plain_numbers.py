@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import operator
-from typing import SupportsFloat, SupportsIndex
 
 
 def whole_number(value: object) -> int | None:
     """The whole number that ``value`` is, of whatever type; None for anything else, booleans included."""
     if type(value) is int:
         return value
-    if not isinstance(value, SupportsIndex) or _is_boolean(value):
+    if not hasattr(type(value), "__index__") or _is_boolean(value):
         return None
     try:
-        return operator.index(value)
+        return operator.index(value)  # type: ignore[arg-type] # it has an index
     except (TypeError, RuntimeError):  # a tensor of several elements, of fractions, or on "meta"
         return None
 
@@ -26,10 +25,10 @@ def real_number(value: object) -> float | None:
     whole = whole_number(value)
     if whole is not None:
         return whole
-    if not isinstance(value, SupportsFloat) or _is_boolean(value):
+    if not hasattr(type(value), "__float__") or _is_boolean(value):
         return None
     try:
-        return float(value)
+        return float(value)  # type: ignore[arg-type] # it has a float
     except (TypeError, ValueError, RuntimeError):
         return None
 
