@@ -142,6 +142,15 @@ def test_row_260_settings_that_only_lolama_has_are_named_by_commands(tmp_path: P
     assert (outcome.code, outcome.out, outcome.err) == (0, b"cdefgh", note)
 
 
+def test_row_267_a_misspelled_setting_is_named_by_commands(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", {"do_sample": True, "temprature": 0.5, "\x1b[31m": 1})
+    outcome = run("generate", "-m", folder, *GREEDY, "b")
+    note = f"note: {folder} asks for settings that lolama does not follow: \\x1b[31m, temprature\n"
+    assert (outcome.code, outcome.out, outcome.err) == (0, b"cdefgh", note)
+    with pytest.warns(UserWarning, match="does not follow: .*, temprature$"):
+        lolama.load(folder)
+
+
 def test_row_107_commands_that_generate_nothing_of_it_are_silent(
     asking: Path, tmp_path: Path
 ) -> None:

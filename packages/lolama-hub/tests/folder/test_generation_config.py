@@ -102,6 +102,41 @@ def test_row_107_settings_that_lolama_does_not_have(
     assert resolve(llama).config["generation"].get("unsupported", []) == missing
 
 
+@pytest.mark.parametrize(
+    ("settings", "unknown"),
+    [
+        ({"temprature": 0.6, "do_sample": True, "temperature": 0.7}, ["temprature"]),
+        ({"temprature": 0, "repeat_penalty": 1.2}, ["repeat_penalty", "temprature"]),
+        ({"num_predict": 5, "num_beams": 4, "seed": 1}, ["num_predict", "num_beams", "seed"]),
+        ({"temprature": None}, []),
+        ({"_from_model_config": True, "_name_or_path": "x", "transformers_version": "5.0.0"}, []),
+        ({"generation_kwargs": {}, "return_legacy_cache": True, "assistant_lookbehind": 3}, []),
+    ],
+)
+def test_row_267_names_that_nobody_knows_are_named(
+    settings: dict[str, Any], unknown: list[str], llama: Path, resolve: Resolve
+) -> None:
+    write_json(llama / "generation_config.json", settings)
+    block = resolve(llama).config["generation"]
+    assert block.get("unsupported", []) == unknown
+    assert block["sampling"].keys() <= {"temperature"}
+
+
+def test_row_267_names_in_config_json_are_the_architectures(llama: Path, resolve: Resolve) -> None:
+    (llama / "generation_config.json").unlink()
+    edit_json(llama / "config.json", temprature=0.6, pretraining_tp=2, num_beams=4)
+    assert resolve(llama).config["generation"]["unsupported"] == ["num_beams"]
+
+
+def test_row_267_files_that_transformers_writes_have_no_unknown_name(
+    llama: Path, resolve: Resolve
+) -> None:
+    import transformers
+
+    transformers.GenerationConfig(eos_token_id=2).save_pretrained(llama)
+    assert "unsupported" not in resolve(llama).config["generation"]
+
+
 FORBIDDING: dict[str, Any] = {
     "no_repeat_ngram_size": 2,
     "bad_words_ids": [[1], [2, 3]],
@@ -183,28 +218,12 @@ def test_row_194_of_a_model_that_sees_the_outer_ones_go_first(
 
 
 def test_row_107_every_setting_of_transformers_was_looked_at() -> None:
-    """What is in none of these lists changes no text, is lolama's own, or is left to the caller."""
     import transformers
 
-    named = {
-        *generation_config._UNSUPPORTED,
-        *generation_config._UNSUPPORTED_SAMPLING,
-        *generation_config._SAMPLING,
-        *FORBIDDING,
-    }
-    others = {
-        "assistant_confidence_threshold", "assistant_early_exit", "assistant_ensemble_weight",
-        "assistant_lookbehind", "bos_token_id", "cache_config", "cache_implementation", "compile_config",
-        "continuous_batching_config", "decoder_start_token_id", "disable_compile", "diversity_penalty",
-        "do_sample", "early_stopping", "eos_token_id", "is_assistant", "length_penalty", "low_memory",
-        "max_cache_len", "max_length", "max_matching_ngram_size", "max_new_tokens", "num_assistant_tokens",
-        "num_assistant_tokens_schedule", "num_beam_groups", "num_return_sequences", "output_attentions",
-        "output_hidden_states", "output_logits", "output_scores", "pad_token_id", "prefill_chunk_size",
-        "prompt_lookup_num_tokens", "remove_invalid_values", "renormalize_logits",
-        "return_dict_in_generate", "speculation_type", "target_lookbehind", "top_k",
-        "transformers_version", "use_cache", "use_mtp", "_from_model_config",
-    }  # fmt: skip
-    assert set(transformers.GenerationConfig().to_dict()) <= named | others
+    theirs = {name for name in transformers.GenerationConfig().to_dict() if name[0] != "_"}
+    assert theirs <= generation_config._KNOWN
+    assert not theirs & {*generation_config._UNKNOWN_TO_TRANSFORMERS}
+    assert set(FORBIDDING) == {*generation_config._FORBIDDING}
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,6 @@ _SAMPLING = {
     "repetition_penalty": PENALTY_FACTOR,
 }
 # Settings that change what is generated and that lolama does not have; ``do_sample`` does not matter to them.
-# How long a text becomes is left to the caller; what only makes generation faster, or says what is returned,
-# changes no text.
 _UNSUPPORTED = (
     "begin_suppress_tokens",
     "constraints",
@@ -60,6 +58,63 @@ _UNKNOWN_TO_TRANSFORMERS = (
     "xtc_threshold",
 )
 _UNSUPPORTED_SAMPLING = ("epsilon_cutoff", "eta_cutoff", "top_h")
+_FORBIDDING = ("bad_words_ids", "min_new_tokens", "no_repeat_ngram_size", "suppress_tokens")
+# Names of transformers, old ones too, that need no word. How long a text becomes is left to the caller; the
+# others make generation faster, say what is returned, or belong to a setting that is named itself.
+_SILENT = (
+    "assistant_confidence_threshold",
+    "assistant_early_exit",
+    "assistant_ensemble_weight",
+    "assistant_lookbehind",
+    "bos_token_id",
+    "cache_config",
+    "cache_implementation",
+    "compile_config",
+    "continuous_batching_config",
+    "decoder_start_token_id",
+    "disable_compile",
+    "diversity_penalty",
+    "early_stopping",
+    "generation_kwargs",
+    "is_assistant",
+    "length_penalty",
+    "low_memory",
+    "max_cache_len",
+    "max_length",
+    "max_matching_ngram_size",
+    "max_new_tokens",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "num_beam_groups",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "pad_token_id",
+    "prefill_chunk_size",
+    "prompt_lookup_num_tokens",
+    "remove_invalid_values",
+    "renormalize_logits",
+    "return_dict_in_generate",
+    "return_legacy_cache",
+    "speculation_type",
+    "target_lookbehind",
+    "transformers_version",
+    "use_cache",
+    "use_mtp",
+)
+_KNOWN = {
+    "do_sample",
+    "eos_token_id",
+    "top_k",
+    *_SAMPLING,
+    *_UNSUPPORTED,
+    *_UNKNOWN_TO_TRANSFORMERS,
+    *_UNSUPPORTED_SAMPLING,
+    *_FORBIDDING,
+    *_SILENT,
+}
 _EMPTY: Mapping[str, JSON] = MappingProxyType({})
 _ONE_IS_OFF = ("encoder_repetition_penalty", "guidance_scale", "num_beams")
 
@@ -79,7 +134,8 @@ def read_generation(
     as transformers has them. Values that are for sampling alone count only where ``do_sample`` is true:
     without it they are what the file was saved with, not advice. ``repetition_penalty`` and what forbids
     tokens count in any case. Without a generation_config.json the settings are those of config.json, where
-    old versions of transformers kept them. Settings that are not followed are named.
+    old versions of transformers kept them. Settings that are not followed are named, and so is every name in
+    generation_config.json that is no setting at all: it may be misspelled.
 
     Args:
         folder: The model's folder.
@@ -93,8 +149,10 @@ def read_generation(
         ModelError: naming the field.
     """
     own = "generation_config.json"
+    unknown: list[str] = []
     if folder.find(own) is not None:
         path, values = folder.root / own, folder.json(own)
+        unknown = _unknown(values)
     else:
         path, values = config.path, {**config.values, **_without_nulls(outer)}
     generation = Fields(path, values, {"do_sample": False})
@@ -109,7 +167,7 @@ def read_generation(
     }
     if samples and generation.get("top_k") is not None:
         block["sampling"]["top_k"] = generation.integer("top_k", low=0)
-    missing = [
+    missing = unknown + [
         name
         for name in (
             *_UNSUPPORTED,
@@ -121,6 +179,12 @@ def read_generation(
     if missing:
         block["unsupported"] = missing
     return block
+
+
+def _unknown(values: Mapping[str, JSON]) -> list[str]:
+    """Names of no setting, but for those that begin with ``_``: transformers keeps such for itself."""
+    named = _without_nulls(values).keys() - _KNOWN
+    return sorted(name for name in named if not name.startswith("_"))
 
 
 def _without_nulls(values: Mapping[str, JSON]) -> dict[str, JSON]:
