@@ -17,6 +17,7 @@ from lolama_cli import schemas
 from lolama_cli.app import root_command
 from lolama_cli.chat import settings as of_chat
 from lolama_cli.chat import transcript
+from lolama_cli.command_words import OPTIONS
 from lolama_cli.defaults import KEYS
 from lolama_cli.settings import SETTINGS, from_text, from_words, option_of, to_json, to_text
 from lolama_core.protocols.errors import UsageError
@@ -25,7 +26,9 @@ LISTS = {key for key, row in SETTINGS.items() if isinstance(row.default, tuple |
 
 
 def test_every_setting_is_everywhere() -> None:
-    assert {row.name for row in SETTINGS.values()} == {f.name for f in fields(GenerationConfig)}
+    named = {row.name for row in SETTINGS.values()}
+    assert named | {"logprobs"} == {f.name for f in fields(GenerationConfig)}
+    assert "logprobs" not in named and OPTIONS["logprobs"] == "--logprobs"  # of `generate` alone
     for command in ("generate", "chat"):
         parameters = {each.name: each for each in root_command().commands[command].params}
         for key, row in SETTINGS.items():

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from lolama.wiring import load_model as load_model
     from lolama.wiring import load_tokenizer as load_tokenizer
     from lolama_core import BatchGenerator as BatchGenerator
+    from lolama_core import Emission as Emission
     from lolama_core import Generation as Generation
     from lolama_core import GenerationConfig as GenerationConfig
     from lolama_core import Llama as Llama
     from lolama_core import LlamaConfig as LlamaConfig
     from lolama_core import PrefixCache as PrefixCache
     from lolama_core import TextGenerator as TextGenerator
+    from lolama_core import TokenLogprobs as TokenLogprobs
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -40,12 +42,14 @@ else:
             ".wiring": ["load_model", "load_tokenizer"],
             "lolama_core": [
                 "BatchGenerator",
+                "Emission",
                 "Generation",
                 "GenerationConfig",
                 "Llama",
                 "LlamaConfig",
                 "PrefixCache",
                 "TextGenerator",
+                "TokenLogprobs",
             ],
         },
     )

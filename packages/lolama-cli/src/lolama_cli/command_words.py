@@ -19,6 +19,7 @@ OPTIONS = {
     "force": "--force",
     "generate": "--raw",  # in Python, what continues a text without a chat template
     "images": "--image",
+    "logprobs": "--logprobs",
     "mode": "--image-mode",
     "quantize": "--quantize",
     **{row.name: option_of(key) for key, row in SETTINGS.items()},

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lolama_cli.console import Output, note, progress
-from lolama_cli.logprobs import LogprobRecorder
+from lolama_cli.logprobs import logprob_facts
 from lolama_cli.schemas import GENERATE
 from lolama_cli.settings import SETTINGS, to_json
 
@@ -39,7 +39,6 @@ class GenerationRun:
         config: The settings.
         output: Where the text goes.
         images: The pictures that go with it.
-        logprobs: How many alternatives are remembered for each token; None for no probabilities at all.
     """
 
     model: CausalLM
@@ -48,7 +47,6 @@ class GenerationRun:
     config: GenerationConfig
     output: Output
     images: PreparedImages | None
-    logprobs: int | None = None
 
     def generate(self, *, write: bool, stream: bool) -> None:
         """Generate to the end.
@@ -64,13 +62,9 @@ class GenerationRun:
         pieces = []
         generator = TextGenerator(self.model, self.tokenizer)
         images = self.images
-        self._recorder = None if self.logprobs is None else LogprobRecorder(self.logprobs)
         with progress(images.progress if images is not None else ""):
             stream_of = generator.generate_stream(
-                self.ids,
-                self.config,
-                logits_processors=() if self._recorder is None else (self._recorder,),
-                **(images.model_inputs if images is not None else {}),
+                self.ids, self.config, **(images.model_inputs if images is not None else {})
             )
         try:
             with stream_of as tokens:
@@ -133,7 +127,7 @@ class GenerationRun:
         first = None if self.first is None else self.first - self.started
         facts = {
             "model": name,
-            **answer_facts(self.result, self.prompt_length, config, self._recorder, self.tokenizer),
+            **answer_facts(self.result, self.prompt_length, config, self.tokenizer),
             "settings": {
                 key: to_json(getattr(config, row.name))
                 for key, row in SETTINGS.items()
@@ -152,11 +146,7 @@ class GenerationRun:
 
 
 def answer_facts(
-    result: Generation,
-    prompt_length: int,
-    config: GenerationConfig,
-    recorder: LogprobRecorder | None,
-    tokenizer: Tokenizer,
+    result: Generation, prompt_length: int, config: GenerationConfig, tokenizer: Tokenizer
 ) -> dict[str, object]:
     """What ``--json`` and ``--batch`` both tell about an answer."""
     return {
@@ -166,5 +156,5 @@ def answer_facts(
         "context_full": result.context_full,
         "prompt_tokens": prompt_length,
         "seed": config.seed,
-        "logprobs": None if recorder is None else recorder.facts(result.ids, tokenizer),
+        "logprobs": logprob_facts(result.logprobs, tokenizer),
     }

@@ -21,7 +21,8 @@ _FIRST = (
     *("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"),
     *("stop", "seed"),
 )
-_TABLE = rows(GenerationConfig)
+# ``generate`` has an option of its own for log-probabilities: they have no place in plain text.
+_TABLE = {name: row for name, row in rows(GenerationConfig).items() if name != "logprobs"}
 
 COMMON: tuple[str, ...] = tuple(_CALLED.get(name, name) for name in _FIRST)
 """Keys of the settings that most people use."""

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from lolama_core.generation.generation_config import GenerationConfig as GenerationConfig
     from lolama_core.generation.generator import TextGenerator as TextGenerator
     from lolama_core.generation.keywords import Keywords as Keywords
+    from lolama_core.generation.logprobs import TokenLogprobs as TokenLogprobs
     from lolama_core.generation.prefix_cache import PrefixCache as PrefixCache
+    from lolama_core.generation.request import Emission as Emission
     from lolama_core.generation.request import Generation as Generation
     from lolama_core.generation.sampling import Sampler as Sampler
     from lolama_core.generation.text_stream import TextStream as TextStream
@@ -99,7 +101,8 @@ else:
             ],
             ".protocols.causal_module": ["CausalLMModule"],
             ".files.quantization": ["quantization_block"],
-            ".generation.request": ["Generation"],
+            ".generation.request": ["Emission", "Generation"],
+            ".generation.logprobs": ["TokenLogprobs"],
             ".runtime.in_use": ["decoder_in_use", "kernels_in_use", "slower_blocks"],
             ".runtime.kernels": ["Kernels", "set_kernels"],
             ".runtime.runner": ["Runner", "forget", "runner_of"],

@@ -39,6 +39,7 @@ REFUSED: list[tuple[str, Any]] = [
     *(("bad_words_ids", [value]) for value in NO_IDS),
     *(("bad_words_ids", value) for value in NO_LISTS),
     *(("logit_bias", {1: value}) for value in (math.nan, math.inf, -math.inf, HUGE)),
+    *(("logprobs", value) for value in (-1, 101, 1.0, "5", True, HUGE)),
     *(("top_n_sigma", value) for value in (-1, math.nan, math.inf, "1", None, True)),
     *(("xtc_probability", value) for value in (-0.1, 1.1, math.nan, None, "1")),
     *(("xtc_threshold", value) for value in (-0.1, 1.1, math.nan, None)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +102,7 @@ def generate_batch(
         "settings": [chosen.quantize, chosen.dtype, chosen.template, logprobs],
         **({} if image_mode is None else {"image_mode": image_mode}),
     }
-    config = with_models_own(asked.config, files, asked.given)
+    config = replace(with_models_own(asked.config, files, asked.given), logprobs=logprobs)
     common = BatchSettings(config, system, raw, identity)
     lines = read_lines(source, common)
     # No file of answers is made for prompts that cannot be read.
@@ -131,7 +131,7 @@ def generate_batch(
     if following is not None:
         tell_unsupported(files)
         model = chosen.load(files, verbose=verbose)
-        batch = Batch(model, tokenizer, encode, common, options.size or _ROWS, logprobs)
+        batch = Batch(model, tokenizer, encode, common, options.size or _ROWS)
         answer_all(batch, chain((following,), lines), answers, tally, verbose=verbose)
     answers.close()
     _tell_failures(tally, str(source or "standard input"))

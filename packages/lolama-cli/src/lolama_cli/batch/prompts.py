@@ -157,7 +157,7 @@ def parse(line: Line, common: BatchSettings) -> BatchPrompt:
         raise UsageError(subject, "has an id that is neither a text nor a whole number", "")
     try:
         own = _own_settings(values)
-        settings = {row.name: getattr(common.config, row.name) for row in SETTINGS.values()} | own
+        settings = vars(common.config) | own
         if own.get("seed") is None:
             seed = common.config.seed
             settings["seed"] = None if seed is None else (seed + line.number) % (1 << 63)

@@ -15,7 +15,6 @@ from lolama_cli.batch.prompts import BatchPrompt, BatchSettings, Line, line_id, 
 from lolama_cli.command_words import in_options
 from lolama_cli.console import note
 from lolama_cli.generation import answer_facts, with_seed
-from lolama_cli.logprobs import LogprobRecorder
 from lolama_cli.schemas import BATCH
 from lolama_core.protocols.errors import LolamaError
 
@@ -36,7 +35,6 @@ class _PendingPrompt:
     line: Line
     prompt_length: int = 0
     config: GenerationConfig | None = None
-    recorder: LogprobRecorder | None = None
     answer: Generation | LolamaError | None = None
 
 
@@ -70,7 +68,6 @@ class Batch:
         encode: A prompt → its ids, checked, and its pictures; None for a text model.
         common: What holds for every line.
         rows: Prompts that run at the same time.
-        logprobs: See `generation.GenerationRun`.
     """
 
     model: CausalLM
@@ -78,7 +75,6 @@ class Batch:
     encode: Callable[[BatchPrompt], tuple[Sequence[int], PreparedImages | None]]
     common: BatchSettings
     rows: int
-    logprobs: int | None
 
     def run(self, lines: Iterator[Line], answers: Answers, tally: Tally) -> None:
         """Answer every line.
@@ -126,10 +122,8 @@ class Batch:
             ids, images = self.encode(prompt)
             pending.prompt_length = len(ids) if images is None else images.count_positions(ids)
             pending.config = with_seed(prompt.config)
-            pending.recorder = None if self.logprobs is None else LogprobRecorder(self.logprobs)
-            processors = () if pending.recorder is None else (pending.recorder,)
             inputs = {} if images is None else images.model_inputs
-            ticket = batch.submit(ids, pending.config, logits_processors=processors, **inputs)
+            ticket = batch.submit(ids, pending.config, **inputs)
             running[ticket] = pending
         except LolamaError as error:
             pending.answer = error
@@ -143,9 +137,7 @@ class Batch:
             reported = type(result)(result.subject, result.reason, in_options(result.remedy))
             return {**facts, "error": {"message": str(reported), "exit_code": result.exit_code}}
         assert result is not None and pending.config is not None
-        return facts | answer_facts(
-            result, pending.prompt_length, pending.config, pending.recorder, self.tokenizer
-        )
+        return facts | answer_facts(result, pending.prompt_length, pending.config, self.tokenizer)
 
 
 @contextmanager

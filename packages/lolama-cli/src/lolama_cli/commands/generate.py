@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -146,8 +147,8 @@ def generate(
     ids = encode_prompt(text, files, tokenizer, raw=raw, system=system_message, images=images)
     tell_unsupported(files)
     loaded = chosen.load(files, verbose=settings.verbose)
-    config = with_seed(config) if as_json else config
-    run = GenerationRun(loaded, tokenizer, ids, config, stdout, images, logprobs)
+    config = replace(with_seed(config), logprobs=logprobs) if as_json else config
+    run = GenerationRun(loaded, tokenizer, ids, config, stdout, images)
     run.generate(write=not as_json, stream=not no_stream)
     if as_json:
         run.write_json(model, chosen.load_seconds)

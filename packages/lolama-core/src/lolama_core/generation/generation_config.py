@@ -11,7 +11,7 @@ from lolama_core.generation.setting_checks import (
     Biases,
     Integer,
     Number,
-    Seed,
+    OptionalInteger,
     Sequences,
     Texts,
     TextsOrIds,
@@ -34,6 +34,7 @@ _COUNT = Integer(0, "a number of tokens, 0 (off) or more")
 _PROBABILITY = Number(*PROBABILITY, "a probability from 0 to 1")
 _PENALTY = Number(-1e6, 1e6, "a number from -1,000,000 to 1,000,000")
 _STRENGTH = Number(0.0, 1e6, "a number from 0 (off) to 1,000,000")
+_SEED = OptionalInteger(Integer(0, "an integer from 0 to 2^63 - 1", 1 << 63))
 
 
 class GenerationSettings(TypedDict, total=False):
@@ -64,6 +65,7 @@ class GenerationSettings(TypedDict, total=False):
     stop: str | Sequence[str]
     seed: int | None
     ignore_eos: bool
+    logprobs: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,8 @@ class GenerationConfig:
         stop: Texts that end the generation; none of their characters is ever given out.
         seed: Makes sampling repeatable. None draws a fresh one.
         ignore_eos: Go on past end tokens (benchmarks).
+        logprobs: Results hold each token's log-probability as the model gives it, before any setting, and
+            those of this many of the most probable tokens, at most 100. None is off.
 
     Raises:
         UsageError: for a value out of its range, naming the setting.
@@ -181,8 +185,13 @@ class GenerationConfig:
         0.1, _PROBABILITY, "XTC drops tokens at least this probable, but for the last of them."
     )
     stop: tuple[str, ...] = setting((), Texts(), "Text that ends the output; may be repeated.")
-    seed: int | None = setting(None, Seed(), "Make the same choices every time.")
+    seed: int | None = setting(None, _SEED, "Make the same choices every time.")
     ignore_eos: bool = setting(False, Truth(), "Go on past end tokens.")
+    logprobs: int | None = setting(
+        None,
+        OptionalInteger(Integer(0, "a number of tokens from 0 to 100", 101)),
+        "Each token's log-probability, and the N most probable ones.",
+    )
 
     if TYPE_CHECKING:  # lists do for tuples
 

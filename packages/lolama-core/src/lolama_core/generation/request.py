@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from lolama_core.generation.generation_config import GenerationConfig
+from lolama_core.generation.logprobs import TokenLogprobs, token_logprobs
 from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
 
@@ -31,6 +32,7 @@ class Generation(Generic[Text]):
         finish_reason: ``eos`` the model ended it, ``stop`` a stop text did, ``length`` there was no room.
         context_full: With ``length``: the model's context was full before ``max_new_tokens``.
         cached_tokens: Positions of the prompt that came from a `PrefixCache` and were not run again.
+        logprobs: Log-probabilities of each of ``ids``; None unless the setting ``logprobs`` asked for them.
     """
 
     ids: tuple[int, ...]
@@ -38,6 +40,7 @@ class Generation(Generic[Text]):
     finish_reason: FinishReason
     context_full: bool = False
     cached_tokens: int = 0
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
     def __str__(self) -> str:
         return repr(self) if self.text is None else self.text
@@ -52,12 +55,14 @@ class Emission(NamedTuple):
             text (`StreamedId`), and an id whose text is incomplete comes with the step that completes it.
         text: The new text that is certain; empty without a tokenizer.
         finish_reason: Why this step was the last; None while the request goes on.
+        logprobs: Log-probabilities of each of ``ids``; empty unless the setting ``logprobs`` asked for them.
     """
 
     token: int
     ids: tuple[int, ...]
     text: str
     finish_reason: FinishReason | None
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class Request:
@@ -96,6 +101,7 @@ class Request:
         self._sampler, self._eos_ids = sampler, eos_ids
         self._chosen = 0
         self._ids: list[int] = []
+        self._logprobs: list[TokenLogprobs] = []  # of the tokens chosen so far
         self._text = ""
         # An ordinary tensor wherever the request is made: it is written to at every step, wherever that is.
         with torch.inference_mode(False):
@@ -127,6 +133,8 @@ class Request:
             if self._sampler.chain:  # nobody else looks at it
                 self._history[0, length] = token
             self._chosen += 1
+            if self.config.logprobs is not None:
+                self._logprobs.append(token_logprobs(logits, token, self.config.logprobs))
             if self._chosen == self.limit:
                 reason = "length"
             ids, text = ([token], "") if stream is None else stream.take(token)
@@ -135,10 +143,12 @@ class Request:
             ids, text = [*ids, *last_ids], text + last_text
             if stream.stopped:  # it may be the last held characters that complete a stop text
                 reason = "stop"
+        given = len(self._ids)
         self._ids += map(int, ids)
         self._text += text
         self.finish_reason = reason
-        return Emission(token, tuple(ids), text, reason)
+        logprobs = tuple(self._logprobs[given : len(self._ids)])
+        return Emission(token, tuple(ids), text, reason, logprobs)
 
     def result(self) -> Generation[str | None]:
         """What came of it, once ``finish_reason`` is set."""
@@ -149,4 +159,7 @@ class Request:
             finish_reason=self.finish_reason,
             context_full=self.context_full,
             cached_tokens=self.cached_tokens,
+            logprobs=None
+            if self.config.logprobs is None
+            else tuple(self._logprobs[: len(self._ids)]),
         )

@@ -58,15 +58,16 @@ _TOKEN_ID = Integer(0, "a token id")
 _BIAS = Number(-1e6, 1e6, "a number from -1,000,000 to 1,000,000")
 
 
-class Seed:
-    """The beginning of random numbers; None is no beginning in particular."""
+@dataclass(frozen=True)
+class OptionalInteger:
+    """What ``integer`` takes, or None."""
 
+    integer: Integer
     kind: ClassVar[Kind] = "integer or null"
-    _integer = Integer(0, "an integer from 0 to 2^63 - 1", 1 << 63)
 
     def __call__(self, name: str, value: object) -> int | None:
         """See `Check`."""
-        return None if value is None else self._integer(name, value)
+        return None if value is None else self.integer(name, value)
 
 
 class Truth:

@@ -52,8 +52,8 @@ class TokenStream(Generic[Text]):
                     self._emissions.append(emission)
             yield self._emissions[place]
 
-    def _outputs(self) -> Iterator[Emission]:
-        """The same, for a caller who ends the generation by going away."""
+    def emissions(self) -> Iterator[Emission]:
+        """What each step gives out: ids, text, log-probabilities, and why the last one was the last."""
         try:
             yield from self._replayed()
             if self._request.finish_reason is not None:  # else it was closed, or failed
@@ -62,7 +62,7 @@ class TokenStream(Generic[Text]):
             self.close()
 
     def __iter__(self) -> Iterator[int]:
-        ids = (token_id for emission in self._outputs() for token_id in emission.ids)
+        ids = (token_id for emission in self.emissions() for token_id in emission.ids)
         if self._request.text_stream is not None:
             return ids
         return (
@@ -76,7 +76,7 @@ class TokenStream(Generic[Text]):
             raise UsageError(
                 "tokenizer", "is needed to stream text", "use TextGenerator(model, tokenizer)"
             )
-        return (emission.text for emission in self._outputs() if emission.text)
+        return (emission.text for emission in self.emissions() if emission.text)
 
     def _text_of(self, place: int, tokenizer: Tokenizer) -> str | None:
         """What the id at that place of all ids adds to the text, by whatever tokenizer decodes it."""

@@ -184,8 +184,8 @@ _runners: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionar
 def runner_of(model: CausalLM) -> CausalLM:
     """How ``model`` is run, as it is now: a kept `Runner` if it is still the same, else a new one.
 
-    A look takes a quarter of a millisecond for 5 layers, and one for 22, so it is taken when a text begins, not at
-    each token. A model that is no module of torch runs as it is.
+    A look takes a quarter of a millisecond for 5 layers, and one for 22, so it is taken when a text begins,
+    not at each token. A model that is no module of torch runs as it is.
 
     Raises:
         NotAvailableError: if an installed kernel cannot be loaded.

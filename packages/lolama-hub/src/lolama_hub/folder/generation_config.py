@@ -50,6 +50,7 @@ _UNKNOWN_TO_TRANSFORMERS = (
     "frequency_penalty",
     "ignore_eos",
     "logit_bias",
+    "logprobs",
     "presence_penalty",
     "seed",
     "stop",
