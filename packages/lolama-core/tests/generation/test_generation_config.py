@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
 import inspect
 import math
+import pickle
 import re
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -160,6 +163,44 @@ def test_with_settings() -> None:
         config.with_settings(tempreature=1.0)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match=r"^top_p: 3 is not"):
         config.with_settings(top_p=3)
+
+
+NAMES: dict[str, str] = {
+    "max_tokens": "here it is max_new_tokens",
+    "pad_token_id": "here it is left out, since rows are never padded",
+    "do_sample": "here it is temperature=0 for False",
+    "temprature": r"did you mean temperature\? known are .*xtc_threshold",
+    "colour": "known are bad_words_ids, ",
+}
+
+
+@pytest.mark.parametrize(("name", "remedy"), NAMES.items())
+def test_row_268_a_name_that_is_no_setting_is_told_the_right_one(name: str, remedy: str) -> None:
+    wrong: Any = {"top_k": 3, name: 5}
+    changed = partial(replace, GenerationConfig())
+    for make in (
+        GenerationConfig,
+        GenerationConfig.greedy,
+        GenerationConfig.sampling,
+        GenerationConfig().with_settings,
+        changed,
+    ):
+        with pytest.raises(UsageError, match=f"^{name}: is not a generation setting; {remedy}"):
+            make(**wrong)
+
+
+def test_row_268_it_is_a_dataclass_all_the_same() -> None:
+    config = GenerationConfig(top_k=3, stop="x", logit_bias={1: 2.0})
+    for other in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert other == config and other is not config
+    assert replace(config, top_k=4) == GenerationConfig(top_k=4, stop="x", logit_bias={1: 2.0})
+    assert repr(config).startswith("GenerationConfig(max_new_tokens=256, ")
+    assert asdict(config)["stop"] == ("x",)
+    names = [field.name for field in fields(GenerationConfig)]
+    assert [*inspect.signature(GenerationConfig).parameters] == names
+    positional: Any = GenerationConfig
+    with pytest.raises(TypeError, match="positional"):
+        positional(5)
 
 
 def test_it_cannot_be_changed() -> None:

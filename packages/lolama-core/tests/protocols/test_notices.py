@@ -18,6 +18,8 @@ from lolama_core.protocols.types import CanonicalConfig, ModelFiles, TokenizerFi
 )
 def test_row_267_names_in_one_line(asked: list[str], said: str) -> None:
     config: CanonicalConfig = {
+        "format": "lolama",
+        "format_version": 1,
         "family": "llama",
         "dtype": "float32",
         "model": {},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from lolama_core.generation.setting_checks import (
     Biases,
@@ -18,6 +18,7 @@ from lolama_core.generation.setting_checks import (
     TokenIds,
     Truth,
 )
+from lolama_core.generation.setting_names import check_names
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.settings import (
     PENALTY_FACTOR,
@@ -26,6 +27,11 @@ from lolama_core.protocols.settings import (
     setting,
 )
 from lolama_core.protocols.types import JSON
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 # Below this a division by the temperature overflows float32 for any logits worth the name.
 _SMALLEST_TEMPERATURE = 1e-5
@@ -68,6 +74,21 @@ class GenerationSettings(TypedDict, total=False):
     logprobs: int | None
 
 
+def _refuses_other_names(table: type[T]) -> type[T]:
+    """The dataclass ``table``, which answers a name that is no field of it with `check_names`."""
+    make = table.__init__
+    known = frozenset(row.name for row in fields(table))
+
+    @wraps(make)
+    def __init__(self: T, *args: object, **settings: object) -> None:
+        check_names(settings, known)
+        make(self, *args, **settings)
+
+    table.__init__ = __init__  # type: ignore[assignment]
+    return table
+
+
+@_refuses_other_names
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
     """Settings of one generation. Processors apply in the order listed here, as in transformers.
@@ -113,7 +134,7 @@ class GenerationConfig:
             those of this many of the most probable tokens, at most 100. None is off.
 
     Raises:
-        UsageError: for a value out of its range, naming the setting.
+        UsageError: for a value out of its range, naming the setting; for a name that is no setting.
     """
 
     max_new_tokens: int = setting(
@@ -227,13 +248,7 @@ class GenerationConfig:
         Raises:
             UsageError: for a setting that does not exist.
         """
-        known = {f.name for f in fields(self)}
-        for name in settings:
-            if name not in known:
-                close = get_close_matches(name, known, n=1)
-                remedy = f"did you mean {close[0]}? " if close else ""
-                remedy += "known are " + ", ".join(sorted(known))
-                raise UsageError(name, "is not a generation setting", remedy)
+        check_names(settings, [row.name for row in fields(self)])
         return replace(self, **settings)  # type: ignore[arg-type] # its fields check themselves
 
     def with_recommended(self, sampling: Mapping[str, JSON], *, but: Collection[str] = ()) -> Self:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from lolama_core.generation.generation_config import GenerationConfig, GenerationSettings
+from lolama_core.generation.setting_names import NAMES_ELSEWHERE
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.settings import rows
@@ -35,41 +36,6 @@ class Keywords(GenerationSettings, total=False):
 
 SETTINGS = frozenset(rows(GenerationConfig))
 
-# Names of transformers, vLLM, llama.cpp, ollama and OpenAI, which users type from habit.
-_NAMES_ELSEWHERE = {
-    "bad_words": "bad_words_ids, of token ids",
-    "begin_suppress_tokens": "a function of yours in logits_processors",
-    "do_sample": "temperature=0 for False, and a temperature above 0 for True",
-    "dry_range": "dry_penalty_last_n",
-    "dry_sequence_breaker": "dry_sequence_breakers",
-    "early_stopping": "max_new_tokens and stop",
-    "eos_token_id": "ignore_eos=True for None; end tokens are the model's own",
-    "generation_config": "config",
-    "images": "pixel_values, from the model's image processor",
-    "logits_processor": "logits_processors",
-    "manual_seed": "seed",
-    "max_completion_tokens": "max_new_tokens",
-    "max_length": "max_new_tokens, which counts new tokens alone",
-    "min_length": "min_new_tokens, which counts new tokens alone",
-    "min_tokens": "min_new_tokens",
-    "n": "generate_batch([prompt] * n)",
-    "n_predict": "max_new_tokens",
-    "num_beams": "one beam always",
-    "num_predict": "max_new_tokens",
-    "num_return_sequences": "generate_batch([prompt] * n)",
-    "random_seed": "seed",
-    "repeat_penalty": "repetition_penalty",
-    "sampling_params": "config",
-    "stop_sequences": "stop",
-    "stop_strings": "stop, which is no part of the text",
-    "stopping_criteria": "generate_stream, which may be left at any token",
-    "stream": "generate_stream",
-    "streamer": "generate_stream",
-    "temp": "temperature",
-    "top_nsigma": "top_n_sigma",
-    "typical": "typical_p",
-}
-
 
 def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of the generation, and inputs of the model: everything else.
@@ -89,9 +55,9 @@ def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
                         name, f"and {own} are given, which are one", "give one of them"
                     )
             settings |= same
-        elif name in _NAMES_ELSEWHERE:
+        elif name in NAMES_ELSEWHERE:
             reason = f"{shown(value)} is what another library calls so"
-            raise UsageError(name, reason, f"here it is {_NAMES_ELSEWHERE[name]}")
+            raise UsageError(name, reason, f"here it is {NAMES_ELSEWHERE[name]}")
         else:
             inputs[name] = value
     return settings, inputs
