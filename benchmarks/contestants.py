@@ -22,6 +22,8 @@ class Contestant:
         layout: As `benchmarks.make_model` calls it.
         environment: Variables for its process.
         item, head_item: Bytes of a weight, and of one of ``lm_head``, scales included.
+        python: The interpreter that runs it.
+        checkout: The folder whose ``benchmarks.peer`` it is; None for this one.
     """
 
     label: str
@@ -30,6 +32,8 @@ class Contestant:
     environment: dict[str, str] = field(default_factory=dict)
     item: float = 2
     head_item: float = 2
+    python: str = sys.executable
+    checkout: Path | None = None
 
 
 _ALONE = {"LOLAMA_BENCH_KERNELS": "0"}
@@ -76,7 +80,15 @@ class PeerProcess:
         self.log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - as long as the process
         read_through(path)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peer", contestant.engine, str(path), str(threads)],
+            [
+                contestant.python,
+                "-m",
+                "benchmarks.peer",
+                contestant.engine,
+                str(path),
+                str(threads),
+            ],
+            cwd=contestant.checkout,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
