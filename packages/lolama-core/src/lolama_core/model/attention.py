@@ -32,17 +32,23 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        # (B, H, T, hd), (B, K, T, hd) twice
-        queries, keys, values = (
-            self.split_heads(projection(x))
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        queries, keys = rotate(queries, plan.cos, plan.sin), rotate(keys, plan.cos, plan.sin)
+        queries = rotate(self.split_heads(self.q_proj(x)), plan.cos, plan.sin)  # (B, H, T, hd)
+        return self.attend_to(x, queries, plan, cache)
+
+    def attend_to(
+        self, x: Tensor, queries: Tensor, plan: PassPlan, cache: KVCache | None
+    ) -> Tensor:
+        """Queries (B, H, Q, hd) over the keys of ``x`` (B, T, D) and those in the cache → (B, Q, D).
+
+        Q is T, or 1 where only the last position is asked for; the mask is that of the queries.
+        """
+        keys = rotate(self.split_heads(self.k_proj(x)), plan.cos, plan.sin)  # (B, K, T, hd)
+        values = self.split_heads(self.v_proj(x))
         if cache is not None and plan.slots is not None:
             keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)
         if plan.first_key:
             keys, values = keys[:, :, plan.first_key :], values[:, :, plan.first_key :]
-        attended = attend(queries, keys, values, plan.mask, plan.causal)  # (B, T, H hd)
+        attended = attend(queries, keys, values, plan.mask, plan.causal)  # (B, Q, H hd)
         output: Tensor = self.o_proj(attended.to(x.dtype))
         return output
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from lolama_core.model.attention import attend
 from lolama_core.model.block import Block
 from lolama_core.model.masks import PassPlan, plan_mask
 from lolama_core.model.rope import rotate
@@ -21,24 +22,13 @@ def run_last_block(
     """
     columns = torch.tensor([count - 1 for count in slots.counts], device=x.device)
     rows = torch.arange(len(columns), device=x.device)
-    attention, normed = block.attention, block.attention_norm(x).to(plan.dtype)
-    # (B, H, 1, hd), (B, K, T, hd) twice
-    queries, keys, values = (
-        attention.split_heads(projected)
-        for projected in (
-            attention.q_proj(normed[rows, columns][:, None]),
-            attention.k_proj(normed),
-            attention.v_proj(normed),
-        )
-    )
-    keys = rotate(keys, plan.cos, plan.sin)
-    keys, values = cache.update(attention.layer, keys, values, slots)  # (B, K, L, hd)
-    cos, sin = (angles[rows, :, columns][:, :, None] for angles in (plan.cos, plan.sin))
     before = tuple(max(total - 1, 0) for total in slots.totals)
     first_key, mask, causal = plan_mask(before, slots.totals, 1, window, x.device)
-    if first_key:
-        keys, values = keys[:, :, first_key:], values[:, :, first_key:]
-    attended = attend(rotate(queries, cos, sin), keys, values, mask, causal)  # (B, 1, H hd)
-    x = x[rows, columns][:, None] + attention.o_proj(attended.to(plan.dtype))
+    last = replace(plan, first_key=first_key, mask=mask, causal=causal)
+    cos, sin = (angles[rows, :, columns][:, :, None] for angles in (plan.cos, plan.sin))
+    attention, normed = block.attention, block.attention_norm(x).to(plan.dtype)
+    queries = attention.split_heads(attention.q_proj(normed[rows, columns][:, None]))
+    queries = rotate(queries, cos, sin)  # (B, H, 1, hd)
+    x = x[rows, columns][:, None] + attention.attend_to(normed, queries, last, cache)
     x = x + block.feed_forward(block.ffn_norm(x).to(plan.dtype))
     return x
