@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from lolama import names, wiring
+import lolama_core
+from lolama import names, providers, wiring
 
 MOVED = {
     "conversion": "convert",
@@ -40,3 +41,26 @@ def test_a_function_of_wiring_is_that_of_names_and_warns(name: str) -> None:
 def test_wiring_knows_no_other_names() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'no_such'"):
         _ = wiring.no_such
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("families", "installed_families"),
+        ("family", "installed_family"),
+        ("source", "installed_source"),
+        ("quantizer", "installed_quantizer"),
+        ("attempts", "plugin_attempts"),
+        ("Attempt", "PluginAttempt"),
+    ],
+)
+def test_what_looks_up_packages_has_its_old_name_and_warns(old: str, new: str) -> None:
+    with pytest.warns(
+        DeprecationWarning, match=f"^lolama.providers.{old} has moved: use lolama_core.{new};"
+    ):
+        assert getattr(providers, old) is getattr(lolama_core, new)
+
+
+def test_providers_knows_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'no_such'"):
+        _ = providers.no_such

@@ -7,6 +7,7 @@
 
 from typing import TYPE_CHECKING
 
+from lolama_core.protocols import moved_modules
 from lolama_core.protocols.lazy_names import lazy_names
 from lolama_hub.__about__ import __version__ as __version__
 
@@ -26,3 +27,19 @@ else:
             ".store.place": ["Store"],
         },
     )
+
+moved_modules.install(
+    moved_modules.homes(
+        "lolama_hub",
+        {
+            "download": "hf_cache hub_api:api hub_errors:errors retries selection transfer",
+            "folder": "bin_conversion:convert_pickled child_process config:text_config fields "
+            "generation:generation_config layouts model_folder:resolve rope:rope_config "
+            "sentencepiece_conversion:convert_sentencepiece tokenizers:tokenizer_files vision_config "
+            "vision_folder:resolve_vision weights:weight_names",
+            "folder.layouts": "layouts.layout:layout layouts.llama:llama layouts.llava:llava "
+            "layouts.mistral:mistral layouts.qwen2:qwen2",
+            "store": "locks snapshots",
+        },
+    )
+)

@@ -11,6 +11,21 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+
+def homes(package: str, rooms: Mapping[str, str]) -> dict[str, str]:
+    """Old name → new name of modules that have moved into rooms of their package.
+
+    Args:
+        package: Its import name.
+        rooms: Room → its modules, with spaces between them; ``old:new`` if the name has changed, too.
+    """
+    return {
+        f"{package}.{old}": f"{package}.{room}.{new or old}"
+        for room, modules in rooms.items()
+        for old, _, new in (module.partition(":") for module in modules.split())
+    }
+
+
 _ROOMS = {
     "files": "checkpoint:checkpoint_reader checkpoint_config checkpoint_io checkpoint_writer load_weights "
     "quantization safetensors_file:safetensors_reader safetensors_writer untrusted_files:untrusted",
@@ -18,14 +33,11 @@ _ROOMS = {
     "text_stream",
     "model": "attention block cache_slots config device family feed_forward kv_cache linear llama no_init "
     "norm rope",
+    "runtime": "decoding_steps:recorded_step",
     "text": "chat_template native_guard template_budget template_sandbox tokenizer",
 }
 
-HOMES = {
-    f"lolama_core.{old}": f"lolama_core.{room}.{new or old}"
-    for room, modules in _ROOMS.items()
-    for old, _, new in (module.partition(":") for module in modules.split())
-}
+HOMES = homes("lolama_core", _ROOMS)
 """Old name → new name. What 0.1 had besides has other contents now."""
 
 
