@@ -32,12 +32,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        queries = rotate(self.split_heads(self.q_proj(x)), plan.cos, plan.sin)  # (B, H, T, hd)
-        return self.attend_to(x, queries, plan, cache)
+        queries = self.queries_of(x, plan.cos, plan.sin)  # (B, H, T, hd)
+        return self.answer(x, queries, plan, cache)
 
-    def attend_to(
-        self, x: Tensor, queries: Tensor, plan: PassPlan, cache: KVCache | None
-    ) -> Tensor:
+    def queries_of(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(B, Q, D) and the angles of its positions → (B, H, Q, hd)."""
+        return rotate(self.split_heads(self.q_proj(x)), cos, sin)
+
+    def answer(self, x: Tensor, queries: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
         """Queries (B, H, Q, hd) over the keys of ``x`` (B, T, D) and those in the cache → (B, Q, D).
 
         Q is T, or 1 where only the last position is asked for; the mask is that of the queries.

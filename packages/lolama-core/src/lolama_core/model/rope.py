@@ -24,11 +24,8 @@ class RotaryEmbedding(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.head_dim, self.base, self.scaling = (
-            config.head_dim,
-            config.rope_base,
-            config.rope_scaling,
-        )
+        self.head_dim = config.head_dim
+        self.base, self.scaling = config.rope_base, config.rope_scaling
         frequencies, self.attention_factor = inverse_frequencies(
             self.head_dim, self.base, self.scaling
         )

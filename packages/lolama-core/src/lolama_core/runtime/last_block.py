@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lolama_core.model.block import Block
 from lolama_core.model.masks import PassPlan, plan_mask
-from lolama_core.model.rope import rotate
 from lolama_core.protocols import CacheSlots, KVCache
 
 
@@ -27,8 +26,7 @@ def run_last_block(
     last = replace(plan, first_key=first_key, mask=mask, causal=causal)
     cos, sin = (angles[rows, :, columns][:, :, None] for angles in (plan.cos, plan.sin))
     attention, normed = block.attention, block.attention_norm(x).to(plan.dtype)
-    queries = attention.split_heads(attention.q_proj(normed[rows, columns][:, None]))
-    queries = rotate(queries, cos, sin)  # (B, H, 1, hd)
-    x = x[rows, columns][:, None] + attention.attend_to(normed, queries, last, cache)
+    queries = attention.queries_of(normed[rows, columns][:, None], cos, sin)  # (B, H, 1, hd)
+    x = x[rows, columns][:, None] + attention.answer(normed, queries, last, cache)
     x = x + block.feed_forward(block.ffn_norm(x).to(plan.dtype))
     return x
