@@ -41,7 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def digest(tensor: Tensor) -> str:
-    """Of its bits."""
+    """The start of the SHA-256 of its bits."""
     data = tensor.detach().contiguous().flatten().view(torch.uint8)
     return hashlib.sha256(bytes(data.tolist())).hexdigest()[:16]
 

@@ -10,7 +10,7 @@ from benchmarks.versions import Version, differences, interval, pairs
 
 
 def test_the_interval_of_a_median_is_that_of_the_sign_test() -> None:
-    """Of 20 the 6th and the 15th, of 6 the least and the greatest: tables of the sign test have these."""
+    """Tables of the sign test have these: the 6th and the 15th of 20, the least and the greatest of 6."""
     assert interval([float(n) for n in range(20, 0, -1)]) == (6.0, 15.0)
     assert interval([float(n) for n in range(1, 26)]) == (8.0, 18.0)
     assert interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]) == (1.0, 6.0)
