@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from patience import Patience
-from program import COMMAND, environment
+from warm_program import shared
 
 READY = b"\x1b[?2004h"  # the editor begins to read
 _ASKS_PLACE = b"\x1b[6n"
@@ -22,21 +22,21 @@ _ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>]|\r")
 
 
 class Terminal:
-    """Starts ``lolama arguments...`` on a terminal of 80 columns.
+    """Starts ``lolama arguments...`` on a terminal of 80 columns, and Python code ``before`` it.
 
     Attributes:
         out: All that it was sent.
     """
 
-    def __init__(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str | Path, env: Mapping[str, str] | None = None, before: str = ""
+    ) -> None:
         self.out = b""
         self._seen = 0
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            command = [*COMMAND, *map(str, arguments)]
-            os.execvpe(command[0], command, environment(env))
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self._fd, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.pid = shared().begin([theirs] * 3, arguments, env, before=before, leads=True)
+        os.close(theirs)
 
     @property
     def text(self) -> str:
@@ -112,9 +112,8 @@ class Terminal:
         patience = Patience()
         while self.read(0.02):
             patience.check(self.out)
-        _, status = os.waitpid(self.pid, 0)
         os.close(self._fd)
-        return os.waitstatus_to_exitcode(status)
+        return shared().wait(self.pid)
 
 
 def _is_pending(status: str, number: int) -> bool:
