@@ -76,6 +76,14 @@ COMMANDS = {
 }
 
 
+# There are as many steps in four texts as in many.
+FOUR_TEXTS = """
+import lolama_quant
+texts = lolama_quant.default_text()[:4]
+lolama_quant.default_text = lambda: texts
+"""
+
+
 @pytest.mark.parametrize("what", COMMANDS)
 def test_row_206_a_terminal_is_told_how_far_a_command_is(
     what: str, base: Path, tmp_path: Path
@@ -84,7 +92,7 @@ def test_row_206_a_terminal_is_told_how_far_a_command_is(
     command: list[str | Path] = [*words, base]
     if what == "writing":
         command.append(tmp_path / "out")
-    terminal = Terminal(*command)
+    terminal = Terminal(*command, before=FOUR_TEXTS)
     assert terminal.end() == 0
     before, _, after = terminal.out.rpartition(b"\r\x1b[K")
     assert f"\r{what}: 0 %\x1b[K".encode() in before
@@ -95,6 +103,7 @@ def test_row_206_a_terminal_is_told_how_far_a_command_is(
 @pytest.mark.parametrize("what", COMMANDS)
 def test_row_206_a_pipe_is_told_nothing(what: str, base: Path, tmp_path: Path) -> None:
     words = [str(tmp_path / "out") if word == "OUT" else word for word in COMMANDS[what]]
-    outcome = run(*words, base, *([tmp_path / "out"] if what == "writing" else []))
+    target = [tmp_path / "out"] if what == "writing" else []
+    outcome = run(*words, base, *target, before=FOUR_TEXTS)
     assert (outcome.code, outcome.err) == (0, "")
     assert b"\r" not in outcome.out
