@@ -63,16 +63,9 @@ def test_row_120_paths_of_options(option: str, name: str) -> None:
 def test_row_120_paths_of_the_environment(
     variable: str, arguments: tuple[str, ...], name: str, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        env=environment({variable: name}),
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode in (0, 2, 6), done.stderr
-    assert "bug" not in done.stderr and done.stderr.count("\n") <= 1
+    outcome = run(*arguments, env={variable: name}, folder=tmp_path)
+    assert outcome.code in (0, 2, 6), outcome.err
+    assert "bug" not in outcome.err and outcome.err.count("\n") <= 1
 
 
 @pytest.mark.parametrize("name", [*NAMES.values(), "a\0b"], ids=[*NAMES, "NUL"])
