@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import LIMIT
-from program import COMMAND, environment
 from warm_program import run
 
 PROMPTS = int(os.environ.get("LOLAMA_BATCH_PROMPTS", "100"))
@@ -100,10 +97,9 @@ def test_logprobs(base: Path, tmp_path: Path) -> None:
         assert all(entry["logprob"] == pytest.approx(0, abs=1e-3) for entry in answer["logprobs"])
 
 
-# The program, killed as soon as half of the answers are written.
+# Kills the program as soon as half of the answers are written.
 KILLED = f"""
-import os, signal, sys
-from lolama_cli.__main__ import main
+import os, signal
 from lolama_cli.batch.answers import AnswerFile
 
 left, write = {PROMPTS // 2}, AnswerFile.write
@@ -116,8 +112,6 @@ def write_and_count(answers, line):
         os.kill(os.getpid(), signal.SIGKILL)
 
 AnswerFile.write = write_and_count
-sys.argv[:1] = ["lolama"]
-main()
 """
 
 
@@ -129,8 +123,7 @@ def test_killed_half_way_and_run_again_each_answer_is_there_once(
     out = tmp_path / "out"
     files = ("--batch", str(prompts), "--output", str(out), "--batch-size", "4")
     command = ("generate", "-m", str(base), *OPTIONS, "--max-tokens", "20", *files)
-    process = subprocess.run((COMMAND[0], "-c", KILLED, *command), env=environment(), timeout=LIMIT)
-    assert process.returncode == -signal.SIGKILL
+    assert run(*command, before=KILLED).code == -signal.SIGKILL
     half = out.read_bytes().count(b"\n")
     assert half == PROMPTS // 2
     with out.open("ab") as file:

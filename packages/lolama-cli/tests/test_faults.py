@@ -15,7 +15,7 @@ import pytest
 from known_model import SCRIPT
 from patience import LIMIT
 from program import COMMAND, ENDLESS, Outcome, environment, shell
-from warm_program import on_terminal, run
+from warm_program import on_terminal, run, start
 
 from lolama_core.testing.promises import Promises
 
@@ -110,22 +110,14 @@ class Running:
     """A run that goes on for ever."""
 
     def __init__(self, model: Path) -> None:
-        self.process = subprocess.Popen(
-            (*COMMAND, "generate", "-m", model, *ENDLESS),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,  # `communicate` would not see what a buffered read had taken beyond one byte
-            env=environment(),
-        )
+        self.process = start("generate", "-m", model, *ENDLESS)
 
     def read_first(self) -> None:
-        assert self.process.stdout is not None
         assert self.process.stdout.read(1) == b"a"
 
     def signal(self, number: int) -> tuple[int, bytes]:
         self.process.send_signal(number)
-        rest, err = self.process.communicate(timeout=LIMIT)
+        rest, err = self.process.communicate()
         assert rest.startswith(b"bc"[: len(rest)])
         return self.process.returncode, err
 

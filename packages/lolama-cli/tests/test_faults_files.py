@@ -10,14 +10,13 @@ import os
 import pickle
 import shutil
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from program import COMMAND, Outcome, environment
+from program import Outcome
 from warm_program import run
 
 from lolama_core.testing.promises import Promises
@@ -266,26 +265,16 @@ def test_row_45_only_bin(folder: Path, tmp_path: Path) -> None:
 
 def test_row_46_a_file_cut_short_after_opening(folder: Path) -> None:
     # The reader is stopped between the header and the data by a hook on the one and only open.
-    program = (
-        "import os, sys\n"
-        "sys.argv[:1] = ['lolama']\n"
+    hook = (
+        "import os\n"
         "from lolama_core.files import safetensors_reader as s\n"
         "read = s.SafetensorsFile.read\n"
         "def cut(self, name, *rest, **more):\n"
         f"    os.truncate({str(folder / WEIGHTS)!r}, 5000)\n"
         "    return read(self, name, *rest, **more)\n"
         "s.SafetensorsFile.read = cut\n"
-        "from lolama_cli.__main__ import main\n"
-        "main()\n"
     )
-
-    process = subprocess.run(
-        (COMMAND[0], "-c", program, "generate", "-m", folder, "z"),
-        capture_output=True,
-        env=environment(),
-        timeout=60,
-    )
-    Outcome(process.returncode, process.stdout, process.stderr.decode()).refused(3, WEIGHTS)
+    run("generate", "-m", folder, "z", before=hook).refused(3, WEIGHTS)
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "num_hidden_layers", "hidden_size"])

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -15,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from patience import LIMIT, until
+from patience import until
 from program import COMMAND, Outcome, environment
 from terminal import Terminal
-from warm_program import WarmProgram
+from warm_program import Run, WarmProgram
 
 from lolama_core.testing.promises import Promises
 from lolama_hub.download.retries import ATTEMPTS
@@ -52,14 +53,8 @@ class World:
     def pull(self, *, env: Mapping[str, str] | None = None) -> Outcome:
         return self.lolama("pull", "--yes", NAME, env=env)
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            (*COMMAND, *(arguments or ("pull", "--yes", NAME))),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(self.environment()),
-        )
+    def start(self) -> Run:
+        return self.program.start("pull", "--yes", NAME, env=self.environment())
 
     def snapshot(self) -> Path:
         return self.home / "models" / "owner--model" / self.hub.repos[NAME].commit
@@ -93,7 +88,7 @@ class World:
         outcome.refused(code, *words)
         assert not self.snapshot().exists()
 
-    def stop_at(self, size: int) -> subprocess.Popen[bytes]:
+    def stop_at(self, size: int) -> Run:
         """A run whose download stands still at ``size`` bytes of the large file, for as long as it likes."""
         self.hub.faults = [Fault("stall", after=size)]
         process = self.start()
@@ -355,24 +350,11 @@ def test_row_19_larger_than_the_free_disk(world: World) -> None:
     assert world.hub.bytes_sent() == CONFIG_SIZE
 
 
-def limited_to(size: int) -> tuple[str, ...]:
-    """Options of the interpreter under which no file grows past ``size``, as on a full disk."""
-    program = (
-        "import resource, sys\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
-        "sys.argv[:1] = ['lolama']\n"
-        "from lolama_cli.__main__ import main\n"
-        "main()\n"
-    )
-    return ("-c", program)
-
-
 def test_row_20_the_disk_fills_in_mid_file(world: World) -> None:
-    command = (sys.executable, *limited_to(4_000_000), "pull", "--yes", NAME)
-    process = subprocess.run(
-        command, capture_output=True, env=environment(world.environment()), timeout=LIMIT
-    )
-    outcome = Outcome(process.returncode, process.stdout, process.stderr.decode())
+    # No file grows past 4 MB, as on a full disk.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))"
+    command = ("pull", "--yes", NAME)
+    outcome = world.program.run(*command, env=world.environment(), before=limit)
     world.refused(outcome, 6, os.strerror(errno.EFBIG), "free")
     # With room again it goes on where it stopped.
     world.fetched(world.pull())
@@ -396,10 +378,10 @@ def test_row_21_killed_and_run_again(world: World) -> None:
         assert size - WRITTEN_AT_ONCE < start <= size
 
 
-def interrupted(process: subprocess.Popen[bytes]) -> None:
+def interrupted(process: Run) -> None:
     """Press Ctrl-C, which ends it with nothing to say."""
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=LIMIT)
+    out, err = process.communicate()
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
@@ -447,7 +429,7 @@ def test_row_23_two_processes_and_one_model(world: World) -> None:
     world.hub.rate = 10e6
     processes = [world.start() for _ in range(3)]
     for process in processes:
-        out, _ = process.communicate(timeout=LIMIT)
+        out, _ = process.communicate()
         assert (process.returncode, out.decode()) == (0, f"{world.snapshot()}\n")
     assert world.is_whole()
     assert [r.sent for r in world.hub.requests if r.place == "file"] == [len(BYTES)]
@@ -459,7 +441,7 @@ def test_row_24_the_holder_of_the_lock_is_killed(world: World) -> None:
     until(lambda: len([r for r in world.hub.requests if r.place == "revision"]) == 2)
     first.kill()
     first.communicate()
-    second.communicate(timeout=LIMIT)
+    second.communicate()
     assert second.returncode == 0
     assert world.is_whole()
 
@@ -519,17 +501,11 @@ def test_row_27_a_bad_id(world: World, name: str) -> None:
 
 def ask(world: World, keys: bytes) -> tuple[int, str, str]:
     """Run ``lolama pull`` on a terminal and type; exit code, standard output, what the terminal shows."""
-    import pty
-
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        (*COMMAND, "pull", NAME),
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env=environment(world.environment()),
-    )
+    read, write = os.pipe()
+    pid = world.program.begin((theirs, write, theirs), ("pull", NAME), world.environment())
     os.close(theirs)
+    os.close(write)
     shown = b""
     while b"[y/N] " not in shown:
         shown += os.read(ours, 4096)
@@ -543,8 +519,8 @@ def ask(world: World, keys: bytes) -> tuple[int, str, str]:
             break
         shown += piece
     os.close(ours)
-    out, _ = process.communicate(timeout=LIMIT)
-    return process.returncode, out.decode(), shown.decode()
+    with open(read, "rb") as out:
+        return world.program.wait(pid), out.read().decode(), shown.decode()
 
 
 @pytest.mark.parametrize("keys", [b"n\n", b"\n", b"\x04", b"yess\n"])

@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import warm_program
 from patience import LIMIT, until
 from program import COMMAND, ENDLESS, environment
+from warm_program import Run
 
 from lolama_core.testing.promises import Promises
 from lolama_hub.testing.faults import Fault
@@ -30,6 +32,7 @@ INTERRUPTS = int(os.environ.get("LOLAMA_INTERRUPTS", "3"))
 FIRST = int(os.environ.get("LOLAMA_FIRST", "0"))
 PROCESSES = 8
 NAME = "owner/model"
+PULL = ("pull", "--yes", NAME)
 WEIGHTS = random.Random(0).randbytes(80_000_000)
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 
@@ -49,16 +52,25 @@ def hub() -> Iterator[StandInHub]:
         yield hub
 
 
-def start(hub: StandInHub, store: Path, *arguments: str | Path) -> subprocess.Popen[bytes]:
+def environment_of(hub: StandInHub, store: Path) -> dict[str, str]:
     store.parent.mkdir(exist_ok=True)
     own = {"LOLAMA_HOME": str(store), "HF_HOME": str(store.parent / "hf")}
+    return {**hub.environment(), **own}
+
+
+def start(hub: StandInHub, store: Path, *arguments: str | Path) -> subprocess.Popen[bytes]:
+    """Run it from the first moment of an interpreter on, which is one of those that are disturbed."""
     return subprocess.Popen(
-        (*COMMAND, *(arguments or ("pull", "--yes", NAME))),
+        (*COMMAND, *arguments),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment({**hub.environment(), **own}),
+        env=environment(environment_of(hub, store)),
     )
+
+
+def pull(hub: StandInHub, store: Path) -> Run:
+    return warm_program.start(*PULL, env=environment_of(hub, store))
 
 
 def is_whole(store: Path) -> bool:
@@ -80,7 +92,7 @@ def test_row_21_killed_at_random_points(hub: StandInHub, tmp_path: Path, record:
         chance = random.Random(f"kill {seed}")
         store = tmp_path / str(seed) / "store"
         hub.rate, hub.requests = 120e6, []
-        process = start(hub, store)
+        process = start(hub, store, *PULL)
         if chance.random() < 0.2:  # while it starts, plans and asks
             time.sleep(chance.uniform(0, 0.7))
         else:
@@ -90,8 +102,8 @@ def test_row_21_killed_at_random_points(hub: StandInHub, tmp_path: Path, record:
         process.communicate()
         assert is_whole(store) or not visible(store), seed
         hub.rate = 0
-        again = start(hub, store)
-        _, err = again.communicate(timeout=LIMIT)
+        again = pull(hub, store)
+        _, err = again.communicate()
         assert (again.returncode, err) == (0, b""), seed
         assert is_whole(store), seed
         leftovers = [path for path in store.rglob("*") if path.is_file() and is_leftover(path)]
@@ -114,7 +126,7 @@ def test_row_23_eight_processes_and_one_model(
     for seed in range(FIRST, FIRST + ROUNDS):
         store = tmp_path / str(seed) / "store"
         hub.rate, hub.requests = 0, []
-        processes = [start(hub, store) for _ in range(PROCESSES)]
+        processes = [pull(hub, store) for _ in range(PROCESSES)]
         for process in processes:
             process.communicate(timeout=2 * LIMIT)
             assert process.returncode == 0, seed
@@ -123,13 +135,13 @@ def test_row_23_eight_processes_and_one_model(
         assert not [path for path in store.rglob("*") if path.is_file() and is_leftover(path)], seed
 
 
-def downloading(hub: StandInHub, folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def downloading(hub: StandInHub, folder: Path) -> Iterator[tuple[int, Run]]:
     """Downloads at a random point each, with their seeds. None comes to its end."""
     for seed in range(FIRST, FIRST + INTERRUPTS):
         chance = random.Random(f"interrupt {seed}")
         store = folder / str(seed) / "store"
         hub.rate, hub.faults = 20e6, [Fault("stall", after=len(WEIGHTS) - 1)]
-        process = start(hub, store)
+        process = pull(hub, store)
         wait_for_bytes(hub, store, chance.randrange(1, len(WEIGHTS) // 2))
         time.sleep(chance.uniform(0, 0.3))
         yield seed, process
@@ -163,7 +175,7 @@ def test_row_22_ctrl_c_at_random_points_of_a_load(
         interrupted(process, seed)
 
 
-def interrupted(process: subprocess.Popen[bytes], seed: int) -> None:
+def interrupted(process: subprocess.Popen[bytes] | Run, seed: int) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, err) == (130, b""), (seed, process.returncode, err)
@@ -176,6 +188,6 @@ def test_row_22_ctrl_c_at_random_points_ends_it_within_a_second(
     for seed, process in downloading(hub, tmp_path):
         with promises.within(1, "Ctrl-C at a random point of a download", seed):
             interrupted(process, seed)
-    for seed, process in loading(hub, endless, tmp_path):
+    for seed, started in loading(hub, endless, tmp_path):
         with promises.within(1, "Ctrl-C at a random point of start, load and generation", seed):
-            interrupted(process, seed)
+            interrupted(started, seed)

@@ -256,18 +256,15 @@ def test_impossible_options(count: str) -> None:
     run("quantize", "-m", "demo", "--outliers", count).refused(2, "--outliers")
 
 
-def test_row_80_a_full_disk_leaves_the_old_model(base: Path, tmp_path: Path) -> None:
+def test_row_80_a_full_disk_leaves_the_old_model(base: Path, home: Path, tmp_path: Path) -> None:
     target = tmp_path / "int8"
     quantize.save(names.resolve(base), target)
     before = logits(target)
-    script = (
-        f"ulimit -f 40; exec {sys.executable} -m lolama_cli quantize -m demo -o {target} --force"
-    )
-    process = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, env=environment(dict(os.environ))
-    )
-    assert process.returncode == 6, process.stderr
-    assert process.stderr.startswith("error: ") and process.stderr.count("\n") == 1
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40960, 40960))"
+    command = ("quantize", "-m", "demo", "-o", target, "--force")
+    outcome = run(*command, env={"LOLAMA_HOME": str(home)}, before=limit)
+    assert outcome.code == 6, outcome.err
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
     assert torch.equal(logits(target), before)
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

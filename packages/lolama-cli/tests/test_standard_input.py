@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import subprocess
 import sys
 import termios
 import time
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from known_model import write
-from patience import LIMIT, until
-from program import COMMAND, environment, run, shell
-from warm_program import run as run_warm
+from patience import until
+from program import shell
+from warm_program import run, start
 
 SAYS_PROMPT = "{{ bos_token }}{{ raise_exception(messages[0].content | tojson) }}"
 
@@ -36,7 +35,7 @@ def prompt_in(error: str) -> str:
 
 @pytest.mark.parametrize("arguments", [(), ("-",)])
 def test_the_prompt_from_standard_input(base: Path, arguments: tuple[str, ...]) -> None:
-    outcome = run_warm("generate", "-m", base, "--max-tokens", "3", *arguments, stdin=b"xyz\n")
+    outcome = run("generate", "-m", base, "--max-tokens", "3", *arguments, stdin=b"xyz\n")
     assert (outcome.code, outcome.out) == (0, b"abc")
 
 
@@ -54,7 +53,7 @@ def test_the_prompt_from_standard_input(base: Path, arguments: tuple[str, ...]) 
 def test_row_170_what_is_piped_in_goes_before_the_prompt(
     echo: Path, piped: bytes, prompt: str
 ) -> None:
-    outcome = run_warm("generate", "-m", echo, "Say:", stdin=piped)
+    outcome = run("generate", "-m", echo, "Say:", stdin=piped)
     assert outcome.code == 3
     assert prompt_in(outcome.err) == prompt
 
@@ -79,16 +78,10 @@ def test_row_170_in_scripts(echo: Path, tmp_path: Path, script: str, prompt: str
 
 def test_row_170_a_terminal_is_not_waited_for(echo: Path) -> None:
     ours, theirs = os.openpty()
-    outcome = run("generate", "-m", echo, "Say:", stdin=theirs)
+    _, err = start("generate", "-m", echo, "Say:", stdin=theirs).communicate()
     os.close(ours)
     os.close(theirs)
-    assert prompt_in(outcome.err) == "Say:"
-
-
-def start(*arguments: str | Path, stdin: int) -> subprocess.Popen[bytes]:
-    command = (*COMMAND, *map(str, arguments))
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, env=environment())
+    assert prompt_in(err.decode()) == "Say:"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +93,6 @@ def test_row_171_a_pipe_that_nobody_writes_to_is_mentioned_and_waited_for(
     ours, theirs = os.pipe()
     process = start("generate", "-m", echo, *arguments, stdin=ours)
     os.close(ours)
-    assert process.stderr is not None
     with process.stderr:
         told = process.stderr.readline()
         assert told.startswith(b"note: waiting for")
@@ -108,17 +100,17 @@ def test_row_171_a_pipe_that_nobody_writes_to_is_mentioned_and_waited_for(
         os.write(theirs, b"late")
         os.close(theirs)
         error = process.stderr.read().decode()
-    assert process.wait(LIMIT) == 3
+    assert process.wait() == 3
     assert prompt_in(error) == "\n\n".join(["late", *arguments])
 
 
 def test_row_171_no_stdin_does_not_wait(echo: Path) -> None:
     ours, theirs = os.pipe()
-    outcome = run("generate", "-m", echo, "--no-stdin", "Say:", stdin=ours)
+    _, err = start("generate", "-m", echo, "--no-stdin", "Say:", stdin=ours).communicate()
     os.close(ours)
     os.close(theirs)
-    assert prompt_in(outcome.err) == "Say:"
-    assert "note" not in outcome.err
+    assert prompt_in(err.decode()) == "Say:"
+    assert b"note" not in err
 
 
 def test_row_172_a_pipe_that_does_not_block_is_read_to_its_end(echo: Path) -> None:
@@ -131,10 +123,9 @@ def test_row_172_a_pipe_that_does_not_block_is_read_to_its_end(echo: Path) -> No
     os.write(theirs, b"last")
     os.close(theirs)
     os.close(ours)
-    assert process.stderr is not None
     with process.stderr:
         error = process.stderr.read().decode()
-    assert process.wait(LIMIT) == 3
+    assert process.wait() == 3
     assert prompt_in(error) == "first, last\n\nSay:"
 
 
@@ -145,7 +136,7 @@ def waiting_in(pipe: int) -> int:
 
 def test_row_170_what_is_no_text_is_refused(echo: Path) -> None:
     def refused(stdin: bytes, *words: str) -> None:
-        run_warm("generate", "-m", echo, "Say:", stdin=stdin).refused(2, *words)
+        run("generate", "-m", echo, "Say:", stdin=stdin).refused(2, *words)
 
     refused(b"ab\xff", "standard input", "0xff", "offset 2")
     refused(b"a\0b", "standard input", "NUL", "offset 1")
@@ -157,4 +148,4 @@ def test_row_170_what_is_no_text_is_refused(echo: Path) -> None:
 
 def test_row_170_options_that_ask_for_standard_input_and_leave_it_alone(echo: Path) -> None:
     for arguments in ((), ("-",), ("--image", "-", "x"), ("--batch", "-")):
-        run_warm("generate", "-m", echo, "--no-stdin", *arguments).refused(2, "--no-stdin")
+        run("generate", "-m", echo, "--no-stdin", *arguments).refused(2, "--no-stdin")
