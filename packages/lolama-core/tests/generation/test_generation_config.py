@@ -169,6 +169,7 @@ NAMES: dict[str, str] = {
     "max_tokens": "here it is max_new_tokens",
     "pad_token_id": "here it is left out, since rows are never padded",
     "do_sample": "here it is temperature=0 for False",
+    "logits_processors": "here it is an argument of generate, beside its config",
     "temprature": r"did you mean temperature\? known are .*xtc_threshold",
     "colour": "known are bad_words_ids, ",
 }

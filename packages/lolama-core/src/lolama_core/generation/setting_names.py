@@ -19,6 +19,7 @@ NAMES_ELSEWHERE = {
     "generation_config": "config",
     "images": "pixel_values, from the model's image processor",
     "logits_processor": "logits_processors",
+    "logits_processors": "an argument of generate, beside its config",
     "manual_seed": "seed",
     "max_completion_tokens": "max_new_tokens",
     "max_length": "max_new_tokens, which counts new tokens alone",
