@@ -21,6 +21,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one should 
 
 import ast
 import functools
+import hashlib
 import os
 import re
 import shutil
@@ -167,6 +168,7 @@ def install(session: nox.Session, *requirements: str | Path) -> None:
     """Install in one command, so that the packages find each other, and with the one pinned torch.
 
     Left to itself an installer takes the newest torch, which on Linux comes with gigabytes of CUDA.
+    Where nothing has changed since the same was installed, as `fingerprint` tells, the environment stays.
     """
     options: list[str] = []
     env: dict[str, str] = {}
@@ -174,7 +176,49 @@ def install(session: nox.Session, *requirements: str | Path) -> None:
         env = pip_settings_for_uv()
         # uv takes a folder that it has seen for unchanged as long as its pyproject.toml is.
         options = [f"--reinstall-package={package}" for package in PACKAGES]
-    session.install(*options, *group("torch"), *map(str, requirements), env=env)
+    arguments = [*options, *group("torch"), *map(str, requirements)]
+    # A folder that is given as a path is copied, so any edit makes the copy stale.
+    copies = any(isinstance(requirement, Path) for requirement in requirements)
+    if copies or session.venv_backend == "none":
+        session.install(*arguments, env=env)
+        return
+    environment = Path(session.virtualenv.location)
+    stamp = environment / "installed.txt"
+    before = fingerprint(environment, arguments, env)
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == before:
+        session.log("nothing has changed since the packages were installed here")
+        return
+    stamp.unlink(missing_ok=True)
+    session.install(*arguments, env=env)
+    after = fingerprint(environment, arguments, env)
+    # With `--no-install` nothing was installed, and nothing has changed.
+    if after != before:
+        stamp.write_text(after, encoding="utf-8")
+
+
+def fingerprint(environment: Path, arguments: list[str], env: Mapping[str, str]) -> str:
+    """A digest of all that decides what an installation makes of linked folders.
+
+    That is the command, the settings of the installer and of the build, the metadata of the packages, their
+    native sources and what was made of them, the compiler, and what is installed.
+    """
+    named = ("CC", "LOLAMA_NO_NATIVE", "UV_", "PIP_")
+    settings = {name: value for name, value in os.environ.items() if name.startswith(named)}
+    digest = hashlib.sha256(repr((arguments, dict(env), sorted(settings.items()))).encode())
+    for folder in map(directory, PACKAGES):
+        if str(folder) in arguments:
+            metadata = [path for path in folder.iterdir() if path.is_file()]
+            metadata += folder.glob("src/*/__about__.py")
+            for path in sorted([*metadata, *folder.glob("src/*/native/*.*")]):
+                digest.update(repr((str(path), path.read_bytes())).encode())
+    installed = [
+        *environment.glob("*/site-packages/*.dist-info"),  # on Windows
+        *environment.glob("*/*/site-packages/*.dist-info"),
+    ]
+    compiler = shutil.which(os.environ.get("CC", "cc").split()[0])
+    for path in sorted([*installed, *([Path(compiler).resolve()] if compiler else [])]):
+        digest.update(repr((str(path), path.stat().st_mtime_ns)).encode())
+    return digest.hexdigest()
 
 
 def editable(packages: Iterable[str]) -> list[str]:

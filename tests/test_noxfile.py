@@ -1,0 +1,153 @@
+"""Sessions of the noxfile install again what has changed, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+NOXFILE = Path(__file__).resolve().parents[1] / "noxfile.py"
+
+
+@pytest.fixture
+def noxfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The noxfile as a module, with one package in ``tmp_path`` and a stand-in for nox, which is not here."""
+    monkeypatch.setitem(sys.modules, "nox", MagicMock())
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # the noxfile removes it
+    for name in ("CC", "LOLAMA_NO_NATIVE"):
+        monkeypatch.delenv(name, raising=False)
+    spec = importlib.util.spec_from_file_location("noxfile", NOXFILE)
+    assert spec and spec.loader
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    native = tmp_path / "packages" / "lolama-quant" / "src" / "lolama_quant" / "native"
+    native.mkdir(parents=True)
+    for path in (native / "a.c", native / "lolama.so", native.parent / "__about__.py"):
+        path.touch()
+    for name in ("pyproject.toml", "README.md", "hatch_build.py"):
+        (tmp_path / "packages" / "lolama-quant" / name).touch()
+    return module
+
+
+@pytest.fixture
+def metadata(tmp_path: Path) -> Path:
+    return tmp_path / "environment" / "lib" / "python3" / "site-packages" / "a.dist-info"
+
+
+@pytest.fixture
+def installs(noxfile: Any, tmp_path: Path, metadata: Path) -> Callable[..., bool]:
+    """Call `install`, and tell whether it ran an installer."""
+    calls: list[tuple[str, ...]] = []
+
+    def run_installer(*arguments: str, env: dict[str, str]) -> None:
+        calls.append(arguments)
+        metadata.mkdir(parents=True, exist_ok=True)
+        os.utime(metadata, ns=(len(calls), len(calls)))
+
+    def run(*requirements: str | Path, installer: Any = run_installer) -> bool:
+        before = len(calls)
+        environment = SimpleNamespace(location=str(tmp_path / "environment"))
+        session = SimpleNamespace(
+            venv_backend="virtualenv", virtualenv=environment, log=print, install=installer
+        )
+        noxfile.install(session, *noxfile.editable(["lolama-quant"]), *requirements)
+        return len(calls) > before
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "pyproject.toml",
+        "README.md",
+        "hatch_build.py",
+        "src/lolama_quant/__about__.py",
+        "src/lolama_quant/native/a.c",
+        "src/lolama_quant/native/b.h",
+    ],
+)
+def test_a_changed_file_is_installed(
+    installs: Callable[..., bool], tmp_path: Path, file: str
+) -> None:
+    assert installs() and not installs()
+    (tmp_path / "packages" / "lolama-quant" / file).write_text("changed")
+    assert installs() and not installs()
+
+
+def test_a_library_that_is_gone_is_made_again(
+    installs: Callable[..., bool], tmp_path: Path
+) -> None:
+    assert installs() and not installs()
+    (tmp_path / "packages/lolama-quant/src/lolama_quant/native/lolama.so").unlink()
+    assert installs() and not installs()
+
+
+def test_an_edited_module_is_linked_and_not_installed(
+    installs: Callable[..., bool], tmp_path: Path
+) -> None:
+    assert installs()
+    (tmp_path / "packages/lolama-quant/src/lolama_quant/report.py").write_text("changed")
+    assert not installs()
+
+
+def test_what_somebody_else_installed_is_replaced(
+    installs: Callable[..., bool], metadata: Path
+) -> None:
+    assert installs() and not installs()
+    os.utime(metadata, ns=(0, 0))
+    assert installs() and not installs()
+    metadata.with_name("b.dist-info").mkdir()
+    assert installs() and not installs()
+
+
+@pytest.mark.parametrize("name", ["CC", "LOLAMA_NO_NATIVE", "UV_TORCH_BACKEND", "PIP_INDEX_URL"])
+def test_other_settings_are_used(
+    installs: Callable[..., bool], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert installs() and not installs()
+    monkeypatch.setenv(name, "other")
+    assert installs() and not installs()
+
+
+def test_another_compiler_is_used(
+    installs: Callable[..., bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.touch(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    assert installs() and not installs()
+    os.utime(compiler, ns=(0, 0))
+    assert installs() and not installs()
+
+
+def test_another_requirement_is_installed(installs: Callable[..., bool]) -> None:
+    assert installs("pytest") and not installs("pytest")
+    assert installs("pytest>=9") and not installs("pytest>=9")
+
+
+def test_a_copied_folder_is_always_installed(installs: Callable[..., bool], tmp_path: Path) -> None:
+    assert installs(tmp_path) and installs(tmp_path)
+
+
+def test_an_installer_that_is_kept_from_it_does_not_count(installs: Callable[..., bool]) -> None:
+    assert not installs(installer=lambda *arguments, env: None)
+    assert installs() and not installs()
+
+
+def test_an_installation_that_failed_does_not_count(installs: Callable[..., bool]) -> None:
+    def fails(*arguments: str, env: dict[str, str]) -> None:
+        raise RuntimeError("no network")
+
+    assert installs()
+    with pytest.raises(RuntimeError):
+        installs("pytest>=9", installer=fails)
+    assert installs("pytest>=9") and not installs("pytest>=9")
