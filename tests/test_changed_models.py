@@ -145,6 +145,17 @@ def test_a_patched_class_of_int8_linears_is_seen(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("way", [decoding, batch])
+def test_a_compiled_int8_linear_is_seen(way: Any) -> None:
+    model = int8_model()
+    before = compare(model, way, {}, 0.03)
+    projection = part(model, "layers.1.feed_forward.w_down")
+    projection.compile(backend="eager")
+    projection.scale.mul_(-1)
+    after = compare(model, way, {}, 0.03)
+    assert (after[0] - before[0]).abs().max() > 0.1 * before[0].abs().max()
+
+
+@pytest.mark.parametrize("way", [decoding, batch])
 def test_the_scales_of_int8_weights_are_seen(way: Any) -> None:
     for change in (
         lambda linear: linear.scale.mul_(-1),
