@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from lolama_core import Llama, LlamaConfig, Tokenizer
+from lolama_core import LlamaConfig, Tokenizer
 from lolama_core.testing import tiny
+
+if TYPE_CHECKING:
+    # The process that only gives tests to others imports this file, too, and they wait for it.
+    from lolama_core import Llama
 
 CORPUS = [
     "Once upon a time there was a little girl called Lily. She loved to play in the park with her dog.",
@@ -98,6 +101,9 @@ def stories_json() -> str:
 @pytest.fixture
 def tiny_llama() -> Callable[..., Llama]:
     """Makes a random model; its logits are spread out enough that no two ids are nearly as good."""
+    import torch
+
+    from lolama_core import Llama
 
     def make(seed: int = 0, **sizes: Any) -> Llama:
         torch.manual_seed(seed)

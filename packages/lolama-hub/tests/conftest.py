@@ -23,8 +23,6 @@ from lolama_hub.testing.stand_in_hub import StandInHub
 # pytest imports tests by path (importlib mode), so a module that they share has to be put in reach.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tiny_folders import save, tiny_model
-
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_transformers() -> Iterator[None]:
@@ -73,6 +71,9 @@ def resolve(source: HuggingFaceSource, io: CheckpointIO) -> Callable[[Path], Mod
 @pytest.fixture(scope="session")
 def llama_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a small llama folder, by name."""
+    # The process that only gives tests to others imports this file, too, and they wait for it.
+    from tiny_folders import save, tiny_model
+
     folder = save(tiny_model("llama"), tmp_path_factory.mktemp("llama"))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
