@@ -56,13 +56,13 @@ def facts(*arguments: str | Path, env: dict[str, str] | None = None) -> dict[str
 
 @pytest.fixture(scope="module")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """210 MB in bfloat16, of random weights."""
+    """110 MB in bfloat16, of random weights."""
     directory = tmp_path_factory.mktemp("random") / "model"
     shape = LlamaConfig(
         vocab_size=2048,
         d_model=1024,
         num_heads=16,
-        num_layers=48,  # so that weights outweigh what operators take, which depends on the processor
+        num_layers=24,  # so that weights outweigh what operators take, which depends on the processor
         hidden_dim=2816,
         max_seq_len=2048,
     )
