@@ -104,9 +104,15 @@ def test_the_first_token_costs_little_beside_torch(promises: Promises) -> None:
 # Runs every command line it is given in a fork of its own, and tells its exit code, what it wrote to standard
 # error, and whether torch was imported.
 FORKS = """
-import json, os, sys, tempfile
+import contextlib, gc, json, os, sys, tempfile
+import huggingface_hub.file_download, importlib.metadata, PIL.Image  # which many of them need
 import lolama_cli.app, lolama.wiring, lolama.devices
 from lolama_cli import __main__ as program
+from lolama_cli.errors import Settings
+from lolama_core.protocols.errors import UsageError
+with contextlib.suppress(UsageError):  # typer imports more once it parses
+    lolama_cli.app.run(["generate", "--top-p", "2", "z"], Settings())
+gc.freeze()
 assert "torch" not in sys.modules
 for line in sys.stdin:
     told, written = tempfile.TemporaryFile(), tempfile.TemporaryFile()
