@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from ast import literal_eval
 from dataclasses import replace
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
@@ -261,28 +260,40 @@ def test_row_184_what_is_told_without_torch_is_what_torch_tells() -> None:
     assert lasting(devices.all_devices()) == lasting(devices.all_devices(ask_torch=True))
 
 
-@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
-@pytest.mark.parametrize("count", ["1", "1000"])
-def test_row_184_threads_are_told_as_torch_tells_them(variable: str, count: str) -> None:
-    code = (
-        "from lolama import devices\n"
-        "print([devices.all_devices(ask_torch=ask)[0].threads for ask in (False, True)])\n"
-    )
-    env = {**environment({"OMP_NUM_THREADS": ""}), variable: count}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    told, asked = json.loads(done.stdout.replace("None", "null"))
+ASKING = """
+import json
+from lolama import devices
+found = [devices.all_devices(ask_torch=ask)[0] for ask in (False, True)]
+print(json.dumps([{"threads": cpu.threads, "set": cpu.instruction_set} for cpu in found]))
+"""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        {"OMP_NUM_THREADS": "1"},
+        {"OMP_NUM_THREADS": "1000", "ATEN_CPU_CAPABILITY": "default"},
+        {"OMP_NUM_THREADS": "", "MKL_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2"},
+        {"OMP_NUM_THREADS": "", "MKL_NUM_THREADS": "1000"},
+    ],
+    ids=lambda env: " ".join(f"{name}={value}" for name, value in env.items()),
+)
+def cpus(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """The processor as a new process tells of it without torch, and as it does once it asks torch."""
+    command = [sys.executable, "-c", ASKING]
+    env = environment(request.param)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_row_184_threads_are_told_as_torch_tells_them(cpus: list[dict[str, Any]]) -> None:
+    told, asked = (cpu["threads"] for cpu in cpus)
     assert told in (None, asked)
 
 
-@pytest.mark.parametrize("capability", ["default", "avx2", ""])
-def test_row_184_the_instruction_set_is_told_as_torch_tells_it(capability: str) -> None:
-    code = (
-        "from lolama import devices\n"
-        "print([devices.all_devices(ask_torch=ask)[0].instruction_set for ask in (False, True)])\n"
-    )
-    env = environment({"ATEN_CPU_CAPABILITY": capability} if capability else {})
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    told, asked = literal_eval(done.stdout)
+def test_row_184_the_instruction_set_is_told_as_torch_tells_it(cpus: list[dict[str, Any]]) -> None:
+    told, asked = (cpu["set"] for cpu in cpus)
     assert told in (None, asked)
 
 
