@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import shutil
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +96,36 @@ def test_an_error_of_its_own_is_not_called_a_broken_package(
     provide(monkeypatch, full="lolama_core.model.family:full")
     with pytest.raises(ResourceError, match="set LOLAMA_HOME"):
         plugins.installed_family("full")
+
+
+def test_entry_points_are_read_again_where_packages_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    read = importlib.metadata.entry_points
+
+    def counted(*, group: str) -> importlib.metadata.EntryPoints:
+        reads.append(1)
+        return read(group=group)
+
+    def named() -> set[str]:
+        return plugins.entry_points(group="lolama.families").names
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", counted)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = named()
+    assert named() == before and len(reads) == 1
+    (tmp_path / "more-1.0.dist-info").mkdir()
+    os.utime(tmp_path, (1, 1))  # the clock may not have ticked
+    (tmp_path / "more-1.0.dist-info" / "METADATA").write_text("Name: more\nVersion: 1.0\n")
+    (tmp_path / "more-1.0.dist-info" / "entry_points.txt").write_text(
+        "[lolama.families]\nmore=a:B\n"
+    )
+    assert named() == before | {"more"}
+    assert named() == before | {"more"} and len(reads) == 2
+    assert plugins.entry_points(group="lolama.families", name="more").names == {"more"}
+    shutil.rmtree(tmp_path / "more-1.0.dist-info")
+    os.utime(tmp_path, (2, 2))
+    assert named() == before and len(reads) == 3
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    assert named() == before and len(reads) == 4

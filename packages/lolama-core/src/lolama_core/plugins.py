@@ -6,9 +6,13 @@ that names the package.
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, cast
 
 from lolama_core.protocols import ModelFamily, ModelSource, Quantizer
@@ -23,6 +27,32 @@ _KINDS = {
     "lolama.linear_kernels": ("kernel", "lolama-quant"),
     "lolama.decoder_kernels": ("kernel", "lolama-quant"),
 }
+
+
+def entry_points(*, group: str, name: str | None = None) -> EntryPoints:
+    """As `importlib.metadata.entry_points`, which reads a file of every installed package at each call.
+
+    Here they are read again only where packages may have come or gone, as a folder of modules tells then.
+    """
+    places = tuple((path, *_changed(path)) for path in sys.path)
+    found = _read_entry_points(group, places, tuple(map(id, sys.meta_path)))
+    return found if name is None else found.select(name=name)
+
+
+@functools.lru_cache(maxsize=len(_KINDS))
+def _read_entry_points(
+    group: str, places: tuple[object, ...], finders: tuple[int, ...]
+) -> EntryPoints:
+    return importlib.metadata.entry_points(group=group)
+
+
+def _changed(path: str) -> tuple[int, ...]:
+    """Which folder or archive it is, and when something was last put there; nothing if it is not there."""
+    try:
+        found = os.stat(path or ".")
+    except (OSError, ValueError):
+        return ()
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def installed_families() -> dict[str, ModelFamily]:
