@@ -47,18 +47,24 @@ class PlainStep:
         self.calls += 1
         self.positions += len(new.x)
         places = [
-            (row, start + i)
-            for row, start, count in zip(new.rows, new.starts, new.counts, strict=True)
+            (pages, start + i)
+            for pages, start, count in zip(new.pages, new.starts, new.counts, strict=True)
             for i in range(count)
         ]
         hidden = new.x.clone()
         for layer, block in enumerate(self.blocks):
-            for i, (row, place) in enumerate(places):
+            for i, (pages, place) in enumerate(places):
                 first = max(0, place + 1 - new.window) if new.window else 0
-                stored = keys[layer][row], values[layer][row]
-                hidden[i] += self.attention(
-                    block, hidden[i], new.cos[i], new.sin[i], *stored, place, first
+                # (N, K, size, hd) → (K, N · size, hd), a copy
+                own_keys, own_values = (
+                    part[layer][pages].transpose(0, 1).flatten(1, 2) for part in (keys, values)
                 )
+                hidden[i] += self.attention(
+                    block, hidden[i], new.cos[i], new.sin[i], own_keys, own_values, place, first
+                )
+                size = keys[layer].shape[2]
+                for part, changed in ((keys, own_keys), (values, own_values)):
+                    part[layer][pages[place // size], :, place % size] = changed[:, place]
             normed = self.norm(hidden, block.ffn_norm)
             gate = F.silu(product(normed, block.w_gate)) * product(normed, block.w_up)
             hidden += product(gate, block.w_down)

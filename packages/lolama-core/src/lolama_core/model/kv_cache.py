@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -101,6 +102,11 @@ class KVCache:
     def stable(self) -> bool:
         """Whether what is held of a position stays right whatever follows; not under dynamic RoPE."""
         return True
+
+    @cached_property
+    def pages(self) -> Tensor:
+        """(B, 1) int64: to a kernel a row of the storage is one page of ``capacity`` positions."""
+        return torch.tensor(self.row_list(), device=self.device)[:, None]
 
     def row_list(self) -> list[int]:
         """Which rows of the storage these are."""

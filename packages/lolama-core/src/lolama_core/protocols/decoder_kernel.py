@@ -65,8 +65,9 @@ class NewPositions:
         x: (P, D) float32; P is the sum of ``counts``.
         cos, sin: (P, head_dim) float32, of each position; the first half of ``sin`` is negated, as rotating
             half-split pairs needs it.
-        rows: Which row of the cache each row here is.
-        starts: Positions that each row holds; its new ones follow, all below the capacity. Where nobody knows
+        pages: (B, N) int64 on the device of ``x``: the pages of the cache that hold each row, in the order of
+            its positions. What follows the last page that a row fills is not read.
+        starts: Positions that each row holds; its new ones follow, all within its pages. Where nobody knows
             on the host, 0 for each: only a step that reads places is given such ones.
         positions: (B, T) int64 on the device of ``x``: the same of each input position, padding included.
         counts: New positions of each row, at least one.
@@ -77,7 +78,7 @@ class NewPositions:
     x: Tensor
     cos: Tensor
     sin: Tensor
-    rows: Sequence[int]
+    pages: Tensor
     starts: Sequence[int]
     positions: Tensor
     counts: Sequence[int]
@@ -110,7 +111,8 @@ class DecoderStep(Protocol):
 
         Args:
             new: The positions.
-            keys, values: For each layer, (rows of the cache, K, capacity, head_dim).
+            keys, values: For each layer, (pages, K, positions of a page, head_dim), the last two dimensions
+                contiguous, and all of them with the same strides.
 
         Returns:
             (P, D) float32, what the last block hands on; with ``only_last`` (B, D).

@@ -76,7 +76,7 @@ class NativeRun:
             x=wide.float(),
             cos=cos,
             sin=sin,
-            rows=cache.row_list(),
+            pages=cache.pages,
             starts=slots.starts,
             positions=slots.positions,
             counts=slots.counts,

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from lolama_core.model.cache_slots import FixedSlots, Slots
 from lolama_core.model.config import LlamaConfig
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.model.llama import Llama
@@ -41,6 +43,58 @@ def run_by(kernel: DecoderKernel, model: Llama) -> Runner:
     runner = Runner(model, Kernels(decoder=[kernel]))
     assert (list(runner.native), runner.reasons) == ([0], {})
     return runner
+
+
+class PagedCopy(KVCache):
+    """A copy of another cache, for a kernel alone: in pages of ``size`` positions that lie in any order.
+
+    A head has all its pages behind one another, and then comes the next head.
+    """
+
+    def __init__(self, cache: KVCache, size: int) -> None:
+        rows, needed = cache.batch_size, -(-cache.capacity // size)
+        layers = [cache.write_in_place(cache.reserve([1] * rows, 1))[part] for part in (0, 1)]
+        _, heads, capacity, width = layers[0][0].shape
+        super().__init__(
+            num_layers=len(layers[0]),
+            batch_size=rows,
+            num_kv_heads=heads,
+            capacity=capacity,
+            head_dim=width,
+            dtype=cache.dtype,
+        )
+        self.advance(cache.lengths)
+        order = torch.randperm(rows * needed, generator=torch.Generator().manual_seed(size))
+        self.pages = order.view(rows, needed)
+        self._parts = tuple([self._paged(layer, size) for layer in part] for part in layers)
+
+    def _paged(self, layer: Tensor, size: int) -> Tensor:
+        """(B, K, capacity, hd) → (pages, K, size, hd)."""
+        rows, heads, capacity, width = layer.shape
+        needed = self.pages.shape[1]
+        whole = layer.new_zeros(rows, heads, needed * size, width)
+        whole[:, :, :capacity] = layer
+        stored = layer.new_empty(heads, rows * needed, size, width)
+        # (B, K, needed, size, hd) → (K, B, needed, size, hd)
+        stored[:, self.pages] = whole.view(rows, heads, needed, size, width).transpose(0, 1)
+        return stored.transpose(0, 1)
+
+    def write_in_place(self, slots: Slots | FixedSlots) -> tuple[list[Tensor], list[Tensor]]:
+        """See `KVCache`."""
+        keys, values = self._parts
+        return keys, values
+
+    def read_row(self, row: int) -> list[tuple[Tensor, Tensor]]:
+        """See `KVCache`."""
+        keys, values = self._parts
+        return [
+            (self._of_row(row, own_keys), self._of_row(row, own_values))
+            for own_keys, own_values in zip(keys, values, strict=True)
+        ]
+
+    def _of_row(self, row: int, part: Tensor) -> Tensor:
+        """(pages, K, size, hd) → (K, length, hd)."""
+        return part[self.pages[row]].transpose(0, 1).flatten(1, 2)[:, : self.lengths[row]]
 
 
 class DecoderKernelSuite:
@@ -153,6 +207,34 @@ class DecoderKernelSuite:
         if run_by(kernel, model).native[0].step.max_rows < 2:
             pytest.skip("takes one row")
         self.compare(kernel, model, [5, 11], 3, 1e-5)
+
+    @pytest.mark.parametrize("size", [3, 32])
+    @pytest.mark.parametrize("name", ["grouped heads", "one head of keys", "sliding window"])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    @torch.inference_mode()
+    def test_pages_change_nothing(
+        self, kernel: DecoderKernel, dtype: torch.dtype, name: str, size: int
+    ) -> None:
+        """The same bits wherever the pages of a row are: steps, and what follows if it takes prompts."""
+        model = self.model(dtype, **SHAPES[name])
+        fast = run_by(kernel, model)
+        step = fast.native[0].step
+        prompts = [131, 5, 60][: step.max_rows]
+        ids = torch.randint(0, model.vocab_size, (len(prompts), max(prompts)))
+        whole = model.make_cache(len(prompts), max(prompts) + 80)
+        model.forward_embeds(model.embed(ids), whole, prompts)
+        whole.advance(prompts)
+        paged = PagedCopy(whole, size)
+        for width in (1, 70) if step.prompt_dtype == dtype else (1,):
+            counts = [width, *[max(1, width // 2)] * (len(prompts) - 1)]
+            new = model.embed(torch.randint(0, model.vocab_size, (len(prompts), width)))
+            expected = fast.forward_embeds(new, whole, counts)
+            assert torch.equal(fast.forward_embeds(new, paged, counts), expected)
+            whole.advance(counts)
+            paged.advance(counts)
+        for row in range(len(prompts)):
+            for one, other in zip(paged.read_row(row), whole.read_row(row), strict=True):
+                assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_sixteen_bits(self, kernel: DecoderKernel, dtype: torch.dtype) -> None:

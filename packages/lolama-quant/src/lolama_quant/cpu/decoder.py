@@ -69,8 +69,17 @@ class _Batch(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("x", "cosine", "sine")),
-        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("rows", "starts", "counts")),
+        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("starts", "counts")),
         *((name, ctypes.c_int64) for name in ("row_count", "window")),
+    ]
+
+
+class _Pages(ctypes.Structure):
+    """``Pages`` of native/pages.h."""
+
+    _fields_ = [
+        ("tables", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("width", "size", "stride", "head_stride")),
     ]
 
 
@@ -79,7 +88,7 @@ class _Cache(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("keys", "values")),
-        ("capacity", ctypes.c_int64),
+        ("pages", _Pages),
     ]
 
 
@@ -175,16 +184,20 @@ class NativeStep:
         """See `protocols.DecoderStep`."""
         import torch
 
-        batch, capacity = len(new.rows), keys[0].shape[2]
-        positions = len(new.x)
-        cache_dtype = dtype_number(keys[0].dtype)
+        batch, width = new.pages.shape
+        positions, layer = len(new.x), keys[0]
+        cache_dtype = dtype_number(layer.dtype)
         assert cache_dtype is not None and len(keys) == len(values) == self._layers
-        assert positions == batch == len(new.counts) or keys[0].dtype == self.prompt_dtype
+        page, head, one, _ = layer.stride()
+        head_dim = self._model.head_dim
+        assert one == head_dim and not page % head_dim and not head % head_dim
+        assert all(each.stride() == layer.stride() for each in (*keys, *values))
+        assert positions == batch == len(new.counts) or layer.dtype == self.prompt_dtype
         # Beyond a cache's end lies someone else's memory.
         ends = [start + count for start, count in zip(new.starts, new.counts, strict=True)]
-        assert (
-            max(ends) <= capacity and max(new.rows) < len(keys[0]) and sum(new.counts) == positions
-        )
+        pages = new.pages.contiguous()
+        assert max(ends) <= width * layer.shape[2] and sum(new.counts) == positions
+        assert int(pages.min()) >= 0 and int(pages.max()) < len(layer)
         model = _Model.from_buffer_copy(self._model)
         model.cache_dtype, model.tiled = cache_dtype, self._is_tiled(positions)
         hidden = new.x.resolve_neg().to(torch.float32, copy=True).contiguous()
@@ -194,16 +207,21 @@ class NativeStep:
             x=hidden.data_ptr(),
             cosine=cos.data_ptr(),
             sine=sin.data_ptr(),
-            rows=integers(*new.rows),
             starts=integers(*new.starts),
             counts=integers(*new.counts),
             row_count=batch,
             window=new.window or 0,
         )
         cache = _Cache(
-            keys=self._pointers(*[layer.data_ptr() for layer in keys]),
-            values=self._pointers(*[layer.data_ptr() for layer in values]),
-            capacity=capacity,
+            keys=self._pointers(*[each.data_ptr() for each in keys]),
+            values=self._pointers(*[each.data_ptr() for each in values]),
+            pages=_Pages(
+                tables=pages.data_ptr(),
+                width=width,
+                size=layer.shape[2],
+                stride=page // head_dim,
+                head_stride=head // head_dim,
+            ),
         )
         model_address = ctypes.addressof(model)
         size = self._library.decode_scratch(model_address, positions, threads)

@@ -5,6 +5,7 @@
 #define LOLAMA_ATTENTION_H
 
 #include "elementwise.h"
+#include "pages.h"
 #include "pair_attention.h"
 #include "scores.h"
 #include "weighted_sum.h"
@@ -13,6 +14,14 @@
  * values and scores of a tile stay close, also while the heads go by in twos or fours. */
 #define TILE PAIR_KEYS
 #define MOST_HEADS 8
+
+/* Keys and values of a row and a head. */
+typedef struct {
+    const Pages *pages;
+    int64_t row, first, count; /* positions `first` to `first + count` */
+    const char *keys, *values; /* the first vector of the head */
+    char *memory;              /* for TILE vectors */
+} Stored;
 
 /* Query heads that share a head of keys. */
 typedef struct {
@@ -61,10 +70,10 @@ static void weigh_values(const Queries *q, const char *values, int64_t count, fl
         sums[q->heads - r < 4 ? q->heads - r - 1 : 3](values, count, q->hd, weights[r], TILE, out + r * q->hd);
 }
 
-/* `heads`, at most MOST_HEADS, queries (heads, hd) over keys and values (count, hd), tile by tile: after each,
- * what was summed up is rescaled to the best score so far (Milakov and Gimelshein 2018). */
-static void attend(int isa, int dtype, int64_t hd, const float *queries, int64_t heads, const char *keys,
-                   const char *values, int64_t count, float *out) {
+/* `heads`, at most MOST_HEADS, queries (heads, hd) over keys and values, tile by tile: after each, what was
+ * summed up is rescaled to the best score so far (Milakov and Gimelshein 2018). */
+static void attend(int isa, int dtype, int64_t hd, const float *queries, int64_t heads, const Stored *stored,
+                   float *out) {
     Queries q = {.values = queries, .heads = heads, .hd = hd, .isa = isa, .dtype = dtype};
     const int64_t row_bytes = hd * item_bytes(dtype);
     float scores[MOST_HEADS][TILE], best[MOST_HEADS], total[MOST_HEADS];
@@ -77,9 +86,11 @@ static void attend(int isa, int dtype, int64_t hd, const float *queries, int64_t
 #endif
     for (int64_t r = 0; r < heads; r++) best[r] = -INFINITY, total[r] = 0;
     memset(out, 0, (size_t)(heads * hd) * 4);
-    for (int64_t first = 0; first < count; first += TILE) {
-        int64_t width = count - first < TILE ? count - first : TILE;
-        score(&q, keys + first * row_bytes, width, scores);
+    for (int64_t first = 0; first < stored->count; first += TILE) {
+        const int64_t width = stored->count - first < TILE ? stored->count - first : TILE;
+        const int64_t place = stored->first + first;
+        score(&q, neighbors(stored->pages, stored->row, stored->keys, place, width, row_bytes, stored->memory),
+              width, scores);
         for (int64_t r = 0; r < heads; r++) {
             float high = CHOOSE(isa, largest, scores[r], width, best[r]);
             float shrink = exponential(best[r] - high); /* of the first tile e^-inf: nothing yet */
@@ -88,7 +99,9 @@ static void attend(int isa, int dtype, int64_t hd, const float *queries, int64_t
             if (first && shrink != 1)
                 for (int64_t c = 0; c < hd; c++) out[r * hd + c] *= shrink;
         }
-        weigh_values(&q, values + first * row_bytes, width, scores, out);
+        weigh_values(
+            &q, neighbors(stored->pages, stored->row, stored->values, place, width, row_bytes, stored->memory),
+            width, scores, out);
     }
     for (int64_t r = 0; r < heads; r++)
         for (int64_t c = 0; c < hd; c++) out[r * hd + c] /= total[r];

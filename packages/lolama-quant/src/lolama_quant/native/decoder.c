@@ -160,36 +160,43 @@ static int64_t input_bytes(const Model *m, int64_t rows) {
 typedef struct {
     float *x;                       /* (positions, width): those of the first row, of the second, ... */
     const float *cosine, *sine;     /* (positions, head_dim) */
-    const int64_t *rows;            /* which of the cache each is */
     const int64_t *starts, *counts; /* positions that each row holds, and new ones */
     int64_t row_count, window;      /* keys that a position sees, its own included; 0: all */
 } Batch;
 
-/* Keys and values (all rows, kv_heads, capacity, head_dim) of each layer. */
+/* Keys and values (pages, kv_heads, positions of a page, head_dim) of each layer, and the pages of each row. */
 typedef struct {
     void *const *keys, *const *values;
-    int64_t capacity;
+    Pages pages;
 } Cache;
 
-/* A layer's keys or values, of a row and head from `position` on. */
-static char *cached(const Model *m, const Batch *batch, const Cache *cache, void *of_layer, int64_t row,
-                    int64_t head, int64_t position) {
-    int64_t vector = (batch->rows[row] * m->kv_heads + head) * cache->capacity + position;
-    return (char *)of_layer + vector * m->head_dim * item_bytes(m->cache_dtype);
+/* Bytes of the keys or values of one position and head. */
+static int64_t vector_bytes(const Model *m) { return m->head_dim * item_bytes(m->cache_dtype); }
+
+/* The first vector of a head of a layer's keys or values. */
+static char *head_of(const Model *m, const Cache *cache, void *of_layer, int64_t head) {
+    return (char *)of_layer + head * cache->pages.head_stride * vector_bytes(m);
 }
 
 /* The last position of a row attends, with query heads `from` to `to` of the group of a head of keys; queries
- * and out (heads, head_dim). */
+ * and out (heads, head_dim). `memory` has TILE vectors. */
 static void attend_last(const Model *m, const Batch *batch, const Cache *cache, int64_t layer, int64_t row,
-                        int64_t head, int64_t from, int64_t to, const float *queries, float *out) {
+                        int64_t head, int64_t from, int64_t to, const float *queries, float *out, char *memory) {
     const int64_t total = batch->starts[row] + batch->counts[row], group = m->heads / m->kv_heads;
     const int64_t first = batch->window && total > batch->window ? total - batch->window : 0;
-    const char *keys = cached(m, batch, cache, cache->keys[layer], row, head, first);
-    const char *values = cached(m, batch, cache, cache->values[layer], row, head, first);
+    const Stored stored = {
+        .pages = &cache->pages,
+        .row = row,
+        .first = first,
+        .count = total - first,
+        .keys = head_of(m, cache, cache->keys[layer], head),
+        .values = head_of(m, cache, cache->values[layer], head),
+        .memory = memory,
+    };
     for (int64_t g = from; g < to; g += MOST_HEADS) {
         const int64_t place = (head * group + g) * m->head_dim;
         attend(m->isa, m->cache_dtype, m->head_dim, queries + place, to - g < MOST_HEADS ? to - g : MOST_HEADS,
-               keys, values, total - first, out + place);
+               &stored, out + place);
     }
 }
 
@@ -214,8 +221,10 @@ static void attend_prompts(const Model *m, const Batch *batch, const Cache *cach
         const Prompt prompt = {
             .queries = qkv + offsets[r] * joined + head * group * hd,
             .out = attended + offsets[r] * inner + head * group * hd,
-            .keys = (const uint16_t *)cached(m, batch, cache, cache->keys[layer], r, head, 0),
-            .values = (const uint16_t *)cached(m, batch, cache, cache->values[layer], r, head, 0),
+            .keys = head_of(m, cache, cache->keys[layer], head),
+            .values = head_of(m, cache, cache->values[layer], head),
+            .pages = &cache->pages,
+            .row = r,
             .query_stride = joined,
             .out_stride = inner,
             .group = group,
@@ -241,7 +250,7 @@ EXPORT int64_t lolama_decode_scratch(const Model *m, int64_t positions, int thre
     const int64_t joined = (m->heads + 2 * m->kv_heads) * m->head_dim, inner = m->heads * m->head_dim;
     const int64_t inputs = positions >= SHARED_LEAST ? 1 : threads;
     return 8 * PRODUCTS * m->layers + positions * (16 + 4 * (joined + inner + 2 * m->hidden + inputs * m->width)) +
-           inputs * input_bytes(m, positions);
+           inputs * input_bytes(m, positions) + threads * TILE * vector_bytes(m);
 }
 
 /* The new positions of a batch through all blocks: its x, changed in place. With `only_last` the last block
@@ -267,6 +276,7 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
     const int shared = positions >= SHARED_LEAST;
     const int64_t inputs = shared ? 1 : threads;
     char *memory_all = (char *)(normed_all + inputs * positions * d);
+    char *tiles = memory_all + inputs * input_bytes(m, positions);
     /* With fewer heads of keys than threads, the query heads of a group are split, four or more together. */
     const int64_t parts = row_count * kv >= threads ? 1 : (group + 3) / 4;
     const int64_t part = (group + parts - 1) / parts;
@@ -291,11 +301,11 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
                 float *vector = qkv + i * joined + h * hd;
                 turn(vector, batch->cosine + i * hd, batch->sine + i * hd, hd);
                 if (h < heads) continue;
-                const int64_t place = batch->starts[r] + i - offsets[r];
-                store(cached(m, batch, cache, cache->keys[layer], r, h - heads, place), m->cache_dtype, vector,
+                const int64_t place = vector_at(&cache->pages, r, batch->starts[r] + i - offsets[r]);
+                const int64_t bytes = place * vector_bytes(m);
+                store(head_of(m, cache, cache->keys[layer], h - heads) + bytes, m->cache_dtype, vector, hd);
+                store(head_of(m, cache, cache->values[layer], h - heads) + bytes, m->cache_dtype, vector + kv * hd,
                       hd);
-                store(cached(m, batch, cache, cache->values[layer], r, h - heads, place), m->cache_dtype,
-                      vector + kv * hd, hd);
             }
             if (only_last && layer + 1 == m->layers && count > row_count) {
 #pragma omp single
@@ -312,7 +322,7 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
                 const int64_t i = count == row_count ? r : offsets[r];
                 if (batch->counts[r] > 1 && count > row_count) continue;
                 attend_last(m, batch, cache, layer, r, h, from, from + part < group ? from + part : group,
-                            qkv + i * joined, attended + i * inner);
+                            qkv + i * joined, attended + i * inner, tiles + thread_number() * TILE * vector_bytes(m));
             }
             if (count > row_count) attend_prompts(m, batch, cache, layer, offsets, qkv, attended);
             input = input_of(m, attended, count, inner, NULL, NULL, memory, shared);

@@ -6,6 +6,7 @@
 #define LOLAMA_PROMPT_ATTENTION_H
 
 #include "elementwise.h"
+#include "pages.h"
 #include "pair_attention.h"
 
 #if HAS_TILES
@@ -18,7 +19,7 @@
  * becomes of the scores, the latter 64 dimensions of a head at a time. */
 typedef struct {
     uint8_t keys[2 * MOST_HEAD_DIM * KEYS], values[VALUE_PANELS][2 * KEYS * WIDE_OUTPUTS];
-    uint16_t queries[QUERIES * MOST_HEAD_DIM], weights[QUERIES * KEYS];
+    uint16_t queries[QUERIES * MOST_HEAD_DIM], weights[QUERIES * KEYS], parted[KEYS * MOST_HEAD_DIM];
     float scores[QUERIES][KEYS], out[VALUE_PANELS][QUERIES][WIDE_OUTPUTS];
     float best[QUERIES], total[QUERIES];
 } PromptBlock;
@@ -27,8 +28,9 @@ typedef struct {
 typedef struct {
     const float *queries; /* (positions, group, hd), positions `query_stride` apart */
     float *out;           /* the same, `out_stride` apart */
-    const uint16_t *keys, *values; /* (start + positions, hd) */
-    int64_t query_stride, out_stride, group, hd, start, window;
+    const char *keys, *values; /* the first vector of the head */
+    const Pages *pages;
+    int64_t row, query_stride, out_stride, group, hd, start, window;
 } Prompt;
 
 /* Two neighbors of `count` vectors of values after each other, dimension by dimension; zeros beyond. */
@@ -84,8 +86,8 @@ BF16 static void prompt_attend(const Prompt *p, int64_t from, int64_t to) {
     for (int64_t k = p->window && first >= p->window ? first + 1 - p->window : 0; k <= last; k += KEYS) {
         const int64_t keys = last + 1 - k < KEYS ? last + 1 - k : KEYS;
         const char *key_rows[KEYS];
-        for (int64_t t = 0; t < KEYS; t++)
-            key_rows[t] = (const char *)(p->keys + (k + (t < keys ? t : 0)) * hd);
+        const char *near = neighbors(p->pages, p->row, p->keys, k, keys, 2 * hd, (char *)b->parted);
+        for (int64_t t = 0; t < KEYS; t++) key_rows[t] = near + (t < keys ? t : 0) * 2 * hd;
         bring_weights(key_rows, 0, 2 * hd, 0, b->keys);
         memset(b->scores, 0, (size_t)count * sizeof *b->scores);
         pair_sums(b->keys, b->queries, hd, 2 * hd, count, b->scores);
@@ -93,7 +95,8 @@ BF16 static void prompt_attend(const Prompt *p, int64_t from, int64_t to) {
             const int64_t seen = p->start + (from + q) / p->group + 1 - k; /* keys of these, and none later */
             weigh(b, q, p->window && seen > p->window ? seen - p->window : 0, seen < keys ? seen : keys, panels);
         }
-        bring_values(p->values + k * hd, keys, hd, b->values);
+        near = neighbors(p->pages, p->row, p->values, k, keys, 2 * hd, (char *)b->parted);
+        bring_values((const uint16_t *)near, keys, hd, b->values);
         for (int64_t v = 0; v < panels; v++)
             pair_sums(b->values[v], b->weights, KEYS, (keys + 1) / 2 * 4, count, b->out[v]);
     }

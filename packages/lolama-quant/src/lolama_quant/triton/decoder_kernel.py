@@ -99,8 +99,9 @@ class TritonStep:
         from lolama_quant.triton.kernels import decoding
         from lolama_quant.triton.kernels.products import one_row
 
-        starts, (row,) = new.positions[:, 0].contiguous(), new.rows
-        first_keys = (starts + 1 - (new.window or keys[0].shape[2])).clamp_(min=0)
+        starts, (pages,) = new.positions[:, 0].contiguous(), new.pages.contiguous()
+        capacity = len(pages) * keys[0].shape[2]
+        first_keys = (starts + 1 - (new.window or capacity)).clamp_(min=0)
         shape, block = self._shape, self._blocks[0]
         dtype, device = keys[0].dtype, new.x.device
         inner = shape.num_heads * shape.head_dim
@@ -120,12 +121,13 @@ class TritonStep:
         projected = scratch(inner + 2 * kv_inner, torch.float32)
         queries, attended = (scratch(inner, dtype).view(-1, shape.head_dim) for _ in range(2))
         hidden = scratch(feed_forward, dtype)
-        for block, all_keys, all_values in zip(self._blocks, keys, values, strict=True):
-            own_keys, own_values = all_keys[row], all_values[row]
+        for block, own_keys, own_values in zip(self._blocks, keys, values, strict=True):
             norm = {"norm": block.attention_norm, "eps": shape.eps}
             multiply(stream, block.q_proj, block.k_proj, block.v_proj, y=projected, **norm)
-            decoding.rotate_and_store(projected, cos, sin, starts, queries, own_keys, own_values)
-            decoding.attend(queries, own_keys, own_values, starts, first_keys, attended)
+            decoding.rotate_and_store(
+                projected, cos, sin, starts, queries, own_keys, own_values, pages
+            )
+            decoding.attend(queries, own_keys, own_values, pages, starts, first_keys, attended)
             multiply(attended.view(-1), block.o_proj, y=stream, add=True)
             norm["norm"] = block.ffn_norm
             multiply(stream, block.w_gate, block.w_up, y=hidden, gates=True, **norm)

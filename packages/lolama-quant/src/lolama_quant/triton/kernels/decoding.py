@@ -24,7 +24,10 @@ def _rotate_kernel(  # type: ignore[no-untyped-def]
     queries,
     keys,
     values,
-    capacity,
+    pages,
+    page_size,
+    page_stride,
+    head_stride,
     heads,
     kv_heads,
     head_dim,
@@ -36,19 +39,20 @@ def _rotate_kernel(  # type: ignore[no-untyped-def]
     wait_for_inputs(OVERLAPS)
     head = tl.program_id(0)
     place = tl.load(position)
+    in_head = tl.load(pages + place // page_size) * page_stride + place % page_size
     column = tl.arange(0, BLOCK)
     inside = column < head_dim
     start = projected + head * head_dim
     x = tl.load(start + column, mask=inside, other=0.0)
     if head >= heads + kv_heads:
-        row = (head - heads - kv_heads) * capacity + place
+        row = (head - heads - kv_heads) * head_stride + in_head
         tl.store(values + row * head_dim + column, x.to(values.dtype.element_ty), mask=inside)
     else:
         other = tl.load(start + (column + head_dim // 2) % head_dim, mask=inside, other=0.0)
         turned = x * tl.load(cos + column, mask=inside, other=0.0)
         turned += other * tl.load(sin + column, mask=inside, other=0.0)
         if head >= heads:
-            row = (head - heads) * capacity + place
+            row = (head - heads) * head_stride + in_head
             tl.store(keys + row * head_dim + column, turned.to(keys.dtype.element_ty), mask=inside)
         else:
             rounded = turned.to(queries.dtype.element_ty)
@@ -60,12 +64,15 @@ def _attend_kernel(  # type: ignore[no-untyped-def]
     queries,
     keys,
     values,
+    pages,
+    page_size,
+    page_stride,
+    head_stride,
     position,
     first_key,
     sums,
     largest,
     totals,
-    capacity,
     group,
     head_dim,
     scale,
@@ -103,8 +110,10 @@ def _attend_kernel(  # type: ignore[no-untyped-def]
     weighted = tl.zeros((TILE_HEADS, BLOCK_DIM), tl.float32)
     for start in range(begin, end, BLOCK_KEYS):
         place = start + tl.arange(0, BLOCK_KEYS)
-        offset = (kv_head * capacity + place[:, None]) * head_dim + column[None, :]
         seen = place < end
+        page = tl.load(pages + place // page_size, mask=seen, other=0)
+        row = kv_head * head_stride + page * page_stride + place % page_size
+        offset = row[:, None] * head_dim + column[None, :]
         mask = seen[:, None] & inside[None, :]
         key = tl.load(keys + offset, mask=mask, other=0.0)
         scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
@@ -163,6 +172,7 @@ def rotate_and_store(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
+    pages: Tensor,
 ) -> None:
     """Turn queries and keys, and put keys and values into the cache.
 
@@ -171,12 +181,13 @@ def rotate_and_store(
         cos, sin: (head_dim,) float32, as `protocols.DecoderStep` has them.
         position: (1,) int64.
         queries: (H, head_dim), written.
-        keys, values: (K, capacity, head_dim), written at ``position``.
+        keys, values: (pages, K, positions of a page, head_dim), written at ``position`` of the row.
+        pages: (N,) int64, those of the row.
     """
     heads, head_dim = queries.shape
-    kv_heads, capacity, _ = keys.shape
+    kv_heads = keys.shape[1]
     block = triton.next_power_of_2(head_dim)
-    sizes = (capacity, heads, kv_heads, head_dim)
+    sizes = (*_strides(keys), heads, kv_heads, head_dim)
     grid = (heads + 2 * kv_heads,)
     overlaps = can_overlap(keys.device)
     _rotate_kernel[grid](
@@ -187,6 +198,7 @@ def rotate_and_store(
         queries,
         keys,
         values,
+        pages,
         *sizes,
         OVERLAPS=overlaps,
         BLOCK=block,
@@ -195,17 +207,30 @@ def rotate_and_store(
     )
 
 
+def _strides(keys: Tensor) -> tuple[int, int, int]:
+    """Positions of a page; vectors of ``head_dim`` from a page to the next, and from a head to the next."""
+    page, head, vector, _ = keys.stride()
+    return keys.shape[2], page // vector, head // vector
+
+
 def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, position: Tensor, first_key: Tensor, y: Tensor
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    pages: Tensor,
+    position: Tensor,
+    first_key: Tensor,
+    y: Tensor,
 ) -> None:
     """Attention of one position over keys from ``first_key`` to ``position``, both (1,) int64, into y.
 
     Args:
         queries, y: (H, head_dim) in the dtype of the keys.
-        keys, values: (K, capacity, head_dim).
+        keys, values: (pages, K, positions of a page, head_dim).
+        pages: (N,) int64, those of the row.
     """
     heads, head_dim = queries.shape
-    kv_heads, capacity, _ = keys.shape
+    kv_heads, capacity = keys.shape[1], len(pages) * keys.shape[2]
     group = heads // kv_heads
     parts = triton.next_power_of_2(max(1, _PROGRAMS // kv_heads))
     parts = min(parts, triton.next_power_of_2(triton.cdiv(capacity, _BLOCK_KEYS)))
@@ -217,12 +242,13 @@ def attend(
         queries,
         keys,
         values,
+        pages,
+        *_strides(keys),
         position,
         first_key,
         sums,
         largest,
         totals,
-        capacity,
         group,
         head_dim,
         head_dim**-0.5,
