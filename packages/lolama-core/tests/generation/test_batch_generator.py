@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,12 @@ from lolama_core import (
     GenerationConfig,
     Llama,
     LlamaConfig,
+    RopeScaling,
     TextGenerator,
 )
+from lolama_core.generation.schedule import Schedule, Scheduled
 from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, UsageError
+from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.runner import Runner
 
 
@@ -223,3 +227,103 @@ def test_the_cache_grows_for_a_longer_request(model: Llama) -> None:
     results = run(batch)
     alone = TextGenerator(model)
     assert results == {short: alone.generate([1, 2], config), long: alone.generate(ids, config)}
+
+
+# ----------------------------------------------------------------------------- memory
+
+POSITION = 2 * 2 * 2 * 8 * 4
+"""Bytes of a position: keys and values, layers, heads of keys, their width, float32."""
+
+
+@pytest.mark.parametrize("pages", [7, 9, 14])
+@pytest.mark.parametrize("prefill_chunk", [30, 512])
+def test_rows_that_are_put_back_go_on_from_where_they_were(
+    model: Llama, pages: int, prefill_chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Greedy and sampled, with penalties that look back, in a quarter of the memory that all would take."""
+    put_back = 0
+    leave = Schedule.leave
+
+    def counted(self: Schedule, one: Scheduled) -> None:
+        nonlocal put_back
+        put_back += one.begun and one.request.finish_reason is None
+        leave(self, one)
+
+    monkeypatch.setattr(Schedule, "leave", counted)
+    limit = pages * PAGE * POSITION
+    batch = BatchGenerator(model, rows=8, prefill_chunk=prefill_chunk, cache_bytes=limit)
+    jobs = [
+        ([i % 60 for i in range(length)], config)
+        for length in (5, 40, 60, 2, 33, 7, 100)
+        for config in (
+            GenerationConfig.greedy(max_new_tokens=70),
+            GenerationConfig.sampling(max_new_tokens=90, seed=length, repetition_penalty=1.3),
+        )
+    ]
+    tickets = [batch.submit(ids, config) for ids, config in jobs]
+    results: dict[int, Generation[None] | LolamaError] = {}
+    while batch.busy:
+        batch.step()
+        assert batch.used_cache_bytes <= limit
+        results |= batch.collect()
+    alone = TextGenerator(model)
+    for ticket, (ids, config) in zip(tickets, jobs, strict=True):
+        assert results[ticket] == alone.generate(ids, config)
+    assert put_back > 0
+    assert batch.used_cache_bytes == 0
+
+
+def test_a_request_that_does_not_fit_alone_fails_and_no_other(model: Llama) -> None:
+    batch = BatchGenerator(model, rows=4, cache_bytes=2 * PAGE * POSITION)
+    config = GenerationConfig.greedy(max_new_tokens=5)
+    longer = GenerationConfig.greedy(max_new_tokens=90)
+    too_long, grows, fits = (
+        batch.submit(ids, settings)
+        for ids, settings in (([1] * 64, config), ([2, 3], longer), ([4], config))
+    )
+    results = run(batch)
+    assert results[fits] == TextGenerator(model).generate([4], config)
+    for ticket, positions in ((too_long, 65), (grows, 65)):
+        error = results[ticket]
+        assert isinstance(error, ResourceError)
+        assert f"{positions} positions do not fit" in str(error) and "cache_bytes" in str(error)
+
+
+def test_memory_follows_use(model: Llama) -> None:
+    """Not what settings allow: a tenth and a page a row above the positions that there are, at every step."""
+    batch = BatchGenerator(model, rows=16, prefill_chunk=64)
+    draw = random.Random(1)
+    prompts = [[1 + draw.randrange(60)] * draw.choice([1, 5, 30, 200]) for _ in range(24)]
+    tickets = [batch.submit(ids, max_new_tokens=500 - len(ids), seed=1) for ids in prompts]
+    given = dict.fromkeys(tickets, 0)
+    for _ in range(150):
+        for ticket, ids in batch.step().items():
+            given[ticket] += len(ids)
+        begun = [one for one in tickets if given[one]]
+        positions = sum(len(prompts[tickets.index(one)]) + given[one] for one in begun)
+        half_run = 200  # of one that is not through its prompt
+        rows = min(16, len(begun) + 1)
+        most = 1.1 * (positions + half_run) + rows * PAGE
+        assert batch.used_cache_bytes <= most * POSITION
+    for ticket in tickets:
+        batch.cancel(ticket)
+    assert batch.used_cache_bytes == 0 and not batch.busy
+
+
+@pytest.mark.parametrize("cache_bytes", [0, -1, 1.5, "1", True])
+def test_cache_bytes_are_a_number_of_bytes(model: Llama, cache_bytes: Any) -> None:
+    with pytest.raises(UsageError, match=r"^cache_bytes: .* whole number, 1 or more"):
+        BatchGenerator(model, cache_bytes=cache_bytes)
+
+
+def test_under_dynamic_rope_rows_run_alone(model: Llama) -> None:
+    scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=30)
+    dynamic = Llama(replace(model.config, rope_scaling=scaling)).eval()
+    dynamic.load_state_dict(model.state_dict())
+    jobs = workload(12)
+    alone = [TextGenerator(dynamic).generate(ids, config) for ids, config in jobs]
+    for cache_bytes in (None, 400 * POSITION):
+        batch = BatchGenerator(dynamic, rows=5, prefill_chunk=50, cache_bytes=cache_bytes)
+        tickets = [batch.submit(ids, config) for ids, config in jobs]
+        results = run(batch)
+        assert [results[ticket] for ticket in tickets] == alone

@@ -446,9 +446,7 @@ def test_the_cache_is_as_large_as_needed() -> None:
     """It is smaller than the whole context."""
     model = Scripted(counting, max_seq_len=100_000)
     TextGenerator(model).generate([1, 2], GREEDY)
-    TextGenerator(model).generate_batch([[1, 2], [1] * 30], GREEDY)
-    assert model.capacities[0] == 14
-    assert 42 <= model.capacities[1] < 1000
+    assert model.capacities == [14]
 
 
 def test_nothing_is_recorded_for_training(tiny_llama: MakeLlama) -> None:

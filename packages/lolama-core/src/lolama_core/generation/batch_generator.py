@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any, Generic, Unpack, cast, overload
 
 import torch
@@ -13,34 +10,16 @@ from torch import Tensor
 
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import Keywords
-from lolama_core.generation.request import Generation, Request, Text
+from lolama_core.generation.request import Generation, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
+from lolama_core.generation.schedule import Schedule, Scheduled, TooLittleMemory
 from lolama_core.model.device import inference, memory_errors
-from lolama_core.model.kv_cache import KVCache, own_cache
 from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
 from lolama_core.protocols.checks import shown
-from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
+from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
 from lolama_core.text.plain_numbers import whole_number
-
-_BLOCK = 256
-"""The number of positions by which the cache grows."""
-
-
-@dataclass
-class _Row:
-    """One request in the batch.
-
-    Attributes:
-        ticket: What the caller knows it by.
-        embeds: (1, T, D), what of its prompt is not in the cache yet.
-        token: The last token chosen, which is not in the cache yet either.
-    """
-
-    ticket: int
-    request: Request
-    embeds: Tensor
-    token: int = 0
 
 
 class BatchGenerator(Generic[Text]):
@@ -53,14 +32,19 @@ class BatchGenerator(Generic[Text]):
     them, and runs up to ``prefill_chunk`` positions of waiting prompts in another, so that a long prompt
     never stalls the rest. This is what a server stands on.
 
+    Keys and values take memory as a row grows, whatever its settings allow. When ``cache_bytes`` are used,
+    the youngest row is put back: it waits, and goes on later from where it was.
+
     Args:
         model: The model.
         tokenizer: Needed for texts, as prompts, as stop texts and in results.
         rows: Requests that run at the same time; others wait their turn.
         prefill_chunk: Positions of prompts that a step runs at most.
+        cache_bytes: What keys and values may take, in bytes; None for four fifths of the memory that is free
+            when the first request runs.
 
     Raises:
-        UsageError: if either number is below 1.
+        UsageError: if a number is below 1.
 
     Example:
         >>> batch = BatchGenerator(model, tokenizer)
@@ -70,9 +54,6 @@ class BatchGenerator(Generic[Text]):
         >>> results = batch.collect()
     """
 
-    # Rows of the cache in use are always the first ones, so that every pass sees a slice of it: running
-    # rows, then at most one whose prompt is half run. A row that ends is filled from the back.
-
     @overload
     def __init__(
         self: BatchGenerator[None],
@@ -81,6 +62,7 @@ class BatchGenerator(Generic[Text]):
         *,
         rows: int = ...,
         prefill_chunk: int = ...,
+        cache_bytes: int | None = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -90,6 +72,7 @@ class BatchGenerator(Generic[Text]):
         *,
         rows: int = ...,
         prefill_chunk: int = ...,
+        cache_bytes: int | None = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -99,6 +82,7 @@ class BatchGenerator(Generic[Text]):
         *,
         rows: int = ...,
         prefill_chunk: int = ...,
+        cache_bytes: int | None = ...,
     ) -> None: ...
     def __init__(
         self,
@@ -107,17 +91,19 @@ class BatchGenerator(Generic[Text]):
         *,
         rows: int = 16,
         prefill_chunk: int = 512,
+        cache_bytes: int | None = None,
     ) -> None:
-        for name, number in (("rows", rows), ("prefill_chunk", prefill_chunk)):
+        numbers = {"rows": rows, "prefill_chunk": prefill_chunk}
+        if cache_bytes is not None:
+            numbers["cache_bytes"] = cache_bytes
+        for name, number in numbers.items():
             if (whole_number(number) or 0) < 1:
                 raise UsageError(name, f"is {shown(number)}", "give a whole number, 1 or more")
-        self._model, self._rows, self._chunk = model, rows, prefill_chunk
+        self._model = model
         self._runner: CausalLM | None = None
         self._factory = RequestFactory(model, tokenizer)
-        self._waiting: deque[_Row] = deque()
-        self._running: list[_Row] = []
-        self._half_run: _Row | None = None
-        self._cache: KVCache | None = None
+        self._memory = RowMemory(model, rows, cache_bytes)
+        self._schedule = Schedule(self._memory, rows, prefill_chunk)
         self._given: dict[int, list[int]] = {}
         self._results: dict[int, Generation[Text] | LolamaError] = {}
         self._tickets = 0
@@ -125,7 +111,12 @@ class BatchGenerator(Generic[Text]):
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._running or self._waiting or self._half_run)
+        return bool(self._schedule.waiting or self._schedule.begun)
+
+    @property
+    def used_cache_bytes(self) -> int:
+        """Bytes that keys and values of all requests take now."""
+        return self._memory.used_bytes
 
     def submit(
         self,
@@ -169,17 +160,15 @@ class BatchGenerator(Generic[Text]):
             if request.finish_reason is not None:
                 self._results[self._tickets] = cast("Generation[Text]", request.result())
             else:
-                self._waiting.append(_Row(self._tickets, request, prompt.embeds))
+                one = Scheduled(self._tickets, request, prompt.embeds, prompt.embeds)
+                self._schedule.waiting.append(one)
         return tickets
 
-    @torch.inference_mode()
     def cancel(self, ticket: int) -> None:
         """Forget a request, wherever it stands. One that has ended stays to be collected."""
-        self._waiting = deque(row for row in self._waiting if row.ticket != ticket)
-        if self._half_run is not None and self._half_run.ticket == ticket:
-            self._half_run = None
-        for row in [row for row in self._running if row.ticket == ticket]:
-            self._leave(row)
+        for one in (*self._schedule.waiting, *self._schedule.begun):
+            if one.ticket == ticket:
+                self._schedule.leave(one)
 
     def step(self) -> dict[int, list[int]]:
         """One token for each running row, and a chunk of the prompts that wait.
@@ -191,10 +180,13 @@ class BatchGenerator(Generic[Text]):
             ResourceError: if the memory does not suffice. No prompt and no id is lost: the next step goes on.
         """
         with memory_errors(self._model.device), inference(self._model.device):
-            if self._runner is None or self._waiting:  # else all rows have begun already
+            if self._runner is None or self._schedule.waiting:  # else all have begun already
                 self._runner = runner_of(self._model)
-            self._decode(self._runner)
-            self._prefill(self._runner)
+            try:
+                self._decode(self._runner)
+                self._prefill(self._runner)
+            except TooLittleMemory as error:
+                self._refuse(error.one, error.positions)
         if not self.busy:
             self._runner = None
         given, self._given = self._given, {}
@@ -206,92 +198,52 @@ class BatchGenerator(Generic[Text]):
         return results
 
     def _decode(self, model: CausalLM) -> None:
-        """A token more for each running row."""
-        running = list(self._running)
-        if not running or self._cache is None:
-            return
-        tokens = torch.tensor([[row.token] for row in running], device=self._model.device)
-        cache = self._cache.rows(range(len(running)))
-        logits = model.forward_embeds(model.embed(tokens), cache)
-        cache.advance([1] * len(running))
-        self._choose(running, logits)
+        """A token more for each running request."""
+        self._schedule.make_room(model)
+        running = list(self._schedule.running)
+        for places, cache in self._memory.passes([one.row for one in running]):
+            together = [running[place] for place in places]
+            last = [[one.tokens[-1]] for one in together]
+            tokens = torch.tensor(last, device=self._model.device)
+            logits = model.forward_embeds(model.embed(tokens), cache)
+            cache.advance([1] * len(together))
+            self._choose(together, logits)
 
     def _prefill(self, model: CausalLM) -> None:
         """Up to a chunk of the waiting prompts, in order; those that are through start to run."""
-        rows, counts = self._next_chunk()
-        if not rows:
-            return
-        cache = self._cache_for(rows)
-        embeds = rows[0].embeds.new_zeros(len(rows), max(counts), rows[0].embeds.shape[-1])
-        for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
-            embeds[place, :count] = row.embeds[0, :count]
-        logits = model.forward_embeds(embeds, cache, counts)
-        cache.advance(counts)
-        for row, count in zip(rows, counts, strict=True):
-            row.embeds = row.embeds[:, count:]
-            if row is not self._half_run:
-                self._waiting.popleft()
-        self._half_run = rows[-1] if rows[-1].embeds.shape[1] else None
-        through = rows[:-1] if self._half_run is not None else rows
-        self._running += through
-        self._choose(through, logits)
+        chosen, counts = self._schedule.next_chunk()
+        for places, cache in self._memory.passes([one.row for one in chosen]):
+            together = [chosen[place] for place in places]
+            lengths = [counts[place] for place in places]
+            embeds = together[0].embeds
+            padded = embeds.new_zeros(len(together), max(lengths), embeds.shape[-1])
+            for place, (one, length) in enumerate(zip(together, lengths, strict=True)):
+                padded[place, :length] = one.embeds[0, :length]
+            logits = model.forward_embeds(padded, cache, lengths)
+            cache.advance(lengths)
+            self._choose(self._schedule.ran(together, lengths), logits)
 
-    def _next_chunk(self) -> tuple[list[_Row], list[int]]:
-        """Rows to prefill, and how much of each. All but the last are run to their ends."""
-        rows: list[_Row] = []
-        counts: list[int] = []
-        half_run = [] if self._half_run is None else [self._half_run]
-        for row in islice(chain(half_run, self._waiting), self._rows - len(self._running)):
-            length = row.embeds.shape[1]
-            # Rows are padded to the longest, so the budget counts padding too.
-            room = self._chunk // (len(rows) + 1)
-            if rows and max(length, *counts) > room:
-                break
-            rows.append(row)
-            counts.append(min(length, self._chunk))
-            if counts[-1] < length:
-                break
-        return rows, counts
-
-    def _cache_for(self, rows: list[_Row]) -> KVCache:
-        """The cache's rows for these requests, behind those that run, with room for each to its end."""
-        needed = max(row.embeds.shape[1] + row.request.limit for row in rows)
-        held = self._cache.lengths[len(self._running)] if self._half_run and self._cache else 0
-        capacity = min(-(-(needed + held) // _BLOCK) * _BLOCK, self._model.max_seq_len)
-        if self._cache is None:
-            self._cache = own_cache(self._model.make_cache(self._rows, capacity))
-        elif capacity > self._cache.capacity:
-            self._cache.grow(capacity)
-        places = range(len(self._running), len(self._running) + len(rows))
-        fresh = places if self._half_run is None else places[1:]
-        if fresh:
-            self._cache.rows(fresh).reset()
-        return self._cache.rows(places)
-
-    def _choose(self, rows: list[_Row], logits: Tensor) -> None:
-        """A token for each row from logits (B, V), B ≥ len(rows); those that end with it leave."""
-        for place, row in enumerate(rows):
-            given = self._given.setdefault(row.ticket, [])
+    def _choose(self, together: list[Scheduled], logits: Tensor) -> None:
+        """A token for each from logits (B, V), B ≥ len(together); those that end with it leave."""
+        for place, one in enumerate(together):
+            given = self._given.setdefault(one.ticket, [])
             try:
-                emission = row.request.step(logits[place : place + 1])
+                emission = one.request.step(logits[place : place + 1])
             except LolamaError as error:  # one row's broken logits are no other row's trouble
-                self._results[row.ticket] = error
-                self._leave(row)
+                self._results[one.ticket] = error
+                self._schedule.leave(one)
                 continue
-            row.token = emission.token
+            one.tokens.append(emission.token)
             given += emission.ids
             if emission.finish_reason is not None:
-                self._results[row.ticket] = cast("Generation[Text]", row.request.result())
-                self._leave(row)
+                self._results[one.ticket] = cast("Generation[Text]", one.request.result())
+                self._schedule.leave(one)
 
-    def _leave(self, row: _Row) -> None:
-        """Take a row out of the batch, and close the gap in the cache."""
-        place, last = self._running.index(row), len(self._running) - 1
-        assert self._cache is not None
-        self._cache.rows([place]).reset()  # it may hold NaN, which no mask would stop
-        if place != last:
-            self._cache.copy_rows([last], [place])
-        self._running[place] = self._running[last]
-        self._running.pop()
-        if self._half_run is not None:
-            self._cache.copy_rows([last + 1], [last])
+    def _refuse(self, one: Scheduled, positions: int) -> None:
+        """Fail a request for which the memory does not suffice though it is alone."""
+        self._schedule.leave(one)
+        self._results[one.ticket] = ResourceError(
+            "KV cache",
+            f"{positions:,} positions do not fit into the memory that it may take",
+            "give it more with `cache_bytes`, or shorten the text",
+        )

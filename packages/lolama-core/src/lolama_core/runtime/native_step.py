@@ -16,6 +16,7 @@ from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, NewPositions
 from lolama_core.runtime.known import UnknownPart, block_weights, check_block, tensors_of
+from lolama_core.runtime.pages import PagedCache
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class NativeRun:
         """Whether it can run a pass of (B, T, D)."""
         rows, width = x.shape[:2]
         return (
-            isinstance(cache, KVCache)
+            isinstance(cache, KVCache | PagedCache)
             and (
                 rows <= self.step.max_rows if width == 1 else cache.dtype == self.step.prompt_dtype
             )
@@ -50,7 +51,7 @@ class NativeRun:
         self,
         x: Tensor,
         plan: PassPlan,
-        cache: KVCache,
+        cache: KVCache | PagedCache,
         window: int | None,
         only_last: bool,
     ) -> Tensor:

@@ -25,6 +25,7 @@ from lolama_core.runtime.kernels import Kernels, given_kernels, kernels_of
 from lolama_core.runtime.known import is_plain_head, text_model
 from lolama_core.runtime.last_block import run_last_block
 from lolama_core.runtime.native_step import native_runs
+from lolama_core.runtime.pages import PagedCache
 
 
 class Runner:
@@ -163,7 +164,7 @@ class Runner:
             if native is not None and native.takes(x, slots, cache):
                 place += len(native.layers)
                 shortened = only_last and place == end
-                x = native.run(x, plan, cast(KVCache, cache), window, shortened)
+                x = native.run(x, plan, cast(KVCache | PagedCache, cache), window, shortened)
                 if shortened:
                     return x
                 continue

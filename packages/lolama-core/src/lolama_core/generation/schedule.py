@@ -1,0 +1,147 @@
+"""Which requests of a batch run, and which wait for their turn or for memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+
+import torch
+from torch import Tensor
+
+from lolama_core.generation.request import Request
+from lolama_core.protocols import CausalLM
+from lolama_core.runtime.pages import Row
+from lolama_core.runtime.row_memory import RowMemory
+
+
+@dataclass(eq=False)
+class Scheduled:
+    """A request in a batch.
+
+    Attributes:
+        ticket: What the caller knows it by. Later requests have greater ones.
+        request: Chooses its tokens.
+        prompt: (1, T, D).
+        embeds: (1, T, D), what is to be run before its next token can be chosen.
+        tokens: The tokens chosen so far. The last is not in the cache yet.
+        row: Its keys and values.
+        begun: Whether it may take memory for these.
+    """
+
+    ticket: int
+    request: Request
+    prompt: Tensor
+    embeds: Tensor
+    tokens: list[int] = field(default_factory=list)
+    row: Row = field(default_factory=Row)
+    begun: bool = False
+
+    @property
+    def length(self) -> int:
+        """Positions of it so far, those of tokens that are to be run included."""
+        return self.prompt.shape[1] + len(self.tokens)
+
+
+class Schedule:
+    """The order of the requests of a batch: first come, first served; who came last gives way.
+
+    Args:
+        memory: Where their keys and values are.
+        rows: Requests that run at the same time.
+        chunk: Positions of prompts that run in one pass.
+
+    Attributes:
+        waiting: Requests that hold nothing, in the order of their tickets.
+        running: Those with a token that is to be run.
+        half_run: The one whose prompt is run in part, if there is one.
+    """
+
+    def __init__(self, memory: RowMemory, rows: int, chunk: int) -> None:
+        self._memory, self._rows, self._chunk = memory, rows, chunk
+        self.waiting: deque[Scheduled] = deque()
+        self.running: list[Scheduled] = []
+        self.half_run: Scheduled | None = None
+
+    @property
+    def begun(self) -> list[Scheduled]:
+        """The requests that hold keys and values, in the order of their tickets."""
+        half_run = [] if self.half_run is None else [self.half_run]
+        return sorted([*self.running, *half_run], key=lambda one: one.ticket)
+
+    def next_chunk(self) -> tuple[list[Scheduled], list[int]]:
+        """Requests whose prompts run now, and how much of each. All but the last are run to their ends.
+
+        Raises:
+            TooLittleMemory: for one that will not fit, even alone.
+        """
+        chosen: list[Scheduled] = []
+        counts: list[int] = []
+        half_run = [] if self.half_run is None else [self.half_run]
+        for one in islice(chain(half_run, self.waiting), self._rows - len(self.running)):
+            length = one.embeds.shape[1]
+            # Rows are padded to the longest, so the budget counts padding too.
+            room = self._chunk // (len(chosen) + 1)
+            if chosen and max(length, *counts) > room:
+                break
+            if not self._begins(one):
+                if not self.begun and not chosen:
+                    raise TooLittleMemory(one, one.length + 1)
+                break
+            chosen.append(one)
+            counts.append(min(length, self._chunk))
+            if counts[-1] < length:
+                break
+        return chosen, counts
+
+    def _begins(self, one: Scheduled) -> bool:
+        """Whether it holds memory, or gets it now."""
+        most = one.prompt.shape[1] + one.request.limit
+        one.begun = one.begun or self._memory.begin(one.row, one.length + 1, most)
+        return one.begun
+
+    def ran(self, chosen: Sequence[Scheduled], counts: Sequence[int]) -> list[Scheduled]:
+        """Note that so much of their prompts has run; those whose whole prompt has, which run from now on."""
+        for one, count in zip(chosen, counts, strict=True):
+            one.embeds = one.embeds[:, count:]
+            if one is not self.half_run:
+                self.waiting.remove(one)
+        self.half_run = next((one for one in chosen if one.embeds.shape[1]), None)
+        through = [one for one in chosen if one is not self.half_run]
+        self.running += through
+        return through
+
+    def make_room(self, model: CausalLM) -> None:
+        """Put the last requests back until each that runs has memory for its next position.
+
+        Raises:
+            TooLittleMemory: for the only one that is left.
+        """
+        while not self._memory.has_next([one.row for one in self.running]):
+            *others, last = self.begun
+            if not others:
+                raise TooLittleMemory(last, last.length)
+            self.leave(last)
+            tokens = torch.tensor([last.tokens], dtype=torch.int64, device=model.device)
+            last.embeds = torch.cat((last.prompt, model.embed(tokens)), dim=1)
+            self.waiting.appendleft(last)
+
+    def leave(self, one: Scheduled) -> None:
+        """Take a request out, and what it holds from it."""
+        if one in self.waiting:
+            self.waiting.remove(one)
+        if one in self.running:
+            self.running.remove(one)
+        if one is self.half_run:
+            self.half_run = None
+        if one.begun:
+            self._memory.end(one.row)
+        one.begun = False
+
+
+class TooLittleMemory(Exception):
+    """A request does not fit into the memory for keys and values, even alone; ``positions`` are too many."""
+
+    def __init__(self, one: Scheduled, positions: int) -> None:
+        self.one, self.positions = one, positions

@@ -1,0 +1,259 @@
+"""Keys and values in pages: rows take them as they grow, may share them, and give them back."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from bisect import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lolama_core.model.cache_slots import Slots
+from lolama_core.model.kv_cache import KVCache
+from lolama_core.protocols import CacheSlots
+
+PAGE = 32
+"""Positions of a page."""
+
+_FIRST = 64
+"""Pages to begin with where memory is taken at once."""
+
+
+def pages_for(positions: int) -> int:
+    """How many pages hold them."""
+    return -(-positions // PAGE)
+
+
+class NoPages(Exception):
+    """Fewer pages are free than a row needs. Nothing has changed."""
+
+
+class Pages:
+    """The memory of keys and values of many rows.
+
+    Each layer has a piece of memory for keys and one for values, (K, positions, head_dim). A page is 32
+    positions of them all, and neighboring pages are one piece. On a CPU the pieces are address space, of
+    which only what was touched takes memory. Elsewhere they grow, by copying, to twice their size.
+
+    Args:
+        like: A cache of the model, for its sizes, dtype and device.
+        limit: How many pages there may ever be.
+        first: How many there are at first; all of them if nobody says so and the device is a CPU.
+
+    Attributes:
+        keys, values: For each layer (pages, K, PAGE, head_dim): views, with the pages of a head in a row.
+    """
+
+    def __init__(self, like: KVCache, limit: int, first: int | None = None) -> None:
+        self._limit = limit
+        if first is None:
+            first = limit if like.device.type == "cpu" else _FIRST
+        count = min(limit, first)
+        self.keys, self.values = (
+            [_memory(layer, count) for layer in part]
+            for part in like.write_in_place(like.reserve([0] * like.batch_size, 0))
+        )
+        self._uses = [0] * count
+        self._gaps = [(0, count)]  # free pages, from the first of each to behind its last, in order
+
+    @property
+    def left(self) -> int:
+        """Pages that can still be taken."""
+        return self._limit - len(self._uses) + sum(end - begin for begin, end in self._gaps)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the pages that somebody has, each counted once."""
+        used = sum(uses > 0 for uses in self._uses)
+        return used * sum(layer[0].nbytes for layer in (*self.keys, *self.values))
+
+    def _grow(self) -> None:
+        """More pages behind those that there are; a gap at the end grows."""
+        count = len(self._uses)
+        more = min(count, self._limit - count)
+        for part in (self.keys, self.values):
+            for layer, old in enumerate(part):
+                part[layer] = _memory(old, count + more)
+                part[layer][:count] = old
+        self._uses += [0] * more
+        self._free(count, count + more)
+
+    def take(self, count: int, after: int | None = None) -> list[int]:
+        """Pages for a row: the one behind ``after`` and those behind it if they are free, else others.
+
+        What is in them is not known.
+
+        Raises:
+            NoPages: if there are not as many. Nobody has any of them then.
+        """
+        if count > self.left:
+            raise NoPages(f"{count} pages are needed, and {self.left} are left")
+        while count > sum(end - begin for begin, end in self._gaps):
+            self._grow()
+        taken: list[int] = []
+        while len(taken) < count:
+            page, place = self._next(taken[-1] if taken else after)
+            begin, end = self._gaps[place]
+            upto = min(end, page + count - len(taken))
+            self._gaps[place : place + 1] = [
+                gap for gap in ((begin, page), (upto, end)) if gap[0] < gap[1]
+            ]
+            taken += range(page, upto)
+        for page in taken:
+            self._uses[page] = 1
+        return taken
+
+    def _next(self, after: int | None) -> tuple[int, int]:
+        """A free page, and which gap it is in."""
+        if after is not None:
+            place = bisect(self._gaps, (after, len(self._uses)))
+            if place < len(self._gaps) and self._gaps[place][0] == after + 1:
+                return after + 1, place
+        place = max(range(len(self._gaps)), key=lambda i: self._gaps[i][1] - self._gaps[i][0])
+        begin, end = self._gaps[place]
+        # In the middle of it, since whoever has the page before it may grow.
+        return (begin + (end - begin) // 2 if begin else 0), place
+
+    def share(self, pages: Iterable[int]) -> None:
+        """Let somebody else have them, too."""
+        for page in pages:
+            assert self._uses[page]
+            self._uses[page] += 1
+
+    def give_back(self, pages: Iterable[int]) -> None:
+        """Have them no more. Those that nobody else has are free."""
+        for page in pages:
+            assert self._uses[page]
+            self._uses[page] -= 1
+            if not self._uses[page]:
+                self._free(page, page + 1)
+
+    def _free(self, begin: int, end: int) -> None:
+        """Make these a gap, or a part of the gaps beside them."""
+        place = bisect(self._gaps, (begin, begin))
+        if place < len(self._gaps) and self._gaps[place][0] == end:
+            end = self._gaps.pop(place)[1]
+        if place and self._gaps[place - 1][1] == begin:
+            place -= 1
+            begin = self._gaps.pop(place)[0]
+        self._gaps.insert(place, (begin, end))
+
+
+def _memory(like: Tensor, count: int) -> Tensor:
+    """(count, K, PAGE, hd), with the pages of a head behind each other; ``like`` is (any, K, any, hd)."""
+    _, heads, _, width = like.shape
+    shape = (heads, count, PAGE, width)
+    with torch.inference_mode(False):
+        if like.device.type != "cpu":
+            return torch.zeros(shape, dtype=like.dtype, device=like.device).transpose(0, 1)
+        size = heads * count * PAGE * width * like.itemsize
+        # Of memory that the system maps, only what is touched takes any.
+        flags = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+        mapped = torch.frombuffer(mmap.mmap(-1, size, **flags), dtype=torch.uint8)
+        return mapped.view(like.dtype).view(shape).transpose(0, 1)
+
+
+@dataclass(eq=False)
+class Row:
+    """The positions that a row holds, and the pages that they are in."""
+
+    pages: list[int] = field(default_factory=list)
+    length: int = 0
+
+
+class PagedCache:
+    """Rows of one `Pages`, as a model sees a cache of them.
+
+    Args:
+        pages: Their memory.
+        rows: The rows. Several caches may see a row, one after another.
+    """
+
+    def __init__(self, pages: Pages, rows: Sequence[Row]) -> None:
+        self._all, self._rows = pages, rows
+        self._table: Tensor | None = None
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Valid positions of each row."""
+        return tuple(row.length for row in self._rows)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of keys and values."""
+        return self._all.keys[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where keys and values are."""
+        return self._all.keys[0].device
+
+    @property
+    def pages(self) -> Tensor:
+        """(B, N) int64: the pages of each row; of those that have fewer than others, zeros behind them."""
+        if self._table is None:
+            most = max(len(row.pages) for row in self._rows)
+            listed = [row.pages + [0] * (most - len(row.pages)) for row in self._rows]
+            self._table = torch.tensor(listed, device=self.device)
+        return self._table
+
+    def reserve(self, counts: Sequence[int], width: int) -> Slots:
+        """Places for ``counts[b]`` ≤ ``width`` new positions in each row, with the pages that these need.
+
+        Raises:
+            NoPages: if there are not as many. No row has any of them then.
+        """
+        starts = self.lengths
+        totals = [start + count for start, count in zip(starts, counts, strict=True)]
+        needed = [
+            max(0, pages_for(total) - len(row.pages))
+            for total, row in zip(totals, self._rows, strict=True)
+        ]
+        if sum(needed) > self._all.left:
+            raise NoPages
+        for row, count in zip(self._rows, needed, strict=True):
+            if count:
+                row.pages += self._all.take(count, row.pages[-1] if row.pages else None)
+                self._table = None
+        return Slots(starts, tuple(counts), width, self.device)
+
+    def update(
+        self, layer: int, keys: Tensor, values: Tensor, slots: CacheSlots
+    ) -> tuple[Tensor, Tensor]:
+        """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
+        assert isinstance(slots, Slots)
+        return (
+            self._written(self._all.keys[layer], keys, slots),
+            self._written(self._all.values[layer], values, slots),
+        )
+
+    def _written(self, stored: Tensor, new: Tensor, slots: Slots) -> Tensor:
+        """Write (B, K, T, hd) into (pages, K, PAGE, hd); what each row then holds (B, K, max(totals), hd)."""
+        count, longest = pages_for(slots.longest), slots.longest
+        pages = self._rows[0].pages[:count]
+        if len(self._rows) == 1 and pages == [*range(pages[0], pages[0] + count)]:
+            # A row in one piece is seen where it is: (count, K, PAGE, hd) → (1, K, max(totals), hd)
+            piece = stored[pages[0] : pages[0] + count].transpose(0, 1).flatten(1, 2)[None]
+            piece[:, :, slots.starts[0] : longest] = new[:, :, : slots.counts[0]]
+            return piece[:, :, :longest]
+        row, column, place = slots.scatter
+        stored[self.pages[row, place // PAGE], :, place % PAGE] = new[row, :, column].to(
+            stored.dtype
+        )
+        held = stored[self.pages[:, :count]].transpose(1, 2).flatten(2, 3)
+        for i, total in enumerate(slots.totals):
+            held[i, :, total:] = 0  # no mask would stop a NaN
+        return held[:, :, :longest]
+
+    def write_in_place(self, slots: CacheSlots) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values of each layer, for a kernel that writes at ``slots``."""
+        return self._all.keys, self._all.values
+
+    def advance(self, counts: Sequence[int]) -> None:
+        """Make ``counts[b]`` positions just written valid."""
+        for row, count in zip(self._rows, counts, strict=True):
+            assert count >= 0 and row.length + count <= len(row.pages) * PAGE
+            row.length += count

@@ -1,0 +1,171 @@
+"""Pages are taken, shared and given back; a cache in pages is a cache."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from lolama_core import KVCache
+from lolama_core.protocols import KVCache as KVCacheProtocol
+from lolama_core.runtime.pages import PAGE, NoPages, PagedCache, Pages, Row, pages_for
+
+LIMIT = 20
+
+
+def like(rows: int = 1, capacity: int = 1, heads: int = 2, width: int = 3) -> KVCache:
+    return KVCache(
+        num_layers=2, batch_size=rows, num_kv_heads=heads, capacity=capacity, head_dim=width
+    )
+
+
+class PagesAgainstCounts(RuleBasedStateMachine):
+    """Whatever is done, each page is had by as many as took it or share it and did not give it back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages = Pages(like(), LIMIT, first=3)
+        self.uses: Counter[int] = Counter()
+
+    def had(self) -> list[int]:
+        return sorted(page for page, uses in self.uses.items() if uses)
+
+    @rule(count=st.integers(0, 8), data=st.data())
+    def take(self, count: int, data: st.DataObject) -> None:
+        after = data.draw(st.none() | st.sampled_from(self.had())) if self.had() else None
+        left = LIMIT - len(self.had())
+        if count > left:
+            with pytest.raises(NoPages):
+                self.pages.take(count, after)
+            return
+        taken = self.pages.take(count, after)
+        assert len(set(taken)) == count and not {*taken} & {*self.had()}
+        assert all(0 <= page < LIMIT for page in taken)
+        if count and after is not None and after + 1 < len(self.pages.keys[0]):
+            assert (taken[0] == after + 1) == (after + 1 not in self.had())
+        self.uses.update(taken)
+
+    @precondition(lambda self: self.had())
+    @rule(data=st.data())
+    def share(self, data: st.DataObject) -> None:
+        page = data.draw(st.sampled_from(self.had()))
+        self.pages.share([page])
+        self.uses[page] += 1
+
+    @precondition(lambda self: self.had())
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        given = data.draw(st.lists(st.sampled_from(self.had()), unique=True))
+        self.pages.give_back(given)
+        self.uses.subtract(given)
+
+    @invariant()
+    def what_is_left_is_what_nobody_has(self) -> None:
+        assert self.pages.left == LIMIT - len(self.had())
+        page_bytes = (
+            2 * 2 * 2 * PAGE * 3 * 4
+        )  # keys and values, layers, heads, positions, width, float32
+        assert self.pages.used_bytes == len(self.had()) * page_bytes
+        assert len(self.pages.keys[0]) <= LIMIT
+
+
+PagesAgainstCounts.TestCase.settings = settings(max_examples=60, deadline=None)
+TestPagesAgainstCounts = PagesAgainstCounts.TestCase
+
+
+def test_growing_keeps_what_is_there() -> None:
+    pages = Pages(like(), 9, first=2)
+    for page in pages.take(2):
+        pages.keys[1][page] = page + 1.0
+    assert sorted(pages.take(7)) == [*range(2, 9)]
+    assert [pages.keys[1][page].mean().item() for page in (0, 1)] == [1.0, 2.0]
+    with pytest.raises(NoPages, match="1 pages are needed, and 0 are left"):
+        pages.take(1)
+
+
+def test_rows_that_grow_stay_in_one_piece() -> None:
+    """As long as there is room: a row begins where much is free behind it, and in front of it too."""
+    pages = Pages(like(), 64)
+    rows = [Row() for _ in range(4)]
+    for length in range(PAGE, 8 * PAGE, PAGE):
+        for row in rows:
+            cache = PagedCache(pages, [row])
+            cache.reserve([PAGE], PAGE)
+            cache.advance([PAGE])
+            assert len(row.pages) == pages_for(length)
+    assert all(row.pages == [*range(row.pages[0], row.pages[0] + 7)] for row in rows)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_not_touched_takes_no_memory() -> None:
+    def resident() -> int:
+        with open("/proc/self/statm", encoding="ascii") as status:
+            return int(status.read().split()[1]) * 4096
+
+    before = resident()
+    pages = Pages(like(heads=8, width=128), 16_000)  # 4 GB of address space
+    (page,) = pages.take(1)
+    pages.keys[0][page] = 1
+    assert resident() - before < 100e6
+    assert len(pages.keys[0]) * pages.keys[0][0].nbytes > 1e9
+
+
+def test_it_is_a_cache() -> None:
+    assert isinstance(PagedCache(Pages(like(), 4), [Row()]), KVCacheProtocol)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_it_holds_what_a_cache_of_rows_holds(seed: int) -> None:
+    """Passes of any width over any of five rows, which take pages in turns and so apart from each other."""
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    pages, rows = Pages(like(), 80, first=1), [Row() for _ in range(5)]
+    plain = like(rows=5, capacity=500)
+    for part in (*pages.keys, *pages.values):
+        part.fill_(float("nan"))  # whoever had them before left anything
+    for _ in range(25):
+        some = sorted(draw.sample(range(5), draw.choice([1, 1, 2, 5])))
+        width = draw.choice([1, 1, 7, 40])
+        counts = [draw.randint(1, width) for _ in some]
+        paged, other = PagedCache(pages, [rows[i] for i in some]), plain.rows(some)
+        assert paged.lengths == other.lengths
+        slots, expected_slots = paged.reserve(counts, width), other.reserve(counts, width)
+        assert isinstance(expected_slots, type(slots))
+        assert (slots.starts, slots.totals) == (expected_slots.starts, expected_slots.totals)
+        for layer in range(2):
+            new = torch.randn(2, len(some), 2, width, 3)
+            held = paged.update(layer, new[0], new[1], slots)
+            expected = other.update(layer, new[0], new[1], expected_slots)
+            for mine, theirs in zip(held, expected, strict=True):
+                assert mine.shape == theirs.shape and bool(mine.isfinite().all())
+                for row, total in enumerate(slots.totals):
+                    assert torch.equal(mine[row, :, :total], theirs[row, :, :total])
+        if draw.random() < 0.8:  # else the pass was abandoned
+            paged.advance(counts)
+            other.advance(counts)
+
+
+def test_a_row_in_one_piece_is_seen_where_it_is() -> None:
+    pages, row = Pages(like(), 8), Row()
+    cache = PagedCache(pages, [row])
+    keys, _ = cache.update(
+        1, torch.ones(1, 2, 70, 3), torch.ones(1, 2, 70, 3), cache.reserve([70], 70)
+    )
+    assert keys.data_ptr() == pages.keys[1][row.pages[0]].data_ptr()
+
+
+def test_too_few_pages_change_nothing() -> None:
+    pages, rows = Pages(like(), 3), [Row(), Row()]
+    cache = PagedCache(pages, rows)
+    cache.reserve([40, 1], 40)
+    cache.advance([32, 1])
+    with pytest.raises(NoPages):
+        cache.reserve([1, 32], 32)
+    assert (cache.lengths, [len(row.pages) for row in rows]) == ((32, 1), [2, 1])
+    cache.reserve([32, 31], 32)
