@@ -53,6 +53,10 @@ def use_the_parts(name: str) -> int:
     with generator.generate_stream(ids, max_tokens=4, eos_token_id=None) as stream:
         for piece in stream.text():
             print(piece.upper(), end="")
+    steps = generator.generate_stream(ids, max_new_tokens=2, logprobs=1).emissions()
+    given: list[lolama.Emission] = list(steps)
+    likely: list[lolama.TokenLogprobs] = [token for step in given for token in step.logprobs]
+    print([token.logprob + token.best[0][1] for token in likely], given[-1].finish_reason)
     for token_id in generator.generate_stream(ids, max_new_tokens=2):
         print(tokenizer.decode([token_id]), tokenizer.decode(ids), sep="")
     rows = generator.generate_batch(["One", [1, 2], ids], max_new_tokens=2)

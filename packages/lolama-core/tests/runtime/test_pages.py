@@ -68,9 +68,8 @@ class PagesAgainstCounts(RuleBasedStateMachine):
     @invariant()
     def what_is_left_is_what_nobody_has(self) -> None:
         assert self.pages.left == LIMIT - len(self.had())
-        page_bytes = (
-            2 * 2 * 2 * PAGE * 3 * 4
-        )  # keys and values, layers, heads, positions, width, float32
+        # Keys and values, layers, heads, positions, width, float32.
+        page_bytes = 2 * 2 * 2 * PAGE * 3 * 4
         assert self.pages.used_bytes == len(self.had()) * page_bytes
         assert len(self.pages.keys[0]) <= LIMIT
 

@@ -150,7 +150,7 @@ def _memory(like: Tensor, count: int) -> Tensor:
         if like.device.type != "cpu":
             return torch.zeros(shape, dtype=like.dtype, device=like.device).transpose(0, 1)
         size = heads * count * PAGE * width * like.itemsize
-        # Of memory that the system maps, only what is touched takes any.
+        # The system maps address space, and takes memory for what is touched of it alone.
         flags = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
         mapped = torch.frombuffer(mmap.mmap(-1, size, **flags), dtype=torch.uint8)
         return mapped.view(like.dtype).view(shape).transpose(0, 1)
