@@ -18,17 +18,6 @@ class TestKVCache(KVCacheSuite):
     def cache(self) -> KVCache:
         return make_cache()
 
-    def test_growing_keeps_what_is_held(self) -> None:
-        cache = make_cache()
-        self.fill(cache, [8, 8, 8])
-        view = cache.rows([1])
-        cache.grow(12)
-        assert (cache.capacity, view.capacity) == (12, 12)
-        self.fill(cache, [2, 2, 2], start=20)
-        assert self.held(cache, 1) == [*range(101, 109), 120, 121]
-        cache.grow(4)
-        assert cache.capacity == 12
-
 
 class FourMembers:
     """All that a model needs of a cache, and no more."""

@@ -117,28 +117,11 @@ class DynamicCache(KVCache):
         super().truncate(lengths)
         self._keep_written(lengths)
 
-    def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
-        """See `KVCache.copy_rows`."""
-        super().copy_rows(source, target)
-        own, kept = self.row_list(), self._kept
-        sources, targets = [own[i] for i in source], [own[i] for i in target]
-        kept.inputs[targets] = kept.inputs[sources]
-        for row, written in zip(targets, [kept.written[row] for row in sources], strict=True):
-            kept.written[row] = written
-
     def rows(self, indices: Sequence[int]) -> DynamicCache:
         """See `KVCache.rows`."""
         view = super().rows(indices)
         view._kept = self._kept
         return view
-
-    def grow(self, capacity: int) -> None:
-        """See `KVCache.grow`."""
-        extra = capacity - self.capacity
-        super().grow(capacity)
-        if extra > 0:
-            with torch.inference_mode(False):
-                self._kept.inputs = torch.nn.functional.pad(self._kept.inputs, (0, 0, 0, extra))
 
     def _set_written(self, slots: CacheSlots) -> None:
         for row, total in zip(self.row_list(), slots.totals, strict=True):

@@ -197,17 +197,6 @@ class KVCache:
         )
         return view
 
-    def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
-        """Copy rows, lengths included, over other rows of the same cache."""
-        own = self.row_list()
-        sources, targets = [own[i] for i in source], [own[i] for i in target]
-        held = max((self._storage.lengths[row] for row in sources), default=0)
-        for tensor in (*self._storage.keys, *self._storage.values):
-            tensor[targets, :, :held] = tensor[sources, :, :held]
-        lengths = self._storage.lengths
-        for row, length in zip(targets, [lengths[row] for row in sources], strict=True):
-            lengths[row] = length
-
     def read_row(self, row: int) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of each layer, (K, lengths[row], head_dim) each: views, cut to the length."""
         place, held = self.row_list()[row], self.lengths[row]
@@ -215,16 +204,6 @@ class KVCache:
             (keys[place, :, :held], values[place, :, :held])
             for keys, values in zip(self._storage.keys, self._storage.values, strict=True)
         ]
-
-    def grow(self, capacity: int) -> None:
-        """Make room for ``capacity`` positions a row; what is held stays. Views see it too."""
-        extra = capacity - self.capacity
-        if extra <= 0:
-            return
-        with torch.inference_mode(False):
-            for tensors in (self._storage.keys, self._storage.values):
-                for layer, tensor in enumerate(tensors):
-                    tensors[layer] = torch.nn.functional.pad(tensor, (0, 0, 0, extra))
 
     def reset(self) -> None:
         """Empty every row, and wipe it: a NaN left by a failed pass would leak through the mask."""
@@ -239,7 +218,7 @@ class KVCache:
 
 
 def own_cache(cache: KVCacheProtocol) -> KVCache:
-    """``cache``, which is to be kept, shared, grown or recorded: what a `KVCache` can, and not every cache.
+    """``cache``, which is to be kept, shared or recorded: what a `KVCache` can, and not every cache.
 
     Raises:
         UsageError: for a cache of another class.

@@ -111,13 +111,6 @@ class KVCacheSuite:
             assert self.held(cache, row) == [row * 100 + 1, place * 100 + 30, place * 100 + 31]
         assert self.held(view, 0) == self.held(cache, indices[0])
 
-    def test_copy_rows(self, cache: KVCache) -> None:
-        """A copied row has the content and the length of its source."""
-        self.fill(cache, [3, 1, 2])
-        cache.copy_rows([0], [2])
-        assert cache.lengths == (3, 1, 3)
-        assert self.held(cache, 2) == [1, 2, 3]
-
     def test_a_row_can_be_read_and_written_elsewhere(self, cache: KVCache) -> None:
         """What `read_row` gives is the row, cut to its length, also through a view of rows."""
         self.fill(cache, [3, 1, 2])
