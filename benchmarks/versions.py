@@ -59,6 +59,12 @@ STARTS = {
 }
 
 
+def environment(**more: str) -> dict[str, str]:
+    """Of a version's process. It keeps its byte code, or one that is new here would be compiled each time."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, **more}
+
+
 @dataclass(frozen=True)
 class Version:
     """A checkout, and the interpreter that has its packages."""
@@ -73,7 +79,12 @@ class Version:
             CalledProcessError: if it fails.
         """
         done = subprocess.run(
-            [self.python, *arguments], cwd=self.checkout, capture_output=True, text=True, check=True
+            [self.python, *arguments],
+            cwd=self.checkout,
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment(),
         )
         return done.stdout
 
@@ -100,8 +111,19 @@ def differences(this: Version, other: Version) -> tuple[int, list[str]]:
     return len(mine), [name for name in mine if mine[name] != theirs[name]]
 
 
-def pairs(jobs: Jobs, count: int) -> list[list[str]]:
-    """A row for each job: the median of its ratios, and the interval of that."""
+def pairs(jobs: Jobs, count: int, only: Sequence[str] = ()) -> list[list[str]]:
+    """A row for each job: the median of its ratios, and the interval of that.
+
+    Args:
+        jobs: What to time. Each runs once before it counts.
+        count: How many pairs.
+        only: Jobs whose names contain none of these are left out; all are taken if there are none.
+    """
+    jobs = {
+        name: job for name, job in jobs.items() if not only or any(part in name for part in only)
+    }
+    for this, other in jobs.values():
+        this(), other()
     ratios: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(count):
         print(f"pair {number + 1} of {count}", file=sys.stderr, flush=True)
@@ -142,7 +164,7 @@ def text_jobs(versions: tuple[Version, Version]) -> tuple[Jobs, list[subprocess.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=environment(OMP_NUM_THREADS="1"),
         )
         for v in versions
     ]
@@ -198,6 +220,7 @@ def parse() -> argparse.Namespace:
     add("--other", type=Path, required=True, help="the checkout of the other version")
     add("--python", required=True, help="an interpreter with the packages of the other version")
     add("--pairs", type=int, default=20, help="default: 20")
+    add("--only", action="append", default=[], help="rows whose name contains this; repeatable")
     add("--shape", default="160m", help="default: 160m, as benchmarks.run --short")
     add("--models", type=Path, help="where the random models are kept (a temporary folder)")
     return parser.parse_args()
@@ -211,9 +234,9 @@ def main() -> None:
     print(f"{count} results compared bit by bit, {len(different)} differ", *different, sep="\n  ")
     root = arguments.models or Path(tempfile.gettempdir()) / "lolama-benchmarks"
     head = ["", "times as fast", "95 % interval of the median"]
-    rows = pairs(start_jobs(versions), arguments.pairs)
+    rows = pairs(start_jobs(versions), arguments.pairs, arguments.only)
     jobs, texts = text_jobs(versions)
-    rows += pairs(jobs, arguments.pairs)
+    rows += pairs(jobs, arguments.pairs, arguments.only)
     for process in texts:
         process.communicate()
     for shape in dict.fromkeys((arguments.shape, "stories260k")):
@@ -222,7 +245,7 @@ def main() -> None:
             if contestant.label in ROWS:
                 path = model_path(shape, contestant.layout, root)
                 measured, peers = peer_jobs(versions, contestant, shape, path, plan)
-                rows += pairs(measured, arguments.pairs)
+                rows += pairs(measured, arguments.pairs, arguments.only)
                 for peer in peers:
                     peer.close()
     print(processor(), f"{arguments.pairs} pairs", sep="; ")

@@ -25,9 +25,11 @@ def test_pairs_change_their_order_and_tell_how_much_faster() -> None:
         order.append(name)
         return seconds
 
-    rows = pairs({"job": (lambda: takes("this", 2.0), lambda: takes("other", 3.0))}, 3)
-    assert order == ["other", "this", "this", "other", "other", "this"]
-    assert rows == [["job", "1.500", "1.500 to 1.500"]]
+    job = (lambda: takes("this", 2.0), lambda: takes("other", 3.0))
+    rows = pairs({"one job": job, "none": (lambda: 0.0, lambda: 0.0)}, 3, ["job"])
+    before = ["this", "other"]
+    assert order == [*before, "other", "this", "this", "other", "other", "this"]
+    assert rows == [["one job", "1.500", "1.500 to 1.500"]]
 
 
 def saying(folder: Path, name: str, what: dict[str, object]) -> Version:

@@ -12,6 +12,7 @@ from lolama_cli.settings import SETTINGS, option_of
 from lolama_core.protocols.errors import LolamaError
 
 OPTIONS = {
+    "cache_bytes": "--cache-memory",
     "confirm": "--yes",
     "device": "--device",
     "directory": "-o",

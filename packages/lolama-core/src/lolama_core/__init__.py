@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from lolama_core.model.config import LlamaConfig as LlamaConfig
     from lolama_core.model.device import choose_device as choose_device
     from lolama_core.model.device import choose_dtype as choose_dtype
-    from lolama_core.model.device import free_memory as free_memory
     from lolama_core.model.device import suit_threads as suit_threads
     from lolama_core.model.dtypes import suited_dtype as suited_dtype
     from lolama_core.model.family import LlamaFamily as LlamaFamily
+    from lolama_core.model.free_memory import free_memory as free_memory
     from lolama_core.model.kv_cache import KVCache as KVCache
     from lolama_core.model.llama import Llama as Llama
     from lolama_core.model.rope_scaling import RopeScaling as RopeScaling
@@ -79,9 +79,10 @@ else:
             ".files.checkpoint_writer": ["write_checkpoint"],
             ".model.config": ["LlamaConfig"],
             ".model.rope_scaling": ["RopeScaling"],
-            ".model.device": ["choose_device", "choose_dtype", "free_memory", "suit_threads"],
+            ".model.device": ["choose_device", "choose_dtype", "suit_threads"],
             ".model.dtypes": ["suited_dtype"],
             ".model.family": ["LlamaFamily"],
+            ".model.free_memory": ["free_memory"],
             ".generation.generation_config": ["GenerationConfig"],
             ".generation.generator": ["TextGenerator"],
             ".generation.keywords": ["Keywords"],

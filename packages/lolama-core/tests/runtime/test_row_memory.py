@@ -49,6 +49,13 @@ def test_what_is_promised_is_kept_for_its_row(memory: RowMemory) -> None:
     assert memory.used_bytes == 0
 
 
+def test_pages_are_left_for_rows_that_grow(memory: RowMemory) -> None:
+    first = Row()
+    assert memory.begin(first, 2 * PAGE, 1000)
+    assert not memory.begin(Row(), 1, 1000, spare=2)
+    assert memory.begin(Row(), 1, 1000, spare=1)
+
+
 def test_a_row_that_has_room_in_its_last_page_needs_none(memory: RowMemory) -> None:
     row = Row()
     assert memory.begin(row, 4 * PAGE, 1000)

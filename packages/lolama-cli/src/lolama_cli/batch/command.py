@@ -19,22 +19,34 @@ from lolama_cli.pictures import OPTION as IMAGE
 from lolama_cli.pictures import prepare_images
 from lolama_cli.prompts import encode_messages
 from lolama_cli.setting_options import RequestedSettings, with_models_own
+from lolama_cli.sizes import read_size
 from lolama_core.protocols.errors import LolamaError, UsageError
 
 if TYPE_CHECKING:
     from lolama_cli.pictures import PreparedImages
 
+CACHE_MEMORY = "--cache-memory"
 _ROWS = 16
 _MOST_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """``--batch``, ``--output`` and ``--batch-size``, as they were given."""
+    """``--batch`` and what goes with it, as given."""
 
     prompts: Path | None
     output: Path | None
     size: int | None
+    cache_memory: str | None
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """What keys and values may take; None if nobody says.
+
+        Raises:
+            UsageError: for what is no size.
+        """
+        return None if self.cache_memory is None else read_size(self.cache_memory, CACHE_MEMORY)
 
     def check(self, prompt: str | None, pictures: Sequence[str]) -> None:
         """Refuse what does not go together.
@@ -43,7 +55,11 @@ class BatchOptions:
             UsageError: naming the option.
         """
         if self.prompts is None:
-            for option, value in (("--output", self.output), ("--batch-size", self.size)):
+            for option, value in (
+                ("--output", self.output),
+                ("--batch-size", self.size),
+                (CACHE_MEMORY, self.cache_memory),
+            ):
                 if value is not None:
                     raise UsageError(option, "is for --batch", "send a single text on with > FILE")
             return
@@ -54,6 +70,7 @@ class BatchOptions:
         if self.size is not None and not 1 <= self.size <= _MOST_ROWS:
             reason = f"{self.size} is out of range"
             raise UsageError("--batch-size", reason, f"use 1 to {_MOST_ROWS}")
+        _ = self.cache_bytes
         if self.output is None:
             return
         try:
@@ -131,7 +148,8 @@ def generate_batch(
     if following is not None:
         tell_unsupported(files)
         model = chosen.load(files, verbose=verbose)
-        batch = Batch(model, tokenizer, encode, common, options.size or _ROWS)
+        rows = options.size or _ROWS
+        batch = Batch(model, tokenizer, encode, common, rows, options.cache_bytes)
         answer_all(batch, chain((following,), lines), answers, tally, verbose=verbose)
     answers.close()
     _tell_failures(tally, str(source or "standard input"))

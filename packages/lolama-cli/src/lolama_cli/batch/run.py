@@ -68,6 +68,7 @@ class Batch:
         encode: A prompt → its ids, checked, and its pictures; None for a text model.
         common: What holds for every line.
         rows: Prompts that run at the same time.
+        cache_bytes: What their keys and values may take; None for a share of the free memory.
     """
 
     model: CausalLM
@@ -75,6 +76,7 @@ class Batch:
     encode: Callable[[BatchPrompt], tuple[Sequence[int], PreparedImages | None]]
     common: BatchSettings
     rows: int
+    cache_bytes: int | None
 
     def run(self, lines: Iterator[Line], answers: Answers, tally: Tally) -> None:
         """Answer every line.
@@ -89,7 +91,9 @@ class Batch:
         """
         from lolama import BatchGenerator
 
-        batch = BatchGenerator(self.model, self.tokenizer, rows=self.rows)
+        batch = BatchGenerator(
+            self.model, self.tokenizer, rows=self.rows, cache_bytes=self.cache_bytes
+        )
         waiting: deque[_PendingPrompt] = deque()
         running: dict[int, _PendingPrompt] = {}
         more = True

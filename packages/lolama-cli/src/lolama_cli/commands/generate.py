@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lolama_cli import options
-from lolama_cli.batch.command import BatchOptions, generate_batch
+from lolama_cli.batch.command import CACHE_MEMORY, BatchOptions, generate_batch
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
 from lolama_cli.generation import GenerationRun, with_seed
@@ -99,6 +99,15 @@ def generate(
             metavar="INT",
         ),
     ] = None,
+    cache_memory: Annotated[
+        str | None,
+        typer.Option(
+            CACHE_MEMORY,
+            help="With --batch: what keys and values may take, such as 2GB; most of the free memory if "
+            "not given.",
+            metavar="SIZE",
+        ),
+    ] = None,
     quantize: options.Quantize = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -130,7 +139,7 @@ def generate(
         template=options.read_template(template, raw=raw),
     )
     settings: Settings = context.obj
-    together = BatchOptions(batch, output, batch_size)
+    together = BatchOptions(batch, output, batch_size, cache_memory)
     together.check(prompt, pictures)
     stdout = Output()
     if together.prompts is not None:

@@ -96,9 +96,10 @@ class Schedule:
         return chosen, counts
 
     def _begins(self, one: Scheduled) -> bool:
-        """Whether it holds memory, or gets it now."""
-        most = one.prompt.shape[1] + one.request.limit
-        one.begun = one.begun or self._memory.begin(one.row, one.length + 1, most)
+        """Whether it holds memory, or gets it now; a page is left for each that runs."""
+        if not one.begun:
+            most = one.prompt.shape[1] + one.request.limit
+            one.begun = self._memory.begin(one.row, one.length + 1, most, len(self.running))
         return one.begun
 
     def ran(self, chosen: Sequence[Scheduled], counts: Sequence[int]) -> list[Scheduled]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,7 @@ from typing import cast
 import torch
 
 from lolama_core.model.dtypes import suited_dtype
+from lolama_core.model.free_memory import free_memory
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ResourceError, UsageError
@@ -94,16 +94,6 @@ def suit_threads(model: CausalLM) -> None:
     weights = sum(parameter.nbytes for parameter in model.parameters())
     if model.device.type == "cpu" and weights < _ONE_THREAD_BYTES:
         torch.set_num_threads(1)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on ``device``, as far as the system tells; 0 if it does not."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows, macOS
-        return 0
 
 
 @contextmanager

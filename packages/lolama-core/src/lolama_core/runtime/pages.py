@@ -152,8 +152,12 @@ def _memory(like: Tensor, count: int) -> Tensor:
         size = heads * count * PAGE * width * like.itemsize
         # The system maps address space, and takes memory for what is touched of it alone.
         flags = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
-        mapped = torch.frombuffer(mmap.mmap(-1, size, **flags), dtype=torch.uint8)
-        return mapped.view(like.dtype).view(shape).transpose(0, 1)
+        try:
+            mapped = mmap.mmap(-1, size, **flags)
+        except OSError as error:
+            raise MemoryError(str(error)) from None
+        bytes_of_it = torch.frombuffer(mapped, dtype=torch.uint8)
+        return bytes_of_it.view(like.dtype).view(shape).transpose(0, 1)
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lolama_core.model.device import free_memory
+from lolama_core.model.free_memory import free_memory
 from lolama_core.model.kv_cache import KVCache, own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.runtime.pages import PAGE, PagedCache, Pages, Row, pages_for
@@ -51,18 +51,19 @@ class RowMemory:
         paged = 0 if self._pages is None else self._pages.used_bytes
         return paged + sum(cache.nbytes for cache in self._own.values())
 
-    def begin(self, row: Row, positions: int, most: int) -> bool:
+    def begin(self, row: Row, positions: int, most: int, spare: int = 0) -> bool:
         """Promise a row what it needs to begin; whether that can be had.
 
         Args:
             row: It has nothing yet.
             positions: Those of its prompt, and the first behind it.
             most: Positions that it may ever have.
+            spare: Pages that have to be left for rows that grow.
         """
         if not self._position_bytes:
             self._open()
         if self._pages is not None:
-            if pages_for(positions) > self._left(self._pages):
+            if pages_for(positions) + spare > self._left(self._pages):
                 return False
             self._promised[row] = pages_for(positions)
             return True

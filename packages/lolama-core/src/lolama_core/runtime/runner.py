@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
@@ -55,6 +56,8 @@ class Runner:
         self._text = None if text is None else weakref.ref(text)
         self.look, self.generation_defaults = Look(*modules), model.generation_defaults
         self.products = FastProducts(modules, kernels.linear)
+        # Torch asks a mode about each of its functions, which takes time for nothing if there is no kernel.
+        self._fast = self.products if kernels.linear else nullcontext()
         self._plain_head = text is not None and is_plain_head(text.lm_head)
         blocks = [] if text is None else list(text.layers)
         self.native, self._checked, self.reasons = native_runs(blocks, kernels.decoder)
@@ -105,7 +108,7 @@ class Runner:
 
     def embed_prompt(self, input_ids: Tensor, lengths: Sequence[int], **inputs: Any) -> Prompt:
         """As the model's; what encodes pictures runs by fast products."""
-        with self.products:
+        with self._fast:
             return self.model.embed_prompt(input_ids, lengths, **inputs)
 
     def forward_embeds(
@@ -123,7 +126,7 @@ class Runner:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.model.forward_embeds(embeds, cache, lengths, logits)
         if text is None:
-            with self.products:
+            with self._fast:
                 return self.model.forward_embeds(embeds, cache, lengths, logits)
         slots = reserve(embeds, cache, lengths)
         if isinstance(cache, DynamicCache):
@@ -139,7 +142,7 @@ class Runner:
         """(..., D) → float32 logits (..., V)."""
         if self._plain_head:  # entering `products` takes as long as a tenth of a small model's step
             return text.head(hidden, partial(self._project, text.lm_head))
-        with self.products:
+        with self._fast:
             return text.head(hidden, text.lm_head)
 
     def _project(self, head: OutputProjection, normed: Tensor) -> Tensor:
@@ -169,7 +172,7 @@ class Runner:
                     return x
                 continue
             block = text.layers[place]
-            with self.products:
+            with self._fast:
                 shortens = only_last and place == end - 1 and x.shape[1] > 1
                 if shortens and place in self._checked and cache is not None:
                     return run_last_block(cast(Block, block), x, plan, slots, cache, window)

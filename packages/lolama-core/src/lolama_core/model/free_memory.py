@@ -1,0 +1,52 @@
+"""How much memory a process can still take."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+_CGROUP = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on ``device``, as far as the system tells; 0 if it does not.
+
+    On Linux that counts what the system would give up for it, and keeps to the limits of a container
+    (cgroup v2) and of the process (``ulimit -v``).
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu" or sys.platform != "linux":
+        return 0
+    return max(0, min(_limits(), default=0))
+
+
+def _limits() -> Iterator[int]:
+    """What each of those who may limit memory leaves, if they do."""
+    import resource
+
+    try:
+        described = (_PROC / "meminfo").read_text("ascii").split()
+        yield int(described[described.index("MemAvailable:") + 1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        most = (_CGROUP / "memory.max").read_text("ascii").strip()
+        if most != "max":
+            kept = (_CGROUP / "memory.stat").read_text("ascii").split()
+            # Files that nobody has open make room for others.
+            idle = int(kept[kept.index("inactive_file") + 1])
+            yield int(most) - int((_CGROUP / "memory.current").read_text("ascii")) + idle
+    except (OSError, ValueError):
+        pass
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if space != resource.RLIM_INFINITY:
+        try:
+            pages = int((_PROC / "self/statm").read_text("ascii").split()[0])
+            yield space - pages * resource.getpagesize()
+        except (OSError, ValueError):
+            pass
