@@ -60,7 +60,7 @@ STARTS = {
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of a version's process. It keeps its byte code, or one that is new here would be compiled each time."""
+    """The variables of a version's process. It keeps byte code, or a new one would compile each time."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**kept, **more}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import replace
 from typing import Any
@@ -64,6 +65,10 @@ def run(batch: BatchGenerator[None]) -> dict[int, Generation[None] | LolamaError
     return results
 
 
+def without_cached(result: object) -> object:
+    return replace(result, cached_tokens=0) if isinstance(result, Generation) else result
+
+
 @pytest.mark.parametrize("rows", [1, 2, 5, 16])
 @pytest.mark.parametrize("prefill_chunk", [7, 64, 512])
 def test_every_row_is_as_it_would_be_alone(model: Llama, rows: int, prefill_chunk: int) -> None:
@@ -73,7 +78,7 @@ def test_every_row_is_as_it_would_be_alone(model: Llama, rows: int, prefill_chun
     tickets = [batch.submit(ids, config) for ids, config in jobs]
     results = run(batch)
     for ticket, (ids, config) in zip(tickets, jobs, strict=True):
-        assert results[ticket] == alone.generate(ids, config)
+        assert without_cached(results[ticket]) == alone.generate(ids, config)
 
 
 def test_rows_join_and_leave_while_it_runs(model: Llama) -> None:
@@ -89,7 +94,7 @@ def test_rows_join_and_leave_while_it_runs(model: Llama) -> None:
         for ticket, new in batch.step().items():
             streamed.setdefault(ticket, []).extend(new)
         results |= batch.collect()
-    assert results == expected
+    assert {ticket: without_cached(result) for ticket, result in results.items()} == expected
     assert {ticket: tuple(ids) for ticket, ids in streamed.items()} == {
         ticket: result.ids for ticket, result in expected.items()
     }
@@ -244,10 +249,10 @@ def test_rows_that_are_put_back_go_on_from_where_they_were(
     put_back = 0
     leave = Schedule.leave
 
-    def counted(self: Schedule, one: Scheduled) -> None:
+    def counted(self: Schedule, one: Scheduled, *, keep: bool = False) -> None:
         nonlocal put_back
         put_back += one.begun and one.request.finish_reason is None
-        leave(self, one)
+        leave(self, one, keep=keep)
 
     monkeypatch.setattr(Schedule, "leave", counted)
     limit = pages * PAGE * POSITION
@@ -268,7 +273,7 @@ def test_rows_that_are_put_back_go_on_from_where_they_were(
         results |= batch.collect()
     alone = TextGenerator(model)
     for ticket, (ids, config) in zip(tickets, jobs, strict=True):
-        assert results[ticket] == alone.generate(ids, config)
+        assert without_cached(results[ticket]) == alone.generate(ids, config)
     assert put_back > 0
     assert batch.used_cache_bytes == 0
 
@@ -327,3 +332,102 @@ def test_under_dynamic_rope_rows_run_alone(model: Llama) -> None:
         tickets = [batch.submit(ids, config) for ids, config in jobs]
         results = run(batch)
         assert [results[ticket] for ticket in tickets] == alone
+
+
+# ----------------------------------------------------------------------------- what begins alike
+
+SYSTEM = [i * 7 % 61 for i in range(110)]
+
+
+def positions_run(model: Llama, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The real positions of each pass from now on."""
+    counts: list[int] = []
+    forward = Runner.forward_embeds
+
+    def counted(
+        self: Runner, embeds: Tensor, cache: Any, lengths: Any = None, *args: Any
+    ) -> Tensor:
+        counts.append(sum(lengths) if lengths else len(embeds) * embeds.shape[1])
+        return forward(self, embeds, cache, lengths, *args)
+
+    monkeypatch.setattr(Runner, "forward_embeds", counted)
+    return counts
+
+
+def test_what_many_prompts_begin_with_is_run_once(
+    model: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Submitted at once, too: those that come later wait until the first has run it."""
+    prompts = [[*SYSTEM, 1 + i, 2] for i in range(12)]
+    config = GenerationConfig.greedy(max_new_tokens=6)
+    alone = [TextGenerator(model).generate(ids, config) for ids in prompts]
+    run_positions = positions_run(model, monkeypatch)
+    batch = BatchGenerator(model, rows=5)
+    tickets = [batch.submit(ids, config) for ids in prompts]
+    results = run(batch)
+    assert [without_cached(results[ticket]) for ticket in tickets] == alone
+    cached = [getattr(results[ticket], "cached_tokens") for ticket in tickets]  # noqa: B009
+    assert cached == [0] + [len(SYSTEM)] * 11
+    assert sum(run_positions) == len(SYSTEM) + 12 * (2 + 5)
+
+
+def test_a_conversation_goes_on_from_its_last_reply(model: Llama) -> None:
+    batch = BatchGenerator(model)
+    config = GenerationConfig.greedy(max_new_tokens=40)
+    ids = [3, 1, 4, 1, 5]
+    for turn in range(3):
+        ticket = batch.submit(ids, config)
+        result = run(batch)[ticket]
+        assert isinstance(result, Generation)
+        assert result.cached_tokens == (0 if turn == 0 else len(ids) - 3)
+        assert without_cached(result) == TextGenerator(model).generate(ids, config)
+        ids = [*ids, *result.ids, 9, 9]
+    assert batch.used_cache_bytes == 0 and batch.kept_cache_bytes > 0
+
+
+def test_what_is_kept_makes_room(model: Llama) -> None:
+    """For any number of prompts, in the memory that two of them need."""
+    limit = 8 * PAGE * POSITION
+    batch = BatchGenerator(model, rows=4, cache_bytes=limit)
+    config = GenerationConfig.greedy(max_new_tokens=20)
+    jobs = [[(i * 5 + k) % 61 for k in range(90)] for i in range(9)]
+    for ids in jobs:
+        ticket = batch.submit(ids, config)
+        assert run(batch)[ticket] == TextGenerator(model).generate(ids, config)
+        assert batch.kept_cache_bytes <= limit
+    assert batch.kept_cache_bytes >= 5 * PAGE * POSITION
+
+
+def test_a_model_that_changes_runs_everything_again(model: Llama) -> None:
+    """Rows in flight as well: they go on as the model is now, and nothing of before is shared."""
+    changed = copy.deepcopy(model)
+    batch = BatchGenerator(changed, rows=3)
+    config = GenerationConfig.greedy(max_new_tokens=20)
+    first = batch.submit(SYSTEM, config)
+    for _ in range(5):
+        batch.step()
+    with torch.no_grad():
+        changed.get_parameter("layers.1.feed_forward.w_down.weight").mul_(-2)
+    second = batch.submit(SYSTEM, config)
+    results = run(batch)
+    now = TextGenerator(changed)
+    assert without_cached(results[second]) == now.generate(SYSTEM, config)
+    in_flight = results[first]
+    assert isinstance(in_flight, Generation)
+    before = TextGenerator(model).generate(SYSTEM, config).ids[:5]
+    assert in_flight.ids[:5] == before
+    following = GenerationConfig.greedy(max_new_tokens=15)
+    assert in_flight.ids[5:] == now.generate([*SYSTEM, *before], following).ids
+
+
+def test_broken_logits_are_kept_for_nobody(model: Llama) -> None:
+    def broken(input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores * float("nan")
+
+    batch = BatchGenerator(model)
+    config = GenerationConfig.greedy(max_new_tokens=3)
+    bad = batch.submit(SYSTEM, config, logits_processors=[broken])
+    assert isinstance(run(batch)[bad], ModelError)
+    assert batch.kept_cache_bytes == 0
+    good = batch.submit(SYSTEM, config)
+    assert run(batch)[good] == TextGenerator(model).generate(SYSTEM, config)

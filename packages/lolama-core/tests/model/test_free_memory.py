@@ -57,7 +57,7 @@ def test_nobody_tells(system: Path) -> None:
 
 
 def test_the_limit_of_the_process_counts() -> None:
-    """Of address space, which `ulimit -v` limits."""
+    """Address space, that is, which `ulimit -v` limits."""
     code = (
         "import resource, torch; from lolama_core import free_memory;"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"

@@ -32,18 +32,18 @@ def grow(memory: RowMemory, row: Row, count: int) -> None:
 
 def test_what_is_promised_is_kept_for_its_row(memory: RowMemory) -> None:
     first, second, third = Row(), Row(), Row()
-    assert memory.begin(first, 3 * PAGE, 1000)
+    assert memory.begin(first, [], 3 * PAGE, 1000)
     assert memory.used_bytes == 0  # nothing has run
-    assert not memory.begin(second, PAGE + 1, 1000)
-    assert memory.begin(second, PAGE, 1000)
-    assert not memory.begin(third, 1, 1000)
+    assert not memory.begin(second, [], PAGE + 1, 1000)
+    assert memory.begin(second, [], PAGE, 1000)
+    assert not memory.begin(third, [], 1, 1000)
     grow(memory, first, 2 * PAGE)
     grow(memory, second, PAGE)
     assert memory.used_bytes == 3 * PAGE * POSITION
     assert not memory.has_next([second])  # the fourth page is promised to the first
     assert memory.has_next([])
     memory.end(first)
-    assert memory.has_next([second]) and memory.begin(third, PAGE, 1000)
+    assert memory.has_next([second]) and memory.begin(third, [], PAGE, 1000)
     memory.end(second)
     memory.end(third)
     assert memory.used_bytes == 0
@@ -51,14 +51,14 @@ def test_what_is_promised_is_kept_for_its_row(memory: RowMemory) -> None:
 
 def test_pages_are_left_for_rows_that_grow(memory: RowMemory) -> None:
     first = Row()
-    assert memory.begin(first, 2 * PAGE, 1000)
-    assert not memory.begin(Row(), 1, 1000, spare=2)
-    assert memory.begin(Row(), 1, 1000, spare=1)
+    assert memory.begin(first, [], 2 * PAGE, 1000)
+    assert not memory.begin(Row(), [], 1, 1000, spare=2)
+    assert memory.begin(Row(), [], 1, 1000, spare=1)
 
 
 def test_a_row_that_has_room_in_its_last_page_needs_none(memory: RowMemory) -> None:
     row = Row()
-    assert memory.begin(row, 4 * PAGE, 1000)
+    assert memory.begin(row, [], 4 * PAGE, 1000)
     grow(memory, row, 4 * PAGE - 1)
     assert memory.has_next([row])
     grow(memory, row, 1)
@@ -67,7 +67,7 @@ def test_a_row_that_has_room_in_its_last_page_needs_none(memory: RowMemory) -> N
 
 def test_all_rows_run_in_one_pass(memory: RowMemory) -> None:
     rows = [Row(), Row()]
-    assert all(memory.begin(row, 3, 1000) for row in rows)
+    assert all(memory.begin(row, [], 3, 1000) for row in rows)
     [(places, cache)] = memory.passes(rows)
     assert (list(places), cache.lengths) == ([0, 1], (0, 0))
     assert not [*memory.passes([])]
@@ -79,16 +79,16 @@ def test_under_dynamic_rope_each_row_has_a_cache_of_its_own() -> None:
     each = dynamic.make_cache(1, 50).nbytes
     memory = RowMemory(dynamic, rows=8, max_bytes=2 * each + 10)
     rows = [Row(), Row(), Row()]
-    assert [memory.begin(row, 5, 50) for row in rows] == [True, True, False]
+    assert [memory.begin(row, [], 5, 50) for row in rows] == [True, True, False]
     assert memory.used_bytes == 2 * each
     assert [list(places) for places, _ in memory.passes(rows[:2])] == [[0], [1]]
     memory.end(rows[0])
-    assert memory.begin(rows[2], 5, 50)
+    assert memory.begin(rows[2], [], 5, 50)
 
 
 def test_without_a_limit_it_is_what_the_memory_has_free() -> None:
     memory = RowMemory(model(), rows=2, max_bytes=None)
     row = Row()
-    assert memory.begin(row, 1000, 1000)
-    assert memory.begin(Row(), 1000, 1000)
-    assert not memory.begin(Row(), 1, 1000)  # two rows of the whole context are the most
+    assert memory.begin(row, [], 1000, 1000)
+    assert memory.begin(Row(), [], 1000, 1000)
+    assert not memory.begin(Row(), [], 1, 1000)  # two rows of the whole context are the most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Unpack, cast, overload
 
@@ -33,7 +34,8 @@ class BatchGenerator(Generic[Text]):
     never stalls the rest. This is what a server stands on.
 
     Keys and values take memory as a row grows, whatever its settings allow. When ``cache_bytes`` are used,
-    the youngest row is put back: it waits, and goes on later from where it was.
+    the youngest row is put back: it waits, and goes on later from where it was. What several texts begin with
+    is run once, and kept as long as no row needs the memory.
 
     Args:
         model: The model.
@@ -101,6 +103,7 @@ class BatchGenerator(Generic[Text]):
                 raise UsageError(name, f"is {shown(number)}", "give a whole number, 1 or more")
         self._model = model
         self._runner: CausalLM | None = None
+        self._ran_by: weakref.ref[CausalLM] | None = None
         self._factory = RequestFactory(model, tokenizer)
         self._memory = RowMemory(model, rows, cache_bytes)
         self._schedule = Schedule(self._memory, rows, prefill_chunk)
@@ -115,8 +118,13 @@ class BatchGenerator(Generic[Text]):
 
     @property
     def used_cache_bytes(self) -> int:
-        """Bytes that keys and values of all requests take now."""
+        """Bytes that keys and values of all requests take now, without those that are merely kept."""
         return self._memory.used_bytes
+
+    @property
+    def kept_cache_bytes(self) -> int:
+        """Bytes kept of requests that have ended, for prompts that begin alike. Who needs them gets them."""
+        return self._memory.idle_bytes
 
     def submit(
         self,
@@ -160,7 +168,7 @@ class BatchGenerator(Generic[Text]):
             if request.finish_reason is not None:
                 self._results[self._tickets] = cast("Generation[Text]", request.result())
             else:
-                one = Scheduled(self._tickets, request, prompt.embeds, prompt.embeds)
+                one = Scheduled(self._tickets, request, prompt, prompt.embeds)
                 self._schedule.waiting.append(one)
         return tickets
 
@@ -168,7 +176,7 @@ class BatchGenerator(Generic[Text]):
         """Forget a request, wherever it stands. One that has ended stays to be collected."""
         for one in (*self._schedule.waiting, *self._schedule.begun):
             if one.ticket == ticket:
-                self._schedule.leave(one)
+                self._schedule.leave(one, keep=True)
 
     def step(self) -> dict[int, list[int]]:
         """One token for each running row, and a chunk of the prompts that wait.
@@ -181,7 +189,7 @@ class BatchGenerator(Generic[Text]):
         """
         with memory_errors(self._model.device), inference(self._model.device):
             if self._runner is None or self._schedule.waiting:  # else all have begun already
-                self._runner = runner_of(self._model)
+                self._runner = self._current_runner()
             try:
                 self._decode(self._runner)
                 self._prefill(self._runner)
@@ -191,6 +199,16 @@ class BatchGenerator(Generic[Text]):
             self._runner = None
         given, self._given = self._given, {}
         return given
+
+    def _current_runner(self) -> CausalLM:
+        """The runner of the model as it is now. What an earlier one has run is run again."""
+        runner = runner_of(self._model)
+        if self._ran_by is not None and self._ran_by() is not runner:
+            for one in reversed(self._schedule.begun):
+                self._schedule.put_back(one, runner)
+            self._memory.forget()
+        self._ran_by = weakref.ref(runner)
+        return runner
 
     def collect(self) -> dict[int, Generation[Text] | LolamaError]:
         """Ticket → result of each request that ended since the last call; the error, if it failed."""
@@ -237,7 +255,9 @@ class BatchGenerator(Generic[Text]):
             given += emission.ids
             if emission.finish_reason is not None:
                 self._results[one.ticket] = cast("Generation[Text]", one.request.result())
-                self._schedule.leave(one)
+                self._schedule.leave(one, keep=True)
+            elif len(one.tokens) == 1:
+                self._memory.keep(one.row, one.keys)  # its logits are sound, so others may use it
 
     def _refuse(self, one: Scheduled, positions: int) -> None:
         """Fail a request for which the memory does not suffice though it is alone."""

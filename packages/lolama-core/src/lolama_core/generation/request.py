@@ -31,7 +31,8 @@ class Generation(Generic[Text]):
         text: Their text after the prompt's; None if the generator has no tokenizer.
         finish_reason: ``eos`` the model ended it, ``stop`` a stop text did, ``length`` there was no room.
         context_full: With ``length``: the model's context was full before ``max_new_tokens``.
-        cached_tokens: Positions of the prompt that came from a `PrefixCache` and were not run again.
+        cached_tokens: Positions of the prompt that were not run again. They came from a `PrefixCache`, or in
+            a batch from another text.
         logprobs: Log-probabilities of each of ``ids``; None unless the setting ``logprobs`` asked for them.
     """
 

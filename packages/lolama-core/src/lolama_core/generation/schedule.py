@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lolama_core.generation.request import Request
 from lolama_core.protocols import CausalLM
-from lolama_core.runtime.pages import Row
+from lolama_core.protocols.types import Prompt, PromptKey
+from lolama_core.runtime.pages import PAGE, Row
 from lolama_core.runtime.row_memory import RowMemory
 
 
@@ -23,7 +24,7 @@ class Scheduled:
     Attributes:
         ticket: What the caller knows it by. Later requests have greater ones.
         request: Chooses its tokens.
-        prompt: (1, T, D).
+        prompt: As the model reads it, one row.
         embeds: (1, T, D), what is to be run before its next token can be chosen.
         tokens: The tokens chosen so far. The last is not in the cache yet.
         row: Its keys and values.
@@ -32,7 +33,7 @@ class Scheduled:
 
     ticket: int
     request: Request
-    prompt: Tensor
+    prompt: Prompt
     embeds: Tensor
     tokens: list[int] = field(default_factory=list)
     row: Row = field(default_factory=Row)
@@ -41,7 +42,13 @@ class Scheduled:
     @property
     def length(self) -> int:
         """Positions of it so far, those of tokens that are to be run included."""
-        return self.prompt.shape[1] + len(self.tokens)
+        return self.prompt.lengths[0] + len(self.tokens)
+
+    @property
+    def keys(self) -> list[PromptKey]:
+        """The keys of its positions, tokens included; none if those of its prompt are not known."""
+        [own] = self.prompt.keys
+        return [*own, *self.tokens] if len(own) == self.prompt.lengths[0] else []
 
 
 class Schedule:
@@ -81,25 +88,45 @@ class Schedule:
         half_run = [] if self.half_run is None else [self.half_run]
         for one in islice(chain(half_run, self.waiting), self._rows - len(self.running)):
             length = one.embeds.shape[1]
+            if not one.begun:
+                length -= self._memory.known(one.keys[:-1])
             # Rows are padded to the longest, so the budget counts padding too.
             room = self._chunk // (len(chosen) + 1)
             if chosen and max(length, *counts) > room:
+                break
+            if not one.begun and self._may_share(one, chosen):
                 break
             if not self._begins(one):
                 if not self.begun and not chosen:
                     raise TooLittleMemory(one, one.length + 1)
                 break
+            length = one.embeds.shape[1]
             chosen.append(one)
             counts.append(min(length, self._chunk))
             if counts[-1] < length:
                 break
         return chosen, counts
 
+    def _may_share(self, one: Scheduled, chosen: Sequence[Scheduled]) -> bool:
+        """Whether a prompt that runs now begins like its own, by a page more than what is known already."""
+        runs = [*chosen]
+        if self.half_run is not None and self.half_run not in chosen:
+            runs.append(self.half_run)
+        keys = one.keys[:-1]
+        more = PAGE + (self._memory.known(keys) if runs else 0)
+        return len(keys) >= more and any(each.keys[:more] == keys[:more] for each in runs)
+
     def _begins(self, one: Scheduled) -> bool:
         """Whether it holds memory, or gets it now; a page is left for each that runs."""
         if not one.begun:
-            most = one.prompt.shape[1] + one.request.limit
-            one.begun = self._memory.begin(one.row, one.length + 1, most, len(self.running))
+            most = one.prompt.lengths[0] + one.request.limit
+            one.begun = self._memory.begin(
+                one.row, one.keys, one.length + 1, most, spare=len(self.running)
+            )
+            if one.begun:
+                one.embeds = one.embeds[:, one.row.length :]
+                if not one.tokens:
+                    one.request.cached_tokens = one.row.length
         return one.begun
 
     def ran(self, chosen: Sequence[Scheduled], counts: Sequence[int]) -> list[Scheduled]:
@@ -123,13 +150,17 @@ class Schedule:
             *others, last = self.begun
             if not others:
                 raise TooLittleMemory(last, last.length)
-            self.leave(last)
-            tokens = torch.tensor([last.tokens], dtype=torch.int64, device=model.device)
-            last.embeds = torch.cat((last.prompt, model.embed(tokens)), dim=1)
-            self.waiting.appendleft(last)
+            self.put_back(last, model)
 
-    def leave(self, one: Scheduled) -> None:
-        """Take a request out, and what it holds from it."""
+    def put_back(self, one: Scheduled, model: CausalLM) -> None:
+        """Let it wait, in front of those that came later, and run again from its beginning."""
+        self.leave(one, keep=True)
+        tokens = torch.tensor([one.tokens], dtype=torch.int64, device=model.device)
+        one.embeds = torch.cat((one.prompt.embeds, model.embed(tokens)), dim=1)
+        self.waiting.appendleft(one)
+
+    def leave(self, one: Scheduled, *, keep: bool = False) -> None:
+        """Take a request out, and what it holds from it, which with ``keep`` others may go on from."""
         if one in self.waiting:
             self.waiting.remove(one)
         if one in self.running:
@@ -137,6 +168,8 @@ class Schedule:
         if one is self.half_run:
             self.half_run = None
         if one.begun:
+            if keep:
+                self._memory.keep(one.row, one.keys)
             self._memory.end(one.row)
         one.begun = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import sys
 from bisect import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -45,6 +45,8 @@ class Pages:
 
     Attributes:
         keys, values: For each layer (pages, K, PAGE, head_dim): views, with the pages of a head in a row.
+        reclaim: Called with a number of pages that are to be given back by whoever keeps some (`keep`).
+        idle: Pages that nobody has but who keeps them. They can be had back.
     """
 
     def __init__(self, like: KVCache, limit: int, first: int | None = None) -> None:
@@ -58,17 +60,32 @@ class Pages:
         )
         self._uses = [0] * count
         self._gaps = [(0, count)]  # free pages, from the first of each to behind its last, in order
+        self._kept: set[int] = set()
+        self.reclaim: Callable[[int], None] = lambda count: None
+        self.idle = 0
+
+    @property
+    def _free(self) -> int:
+        return sum(end - begin for begin, end in self._gaps)
 
     @property
     def left(self) -> int:
-        """Pages that can still be taken."""
-        return self._limit - len(self._uses) + sum(end - begin for begin, end in self._gaps)
+        """Pages that can still be taken: those that nobody has, and idle ones."""
+        return self._limit - len(self._uses) + self._free + self.idle
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of a page, all layers."""
+        return sum(layer[0].nbytes for layer in (*self.keys, *self.values))
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the pages that somebody has, each counted once."""
-        used = sum(uses > 0 for uses in self._uses)
-        return used * sum(layer[0].nbytes for layer in (*self.keys, *self.values))
+        """Bytes of the pages that somebody has, each counted once, without idle ones."""
+        return (len(self._uses) - self._free - self.idle) * self.page_bytes
+
+    def is_idle(self, page: int) -> bool:
+        """Whether nobody has it but who keeps it."""
+        return page in self._kept and self._uses[page] == 1
 
     def _grow(self) -> None:
         """More pages behind those that there are; a gap at the end grows."""
@@ -79,7 +96,7 @@ class Pages:
                 part[layer] = _memory(old, count + more)
                 part[layer][:count] = old
         self._uses += [0] * more
-        self._free(count, count + more)
+        self._add_gap(count, count + more)
 
     def take(self, count: int, after: int | None = None) -> list[int]:
         """Pages for a row: the one behind ``after`` and those behind it if they are free, else others.
@@ -91,8 +108,11 @@ class Pages:
         """
         if count > self.left:
             raise NoPages(f"{count} pages are needed, and {self.left} are left")
-        while count > sum(end - begin for begin, end in self._gaps):
-            self._grow()
+        while count > self._free:
+            if len(self._uses) < self._limit:
+                self._grow()
+            else:
+                self.reclaim(count - self._free)
         taken: list[int] = []
         while len(taken) < count:
             page, place = self._next(taken[-1] if taken else after)
@@ -117,10 +137,18 @@ class Pages:
         # In the middle of it, since whoever has the page before it may grow.
         return (begin + (end - begin) // 2 if begin else 0), place
 
+    def copy(self, page: int, after: int | None = None) -> int:
+        """A page with the same in it; see `take`."""
+        (copied,) = self.take(1, after)
+        for layer in (*self.keys, *self.values):
+            layer[copied] = layer[page]
+        return copied
+
     def share(self, pages: Iterable[int]) -> None:
         """Let somebody else have them, too."""
         for page in pages:
             assert self._uses[page]
+            self.idle -= self.is_idle(page)
             self._uses[page] += 1
 
     def give_back(self, pages: Iterable[int]) -> None:
@@ -128,10 +156,22 @@ class Pages:
         for page in pages:
             assert self._uses[page]
             self._uses[page] -= 1
+            self.idle += self.is_idle(page)
             if not self._uses[page]:
-                self._free(page, page + 1)
+                self._add_gap(page, page + 1)
 
-    def _free(self, begin: int, end: int) -> None:
+    def keep(self, page: int) -> None:
+        """Have a page that others have, too, and let it be had back once they do not; see `reclaim`."""
+        self.share([page])
+        self._kept.add(page)
+
+    def forget(self, page: int) -> None:
+        """Keep it no more."""
+        self.idle -= self.is_idle(page)
+        self._kept.remove(page)
+        self.give_back([page])
+
+    def _add_gap(self, begin: int, end: int) -> None:
         """Make these a gap, or a part of the gaps beside them."""
         place = bisect(self._gaps, (begin, begin))
         if place < len(self._gaps) and self._gaps[place][0] == end:

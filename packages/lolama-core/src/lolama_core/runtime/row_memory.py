@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from lolama_core.model.free_memory import free_memory
 from lolama_core.model.kv_cache import KVCache, own_cache
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.types import PromptKey
 from lolama_core.runtime.pages import PAGE, PagedCache, Pages, Row, pages_for
+from lolama_core.runtime.prefix_tree import PrefixTree
 
 _SHARE = 0.8
 """How much of the free memory keys and values may take, if nobody says."""
@@ -28,6 +30,7 @@ class RowMemory:
     def __init__(self, model: CausalLM, rows: int, max_bytes: int | None) -> None:
         self._model, self._rows, self._max_bytes = model, rows, max_bytes
         self._pages: Pages | None = None
+        self._tree: PrefixTree | None = None
         self._own: dict[Row, KVCache] = {}
         self._promised: dict[Row, int] = {}
         self._position_bytes = 0
@@ -44,33 +47,63 @@ class RowMemory:
             if self._max_bytes:
                 limit = min(limit, max(1, self._max_bytes // (PAGE * like.nbytes)))
             self._pages = Pages(like, limit)
+            self._tree = PrefixTree(self._pages)
+
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes of pages that no row has: kept for texts that begin alike, and given up when needed."""
+        return 0 if self._pages is None else self._pages.idle * self._pages.page_bytes
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the pages and caches that rows have."""
+        """Bytes of the pages and caches that rows have. What is kept for others comes on top."""
         paged = 0 if self._pages is None else self._pages.used_bytes
         return paged + sum(cache.nbytes for cache in self._own.values())
 
-    def begin(self, row: Row, positions: int, most: int, spare: int = 0) -> bool:
-        """Promise a row what it needs to begin; whether that can be had.
+    def begin(
+        self, row: Row, keys: Sequence[PromptKey], positions: int, most: int, spare: int = 0
+    ) -> bool:
+        """Promise a row what it needs to begin, and give it what is known of its text.
 
         Args:
             row: It has nothing yet.
-            positions: Those of its prompt, and the first behind it.
+            keys: Those of the positions that it will run, or none if nobody knows them.
+            positions: Those that it will run, and the first behind them.
             most: Positions that it may ever have.
             spare: Pages that have to be left for rows that grow.
+
+        Returns:
+            Whether there is as much. If not, nothing has changed.
         """
         if not self._position_bytes:
             self._open()
         if self._pages is not None:
-            if pages_for(positions) + spare > self._left(self._pages):
+            assert self._tree is not None
+            # The last position is run in any case, for its logits.
+            known = self._tree.busy(keys[:-1])
+            if pages_for(positions) - known + spare > self._left(self._pages):
                 return False
             self._promised[row] = pages_for(positions)
+            self._tree.begin(row, keys[:-1])
             return True
         if self._max_bytes and self.used_bytes + most * self._position_bytes > self._max_bytes:
             return False
         self._own[row] = own_cache(self._model.make_cache(1, most))
         return True
+
+    def known(self, keys: Sequence[PromptKey]) -> int:
+        """Positions of a text that need not be run again, whole pages of them."""
+        return 0 if self._tree is None else self._tree.known(keys)
+
+    def keep(self, row: Row, keys: Sequence[PromptKey]) -> None:
+        """Let other rows share what this one has run, if its ``keys`` are known; see `PrefixTree.keep`."""
+        if self._tree is not None and len(keys) >= row.length:
+            self._tree.keep(row, keys)
+
+    def forget(self) -> None:
+        """Keep nothing that was run before: the model has changed."""
+        if self._tree is not None:
+            self._tree.clear()
 
     def end(self, row: Row) -> None:
         """Take back what a row has."""

@@ -1,0 +1,177 @@
+"""Texts that were run before, as a tree of their pages: what begins like one of them is not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from lolama_core.protocols.types import PromptKey
+from lolama_core.runtime.pages import PAGE, Pages, Row
+
+_WORTH_A_COPY = 8
+"""The least positions of a page for which a row gets a copy of it: most texts begin with the same token."""
+
+
+@dataclass(eq=False)
+class _Node:
+    """A page of a text, below the page before it.
+
+    Attributes:
+        keys: Those of its positions, at most PAGE; with fewer nothing follows.
+        page: Where their keys and values are.
+        parent: The page before it; None for the root, which is no page.
+        children: First key → the pages that may follow and begin with it.
+        used: When a text was last found or kept that goes through it.
+    """
+
+    keys: tuple[PromptKey, ...]
+    page: int
+    parent: _Node | None
+    children: dict[PromptKey, list[_Node]] = field(default_factory=dict)
+    used: int = 0
+
+    def best(self, keys: Sequence[PromptKey]) -> tuple[_Node | None, int]:
+        """The page below that has most of these keys in common, and how many."""
+        found: tuple[_Node | None, int] = (None, 0)
+        for child in self.children.get(keys[0], ()) if keys else ():
+            shared = _shared(child.keys, keys)
+            if shared > found[1]:
+                found = child, shared
+        return found
+
+
+class PrefixTree:
+    """Shares the pages of texts with rows that begin like them, and keeps them while nobody needs the memory.
+
+    Texts are compared by `Prompt.keys`. They part anywhere: of the page in which they do, a row gets a copy.
+
+    Args:
+        pages: The memory of the rows. It asks the tree for pages when it has none left.
+    """
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._root = _Node((), -1, None)
+        self._clock = 0
+        pages.reclaim = self._reclaim
+
+    def known(self, keys: Sequence[PromptKey]) -> int:
+        """Positions of a text that are known, whole pages of them."""
+        return sum(shared for _, shared in self._path(keys) if shared == PAGE)
+
+    def busy(self, keys: Sequence[PromptKey]) -> int:
+        """Whole pages of a text that are known and not idle: who shares them takes nothing that is left."""
+        path = [*self._path(keys)]
+        return sum(shared == PAGE and not self._pages.is_idle(node.page) for node, shared in path)
+
+    def begin(self, row: Row, keys: Sequence[PromptKey]) -> None:
+        """Give an empty row what is known of a text.
+
+        Args:
+            row: It shares pages from now on, has a copy of one if the text parts within it, and counts them.
+            keys: The keys of its positions. A model has to run the last for its logits, so leave it out.
+
+        Raises:
+            NoPages: if there is none for the copy. Then the row has the others.
+        """
+        assert not row.pages
+        for node, shared in self._path(keys):
+            self._pages.share([node.page])  # a copy, too, might else be made in its own place
+            page = node.page
+            if shared < PAGE:
+                try:
+                    page = self._pages.copy(page, row.pages[-1] if row.pages else None)
+                finally:
+                    self._pages.give_back([node.page])
+            row.pages.append(page)
+            row.length += shared
+
+    def keep(self, row: Row, keys: Sequence[PromptKey]) -> None:
+        """Remember what a row holds.
+
+        Args:
+            row: Its pages stay its own, too. It may write on behind what it holds.
+            keys: The keys of its positions, as many as it holds at least.
+        """
+        node = self._root
+        self._clock += 1
+        for first in range(0, row.length, PAGE):
+            own = tuple(keys[first : min(first + PAGE, row.length)])
+            child, shared = node.best(own)
+            if child is None or shared < len(own):
+                # A beginning of this page that was kept by itself says nothing more.
+                if child is not None and shared == len(child.keys):
+                    self._drop(child)
+                page = row.pages[first // PAGE]
+                self._pages.keep(page)
+                child = _Node(own, page, node)
+                node.children.setdefault(own[0], []).append(child)
+            child.used = self._clock
+            node = child
+
+    def _path(self, keys: Sequence[PromptKey]) -> Iterator[tuple[_Node, int]]:
+        """The pages of the longest known beginning, each with how many of its positions are the same.
+
+        All are, but perhaps those of the last page.
+        """
+        node, place = self._root, 0
+        self._clock += 1
+        while True:
+            child, shared = node.best(keys[place : place + PAGE])
+            if child is None:
+                return
+            child.used = self._clock
+            if shared == PAGE or shared >= _WORTH_A_COPY:
+                yield child, shared
+            if shared < PAGE:
+                return
+            node, place = child, place + PAGE
+
+    def _reclaim(self, count: int) -> None:
+        """Give back ``count`` idle pages, or a sixteenth of them if that is more.
+
+        Those go first that were not used for the longest time, and pages that follow before those that they
+        follow. Of a page that goes, no page that rows still have can be found any more.
+        """
+        count = max(count, self._pages.idle // 16)
+        while count > 0:
+            nodes = [*self._nodes()]
+            above_idle: set[_Node | None] = set()
+            for node in reversed(nodes):
+                if self._pages.is_idle(node.page) or node in above_idle:
+                    above_idle.add(node.parent)
+            ends = [n for n in nodes if self._pages.is_idle(n.page) and n not in above_idle]
+            for node in sorted(ends, key=lambda node: node.used)[:count]:
+                self._drop(node)
+                count -= 1
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for node in [*self._nodes()]:
+            self._pages.forget(node.page)
+        self._root.children.clear()
+
+    def _drop(self, node: _Node) -> None:
+        """Forget a page, and what follows it."""
+        assert node.parent is not None
+        siblings = node.parent.children[node.keys[0]]
+        siblings.remove(node)
+        if not siblings:
+            del node.parent.children[node.keys[0]]
+        for each in [node, *self._nodes(node)]:
+            self._pages.forget(each.page)
+
+    def _nodes(self, top: _Node | None = None) -> Iterator[_Node]:
+        """Every page, or every page below another, each before those that follow it."""
+        pending = [top or self._root]
+        while pending:
+            node = pending.pop()
+            for group in node.children.values():
+                yield from group
+                pending += group
+
+
+def _shared(one: Sequence[PromptKey], other: Sequence[PromptKey]) -> int:
+    """How many keys two texts have in common before they part."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
