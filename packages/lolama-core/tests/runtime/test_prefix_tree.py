@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from lolama_core import KVCache
-from lolama_core.runtime.pages import PAGE, NoPages, PagedCache, Pages, Row
+from lolama_core.runtime.paged_cache import PagedCache, Row
+from lolama_core.runtime.pages import PAGE, NoPages, Pages
 from lolama_core.runtime.prefix_tree import PrefixTree
 
 LIMIT = 14

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lolama_core import Llama, LlamaConfig, RopeScaling
-from lolama_core.runtime.pages import PAGE, PagedCache, Row
+from lolama_core.runtime.paged_cache import PagedCache, Row
+from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
 
 SIZES = {"vocab_size": 9, "d_model": 8, "num_heads": 2, "num_layers": 2, "hidden_dim": 8}

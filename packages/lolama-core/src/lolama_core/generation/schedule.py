@@ -13,7 +13,8 @@ from torch import Tensor
 from lolama_core.generation.request import Request
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.types import Prompt, PromptKey
-from lolama_core.runtime.pages import PAGE, Row
+from lolama_core.runtime.paged_cache import Row
+from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
 
 

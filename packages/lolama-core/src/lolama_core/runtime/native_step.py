@@ -16,7 +16,7 @@ from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, NewPositions
 from lolama_core.runtime.known import UnknownPart, block_weights, check_block, tensors_of
-from lolama_core.runtime.pages import PagedCache
+from lolama_core.runtime.paged_cache import PagedCache
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,16 @@
-"""Keys and values in pages: rows take them as they grow, may share them, and give them back."""
+"""The memory of keys and values, in pages: rows take them as they grow, may share them, and give them back."""
 
 from __future__ import annotations
 
 import mmap
 import sys
 from bisect import bisect
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from lolama_core.model.cache_slots import Slots
 from lolama_core.model.kv_cache import KVCache
-from lolama_core.protocols import CacheSlots
 
 PAGE = 32
 """Positions of a page."""
@@ -198,106 +195,3 @@ def _memory(like: Tensor, count: int) -> Tensor:
             raise MemoryError(str(error)) from None
         bytes_of_it = torch.frombuffer(mapped, dtype=torch.uint8)
         return bytes_of_it.view(like.dtype).view(shape).transpose(0, 1)
-
-
-@dataclass(eq=False)
-class Row:
-    """The positions that a row holds, and the pages that they are in."""
-
-    pages: list[int] = field(default_factory=list)
-    length: int = 0
-
-
-class PagedCache:
-    """Rows of one `Pages`, as a model sees a cache of them.
-
-    Args:
-        pages: Their memory.
-        rows: The rows. Several caches may see a row, one after another.
-    """
-
-    def __init__(self, pages: Pages, rows: Sequence[Row]) -> None:
-        self._all, self._rows = pages, rows
-        self._table: Tensor | None = None
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Valid positions of each row."""
-        return tuple(row.length for row in self._rows)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of keys and values."""
-        return self._all.keys[0].dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where keys and values are."""
-        return self._all.keys[0].device
-
-    @property
-    def pages(self) -> Tensor:
-        """(B, N) int64: the pages of each row; of those that have fewer than others, zeros behind them."""
-        if self._table is None:
-            most = max(len(row.pages) for row in self._rows)
-            listed = [row.pages + [0] * (most - len(row.pages)) for row in self._rows]
-            self._table = torch.tensor(listed, device=self.device)
-        return self._table
-
-    def reserve(self, counts: Sequence[int], width: int) -> Slots:
-        """Places for ``counts[b]`` ≤ ``width`` new positions in each row, with the pages that these need.
-
-        Raises:
-            NoPages: if there are not as many. No row has any of them then.
-        """
-        starts = self.lengths
-        totals = [start + count for start, count in zip(starts, counts, strict=True)]
-        needed = [
-            max(0, pages_for(total) - len(row.pages))
-            for total, row in zip(totals, self._rows, strict=True)
-        ]
-        if sum(needed) > self._all.left:
-            raise NoPages
-        for row, count in zip(self._rows, needed, strict=True):
-            if count:
-                row.pages += self._all.take(count, row.pages[-1] if row.pages else None)
-                self._table = None
-        return Slots(starts, tuple(counts), width, self.device)
-
-    def update(
-        self, layer: int, keys: Tensor, values: Tensor, slots: CacheSlots
-    ) -> tuple[Tensor, Tensor]:
-        """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
-        assert isinstance(slots, Slots)
-        return (
-            self._written(self._all.keys[layer], keys, slots),
-            self._written(self._all.values[layer], values, slots),
-        )
-
-    def _written(self, stored: Tensor, new: Tensor, slots: Slots) -> Tensor:
-        """Write (B, K, T, hd) into (pages, K, PAGE, hd); what each row then holds (B, K, max(totals), hd)."""
-        count, longest = pages_for(slots.longest), slots.longest
-        pages = self._rows[0].pages[:count]
-        if len(self._rows) == 1 and pages == [*range(pages[0], pages[0] + count)]:
-            # A row in one piece is seen where it is: (count, K, PAGE, hd) → (1, K, max(totals), hd)
-            piece = stored[pages[0] : pages[0] + count].transpose(0, 1).flatten(1, 2)[None]
-            piece[:, :, slots.starts[0] : longest] = new[:, :, : slots.counts[0]]
-            return piece[:, :, :longest]
-        row, column, place = slots.scatter
-        stored[self.pages[row, place // PAGE], :, place % PAGE] = new[row, :, column].to(
-            stored.dtype
-        )
-        held = stored[self.pages[:, :count]].transpose(1, 2).flatten(2, 3)
-        for i, total in enumerate(slots.totals):
-            held[i, :, total:] = 0  # no mask would stop a NaN
-        return held[:, :, :longest]
-
-    def write_in_place(self, slots: CacheSlots) -> tuple[list[Tensor], list[Tensor]]:
-        """Keys and values of each layer, for a kernel that writes at ``slots``."""
-        return self._all.keys, self._all.values
-
-    def advance(self, counts: Sequence[int]) -> None:
-        """Make ``counts[b]`` positions just written valid."""
-        for row, count in zip(self._rows, counts, strict=True):
-            assert count >= 0 and row.length + count <= len(row.pages) * PAGE
-            row.length += count

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lolama_core.protocols.types import PromptKey
-from lolama_core.runtime.pages import PAGE, Pages, Row
+from lolama_core.runtime.paged_cache import Row
+from lolama_core.runtime.pages import PAGE, Pages
 
 _WORTH_A_COPY = 8
 """The least positions of a page for which a row gets a copy of it: most texts begin with the same token."""

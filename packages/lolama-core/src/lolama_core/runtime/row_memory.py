@@ -8,7 +8,8 @@ from lolama_core.model.free_memory import free_memory
 from lolama_core.model.kv_cache import KVCache, own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.types import PromptKey
-from lolama_core.runtime.pages import PAGE, PagedCache, Pages, Row, pages_for
+from lolama_core.runtime.paged_cache import PagedCache, Row
+from lolama_core.runtime.pages import PAGE, Pages, pages_for
 from lolama_core.runtime.prefix_tree import PrefixTree
 
 _SHARE = 0.8

@@ -26,7 +26,7 @@ from lolama_core.runtime.kernels import Kernels, given_kernels, kernels_of
 from lolama_core.runtime.known import is_plain_head, text_model
 from lolama_core.runtime.last_block import run_last_block
 from lolama_core.runtime.native_step import native_runs
-from lolama_core.runtime.pages import PagedCache
+from lolama_core.runtime.paged_cache import PagedCache
 
 
 class Runner:
