@@ -1,4 +1,4 @@
-"""The memory of keys and values, in pages: rows take them as they grow, may share them, and give them back."""
+"""The memory of keys and values in pages: rows take them as they grow, may share them, and give them back."""
 
 from __future__ import annotations
 
