@@ -168,7 +168,7 @@ def install(session: nox.Session, *requirements: str | Path) -> None:
     """Install in one command, so that the packages find each other, and with the one pinned torch.
 
     Left to itself an installer takes the newest torch, which on Linux comes with gigabytes of CUDA.
-    Where nothing has changed since the same was installed, as `fingerprint` tells, the environment stays.
+    The environment stays as it is if `fingerprint` finds that nothing has changed since the last installation.
     """
     options: list[str] = []
     env: dict[str, str] = {}
@@ -212,7 +212,8 @@ def fingerprint(environment: Path, arguments: list[str], env: Mapping[str, str])
             for path in sorted([*metadata, *folder.glob("src/*/native/*.*")]):
                 digest.update(repr((str(path), path.read_bytes())).encode())
     installed = [
-        *environment.glob("*/site-packages/*.dist-info"),  # on Windows
+        # Windows has one folder fewer above site-packages.
+        *environment.glob("*/site-packages/*.dist-info"),
         *environment.glob("*/*/site-packages/*.dist-info"),
     ]
     compiler = shutil.which(os.environ.get("CC", "cc").split()[0])
@@ -238,7 +239,7 @@ def run_tests(
 ) -> None:
     """Run pytest, on several cores where the tests have asked for pytest-xdist."""
     parallel = any(requirement.startswith("pytest-xdist") for requirement in requirements)
-    # Neighbours stay together, so that few fixtures of a module are made twice.
+    # Neighbors stay together, so that few fixtures of a module are made twice.
     several = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "worksteal"]
     workers = several if parallel else []
     config = str(ROOT / "pyproject.toml")
