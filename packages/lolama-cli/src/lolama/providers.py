@@ -1,4 +1,4 @@
-"""What `lolama_core.plugins` has now, by the names of 0.1; they go with version 0.3."""
+"""The names that 0.1 had for what is now in `lolama_core.plugins`. They go with version 0.3."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -14,11 +15,13 @@ _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([kmgt]?i?)b?", re.IGNORECASE)
 def read_size(text: str, subject: str) -> int:
     """``2GB``, ``1.5 GiB``, ``800M`` or a number of bytes → bytes, at least one.
 
+    As usual, GB and G are 10^9 bytes, and GiB and Gi are 2^30.
+
     Raises:
         UsageError: about ``subject``, for anything else.
     """
     found = _SIZE.fullmatch(text.strip())
     unit = None if found is None else {**_UNITS, **_BINARY}.get(found[2].lower())
     if found is None or unit is None or (size := int(float(found[1]) * unit)) < 1:
-        raise UsageError(subject, f"{text!r:.40} is no size of memory", "write it as 2GB or 800MB")
+        raise UsageError(subject, f"{shown(text, 40)} is no size of memory", "write it as 2GB or 800MB")
     return size

@@ -30,11 +30,12 @@ _KINDS = {
 
 
 def entry_points(*, group: str, name: str | None = None) -> EntryPoints:
-    """As `importlib.metadata.entry_points`, which reads a file of every installed package at each call.
+    """What `importlib.metadata.entry_points` finds, without reading a file of every package at each call.
 
-    Here they are read again only where packages may have come or gone, as a folder of modules tells then.
+    They are read again only if a folder in ``sys.path`` has changed, as it does when a package comes or goes.
     """
-    places = tuple((path, *_changed(path)) for path in sys.path)
+    places = tuple((path, *_state_of(path)) for path in sys.path)
+    # A program may also add something else that finds packages.
     found = _read_entry_points(group, places, tuple(map(id, sys.meta_path)))
     return found if name is None else found.select(name=name)
 
@@ -46,8 +47,8 @@ def _read_entry_points(
     return importlib.metadata.entry_points(group=group)
 
 
-def _changed(path: str) -> tuple[int, ...]:
-    """Which folder or archive it is, and when something was last put there; nothing if it is not there."""
+def _state_of(path: str) -> tuple[int, ...]:
+    """Device, number and time of the last change of a folder or archive; empty if it is not there."""
     try:
         found = os.stat(path or ".")
     except (OSError, ValueError):

@@ -32,7 +32,7 @@ _MOST_ROWS = 1024
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """``--batch`` and what goes with it, as given."""
+    """``--batch`` and the options that need it, as they were given."""
 
     prompts: Path | None
     output: Path | None
@@ -41,10 +41,10 @@ class BatchOptions:
 
     @property
     def cache_bytes(self) -> int | None:
-        """What keys and values may take; None if nobody says.
+        """Bytes that keys and values may take; None if the option is not given.
 
         Raises:
-            UsageError: for what is no size.
+            UsageError: if the option is no size.
         """
         return None if self.cache_memory is None else read_size(self.cache_memory, CACHE_MEMORY)
 
@@ -70,6 +70,7 @@ class BatchOptions:
         if self.size is not None and not 1 <= self.size <= _MOST_ROWS:
             reason = f"{self.size} is out of range"
             raise UsageError("--batch-size", reason, f"use 1 to {_MOST_ROWS}")
+        # This refuses what is no size before anything is loaded.
         _ = self.cache_bytes
         if self.output is None:
             return

@@ -68,7 +68,7 @@ class Batch:
         encode: A prompt → its ids, checked, and its pictures; None for a text model.
         common: What holds for every line.
         rows: Prompts that run at the same time.
-        cache_bytes: What their keys and values may take; None for a share of the free memory.
+        cache_bytes: Bytes that their keys and values may take; None for the default of `BatchGenerator`.
     """
 
     model: CausalLM

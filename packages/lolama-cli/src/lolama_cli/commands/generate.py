@@ -103,7 +103,7 @@ def generate(
         str | None,
         typer.Option(
             CACHE_MEMORY,
-            help="With --batch: what keys and values may take, such as 2GB; most of the free memory if "
+            help="With --batch: memory for keys and values, such as 2GB; four fifths of what is free if "
             "not given.",
             metavar="SIZE",
         ),

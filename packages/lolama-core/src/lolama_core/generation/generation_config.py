@@ -75,7 +75,10 @@ class GenerationSettings(TypedDict, total=False):
 
 
 def _refuses_other_names(table: type[T]) -> type[T]:
-    """The dataclass ``table``, which answers a name that is no field of it with `check_names`."""
+    """``table``, whose constructor refuses other names than its fields by `check_names`.
+
+    A dataclass would raise a bare TypeError, which tells nobody the right name.
+    """
     make = table.__init__
     known = frozenset(row.name for row in fields(table))
 

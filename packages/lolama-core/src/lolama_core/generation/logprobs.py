@@ -1,4 +1,4 @@
-"""How probable the model found a token, and what else might have come."""
+"""How probable the model finds a token, and which tokens it finds most probable in its place."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class TokenLogprobs(NamedTuple):
 
     Attributes:
         id: The token.
-        logprob: Natural logarithm of its probability. The sum over a text is what `TextGenerator.score` says.
-        best: The most probable tokens at this place, with theirs, the best one first.
+        logprob: Natural logarithm of its probability; `TextGenerator.score` gives the same of a whole text.
+        best: (id, log-probability) of the most probable tokens at this place, the best one first.
     """
 
     id: int
@@ -22,7 +22,13 @@ class TokenLogprobs(NamedTuple):
 
 
 def token_logprobs(logits: Tensor, token: int, count: int) -> TokenLogprobs:
-    """Those of a token and of the ``count`` best, or of all if there are fewer, from logits (1, V)."""
+    """Log-probabilities of ``token`` and of the ``count`` best tokens, in float32.
+
+    Args:
+        logits: (1, V), before any setting has changed them.
+        token: The token that was chosen.
+        count: How many of the best tokens are given; all if there are fewer.
+    """
     logprobs = logits[0].float().log_softmax(-1)
     best = logprobs.topk(min(count, len(logprobs)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)

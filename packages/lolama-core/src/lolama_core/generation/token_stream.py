@@ -53,7 +53,7 @@ class TokenStream(Generic[Text]):
             yield self._emissions[place]
 
     def emissions(self) -> Iterator[Emission]:
-        """What each step gives out: ids, text, log-probabilities, and why the last one was the last."""
+        """What each step gives out: ids, text and log-probabilities, with a reason at the last step."""
         try:
             yield from self._replayed()
             if self._request.finish_reason is not None:  # else it was closed, or failed

@@ -15,8 +15,8 @@ _PROC = Path("/proc")
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on ``device``, as far as the system tells; 0 if it does not.
 
-    On Linux that counts what the system would give up for it, and keeps to the limits of a container
-    (cgroup v2) and of the process (``ulimit -v``).
+    On Linux this is the memory that the system would free for the process, within the limits of a container
+    (cgroup v2) and of the process (``ulimit -v``). A limit that cannot be read does not count.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -26,7 +26,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _limits() -> Iterator[int]:
-    """What each of those who may limit memory leaves, if they do."""
+    """Bytes that the system, the container and the limit of the process leave, each if it can be read."""
     import resource
 
     try:
@@ -38,7 +38,7 @@ def _limits() -> Iterator[int]:
         most = (_CGROUP / "memory.max").read_text("ascii").strip()
         if most != "max":
             kept = (_CGROUP / "memory.stat").read_text("ascii").split()
-            # Files that nobody has open make room for others.
+            # Copies of files in memory that were not read lately: the system drops them for others.
             idle = int(kept[kept.index("inactive_file") + 1])
             yield int(most) - int((_CGROUP / "memory.current").read_text("ascii")) + idle
     except (OSError, ValueError):

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 _NUMBERS = (int, float, str, type(None))  # of which bool is one
-# What torch itself keeps in every module. Most of it is seen by other means; the rest changes no forward but
-# that of a module in training.
+# What torch itself keeps in every module. A look takes hooks, parameters and modules from elsewhere, and the
+# rest changes only the forward of a module in training.
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
-_RUN_INSTEAD = ("forward", "_compiled_call_impl")  # of the class's forward, if an object has one
+# If a module itself has one of these, it runs in place of the forward of its class.
+_RUN_INSTEAD = ("forward", "_compiled_call_impl")
 
 
 class Look:
@@ -40,7 +41,8 @@ class Look:
                 if kind not in kinds:
                     kinds.add(kind)
                     values += functions_of(kind).values()
-                    values += kind.forward, kind.__call__  # perhaps a base's
+                    # A base class may have these.
+                    values += kind.forward, kind.__call__
                 objects.append(weakref.ref(module))
                 values += _of_module(module)
                 for tensor in (*module._parameters.values(), *module._buffers.values()):

@@ -11,7 +11,7 @@ _MOST_NAMES = 40
 def unsupported(files: ModelFiles) -> str:
     """That the model's authors ask for settings in vain, with their names; empty if they do not."""
     asked = files.config["generation"].get("unsupported", ())
-    # They are of a file that anyone may have written: each is shown as `shown` does, without its quotes.
+    # Anyone may have written the file, so `shown` escapes and cuts each name. Its quotes are left out.
     names = ", ".join(shown(name, 40)[1:-1] for name in asked[:_MOST_NAMES])
     if len(asked) > _MOST_NAMES:
         names += f" and {len(asked) - _MOST_NAMES:,} more"

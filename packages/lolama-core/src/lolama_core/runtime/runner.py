@@ -56,7 +56,7 @@ class Runner:
         self._text = None if text is None else weakref.ref(text)
         self.look, self.generation_defaults = Look(*modules), model.generation_defaults
         self.products = FastProducts(modules, kernels.linear)
-        # Torch asks a mode about each of its functions, which takes time for nothing if there is no kernel.
+        # Inside `products` torch calls it for each function, which would only take time without a kernel.
         self._fast = self.products if kernels.linear else nullcontext()
         self._plain_head = text is not None and is_plain_head(text.lm_head)
         blocks = [] if text is None else list(text.layers)
@@ -188,8 +188,8 @@ _runners: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionar
 def runner_of(model: CausalLM) -> CausalLM:
     """How ``model`` is run, as it is now: a kept `Runner` if it is still the same, else a new one.
 
-    A look takes a quarter of a millisecond for 5 layers, and one for 22, so it is taken when a text begins,
-    not at each token. A model that is no module of torch runs as it is.
+    A look takes a quarter of a millisecond for 5 layers and a whole one for 22, so it is taken when a text
+    begins, not at each token. A model that is no module of torch runs as it is.
 
     Raises:
         NotAvailableError: if an installed kernel cannot be loaded.

@@ -60,8 +60,8 @@ _UNKNOWN_TO_TRANSFORMERS = (
 )
 _UNSUPPORTED_SAMPLING = ("epsilon_cutoff", "eta_cutoff", "top_h")
 _FORBIDDING = ("bad_words_ids", "min_new_tokens", "no_repeat_ngram_size", "suppress_tokens")
-# Names of transformers, old ones too, that need no word. How long a text becomes is left to the caller; the
-# others make generation faster, say what is returned, or belong to a setting that is named itself.
+# Names of transformers, old ones too, that are not reported. The caller decides how long a text becomes. The
+# others make generation faster, say what is returned, or belong to a setting that is reported itself.
 _SILENT = (
     "assistant_confidence_threshold",
     "assistant_early_exit",
@@ -183,7 +183,7 @@ def read_generation(
 
 
 def _unknown(values: Mapping[str, JSON]) -> list[str]:
-    """Names of no setting, but for those that begin with ``_``: transformers keeps such for itself."""
+    """The names that are no setting. Transformers keeps names that begin with ``_`` for itself."""
     named = _without_nulls(values).keys() - _KNOWN
     return sorted(name for name in named if not name.startswith("_"))
 

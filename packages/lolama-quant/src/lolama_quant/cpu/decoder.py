@@ -185,19 +185,20 @@ class NativeStep:
         import torch
 
         batch, width = new.pages.shape
-        positions, layer = len(new.x), keys[0]
-        cache_dtype = dtype_number(layer.dtype)
+        positions, first = len(new.x), keys[0]
+        cache_dtype = dtype_number(first.dtype)
         assert cache_dtype is not None and len(keys) == len(values) == self._layers
-        page, head, one, _ = layer.stride()
+        page_stride, head_stride, position_stride, _ = first.stride()
         head_dim = self._model.head_dim
-        assert one == head_dim and not page % head_dim and not head % head_dim
-        assert all(each.stride() == layer.stride() for each in (*keys, *values))
-        assert positions == batch == len(new.counts) or layer.dtype == self.prompt_dtype
+        assert position_stride == head_dim
+        assert page_stride % head_dim == 0 and head_stride % head_dim == 0
+        assert all(layer.stride() == first.stride() for layer in (*keys, *values))
+        assert positions == batch == len(new.counts) or first.dtype == self.prompt_dtype
         # Beyond a cache's end lies someone else's memory.
         ends = [start + count for start, count in zip(new.starts, new.counts, strict=True)]
         pages = new.pages.contiguous()
-        assert max(ends) <= width * layer.shape[2] and sum(new.counts) == positions
-        assert int(pages.min()) >= 0 and int(pages.max()) < len(layer)
+        assert max(ends) <= width * first.shape[2] and sum(new.counts) == positions
+        assert int(pages.min()) >= 0 and int(pages.max()) < len(first)
         model = _Model.from_buffer_copy(self._model)
         model.cache_dtype, model.tiled = cache_dtype, self._is_tiled(positions)
         hidden = new.x.resolve_neg().to(torch.float32, copy=True).contiguous()
@@ -213,14 +214,14 @@ class NativeStep:
             window=new.window or 0,
         )
         cache = _Cache(
-            keys=self._pointers(*[each.data_ptr() for each in keys]),
-            values=self._pointers(*[each.data_ptr() for each in values]),
+            keys=self._pointers(*[layer.data_ptr() for layer in keys]),
+            values=self._pointers(*[layer.data_ptr() for layer in values]),
             pages=_Pages(
                 tables=pages.data_ptr(),
                 width=width,
-                size=layer.shape[2],
-                stride=page // head_dim,
-                head_stride=head // head_dim,
+                size=first.shape[2],
+                stride=page_stride // head_dim,
+                head_stride=head_stride // head_dim,
             ),
         )
         model_address = ctypes.addressof(model)

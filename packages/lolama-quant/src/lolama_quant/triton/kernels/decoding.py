@@ -208,9 +208,9 @@ def rotate_and_store(
 
 
 def _strides(keys: Tensor) -> tuple[int, int, int]:
-    """Positions of a page; vectors of ``head_dim`` from a page to the next, and from a head to the next."""
-    page, head, vector, _ = keys.stride()
-    return keys.shape[2], page // vector, head // vector
+    """Positions of a page; positions from a page to the next in memory, and from a head to the next."""
+    page_stride, head_stride, position_stride, _ = keys.stride()
+    return keys.shape[2], page_stride // position_stride, head_stride // position_stride
 
 
 def attend(
