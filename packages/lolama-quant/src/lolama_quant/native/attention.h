@@ -18,9 +18,9 @@
 /* Keys and values of a row and a head. */
 typedef struct {
     const Pages *pages;
-    int64_t row, first, count; /* positions `first` to `first + count` */
+    int64_t row, first, count; /* `count` positions from `first` on */
     const char *keys, *values; /* the first vector of the head */
-    char *memory;              /* for TILE vectors */
+    char *copy;                /* room for TILE vectors that pages part */
 } Stored;
 
 /* Query heads that share a head of keys. */
@@ -89,8 +89,8 @@ static void attend(int isa, int dtype, int64_t hd, const float *queries, int64_t
     for (int64_t first = 0; first < stored->count; first += TILE) {
         const int64_t width = stored->count - first < TILE ? stored->count - first : TILE;
         const int64_t place = stored->first + first;
-        score(&q, neighbors(stored->pages, stored->row, stored->keys, place, width, row_bytes, stored->memory),
-              width, scores);
+        score(&q, contiguous(stored->pages, stored->row, stored->keys, place, width, row_bytes, stored->copy), width,
+              scores);
         for (int64_t r = 0; r < heads; r++) {
             float high = CHOOSE(isa, largest, scores[r], width, best[r]);
             float shrink = exponential(best[r] - high); /* of the first tile e^-inf: nothing yet */
@@ -100,7 +100,7 @@ static void attend(int isa, int dtype, int64_t hd, const float *queries, int64_t
                 for (int64_t c = 0; c < hd; c++) out[r * hd + c] *= shrink;
         }
         weigh_values(
-            &q, neighbors(stored->pages, stored->row, stored->values, place, width, row_bytes, stored->memory),
+            &q, contiguous(stored->pages, stored->row, stored->values, place, width, row_bytes, stored->copy),
             width, scores, out);
     }
     for (int64_t r = 0; r < heads; r++)

@@ -179,9 +179,9 @@ static char *head_of(const Model *m, const Cache *cache, void *of_layer, int64_t
 }
 
 /* The last position of a row attends, with query heads `from` to `to` of the group of a head of keys; queries
- * and out (heads, head_dim). `memory` has TILE vectors. */
+ * and out (heads, head_dim). `copy` has room for TILE vectors. */
 static void attend_last(const Model *m, const Batch *batch, const Cache *cache, int64_t layer, int64_t row,
-                        int64_t head, int64_t from, int64_t to, const float *queries, float *out, char *memory) {
+                        int64_t head, int64_t from, int64_t to, const float *queries, float *out, char *copy) {
     const int64_t total = batch->starts[row] + batch->counts[row], group = m->heads / m->kv_heads;
     const int64_t first = batch->window && total > batch->window ? total - batch->window : 0;
     const Stored stored = {
@@ -191,7 +191,7 @@ static void attend_last(const Model *m, const Batch *batch, const Cache *cache, 
         .count = total - first,
         .keys = head_of(m, cache, cache->keys[layer], head),
         .values = head_of(m, cache, cache->values[layer], head),
-        .memory = memory,
+        .copy = copy,
     };
     for (int64_t g = from; g < to; g += MOST_HEADS) {
         const int64_t place = (head * group + g) * m->head_dim;
@@ -276,7 +276,7 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
     const int shared = positions >= SHARED_LEAST;
     const int64_t inputs = shared ? 1 : threads;
     char *memory_all = (char *)(normed_all + inputs * positions * d);
-    char *tiles = memory_all + inputs * input_bytes(m, positions);
+    char *copies = memory_all + inputs * input_bytes(m, positions);
     /* With fewer heads of keys than threads, the query heads of a group are split, four or more together. */
     const int64_t parts = row_count * kv >= threads ? 1 : (group + 3) / 4;
     const int64_t part = (group + parts - 1) / parts;
@@ -322,7 +322,8 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
                 const int64_t i = count == row_count ? r : offsets[r];
                 if (batch->counts[r] > 1 && count > row_count) continue;
                 attend_last(m, batch, cache, layer, r, h, from, from + part < group ? from + part : group,
-                            qkv + i * joined, attended + i * inner, tiles + thread_number() * TILE * vector_bytes(m));
+                            qkv + i * joined, attended + i * inner,
+                            copies + thread_number() * TILE * vector_bytes(m));
             }
             if (count > row_count) attend_prompts(m, batch, cache, layer, offsets, qkv, attended);
             input = input_of(m, attended, count, inner, NULL, NULL, memory, shared);

@@ -16,10 +16,11 @@
 #define VALUE_PANELS (MOST_HEAD_DIM / WIDE_OUTPUTS)
 
 /* What a thread works with: keys as weights of products with queries, values as those of products with what
- * becomes of the scores, the latter 64 dimensions of a head at a time. */
+ * becomes of the scores, the latter 64 dimensions of a head at a time. Vectors that pages part are copied to
+ * `copy`. */
 typedef struct {
     uint8_t keys[2 * MOST_HEAD_DIM * KEYS], values[VALUE_PANELS][2 * KEYS * WIDE_OUTPUTS];
-    uint16_t queries[QUERIES * MOST_HEAD_DIM], weights[QUERIES * KEYS], parted[KEYS * MOST_HEAD_DIM];
+    uint16_t queries[QUERIES * MOST_HEAD_DIM], weights[QUERIES * KEYS], copy[KEYS * MOST_HEAD_DIM];
     float scores[QUERIES][KEYS], out[VALUE_PANELS][QUERIES][WIDE_OUTPUTS];
     float best[QUERIES], total[QUERIES];
 } PromptBlock;
@@ -86,8 +87,8 @@ BF16 static void prompt_attend(const Prompt *p, int64_t from, int64_t to) {
     for (int64_t k = p->window && first >= p->window ? first + 1 - p->window : 0; k <= last; k += KEYS) {
         const int64_t keys = last + 1 - k < KEYS ? last + 1 - k : KEYS;
         const char *key_rows[KEYS];
-        const char *near = neighbors(p->pages, p->row, p->keys, k, keys, 2 * hd, (char *)b->parted);
-        for (int64_t t = 0; t < KEYS; t++) key_rows[t] = near + (t < keys ? t : 0) * 2 * hd;
+        const char *vectors = contiguous(p->pages, p->row, p->keys, k, keys, 2 * hd, (char *)b->copy);
+        for (int64_t t = 0; t < KEYS; t++) key_rows[t] = vectors + (t < keys ? t : 0) * 2 * hd;
         bring_weights(key_rows, 0, 2 * hd, 0, b->keys);
         memset(b->scores, 0, (size_t)count * sizeof *b->scores);
         pair_sums(b->keys, b->queries, hd, 2 * hd, count, b->scores);
@@ -95,8 +96,8 @@ BF16 static void prompt_attend(const Prompt *p, int64_t from, int64_t to) {
             const int64_t seen = p->start + (from + q) / p->group + 1 - k; /* keys of these, and none later */
             weigh(b, q, p->window && seen > p->window ? seen - p->window : 0, seen < keys ? seen : keys, panels);
         }
-        near = neighbors(p->pages, p->row, p->values, k, keys, 2 * hd, (char *)b->parted);
-        bring_values((const uint16_t *)near, keys, hd, b->values);
+        vectors = contiguous(p->pages, p->row, p->values, k, keys, 2 * hd, (char *)b->copy);
+        bring_values((const uint16_t *)vectors, keys, hd, b->values);
         for (int64_t v = 0; v < panels; v++)
             pair_sums(b->values[v], b->weights, KEYS, (keys + 1) / 2 * 4, count, b->out[v]);
     }
