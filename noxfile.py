@@ -168,7 +168,7 @@ def install(session: nox.Session, *requirements: str | Path) -> None:
     """Install in one command, so that the packages find each other, and with the one pinned torch.
 
     Left to itself an installer takes the newest torch, which on Linux comes with gigabytes of CUDA.
-    The environment stays as it is if `fingerprint` finds that nothing has changed since the last installation.
+    The environment stays as it is if `fingerprint` finds that nothing has changed since the last time.
     """
     options: list[str] = []
     env: dict[str, str] = {}

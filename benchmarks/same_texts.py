@@ -2,7 +2,7 @@
 
     python benchmarks/same_texts.py
 
-It uses public names alone, those that version 0.1 has too: `benchmarks.versions` runs this very file with the
+It uses only public names that version 0.1 has, too: `benchmarks.versions` also runs this very file with the
 packages of another version.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lolama.model import quantize_model_int8
 from lolama_core import BatchGenerator, PrefixCache, TextGenerator, load
 
 PROMPTS = (
@@ -65,7 +66,7 @@ def said(result: Any) -> list[Any]:
 
 
 def of_model(model: Any, tokenizer: Any) -> dict[str, Any]:
-    """What generation, batches, kept prefixes and scoring give with one model."""
+    """Name → what it gives, for generation, batches, kept prefixes and scoring with one model."""
     found: dict[str, Any] = {}
     generator = TextGenerator(model, tokenizer)
     kept = TextGenerator(model, tokenizer, prefix_cache=PrefixCache(1 << 28))
@@ -91,7 +92,8 @@ def of_model(model: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def plain_logits(model: Any, tokenizer: Any) -> str:
-    """``model(ids)`` without kernels: versions before 0.2 had them in the model, and are told to let go."""
+    """The digest of ``model(ids)`` without kernels."""
+    # Versions before 0.2 have the kernels in the model.
     if hasattr(model, "use_kernels"):
         model.use_kernels([])
         for module in model.modules():
@@ -103,15 +105,13 @@ def plain_logits(model: Any, tokenizer: Any) -> str:
 
 
 def main() -> None:
-    """Print it."""
+    """Print what float32, bfloat16 and int8 give."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     for dtype in ("float32", "bfloat16"):
         model, tokenizer = load("demo", device="cpu", dtype=dtype)
         found |= {f"{dtype} {key}": value for key, value in of_model(model, tokenizer).items()}
         found[f"{dtype} model(ids)"] = plain_logits(model, tokenizer)
-    from lolama.model import quantize_model_int8
-
     model, tokenizer = load("demo", device="cpu", dtype="float32")
     quantize_model_int8(model)
     found |= {f"int8 {key}": value for key, value in of_model(model, tokenizer).items()}

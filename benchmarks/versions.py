@@ -5,7 +5,8 @@
 The other version is a checkout, and an interpreter that has its packages. Both generate with `demo`, and all
 ids, texts, log-probabilities and logits have to be the same, bit by bit. Then both are timed in pairs, one
 right after the other, and the order changes with each pair. A row tells how many times as fast as the other
-this version is: the median of the pairs, and the interval that holds it with a probability of at least 95 %.
+version this one is: the median of the pairs, and the interval that holds it with a probability of at least
+95 %.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.contestants import EIGHT_BITS, SIXTEEN_BITS, Contestant, PeerPro
 from benchmarks.make_model import model_path
 from benchmarks.measure import Plan
 from benchmarks.run import processor
-from benchmarks.shapes import STEPS, THREADS
+from benchmarks.shapes import SHAPES, STEPS, THREADS
 from benchmarks.summary import seconds
 from benchmarks.tables import markdown
 
@@ -38,7 +39,7 @@ Jobs: TypeAlias = dict[str, tuple[Callable[[], float], Callable[[], float]]]
 
 HERE = Path(__file__).resolve().parents[1]
 ROWS = ("lolama bf16 (core + quant)", "lolama bf16 (core alone)", "lolama int8")
-TEXT = """
+TEXT_SCRIPT = """
 import sys, time, torch
 from lolama_core import TextGenerator, load
 torch.set_num_threads(1)
@@ -60,7 +61,10 @@ STARTS = {
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The variables of a version's process. It keeps byte code, or a new one would compile each time."""
+    """The environment of a version's process, with ``more``.
+
+    Python may write byte code there. Otherwise a version that was never run would be compiled at each start.
+    """
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**kept, **more}
 
@@ -73,10 +77,10 @@ class Version:
     checkout: Path
 
     def run(self, *arguments: str) -> str:
-        """Its interpreter with these arguments, in its folder; what it prints.
+        """Run its interpreter in its folder, and return what that prints.
 
         Raises:
-            CalledProcessError: if it fails.
+            CalledProcessError: if the interpreter fails.
         """
         done = subprocess.run(
             [self.python, *arguments],
@@ -92,7 +96,7 @@ class Version:
 def interval(ratios: Sequence[float]) -> tuple[float, float]:
     """Order statistics between which the median lies with a probability of at least 95 %.
 
-    Of fewer than six there are none; then the least and the greatest.
+    Fewer than six ratios have no such interval. Then it is from the least to the greatest.
     """
     ordered, n = sorted(ratios), len(ratios)
     outside, below = 0.0, 0
@@ -112,12 +116,12 @@ def differences(this: Version, other: Version) -> tuple[int, list[str]]:
 
 
 def pairs(jobs: Jobs, count: int, only: Sequence[str] = ()) -> list[list[str]]:
-    """A row for each job: the median of its ratios, and the interval of that.
+    """Time the jobs in pairs. A row for each has its name, the median of its ratios, and their interval.
 
     Args:
-        jobs: What to time. Each runs once before it counts.
+        jobs: What to time. Each runs once untimed.
         count: How many pairs.
-        only: Jobs whose names contain none of these are left out; all are taken if there are none.
+        only: Parts of names. If there are any, only jobs whose names contain one of them are timed.
     """
     jobs = {
         name: job for name, job in jobs.items() if not only or any(part in name for part in only)
@@ -141,7 +145,7 @@ def pairs(jobs: Jobs, count: int, only: Sequence[str] = ()) -> list[list[str]]:
 
 
 def start_jobs(versions: tuple[Version, Version]) -> Jobs:
-    """What a command takes from the start of its process to its end."""
+    """The seconds of a command from the start of its process to its end."""
 
     def timed(version: Version, arguments: list[str]) -> float:
         begin = time.perf_counter()
@@ -159,7 +163,7 @@ def text_jobs(versions: tuple[Version, Version]) -> tuple[Jobs, list[subprocess.
     """Whole texts of `demo` on one thread, and the two processes that generate them."""
     processes = [
         subprocess.Popen(
-            [v.python, "-c", TEXT],
+            [v.python, "-c", TEXT_SCRIPT],
             cwd=v.checkout,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -221,7 +225,7 @@ def parse() -> argparse.Namespace:
     add("--python", required=True, help="an interpreter with the packages of the other version")
     add("--pairs", type=int, default=20, help="default: 20")
     add("--only", action="append", default=[], help="rows whose name contains this; repeatable")
-    add("--shape", default="160m", help="default: 160m, as benchmarks.run --short")
+    add("--shape", choices=SHAPES, default="160m", help="default: 160m, as benchmarks.run --short")
     add("--models", type=Path, help="where the random models are kept (a temporary folder)")
     return parser.parse_args()
 
