@@ -97,6 +97,18 @@ def test_logprobs(base: Path, tmp_path: Path) -> None:
         assert all(entry["logprob"] == pytest.approx(0, abs=1e-3) for entry in answer["logprobs"])
 
 
+def test_a_prompt_that_does_not_fit_into_the_memory_has_an_error(
+    base: Path, tmp_path: Path
+) -> None:
+    """The memory of one page in float32, of two in bfloat16: the first prompt takes one, the second four."""
+    prompts = write(tmp_path / "in", "a", "a" * 100)
+    outcome = run("generate", "-m", base, *OPTIONS, "--batch", prompts, "--cache-memory", "10 kB")
+    first, second = answers(outcome.out)
+    assert (outcome.code, first["text"]) == (6, "bcdef")
+    assert second["error"]["exit_code"] == 6
+    assert "--cache-memory" in second["error"]["message"]
+
+
 # Kills the program as soon as half of the answers are written.
 KILLED = f"""
 import os, signal

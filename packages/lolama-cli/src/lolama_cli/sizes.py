@@ -23,5 +23,6 @@ def read_size(text: str, subject: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     unit = None if found is None else {**_UNITS, **_BINARY}.get(found[2].lower())
     if found is None or unit is None or (size := int(float(found[1]) * unit)) < 1:
-        raise UsageError(subject, f"{shown(text, 40)} is no size of memory", "write it as 2GB or 800MB")
+        reason = f"{shown(text, 40)} is no size of memory"
+        raise UsageError(subject, reason, "write it as 2GB or 800MB")
     return size
