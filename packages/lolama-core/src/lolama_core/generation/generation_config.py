@@ -249,9 +249,8 @@ class GenerationConfig:
         """A copy with some settings changed.
 
         Raises:
-            UsageError: for a setting that does not exist.
+            UsageError: for a value out of its range; for a name that is no setting.
         """
-        check_names(settings, [row.name for row in fields(self)])
         return replace(self, **settings)  # type: ignore[arg-type] # its fields check themselves
 
     def with_recommended(self, sampling: Mapping[str, JSON], *, but: Collection[str] = ()) -> Self:
