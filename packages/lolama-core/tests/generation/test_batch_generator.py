@@ -398,6 +398,19 @@ def test_what_is_kept_makes_room(model: Llama) -> None:
     assert batch.kept_cache_bytes >= 5 * PAGE * POSITION
 
 
+@pytest.mark.parametrize("pages", [1, 2, 3])
+def test_without_a_page_for_a_copy_a_prompt_runs_what_it_shares(model: Llama, pages: int) -> None:
+    """The page in which two prompts part is then the only one that is left."""
+    batch = BatchGenerator(model, cache_bytes=pages * PAGE * POSITION)
+    begins = [i % 60 for i in range((pages - 1) * PAGE + 10)]
+    config = GenerationConfig.greedy(max_new_tokens=4)
+    alone = TextGenerator(model)
+    for end in ([50], [51, 52], [53]):
+        ticket = batch.submit([*begins, *end], config)
+        result = run(batch)[ticket]
+        assert without_cached(result) == alone.generate([*begins, *end], config)
+
+
 def test_a_model_that_changes_runs_everything_again(model: Llama) -> None:
     """Rows in flight as well: they go on as the model is now, and nothing of before is shared."""
     changed = copy.deepcopy(model)

@@ -110,13 +110,10 @@ class TreeAgainstContents(RuleBasedStateMachine):
         self.pages.give_back(text.row.pages)
         if keep:  # nothing was asked for since
             again = Text(text.keys)
-            try:
-                self.tree.begin(again.row, again.keys)
-            except NoPages:
-                pass
-            else:
-                assert text.row.length - again.row.length < 8
-                assert_holds(self.pages, again)
+            self.tree.begin(again.row, again.keys)
+            # With one page left that may be the one to copy, and then there is no copy.
+            assert text.row.length - again.row.length < 8 or self.pages.left <= 1
+            assert_holds(self.pages, again)
             self.pages.give_back(again.row.pages)
 
     @rule()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lolama_core.protocols.types import PromptKey
 from lolama_core.runtime.paged_cache import Row
-from lolama_core.runtime.pages import PAGE, Pages
+from lolama_core.runtime.pages import PAGE, NoPages, Pages
 
 _WORTH_A_COPY = 8
 """The least positions of a page for which a row gets a copy of it: most texts begin with the same token."""
@@ -70,10 +70,8 @@ class PrefixTree:
 
         Args:
             row: It shares pages from now on, has a copy of one if the text parts within it, and counts them.
+                If no page is left for the copy, it goes without.
             keys: The keys of its positions. A model has to run the last for its logits, so leave it out.
-
-        Raises:
-            NoPages: if there is none for the copy. Then the row has the others.
         """
         assert not row.pages
         for node, shared in self._path(keys):
@@ -82,6 +80,9 @@ class PrefixTree:
             if shared < PAGE:
                 try:
                     page = self._pages.copy(page, row.pages[-1] if row.pages else None)
+                except NoPages:
+                    # The only page that is left may be the one to copy. The row can have it, to run all anew.
+                    return
                 finally:
                     self._pages.give_back([node.page])
             row.pages.append(page)
