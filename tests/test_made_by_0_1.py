@@ -29,7 +29,9 @@ MODELS = ("text", "int8", "llava", "pickled", "converted")
 def disk(tmp_path: Path) -> Path:
     """The files, as 0.1 left them."""
     with tarfile.open(MADE / "files.tar.xz") as packed:
-        packed.extractall(tmp_path, filter="data")
+        # Python before 3.11.4 has no filters, and the files are our own.
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        packed.extractall(tmp_path, **safe)  # type: ignore[arg-type] # a name of a filter
     return tmp_path
 
 

@@ -294,6 +294,14 @@ def test_a_request_that_does_not_fit_alone_fails_and_no_other(model: Llama) -> N
         assert f"{positions} positions do not fit" in str(error) and "cache_bytes" in str(error)
 
 
+def test_a_request_that_just_fits_runs(model: Llama) -> None:
+    """Its prompt fills two pages, and the third is promised to it for what follows."""
+    batch = BatchGenerator(model, rows=4, cache_bytes=3 * PAGE * POSITION)
+    ticket = batch.submit([1] * 64, GenerationConfig.greedy(max_new_tokens=5))
+    alone = TextGenerator(model).generate([1] * 64, GenerationConfig.greedy(max_new_tokens=5))
+    assert run(batch)[ticket] == alone
+
+
 def test_memory_follows_use(model: Llama) -> None:
     """Not what settings allow: a tenth and a page a row above the positions that there are, at every step."""
     batch = BatchGenerator(model, rows=16, prefill_chunk=64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import resource
 import sys
 from pathlib import Path
 
@@ -56,13 +56,10 @@ def test_nobody_tells(system: Path) -> None:
     assert free_memory(torch.device("meta")) == 0
 
 
-def test_the_limit_of_the_process_counts() -> None:
-    """Address space, that is, which `ulimit -v` limits."""
-    code = (
-        "import resource, torch; from lolama_core import free_memory;"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 500_000_000, -1));"
-        "print(free_memory(torch.device('cpu')))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 400e6 < int(done.stdout) <= 500e6
+def test_the_limit_of_the_process_counts(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (system / "proc" / "self" / "statm").write_text("1000 800 300 1 0 700 0\n")
+    pages = resource.getpagesize()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1000 * pages + 123, -1))
+    assert free_memory(CPU) == 123
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, -1))
+    assert free_memory(CPU) == 3_000_000 * 1024

@@ -118,7 +118,11 @@ class RowMemory:
         """Whether each of these can have one more position, without what is promised to others."""
         if self._pages is None:
             return True
-        full = sum(row.length == len(row.pages) * PAGE for row in rows)
+        # One that still has a page promised to it takes that.
+        full = sum(
+            row.length == len(row.pages) * PAGE and len(row.pages) >= self._promised[row]
+            for row in rows
+        )
         return full <= self._left(self._pages)
 
     def _left(self, pages: Pages) -> int:
