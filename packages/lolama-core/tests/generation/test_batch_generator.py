@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import random
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -329,14 +331,19 @@ def test_cache_bytes_are_a_number_of_bytes(model: Llama, cache_bytes: Any) -> No
         BatchGenerator(model, cache_bytes=cache_bytes)
 
 
-def test_under_dynamic_rope_rows_run_alone(model: Llama) -> None:
+def dynamic(model: Llama) -> Llama:
     scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=30)
-    dynamic = Llama(replace(model.config, rope_scaling=scaling)).eval()
-    dynamic.load_state_dict(model.state_dict())
+    changed = Llama(replace(model.config, rope_scaling=scaling)).eval()
+    changed.load_state_dict(model.state_dict())
+    return changed
+
+
+def test_under_dynamic_rope_rows_run_alone(model: Llama) -> None:
+    changed = dynamic(model)
     jobs = workload(12)
-    alone = [TextGenerator(dynamic).generate(ids, config) for ids, config in jobs]
+    alone = [TextGenerator(changed).generate(ids, config) for ids, config in jobs]
     for cache_bytes in (None, 400 * POSITION):
-        batch = BatchGenerator(dynamic, rows=5, prefill_chunk=50, cache_bytes=cache_bytes)
+        batch = BatchGenerator(changed, rows=5, prefill_chunk=50, cache_bytes=cache_bytes)
         tickets = [batch.submit(ids, config) for ids, config in jobs]
         results = run(batch)
         assert [results[ticket] for ticket in tickets] == alone
@@ -452,3 +459,96 @@ def test_broken_logits_are_kept_for_nobody(model: Llama) -> None:
     assert batch.kept_cache_bytes == 0
     good = batch.submit(SYSTEM, config)
     assert run(batch)[good] == TextGenerator(model).generate(SYSTEM, config)
+
+
+def test_the_last_token_takes_no_position(model: Llama) -> None:
+    batch = BatchGenerator(model, cache_bytes=PAGE * POSITION)
+    config = GenerationConfig.greedy(max_new_tokens=2)
+    fits, too_long = [*range(PAGE - 1)], [*range(PAGE)]
+    first, second = batch.submit(fits, config), batch.submit(too_long, config)
+    results = run(batch)
+    assert results[first] == TextGenerator(model).generate(fits, config)
+    assert isinstance(results[second], ResourceError)
+
+
+def test_memory_goes_with_the_generator(model: Llama) -> None:
+    batch = BatchGenerator(model)
+    batch.submit([1, 2, 3], max_new_tokens=2)
+    run(batch)
+    pages = batch._memory._pages
+    assert pages is not None
+    watched = weakref.ref(pages)
+    gc.disable()
+    try:
+        del batch, pages
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", ["plain", "dynamic"])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("fails", range(1, 40, 3))
+def test_row_269_an_error_of_a_processor_changes_no_text(
+    model: Llama, kind: str, error: type[BaseException], fails: int
+) -> None:
+    """Whichever row it is of, and whether at its first token or later."""
+    if kind == "dynamic":
+        model = dynamic(model)
+    calls = iter(range(1, 999))
+
+    def fails_once(input_ids: Tensor, scores: Tensor) -> Tensor:
+        if next(calls) == fails:
+            raise error
+        return scores
+
+    alone, batch = TextGenerator(model), BatchGenerator(model, rows=4, prefill_chunk=40)
+    jobs = [
+        ([*range(i, i + 3 + 12 * i)], GenerationConfig.sampling(max_new_tokens=9, seed=i))
+        for i in range(5)
+    ]
+    tickets = [batch.submit(ids, config, logits_processors=[fails_once]) for ids, config in jobs]
+    given: dict[int, list[int]] = {ticket: [] for ticket in tickets}
+    failures = 0
+    while batch.busy:
+        try:
+            for ticket, new in batch.step().items():
+                given[ticket] += new
+        except error:
+            failures += 1
+    assert failures == 1
+    results = batch.collect()
+    for ticket, (ids, config) in zip(tickets, jobs, strict=True):
+        expected = alone.generate(ids, config)
+        assert results[ticket] == expected
+        assert tuple(given[ticket]) == expected.ids
+    assert batch.used_cache_bytes == 0
+
+
+def test_prompts_of_a_pass_that_failed_give_their_memory_back(
+    model: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They took what the row that runs needs next, and would have gone on with keys of an earlier model."""
+    config = GenerationConfig.greedy(max_new_tokens=8)
+    first, second = [*range(PAGE - 3)], [*range(7)]
+    batch = BatchGenerator(model, cache_bytes=3 * PAGE * POSITION)
+    tickets = [batch.submit(first, config)]
+    batch.step()
+    forward = Runner.forward_embeds
+
+    def no_prompts(self: Runner, embeds: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if embeds.shape[1] > 1:
+            raise MemoryError
+        return forward(self, embeds, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "forward_embeds", no_prompts)
+        tickets.append(batch.submit(second, config))
+        with pytest.raises(ResourceError):
+            batch.step()
+    assert batch.used_cache_bytes == PAGE * POSITION
+    results = run(batch)
+    alone = TextGenerator(model)
+    assert [results[ticket] for ticket in tickets] == [
+        alone.generate(ids, config) for ids in (first, second)
+    ]

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from torch import Tensor
 
 from lolama_core import KVCache
+from lolama_core.runtime import pages as pages_module
 from lolama_core.runtime.paged_cache import PagedCache, Row
 from lolama_core.runtime.pages import PAGE, NoPages, Pages, pages_for
 
@@ -84,6 +86,23 @@ def test_growing_keeps_what_is_there() -> None:
     assert [pages.keys[1][page].mean().item() for page in (0, 1)] == [1.0, 2.0]
     with pytest.raises(NoPages, match="1 pages are needed, and 0 are left"):
         pages.take(1)
+
+
+def test_growing_goes_on_where_memory_did_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages, made, calls = Pages(like(), 4, first=2), pages_module._memory, iter(range(99))
+
+    def full_once(like: Tensor, count: int) -> Tensor:
+        if next(calls) == 1:
+            raise MemoryError
+        return made(like, count)
+
+    for page in pages.take(2):
+        pages.values[1][page] = page + 1.0
+    monkeypatch.setattr(pages_module, "_memory", full_once)
+    with pytest.raises(MemoryError):
+        pages.take(1)
+    assert sorted(pages.take(2)) == [2, 3]
+    assert [pages.values[1][page].mean().item() for page in (0, 1)] == [1.0, 2.0]
 
 
 def test_rows_that_grow_stay_in_one_piece() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lolama_core import Llama, LlamaConfig, RopeScaling
+from lolama_core.runtime import row_memory
 from lolama_core.runtime.paged_cache import PagedCache, Row
-from lolama_core.runtime.pages import PAGE
+from lolama_core.runtime.pages import PAGE, Pages
 from lolama_core.runtime.row_memory import RowMemory
 
 SIZES = {"vocab_size": 9, "d_model": 8, "num_heads": 2, "num_layers": 2, "hidden_dim": 8}
@@ -93,3 +94,29 @@ def test_without_a_limit_it_is_what_the_memory_has_free() -> None:
     assert memory.begin(row, [], 1000, 1000)
     assert memory.begin(Row(), [], 1000, 1000)
     assert not memory.begin(Row(), [], 1, 1000)  # two rows of the whole context are the most
+
+
+def test_pages_that_found_no_memory_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> Pages:
+        raise MemoryError
+
+    memory = RowMemory(model(), rows=2, max_bytes=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(row_memory, "Pages", full)
+        with pytest.raises(MemoryError):
+            memory.begin(Row(), [], 5, 50)
+    row = Row()
+    assert memory.begin(row, [], 5, 50)
+    [(_, cache)] = memory.passes([row])
+    assert isinstance(cache, PagedCache)
+
+
+def test_a_row_has_what_is_promised_to_itself(memory: RowMemory) -> None:
+    rows = [Row(), Row()]
+    for row in rows:
+        assert memory.begin(row, [], PAGE + 1, 50)
+        grow(memory, row, PAGE)
+    assert memory.has_next(rows)
+    assert memory.has_next(rows[:1])
+    assert memory.begin(Row(), [], 0, 50)
+    assert not memory.begin(Row(), [], 1, 50)  # what is left is promised

@@ -195,6 +195,9 @@ class BatchGenerator(Generic[Text]):
                 self._prefill(self._runner)
             except TooLittleMemory as error:
                 self._refuse(error.one, error.positions)
+            except BaseException:
+                self._schedule.break_off(self._runner)
+                raise
         if not self.busy:
             self._runner = None
         given, self._given = self._given, {}

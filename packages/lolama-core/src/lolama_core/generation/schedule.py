@@ -46,6 +46,11 @@ class Scheduled:
         return self.prompt.lengths[0] + len(self.tokens)
 
     @property
+    def first_positions(self) -> int:
+        """Positions to begin with: those so far, and the next. The last token never runs, so it has none."""
+        return min(self.length + 1, self.prompt.lengths[0] + self.request.limit - 1)
+
+    @property
     def keys(self) -> list[PromptKey]:
         """The keys of its positions, tokens included; none if those of its prompt are not known."""
         [own] = self.prompt.keys
@@ -99,7 +104,7 @@ class Schedule:
                 break
             if not self._begins(one):
                 if not self.begun and not chosen:
-                    raise TooLittleMemory(one, one.length + 1)
+                    raise TooLittleMemory(one, one.first_positions)
                 break
             length = one.embeds.shape[1]
             chosen.append(one)
@@ -122,23 +127,26 @@ class Schedule:
         if not one.begun:
             most = one.prompt.lengths[0] + one.request.limit
             one.begun = self._memory.begin(
-                one.row, one.keys, one.length + 1, most, spare=len(self.running)
+                one.row, one.keys, one.first_positions, most, spare=len(self.running)
             )
             if one.begun:
-                one.embeds = one.embeds[:, one.row.length :]
-                if not one.tokens:
+                # Not what it had run itself before it was put back.
+                if one.embeds is one.prompt.embeds:
                     one.request.cached_tokens = one.row.length
+                one.embeds = one.embeds[:, one.row.length :]
         return one.begun
 
     def ran(self, chosen: Sequence[Scheduled], counts: Sequence[int]) -> list[Scheduled]:
         """Note that so much of their prompts has run; those whose whole prompt has, which run from now on."""
         for one, count in zip(chosen, counts, strict=True):
             one.embeds = one.embeds[:, count:]
-            if one is not self.half_run:
-                self.waiting.remove(one)
-        self.half_run = next((one for one in chosen if one.embeds.shape[1]), None)
-        through = [one for one in chosen if one is not self.half_run]
+        through = [one for one in chosen if not one.embeds.shape[1]]
         self.running += through
+        self.half_run = next((one for one in chosen if one.embeds.shape[1]), None)
+        # Last, since an interrupt between these lines must lose none.
+        for one in chosen:
+            if one in self.waiting:
+                self.waiting.remove(one)
         return through
 
     def make_room(self, model: CausalLM) -> None:
@@ -155,10 +163,22 @@ class Schedule:
 
     def put_back(self, one: Scheduled, model: CausalLM) -> None:
         """Let it wait, in front of those that came later, and run again from its beginning."""
-        self.leave(one, keep=True)
         tokens = torch.tensor([one.tokens], dtype=torch.int64, device=model.device)
-        one.embeds = torch.cat((one.prompt.embeds, model.embed(tokens)), dim=1)
+        embeds = torch.cat((one.prompt.embeds, model.embed(tokens)), dim=1)
+        self.leave(one, keep=True)
+        one.embeds = embeds
         self.waiting.appendleft(one)
+
+    def break_off(self, model: CausalLM) -> None:
+        """Put those back that an error has left within a step.
+
+        They have memory for a prompt that did not run, or positions for which no token was chosen.
+        """
+        for one in reversed([*self.begun, *(one for one in self.waiting if one.begun)]):
+            waits = one in self.waiting
+            to_run = 1 if one in self.running else one.embeds.shape[1]
+            if waits or self._memory.held(one.row) + to_run != one.length:
+                self.put_back(one, model)
 
     def leave(self, one: Scheduled, *, keep: bool = False) -> None:
         """Take a request out, and what it holds from it, which with ``keep`` others may go on from."""

@@ -91,7 +91,8 @@ class Pages:
         for part in (self.keys, self.values):
             for layer, old in enumerate(part):
                 part[layer] = _memory(old, count + more)
-                part[layer][:count] = old
+                # It is longer if there was no memory for a later layer the last time.
+                part[layer][:count] = old[:count]
         self._uses += [0] * more
         self._add_gap(count, count + more)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -54,7 +55,14 @@ class PrefixTree:
         self._pages = pages
         self._root = _Node((), -1, None)
         self._clock = 0
-        pages.reclaim = self._reclaim
+        # In a circle of objects the memory would stay until Python looks for circles.
+        itself = weakref.ref(self)
+
+        def reclaim(count: int) -> None:
+            if (tree := itself()) is not None:
+                tree._reclaim(count)
+
+        pages.reclaim = reclaim
 
     def known(self, keys: Sequence[PromptKey]) -> int:
         """Positions of a text that are known, whole pages of them."""

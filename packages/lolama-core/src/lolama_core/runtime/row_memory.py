@@ -39,7 +39,6 @@ class RowMemory:
     def _open(self) -> None:
         """Look at what the model's cache is like, once there is a row."""
         like = own_cache(self._model.make_cache(1, 1))
-        self._position_bytes = like.nbytes
         if self._max_bytes is None:
             # 0 where the system does not tell what is free.
             self._max_bytes = int(_SHARE * free_memory(self._model.device))
@@ -49,6 +48,7 @@ class RowMemory:
                 limit = min(limit, max(1, self._max_bytes // (PAGE * like.nbytes)))
             self._pages = Pages(like, limit)
             self._tree = PrefixTree(self._pages)
+        self._position_bytes = like.nbytes
 
     @property
     def idle_bytes(self) -> int:
@@ -85,7 +85,11 @@ class RowMemory:
             if pages_for(positions) - known + spare > self._left(self._pages):
                 return False
             self._promised[row] = pages_for(positions)
-            self._tree.begin(row, keys[:-1])
+            try:
+                self._tree.begin(row, keys[:-1])
+            except BaseException:
+                self.end(row)
+                raise
             return True
         if self._max_bytes and self.used_bytes + most * self._position_bytes > self._max_bytes:
             return False
@@ -113,6 +117,11 @@ class RowMemory:
         row.pages, row.length = [], 0
         self._promised.pop(row, None)
         self._own.pop(row, None)
+
+    def held(self, row: Row) -> int:
+        """Positions that a row holds."""
+        own = self._own.get(row)
+        return row.length if own is None else own.lengths[0]
 
     def has_next(self, rows: Sequence[Row]) -> bool:
         """Whether each of these can have one more position, without what is promised to others."""
