@@ -22,6 +22,9 @@ LIBRARY = (
     / "native"
     / ("lolama.dylib" if sys.platform == "darwin" else "lolama.so")
 )
+INTERFACE = 2
+"""What ``lolama_interface`` of native/linear.c has to say."""
+
 INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512", "NEON")
 INT8_INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512 VNNI", "NEON", "NEON dot product")
 
@@ -155,6 +158,8 @@ def native_library() -> NativeLibrary | str:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         return f"cannot be loaded: {error}"
+    if not hasattr(library, "lolama_interface") or library.lolama_interface() != INTERFACE:
+        return "built for another version of lolama-quant: install it again"
     function = library.lolama_linear
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     function.argtypes = [

@@ -4,6 +4,9 @@
 #include "int8.h"
 #include "tiles.h"
 
+/* Counts the changes of what is exported: types, arguments, their meaning. cpu/library.py has the same number. */
+EXPORT int lolama_interface(void) { return 2; }
+
 EXPORT int lolama_best_isa(void) { return best_isa(); }
 
 /* Whether products of many rows, too, are faster here than those of blocked libraries: see panels.h. */
