@@ -463,8 +463,8 @@ def test_broken_logits_are_kept_for_nobody(model: Llama) -> None:
 
 def test_the_last_token_takes_no_position(model: Llama) -> None:
     batch = BatchGenerator(model, cache_bytes=PAGE * POSITION)
-    config = GenerationConfig.greedy(max_new_tokens=2)
-    fits, too_long = [*range(PAGE - 1)], [*range(PAGE)]
+    config = GenerationConfig.greedy(max_new_tokens=1)
+    fits, too_long = [*range(PAGE)], [*range(PAGE + 1)]
     first, second = batch.submit(fits, config), batch.submit(too_long, config)
     results = run(batch)
     assert results[first] == TextGenerator(model).generate(fits, config)
@@ -537,9 +537,10 @@ def test_prompts_of_a_pass_that_failed_give_their_memory_back(
     forward = Runner.forward_embeds
 
     def no_prompts(self: Runner, embeds: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        logits = forward(self, embeds, *args, **kwargs)
         if embeds.shape[1] > 1:
             raise MemoryError
-        return forward(self, embeds, *args, **kwargs)
+        return logits
 
     with monkeypatch.context() as patched:
         patched.setattr(Runner, "forward_embeds", no_prompts)
