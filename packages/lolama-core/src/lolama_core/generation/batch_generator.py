@@ -33,9 +33,9 @@ class BatchGenerator(Generic[Text]):
     them, and runs up to ``prefill_chunk`` positions of waiting prompts in another, so that a long prompt
     never stalls the rest. This is what a server stands on.
 
-    Keys and values take memory as a row grows, whatever its settings allow. When ``cache_bytes`` are used,
-    the youngest row is put back: it waits, and goes on later from where it was. What several texts begin with
-    is run once, and kept as long as no row needs the memory.
+    Keys and values take memory as a text grows, whatever its settings allow. When ``cache_bytes`` are used,
+    the request that came last is put back. It waits, and later goes on from where it was. What several texts
+    begin with is run once. It is kept as long as no request needs the memory.
 
     Args:
         model: The model.
@@ -123,7 +123,8 @@ class BatchGenerator(Generic[Text]):
 
     @property
     def kept_cache_bytes(self) -> int:
-        """Bytes kept of requests that have ended, for prompts that begin alike. Who needs them gets them."""
+        """Bytes kept of requests that have ended, for prompts that begin alike. A request that needs them takes
+        them."""
         return self._memory.idle_bytes
 
     def submit(
@@ -169,7 +170,7 @@ class BatchGenerator(Generic[Text]):
                 self._results[self._tickets] = cast("Generation[Text]", request.result())
             else:
                 one = Scheduled(self._tickets, request, prompt, prompt.embeds)
-                self._schedule.waiting.append(one)
+                self._schedule.add(one)
         return tickets
 
     def cancel(self, ticket: int) -> None:

@@ -47,7 +47,10 @@ class Scheduled:
 
     @property
     def first_positions(self) -> int:
-        """Positions to begin with: those so far, and the next. The last token never runs, so it has none."""
+        """Positions that it begins with: those so far, and the next one.
+
+        The last token that it may have never runs, so it has no position.
+        """
         return min(self.length + 1, self.prompt.lengths[0] + self.request.limit - 1)
 
     @property
@@ -57,8 +60,15 @@ class Scheduled:
         return [*own, *self.tokens] if len(own) == self.prompt.lengths[0] else []
 
 
+class TooLittleMemory(Exception):
+    """A request does not fit into the memory for keys and values, even alone; ``positions`` are too many."""
+
+    def __init__(self, one: Scheduled, positions: int) -> None:
+        self.one, self.positions = one, positions
+
+
 class Schedule:
-    """The order of the requests of a batch: first come, first served; who came last gives way.
+    """The order of the requests of a batch. Who comes first is served first, and who came last gives way.
 
     Args:
         memory: Where their keys and values are.
@@ -76,6 +86,10 @@ class Schedule:
         self.waiting: deque[Scheduled] = deque()
         self.running: list[Scheduled] = []
         self.half_run: Scheduled | None = None
+
+    def add(self, one: Scheduled) -> None:
+        """Let a new request wait behind all others."""
+        self.waiting.append(one)
 
     @property
     def begun(self) -> list[Scheduled]:
@@ -114,7 +128,7 @@ class Schedule:
         return chosen, counts
 
     def _may_share(self, one: Scheduled, chosen: Sequence[Scheduled]) -> bool:
-        """Whether a prompt that runs now begins like its own, by a page more than what is known already."""
+        """Whether a prompt that runs now shares a page more with its own than what is known already."""
         runs = [*chosen]
         if self.half_run is not None and self.half_run not in chosen:
             runs.append(self.half_run)
@@ -123,7 +137,7 @@ class Schedule:
         return len(keys) >= more and any(each.keys[:more] == keys[:more] for each in runs)
 
     def _begins(self, one: Scheduled) -> bool:
-        """Whether it holds memory, or gets it now; a page is left for each that runs."""
+        """Whether it holds memory, or gets it now. A page is left for each that runs."""
         if not one.begun:
             most = one.prompt.lengths[0] + one.request.limit
             one.begun = self._memory.begin(
@@ -137,17 +151,21 @@ class Schedule:
         return one.begun
 
     def ran(self, chosen: Sequence[Scheduled], counts: Sequence[int]) -> list[Scheduled]:
-        """Note that so much of their prompts has run; those whose whole prompt has, which run from now on."""
+        """Note that so much of these prompts has run.
+
+        Returns:
+            Those whose whole prompt has run. They decode from now on.
+        """
         for one, count in zip(chosen, counts, strict=True):
             one.embeds = one.embeds[:, count:]
-        through = [one for one in chosen if not one.embeds.shape[1]]
-        self.running += through
+        prefilled = [one for one in chosen if not one.embeds.shape[1]]
+        self.running += prefilled
         self.half_run = next((one for one in chosen if one.embeds.shape[1]), None)
         # Last, since an interrupt between these lines must lose none.
         for one in chosen:
             if one in self.waiting:
                 self.waiting.remove(one)
-        return through
+        return prefilled
 
     def make_room(self, model: CausalLM) -> None:
         """Put the last requests back until each that runs has memory for its next position.
@@ -181,7 +199,7 @@ class Schedule:
                 self.put_back(one, model)
 
     def leave(self, one: Scheduled, *, keep: bool = False) -> None:
-        """Take a request out, and what it holds from it, which with ``keep`` others may go on from."""
+        """Take a request out and free its memory. With ``keep`` others may go on from what it ran."""
         if one in self.waiting:
             self.waiting.remove(one)
         if one in self.running:
@@ -193,10 +211,3 @@ class Schedule:
                 self._memory.keep(one.row, one.keys)
             self._memory.end(one.row)
         one.begun = False
-
-
-class TooLittleMemory(Exception):
-    """A request does not fit into the memory for keys and values, even alone; ``positions`` are too many."""
-
-    def __init__(self, one: Scheduled, positions: int) -> None:
-        self.one, self.positions = one, positions

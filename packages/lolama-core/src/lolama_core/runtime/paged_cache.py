@@ -30,7 +30,7 @@ class PagedCache:
     """
 
     def __init__(self, pages: Pages, rows: Sequence[Row]) -> None:
-        self._all, self._rows = pages, rows
+        self._memory, self._rows = pages, rows
         self._table: Tensor | None = None
 
     @property
@@ -41,16 +41,16 @@ class PagedCache:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of keys and values."""
-        return self._all.keys[0].dtype
+        return self._memory.keys[0].dtype
 
     @property
     def device(self) -> torch.device:
         """Where keys and values are."""
-        return self._all.keys[0].device
+        return self._memory.keys[0].device
 
     @property
     def pages(self) -> Tensor:
-        """(B, N) int64: the pages of each row; of those that have fewer than others, zeros behind them."""
+        """(B, N) int64: the pages of each row. Zeros follow where a row has fewer than another."""
         if self._table is None:
             most = max(len(row.pages) for row in self._rows)
             listed = [row.pages + [0] * (most - len(row.pages)) for row in self._rows]
@@ -69,11 +69,11 @@ class PagedCache:
             max(0, pages_for(total) - len(row.pages))
             for total, row in zip(totals, self._rows, strict=True)
         ]
-        if sum(needed) > self._all.left:
-            raise NoPages
+        if sum(needed) > self._memory.left:
+            raise NoPages(f"{sum(needed)} pages are needed, and {self._memory.left} are left")
         for row, count in zip(self._rows, needed, strict=True):
             if count:
-                row.pages += self._all.take(count, row.pages[-1] if row.pages else None)
+                row.pages += self._memory.take(count, row.pages[-1] if row.pages else None)
                 self._table = None
         return Slots(starts, tuple(counts), width, self.device)
 
@@ -83,12 +83,12 @@ class PagedCache:
         """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
         assert isinstance(slots, Slots)
         return (
-            self._written(self._all.keys[layer], keys, slots),
-            self._written(self._all.values[layer], values, slots),
+            self._written(self._memory.keys[layer], keys, slots),
+            self._written(self._memory.values[layer], values, slots),
         )
 
     def _written(self, stored: Tensor, new: Tensor, slots: Slots) -> Tensor:
-        """Write (B, K, T, hd) into (pages, K, PAGE, hd); what each row then holds (B, K, max(totals), hd)."""
+        """Write (B, K, T, hd) into (pages, K, PAGE, hd); return what the rows hold (B, K, max(totals), hd)."""
         count, longest = pages_for(slots.longest), slots.longest
         pages = self._rows[0].pages[:count]
         if len(self._rows) == 1 and pages == [*range(pages[0], pages[0] + count)]:
@@ -101,13 +101,14 @@ class PagedCache:
             stored.dtype
         )
         held = stored[self.pages[:, :count]].transpose(1, 2).flatten(2, 3)
+        # A NaN behind the end of a row would pass through any mask.
         for i, total in enumerate(slots.totals):
-            held[i, :, total:] = 0  # no mask would stop a NaN
+            held[i, :, total:] = 0
         return held[:, :, :longest]
 
     def write_in_place(self, slots: CacheSlots) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values of each layer, for a kernel that writes at ``slots``."""
-        return self._all.keys, self._all.values
+        return self._memory.keys, self._memory.values
 
     def advance(self, counts: Sequence[int]) -> None:
         """Make ``counts[b]`` positions just written valid."""

@@ -41,9 +41,10 @@ class Pages:
         first: How many there are at first; all of them if nobody says so and the device is a CPU.
 
     Attributes:
-        keys, values: For each layer (pages, K, PAGE, head_dim): views, with the pages of a head in a row.
-        reclaim: Called with a number of pages that are to be given back by whoever keeps some (`keep`).
-        idle: Pages that nobody has but who keeps them. They can be had back.
+        keys, values: For each layer (pages, K, PAGE, head_dim): views, in which the pages of a head lie one
+            behind another.
+        reclaim: Called with a number of idle pages that are to be given back.
+        idle: How many pages only their keeper has; see `keep`.
     """
 
     def __init__(self, like: KVCache, limit: int, first: int | None = None) -> None:
@@ -56,7 +57,8 @@ class Pages:
             for part in like.write_in_place(like.reserve([0] * like.batch_size, 0))
         )
         self._uses = [0] * count
-        self._gaps = [(0, count)]  # free pages, from the first of each to behind its last, in order
+        # Free pages, in order: the first of each gap, and the page behind its last.
+        self._gaps = [(0, count)]
         self._kept: set[int] = set()
         self.reclaim: Callable[[int], None] = lambda count: None
         self.idle = 0
@@ -67,7 +69,7 @@ class Pages:
 
     @property
     def left(self) -> int:
-        """Pages that can still be taken: those that nobody has, and idle ones."""
+        """Pages that can still be taken: free ones, and idle ones."""
         return self._limit - len(self._uses) + self._free + self.idle
 
     @property
@@ -81,7 +83,7 @@ class Pages:
         return (len(self._uses) - self._free - self.idle) * self.page_bytes
 
     def is_idle(self, page: int) -> bool:
-        """Whether nobody has it but who keeps it."""
+        """Whether only its keeper has it."""
         return page in self._kept and self._uses[page] == 1
 
     def _grow(self) -> None:
@@ -115,11 +117,11 @@ class Pages:
         while len(taken) < count:
             page, place = self._next(taken[-1] if taken else after)
             begin, end = self._gaps[place]
-            upto = min(end, page + count - len(taken))
+            stop = min(end, page + count - len(taken))
             self._gaps[place : place + 1] = [
-                gap for gap in ((begin, page), (upto, end)) if gap[0] < gap[1]
+                gap for gap in ((begin, page), (stop, end)) if gap[0] < gap[1]
             ]
-            taken += range(page, upto)
+            taken += range(page, stop)
         for page in taken:
             self._uses[page] = 1
         return taken
@@ -159,7 +161,7 @@ class Pages:
                 self._add_gap(page, page + 1)
 
     def keep(self, page: int) -> None:
-        """Have a page that others have, too, and let it be had back once they do not; see `reclaim`."""
+        """Have a page that others have, too. Once they do not, it is idle, and can be reclaimed."""
         self.share([page])
         self._kept.add(page)
 
@@ -194,5 +196,5 @@ def _memory(like: Tensor, count: int) -> Tensor:
             mapped = mmap.mmap(-1, size, **flags)
         except OSError as error:
             raise MemoryError(str(error)) from None
-        bytes_of_it = torch.frombuffer(mapped, dtype=torch.uint8)
-        return bytes_of_it.view(like.dtype).view(shape).transpose(0, 1)
+        raw = torch.frombuffer(mapped, dtype=torch.uint8)
+        return raw.view(like.dtype).view(shape).transpose(0, 1)

@@ -65,7 +65,7 @@ class PrefixTree:
         pages.reclaim = reclaim
 
     def known(self, keys: Sequence[PromptKey]) -> int:
-        """Positions of a text that are known, whole pages of them."""
+        """How many positions of a text are known. Only whole pages count."""
         return sum(shared for _, shared in self._path(keys) if shared == PAGE)
 
     def busy(self, keys: Sequence[PromptKey]) -> int:

@@ -25,7 +25,8 @@ class RowMemory:
     Args:
         model: What makes the caches.
         rows: How many rows there are at most.
-        max_bytes: What all of them may take; None for four fifths of the memory that is free.
+        max_bytes: What all of them may take, but at least a page; None for four fifths of the memory that is
+            free, or for no limit where the system does not tell how much that is.
     """
 
     def __init__(self, model: CausalLM, rows: int, max_bytes: int | None) -> None:
@@ -40,7 +41,7 @@ class RowMemory:
         """Look at what the model's cache is like, once there is a row."""
         like = own_cache(self._model.make_cache(1, 1))
         if self._max_bytes is None:
-            # 0 where the system does not tell what is free.
+            # 0 if the system does not tell.
             self._max_bytes = int(_SHARE * free_memory(self._model.device))
         if like.stable:
             limit = self._rows * pages_for(self._model.max_seq_len)
@@ -81,8 +82,8 @@ class RowMemory:
         if self._pages is not None:
             assert self._tree is not None
             # The last position is run in any case, for its logits.
-            known = self._tree.busy(keys[:-1])
-            if pages_for(positions) - known + spare > self._left(self._pages):
+            shared = self._tree.busy(keys[:-1])
+            if pages_for(positions) - shared + spare > self._left(self._pages):
                 return False
             self._promised[row] = pages_for(positions)
             try:
@@ -97,7 +98,7 @@ class RowMemory:
         return True
 
     def known(self, keys: Sequence[PromptKey]) -> int:
-        """Positions of a text that need not be run again, whole pages of them."""
+        """How many positions of a text need not be run again. Only whole pages count."""
         return 0 if self._tree is None else self._tree.known(keys)
 
     def keep(self, row: Row, keys: Sequence[PromptKey]) -> None:
@@ -135,12 +136,15 @@ class RowMemory:
         return full <= self._left(self._pages)
 
     def _left(self, pages: Pages) -> int:
-        """Pages that are not taken, and promised to nobody."""
-        waited_for = (max(0, count - len(row.pages)) for row, count in self._promised.items())
-        return pages.left - sum(waited_for)
+        """Free pages that are promised to no row."""
+        promised = (max(0, count - len(row.pages)) for row, count in self._promised.items())
+        return pages.left - sum(promised)
 
     def passes(self, rows: Sequence[Row]) -> Iterator[tuple[range, PagedCache | KVCache]]:
-        """Which of these run in one pass, by their places, and their cache: all, or each alone."""
+        """The passes in which these run: the places of the rows of each, and their cache.
+
+        All rows run in one pass, or each alone where it has a cache of its own.
+        """
         if self._pages is not None:
             if rows:
                 yield range(len(rows)), PagedCache(self._pages, rows)
