@@ -190,8 +190,8 @@ class TextGenerator(Generic[Text]):
     ) -> list[Generation[Text]]:
         """Continue several prompts together.
 
-        In float32 each gets the tokens that it would get alone. In sixteen bits rows beside each other may
-        be rounded differently, so what is chosen, sampled above all, may differ.
+        In float32 each gets the tokens that it would get alone. In sixteen bits, and with int8 weights, rows
+        beside each other may be rounded differently, so what is chosen, sampled above all, may differ.
 
         Rows may differ in length; each stops at its own end and then takes no more time. With a seed,
         every row draws from a generator of its own with that seed; give one config a row to vary it.

@@ -125,15 +125,9 @@ def memory_errors(device: torch.device) -> Iterator[None]:
         gpu = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
         if not (cpu or gpu or isinstance(error, MemoryError)):
             raise
-        need = (
-            f"{int(cpu[1]) / 1e9:.1f} GB more is"
-            if cpu
-            else f"{gpu[1]} more is"
-            if gpu
-            else "more is"
-        )
+        need = f"{int(cpu[1]) / 1e9:.1f} GB " if cpu else f"{gpu[1]} " if gpu else ""
         raise ResourceError(
             f"memory of {device}",
-            f"{need} needed, {free_memory(device) / 1e9:.1f} GB free",
+            f"{need}more needed, {free_memory(device) / 1e9:.1f} GB free",
             "use a smaller model, fewer tokens, or `quantize=True`",
         ) from None

@@ -88,7 +88,7 @@ class PagedCache:
         )
 
     def _written(self, stored: Tensor, new: Tensor, slots: Slots) -> Tensor:
-        """Write (B, K, T, hd) into (pages, K, PAGE, hd); return what the rows hold (B, K, max(totals), hd)."""
+        """Write (B, K, T, hd) into (pages, K, PAGE, hd); return all valid ones (B, K, max(totals), hd)."""
         count, longest = pages_for(slots.longest), slots.longest
         pages = self._rows[0].pages[:count]
         if len(self._rows) == 1 and pages == [*range(pages[0], pages[0] + count)]:
