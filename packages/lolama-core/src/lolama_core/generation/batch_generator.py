@@ -26,8 +26,8 @@ from lolama_core.text.plain_numbers import whole_number
 class BatchGenerator(Generic[Text]):
     """Generates for many prompts at once.
 
-    In float32 each gets the tokens that it would get alone. In sixteen bits, and with int8 weights, rows beside
-    each other may be rounded differently, so what is chosen, sampled above all, may differ.
+    In float32 each gets the tokens that it would get alone. In sixteen bits, and with int8 weights, rows
+    beside each other may be rounded differently, so what is chosen, sampled above all, may differ.
 
     A step decodes one token for every running row in one pass, which reads the weights once for all of
     them, and runs up to ``prefill_chunk`` positions of waiting prompts in another, so that a long prompt
