@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,16 @@ def test_with_a_tokenizer_of_its_own(tmp_path: Path) -> None:
     assert llm.chat("Hello", max_new_tokens=3).finish_reason
     assert llm.model.generation_defaults.eos_ids == own.eos_ids
     assert llm.encode_chat("Hello")[0] == own.render_chat([{"role": "user", "content": "Hello"}])
+
+
+def test_end_tokens_of_model_and_tokenizer_are_kept(tmp_path: Path) -> None:
+    """A generation ends at both."""
+    own = lolama.load_tokenizer("demo")
+    model = tiny(vocab_size=own.vocab_size)
+    model.generation_defaults = replace(model.generation_defaults, eos_ids=frozenset({77}))
+    lolama.save(model, tmp_path / "mine", tokenizer=own)
+    again = lolama.load_model(str(tmp_path / "mine"))
+    assert again.generation_defaults.eos_ids == own.eos_ids | {77}
 
 
 def test_what_load_returned_and_folders_of_hugging_face(tmp_path: Path, published: Path) -> None:

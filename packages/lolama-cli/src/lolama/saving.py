@@ -1,4 +1,7 @@
-"""A model in memory → a lolama checkpoint: after training, after quantizing, or made from a configuration."""
+"""A model in memory → a lolama checkpoint: after training, after quantizing, or made from a configuration.
+
+`quantize` writes int8 models from files, keeps them and finds them again. `kept` lists and deletes those.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +141,7 @@ def _family_and_block(module: nn.Module) -> tuple[str, dict[str, JSON]]:
 
 
 def _generation(defaults: GenerationDefaults, tokenizer: Tokenizer | None) -> GenerationBlock:
-    eos_ids = defaults.eos_ids or (frozenset() if tokenizer is None else tokenizer.eos_ids)
+    eos_ids = defaults.eos_ids | (frozenset() if tokenizer is None else tokenizer.eos_ids)
     block = GenerationBlock(eos_ids=sorted(eos_ids), sampling=dict(defaults.sampling))
     if defaults.vocab_size is not None:
         block["vocab_size"] = defaults.vocab_size

@@ -1,4 +1,8 @@
-"""Options that several commands take, each with one name, one meaning and one check."""
+"""Options that several commands take, each with one name, one meaning and one check.
+
+`setting_options` has those of a generation's settings, `app` those of all commands, and each module of
+`commands` those that it alone takes.
+"""
 
 from __future__ import annotations
 

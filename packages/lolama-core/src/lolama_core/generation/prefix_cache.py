@@ -1,4 +1,7 @@
-"""Keys and values of texts that were run before, so that the next one runs only what is new."""
+"""Keys and values of texts that were run before, so that the next one runs only what is new.
+
+That is for one text at a time. The texts of a batch share pages: `runtime.prefix_tree`.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from lolama_core.generation.end_tokens import end_ids
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import split_keywords, with_suggestion
 from lolama_core.generation.request import Request
@@ -163,12 +164,10 @@ class RequestFactory:
         self, prompt_ids: list[int], config: GenerationConfig, processors: Sequence[LogitsProcessor]
     ) -> Request:
         defaults, device = self.model.generation_defaults, self.model.device
-        stream, eos_ids = None, defaults.eos_ids
+        stream = None
         if self.tokenizer is not None:
             stream = TextStream(self.tokenizer, prompt_ids, config.stop)
-            eos_ids = eos_ids | self.tokenizer.eos_ids
-        if config.ignore_eos:
-            eos_ids = frozenset()
+        eos_ids = end_ids(defaults, self.tokenizer, config)
         sampler = Sampler.from_config(
             config,
             prompt_length=len(prompt_ids),

@@ -11,8 +11,8 @@ from lolama_core.files.untrusted import read_text
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import AddedTokenBlock, Message, TokenizerBlock
 from lolama_core.text.chat_template import ChatTemplate
-from lolama_core.text.decoder import Decoder
 from lolama_core.text.encoder import Encoder
+from lolama_core.text.native_decoder import Decoder
 from lolama_core.text.native_tokenizer import add_past_vocabulary, read_native
 from lolama_core.text.plain_numbers import whole_number
 from lolama_core.text.stacked_ids import stacked_ids

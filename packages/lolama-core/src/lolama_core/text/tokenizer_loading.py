@@ -1,4 +1,7 @@
-"""From files to a tokenizer. Nothing here needs torch."""
+"""From a model's files to a tokenizer. Nothing here needs torch.
+
+`native_tokenizer` reads tokenizer.json itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every tensor of a folder, accounted for: which file, under which name, or an error that names it."""
+"""Every tensor of a folder, accounted for: which file, under which name, or an error that names it.
+
+The names are tables in `layouts`. `resolve_vision` looks for those of vision models.
+"""
 
 from __future__ import annotations
 

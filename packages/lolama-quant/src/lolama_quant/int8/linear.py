@@ -130,8 +130,8 @@ class Int8Linear(nn.Module):
 def int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x (M, K), weight (N, K) int8, scale (N,) float32 → (M, N) by torch's own operators.
 
-    On a CPU activations are rounded as the native product rounds them, unless a gradient is asked for. A
-    `torch.overrides.TorchFunctionMode` sees the call.
+    On a CPU activations are rounded as the native product rounds them, unless a gradient is asked for. Within
+    `lolama_core.runtime.fast_products` the call becomes `kernel_product`, which `linear_kernel` hands it.
     """
     if has_torch_function((x, weight)):
         found = handle_torch_function(int8_product, (x, weight), x, weight, scale)

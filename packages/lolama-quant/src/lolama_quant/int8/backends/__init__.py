@@ -2,7 +2,7 @@
 
 Every backend has a function ``linear(x, weight, scale)``, for x (M, K) of any floating-point dtype, weight
 (N, K) int8 and scale (N,) float32 → (M, N), float32 or the dtype of ``x``. Any M is right, 0 included.
-`products` says in words which path it takes here.
+`int8.description` says in words which path it takes here.
 """
 
 from __future__ import annotations

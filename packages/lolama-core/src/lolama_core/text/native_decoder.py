@@ -1,4 +1,7 @@
-"""Ids → text, by an untrusted tokenizer."""
+"""Ids → text, by an untrusted tokenizer: a whole row at once.
+
+`generation.text_stream` decodes a row that grows, in whole characters.
+"""
 
 from __future__ import annotations
 
