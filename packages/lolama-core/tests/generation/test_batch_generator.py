@@ -242,10 +242,28 @@ POSITION = 2 * 2 * 2 * 8 * 4
 """Bytes of a position: keys and values, layers, heads of keys, their width, float32."""
 
 
-@pytest.mark.parametrize("pages", [7, 9, 14])
-@pytest.mark.parametrize("prefill_chunk", [30, 512])
+JOBS = [
+    ([i % 60 for i in range(length)], config)
+    for length in (5, 40, 60, 2, 33, 7, 100)
+    for config in (
+        GenerationConfig.greedy(max_new_tokens=70),
+        GenerationConfig.sampling(max_new_tokens=90, seed=length, repetition_penalty=1.3),
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def jobs_alone(model: Llama) -> list[Generation[None]]:
+    return [TextGenerator(model).generate(ids, config) for ids, config in JOBS]
+
+
+@pytest.mark.parametrize(("pages", "prefill_chunk"), [(7, 30), (9, 512), (14, 30)])
 def test_rows_that_are_put_back_go_on_from_where_they_were(
-    model: Llama, pages: int, prefill_chunk: int, monkeypatch: pytest.MonkeyPatch
+    model: Llama,
+    jobs_alone: list[Generation[None]],
+    pages: int,
+    prefill_chunk: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Greedy and sampled, with penalties that look back, in a quarter of the memory that all would take."""
     put_back = 0
@@ -259,23 +277,13 @@ def test_rows_that_are_put_back_go_on_from_where_they_were(
     monkeypatch.setattr(Schedule, "leave", counted)
     limit = pages * PAGE * POSITION
     batch = BatchGenerator(model, rows=8, prefill_chunk=prefill_chunk, cache_bytes=limit)
-    jobs = [
-        ([i % 60 for i in range(length)], config)
-        for length in (5, 40, 60, 2, 33, 7, 100)
-        for config in (
-            GenerationConfig.greedy(max_new_tokens=70),
-            GenerationConfig.sampling(max_new_tokens=90, seed=length, repetition_penalty=1.3),
-        )
-    ]
-    tickets = [batch.submit(ids, config) for ids, config in jobs]
+    tickets = [batch.submit(ids, config) for ids, config in JOBS]
     results: dict[int, Generation[None] | LolamaError] = {}
     while batch.busy:
         batch.step()
         assert batch.used_cache_bytes <= limit
         results |= batch.collect()
-    alone = TextGenerator(model)
-    for ticket, (ids, config) in zip(tickets, jobs, strict=True):
-        assert without_cached(results[ticket]) == alone.generate(ids, config)
+    assert [without_cached(results[ticket]) for ticket in tickets] == jobs_alone
     assert put_back > 0
     assert batch.used_cache_bytes == 0
 

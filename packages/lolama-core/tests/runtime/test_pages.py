@@ -74,7 +74,7 @@ class PagesAgainstCounts(RuleBasedStateMachine):
         assert len(self.pages.keys[0]) <= LIMIT
 
 
-PagesAgainstCounts.TestCase.settings = settings(max_examples=60, deadline=None)
+PagesAgainstCounts.TestCase.settings = settings(max_examples=30, deadline=None)
 TestPagesAgainstCounts = PagesAgainstCounts.TestCase
 
 

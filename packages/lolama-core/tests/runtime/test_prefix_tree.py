@@ -133,7 +133,7 @@ class TreeAgainstContents(RuleBasedStateMachine):
         assert self.pages.used_bytes == len(had) * self.pages.page_bytes
 
 
-TreeAgainstContents.TestCase.settings = settings(max_examples=60, deadline=None)
+TreeAgainstContents.TestCase.settings = settings(max_examples=30, deadline=None)
 TestTreeAgainstContents = TreeAgainstContents.TestCase
 
 
