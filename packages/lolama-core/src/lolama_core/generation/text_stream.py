@@ -1,4 +1,4 @@
-"""Ids in, safe text out, one id at a time."""
+"""Ids in, safe text out, one id at a time, up to a stop text; there `Request.step` ends the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Preallocated keys and values, with a length of its own for every row."""
+"""Preallocated keys and values, with a length of its own for every row.
+
+The rows of a batch are in pages instead: `runtime.paged_cache`. `dynamic_rope` has a cache for dynamic RoPE.
+"""
 
 from __future__ import annotations
 

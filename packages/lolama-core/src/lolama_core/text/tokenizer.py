@@ -1,4 +1,4 @@
-"""Text and ids, by a ``tokenizer.json``."""
+"""Text and ids, by a ``tokenizer.json``, which `tokenizer_loading` is handed and `native_tokenizer` reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A linear layer whose weight is 8-bit integers."""
+"""A linear layer whose weight is 8-bit integers, and its product; `backends` has that of each device."""
 
 from __future__ import annotations
 

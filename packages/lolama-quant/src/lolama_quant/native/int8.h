@@ -1,4 +1,6 @@
-/* Products of int8 weights with rounded activations: one byte a weight from memory, and little arithmetic. */
+/* Products of int8 weights with rounded activations: one byte a weight from memory, and little arithmetic.
+ *
+ * linear.c exports them, and decoder.c uses them. int8/linear.py has the product of a layer in words of torch. */
 #ifndef LOLAMA_INT8_H
 #define LOLAMA_INT8_H
 
