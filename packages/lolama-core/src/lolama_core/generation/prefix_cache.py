@@ -18,6 +18,7 @@ from lolama_core.model.kv_cache import KVCache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.types import PromptKey
+from lolama_core.runtime.prefix_tree import count_shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,7 @@ class PrefixCache:
         assert cache.lengths == (0,)
         wanted = keys[:-1]
         found = [
-            (_shared(prefix.keys, wanted), prefix)
+            (count_shared(prefix.keys, wanted), prefix)
             for prefix in self._prefixes
             if prefix.model() is model
         ]
@@ -179,12 +180,6 @@ class PrefixCache:
     def _use(self, prefix: _Prefix) -> None:
         """Make it the one to be dropped last."""
         self._prefixes = [other for other in self._prefixes if other is not prefix] + [prefix]
-
-
-def _shared(one: Sequence[PromptKey], other: Sequence[PromptKey]) -> int:
-    """How many keys two texts have in common before they part."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _newest(prefixes: list[_Prefix], max_bytes: int) -> list[_Prefix]:

@@ -36,7 +36,7 @@ class _Node:
         """The page below that has most of these keys in common, and how many."""
         found: tuple[_Node | None, int] = (None, 0)
         for child in self.children.get(keys[0], ()) if keys else ():
-            shared = _shared(child.keys, keys)
+            shared = count_shared(child.keys, keys)
             if shared > found[1]:
                 found = child, shared
         return found
@@ -83,7 +83,8 @@ class PrefixTree:
         """
         assert not row.pages
         for node, shared in self._path(keys):
-            self._pages.share([node.page])  # a copy, too, might else be made in its own place
+            # A page that is copied is shared, too, or it might be taken for its own copy.
+            self._pages.share([node.page])
             page = node.page
             if shared < PAGE:
                 try:
@@ -131,7 +132,7 @@ class PrefixTree:
             if child is None:
                 return
             child.used = self._clock
-            if shared == PAGE or shared >= _WORTH_A_COPY:
+            if shared >= _WORTH_A_COPY:
                 yield child, shared
             if shared < PAGE:
                 return
@@ -151,6 +152,7 @@ class PrefixTree:
                 if self._pages.is_idle(node.page) or node in above_idle:
                     above_idle.add(node.parent)
             ends = [n for n in nodes if self._pages.is_idle(n.page) and n not in above_idle]
+            assert ends, "more pages are asked for than are idle"
             for node in sorted(ends, key=lambda node: node.used)[:count]:
                 self._drop(node)
                 count -= 1
@@ -181,7 +183,7 @@ class PrefixTree:
                 pending += group
 
 
-def _shared(one: Sequence[PromptKey], other: Sequence[PromptKey]) -> int:
+def count_shared(one: Sequence[PromptKey], other: Sequence[PromptKey]) -> int:
     """How many keys two texts have in common before they part."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
