@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +13,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lolama_core import KVCache
+from lolama_core import KVCache, Llama, LlamaConfig
 from lolama_core.runtime.paged_cache import PagedCache, Row
 from lolama_core.runtime.pages import PAGE, NoPages, Pages
 from lolama_core.runtime.prefix_tree import PrefixTree
+from lolama_core.runtime.saved_prefixes import restore_prefixes, save_prefixes
 
 LIMIT = 14
+SIZES = {"vocab_size": 3, "d_model": 2, "num_heads": 1, "num_layers": 1, "hidden_dim": 2}
+MODEL = Llama(LlamaConfig(**SIZES))  # type: ignore[arg-type]
 
 
 def make_pages(limit: int = LIMIT) -> Pages:
@@ -68,6 +74,9 @@ class TreeAgainstContents(RuleBasedStateMachine):
         self.pages = make_pages()
         self.tree = PrefixTree(self.pages)
         self.texts: list[Text] = []
+        handle, name = tempfile.mkstemp()
+        os.close(handle)
+        self.path = Path(name)
 
     @rule(keys=TEXTS)
     def start(self, keys: list[int]) -> None:
@@ -120,6 +129,29 @@ class TreeAgainstContents(RuleBasedStateMachine):
     def clear(self) -> None:
         self.tree.clear()
         assert self.pages.idle == 0
+
+    @rule()
+    def save_and_restore(self) -> None:
+        """Another process finds what this one knows, and so does this one once it has forgotten all."""
+        save_prefixes(self.tree, self.pages, self.path, MODEL)
+        pages = make_pages()
+        other = PrefixTree(pages)
+        restore_prefixes(other, pages, self.path, MODEL)
+        assert [(one.parent, one.keys) for one in other.kept()] == [
+            (one.parent, one.keys) for one in self.tree.kept()
+        ]
+        for text in self.texts:
+            assert other.known(text.keys) == self.tree.known(text.keys)
+            found = Text(text.keys)
+            other.begin(found.row, found.keys)
+            assert_holds(pages, found)
+            pages.give_back(found.row.pages)
+        assert pages.left == LIMIT
+        self.tree.clear()
+        restore_prefixes(self.tree, self.pages, self.path, MODEL)
+
+    def teardown(self) -> None:
+        self.path.unlink(missing_ok=True)
 
     @invariant()
     def rows_hold_their_texts(self) -> None:

@@ -18,6 +18,7 @@ _NUMBERS = (int, float, str, type(None))  # of which bool is one
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 # If a module itself has one of these, it runs in place of the forward of its class.
 _RUN_INSTEAD = ("forward", "_compiled_call_impl")
+_DECORATORS = frozenset({"contextlib", "torch.utils._contextlib"})
 
 
 class Look:
@@ -93,8 +94,15 @@ def has_own_functions(kind: type[nn.Module]) -> bool:
         isinstance(function, FunctionType)
         and function.__globals__ is home
         and function.__code__.co_qualname == f"{kind.__qualname__}.{name}"
-        for name, function in functions_of(kind).items()
+        for name, function in ((n, _undecorated(f)) for n, f in functions_of(kind).items())
     )
+
+
+def _undecorated(function: object) -> object:
+    """A function without decorators of Python and torch. Those of others may be no part of the source."""
+    while isinstance(function, FunctionType) and function.__globals__["__name__"] in _DECORATORS:
+        function = vars(function).get("__wrapped__")
+    return function
 
 
 def is_as_written(module: nn.Module) -> bool:

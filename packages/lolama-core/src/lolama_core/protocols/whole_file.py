@@ -1,31 +1,47 @@
-"""Small files that appear in one step, so that a reader finds all of one or nothing."""
+"""Files that appear in one step, so that a reader finds all of one or nothing."""
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes, *, replace: bool = True, mode: int = 0o666) -> None:
-    """Write a file, whole or not at all, and force it to the disk.
+    """Write a small file, whole or not at all; arguments and errors as for `whole_file`.
+
+    Args:
+        content: All of it.
+    """
+    with whole_file(path, replace=replace, mode=mode) as file:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]
+
+
+@contextmanager
+def whole_file(path: Path, *, replace: bool = True, mode: int = 0o666) -> Iterator[io.FileIO]:
+    """A file that has its name once the block has ended well, and is forced to the disk then.
 
     Args:
         path: Its folder must exist.
-        content: All of it.
         replace: A file that has this name gives way.
         mode: Who may read and write it; the process may allow less (``umask``).
+
+    Yields:
+        The empty file, unbuffered, to read and write.
 
     Raises:
         OSError: as the system says; `FileExistsError` if the name is taken, unless ``replace``.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(handle, "wb") as file:
-            file.write(content)
-            file.flush()
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with io.FileIO(handle, "r+b") as file:
+            yield file
             os.fsync(handle)
         if replace:
             os.replace(beside, path)

@@ -42,6 +42,21 @@ class _Node:
         return found
 
 
+@dataclass(frozen=True)
+class KeptPage:
+    """A page of a text that a `PrefixTree` keeps, in a list of them.
+
+    Attributes:
+        parent: The place of the page before it, in the same list; None for the first page of a text.
+        keys: Those of its positions, at most PAGE; with fewer nothing follows.
+        page: Where their keys and values are.
+    """
+
+    parent: int | None
+    keys: tuple[PromptKey, ...]
+    page: int
+
+
 class PrefixTree:
     """Shares the pages of texts with rows that begin like them, and keeps them while nobody needs the memory.
 
@@ -108,17 +123,40 @@ class PrefixTree:
         self._clock += 1
         for first in range(0, row.length, PAGE):
             own = tuple(keys[first : min(first + PAGE, row.length)])
-            child, shared = node.best(own)
-            if child is None or shared < len(own):
-                # A beginning of this page that was kept by itself says nothing more.
-                if child is not None and shared == len(child.keys):
-                    self._drop(child)
-                page = row.pages[first // PAGE]
-                self._pages.keep(page)
-                child = _Node(own, page, node)
-                node.children.setdefault(own[0], []).append(child)
-            child.used = self._clock
-            node = child
+            node = self._keep_below(node, own, row.pages[first // PAGE])
+            node.used = self._clock
+
+    def _keep_below(self, node: _Node, own: tuple[PromptKey, ...], page: int) -> _Node:
+        """A page with these keys below another; ``page`` unless there is one already."""
+        child, shared = node.best(own)
+        if child is None or shared < len(own):
+            # A beginning of this page that was kept by itself says nothing more.
+            if child is not None and shared == len(child.keys):
+                self._drop(child)
+            self._pages.keep(page)
+            child = _Node(own, page, node)
+            node.children.setdefault(own[0], []).append(child)
+        return child
+
+    def kept(self) -> list[KeptPage]:
+        """All that is kept: what was used last comes first, and each page behind the one that it follows."""
+        nodes = sorted(self._nodes(), key=lambda node: -node.used)
+        places: dict[_Node | None, int] = {node: place for place, node in enumerate(nodes)}
+        return [KeptPage(places.get(node.parent), node.keys, node.page) for node in nodes]
+
+    def add(self, kept: Sequence[KeptPage]) -> None:
+        """Keep pages in the order of `kept`, as if they had been used just now.
+
+        Args:
+            kept: Somebody has these pages, and need not have them any longer. Of those whose keys are here
+                already the tree's own are kept.
+        """
+        nodes: list[_Node] = []
+        for place, one in enumerate(kept):
+            above = self._root if one.parent is None else nodes[one.parent]
+            nodes.append(self._keep_below(above, one.keys, one.page))
+            nodes[-1].used = self._clock + len(kept) - place
+        self._clock += len(kept)
 
     def _path(self, keys: Sequence[PromptKey]) -> Iterator[tuple[_Node, int]]:
         """The pages of the longest known beginning, each with how many of its positions are the same.
