@@ -63,3 +63,12 @@ def test_the_limit_of_the_process_counts(system: Path, monkeypatch: pytest.Monke
     assert free_memory(CPU) == 123
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, -1))
     assert free_memory(CPU) == 3_000_000 * 1024
+
+
+@pytest.mark.parametrize(("mode", "free"), [("0", 3_000_000), ("2", 500_000), ("x", 3_000_000)])
+def test_a_system_may_promise_no_more_than_it_has(system: Path, mode: str, free: int) -> None:
+    with open(system / "proc" / "meminfo", "a", encoding="ascii") as described:
+        described.write("CommitLimit:  4000000 kB\nCommitted_AS: 3500000 kB\n")
+    (system / "proc" / "sys" / "vm").mkdir(parents=True)
+    (system / "proc" / "sys" / "vm" / "overcommit_memory").write_text(f"{mode}\n")
+    assert free_memory(CPU) == free * 1024

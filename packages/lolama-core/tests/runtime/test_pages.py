@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections import Counter
 
@@ -130,3 +131,40 @@ def test_what_is_not_touched_takes_no_memory() -> None:
     pages.keys[0][page] = 1
     assert resident() - before < 100e6
     assert len(pages.keys[0]) * pages.keys[0][0].nbytes > 1e9
+
+
+LIMITED = """
+import resource, sys
+import torch
+from lolama_core import KVCache
+from lolama_core.runtime.pages import Pages
+
+like = KVCache(num_layers=4, batch_size=1, num_kv_heads=8, capacity=1, head_dim=64)
+Pages(like, 1)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+left = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (held + left, -1))
+pages = Pages(like, 1_000_000)  # 524 GB of address space
+taken = pages.take(pages.left)
+pages.keys[3][taken[-1]] = 1
+rest = bytearray(left // 4)
+print(len(taken) * pages.page_bytes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has no such limit")
+@pytest.mark.parametrize("left", [64 << 20, 1 << 30])
+def test_row_283_of_little_address_space_half_is_taken(left: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(left)], capture_output=True, text=True, check=True
+    )
+    assert left / 4 - 2**20 < int(done.stdout) <= left / 2
+
+
+def test_without_memory_for_one_page_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(like: Tensor, count: int) -> Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(pages_module, "_memory", full)
+    with pytest.raises(MemoryError):
+        Pages(like(), 5)

@@ -29,9 +29,10 @@ def _limits() -> Iterator[int]:
     """Bytes that the system, the container and the limit of the process leave, each if it can be read."""
     import resource
 
+    described: list[str] = []
     try:
         described = (_PROC / "meminfo").read_text("ascii").split()
-        yield int(described[described.index("MemAvailable:") + 1]) * 1024
+        yield 1024 * _kilobytes(described, "MemAvailable")
     except (OSError, ValueError):
         pass
     try:
@@ -43,6 +44,14 @@ def _limits() -> Iterator[int]:
             yield int(most) - int((_CGROUP / "memory.current").read_text("ascii")) + idle
     except (OSError, ValueError):
         pass
+    try:
+        if (_PROC / "sys/vm/overcommit_memory").read_text("ascii").strip() == "2":
+            # Such a system promises no more than it has.
+            yield 1024 * (
+                _kilobytes(described, "CommitLimit") - _kilobytes(described, "Committed_AS")
+            )
+    except (OSError, ValueError):
+        pass
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if space != resource.RLIM_INFINITY:
         try:
@@ -50,3 +59,8 @@ def _limits() -> Iterator[int]:
             yield space - pages * resource.getpagesize()
         except (OSError, ValueError):
             pass
+
+
+def _kilobytes(described: list[str], name: str) -> int:
+    """A number of ``/proc/meminfo``."""
+    return int(described[described.index(f"{name}:") + 1])

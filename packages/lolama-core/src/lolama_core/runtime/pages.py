@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import sys
 from bisect import bisect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,14 +48,14 @@ class Pages:
     """
 
     def __init__(self, like: KVCache, limit: int, first: int | None = None) -> None:
-        self._limit = limit
-        if first is None:
-            first = limit if like.device.type == "cpu" else _FIRST
-        count = min(limit, first)
-        self.keys, self.values = (
-            [_memory(layer, count) for layer in part]
-            for part in like.write_in_place(like.reserve([0] * like.batch_size, 0))
-        )
+        parts = like.write_in_place(like.reserve([0] * like.batch_size, 0))
+        if first is None and like.device.type == "cpu":
+            self.keys, self.values = _mapped(parts, limit)
+            limit = len(self.keys[0])
+        else:
+            count = min(limit, first or _FIRST)
+            self.keys, self.values = ([_memory(layer, count) for layer in part] for part in parts)
+        self._limit, count = limit, len(self.keys[0])
         self._uses = [0] * count
         # Free pages, in order: the first of each gap, and the page behind its last.
         self._gaps = [(0, count)]
@@ -180,6 +180,27 @@ class Pages:
             place -= 1
             begin = self._gaps.pop(place)[0]
         self._gaps.insert(place, (begin, end))
+
+
+def _mapped(parts: Sequence[Sequence[Tensor]], count: int) -> list[list[Tensor]]:
+    """Memory for ``count`` pages, or for fewer if there is not so much address space.
+
+    Then it is half of what there is: the rest of the process needs some, too. A process may have a limit
+    (``ulimit -v``), or a system that promises no more than it has.
+    """
+    asked = count
+    while True:
+        try:
+            made = [[_memory(layer, count) for layer in part] for part in parts]
+        except MemoryError:
+            if count == 1:
+                raise
+            count //= 2
+            continue
+        if count == asked:
+            return made
+        del made
+        asked = count = max(1, count // 2)
 
 
 def _memory(like: Tensor, count: int) -> Tensor:
