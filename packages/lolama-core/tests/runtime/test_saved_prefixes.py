@@ -8,6 +8,7 @@ import json
 import os
 import random
 import stat
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,28 @@ def test_of_too_many_keys_the_last_used_are_written(
     memory.save(tmp_path / "c")
     after.restore(tmp_path / "c")
     assert [after.tree.known(text(i)) for i in (10, 20, 30)] == [0, PAGE, PAGE]
+
+
+def test_a_file_is_read_tensor_by_tensor(
+    tiny_llama: Callable[..., Llama], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the pages it takes as much memory as one layer, whatever its size."""
+    memory, path = Memory(tiny_llama(num_layers=6)), tmp_path / "c"
+    memory.run(text(1))
+    memory.save(path)
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    read, most = SafetensorsFile.read, 0
+
+    def watched(self: SafetensorsFile, key: str) -> torch.Tensor:
+        nonlocal most
+        tensor = read(self, key)
+        alive.add(tensor)
+        most = max(most, len(alive))
+        return tensor
+
+    monkeypatch.setattr(SafetensorsFile, "read", watched)
+    assert memory.restore(path) == PAGE
+    assert most == 2
 
 
 def test_an_empty_tree_is_saved_and_restored(model: Llama, tmp_path: Path) -> None:

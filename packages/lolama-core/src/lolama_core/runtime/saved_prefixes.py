@@ -195,14 +195,14 @@ def _content(file: SafetensorsFile) -> bytes:
     Raises:
         ModelError: if not.
     """
-    header = file.header()
-    if not {"texts", "digest"} <= header.keys():
+    sizes = {name: info.end - info.begin for name, info in file.header().items()}
+    if sizes.get("digest") != hashlib.sha256().digest_size or "texts" not in sizes:
         raise _damaged(file.path, "is no prompt cache")
-    if header["texts"].end - header["texts"].begin > MAX_JSON_BYTES:
+    if sizes["texts"] > MAX_JSON_BYTES:
         raise _damaged(file.path, "has longer texts than any prompt cache")
     texts, digest = file.read("texts"), file.read("digest")
     content = bytes(byte_view(texts))
-    if bytes(byte_view(digest[:32])) != hashlib.sha256(content).digest():
+    if bytes(byte_view(digest)) != hashlib.sha256(content).digest():
         raise _damaged(file.path, "texts is not what was written")
     return content
 
