@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lolama_core.protocols.whole_file import write_whole
+from lolama_core.protocols.whole_file import remove_unfinished, whole_file, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -66,3 +66,24 @@ def test_a_private_file_is_never_open_to_others(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     write_whole(path, b"mine", mode=0o600)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "no+tes"
+    left, young = tmp_path / f".no+tes.{'0a' * 8}", tmp_path / f".no+tes.{'1b' * 8}"
+    others = [
+        tmp_path / name for name in (".no+tes", ".no+tes.0a", f".nootes.{'0a' * 8}", "no+tes")
+    ]
+    folder = tmp_path / f".no+tes.{'2c' * 8}"
+    folder.mkdir()
+    for file in (left, young, *others):
+        file.write_bytes(b"text")
+    for entry in (left, folder, *others):
+        os.utime(entry, (1, 1))
+    with whole_file(path) as new:
+        new.write(b"new")
+        at_work = [entry for entry in tmp_path.iterdir() if entry.stat().st_size == 3]
+        os.utime(at_work[0], (1, 1))
+        remove_unfinished(path)
+    assert {*tmp_path.iterdir()} == {young, folder, *others}
+    assert path.read_bytes() == b"new"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_SECONDS_TO_LOCK = 60
 
 
 def write_whole(path: Path, content: bytes, *, replace: bool = True, mode: int = 0o666) -> None:
@@ -41,15 +46,33 @@ def whole_file(path: Path, *, replace: bool = True, mode: int = 0o666) -> Iterat
     try:
         handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with io.FileIO(handle, "r+b") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield file
             os.fsync(handle)
-        if replace:
-            os.replace(beside, path)
-        else:
-            _move_to_new(beside, path)
+            if replace:
+                os.replace(beside, path)
+            else:
+                _move_to_new(beside, path)
     finally:
         with suppress(OSError):  # it has its name, or there was never one
             beside.unlink()
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed writers of a file left beside it. Those that are at work hold a lock.
+
+    Raises:
+        OSError: if its folder cannot be read.
+    """
+    pattern = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{16}")
+    for entry in list(os.scandir(path.parent)):
+        if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            with suppress(OSError), open(entry.path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A writer may not have come to its lock yet.
+                if time.time() - os.fstat(file.fileno()).st_mtime > _SECONDS_TO_LOCK:
+                    os.unlink(entry.path)
 
 
 def _move_to_new(beside: Path, path: Path) -> None:

@@ -31,7 +31,7 @@ from lolama_core.protocols.errors import (
     UsageError,
 )
 from lolama_core.protocols.types import JSON
-from lolama_core.protocols.whole_file import whole_file
+from lolama_core.protocols.whole_file import remove_unfinished, whole_file
 from lolama_core.runtime.model_identity import model_identity, sums_of
 from lolama_core.runtime.pages import PAGE, Pages
 from lolama_core.runtime.prefix_tree import KeptPage, PrefixTree
@@ -64,6 +64,7 @@ def save_prefixes(tree: PrefixTree, pages: Pages, path: Path, model: CausalLM) -
     identity = model_identity(model)
     kept, listed = _listed(tree.kept())
     try:
+        remove_unfinished(path)
         with whole_file(path, mode=0o600) as file:
             writer, sums = SafetensorsWriter(file), {}
             for name, layer in _layers(pages):
