@@ -348,6 +348,17 @@ def test_prefixes_of_different_pictures_are_told_apart(llava: LLaVA) -> None:
         assert result.cached_tokens == cached
 
 
+def test_row_284_the_first_picture_leaves_what_was_read_before() -> None:
+    """The encoder says from then on what it was like. That makes no other model of it."""
+    model = ours_of(reference_llava("llava"))
+    generator = TextGenerator(model, prefix_cache=PrefixCache(1 << 24))
+    text = list(range(1, 21))
+    settings = GenerationConfig.greedy(max_new_tokens=1, ignore_eos=True)
+    assert generator.generate(text, settings).cached_tokens == 0
+    generator.generate(ROWS[1], settings, **pixels(*pictures(1)))
+    assert generator.generate(text, settings).cached_tokens == 19
+
+
 class TestRow76:
     """The number of image tokens against the number of pictures."""
 

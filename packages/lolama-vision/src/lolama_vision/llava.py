@@ -48,7 +48,8 @@ class LLaVA(CausalLMModule):
         self.projector = Projector(config)
         self.vision_tower = CLIPVisionEncoder(config.vision_config)
         self.features = FeatureCache()
-        self._encoder_was: tuple[Look, list[int]] | None = None
+        # Empty before the first picture. A None that goes would be another model to a `Look`.
+        self._encoder_was: tuple[()] | tuple[Look, list[int]] = ()
         self.generation_defaults = GenerationDefaults()
 
     @property
