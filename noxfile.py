@@ -376,6 +376,7 @@ def bench(session: nox.Session) -> None:
 
 # How much of it an ordinary run does is each test's default.
 FUZZ = {
+    "packages/lolama-core/tests/generation/test_engine.py": {"LOLAMA_FUZZ_CASES": "200"},
     "packages/lolama-core/tests/generation/test_text_stream.py": {"LOLAMA_FUZZ_CASES": "50000"},
     "packages/lolama-core/tests/text/test_tokenizer.py": {"LOLAMA_FUZZ_CASES": "50000"},
     "packages/lolama-core/tests/files/test_fuzz_files.py": {"LOLAMA_FUZZ_CASES": "100000"},

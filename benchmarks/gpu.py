@@ -30,12 +30,13 @@ from benchmarks.engine import prompt
 from benchmarks.gpu_tables import GPU_SHAPES, PROMPT, gpu_tables
 from lolama.model import quantize_model_int8
 from lolama_core import Llama, LlamaConfig
+from lolama_core.model.cache_slots import FixedSlots
 from lolama_core.model.kv_cache import KVCache
-from lolama_core.protocols import CausalLM
+from lolama_core.protocols import CacheSlots, CausalLM
 from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.recorded_step import DecodingSteps
+from lolama_core.runtime.paged_cache import Row
+from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import Runner
-from lolama_core.runtime.step import run
 from lolama_quant.int8.backends import cuda
 
 CONTEXT, ROUNDS, STEPS = 128, 5, 30
@@ -66,25 +67,62 @@ def make_model(
 
 def lolama_step(model: CausalLM, context: int, record: bool = True) -> Action:
     """A greedy step as `TextGenerator` makes it, its token on the host."""
-    lent = DecodingSteps(record=record).lend(model, context + STEPS * (ROUNDS + 2))
-    cache, step = lent.__enter__()
-    ids = torch.tensor([prompt(context)], device=GPU)
-    run(model, model.embed(ids), cache)
+    memory, row = RowMemory(model, rows=1, record=record), Row()
+    most = context + STEPS * (ROUNDS + 2)
+    assert memory.begin(row, [], most, most)
+    with torch.inference_mode():
+        ids = torch.tensor([prompt(context)], device=GPU)
+        memory.run([row], model.embed(ids), [context])
     tokens = [5]
 
-    def once(kept: object = lent) -> None:  # what is forgotten takes its cache back
-        tokens[0] = int(step(tokens[0]).argmax(-1))
+    @torch.inference_mode()
+    def once() -> None:
+        tokens[0] = int(memory.decode([row], tokens).argmax(-1))
 
     return once
+
+
+class FixedCache:
+    """A row whose new position is where a tensor says when a step runs.
+
+    Args:
+        cache: What holds its keys and values. It has one row.
+        positions: (1, 1) int64.
+    """
+
+    def __init__(self, cache: KVCache, positions: Tensor) -> None:
+        self._slots = FixedSlots(positions, cache.capacity, cache.dtype)
+        self._parts = cache.write_in_place(cache.reserve([0], 0))
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The least that the row may hold."""
+        return (0,)
+
+    def reserve(self, counts: Sequence[int], width: int) -> FixedSlots:
+        """The place of the new position."""
+        return self._slots
+
+    def update(
+        self, layer: int, keys: Tensor, values: Tensor, slots: CacheSlots
+    ) -> tuple[Tensor, Tensor]:
+        """Write (1, K, 1, hd); return all of the capacity (1, K, capacity, hd)."""
+        places = slots.positions[:, None, :, None].expand(keys.shape)
+        kept_keys, kept_values = (part[layer] for part in self._parts)
+        return kept_keys.scatter_(2, places, keys), kept_values.scatter_(2, places, values)
+
+    def advance(self, counts: Sequence[int]) -> None:
+        """Nothing: whoever made the positions changes them."""
 
 
 def compiled_step(model: Llama, context: int) -> Action:
     """The same with the compiler's own fusion and graphs in the place of ours."""
     cache = model.make_cache(1, 2048)
-    run(model, model.embed(torch.tensor([prompt(context)], device=GPU)), cache)
+    with torch.inference_mode():
+        model.forward_embeds(model.embed(torch.tensor([prompt(context)], device=GPU)), cache)
     position = torch.full((1, 1), context, device=GPU)
     token = torch.full((1, 1), 5, device=GPU)
-    view: KVCache = cache.at_positions(position)
+    view = FixedCache(cache, position)
 
     def logits(ids: Tensor) -> Tensor:
         return model.forward_embeds(model.embed(ids), view)
@@ -141,8 +179,10 @@ def lolama_prompt(model: CausalLM) -> Action:
     """A prompt from nothing, to its next token."""
     ids = torch.tensor([prompt(PROMPT)], device=GPU)
 
+    @torch.inference_mode()
     def once() -> None:
-        run(model, model.embed(ids), model.make_cache(1, PROMPT)).argmax(-1).tolist()
+        cache = model.make_cache(1, PROMPT)
+        model.forward_embeds(model.embed(ids), cache).argmax(-1).tolist()
 
     return once
 

@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 
 from benchmarks.contestants import EIGHT_BITS, SIXTEEN_BITS, Contestant, PeerProcess
 from benchmarks.make_model import model_path
-from benchmarks.measure import Plan
+from benchmarks.measure import BATCH_CONTEXT, Plan
 from benchmarks.run import processor
 from benchmarks.shapes import SHAPES, STEPS, THREADS
 from benchmarks.summary import seconds
@@ -189,6 +189,40 @@ def text_jobs(versions: tuple[Version, Version]) -> tuple[Jobs, list[subprocess.
     return jobs, processes
 
 
+def generator_jobs(
+    versions: tuple[Version, Version], layout: str, shape: str, path: Path, plan: Plan
+) -> tuple[Jobs, list[subprocess.Popen[str]]]:
+    """Prompts and tokens as `TextGenerator` and `BatchGenerator` run them, and the two processes."""
+    threads = THREADS.get(shape) or os.cpu_count() or 1
+    script = str(HERE / "benchmarks" / "text_peer.py")
+    this, other = (
+        subprocess.Popen(
+            [v.python, script, str(path), str(threads)],
+            cwd=v.checkout,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(OMP_NUM_THREADS=str(threads)),
+        )
+        for v in versions
+    )
+
+    def ask(process: subprocess.Popen[str], place: int, *job: int) -> float:
+        assert process.stdin is not None and process.stdout is not None
+        print(*job, file=process.stdin, flush=True)
+        return float(process.stdout.readline().split()[place])
+
+    # A job, and which of its two numbers.
+    asked = {f"prompt {n}": (0, 1, n, 1) for n in plan.prompts}
+    asked |= {f"decode {n}": (1, 1, n, plan.steps) for n in plan.contexts}
+    asked |= {f"{n} rows": (1, n, BATCH_CONTEXT, plan.steps) for n in plan.rows}
+    jobs: Jobs = {
+        f"{shape}, texts {layout}: {name}": (partial(ask, this, *job), partial(ask, other, *job))
+        for name, job in asked.items()
+    }
+    return jobs, [this, other]
+
+
 def peer_jobs(
     versions: tuple[Version, Version], contestant: Contestant, shape: str, path: Path, plan: Plan
 ) -> tuple[Jobs, list[PeerProcess]]:
@@ -243,6 +277,13 @@ def main() -> None:
     rows += pairs(jobs, arguments.pairs, arguments.only)
     for process in texts:
         process.communicate()
+    plan = Plan((128, 512), (128, 1024), (4, 16), STEPS[arguments.shape], 1, 1, 1)
+    for layout in ("hf-bf16", "int8-kept"):
+        path = model_path(arguments.shape, layout, root)
+        jobs, texts = generator_jobs(versions, layout, arguments.shape, path, plan)
+        rows += pairs(jobs, arguments.pairs, arguments.only)
+        for process in texts:
+            process.communicate()
     for shape in dict.fromkeys((arguments.shape, "stories260k")):
         plan = Plan((128, 512), (128, 1024), (4, 16), STEPS[shape], 1, 1, 1)
         for contestant in (*SIXTEEN_BITS, *EIGHT_BITS):

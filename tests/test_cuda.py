@@ -19,13 +19,13 @@ from lolama.names import resolve
 from lolama.vision import processor_of
 from lolama.wiring import load_files, tokenizer_of
 from lolama_core import BatchGenerator, Llama, LlamaConfig, PrefixCache, decoder_in_use
-from lolama_core.model.device import choose_dtype
+from lolama_core.model.device import choose_dtype, memory_errors
 from lolama_core.protocols.errors import ResourceError
 from lolama_core.protocols.types import Message
 from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.recorded_step import DecodingSteps
+from lolama_core.runtime.paged_cache import Row
+from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import Runner, runner_of
-from lolama_core.runtime.step import run
 from lolama_quant import Int8Linear
 from lolama_quant.cpu.library import native_library
 from lolama_quant.triton.decoder_kernel import TritonDecoderKernel
@@ -68,6 +68,19 @@ def ids_of(*size: int) -> torch.Tensor:
     return torch.randint(0, 300, size, generator=torch.manual_seed(1))
 
 
+def read(memory: RowMemory, ids: torch.Tensor) -> Row:
+    """A row that has run (1, T) ids."""
+    row, model = Row(), memory.model
+    assert model is not None and memory.begin(row, [], ids.shape[1] + 1, 400)
+    memory.run([row], model.embed(ids.cuda()), [ids.shape[1]])
+    return row
+
+
+def recordings(memory: RowMemory | None) -> int:
+    assert memory is not None and memory.recorded is not None
+    return memory.recorded.recordings
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_logits_are_those_of_the_cpu(shape: dict[str, Any]) -> None:
     model = make_model(**shape)
@@ -92,19 +105,39 @@ def test_a_recorded_step_is_a_step(
     model, same = (make_model(**shape).to(dtype).cuda() for _ in range(2))
     runner = Runner(model, Kernels(decoder=kernels))
     assert bool(runner.native) == bool(kernels)
-    recorded, plain = DecodingSteps(), DecodingSteps(record=False)
-    for length in (1, 49, 50, 300):
-        embeds = model.embed(ids_of(1, length).cuda())
-        with (
-            recorded.lend(runner, 400) as (cache, step),
-            plain.lend(same, 400) as (other, obvious),
-        ):
-            run(runner, embeds, cache)
-            run(same, embeds, other)
+    recorded, plain = RowMemory(runner), RowMemory(same, record=False)
+    with torch.inference_mode():
+        for length in (1, 49, 50, 300):
+            row, other = read(recorded, ids_of(1, length)), read(plain, ids_of(1, length))
             for token in (3, 299, 0, 17):
-                assert close(step(token), obvious(token), dtype)
-            assert cache.lengths == other.lengths == (length + 4,)
-    assert recorded.recordings == 1
+                logits = recorded.decode([row], [token])
+                assert close(logits, plain.decode([other], [token]), dtype)
+            assert recorded.held(row) == plain.held(other) == length + 4
+            recorded.end(row)
+            plain.end(other)
+    assert recordings(recorded) == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_recorded_steps_of_several_rows(shape: dict[str, Any], dtype: torch.dtype) -> None:
+    """They have any lengths. Their number is filled up to a power of two. Pages grow meanwhile."""
+    model, other = (make_model(**shape).to(dtype).cuda() for _ in range(2))
+    recorded, plain = RowMemory(model), RowMemory(other, record=False)
+    with torch.inference_mode():
+        lengths = (1, 49, 50, 300, 31, 64)
+        rows = [read(recorded, ids_of(1, length)) for length in lengths]
+        others = [read(plain, ids_of(1, length)) for length in lengths]
+        for count in (6, 5, 3, 6, 2, 1, 6):
+            tokens = [7 * count + place for place in range(count)]
+            logits = recorded.decode(rows[:count], tokens)
+            assert close(logits, plain.decode(others[:count], tokens), dtype)
+        assert recordings(recorded) == 4
+        # These take 104 pages, more than there are at first.
+        more = [read(recorded, ids_of(1, 390)) for _ in range(8)]
+        logits = recorded.decode(rows, [5] * 6)
+        assert close(logits, plain.decode(others, [5] * 6), dtype)
+    assert recordings(recorded) == 5 and len(more) == 8
 
 
 def test_twenty_lengths_of_prompt_need_two_recordings_at_most() -> None:
@@ -113,18 +146,19 @@ def test_twenty_lengths_of_prompt_need_two_recordings_at_most() -> None:
     for length in range(1, 1901, 100):
         generator.generate(ids_of(length).tolist(), max_new_tokens=4, seed=1)
     generator.generate(ids_of(2500).tolist(), max_new_tokens=4, seed=1)
-    assert generator._steps_of.recordings == 2
+    assert recordings(generator._idle) == 2
 
 
 def test_a_replayed_step_waits_for_nothing() -> None:
     model = make_model().cuda()
     runner = runner_of(model)
-    with DecodingSteps().lend(runner, 50) as (cache, step):
-        run(runner, model.embed(ids_of(1, 9).cuda()), cache)
-        step(3)  # recorded
+    memory = RowMemory(runner)
+    with torch.inference_mode():
+        row = read(memory, ids_of(1, 9))
+        memory.decode([row], [3])  # recorded
         torch.cuda.set_sync_debug_mode("error")
         try:
-            logits = step(4)
+            logits = memory.decode([row], [4])
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert logits.isfinite().all()
@@ -188,9 +222,10 @@ def test_int8_is_that_of_the_cpu(dtype: torch.dtype) -> None:
     assert close(there(ids_of(2, 40).cuda()), expected, dtype)
     for kernels in ([], [TritonDecoderKernel()]):
         runner = Runner(there, Kernels(decoder=kernels))
-        with DecodingSteps().lend(runner, 50) as (cache, step):
-            run(runner, there.embed(ids_of(2, 40)[:1, :39].cuda()), cache)
-            logits = step(int(ids_of(2, 40)[0, 39]))
+        memory = RowMemory(runner)
+        with torch.inference_mode():
+            row = read(memory, ids_of(2, 40)[:1, :39])
+            logits = memory.decode([row], [int(ids_of(2, 40)[0, 39])])
         assert close(logits, expected[:1, -1], dtype)
 
 
@@ -258,8 +293,12 @@ def test_sixteen_bits_are_chosen() -> None:
 
 def test_too_little_memory_is_told() -> None:
     model = make_model(max_seq_len=1 << 24, num_kv_heads=8, head_dim=512).cuda()  # 1.6 TB
-    with pytest.raises(ResourceError, match=r"memory of cuda.*: .* more needed, .* free"):
-        TextGenerator(model).generate([1, 2], max_new_tokens=(1 << 24) - 2)
+    refused = pytest.raises(ResourceError, match=r"memory of cuda.*: .* more needed, .* free")
+    with refused, memory_errors(model.device):
+        model.make_cache(1, 1 << 24)
+    with pytest.raises(ResourceError, match="4,194,304 positions do not fit"):
+        TextGenerator(model).generate([1] * (1 << 22), max_new_tokens=1)
+    assert len(TextGenerator(model).generate([1, 2], max_new_tokens=5).ids) <= 5
 
 
 def test_the_command(tmp_path: Path) -> None:

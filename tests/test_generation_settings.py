@@ -20,7 +20,8 @@ from lolama_core import (
     load_model,
 )
 from lolama_core.protocols.settings import Kind, rows
-from lolama_core.runtime.recorded_step import DecodingSteps
+from lolama_core.runtime.row_memory import RowMemory
+from lolama_core.runtime.runner import runner_of
 from lolama_hub import HuggingFaceSource
 
 VOCABULARY, EOS, NEW = 40, 2, 24
@@ -114,7 +115,7 @@ GREEDY: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": NE
 def every_way(model: Llama, **settings: Any) -> list[list[tuple[int, ...]]]:
     """The ids behind each prompt: at once, as a stream, in a batch, with a recorded step."""
     generator, recorded = TextGenerator(model), TextGenerator(model)
-    recorded._steps_of = DecodingSteps(record=True)
+    recorded._idle = [RowMemory(runner_of(model), 1, record=True)]
     chosen = GREEDY | settings
     return [
         [generator.generate(prompt, **chosen).ids for prompt in PROMPTS],

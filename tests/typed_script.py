@@ -66,6 +66,13 @@ def use_the_parts(name: str) -> int:
     while batch.busy:
         _ = batch.step()
     answer = batch.collect()[ticket]
+    engine = lolama.Engine(model, tokenizer, rows=2)
+    ticket = engine.submit("Once", max_new_tokens=2, prompt_logprobs=1)
+    while engine.busy:
+        print([emission.text.upper() for _, emission in engine.step()], engine.used_cache_bytes)
+    read = engine.collect()[ticket]
+    assert isinstance(read, Generation)
+    print(read.prompt_logprobs, read.text.upper(), lolama_core.prompt_logits(model, [1, 2]).shape)
     return len(answer.text) if isinstance(answer, Generation) else answer.exit_code
 
 
@@ -95,7 +102,9 @@ def use_int8(name: str) -> float:
     dense, model = load_model(name, device="cpu"), load_model(name, device="cpu")
     report = quantize_model_int8(model)
     text = lolama_quant.default_text()[0]
-    quality = lolama_quant.measure_quality(dense, model, load_tokenizer(name), [text])
+    quality = lolama_quant.measure_quality(
+        dense, model, load_tokenizer(name), [text], read=lolama_core.prompt_logits
+    )
     print(report.bytes_after, lolama_quant.get_model_size_mb(model), quality.rows())
     return quality.perplexity
 

@@ -27,7 +27,7 @@ LISTS = {key for key, row in SETTINGS.items() if isinstance(row.default, tuple |
 
 def test_every_setting_is_everywhere() -> None:
     named = {row.name for row in SETTINGS.values()}
-    assert named | {"logprobs"} == {f.name for f in fields(GenerationConfig)}
+    assert named | {"logprobs", "prompt_logprobs"} == {f.name for f in fields(GenerationConfig)}
     assert "logprobs" not in named and OPTIONS["logprobs"] == "--logprobs"  # of `generate` alone
     for command in ("generate", "chat"):
         parameters = {each.name: each for each in root_command().commands[command].params}

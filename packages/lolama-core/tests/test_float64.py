@@ -16,7 +16,8 @@ from lolama_core import (
     TextGenerator,
     load,
 )
-from lolama_core.runtime.recorded_step import DecodingSteps
+from lolama_core.runtime.row_memory import RowMemory
+from lolama_core.runtime.runner import runner_of
 
 GREEDY = GenerationConfig.greedy(max_new_tokens=8)
 PROMPT = list(range(5, 45))
@@ -61,7 +62,7 @@ def test_row_123_every_entrance_works_as_forward_does(model: Llama) -> None:
         expected,
     ]
     recorded = TextGenerator(model)
-    recorded._steps_of = DecodingSteps(record=True)
+    recorded._idle = [RowMemory(runner_of(model), 1, record=True)]
     assert recorded.generate(PROMPT, GREEDY).ids == expected
     whole = model(torch.tensor([PROMPT[:-1]]))[0].log_softmax(-1)
     scored = whole.gather(1, torch.tensor(PROMPT[1:])[:, None])[:, 0]

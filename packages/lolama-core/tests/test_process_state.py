@@ -19,7 +19,8 @@ from lolama_core import (
     TextGenerator,
     load,
 )
-from lolama_core.runtime.recorded_step import DecodingSteps
+from lolama_core.runtime.row_memory import RowMemory
+from lolama_core.runtime.runner import runner_of
 
 GREEDY = GenerationConfig.greedy(max_new_tokens=8)
 PROMPT = list(range(5, 45))
@@ -77,7 +78,7 @@ def everything(model: Any, tokenizer: Any) -> dict[str, object]:
     cache = PrefixCache(1 << 24)
     generator = TextGenerator(model, tokenizer, prefix_cache=cache)
     recorded = TextGenerator(model)
-    recorded._steps_of = DecodingSteps(record=True)
+    recorded._idle = [RowMemory(runner_of(model), 1, record=True)]
     batch = BatchGenerator(model, tokenizer, rows=2, prefill_chunk=16)
     tickets = [batch.submit(PROMPT[:n], GREEDY) for n in (3, 40, 20)]
     while batch.busy:

@@ -342,9 +342,10 @@ def test_prefixes_of_different_pictures_are_told_apart(llava: LLaVA) -> None:
     settings = GenerationConfig.greedy(max_new_tokens=6, ignore_eos=True)
     plain = TextGenerator(llava)
     reusing = TextGenerator(llava, prefix_cache=PrefixCache(1 << 24))
-    for shown, cached in ((one, 0), (other, 2), (one, len(ROWS[1]) + FEATURES - 2)):
-        result = reusing.generate(ROWS[1], settings, **pixels(shown))
-        assert result.ids == plain.generate(ROWS[1], settings, **pixels(shown)).ids
+    prompt = [*[5] * 9, *ROWS[1]]
+    for shown, cached in ((one, 0), (other, 9 + 2), (one, len(prompt) + FEATURES - 2)):
+        result = reusing.generate(prompt, settings, **pixels(shown))
+        assert result.ids == plain.generate(prompt, settings, **pixels(shown)).ids
         assert result.cached_tokens == cached
 
 

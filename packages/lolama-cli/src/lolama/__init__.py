@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lolama.wiring import load_tokenizer as load_tokenizer
     from lolama_core import BatchGenerator as BatchGenerator
     from lolama_core import Emission as Emission
+    from lolama_core import Engine as Engine
     from lolama_core import Generation as Generation
     from lolama_core import GenerationConfig as GenerationConfig
     from lolama_core import Llama as Llama
@@ -43,6 +44,7 @@ else:
             "lolama_core": [
                 "BatchGenerator",
                 "Emission",
+                "Engine",
                 "Generation",
                 "GenerationConfig",
                 "Llama",

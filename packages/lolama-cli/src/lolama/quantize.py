@@ -180,9 +180,9 @@ def measure(
     steps: Steps | None = None,
 ) -> QualityReport:
     """What quantizing cost, on ``texts`` or the text that ships with lolama-quant."""
-    ways = lolama_core.runner_of(dense), lolama_core.runner_of(quantized)
+    texts = texts or lolama_quant.default_text()
     return lolama_quant.measure_quality(
-        *ways, tokenizer, texts or lolama_quant.default_text(), steps
+        dense, quantized, tokenizer, texts, steps, read=lolama_core.prompt_logits
     )
 
 

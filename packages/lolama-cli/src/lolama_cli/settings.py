@@ -22,7 +22,9 @@ _FIRST = (
     *("stop", "seed"),
 )
 # ``generate`` has an option of its own for log-probabilities: they have no place in plain text.
-_TABLE = {name: row for name, row in rows(GenerationConfig).items() if name != "logprobs"}
+_TABLE = {
+    name: row for name, row in rows(GenerationConfig).items() if not name.endswith("logprobs")
+}
 
 COMMON: tuple[str, ...] = tuple(_CALLED.get(name, name) for name in _FIRST)
 """Keys of the settings that most people use."""

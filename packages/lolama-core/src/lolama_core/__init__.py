@@ -7,7 +7,7 @@
 
 To read it, begin with `reference`: LLaMA on one page. Then come the modules that do the same fast: `model`
 (config, rope, norm, attention, feed_forward, block, llama, kv_cache, cache_slots, masks), `generation`
-(generator, request, sampling, text_stream), `text.tokenizer`, and `runtime.runner`.
+(generator, engine, schedule, request, sampling, text_stream), `text.tokenizer`, and `runtime.runner`.
 
 Names are imported when they are first used: ``lolama_core.protocols`` alone loads neither torch nor any
 model code.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lolama_core.files.load_weights import load_into as load_into
     from lolama_core.files.quantization import quantization_block as quantization_block
     from lolama_core.generation.batch_generator import BatchGenerator as BatchGenerator
+    from lolama_core.generation.engine import Engine as Engine
     from lolama_core.generation.generation_config import GenerationConfig as GenerationConfig
     from lolama_core.generation.generator import TextGenerator as TextGenerator
     from lolama_core.generation.keywords import Keywords as Keywords
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from lolama_core.generation.request import Emission as Emission
     from lolama_core.generation.request import Generation as Generation
     from lolama_core.generation.sampling import Sampler as Sampler
+    from lolama_core.generation.scoring import prompt_logits as prompt_logits
     from lolama_core.generation.text_stream import TextStream as TextStream
     from lolama_core.generation.token_stream import TokenStream as TokenStream
     from lolama_core.loading import build_module as build_module
@@ -74,6 +76,7 @@ else:
         __name__,
         {
             ".generation.batch_generator": ["BatchGenerator"],
+            ".generation.engine": ["Engine"],
             ".files.checkpoint_reader": ["FileCheckpoint", "open_checkpoint"],
             ".files.checkpoint_io": ["FileCheckpointIO"],
             ".files.checkpoint_writer": ["write_checkpoint"],
@@ -108,6 +111,7 @@ else:
             ".runtime.kernels": ["Kernels", "set_kernels"],
             ".runtime.runner": ["Runner", "forget", "runner_of"],
             ".generation.sampling": ["Sampler"],
+            ".generation.scoring": ["prompt_logits"],
             ".generation.text_stream": ["TextStream"],
             ".generation.token_stream": ["TokenStream"],
             ".text.tokenizer": ["Tokenizer"],

@@ -20,6 +20,7 @@ from lolama_core import (
     GenerationConfig,
     KVCache,
     Llama,
+    PrefixCache,
     Sampler,
     TextGenerator,
     Tokenizer,
@@ -31,6 +32,7 @@ from lolama_core.protocols import CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import GenerationDefaults, Prompt
+from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.runner import runner_of
 
 MakeLlama = Callable[..., Llama]
@@ -445,8 +447,14 @@ def test_a_picture_takes_room() -> None:
 def test_the_cache_is_as_large_as_needed() -> None:
     """It is smaller than the whole context."""
     model = Scripted(counting, max_seq_len=100_000)
-    TextGenerator(model).generate([1, 2], GREEDY)
-    assert model.capacities == [14]
+    prefixes = PrefixCache(0)
+    generator = TextGenerator(model, prefix_cache=prefixes)
+    tokens = iter(generator.generate_stream([1] * (PAGE - 1), max_new_tokens=90_000))
+    pages = []
+    for _ in range(PAGE + 2):
+        next(tokens)
+        pages.append(prefixes.memory_of(model).used_bytes // model.make_cache(1, PAGE).nbytes)
+    assert pages == [1, 1, *[2] * PAGE]
 
 
 def test_nothing_is_recorded_for_training(tiny_llama: MakeLlama) -> None:

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +16,6 @@ from torch import Tensor
 from lolama_core import (
     Generation,
     GenerationConfig,
-    KVCache,
     Llama,
     PrefixCache,
     RopeScaling,
@@ -20,16 +23,24 @@ from lolama_core import (
     Tokenizer,
     load,
 )
-from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
-from lolama_core.runtime.runner import Runner
+from lolama_core.runtime.paged_cache import Row
+from lolama_core.runtime.pages import PAGE, NoPages, Pages
+from lolama_core.runtime.runner import Runner, runner_of
 
 MakeLlama = Callable[..., Llama]
 MAX_BYTES = 1 << 20
 POSITION = 2 * 2 * 2 * 8 * 4
 """Bytes of a position of `tiny_llama`: keys and values, 2 layers, 2 heads, 8 wide, float32."""
 
-TEXT = torch.randint(0, 400, (40,), generator=torch.Generator().manual_seed(4)).tolist()
+PAGE_BYTES = PAGE * POSITION
+"""Bytes of what is kept, and dropped, as a whole."""
+
+TEXT = torch.randint(0, 400, (160,), generator=torch.Generator().manual_seed(4)).tolist()
+OTHER = [399 - token for token in TEXT]
+"""It differs from `TEXT` at each position."""
+
 GREEDY = GenerationConfig.greedy(max_new_tokens=8)
 SEEDED = GenerationConfig.sampling(max_new_tokens=8, seed=3)
 SHAPES: list[dict[str, Any]] = [
@@ -37,198 +48,239 @@ SHAPES: list[dict[str, Any]] = [
     {"num_kv_heads": 1},
     {"num_kv_heads": 4},
     {"sliding_window": 5},
-    {"rope_scaling": RopeScaling(type="linear", factor=2.0, original_max_seq_len=64)},
+    {"rope_scaling": RopeScaling(type="linear", factor=2.0, original_max_seq_len=128)},
 ]
 
 
-def run(model: Llama, ids: Sequence[int]) -> KVCache:
-    """A row that holds these positions."""
-    cache = model.make_cache(1, model.max_seq_len)
-    with torch.inference_mode():
-        model.forward_embeds(model.embed(torch.tensor([ids])), cache)
-    cache.advance([len(ids)])
-    return cache
+@pytest.fixture
+def make_llama(tiny_llama: MakeLlama) -> MakeLlama:
+    """`tiny_llama` with room for several pages."""
+
+    def make(seed: int = 0, **sizes: Any) -> Llama:
+        return tiny_llama(seed, **{"max_seq_len": 256, **sizes})
+
+    return make
+
+
+@contextmanager
+def begun(prefixes: PrefixCache, model: Llama, keys: Sequence[PromptKey]) -> Iterator[Row]:
+    """A row that holds what is known of a text."""
+    memory, row = prefixes.memory_of(model), Row()
+    with memory.turns.turn():
+        assert memory.begin(row, keys, len(keys), len(keys))
+        yield row
+        memory.end(row)
+
+
+def read(
+    prefixes: PrefixCache, model: Llama, ids: Sequence[int], keys: Sequence[PromptKey] = ()
+) -> Tensor:
+    """Run a text as far as it is not known, and keep it; (T, V) logits of what has run."""
+    with begun(prefixes, model, keys or ids) as row, torch.inference_mode():
+        memory, embeds = prefixes.memory_of(model), model.embed(torch.tensor([ids[row.length :]]))
+        logits = memory.run([row], embeds, [embeds.shape[1]], "all")[0]
+        memory.keep(row, keys or ids)
+    return logits
 
 
 def stored(model: Llama, *texts: Sequence[int], max_bytes: int = MAX_BYTES) -> PrefixCache:
-    """A cache that was given these texts, in this order."""
+    """A cache with which these texts were read, in this order."""
     prefixes = PrefixCache(max_bytes)
     for ids in texts:
-        prefixes.store(model, ids, run(model, ids))
+        read(prefixes, model, ids)
     return prefixes
 
 
-def restored(prefixes: PrefixCache, model: Llama, keys: Sequence[PromptKey]) -> int:
-    """Positions of a prompt that it can fill."""
-    cache = model.make_cache(1, model.max_seq_len)
-    length = prefixes.restore(model, keys, cache)
-    assert cache.lengths == (length,)
-    return length
+def known(prefixes: PrefixCache, model: Llama, keys: Sequence[PromptKey]) -> int:
+    """Positions of a prompt that need not run again."""
+    with begun(prefixes, model, keys) as row:
+        return row.length
 
 
 # ------------------------------------------------------------------------------------ the cache by itself
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("shared", [1, 6, 19, 20])
+@pytest.mark.parametrize(
+    ("shared", "cached"), [(1, 0), (7, 0), (8, 8), (31, 31), (32, 32), (39, 39), (40, 40), (80, 80)]
+)
 def test_logits_equal_those_of_running_everything(
-    tiny_llama: MakeLlama, shape: dict[str, Any], shared: int
+    make_llama: MakeLlama, shape: dict[str, Any], shared: int, cached: int
 ) -> None:
-    """After none, a part or the whole of a stored text, and for all positions that follow."""
-    model = tiny_llama(**shape)
-    prefixes = stored(model, [*TEXT[:shared], *[399 - i for i in TEXT[shared:20]]])
-    prompt = TEXT[:30]
-    cache = model.make_cache(1, 30)
-    assert prefixes.restore(model, prompt, cache) == shared
-    with torch.inference_mode():
-        rest = model.embed(torch.tensor([prompt[shared:]]))
-        logits = model.forward_embeds(rest, cache, logits="all")
-        expected = model(torch.tensor([prompt]))[:, shared:]
+    """After none, a part or the whole of a text that was read, and for all positions that follow."""
+    model = make_llama(**shape)
+    prefixes = stored(model, [*TEXT[:shared], *OTHER[shared:80]])
+    logits = read(prefixes, model, TEXT[:90])
+    assert len(logits) == 90 - cached
+    expected = model(torch.tensor([TEXT[:90]]))[0, cached:]
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
-def test_the_last_position_is_always_run(tiny_llama: MakeLlama) -> None:
-    model = tiny_llama()
-    prefixes = stored(model, TEXT[:10])
-    assert restored(prefixes, model, TEXT[:10]) == 9
-    assert restored(prefixes, model, TEXT[:4]) == 3
-    assert restored(prefixes, model, TEXT[:1]) == 0
-    assert restored(prefixes, model, TEXT[:11]) == 10
+def test_the_last_position_is_always_run(make_llama: MakeLlama) -> None:
+    """Less than 8 positions that texts have in common are not shared."""
+    model = make_llama()
+    prefixes = stored(model, TEXT[:64])
+    for length, cached in ((65, 64), (64, 63), (41, 40), (40, 39), (33, 32), (32, 31), (9, 8)):
+        assert known(prefixes, model, TEXT[:length]) == cached
+    assert known(prefixes, model, TEXT[:8]) == known(prefixes, model, TEXT[:1]) == 0
 
 
-def test_the_longest_match_is_taken(tiny_llama: MakeLlama) -> None:
-    model = tiny_llama()
-    prefixes = stored(model, [*TEXT[:4], 1, 2, 3], [*TEXT[:8], 4], [*TEXT[:6], 5, 6, 7, 8])
-    assert restored(prefixes, model, TEXT) == 8
-    assert restored(prefixes, model, [5, *TEXT]) == 0
+def test_the_longest_match_is_taken(make_llama: MakeLlama) -> None:
+    model = make_llama()
+    prefixes = stored(model, *([*TEXT[:n], *OTHER[n : n + 9]] for n in (10, 50, 20, 45)))
+    assert known(prefixes, model, TEXT) == 50
+    assert known(prefixes, model, [*TEXT[:20], *OTHER[20:40]]) == 29
+    assert known(prefixes, model, [OTHER[0], *TEXT]) == 0
 
 
-def test_pictures_never_mix(tiny_llama: MakeLlama) -> None:
+def test_pictures_never_mix(make_llama: MakeLlama) -> None:
     """The keys decide; the ids of two pictures are the same."""
-    model = tiny_llama()
+    model, prefixes = make_llama(), PrefixCache(MAX_BYTES)
 
     def keys(picture: str) -> list[PromptKey]:
-        return [1, 2, *((picture, "336px", patch) for patch in range(4)), 3, 4]
+        patches = [(picture, "336px", patch) for patch in range(40)]
+        return [*TEXT[:10], *patches, *TEXT[10:20]]
 
-    prefixes, ids = PrefixCache(MAX_BYTES), [1, 2, 9, 9, 9, 9, 3, 4]
-    prefixes.store(model, keys("cat"), run(model, ids))
-    assert restored(prefixes, model, keys("cat")) == 7
-    assert restored(prefixes, model, keys("dog")) == 2
-    assert restored(prefixes, model, ids) == 2
+    ids = [*TEXT[:10], *[9] * 40, *TEXT[10:20]]
+    read(prefixes, model, ids, keys("cat"))
+    assert known(prefixes, model, keys("cat")) == 59
+    assert known(prefixes, model, keys("dog")) == 10
+    assert known(prefixes, model, ids) == 10
 
 
-def test_models_never_mix(tiny_llama: MakeLlama) -> None:
+def test_models_never_mix(make_llama: MakeLlama) -> None:
     """Nor is a model kept alive by what it has read."""
-    one, other = tiny_llama(seed=0), tiny_llama(seed=1)
-    prefixes = stored(one, TEXT[:10])
-    assert restored(prefixes, other, TEXT) == 0
-    for length in (8, 12):  # what another model has read is neither a part of it nor replaced by it
-        prefixes.store(other, TEXT[:length], run(other, TEXT[:length]))
-        assert (len(prefixes), prefixes.nbytes) == (2, (10 + length) * POSITION)
-    assert restored(prefixes, one, TEXT) == 10
-    assert restored(prefixes, other, TEXT) == 12
+    one, other = make_llama(seed=0), make_llama(seed=1)
+    prefixes = stored(one, TEXT[:40])
+    assert known(prefixes, other, TEXT) == 0
+    for length, pages in ((32, 3), (72, 5)):
+        # What another model has read is neither a part of it nor replaced by it.
+        read(prefixes, other, TEXT[:length])
+        assert (len(prefixes), prefixes.nbytes) == (2, pages * PAGE_BYTES)
+    assert known(prefixes, one, TEXT) == 40
+    assert known(prefixes, other, TEXT) == 72
+    gone = weakref.ref(one)
     del one
     gc.collect()
-    prefixes.store(other, TEXT[5:8], run(other, TEXT[5:8]))
-    assert prefixes.nbytes == 15 * POSITION
+    assert gone() is None
+    assert known(prefixes, other, TEXT) == 72
+    assert (len(prefixes), prefixes.nbytes) == (1, 3 * PAGE_BYTES)
 
 
-def test_a_text_costs_its_positions(tiny_llama: MakeLlama) -> None:
-    """It does not cost the capacity it was run in; the beginning of another text costs nothing."""
-    model = tiny_llama()
-    prefixes = stored(model, TEXT[:10])
-    assert prefixes.nbytes == 10 * POSITION
-    held = [tensor for pair in prefixes._prefixes[0].layers for tensor in pair]
-    assert sum(tensor.untyped_storage().nbytes() for tensor in held) == 10 * POSITION
-    for length, expected in ((4, 10), (10, 10), (15, 15)):
-        prefixes.store(model, TEXT[:length], run(model, TEXT[:length]))
-        assert (len(prefixes), prefixes.nbytes) == (1, expected * POSITION)
-    prefixes.store(model, [1, 2], run(model, [1, 2]))
-    assert (len(prefixes), prefixes.nbytes) == (2, 17 * POSITION)
+def test_a_text_costs_its_pages(make_llama: MakeLlama) -> None:
+    """The beginning of another text costs nothing, and what two texts begin with is there once."""
+    model = make_llama()
+    prefixes = stored(model, TEXT[:40])
+    assert prefixes.nbytes == 2 * PAGE_BYTES
+    for length, pages in ((10, 2), (32, 2), (40, 2), (60, 2), (65, 3)):
+        read(prefixes, model, TEXT[:length])
+        assert (len(prefixes), prefixes.nbytes) == (1, pages * PAGE_BYTES)
+    read(prefixes, model, [*TEXT[:32], 1, 2])
+    assert (len(prefixes), prefixes.nbytes) == (2, 4 * PAGE_BYTES)
+    read(prefixes, model, [1, 2])
+    assert (len(prefixes), prefixes.nbytes) == (3, 5 * PAGE_BYTES)
     prefixes.clear()
     assert (len(prefixes), prefixes.nbytes) == (0, 0)
-    assert restored(prefixes, model, TEXT) == 0
+    assert known(prefixes, model, TEXT) == 0
 
 
-def test_what_was_not_used_for_longest_is_dropped(tiny_llama: MakeLlama) -> None:
-    model = tiny_llama()
-    texts = [[first] * 5 for first in range(4)]
-    prefixes = stored(model, *texts[:3], max_bytes=15 * POSITION)
+def test_what_a_running_text_holds_is_not_counted(make_llama: MakeLlama) -> None:
+    """It would be there without a cache, too; what is kept counts again once it has ended."""
+    model = make_llama()
+    prefixes = stored(model, TEXT[:70])
+    with begun(prefixes, model, TEXT[:40]):
+        assert prefixes.nbytes == 2 * PAGE_BYTES
+    assert prefixes.nbytes == 3 * PAGE_BYTES
+
+
+def test_what_was_not_used_for_longest_is_dropped(make_llama: MakeLlama) -> None:
+    model = make_llama()
+    texts = [[first] * 20 for first in range(4)]
+    prefixes = stored(model, *texts[:3], max_bytes=3 * PAGE_BYTES)
     assert len(prefixes) == 3
-    assert restored(prefixes, model, [0, 0, 7]) == 2  # now text 1 is the oldest
-    prefixes.store(model, texts[3], run(model, texts[3]))
-    assert prefixes.nbytes == 15 * POSITION
-    assert [restored(prefixes, model, [*text, 7]) for text in texts] == [5, 0, 5, 5]
-    prefixes.store(model, texts[0], run(model, texts[0]))  # it is there, and now the newest
-    prefixes.store(model, TEXT[:10], run(model, TEXT[:10]))  # takes the place of two
-    assert [restored(prefixes, model, [*text, 7]) for text in texts] == [5, 0, 0, 0]
-    assert restored(prefixes, model, TEXT) == 10
+    assert known(prefixes, model, [*[0] * 12, 7]) == 12  # now text 1 is the oldest
+    read(prefixes, model, texts[3])
+    assert prefixes.nbytes == 3 * PAGE_BYTES
+    # Asked for in this order, text 0 is used before 2 and 3.
+    assert [known(prefixes, model, [*text, 7]) for text in texts] == [20, 0, 20, 20]
+    read(prefixes, model, texts[0])  # it is there, and now the newest
+    read(prefixes, model, TEXT[:50])  # takes the place of two
+    assert [known(prefixes, model, [*text, 7]) for text in texts] == [20, 0, 0, 0]
+    assert known(prefixes, model, TEXT) == 50
 
 
-def test_a_text_larger_than_the_cap_is_not_kept(tiny_llama: MakeLlama) -> None:
-    """It also drops nothing that is kept."""
-    model = tiny_llama()
-    prefixes = stored(model, [1, 2], TEXT[:10], max_bytes=10 * POSITION - 1)
-    assert prefixes.nbytes == 2 * POSITION
-    assert restored(stored(model, TEXT[:10], max_bytes=10 * POSITION), model, TEXT) == 10
-    assert len(stored(model, [1], max_bytes=0)) == 0
+def test_the_end_of_a_text_is_dropped_before_its_beginning(make_llama: MakeLlama) -> None:
+    model = make_llama()
+    prefixes = stored(model, TEXT[:100], max_bytes=4 * PAGE_BYTES)
+    read(prefixes, model, OTHER[:40])
+    assert prefixes.nbytes == 4 * PAGE_BYTES
+    assert known(prefixes, model, TEXT) == 64
+    assert known(prefixes, model, OTHER) == 40
+
+
+def test_of_several_models_what_the_first_has_read_is_dropped_first(make_llama: MakeLlama) -> None:
+    one, other = make_llama(seed=0), make_llama(seed=1)
+    prefixes = stored(one, TEXT[:64], max_bytes=3 * PAGE_BYTES)
+    read(prefixes, other, TEXT[:64])
+    assert prefixes.nbytes == 3 * PAGE_BYTES
+    assert known(prefixes, one, TEXT) == 32
+    assert known(prefixes, other, TEXT) == 64
+
+
+def test_a_text_larger_than_the_cap_is_kept_as_far_as_it_fits(make_llama: MakeLlama) -> None:
+    model = make_llama()
+    prefixes = stored(model, TEXT[:64], max_bytes=2 * PAGE_BYTES - 1)
+    assert prefixes.nbytes == PAGE_BYTES
+    assert known(prefixes, model, TEXT) == 32
+    whole = stored(model, TEXT[:64], max_bytes=2 * PAGE_BYTES)
+    assert known(whole, model, TEXT) == 64
+    for max_bytes in (0, PAGE_BYTES - 1):
+        none = stored(model, TEXT[:64], max_bytes=max_bytes)
+        assert (len(none), none.nbytes) == (0, 0)
     with pytest.raises(UsageError, match="-1"):
         PrefixCache(-1)
 
 
-def test_the_cap_holds_while_a_text_is_copied(
-    tiny_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = tiny_llama()
-    prefixes = stored(model, TEXT[:10], max_bytes=15 * POSITION)
-    held, clone = [], Tensor.clone
-
-    def watched(self: Tensor) -> Tensor:
-        held.append(prefixes.nbytes)
-        return clone(self)
-
-    row = run(model, [1] * 6)
-    monkeypatch.setattr(Tensor, "clone", watched)
-    prefixes.store(model, [1] * 6, row)
-    assert held == [0] * 4
-    assert prefixes.nbytes == 6 * POSITION
+@pytest.mark.parametrize("length", [40, 64])
+def test_what_is_kept_is_not_written_to(make_llama: MakeLlama, length: int) -> None:
+    """Neither by the row that it came from, as that goes on, nor by one that it went to."""
+    model, prefixes = make_llama(), PrefixCache(MAX_BYTES)
+    memory = prefixes.memory_of(model)
+    with begun(prefixes, model, TEXT[:length]) as row, torch.inference_mode():
+        memory.run([row], model.embed(torch.tensor([TEXT[:length]])), [length])
+        memory.keep(row, TEXT[:length])
+        memory.run([row], model.embed(torch.tensor([OTHER[:9]])), [9])
+    read(prefixes, model, [*TEXT[:length], *OTHER[:30]])
+    logits = read(prefixes, model, [*TEXT[: length + 9]])
+    assert len(logits) == 9
+    expected = model(torch.tensor([TEXT[: length + 9]]))[0, length:]
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
-def test_what_is_kept_is_a_copy(tiny_llama: MakeLlama) -> None:
-    """Neither the row it came from nor one it went to can change it."""
-    model = tiny_llama()
-    prefixes, source = PrefixCache(MAX_BYTES), run(model, TEXT[:10])
-    expected = [(keys.clone(), values.clone()) for keys, values in source.read_row(0)]
-    prefixes.store(model, TEXT, source)
-    source.reset()
-    target = model.make_cache(1, 20)
-    prefixes.restore(model, TEXT, target)
-    target.reset()
-    prefixes.restore(model, TEXT, target)
-    for got, wanted in zip(target.read_row(0), expected, strict=True):
-        assert torch.equal(got[0], wanted[0]) and torch.equal(got[1], wanted[1])
-
-
-def test_nothing_is_kept_of_an_empty_row(tiny_llama: MakeLlama) -> None:
-    model, prefixes = tiny_llama(), PrefixCache(MAX_BYTES)
-    prefixes.store(model, TEXT, model.make_cache(1, 8))
-    assert len(prefixes) == 0
+def test_nothing_is_kept_of_an_empty_row(make_llama: MakeLlama) -> None:
+    model, prefixes = make_llama(), PrefixCache(MAX_BYTES)
+    with begun(prefixes, model, TEXT) as row:
+        prefixes.memory_of(model).keep(row, TEXT)
+    assert (len(prefixes), prefixes.nbytes) == (0, 0)
 
 
 # ------------------------------------------------------------------------------------------- generation
 
 
-def generators(model: Llama, **options: Any) -> tuple[TextGenerator, TextGenerator, PrefixCache]:
+def generators(
+    model: Llama, max_bytes: int = MAX_BYTES
+) -> tuple[TextGenerator[None], TextGenerator[None], PrefixCache]:
     """One that reuses, one that does not, and what the first keeps."""
-    prefixes = PrefixCache(MAX_BYTES)
-    return (
-        TextGenerator(model, prefix_cache=prefixes, **options),
-        TextGenerator(model, **options),
-        prefixes,
-    )
+    prefixes = PrefixCache(max_bytes)
+    return TextGenerator(model, prefix_cache=prefixes), TextGenerator(model), prefixes
 
 
-def same(warm: Generation, cold: Generation) -> bool:
+def used_bytes(prefixes: PrefixCache, model: Llama) -> int:
+    """What rows of the model hold now."""
+    return prefixes.memory_of(runner_of(model)).used_bytes
+
+
+def same(warm: Generation[Any], cold: Generation[Any]) -> bool:
     """Whether two results are equal, but for where the prompt came from."""
     assert cold.cached_tokens == 0
     return (warm.ids, warm.text, warm.finish_reason) == (cold.ids, cold.text, cold.finish_reason)
@@ -237,32 +289,32 @@ def same(warm: Generation, cold: Generation) -> bool:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("config", [GREEDY, SEEDED], ids=["greedy", "seeded"])
 def test_tokens_are_those_of_running_everything(
-    tiny_llama: MakeLlama, shape: dict[str, Any], config: GenerationConfig
+    make_llama: MakeLlama, shape: dict[str, Any], config: GenerationConfig
 ) -> None:
     """The same prompt, one that extends it, that parts from it, and that has nothing of it."""
-    model = tiny_llama(**shape)
+    model = make_llama(**shape)
     warm, cold, _ = generators(model)
-    prompts = [TEXT[:20], TEXT[:20], TEXT[:30], [*TEXT[:12], 1, 2, 3], TEXT[5:25], TEXT[:2]]
-    for prompt, cached in zip(prompts, [0, 19, 20, 12, 0, 1], strict=True):
+    prompts = [TEXT[:50], TEXT[:50], TEXT[:60], [*TEXT[:42], 1, 2, 3], TEXT[5:60], TEXT[:12]]
+    for prompt, cached in zip(prompts, [0, 49, 50, 42, 0, 11], strict=True):
         result = warm.generate(prompt, config)
         assert same(result, cold.generate(prompt, config))
         assert result.cached_tokens == cached
 
 
-def test_each_turn_of_a_conversation_runs_only_what_is_new(tiny_llama: MakeLlama) -> None:
+def test_each_turn_of_a_conversation_runs_only_what_is_new(make_llama: MakeLlama) -> None:
     """The generated tokens are reused as well, all but the last, which was never run."""
-    model = tiny_llama(max_seq_len=200)
+    model = make_llama()
     warm, cold, prefixes = generators(model)
     conversation: list[int] = []
     cached = []
     for turn in range(4):
-        conversation += TEXT[turn * 10 : turn * 10 + 10]
+        conversation += TEXT[turn * 12 : turn * 12 + 12]
         result = warm.generate(conversation, GREEDY)
         assert same(result, cold.generate(conversation, GREEDY))
         cached.append(result.cached_tokens)
         conversation += result.ids
-    assert cached == [0, 17, 35, 53]
-    assert (len(prefixes), prefixes.nbytes) == (1, 71 * POSITION)
+    assert cached == [0, 19, 39, 59]
+    assert (len(prefixes), prefixes.nbytes) == (1, 3 * PAGE_BYTES)
 
 
 def test_conversations_with_the_built_in_model() -> None:
@@ -296,8 +348,8 @@ class WithPictures(Llama):
         return Prompt(embeds, prompt.lengths, tuple((*seen, *keys[8:]) for keys in prompt.keys))
 
 
-def test_a_question_about_another_picture(tiny_llama: MakeLlama) -> None:
-    plain = tiny_llama()
+def test_a_question_about_another_picture(make_llama: MakeLlama) -> None:
+    plain = make_llama()
     model = WithPictures(plain.config).eval().requires_grad_(False)
     model.load_state_dict(plain.state_dict())
     warm, cold, _ = generators(model)
@@ -313,11 +365,11 @@ def test_a_question_about_another_picture(tiny_llama: MakeLlama) -> None:
 
 @pytest.mark.parametrize("way", ["dropped", "closed", "interrupted"])
 def test_a_stream_ended_early_is_kept_as_far_as_it_went(
-    tiny_llama: MakeLlama, way: str, monkeypatch: pytest.MonkeyPatch
+    make_llama: MakeLlama, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = tiny_llama()
+    model = make_llama()
     warm, cold, prefixes = generators(model)
-    stream = warm.generate_stream(TEXT[:10], GREEDY)
+    stream = warm.generate_stream(TEXT[:30], GREEDY)
     tokens = iter(stream)
     begun = [next(tokens) for _ in range(4)]
     if way == "closed":
@@ -336,16 +388,39 @@ def test_a_stream_ended_early_is_kept_as_far_as_it_went(
             patch.setattr(Runner, "_run_blocks", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 next(tokens)
-    assert prefixes.nbytes == 13 * POSITION
-    following = [*TEXT[:10], *begun, *TEXT[:5]]
+    assert used_bytes(prefixes, model) == 0
+    # 33 positions, of which the last page has one.
+    assert (len(prefixes), prefixes.nbytes) == (1, 2 * PAGE_BYTES)
+    following = [*TEXT[:30], *begun, *TEXT[:5]]
     result = warm.generate(following, GREEDY)
-    assert result.cached_tokens == 13
+    assert result.cached_tokens == 33
     assert same(result, cold.generate(following, GREEDY))
 
 
-def test_a_model_that_has_changed_has_read_nothing(tiny_llama: MakeLlama) -> None:
-    model = tiny_llama()
+def test_a_stream_that_was_interrupted_is_at_its_end(
+    make_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on neither from where it was nor anew."""
+    model = make_llama()
     warm, cold, _ = generators(model)
+    tokens = iter(warm.generate_stream(TEXT[:30], GREEDY))
+    next(tokens)
+
+    def interrupted(*arguments: Any, **options: Any) -> Tensor:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "forward_embeds", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(tokens)
+    with pytest.raises(StopIteration):
+        next(tokens)
+    assert same(warm.generate(TEXT[:30], GREEDY), cold.generate(TEXT[:30], GREEDY))
+
+
+def test_a_model_that_has_changed_has_read_nothing(make_llama: MakeLlama) -> None:
+    model = make_llama()
+    warm, cold, prefixes = generators(model)
     warm.generate(TEXT[:10], GREEDY)
     assert warm.generate(TEXT[:10], GREEDY).cached_tokens == 9
     with torch.no_grad():
@@ -353,70 +428,300 @@ def test_a_model_that_has_changed_has_read_nothing(tiny_llama: MakeLlama) -> Non
     changed = warm.generate(TEXT[:10], GREEDY)
     assert changed.cached_tokens == 0
     assert same(changed, cold.generate(TEXT[:10], GREEDY))
+    assert (len(prefixes), prefixes.nbytes) == (1, PAGE_BYTES)
 
 
-def test_a_stream_that_never_began_keeps_nothing(tiny_llama: MakeLlama) -> None:
-    warm, _, prefixes = generators(tiny_llama())
+def test_a_stream_goes_on_with_the_model_that_it_began_with(make_llama: MakeLlama) -> None:
+    """What it has read is not mixed with what the changed model reads meanwhile."""
+    model = make_llama()
+    warm, cold, prefixes = generators(model)
+    tokens = iter(warm.generate_stream(TEXT[:50], GREEDY))
+    next(tokens)
+    model.get_submodule("layers.0.attention").k_proj = torch.nn.Linear(32, 16, bias=False)
+    model.requires_grad_(False)
+    for cached in (0, 49):
+        changed = warm.generate(TEXT[:50], GREEDY)
+        assert changed.cached_tokens == cached
+        assert same(changed, cold.generate(TEXT[:50], GREEDY))
+    assert len([*tokens]) == 7
+    assert warm.generate(TEXT[:50], GREEDY).cached_tokens == 49
+    assert (len(prefixes), prefixes.nbytes) == (1, 2 * PAGE_BYTES)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_neither_a_runner_nor_weights_are_kept_alive(make_llama: MakeLlama, changed: bool) -> None:
+    model = make_llama()
+    warm, _, prefixes = generators(model)
+    warm.generate(TEXT[:40], GREEDY)
+    weight = weakref.ref(model.get_parameter("layers.0.attention.k_proj.weight"))
+    runner = weakref.ref(runner_of(model))
+    if changed:
+        model.get_submodule("layers.0.attention").k_proj = torch.nn.Linear(32, 16, bias=False)
+        runner_of(model)
+    else:
+        del warm, _, model
+    gc.collect()
+    assert weight() is None and runner() is None
+    assert prefixes.nbytes == 2 * PAGE_BYTES  # until the cache is used again
+    read(prefixes, make_llama(seed=2), TEXT[:5])
+    assert prefixes.nbytes == PAGE_BYTES
+
+
+def test_memory_goes_with_the_cache(make_llama: MakeLlama) -> None:
+    """At once, and not when Python looks for circles of objects."""
+    model = make_llama()
+    warm, _, prefixes = generators(model)
+    warm.generate(TEXT[:40], GREEDY)
+    pages = prefixes.memory_of(runner_of(model))._pages
+    assert pages is not None
+    watched = weakref.ref(pages)
+    gc.disable()
+    try:
+        del warm, prefixes, pages
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+def test_a_stream_that_never_began_keeps_nothing(make_llama: MakeLlama) -> None:
+    warm, _, prefixes = generators(make_llama())
     warm.generate_stream(TEXT[:10], GREEDY).close()
     assert warm.generate(TEXT[:10], GREEDY, max_new_tokens=0).ids == ()
-    assert len(prefixes) == 0
+    assert (len(prefixes), prefixes.nbytes) == (0, 0)
 
 
-def test_streams_side_by_side(tiny_llama: MakeLlama) -> None:
+def test_streams_side_by_side(make_llama: MakeLlama) -> None:
     """One may begin while another, with the same beginning, is under way."""
-    model = tiny_llama()
-    warm, cold, _ = generators(model)
-    warm.generate(TEXT[:10], GREEDY)
-    streams = [warm.generate_stream([*TEXT[:10], last], GREEDY) for last in (1, 2)]
+    model = make_llama()
+    warm, cold, prefixes = generators(model)
+    warm.generate(TEXT[:40], GREEDY)
+    streams = [warm.generate_stream([*TEXT[:40], last], GREEDY) for last in (1, 2)]
     steps = [iter(stream) for stream in streams]
     for _ in range(8):
         for step in steps:
             next(step)
     for last, stream, step in zip((1, 2), streams, steps, strict=True):
         assert list(step) == []
-        assert stream.result is not None and stream.result.cached_tokens == 10
-        assert same(stream.result, cold.generate([*TEXT[:10], last], GREEDY))
+        assert stream.result is not None and stream.result.cached_tokens == 40
+        assert same(stream.result, cold.generate([*TEXT[:40], last], GREEDY))
+    assert used_bytes(prefixes, model) == 0
 
 
-def test_a_generation_that_failed_keeps_nothing(
-    tiny_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was there before stays."""
-    model = tiny_llama()
+def test_a_stream_shares_what_another_still_runs(make_llama: MakeLlama) -> None:
+    """The prompt of a text can be shared as soon as its first token is there."""
+    model = make_llama()
     warm, cold, prefixes = generators(model)
-    warm.generate(TEXT[:5], GREEDY)
-    held = prefixes.nbytes
-    stream = warm.generate_stream(TEXT[:10], GREEDY)
-    tokens = iter(stream)
-    next(tokens)
+    first = iter(warm.generate_stream(TEXT[:70], GREEDY))
+    begun = [next(first)]
+    result = warm.generate(TEXT[:80], GREEDY)
+    assert result.cached_tokens == 70
+    assert same(result, cold.generate(TEXT[:80], GREEDY))
+    assert (*begun, *first) == cold.generate(TEXT[:70], GREEDY).ids
+    assert used_bytes(prefixes, model) == 0
+
+
+def test_many_streams_side_by_side(make_llama: MakeLlama) -> None:
+    """Each may be as long as the context is: the cache holds no stream up, and refuses none."""
+    model = make_llama(max_seq_len=64)
+    warm, cold, prefixes = generators(model)
+    prompts = [[first, *TEXT[:40]] for first in range(40)]
+    streams = [iter(warm.generate_stream(prompt, GREEDY)) for prompt in prompts]
+    given = [[next(stream)] for stream in streams]
+    for ids, stream, prompt in zip(given, streams, prompts, strict=True):
+        assert (*ids, *stream) == cold.generate(prompt, GREEDY).ids
+    assert used_bytes(prefixes, model) == 0
+
+
+def test_two_generators_with_one_cache(make_llama: MakeLlama) -> None:
+    model = make_llama()
+    prefixes = PrefixCache(MAX_BYTES)
+    one, other = (TextGenerator(model, prefix_cache=prefixes) for _ in range(2))
+    assert one.generate(TEXT[:40], GREEDY).cached_tokens == 0
+    assert other.generate(TEXT[:50], GREEDY).cached_tokens == 40
+    assert one.generate(TEXT[:60], GREEDY).cached_tokens == 50
+
+
+def test_batches_and_streams_share_one_cache(make_llama: MakeLlama) -> None:
+    model = make_llama()
+    warm, cold, prefixes = generators(model)
+    warm.generate(TEXT[:40], GREEDY)
+    prompts = [TEXT[:50], [*TEXT[:40], *OTHER[40:60]], OTHER[:20], TEXT[:45]]
+    results = warm.generate_batch(prompts, GREEDY)
+    assert [result.cached_tokens for result in results] == [40, 40, 0, 40]
+    for result, prompt in zip(results, prompts, strict=True):
+        assert same(result, cold.generate(prompt, GREEDY))
+    assert used_bytes(prefixes, model) == 0
+    assert warm.generate([*OTHER[:20], 1], GREEDY).cached_tokens == 20
+    assert warm.generate([*TEXT[:40], *OTHER[40:70]], GREEDY).cached_tokens == 60
+
+
+def test_a_batch_that_fails_holds_no_memory(make_llama: MakeLlama) -> None:
+    """No prompt has a result then, and none goes on."""
+    model = make_llama()
+    warm, cold, prefixes = generators(model)
+
+    def broken(input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores * math.nan if int(input_ids[0, 0]) == OTHER[0] else scores
+
+    with pytest.raises(ModelError):
+        warm.generate_batch([TEXT[:40], OTHER[:20]], GREEDY, logits_processors=[broken])
+    assert used_bytes(prefixes, model) == 0
+    assert same(warm.generate(OTHER[:20], GREEDY), cold.generate(OTHER[:20], GREEDY))
+
+
+def test_two_threads_take_turns(make_llama: MakeLlama) -> None:
+    model = make_llama()
+    _, cold, prefixes = generators(model, max_bytes=6 * PAGE_BYTES)
+    prompts = [
+        [*text[:cut], *TEXT[100 : 100 + cut]] for cut in (5, 40, 33) for text in (TEXT, OTHER)
+    ]
+    expected = [cold.generate(prompt, SEEDED).ids for prompt in prompts]
+
+    def generate(turn: int) -> list[tuple[int, ...]]:
+        own = TextGenerator(model, prefix_cache=prefixes)
+        order = [(place + turn) % len(prompts) for place in range(3 * len(prompts))]
+        found = {place: own.generate(prompts[place], SEEDED).ids for place in order}
+        return [found[place] for place in range(len(prompts))]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(generate, range(4))] == [expected] * 4
+    assert used_bytes(prefixes, model) == 0
+    assert 0 < prefixes.nbytes <= 6 * PAGE_BYTES
+
+
+def test_two_threads_with_models_of_their_own_do_not_wait_for_each_other(
+    make_llama: MakeLlama,
+) -> None:
+    """Each ends a text, and drops what the other's model has read, while the other is in its turn."""
+    models = [make_llama(seed=0), make_llama(seed=1)]
+    prefixes = PrefixCache(PAGE_BYTES)
+    meet = threading.Barrier(2, timeout=60)
+    for model in models:
+        prefixes.memory_of(model)
+
+    def end(model: Llama) -> None:
+        memory, row = prefixes.memory_of(model), Row()
+        with memory.turns.turn(), torch.inference_mode():
+            assert memory.begin(row, TEXT[:64], 64, 64)
+            memory.run([row], model.embed(torch.tensor([TEXT[:64]])), [64])
+            memory.keep(row, TEXT[:64])
+            meet.wait()
+            memory.end(row)
+
+    threads = [threading.Thread(target=end, args=(model,), daemon=True) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert prefixes.nbytes <= PAGE_BYTES
+
+
+def test_a_stream_that_is_collected_within_the_step_of_another(
+    make_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends when the step has, and is kept as far as it went."""
+    model = make_llama()
+    warm, cold, prefixes = generators(model)
+    dropped = iter(warm.generate_stream(OTHER[:40], GREEDY))
+    next(dropped)
+    circle: list[Any] = [dropped]
+    circle.append(circle)
+    other = warm.generate_stream(TEXT[:40], GREEDY)
+    tokens = iter(other)
+    given = [next(tokens)]
+    del dropped, circle
+    memory = prefixes.memory_of(runner_of(model))
+    forward, used = Runner.forward_embeds, []
+
+    def collecting(self: Runner, *arguments: Any, **options: Any) -> Tensor:
+        gc.collect()
+        used.append(memory.used_bytes)
+        return forward(self, *arguments, **options)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "forward_embeds", lambda *_: torch.full((1, 400), math.nan))
+        patch.setattr(Runner, "forward_embeds", collecting)
+        given.append(next(tokens))
+    assert used == [4 * PAGE_BYTES]  # both have two pages until the step has ended
+    assert memory.used_bytes == 2 * PAGE_BYTES
+    assert (*given, *tokens) == cold.generate(TEXT[:40], GREEDY).ids
+    result = warm.generate(OTHER[:50], GREEDY)
+    assert result.cached_tokens == 40
+    assert same(result, cold.generate(OTHER[:50], GREEDY))
+
+
+def test_a_generation_that_failed_keeps_nothing_that_is_broken(
+    make_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its prompt was sound, as its first token shows. What was there before stays."""
+    model = make_llama()
+    warm, cold, prefixes = generators(model)
+    warm.generate(OTHER[:5], GREEDY)
+    held = prefixes.nbytes
+    forward = Runner.forward_embeds
+
+    def broken(self: Runner, *arguments: Any, **options: Any) -> Tensor:
+        return torch.full_like(forward(self, *arguments, **options), math.nan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "forward_embeds", broken)
+        with pytest.raises(ModelError):
+            warm.generate(TEXT[:40], GREEDY)
+    assert prefixes.nbytes == held and used_bytes(prefixes, model) == 0
+    tokens = iter(warm.generate_stream(TEXT[:40], GREEDY))
+    given = [next(tokens) for _ in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "forward_embeds", broken)
         with pytest.raises(ModelError):
             next(tokens)
-    assert prefixes.nbytes == held
-    assert same(warm.generate(TEXT[:10], GREEDY), cold.generate(TEXT[:10], GREEDY))
+    assert prefixes.nbytes == held + 2 * PAGE_BYTES and used_bytes(prefixes, model) == 0
+    result = warm.generate([*TEXT[:40], *given, 1], GREEDY)
+    assert result.cached_tokens == 40
+    assert same(result, cold.generate([*TEXT[:40], *given, 1], GREEDY))
 
 
-def test_no_memory_to_keep_it_in_is_no_failure(
-    tiny_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
+def test_no_page_to_copy_to_is_no_failure(
+    make_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warm, cold, prefixes = generators(tiny_llama())
+    """It runs what it could not copy."""
+    warm, cold, prefixes = generators(make_llama())
+    warm.generate(TEXT[:10], GREEDY)
 
-    def full(*_: Any) -> None:
+    def full(*_: Any) -> int:
+        raise NoPages
+
+    monkeypatch.setattr(Pages, "copy", full)
+    assert warm.generate(TEXT[:10], GREEDY) == cold.generate(TEXT[:10], GREEDY)
+    assert (len(prefixes), prefixes.nbytes) == (1, PAGE_BYTES)
+
+
+def test_no_memory_is_told_and_loses_nothing(
+    make_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_llama()
+    warm, cold, prefixes = generators(model)
+    warm.generate(TEXT[:40], GREEDY)
+
+    def full(*arguments: Any, **options: Any) -> Tensor:
         raise MemoryError
 
-    monkeypatch.setattr(Tensor, "clone", full)
-    assert warm.generate(TEXT[:10], GREEDY) == cold.generate(TEXT[:10], GREEDY)
-    assert (len(prefixes), prefixes.nbytes) == (0, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "forward_embeds", full)
+        with pytest.raises(ResourceError):
+            warm.generate(TEXT[:50], GREEDY)
+    assert used_bytes(prefixes, model) == 0
+    result = warm.generate(TEXT[:50], GREEDY)
+    assert result.cached_tokens == 40
+    assert same(result, cold.generate(TEXT[:50], GREEDY))
 
 
-def test_dynamic_rope_keeps_nothing(tiny_llama: MakeLlama) -> None:
+def test_dynamic_rope_keeps_nothing(make_llama: MakeLlama) -> None:
     """Its keys depend on how long the row will become."""
     scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=16)
-    warm, cold, prefixes = generators(tiny_llama(rope_scaling=scaling))
-    for length in (10, 14, 30):
+    warm, cold, prefixes = generators(make_llama(rope_scaling=scaling, max_seq_len=64))
+    for length in (10, 14, 30, 50):
         assert warm.generate(TEXT[:length], GREEDY) == cold.generate(TEXT[:length], GREEDY)
-    assert len(prefixes) == 0
+    assert (len(prefixes), prefixes.nbytes) == (0, 0)
 
 
 # -------------------------------------------------------------------------------------- prefill in chunks

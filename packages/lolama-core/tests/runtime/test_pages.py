@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import settings
@@ -92,7 +94,7 @@ def test_growing_keeps_what_is_there() -> None:
 def test_growing_goes_on_where_memory_did_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     pages, made, calls = Pages(like(), 4, first=2), pages_module._memory, iter(range(99))
 
-    def full_once(like: Tensor, count: int) -> Tensor:
+    def full_once(like: Sequence[Tensor], count: int) -> list[Tensor]:
         if next(calls) == 1:
             raise MemoryError
         return made(like, count)
@@ -162,9 +164,9 @@ def test_row_283_of_little_address_space_half_is_taken(left: int) -> None:
 
 
 def test_without_memory_for_one_page_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(like: Tensor, count: int) -> Tensor:
-        raise MemoryError
+    def full(*_: object, **__: object) -> mmap.mmap:
+        raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(pages_module, "_memory", full)
-    with pytest.raises(MemoryError):
+    monkeypatch.setattr(mmap, "mmap", full)
+    with pytest.raises(MemoryError, match="Cannot allocate memory"):
         Pages(like(), 5)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lolama_core.protocols import CausalLM, Tokenizer
+from lolama_core.protocols import CausalLM, PromptLogits, Tokenizer
 
 SCHEMA = "lolama.quality/1"
 
@@ -87,6 +87,8 @@ def measure_quality(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     steps: Callable[[int, int], None] | None = None,
+    *,
+    read: PromptLogits | None = None,
 ) -> QualityReport:
     """Compare two models on the same texts.
 
@@ -97,6 +99,8 @@ def measure_quality(
         texts: Documents; each is read by itself, in windows of up to 512 tokens. What spells a control
             token in them is text.
         steps: Is told how many windows are compared, and how many there are.
+        read: Runs a model over a window: `lolama_core.prompt_logits`, with all that makes models fast.
+            Without one each model runs as it is written.
 
     Raises:
         ValueError: if there are not two tokens to predict one from the other.
@@ -110,6 +114,7 @@ def measure_quality(
     windows = [window for window in windows if len(window) > 1]
     if not windows:
         raise ValueError("the texts hold no two tokens")
+    read = read or _logits
     ours, floor, before, after = [], [], [], []
     seen = 0
     kind = reference.device.type
@@ -118,14 +123,14 @@ def measure_quality(
         for done, window in enumerate(windows):
             if steps is not None:
                 steps(done, len(windows))
-            expected = _log_probabilities(reference, window)
-            found = _log_probabilities(quantized, window)
+            expected = _log_probabilities(read(reference, window))
+            found = _log_probabilities(read(quantized, window))
             targets = torch.tensor(window[1:], device="cpu")[:, None]
             before.append(expected[:-1].gather(1, targets))
             after.append(found[:-1].gather(1, targets))
             ours.append(_differences(expected, found))
             if seen < _FLOOR_TOKENS:
-                again = _log_probabilities(reference, window, step=_STEP)
+                again = _log_probabilities(read(reference, window, _STEP))
                 floor.append(_differences(expected, again))
             seen += len(window)
     return QualityReport(
@@ -137,15 +142,20 @@ def measure_quality(
     )
 
 
-def _log_probabilities(model: CausalLM, ids: Sequence[int], step: int | None = None) -> Tensor:
-    """(T, V) float64 on the CPU; ``step`` positions a pass, or all in one."""
+def _logits(model: CausalLM, ids: Sequence[int], chunk: int | None = None) -> Tensor:
+    """(T, V) on the CPU; see `PromptLogits`."""
     cache = model.make_cache(1, len(ids))
     pieces = []
-    for part in _parts(ids, step or len(ids)):
+    for part in _parts(ids, chunk or len(ids)):
         embeds = model.embed(torch.tensor([part], device=model.device))
         pieces.append(model.forward_embeds(embeds, cache, logits="all")[0].cpu())
         cache.advance((len(part),))
-    return torch.cat(pieces).double().log_softmax(dim=-1)
+    return torch.cat(pieces)
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """(T, V) logits → float64."""
+    return logits.double().log_softmax(dim=-1)
 
 
 def _parts(ids: Sequence[int], step: int) -> Iterator[Sequence[int]]:

@@ -13,9 +13,9 @@ from lolama_core import Llama
 from lolama_core.protocols import DecoderKernel
 from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.recorded_step import DecodingSteps
+from lolama_core.runtime.paged_cache import Row
+from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import Runner
-from lolama_core.runtime.step import run
 from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite, run_by
 from lolama_quant.int8.quantizer import Int8Quantizer
 from lolama_quant.triton import compiler
@@ -65,18 +65,20 @@ class TestTritonDecoderKernel(DecoderKernelSuite):
 
     @pytest.mark.parametrize("window", [None, 5])
     def test_reads_its_place_when_it_runs(self, kernel: DecoderKernel, window: int | None) -> None:
-        """The views of a cache that recorded steps use."""
+        """The caches that recorded steps use."""
         model = self.model(sliding_window=window)
         fast = run_by(kernel, model)
         embeds = model.embed(torch.randint(0, 50, (1, 9))).detach()
-        with (
-            DecodingSteps(record=True).lend(fast, 30) as (cache, step),
-            DecodingSteps(record=False).lend(model, 30) as (other, obvious),
-        ):
-            run(model, embeds, cache)
-            run(model, embeds, other)
+        recorded, plain = RowMemory(fast, record=True), RowMemory(model, record=False)
+        row, other = Row(), Row()
+        with torch.inference_mode():
+            for memory, own in ((recorded, row), (plain, other)):
+                assert memory.begin(own, [], 30, 30)
+                memory.run([own], embeds, [9])
             for token in (3, 49, 0, 17):
-                torch.testing.assert_close(step(token), obvious(token), atol=1e-5, rtol=1e-5)
+                logits, obvious = recorded.decode([row], [token]), plain.decode([other], [token])
+                torch.testing.assert_close(logits, obvious, atol=1e-5, rtol=1e-5)
+        assert recorded.recorded is not None and recorded.recorded.recordings == 1
 
     def test_is_not_for_layers_that_differ_within_a_block(self, kernel: DecoderKernel) -> None:
         """Products that are taken together have one dtype."""

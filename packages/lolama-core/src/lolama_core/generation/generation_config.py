@@ -72,6 +72,7 @@ class GenerationSettings(TypedDict, total=False):
     seed: int | None
     ignore_eos: bool
     logprobs: int | None
+    prompt_logprobs: int | None
 
 
 def _refuses_other_names(table: type[T]) -> type[T]:
@@ -135,6 +136,7 @@ class GenerationConfig:
         ignore_eos: Go on past end tokens (benchmarks).
         logprobs: Results hold each token's log-probability as the model gives it, before any setting, and
             those of this many of the most probable tokens, at most 100. None is off.
+        prompt_logprobs: The same for each token of the prompt but the first, which then is run whole.
 
     Raises:
         UsageError: for a value out of its range, naming the setting; for a name that is no setting.
@@ -215,6 +217,11 @@ class GenerationConfig:
         None,
         OptionalInteger(Integer(0, "a number of tokens from 0 to 100", 101)),
         "Each token's log-probability, and the N most probable ones.",
+    )
+    prompt_logprobs: int | None = setting(
+        None,
+        OptionalInteger(Integer(0, "a number of tokens from 0 to 100", 101)),
+        "The same for each token of the prompt but the first.",
     )
 
     if TYPE_CHECKING:  # lists do for tuples

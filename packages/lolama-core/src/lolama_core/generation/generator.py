@@ -16,70 +16,35 @@ This is the loop. The cache holds what was run, so that each pass after the prom
     >>> tokenizer.decode(new_ids)
     ', there was a little girl named Lily. She loved to laugh in the new'
 
-`steps` is the same loop with all that a `Request` decides: how a token is chosen, where the text ends, and
-what of it may be given out. `TextGenerator` adds what is kept from one text to the next.
+`Engine` is the same loop for many texts, with all that a `Request` decides: how a token is chosen, where the
+text ends, and what of it may be given out. `TextGenerator` makes engines, and waits for what comes of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
-from typing import Generic, Unpack, cast, overload
+from collections.abc import Generator, Sequence
+from typing import Generic, Unpack, overload
 
-import torch
 from torch import Tensor
 
+from lolama_core.generation.engine import Engine, Prepared
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import Keywords
 from lolama_core.generation.prefix_cache import PrefixCache
-from lolama_core.generation.request import Emission, Generation, Request, Text
+from lolama_core.generation.request import Emission, Generation, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.generation.scoring import score
 from lolama_core.generation.token_stream import TokenStream
-from lolama_core.generation.whole_batch import generate_batch
-from lolama_core.model.device import memory_errors
-from lolama_core.model.kv_cache import KVCache
-from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
-from lolama_core.protocols.types import Prompt, PromptKey
-from lolama_core.runtime.recorded_step import DecodingSteps
-from lolama_core.runtime.runner import runner_of
-from lolama_core.runtime.step import Decode, run
+from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
+from lolama_core.protocols.arguments import listed
+from lolama_core.protocols.errors import UsageError
+from lolama_core.runtime.row_memory import RowMemory
 
-_PREFILL_CHUNK = 512
-"""Positions of a prompt that run in one pass: the activations of a long one need not fit."""
+_MOST_ROWS = 64
+"""Prompts of a batch that run at the same time."""
 
-
-def steps(
-    model: CausalLM, request: Request, embeds: Tensor, cache: KVCache, decode: Decode
-) -> Iterator[Emission]:
-    """Run a request to its end, and give out what comes of each token.
-
-    Args:
-        model: Runs the prompt.
-        request: Chooses the tokens.
-        embeds: (1, T, D), what of the prompt is not in the cache yet.
-        cache: One row, with room for the prompt and all that the request may add.
-        decode: Runs a token with the same cache.
-    """
-    with memory_errors(model.device):
-        logits = prefill(model, embeds, cache)
-    while True:
-        emission = request.step(logits)
-        yield emission
-        if emission.finish_reason is not None:
-            return
-        with memory_errors(model.device):
-            logits = decode(emission.token)
-
-
-def prefill(model: CausalLM, embeds: Tensor, cache: KVCache) -> Tensor:
-    """Run a prompt (1, T, D) in chunks; the logits (1, V) of its last position."""
-    # A row that is not stable runs from its beginning for each chunk.
-    width = _PREFILL_CHUNK if cache.stable else embeds.shape[1]
-    *first, last = torch.split(embeds, width, dim=1)
-    for chunk in first:
-        run(model, chunk, cache)
-    return run(model, last, cache)
+_CHUNK = 512
+"""Positions of prompts that run in one pass. They are always as many, so the texts are always the same."""
 
 
 class TextGenerator(Generic[Text]):
@@ -88,8 +53,8 @@ class TextGenerator(Generic[Text]):
     Args:
         model: The model.
         tokenizer: Needed for texts, as prompts, as stop texts and in results; ids work without.
-        prefix_cache: Where what `generate` and `generate_stream` run is kept, and reused by a prompt that
-            begins like it; None to run every prompt from its beginning. `generate_batch` does without.
+        prefix_cache: Where what was run is kept, and reused by a prompt that begins like it; None to run
+            every prompt from its beginning. (Prompts of one batch share what they begin with in any case.)
 
     Settings come from a `GenerationConfig`, from keywords named like its fields, or both; without a
     config, from the defaults with what the model's authors recommend laid over them.
@@ -133,7 +98,7 @@ class TextGenerator(Generic[Text]):
     ) -> None:
         self.model, self.tokenizer, self.prefix_cache = model, tokenizer, prefix_cache
         self._factory = RequestFactory(model, tokenizer)
-        self._steps_of = DecodingSteps()
+        self._idle: list[RowMemory] = []
 
     def generate(
         self,
@@ -141,11 +106,16 @@ class TextGenerator(Generic[Text]):
         config: GenerationConfig | None = None,
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
+        constraint: Constraint | None = None,
         **settings: Unpack[Keywords],
     ) -> Generation[Text]:
         """Continue one prompt to its end. Arguments as for `generate_stream`."""
         stream = self.generate_stream(
-            input_ids, config, logits_processors=logits_processors, **settings
+            input_ids,
+            config,
+            logits_processors=logits_processors,
+            constraint=constraint,
+            **settings,
         )
         for _ in stream:
             pass
@@ -158,6 +128,7 @@ class TextGenerator(Generic[Text]):
         config: GenerationConfig | None = None,
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
+        constraint: Constraint | None = None,
         **settings: Unpack[Keywords],
     ) -> TokenStream[Text]:
         """Continue one prompt, giving out tokens as they come.
@@ -167,6 +138,7 @@ class TextGenerator(Generic[Text]):
                 tensor or array, or a list.
             config: Settings.
             logits_processors: Further processors, run before those of the settings.
+            constraint: Says which tokens may come next, such as those of a grammar. It serves one text.
             **settings: Settings by name; anything else goes to the model (``pixel_values``, ...). Some names
                 of other libraries are understood, such as ``max_tokens`` and ``eos_token_id=None``.
 
@@ -175,43 +147,64 @@ class TextGenerator(Generic[Text]):
             ModelError: while iterating, if the model's logits are not finite.
             ResourceError: while iterating, if memory runs out.
         """
-        [(request, prompt)] = self._factory.requests(
-            [input_ids], [config], logits_processors, settings
+        [prepared] = self._factory.requests(
+            [input_ids], [config], logits_processors, settings, constraint=constraint
         )
-        return TokenStream(request, self._steps(request, prompt))
+        return TokenStream(prepared[0], self._emissions(prepared))
 
     def generate_batch(
         self,
         prompts: Sequence[TextOrIds],
         config: GenerationConfig | Sequence[GenerationConfig] | None = None,
         *,
+        n: int = 1,
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Unpack[Keywords],
     ) -> list[Generation[Text]]:
-        """Continue several prompts together.
-
-        In float32 each gets the tokens that it would get alone. In sixteen bits, and with int8 weights, rows
-        beside each other may be rounded differently, so what is chosen, sampled above all, may differ.
+        """Continue several prompts together; see `Engine`.
 
         Rows may differ in length; each stops at its own end and then takes no more time. With a seed,
-        every row draws from a generator of its own with that seed; give one config a row to vary it.
+        every prompt draws from a generator of its own with that seed; give one config a prompt to vary it.
 
         Args:
             prompts: Texts, or ids of each, as for `generate_stream`.
             config: Settings of all, or of each.
+            n: How many continuations of each prompt. The prompt is run once. With a seed, the second has the
+                next seed, and so on.
             logits_processors: As for `generate_stream`; they run for one row at a time.
             **settings: Likewise; inputs of the model are those of all prompts together.
 
         Returns:
-            One `Generation` for each prompt, in order.
+            ``n`` generations for each prompt, in order.
 
         Raises:
             UsageError, ModelError, ResourceError: as `generate_stream`; then no prompt has a result.
         """
-        together = generate_batch(
-            self.model, self.tokenizer, prompts, config, logits_processors, settings
-        )
-        return cast("list[Generation[Text]]", together)
+        if isinstance(prompts, str):
+            raise UsageError("prompts", "is one text", "give a list of prompts, or use generate")
+        prompts = listed("prompts", prompts, "give a list of prompts")
+        if not prompts:
+            return []
+        configs = config if isinstance(config, Sequence) else [config] * len(prompts)
+        if len(configs) != len(prompts):
+            raise UsageError("config", f"{len(configs)} configs for {len(prompts)} prompts", "")
+        requests = self._factory.requests(prompts, configs, logits_processors, settings, n=n)
+        engine = self._engine(min(len(requests), _MOST_ROWS))
+        tickets = [engine.add(prepared) for prepared in requests]
+        results: dict[int, Generation[Text]] = {}
+        try:
+            while True:
+                for ticket, result in engine.collect().items():
+                    if not isinstance(result, Generation):
+                        raise result
+                    results[ticket] = result
+                if not engine.busy:
+                    return [results[ticket] for ticket in tickets]
+                engine.step()
+        finally:
+            # What an error has left over holds memory that others may share.
+            for ticket in tickets:
+                engine.cancel(ticket)
 
     def score(self, input_ids: TextOrIds) -> Tensor:
         """Log-probability of each token given those before it.
@@ -225,21 +218,36 @@ class TextGenerator(Generic[Text]):
         """
         return score(self.model, self._factory.ids(input_ids))
 
-    def _steps(self, request: Request, prompt: Prompt) -> Generator[Emission, None, None]:
-        """`steps` with this generator's model, caches and kept prefixes."""
-        if request.finish_reason is not None:
-            return
-        model, prefixes = runner_of(self.model), self.prefix_cache
-        keys: list[PromptKey] = list(prompt.keys[0])
-        with ExitStack() as held:
-            with memory_errors(model.device):
-                positions = prompt.lengths[0] + request.limit
-                cache, decode = held.enter_context(self._steps_of.lend(model, positions))
-                if prefixes is not None:
-                    request.cached_tokens = prefixes.restore(model, keys, cache)
-            if prefixes is not None:
-                held.enter_context(prefixes.keeping(model, keys, cache))
-            embeds = prompt.embeds[:, request.cached_tokens :]
-            for emission in steps(model, request, embeds, cache, decode):
-                yield emission
-                keys.append(emission.token)
+    def _engine(self, rows: int = 1) -> Engine[Text]:
+        """An engine whose rows are where the kept prefixes are, if they are kept."""
+        memory_of = self._lend if rows == 1 else None
+        if self.prefix_cache is not None:
+            memory_of = self.prefix_cache.memory_of
+        return Engine(
+            self.model, self.tokenizer, rows=rows, prefill_chunk=_CHUNK, memory_of=memory_of
+        )  # type: ignore[return-value]
+
+    def _lend(self, runner: CausalLM) -> RowMemory:
+        """Memory for one text; see `_take_back`."""
+        idle = self._idle.pop() if self._idle else None
+        return RowMemory(runner, 1) if idle is None or idle.model is not runner else idle
+
+    def _take_back(self, memory: RowMemory | None) -> None:
+        """Keep it for the next text: making it, and recording steps with it, takes time."""
+        if self.prefix_cache is None and memory is not None and memory.release():
+            self._idle = [memory]
+
+    def _emissions(self, prepared: Prepared) -> Generator[Emission, None, None]:
+        """What an engine gives out for one request alone; dropping it ends the request."""
+        engine = self._engine()
+        ticket = engine.add(prepared)
+        try:
+            while engine.busy:
+                for _, emission in engine.step():
+                    yield emission
+            result = engine.collect()[ticket]
+            if not isinstance(result, Generation):
+                raise result
+        finally:
+            engine.cancel(ticket)
+            self._take_back(engine.memory)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from lolama_core.protocols.types import PromptKey
 
 
 class TokenLogprobs(NamedTuple):
@@ -21,15 +25,46 @@ class TokenLogprobs(NamedTuple):
     best: tuple[tuple[int, float], ...]
 
 
-def token_logprobs(logits: Tensor, token: int, count: int) -> TokenLogprobs:
-    """Log-probabilities of ``token`` and of the ``count`` best tokens, in float32.
+def token_logprobs(logits: Tensor, tokens: Sequence[int], count: int) -> list[TokenLogprobs]:
+    """Log-probabilities of each token and of the ``count`` best ones in its place, in float32.
 
     Args:
-        logits: (1, V), before any setting has changed them.
-        token: The token that was chosen.
+        logits: (T, V), before any setting has changed them.
+        tokens: T tokens.
         count: How many of the best tokens are given; all if there are fewer.
     """
-    logprobs = logits[0].float().log_softmax(-1)
-    best = logprobs.topk(min(count, len(logprobs)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return TokenLogprobs(token, float(logprobs[token]), tuple(pairs))
+    logprobs = logits.float().log_softmax(-1)
+    chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])
+    best = logprobs.topk(min(count, logprobs.shape[1]))
+    return [
+        TokenLogprobs(token, logprob, tuple(zip(ids, values, strict=True)))
+        for token, [logprob], ids, values in zip(
+            tokens, chosen.tolist(), best.indices.tolist(), best.values.tolist(), strict=True
+        )
+    ]
+
+
+class PromptLogprobs:
+    """Log-probabilities of the tokens of a prompt, as it runs chunk by chunk.
+
+    Args:
+        keys: Those of its positions. What is no number is no token: a part of a picture.
+        count: How many of the best tokens are given for each.
+
+    Attributes:
+        tokens: Those read so far. The first position of a prompt has none.
+    """
+
+    def __init__(self, keys: Sequence[PromptKey], count: int) -> None:
+        self._keys, self._count = keys, count
+        self.tokens: list[TokenLogprobs] = []
+
+    def __call__(self, logits: Tensor, first: int) -> None:
+        """Read (T, V) logits of the positions from ``first`` on; from 0 on, read anew."""
+        if first == 0:
+            self.tokens.clear()
+        following = self._keys[first + 1 : first + 1 + len(logits)]
+        places = [place for place, key in enumerate(following) if isinstance(key, int)]
+        if places:
+            tokens = [key for key in following if isinstance(key, int)]
+            self.tokens += token_logprobs(logits[places], tokens, self._count)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
+from lolama_core.generation.constrained import Constrained
 from lolama_core.generation.generation_config import GenerationConfig
-from lolama_core.generation.logprobs import TokenLogprobs, token_logprobs
+from lolama_core.generation.logprobs import PromptLogprobs, TokenLogprobs, token_logprobs
 from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
 
 FinishReason = Literal["eos", "stop", "length"]
+
+PromptReader: TypeAlias = Callable[[Tensor, int], None]
+"""Is given (T, V) logits of a prompt and the first of their positions, chunk by chunk."""
 
 
 Text = TypeVar("Text", bound=str | None, default=str, covariant=True)
@@ -31,9 +35,11 @@ class Generation(Generic[Text]):
         text: Their text after the prompt's; None if the generator has no tokenizer.
         finish_reason: ``eos`` the model ended it, ``stop`` a stop text did, ``length`` there was no room.
         context_full: With ``length``: the model's context was full before ``max_new_tokens``.
-        cached_tokens: Positions of the prompt that were not run again. They came from a `PrefixCache`, or in
-            a batch from another text.
+        cached_tokens: Positions of the prompt that were not run again, since another text begins like it: one
+            of the same engine or batch, or one that a `PrefixCache` holds.
         logprobs: Log-probabilities of each of ``ids``; None unless the setting ``logprobs`` asked for them.
+        prompt_logprobs: Log-probabilities of each token of the prompt but the first; None unless the setting
+            ``prompt_logprobs`` asked for them. Positions of pictures have none.
     """
 
     ids: tuple[int, ...]
@@ -42,6 +48,7 @@ class Generation(Generic[Text]):
     context_full: bool = False
     cached_tokens: int = 0
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
 
     def __str__(self) -> str:
         return repr(self) if self.text is None else self.text
@@ -77,11 +84,14 @@ class Request:
         eos_ids: Ids that end it; none if they are ignored.
         text_stream: Turns its ids into text and finds stop texts; None to do without both.
         device: Where logits are.
+        constrained: Keeps it within a constraint, as one of the sampler's processors.
 
     Attributes:
         limit: The most new ids that it may have.
+        tokens: Those chosen so far, an end token included.
         finish_reason: None while it goes on.
         cached_tokens: Positions of the prompt that its cache held from the beginning.
+        prompt_reader: Reads its prompt's logits, if there is one.
     """
 
     def __init__(
@@ -94,13 +104,16 @@ class Request:
         eos_ids: frozenset[int],
         text_stream: TextStream | None,
         device: torch.device,
+        constrained: Constrained | None = None,
     ) -> None:
         self.prompt_ids, self.config, self.text_stream = prompt_ids, config, text_stream
         self.limit = min(config.max_new_tokens, room)
-        self.finish_reason: FinishReason | None = None if self.limit else "length"
+        self.tokens: list[int] = []
+        self.finish_reason: FinishReason | None = None
         self.cached_tokens = 0
+        self.constrained = constrained
+        self.prompt_reader: PromptReader | None = None
         self._sampler, self._eos_ids = sampler, eos_ids
-        self._chosen = 0
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprobs] = []  # of the tokens chosen so far
         self._text = ""
@@ -113,8 +126,11 @@ class Request:
     def restrict(self, room: int) -> None:
         """Let it go on for ``room`` positions at most: pictures took more of them than their ids did."""
         self.limit = min(self.limit, room)
-        if self.limit == 0:
-            self.finish_reason = "length"
+
+    def end_without_tokens(self) -> None:
+        """End it where no token is wanted, or none has room."""
+        assert self.limit == 0
+        self.finish_reason = "length"
 
     @property
     def context_full(self) -> bool:
@@ -123,8 +139,12 @@ class Request:
 
     def step(self, logits: Tensor) -> Emission:
         """Choose the next token from (1, V) logits."""
-        length = len(self.prompt_ids) + self._chosen
-        token = self._sampler(self._history[:, :length], logits, step=self._chosen)
+        chosen = len(self.tokens)
+        length = len(self.prompt_ids) + chosen
+        token = self._sampler(self._history[:, :length], logits, step=chosen)
+        if self.constrained is not None:
+            self.constrained.accept(token)
+        self.tokens.append(token)
         reason: FinishReason | None = None
         ids: Sequence[int] = ()
         text, stream = "", self.text_stream
@@ -133,10 +153,9 @@ class Request:
         else:
             if self._sampler.chain:  # nobody else looks at it
                 self._history[0, length] = token
-            self._chosen += 1
             if self.config.logprobs is not None:
-                self._logprobs.append(token_logprobs(logits, token, self.config.logprobs))
-            if self._chosen == self.limit:
+                self._logprobs += token_logprobs(logits, [token], self.config.logprobs)
+            if len(self.tokens) == self.limit:
                 reason = "length"
             ids, text = ([token], "") if stream is None else stream.take(token)
         if stream is not None and (reason is not None or stream.stopped):
@@ -154,6 +173,7 @@ class Request:
     def result(self) -> Generation[str | None]:
         """What came of it, once ``finish_reason`` is set."""
         assert self.finish_reason is not None
+        read = self.prompt_reader
         return Generation(
             ids=tuple(self._ids),
             text=None if self.text_stream is None else self._text,
@@ -163,4 +183,5 @@ class Request:
             logprobs=None
             if self.config.logprobs is None
             else tuple(self._logprobs[: len(self._ids)]),
+            prompt_logprobs=tuple(read.tokens) if isinstance(read, PromptLogprobs) else None,
         )

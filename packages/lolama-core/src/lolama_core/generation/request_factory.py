@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
 
+from lolama_core.generation.constrained import Constrained
 from lolama_core.generation.end_tokens import end_ids
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import split_keywords, with_suggestion
+from lolama_core.generation.logprobs import PromptLogprobs
 from lolama_core.generation.request import Request
 from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
 from lolama_core.model.device import inference, memory_errors
-from lolama_core.protocols import CausalLM, LogitsProcessor, Tokenizer
+from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
 from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
-from lolama_core.protocols.types import Prompt
+from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.runtime.runner import runner_of
+from lolama_core.text.plain_numbers import whole_number
 from lolama_core.text.token_ids import TokenIds, token_ids
 
 TextOrIds: TypeAlias = "str | TokenIds"
+
+_SEEDS = 1 << 63
+"""Seeds are below this."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,21 @@ class RequestFactory:
         configs: Sequence[GenerationConfig | None],
         processors: Sequence[LogitsProcessor],
         keywords: Mapping[str, Any],
+        *,
+        n: int = 1,
+        constraint: Constraint | None = None,
     ) -> list[tuple[Request, Prompt]]:
-        """A request for each prompt, and the prompt as the model reads it: one row, without padding.
+        """``n`` requests for each prompt, and the prompt as the model reads it: one row, without padding.
+
+        It changes nothing that others use, so it may run in a thread of its own.
 
         Args:
             prompts: Text or ids of each.
             configs: Settings of each; None for the defaults with the model's recommendations over them.
             processors: Run before those of the settings.
             keywords: Settings, laid over all configs, and inputs of the model; see `Keywords`.
+            n: With a seed, each request of a prompt has the next one.
+            constraint: What the text may be, if there is one prompt and one request.
 
         Raises:
             UsageError: for settings, ids or inputs that make no sense.
@@ -61,8 +74,16 @@ class RequestFactory:
             raise UsageError("logits_processors", reason, remedy)
         chosen = [self._config(config, named) for config in configs]
         all_ids = [self.ids(prompt) for prompt in prompts]
+        if (whole_number(n) or 0) < 1:
+            raise UsageError("n", f"is {shown(n)}", "give a whole number, 1 or more")
+        if constraint is not None and not isinstance(constraint, Constraint):
+            reason = f"{shown(constraint)} has no mask, accept and rollback"
+            raise UsageError("constraint", reason, "give a Constraint")
+        if constraint is not None and len(prompts) * n > 1:
+            reason = f"is for one text, and {len(prompts) * n} are asked for"
+            raise UsageError("constraint", reason, "give each request one of its own")
         requests = [
-            self._request(ids, config, processors)
+            [self._request(ids, each, processors, constraint) for each in _varied(config, n)]
             for ids, config in zip(all_ids, chosen, strict=True)
         ]
         lengths = [len(ids) for ids in all_ids]
@@ -76,15 +97,16 @@ class RequestFactory:
                 prompt = model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
             except UsageError as error:
                 raise (with_suggestion(error) if error.subject in inputs else error) from None
-        for length, request in zip(prompt.lengths, requests, strict=True):
-            # A picture takes more positions than its ids.
-            request.restrict(self._room_after(length))
-        return [
-            (request, Prompt(prompt.embeds[row : row + 1, :length], (length,), (keys,)))
-            for row, (request, length, keys) in enumerate(
-                zip(requests, prompt.lengths, prompt.keys, strict=True)
-            )
-        ]
+        made = []
+        for row, (length, keys) in enumerate(zip(prompt.lengths, prompt.keys, strict=True)):
+            own = Prompt(prompt.embeds[row : row + 1, :length], (length,), (keys,))
+            for request in requests[row]:
+                # A picture takes more positions than its ids.
+                request.restrict(self._room_after(length))
+                if request.config.prompt_logprobs is not None:
+                    request.prompt_reader = _prompt_logprobs(own, request)
+                made.append((request, own))
+        return made
 
     def ids(self, prompt: TextOrIds) -> list[int]:
         """The ids of one prompt, checked.
@@ -161,7 +183,11 @@ class RequestFactory:
                     raise
 
     def _request(
-        self, prompt_ids: list[int], config: GenerationConfig, processors: Sequence[LogitsProcessor]
+        self,
+        prompt_ids: list[int],
+        config: GenerationConfig,
+        processors: Sequence[LogitsProcessor],
+        constraint: Constraint | None,
     ) -> Request:
         defaults, device = self.model.generation_defaults, self.model.device
         stream = None
@@ -176,7 +202,10 @@ class RequestFactory:
             tokenizer=self.tokenizer,
             device=device,
         )
-        sampler.chain = [*processors, *sampler.chain]
+        constrained = None if constraint is None else Constrained(constraint)
+        # No processor of the settings allows a token again, and any other may.
+        own = [] if constrained is None else [constrained]
+        sampler.chain = [*processors, *own, *sampler.chain]
         return Request(
             prompt_ids,
             config,
@@ -185,7 +214,25 @@ class RequestFactory:
             eos_ids=eos_ids,
             text_stream=stream,
             device=device,
+            constrained=constrained,
         )
+
+
+def _varied(config: GenerationConfig, n: int) -> Iterable[GenerationConfig]:
+    """The settings of ``n`` requests that differ in their seeds alone."""
+    if config.seed is None:
+        return [config] * n
+    return (replace(config, seed=(config.seed + i) % _SEEDS) for i in range(n))
+
+
+def _prompt_logprobs(prompt: Prompt, request: Request) -> PromptLogprobs:
+    assert request.config.prompt_logprobs is not None
+    ways: list[Sequence[PromptKey]] = [prompt.keys[0], request.prompt_ids]
+    known = next((keys for keys in ways if len(keys) == prompt.lengths[0]), None)
+    if known is None:
+        reason = "needs a model that tells which token is at which position"
+        raise UsageError("prompt_logprobs", reason, "let its embed_prompt give keys")
+    return PromptLogprobs(known, request.config.prompt_logprobs)
 
 
 def too_long(length: int, limit: int) -> UsageError:

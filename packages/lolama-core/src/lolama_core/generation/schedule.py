@@ -1,33 +1,40 @@
-"""Which requests of a batch run, and which wait for their turn or for memory."""
+"""Which requests of an engine run, and which wait for their turn or for memory."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from lolama_core.generation.request import Request
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.errors import ResourceError
 from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
 
+_OLDEST_FIRST = 4
+"""Every fourth chunk goes to the prompt that came first."""
+
+_WORTH_WAITING = 2
+"""A prompt waits for one that it shares pages with, if that has at most twice as much to run."""
+
 
 @dataclass(eq=False)
 class Scheduled:
-    """A request in a batch.
+    """A request in an engine.
 
     Attributes:
         ticket: What the caller knows it by. Later requests have greater ones.
         request: Chooses its tokens.
         prompt: As the model reads it, one row.
-        embeds: (1, T, D), what is to be run before its next token can be chosen.
-        tokens: The tokens chosen so far. The last is not in the cache yet.
+        embeds: (1, T, D), what is to be run before its next token can be chosen; T is 0 once it decodes.
         row: Its keys and values.
         begun: Whether it may take memory for these.
     """
@@ -36,14 +43,23 @@ class Scheduled:
     request: Request
     prompt: Prompt
     embeds: Tensor
-    tokens: list[int] = field(default_factory=list)
     row: Row = field(default_factory=Row)
     begun: bool = False
 
     @property
     def length(self) -> int:
         """Positions of it so far, those of tokens that are to be run included."""
-        return self.prompt.lengths[0] + len(self.tokens)
+        return self.prompt.lengths[0] + len(self.request.tokens)
+
+    @property
+    def to_run(self) -> int:
+        """Positions of its prompt that are to be run."""
+        return self.embeds.shape[1]
+
+    @property
+    def most_positions(self) -> int:
+        """Positions that it may ever have."""
+        return self.prompt.lengths[0] + self.request.limit
 
     @property
     def first_positions(self) -> int:
@@ -51,121 +67,153 @@ class Scheduled:
 
         The last token that it may have never runs, so it has no position.
         """
-        return min(self.length + 1, self.prompt.lengths[0] + self.request.limit - 1)
+        return min(self.length + 1, max(self.length, self.most_positions - 1))
+
+    @property
+    def reads_prompt(self) -> bool:
+        """Whether somebody is still to be given the logits of its prompt."""
+        return self.request.prompt_reader is not None and not self.request.tokens
 
     @property
     def keys(self) -> list[PromptKey]:
         """The keys of its positions, tokens included; none if those of its prompt are not known."""
         [own] = self.prompt.keys
-        return [*own, *self.tokens] if len(own) == self.prompt.lengths[0] else []
+        return [*own, *self.request.tokens] if len(own) == self.prompt.lengths[0] else []
+
+
+Part: TypeAlias = tuple[Scheduled, int]
+"""A request in a pass, and how many of its positions run."""
 
 
 class TooLittleMemory(Exception):
-    """A request does not fit into the memory for keys and values, even alone; ``positions`` are too many."""
+    """A request does not fit into the memory for keys and values, even alone.
+
+    Attributes:
+        one: The request.
+        error: What its caller is told.
+    """
 
     def __init__(self, one: Scheduled, positions: int) -> None:
-        self.one, self.positions = one, positions
+        self.one = one
+        self.error = ResourceError(
+            "KV cache",
+            f"{positions:,} positions do not fit into the memory that it may take",
+            "give it more with `cache_bytes`, or shorten the text",
+        )
 
 
 class Schedule:
-    """The order of the requests of a batch. Who comes first is served first, and who came last gives way.
+    """The order of the requests of an engine.
+
+    Who comes first gets memory first, and who came last gives it back. Of the prompts that have memory the
+    shortest runs first, but each fourth chunk belongs to the oldest.
 
     Args:
-        memory: Where their keys and values are.
         rows: Requests that run at the same time.
-        chunk: Positions of prompts that run in one pass.
 
     Attributes:
+        memory: Where their keys and values are. It has to be set before any of them runs.
         waiting: Requests that hold nothing, in the order of their tickets.
+        half_run: Those with a part of their prompt that is to be run.
         running: Those with a token that is to be run.
-        half_run: The one whose prompt is run in part, if there is one.
     """
 
-    def __init__(self, memory: RowMemory, rows: int, chunk: int) -> None:
-        self._memory, self._rows, self._chunk = memory, rows, chunk
-        self.waiting: deque[Scheduled] = deque()
-        self.running: list[Scheduled] = []
-        self.half_run: Scheduled | None = None
+    memory: RowMemory
 
-    def add(self, one: Scheduled) -> None:
-        """Let a new request wait behind all others."""
-        self.waiting.append(one)
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._chunks = 0
+        self.waiting: deque[Scheduled] = deque()
+        self.half_run: list[Scheduled] = []
+        self.running: list[Scheduled] = []
 
     @property
     def begun(self) -> list[Scheduled]:
         """The requests that hold keys and values, in the order of their tickets."""
-        half_run = [] if self.half_run is None else [self.half_run]
-        return sorted([*self.running, *half_run], key=lambda one: one.ticket)
+        # An interrupt may have left one in both lists.
+        return sorted({*self.running, *self.half_run}, key=lambda one: one.ticket)
 
-    def next_chunk(self) -> tuple[list[Scheduled], list[int]]:
-        """Requests whose prompts run now, and how much of each. All but the last are run to their ends.
+    def next_parts(self, chunk: int) -> list[Part]:
+        """What runs next: a position of each request that decodes, and a chunk of the prompts.
+
+        Args:
+            chunk: Positions of prompts.
 
         Raises:
-            TooLittleMemory: for one that will not fit, even alone.
+            TooLittleMemory: for a request that will not fit, even alone.
         """
-        chosen: list[Scheduled] = []
-        counts: list[int] = []
-        half_run = [] if self.half_run is None else [self.half_run]
-        for one in islice(chain(half_run, self.waiting), self._rows - len(self.running)):
-            length = one.embeds.shape[1]
-            if not one.begun:
-                length -= self._memory.known(one.keys[:-1])
-            # Rows are padded to the longest, so the budget counts padding too.
-            room = self._chunk // (len(chosen) + 1)
-            if chosen and max(length, *counts) > room:
+        self._admit()
+        parts = [(one, 1) for one in self.running]
+        in_order = sorted(self.half_run, key=lambda one: (one.to_run, one.ticket))
+        if in_order and self._chunks % _OLDEST_FIRST == _OLDEST_FIRST - 1:
+            oldest = min(in_order, key=lambda one: one.ticket)
+            in_order = [oldest, *(one for one in in_order if one is not oldest)]
+        self._chunks += bool(in_order) and chunk > 0
+        for one in in_order:
+            if chunk <= 0:
                 break
-            if not one.begun and self._may_share(one, chosen):
-                break
-            if not self._begins(one):
-                if not self.begun and not chosen:
-                    raise TooLittleMemory(one, one.first_positions)
-                break
-            length = one.embeds.shape[1]
-            chosen.append(one)
-            counts.append(min(length, self._chunk))
-            if counts[-1] < length:
-                break
-        return chosen, counts
+            # A row that is not stable runs from its beginning for each chunk.
+            count = one.to_run if self.memory.rows_run_alone else min(one.to_run, chunk)
+            parts.append((one, count))
+            chunk -= count
+        return parts
 
-    def _may_share(self, one: Scheduled, chosen: Sequence[Scheduled]) -> bool:
-        """Whether a prompt that runs now shares a page more with its own than what is known already."""
-        runs = [*chosen]
-        if self.half_run is not None and self.half_run not in chosen:
-            runs.append(self.half_run)
+    def _admit(self) -> None:
+        """Give memory to those that wait, in their order."""
+        free = self._rows - len(self.running) - len(self.half_run)
+        for one in [*islice(self.waiting, max(free, 0))]:
+            if self._may_share(one):
+                continue
+            if not self._begins(one):
+                if not self.begun:
+                    raise TooLittleMemory(one, one.first_positions)
+                return
+            self.half_run.append(one)
+            self.waiting.remove(one)
+
+    def _may_share(self, one: Scheduled) -> bool:
+        """Whether a prompt that is half run shares a page more with this one than what is known already."""
+        if not self.half_run or one.reads_prompt:
+            return False
         keys = one.keys[:-1]
-        more = PAGE + (self._memory.known(keys) if runs else 0)
-        return len(keys) >= more and any(each.keys[:more] == keys[:more] for each in runs)
+        known = self.memory.known(keys)
+        more, most = known + PAGE, _WORTH_WAITING * (one.to_run - known)
+        return len(keys) >= more and any(
+            each.to_run <= most and each.keys[:more] == keys[:more] for each in self.half_run
+        )
 
     def _begins(self, one: Scheduled) -> bool:
-        """Whether it holds memory, or gets it now. A page is left for each that runs."""
-        if not one.begun:
-            most = one.prompt.lengths[0] + one.request.limit
-            one.begun = self._memory.begin(
-                one.row, one.keys, one.first_positions, most, spare=len(self.running)
-            )
-            if one.begun:
-                # Not what it had run itself before it was put back.
-                if one.embeds is one.prompt.embeds:
-                    one.request.cached_tokens = one.row.length
-                one.embeds = one.embeds[:, one.row.length :]
+        """Whether it gets memory now. A page is left for each that runs."""
+        one.begun = self.memory.begin(
+            one.row,
+            # Logits of positions that are not run are known to nobody.
+            [] if one.reads_prompt else one.keys,
+            one.first_positions,
+            max(one.most_positions, one.length),
+            spare=len(self.running),
+        )
+        if one.begun:
+            # Not what it had run itself before it was put back.
+            if one.embeds is one.prompt.embeds:
+                one.request.cached_tokens = one.row.length
+            one.embeds = one.embeds[:, one.row.length :]
         return one.begun
 
-    def ran(self, chosen: Sequence[Scheduled], counts: Sequence[int]) -> list[Scheduled]:
-        """Note that so much of these prompts has run.
+    def ran(self, parts: Sequence[Part]) -> list[int]:
+        """Note what has run.
 
         Returns:
-            Those whose whole prompt has run. They decode from now on.
+            The places of those whose next token can be chosen. They decode from now on.
         """
-        for one, count in zip(chosen, counts, strict=True):
+        through = []
+        for place, (one, count) in enumerate(parts):
             one.embeds = one.embeds[:, count:]
-        prefilled = [one for one in chosen if not one.embeds.shape[1]]
-        self.running += prefilled
-        self.half_run = next((one for one in chosen if one.embeds.shape[1]), None)
-        # Last, since an interrupt between these lines must lose none.
-        for one in chosen:
-            if one in self.waiting:
-                self.waiting.remove(one)
-        return prefilled
+            if not one.to_run:
+                through.append(place)
+                if one in self.half_run:
+                    self.running.append(one)
+                    self.half_run.remove(one)
+        return through
 
     def make_room(self, model: CausalLM) -> None:
         """Put the last requests back until each that runs has memory for its next position.
@@ -173,19 +221,20 @@ class Schedule:
         Raises:
             TooLittleMemory: for the only one that is left.
         """
-        while not self._memory.has_next([one.row for one in self.running]):
+        while not self.memory.has_next([one.row for one in self.running]):
             *others, last = self.begun
             if not others:
                 raise TooLittleMemory(last, last.length)
             self.put_back(last, model)
 
     def put_back(self, one: Scheduled, model: CausalLM) -> None:
-        """Let it wait, in front of those that came later, and run again from its beginning."""
-        tokens = torch.tensor([one.tokens], dtype=torch.int64, device=model.device)
+        """Let it wait, between those that came before and later, and run again from its beginning."""
+        tokens = torch.tensor([one.request.tokens], dtype=torch.int64, device=model.device)
         embeds = torch.cat((one.prompt.embeds, model.embed(tokens)), dim=1)
         self.leave(one, keep=True)
         one.embeds = embeds
-        self.waiting.appendleft(one)
+        later = (place for place, each in enumerate(self.waiting) if each.ticket > one.ticket)
+        self.waiting.insert(next(later, len(self.waiting)), one)
 
     def break_off(self, model: CausalLM) -> None:
         """Put those back that an error has left within a step.
@@ -194,20 +243,16 @@ class Schedule:
         """
         for one in reversed([*self.begun, *(one for one in self.waiting if one.begun)]):
             waits = one in self.waiting
-            to_run = 1 if one in self.running else one.embeds.shape[1]
-            if waits or self._memory.held(one.row) + to_run != one.length:
+            if waits or self.memory.held(one.row) + (one.to_run or 1) != one.length:
                 self.put_back(one, model)
 
     def leave(self, one: Scheduled, *, keep: bool = False) -> None:
         """Take a request out and free its memory. With ``keep`` others may go on from what it ran."""
-        if one in self.waiting:
-            self.waiting.remove(one)
-        if one in self.running:
-            self.running.remove(one)
-        if one is self.half_run:
-            self.half_run = None
+        for places in (self.waiting, self.half_run, self.running):
+            while one in places:
+                places.remove(one)
         if one.begun:
             if keep:
-                self._memory.keep(one.row, one.keys)
-            self._memory.end(one.row)
+                self.memory.keep(one.row, one.keys)
+            self.memory.end(one.row)
         one.begun = False

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lolama_core.generation.engine import Engine
+from lolama_core.generation.generation_config import GenerationConfig
+from lolama_core.generation.logprobs import PromptLogprobs
+from lolama_core.generation.request import Generation, PromptReader
 from lolama_core.generation.request_factory import too_long
-from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import UsageError
-from lolama_core.runtime.runner import runner_of
 
-_CHUNK = 512
-"""Positions that run in one pass: activations and logits of all positions of a long text need not fit."""
+_READ = GenerationConfig.greedy(max_new_tokens=0)
 
 
 def score(model: CausalLM, ids: Sequence[int]) -> Tensor:
@@ -23,15 +24,38 @@ def score(model: CausalLM, ids: Sequence[int]) -> Tensor:
         raise UsageError("input_ids", "scoring needs at least two tokens", "")
     if len(ids) > model.max_seq_len:
         raise too_long(len(ids), model.max_seq_len)
-    tokens = torch.tensor([ids], device=model.device)
-    scores = []
-    with memory_errors(model.device), inference(model.device):
-        runner = runner_of(model)
-        cache = runner.make_cache(1, len(ids))
-        for chunk in torch.split(tokens[:, :-1], _CHUNK, dim=1):
-            width, start = chunk.shape[1], cache.lengths[0]
-            logits = runner.forward_embeds(runner.embed(chunk), cache, logits="all")
-            cache.advance([width])
-            following = tokens[:, start + 1 : start + 1 + width, None]
-            scores.append(logits.log_softmax(-1).gather(-1, following)[0, :, 0].cpu())
-    return torch.cat(scores)
+    # The last token is only scored, never seen, which matters where the length does (dynamic RoPE).
+    read = PromptLogprobs(ids, 0)
+    _read(model, ids[:-1], read)
+    return torch.tensor([token.logprob for token in read.tokens], dtype=torch.float32, device="cpu")
+
+
+def prompt_logits(model: CausalLM, ids: Sequence[int], chunk: int | None = None) -> Tensor:
+    """(T, V) float32 on the CPU: the logits of every position of a text.
+
+    Args:
+        model: Reads it.
+        ids: T token ids.
+        chunk: Positions that run in one pass; None for 512.
+
+    Raises:
+        UsageError, ModelError, ResourceError: as `TextGenerator.score`.
+    """
+    pieces: list[Tensor] = []
+    _read(model, ids, lambda logits, first: pieces.append(logits.cpu()), chunk)
+    return torch.cat(pieces)
+
+
+def _read(
+    model: CausalLM, ids: Sequence[int], reader: PromptReader, chunk: int | None = None
+) -> None:
+    """Run a text, and give its logits to a reader."""
+    engine = Engine(model, rows=1, prefill_chunk=chunk)
+    [(request, prompt)] = engine.prepare([ids], [_READ])
+    request.prompt_reader = reader
+    engine.add((request, prompt))
+    while engine.busy:
+        engine.step()
+    [result] = engine.collect().values()
+    if not isinstance(result, Generation):
+        raise result

@@ -65,11 +65,17 @@ class FixedSlots:
     """One new position in each row, at places that a tensor holds when the pass runs.
 
     Nothing about it is known on the host, so a recorded pass can be replayed for the next step. It attends
-    over the whole capacity, with a mask. See `KVCache.at_positions`.
+    over the whole capacity, with a mask. See `runtime.recorded_step`.
+
+    Attributes:
+        positions: (B, 1) int64: the places.
+        capacity: Positions that a row has room for.
+        dtype: That of keys and values.
     """
 
     positions: Tensor
     capacity: int
+    dtype: torch.dtype
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -86,13 +92,13 @@ class FixedSlots:
         """The most that any row may hold, and so the width of keys and values."""
         return (self.capacity,) * len(self.positions)
 
-    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+    def mask(self, window: int | None) -> Tensor:
         """(B, 1, 1, capacity): what is added to scores, 0 where a row's new position sees, else -inf."""
         keys = torch.arange(self.capacity, device=self.positions.device)
         seen = keys <= self.positions
         if window is not None:
             seen &= keys > self.positions - window
-        scores = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        scores = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
         return scores.masked_fill_(~seen, float("-inf"))[:, None, None]
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from lolama_core.model.cache_slots import FixedSlots, Slots
+from lolama_core.model.cache_slots import Slots
 from lolama_core.model.config import LlamaConfig
 from lolama_core.model.kv_cache import KVCache, write_rows
 from lolama_core.model.rope_scaling import dynamic_beyond
@@ -94,7 +94,7 @@ class DynamicCache(KVCache):
         written = (self._kept.written[row] for row in self.row_list())
         return all(have >= start for have, start in zip(written, slots.starts, strict=True))
 
-    def reserve(self, counts: Sequence[int], width: int) -> Slots | FixedSlots:
+    def reserve(self, counts: Sequence[int], width: int) -> Slots:
         """See `KVCache.reserve`."""
         slots = super().reserve(counts, width)
         self._keep_written(slots.starts)
@@ -107,7 +107,7 @@ class DynamicCache(KVCache):
         self._set_written(slots)
         return super().update(layer, keys, values, slots)
 
-    def write_in_place(self, slots: Slots | FixedSlots) -> tuple[list[Tensor], list[Tensor]]:
+    def write_in_place(self, slots: CacheSlots) -> tuple[list[Tensor], list[Tensor]]:
         """See `KVCache.write_in_place`."""
         self._set_written(slots)
         return super().write_in_place(slots)

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lolama_core.model.cache_slots import FixedSlots, Slots
+from lolama_core.model.cache_slots import Slots
 from lolama_core.protocols import CacheSlots
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import UsageError
@@ -69,7 +69,6 @@ class KVCache:
                 [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
             )
         self._rows: range | Tensor = range(batch_size)
-        self._positions: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -119,29 +118,13 @@ class KVCache:
         for row, length in zip(self.row_list(), lengths, strict=True):
             self._storage.lengths[row] = length
 
-    def at_positions(self, positions: Tensor) -> Self:
-        """A view for decoding steps whose places are what ``positions`` holds when the step runs.
-
-        Bounds cannot be checked there: `reserve` on the cache itself does, and gives the positions.
-
-        Args:
-            positions: (B, 1) int64 on the cache's device.
-        """
-        assert self.stable and isinstance(self._rows, range)
-        view = self.rows(range(self.batch_size))
-        view._positions = positions
-        return view
-
-    def reserve(self, counts: Sequence[int], width: int) -> Slots | FixedSlots:
+    def reserve(self, counts: Sequence[int], width: int) -> Slots:
         """Places for ``counts[b]`` ≤ ``width`` new positions in each row.
 
         Raises:
             UsageError: if a row would pass the capacity. A slice assignment one past the end would
                 silently write nothing, so this is always checked, on the host.
         """
-        if self._positions is not None:
-            assert width == 1 and min(counts) == 1
-            return FixedSlots(self._positions, self.capacity)
         starts = self.lengths
         assert len(counts) == len(starts) and all(0 <= count <= width for count in counts)
         needed = max(start + count for start, count in zip(starts, counts, strict=True))
@@ -157,14 +140,14 @@ class KVCache:
         self, layer: int, keys: Tensor, values: Tensor, slots: CacheSlots
     ) -> tuple[Tensor, Tensor]:
         """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
-        assert isinstance(slots, Slots | FixedSlots)
+        assert isinstance(slots, Slots)
         storage = self._storage
         return (
             write_rows(storage.keys[layer], keys, self._rows, slots),
             write_rows(storage.values[layer], values, self._rows, slots),
         )
 
-    def write_in_place(self, slots: Slots | FixedSlots) -> tuple[list[Tensor], list[Tensor]]:
+    def write_in_place(self, slots: CacheSlots) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values of each layer, all rows of the storage, for a kernel that writes at ``slots``."""
         return self._storage.keys, self._storage.values
 
@@ -190,7 +173,7 @@ class KVCache:
         own = self.row_list()
         chosen = [own[i] for i in indices]
         view = object.__new__(type(self))
-        view._storage, view._positions = self._storage, None
+        view._storage = self._storage
         first = chosen[0]
         contiguous = chosen == list(range(first, first + len(chosen)))
         view._rows = (
@@ -232,9 +215,7 @@ def own_cache(cache: KVCacheProtocol) -> KVCache:
     return cache
 
 
-def write_rows(
-    stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots | FixedSlots
-) -> Tensor:
+def write_rows(stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots) -> Tensor:
     """Write (B, K, T, hd) into (all rows, K, capacity, hd) and return the valid part of ``rows``."""
     if isinstance(rows, range):
         view = stored
@@ -242,16 +223,12 @@ def write_rows(
         count = rows.stop - rows.start
         if count < stored.shape[0]:
             view = stored.narrow(0, rows.start, count)
-        if isinstance(slots, FixedSlots):
-            places = slots.positions[:, None, :, None].expand(new.shape)
-            return view.scatter_(2, places, new.to(stored.dtype))
         if slots.uniform:
             view.narrow(2, slots.starts[0], slots.width).copy_(new)
         else:
             row, column, place = slots.scatter
             view[row, :, place] = new[row, :, column].to(stored.dtype)
         return view.narrow(2, 0, slots.longest)
-    assert isinstance(slots, Slots)
     row, column, place = slots.scatter
     stored[rows[row], :, place] = new[row, :, column].to(stored.dtype)
     return stored[rows, :, : slots.longest]

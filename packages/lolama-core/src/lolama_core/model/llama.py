@@ -128,7 +128,7 @@ class Llama(CausalLMModule):
 
     def run_blocks(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        plan = self.plan(x, slots, cache)
+        plan = self.plan(x, slots, cache, self.angles(slots))
         for block in self.layers:
             x = block(x, plan, cache)
         return x
@@ -137,7 +137,17 @@ class Llama(CausalLMModule):
         """(..., D) behind the blocks → float32 logits (..., V); ``project`` is ``lm_head``, or a kernel."""
         return project(self.norm(hidden)).float()
 
-    def plan(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> PassPlan:
+    def angles(self, slots: CacheSlots) -> tuple[Tensor, Tensor]:
+        """cos and sin of the new positions, (B or 1, 1, T, head_dim) each."""
+        cos, sin = self.rope(slots.positions, slots.totals)
+        return cos, sin
+
+    def plan(
+        self,
+        x: Tensor,
+        slots: CacheSlots,
+        cache: KVCacheProtocol | None,
+        angles: tuple[Tensor, Tensor],
+    ) -> PassPlan:
         """What all blocks share in a pass of (B, T, D); see `plan_pass`."""
-        angles = self.rope(slots.positions, slots.totals)
         return plan_pass(x, angles, slots, cache, self.config.sliding_window, self.layers)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core.model.cache_slots import FixedSlots
-from lolama_core.model.kv_cache import KVCache
 from lolama_core.model.linear import FEW_ROWS, Linear, processor_multiplies
 from lolama_core.protocols import CacheSlots
 from lolama_core.protocols import KVCache as KVCacheProtocol
@@ -70,8 +69,7 @@ def plan_pass(
     """
     (cos, sin), width, dtype = angles, x.shape[1], inner_dtype(x, layers)
     if isinstance(slots, FixedSlots):
-        assert isinstance(cache, KVCache), "no other cache gives out such slots"
-        return PassPlan(cos, sin, slots, 0, slots.mask(window, cache.dtype), False, dtype)
+        return PassPlan(cos, sin, slots, 0, slots.mask(window), False, dtype)
     first_key, mask, causal = plan_mask(slots.starts, slots.totals, width, window, cos.device)
     if cache is None and mask is not None:
         mask = F.pad(mask, (0, width - mask.shape[-1]))  # keys are as wide as the input

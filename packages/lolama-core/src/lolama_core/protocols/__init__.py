@@ -5,11 +5,12 @@ tests for each protocol; a package that implements one subclasses the suite.
 """
 
 from lolama_core.protocols.checkpoint import Checkpoint, CheckpointIO, TensorHeader
+from lolama_core.protocols.constraint import Constraint
 from lolama_core.protocols.decoder_kernel import DecoderKernel, DecoderStep
 from lolama_core.protocols.family import ModelFamily
 from lolama_core.protocols.image import ImageProcessor
 from lolama_core.protocols.kv_cache import CacheSlots, KVCache
-from lolama_core.protocols.model import CausalLM, HasTextModel
+from lolama_core.protocols.model import CausalLM, HasTextModel, PromptLogits
 from lolama_core.protocols.quantizer import LinearKernel, Quantizer
 from lolama_core.protocols.sampling import LogitsProcessor
 from lolama_core.protocols.source import ModelSource
@@ -20,6 +21,7 @@ __all__ = [
     "CausalLM",
     "Checkpoint",
     "CheckpointIO",
+    "Constraint",
     "DecoderKernel",
     "DecoderStep",
     "HasTextModel",
@@ -29,6 +31,7 @@ __all__ = [
     "LogitsProcessor",
     "ModelFamily",
     "ModelSource",
+    "PromptLogits",
     "Quantizer",
     "TensorHeader",
     "Tokenizer",

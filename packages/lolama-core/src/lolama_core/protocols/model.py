@@ -79,6 +79,14 @@ class CausalLM(Protocol):
         ...
 
 
+class PromptLogits(Protocol):
+    """Runs a model over a text, and tells what it predicts everywhere."""
+
+    def __call__(self, model: CausalLM, ids: Sequence[int], chunk: int | None = None, /) -> Tensor:
+        """T ids → (T, V) logits on the CPU; ``chunk`` positions in one pass, or as many as suit."""
+        ...
+
+
 @runtime_checkable
 class HasTextModel(Protocol):
     """A `CausalLM` around another, which reads what it embeds."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from lolama_core.model.block import Block
 from lolama_core.model.cache_slots import FixedSlots, Slots
 from lolama_core.model.kv_cache import KVCache
-from lolama_core.model.masks import PassPlan
 from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, NewPositions
@@ -50,7 +49,8 @@ class NativeRun:
     def run(
         self,
         x: Tensor,
-        plan: PassPlan,
+        angles: tuple[Tensor, Tensor],
+        slots: CacheSlots,
         cache: KVCache | PagedCache,
         window: int | None,
         only_last: bool,
@@ -59,7 +59,6 @@ class NativeRun:
 
         Padding is left out, and comes back as zeros; with ``only_last`` the result is (B, 1, D).
         """
-        slots = plan.slots
         assert isinstance(slots, Slots | FixedSlots)
         batch, width = x.shape[:2]
         keys, values = cache.write_in_place(slots)
@@ -70,7 +69,7 @@ class NativeRun:
             part.flatten(0, 1) if real is None else part[real]
             for part in (
                 x,
-                *(angles[:, 0].expand(batch, -1, -1) for angles in (plan.cos, plan.sin)),
+                *(turned[:, 0].expand(batch, -1, -1) for turned in angles),
             )
         )
         new = NewPositions(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lolama_core.model.cache_slots import Slots
+from lolama_core.model.cache_slots import FixedSlots, Slots
 from lolama_core.protocols import CacheSlots
 from lolama_core.runtime.pages import PAGE, NoPages, Pages, pages_for
 
@@ -57,7 +57,7 @@ class PagedCache:
             self._table = torch.tensor(listed, device=self.device)
         return self._table
 
-    def reserve(self, counts: Sequence[int], width: int) -> Slots:
+    def reserve(self, counts: Sequence[int], width: int) -> Slots | FixedSlots:
         """Places for ``counts[b]`` ≤ ``width`` new positions in each row, with the pages that these need.
 
         Raises:
@@ -81,14 +81,14 @@ class PagedCache:
         self, layer: int, keys: Tensor, values: Tensor, slots: CacheSlots
     ) -> tuple[Tensor, Tensor]:
         """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
-        assert isinstance(slots, Slots)
         return (
             self._written(self._memory.keys[layer], keys, slots),
             self._written(self._memory.values[layer], values, slots),
         )
 
-    def _written(self, stored: Tensor, new: Tensor, slots: Slots) -> Tensor:
+    def _written(self, stored: Tensor, new: Tensor, slots: CacheSlots) -> Tensor:
         """Write (B, K, T, hd) into (pages, K, PAGE, hd); return all valid ones (B, K, max(totals), hd)."""
+        assert isinstance(slots, Slots)
         count, longest = pages_for(slots.longest), slots.longest
         pages = self._rows[0].pages[:count]
         if len(self._rows) == 1 and pages == [*range(pages[0], pages[0] + count)]:
@@ -115,3 +115,39 @@ class PagedCache:
         for row, count in zip(self._rows, counts, strict=True):
             assert count >= 0 and row.length + count <= len(row.pages) * PAGE
             row.length += count
+
+
+class FixedPagedCache(PagedCache):
+    """Rows of which tensors say where they are, when a step runs: what a recorded step needs.
+
+    Each has one new position. Bounds cannot be checked there: whoever fills the tensors does.
+
+    Args:
+        memory: The memory of the rows.
+        table: (B, N) int64: the pages of each row.
+        positions: (B, 1) int64: where the new position of each row goes.
+    """
+
+    def __init__(self, memory: Pages, table: Tensor, positions: Tensor) -> None:
+        super().__init__(memory, ())
+        self._table, self._positions = table, positions
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The least that any row may hold."""
+        return (0,) * len(self._positions)
+
+    def reserve(self, counts: Sequence[int], width: int) -> FixedSlots:
+        """One place in each row."""
+        assert width == 1 and min(counts) == 1
+        return FixedSlots(self._positions, self.pages.shape[1] * PAGE, self.dtype)
+
+    def _written(self, stored: Tensor, new: Tensor, slots: CacheSlots) -> Tensor:
+        """Write (B, K, 1, hd) into (pages, K, PAGE, hd); return all of the pages (B, K, N · PAGE, hd)."""
+        [place] = self._positions.unbind(1)
+        page = self.pages.gather(1, place[:, None] // PAGE)[:, 0]
+        stored[page, :, place % PAGE] = new[:, :, 0].to(stored.dtype)
+        held = stored[self.pages].transpose(1, 2).flatten(2, 3)
+        # (B, N · PAGE)
+        unwritten = torch.arange(held.shape[2], device=held.device) > self._positions
+        return held.masked_fill_(unwritten[:, None, :, None], 0)

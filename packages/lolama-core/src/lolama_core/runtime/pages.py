@@ -6,6 +6,7 @@ import mmap
 import sys
 from bisect import bisect
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -48,14 +49,15 @@ class Pages:
     """
 
     def __init__(self, like: KVCache, limit: int, first: int | None = None) -> None:
-        parts = like.write_in_place(like.reserve([0] * like.batch_size, 0))
+        keys, values = like.write_in_place(like.reserve([0] * like.batch_size, 0))
+        count = min(limit, first or _FIRST)
+        self._address_space: mmap.mmap | None = None
         if first is None and like.device.type == "cpu":
-            self.keys, self.values = _mapped(parts, limit)
-            limit = len(self.keys[0])
-        else:
-            count = min(limit, first or _FIRST)
-            self.keys, self.values = ([_memory(layer, count) for layer in part] for part in parts)
-        self._limit, count = limit, len(self.keys[0])
+            self._address_space, limit = _address_space([*keys, *values], limit)
+            count = limit
+        memory = _memory([*keys, *values], count, self._address_space)
+        self.keys, self.values = memory[: len(keys)], memory[len(keys) :]
+        self._limit = limit
         self._uses = [0] * count
         # Free pages, in order: the first of each gap, and the page behind its last.
         self._gaps = [(0, count)]
@@ -92,7 +94,7 @@ class Pages:
         more = min(count, self._limit - count)
         for part in (self.keys, self.values):
             for layer, old in enumerate(part):
-                part[layer] = _memory(old, count + more)
+                [part[layer]] = _memory([old], count + more)
                 # It is longer if there was no memory for a later layer the last time.
                 part[layer][:count] = old[:count]
         self._uses += [0] * more
@@ -171,6 +173,14 @@ class Pages:
         self._kept.remove(page)
         self.give_back([page])
 
+    def release(self) -> bool:
+        """Give the system back what was touched of pages, of which nobody has any; False if it takes none."""
+        assert self._free == len(self._uses)
+        if self._address_space is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return False
+        self._address_space.madvise(mmap.MADV_DONTNEED)
+        return True
+
     def _add_gap(self, begin: int, end: int) -> None:
         """Make these a gap, or a part of the gaps beside them."""
         place = bisect(self._gaps, (begin, begin))
@@ -182,40 +192,44 @@ class Pages:
         self._gaps.insert(place, (begin, end))
 
 
-def _mapped(parts: Sequence[Sequence[Tensor]], count: int) -> list[list[Tensor]]:
-    """Memory for ``count`` pages, or for fewer if there is not so much address space.
+def _address_space(like: Sequence[Tensor], count: int) -> tuple[mmap.mmap, int]:
+    """Room for ``count`` pages of tensors like these, (any, K, any, hd), or for fewer.
 
-    Then it is half of what there is: the rest of the process needs some, too. A process may have a limit
-    (``ulimit -v``), or a system that promises no more than it has.
+    If there is not as much, it is half of what there is: the rest of the process needs some, too. A process
+    may have a limit (``ulimit -v``), or a system that promises no more than it has. Others take memory for
+    what is touched alone.
+
+    Returns:
+        The room, and for how many pages it is.
     """
+    page = sum(PAGE * each[0, :, 0].nbytes for each in like)
+    flags = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
     asked = count
     while True:
         try:
-            made = [[_memory(layer, count) for layer in part] for part in parts]
-        except MemoryError:
+            made = mmap.mmap(-1, count * page, **flags)
+        except OSError as error:
             if count == 1:
-                raise
+                raise MemoryError(str(error)) from None
             count //= 2
             continue
         if count == asked:
-            return made
-        del made
+            return made, count
+        made.close()
         asked = count = max(1, count // 2)
 
 
-def _memory(like: Tensor, count: int) -> Tensor:
-    """(count, K, PAGE, hd), with the pages of a head behind each other; ``like`` is (any, K, any, hd)."""
-    _, heads, _, width = like.shape
-    shape = (heads, count, PAGE, width)
+def _memory(like: Sequence[Tensor], count: int, space: mmap.mmap | None = None) -> list[Tensor]:
+    """(count, K, PAGE, hd) each, a head's pages behind each other; ``like`` are (any, K, any, hd)."""
+    shapes = [(each.shape[1], count, PAGE, each.shape[3]) for each in like]
     with torch.inference_mode(False):
-        if like.device.type != "cpu":
-            return torch.zeros(shape, dtype=like.dtype, device=like.device).transpose(0, 1)
-        size = heads * count * PAGE * width * like.itemsize
-        # The system maps address space, and takes memory for what is touched of it alone.
-        flags = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
-        try:
-            mapped = mmap.mmap(-1, size, **flags)
-        except OSError as error:
-            raise MemoryError(str(error)) from None
-        raw = torch.frombuffer(mapped, dtype=torch.uint8)
-        return raw.view(like.dtype).view(shape).transpose(0, 1)
+        if space is None:
+            made = [
+                torch.zeros(shape, dtype=each.dtype, device=each.device)
+                for each, shape in zip(like, shapes, strict=True)
+            ]
+        else:
+            raw = torch.frombuffer(space, dtype=like[0].dtype)
+            pieces = torch.split(raw, [prod(shape) for shape in shapes])
+            made = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+        return [each.transpose(0, 1) for each in made]

@@ -10,8 +10,8 @@ from lolama_core.protocols.types import PromptKey
 from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.pages import PAGE, NoPages, Pages
 
-_WORTH_A_COPY = 8
-"""The least positions of a page for which a row gets a copy of it: most texts begin with the same token."""
+_LEAST_SHARED = 8
+"""The least positions that two texts have in common to share them: most texts begin with the same token."""
 
 
 @dataclass(eq=False)
@@ -78,6 +78,11 @@ class PrefixTree:
                 tree._reclaim(count)
 
         pages.reclaim = reclaim
+
+    @property
+    def texts(self) -> int:
+        """How many texts are kept that are not the beginning of another."""
+        return sum(not node.children for node in self._nodes())
 
     def known(self, keys: Sequence[PromptKey]) -> int:
         """How many positions of a text are known. Only whole pages count."""
@@ -170,7 +175,7 @@ class PrefixTree:
             if child is None:
                 return
             child.used = self._clock
-            if shared >= _WORTH_A_COPY:
+            if place + shared >= _LEAST_SHARED:
                 yield child, shared
             if shared < PAGE:
                 return
@@ -183,17 +188,11 @@ class PrefixTree:
         follow. Of a page that goes, no page that rows still have can be found any more.
         """
         count = max(count, self._pages.idle // 16)
-        while count > 0:
-            nodes = [*self._nodes()]
-            above_idle: set[_Node | None] = set()
-            for node in reversed(nodes):
-                if self._pages.is_idle(node.page) or node in above_idle:
-                    above_idle.add(node.parent)
-            ends = [n for n in nodes if self._pages.is_idle(n.page) and n not in above_idle]
-            assert ends, "more pages are asked for than are idle"
-            for node in sorted(ends, key=lambda node: node.used)[:count]:
-                self._drop(node)
-                count -= 1
+        # No page was used later than one that it follows, and of those used at once the last comes first.
+        idle = [node for node in [*self._nodes()][::-1] if self._pages.is_idle(node.page)]
+        assert len(idle) >= count, "more pages are asked for than are idle"
+        for node in sorted(idle, key=lambda node: node.used)[:count]:
+            self._drop(node)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -1,117 +1,137 @@
-"""Where a generation gets its cache and its decoding step from; on CUDA, a step that is recorded once.
+"""Decoding steps that CUDA records once and replays.
 
 A decoding step launches hundreds of small kernels, and launching one takes a host longer than running it
 takes a GPU. CUDA can record a step as a graph and replay it as a whole, if nothing in it depends on the
-host: the token and its place are read from tensors, and attention looks at the whole capacity through a mask.
+host: tokens, pages and places are read from tensors, and attention looks at all pages through a mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lolama_core.model.device import inference
-from lolama_core.model.kv_cache import KVCache, own_cache
 from lolama_core.protocols import CausalLM
-from lolama_core.runtime.step import Decode, decode
+from lolama_core.runtime.paged_cache import FixedPagedCache, PagedCache, Row
+from lolama_core.runtime.pages import Pages
 
-# Room that a recorded step has at least: prompts of every usual length then share one recording.
-_LEAST_CAPACITY = 2048
+_LEAST_PAGES = 64
+"""Pages of a row that a recorded step looks at, at least: texts of every usual length share one recording."""
 
 
-class DecodingSteps:
-    """Lends caches with their decoding steps to the generations of one model.
+class RecordedSteps:
+    """Decoding steps of the rows of one memory: one recording for each number of rows and pages.
+
+    Both are rounded up to powers of two. The rows that are too many write to a page of their own.
 
     Args:
-        record: Whether steps are recorded and kept for the next generation: by default on CUDA. (Elsewhere
-            a recorded step runs the same operators one by one, for tests.)
+        pages: The memory of the rows. One of its pages is taken at once for those that are too many.
+
+    Attributes:
+        recordings: How many steps were recorded.
     """
 
-    def __init__(self, *, record: bool | None = None) -> None:
-        self._record = record
-        self._idle: RecordedStep | None = None
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._steps: dict[tuple[int, int], RecordedStep] = {}
+        self._memory: Tensor | None = None
+        self._spare = Row(pages.take(1))
         self.recordings = 0
 
-    @contextmanager
-    def lend(self, model: CausalLM, capacity: int) -> Iterator[tuple[KVCache, Decode]]:
-        """An empty cache of one row with room for ``capacity`` positions, and its step.
-
-        A recorded step comes back when the block ends, and serves the next generation by the same runner, if
-        it is large enough. Two generations at the same time have two.
+    def __call__(self, model: CausalLM, rows: Sequence[Row], tokens: Sequence[int]) -> Tensor:
+        """The last token of each row → logits (B, V) of what follows, and one more position in each.
 
         Args:
-            model: What runs, as `runner_of` gives it.
-            capacity: Positions.
-        """
-        record = model.device.type == "cuda" if self._record is None else self._record
-        step = self._take(model, capacity) if record else None
-        if step is None:  # or this model's cache cannot be recorded
-            cache = own_cache(model.make_cache(1, capacity))
-            yield cache, lambda token: decode(model, token, cache)
-            return
-        try:
-            yield step.cache, step
-        finally:
-            with torch.inference_mode():
-                step.cache.reset()
-            self._idle = step
+            model: The same as the last time; see `clear`.
+            rows: They hold their pages, but for that of a new position.
+            tokens: One for each row.
 
-    def _take(self, model: CausalLM, capacity: int) -> RecordedStep | None:
-        step, self._idle = self._idle, None
-        if step is not None and step.cache.capacity >= capacity and step.model is model:
-            return step
-        del step  # its memory goes before more is asked for
-        room = max(_LEAST_CAPACITY, 1 << (capacity - 1).bit_length())
-        cache = own_cache(model.make_cache(1, min(room, model.max_seq_len)))
-        if not cache.stable:
-            return None
-        self.recordings += 1
-        return RecordedStep(model, cache)
+        Raises:
+            NoPages: if there are fewer than the rows need.
+        """
+        count = _power_of_two(len(rows))
+        cache = PagedCache(self._pages, rows)
+        cache.reserve([1] * len(rows), 1)
+        if self._memory is not self._pages.keys[0]:  # they have grown, and lie elsewhere
+            self.clear()
+            self._memory = self._pages.keys[0]
+        listed = [row.pages for row in rows] + [self._spare.pages] * (count - len(rows))
+        width = max(_LEAST_PAGES, _power_of_two(max(map(len, listed))))
+        step = self._steps.get((count, width))
+        if step is None:
+            step = self._steps[count, width] = RecordedStep(self._pages, count, width)
+            self.recordings += 1
+        positions = [row.length for row in rows] + [0] * (count - len(rows))
+        given = [*tokens, *[0] * (count - len(rows))]
+        logits = step(
+            model, given, [pages + [0] * (width - len(pages)) for pages in listed], positions
+        )
+        cache.advance([1] * len(rows))
+        return logits[: len(rows)]
+
+    def clear(self) -> None:
+        """Forget what was recorded: the model is another one, or the memory is elsewhere."""
+        self._steps.clear()
 
 
 class RecordedStep:
-    """One decoding step over one cache: recorded when it first runs on CUDA, replayed from then on.
+    """A step of some rows: recorded when it first runs on CUDA, replayed from then on.
 
     Elsewhere the operators that would be recorded run one by one.
+
+    Args:
+        pages: The memory of the rows.
+        rows: How many there are.
+        width: How many pages each has at most.
     """
 
-    def __init__(self, model: CausalLM, cache: KVCache) -> None:
-        self.cache = cache
-        self.model = model
-        self._token = torch.zeros((1, 1), dtype=torch.int64, device=cache.device)
-        self._position = torch.zeros((1, 1), dtype=torch.int64, device=cache.device)
-        self._view = cache.at_positions(self._position)
+    def __init__(self, pages: Pages, rows: int, width: int) -> None:
+        device = pages.keys[0].device
+        self._tokens = torch.zeros((rows, 1), dtype=torch.int64, device=device)
+        self._table = torch.zeros((rows, width), dtype=torch.int64, device=device)
+        self._positions = torch.zeros((rows, 1), dtype=torch.int64, device=device)
+        self._cache = FixedPagedCache(pages, self._table, self._positions)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
 
-    def __call__(self, token: int) -> Tensor:
-        """See `Decode`."""
-        with inference(self.cache.device):
-            slots = self.cache.reserve([1], 1)  # the bounds, which a replay would not check
-            self._token.fill_(token)
-            self._position.copy_(slots.positions)
-            logits = self._replay() if self.cache.device.type == "cuda" else self._run()
-            self.cache.advance([1])
-        return logits
+    def __call__(
+        self,
+        model: CausalLM,
+        tokens: Sequence[int],
+        table: Sequence[Sequence[int]],
+        positions: Sequence[int],
+    ) -> Tensor:
+        """Logits (B, V) of what follows each token. What is returned is overwritten by the next step."""
+        for fixed, listed in (
+            (self._tokens, [[token] for token in tokens]),
+            (self._table, table),
+            (self._positions, [[position] for position in positions]),
+        ):
+            fixed.copy_(torch.tensor(listed, dtype=torch.int64), non_blocking=True)
+        return self._replay(model) if self._tokens.device.type == "cuda" else self._run(model)
 
-    def _run(self) -> Tensor:
-        return self.model.forward_embeds(self.model.embed(self._token), self._view)
+    def _run(self, model: CausalLM) -> Tensor:
+        return model.forward_embeds(model.embed(self._tokens), self._cache)
 
-    def _replay(self) -> Tensor:
+    def _replay(self, model: CausalLM) -> Tensor:
         if self._graph is None:
             # Libraries choose their kernels and workspaces at a first run, which must not be recorded.
             # Running the same step twice writes the same keys to the same place.
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                self._run()
+                self._run(model)
             torch.cuda.current_stream().wait_stream(stream)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._logits = self._run()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._logits = self._run(model)
+            self._graph = graph
         self._graph.replay()
         assert self._logits is not None
         return self._logits
+
+
+def _power_of_two(number: int) -> int:
+    """The least that is no less than ``number``, which is 1 or more."""
+    return 1 << (number - 1).bit_length()

@@ -1,8 +1,13 @@
-"""What keys and values of many rows take, under a limit of bytes."""
+"""Rows of one model: their passes, and what their keys and values take, under a limit of bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
 
 from lolama_core.model.free_memory import free_memory
 from lolama_core.model.kv_cache import KVCache, own_cache
@@ -11,6 +16,9 @@ from lolama_core.protocols.types import PromptKey
 from lolama_core.runtime.paged_cache import PagedCache, Row
 from lolama_core.runtime.pages import PAGE, Pages, pages_for
 from lolama_core.runtime.prefix_tree import PrefixTree
+from lolama_core.runtime.recorded_step import RecordedSteps
+from lolama_core.runtime.runner import Runner
+from lolama_core.runtime.turns import Turns
 
 _SHARE = 0.8
 """How much of the free memory keys and values may take, if nobody says."""
@@ -23,33 +31,78 @@ class RowMemory:
     RoPE), each row has a cache of its own, as large as it may ever need.
 
     Args:
-        model: What makes the caches.
-        rows: How many rows there are at most.
+        model: What runs the rows, as `runner_of` gives it. It is not kept alive.
+        rows: How many rows of a whole context there are at most, where no bytes limit them.
         max_bytes: What all of them may take, but at least a page; None for four fifths of the memory that is
             free, or for no limit where the system does not tell how much that is.
+        record: Whether decoding steps are recorded: on CUDA, if nobody says. (Elsewhere a recorded step runs
+            the same operators one by one, for tests.)
+
+    Attributes:
+        turns: Whoever changes rows does it in a turn.
+        on_end: Called when a row has ended.
     """
 
-    def __init__(self, model: CausalLM, rows: int, max_bytes: int | None) -> None:
-        self._model, self._rows, self._max_bytes = model, rows, max_bytes
+    def __init__(
+        self,
+        model: CausalLM,
+        rows: int = 16,
+        max_bytes: int | None = None,
+        *,
+        record: bool | None = None,
+    ) -> None:
+        self._model, self._rows, self._max_bytes = weakref.ref(model), rows, max_bytes
+        self._record = model.device.type == "cuda" if record is None else record
         self._pages: Pages | None = None
         self._tree: PrefixTree | None = None
         self._own: dict[Row, KVCache] = {}
         self._promised: dict[Row, int] = {}
         self._position_bytes = 0
+        self.recorded: RecordedSteps | None = None
+        self.turns = Turns()
+        self.on_end: Callable[[], None] = lambda: None
 
-    def _open(self) -> None:
-        """Look at what the model's cache is like, once there is a row."""
-        like = own_cache(self._model.make_cache(1, 1))
+    @property
+    def model(self) -> CausalLM | None:
+        """What runs the rows; None if it is gone."""
+        return self._model()
+
+    def open(self) -> None:
+        """Look at what the model's cache is like, if nobody has yet."""
+        if self._position_bytes:
+            return
+        model = self.model
+        assert model is not None, "whoever runs a model holds it"
+        like = own_cache(model.make_cache(1, 1))
         if self._max_bytes is None:
             # 0 if the system does not tell.
-            self._max_bytes = int(_SHARE * free_memory(self._model.device))
+            self._max_bytes = int(_SHARE * free_memory(model.device))
         if like.stable:
-            limit = self._rows * pages_for(self._model.max_seq_len)
+            limit = self._rows * pages_for(model.max_seq_len)
             if self._max_bytes:
                 limit = min(limit, max(1, self._max_bytes // (PAGE * like.nbytes)))
-            self._pages = Pages(like, limit)
+            # Recorded steps take one for themselves.
+            self._pages = Pages(like, limit + self._record)
             self._tree = PrefixTree(self._pages)
+            self.recorded = RecordedSteps(self._pages) if self._record else None
         self._position_bytes = like.nbytes
+
+    @property
+    def rows_run_alone(self) -> bool:
+        """Whether each row has a pass of its own, from its first position to its last."""
+        self.open()
+        return self._pages is None
+
+    @property
+    def skips_padding(self) -> bool:
+        """Whether rows with different numbers of new positions run together at no cost."""
+        self.open()
+        model = self.model
+        return (
+            self._pages is not None
+            and isinstance(model, Runner)
+            and model.skips_padding(self._pages.keys[0].dtype)
+        )
 
     @property
     def idle_bytes(self) -> int:
@@ -60,7 +113,14 @@ class RowMemory:
     def used_bytes(self) -> int:
         """Bytes of the pages and caches that rows have. What is kept for others comes on top."""
         paged = 0 if self._pages is None else self._pages.used_bytes
+        if self._pages is not None and self.recorded is not None:
+            paged -= self._pages.page_bytes  # no row has that
         return paged + sum(cache.nbytes for cache in self._own.values())
+
+    @property
+    def texts(self) -> int:
+        """How many texts are kept, each with all that it begins with."""
+        return 0 if self._tree is None else self._tree.texts
 
     def begin(
         self, row: Row, keys: Sequence[PromptKey], positions: int, most: int, spare: int = 0
@@ -77,8 +137,7 @@ class RowMemory:
         Returns:
             Whether there is as much. If not, nothing has changed.
         """
-        if not self._position_bytes:
-            self._open()
+        self.open()
         if self._pages is not None:
             assert self._tree is not None
             # The last position is run in any case, for its logits.
@@ -94,7 +153,8 @@ class RowMemory:
             return True
         if self._max_bytes and self.used_bytes + most * self._position_bytes > self._max_bytes:
             return False
-        self._own[row] = own_cache(self._model.make_cache(1, most))
+        assert self.model is not None
+        self._own[row] = own_cache(self.model.make_cache(1, most))
         return True
 
     def known(self, keys: Sequence[PromptKey]) -> int:
@@ -107,9 +167,22 @@ class RowMemory:
             self._tree.keep(row, keys)
 
     def forget(self) -> None:
-        """Keep nothing that was run before: the model has changed."""
+        """Keep nothing that was run before."""
         if self._tree is not None:
             self._tree.clear()
+
+    def release(self) -> bool:
+        """Keep nothing, and give the system back what rows have touched; False if that cannot be done now."""
+        self.forget()
+        return self._pages is not None and (
+            self.recorded is not None or (not self.used_bytes and self._pages.release())
+        )
+
+    def reclaim(self, max_bytes: int) -> None:
+        """Keep no more than ``max_bytes`` of what no row has; what was not used for longest goes first."""
+        if self._pages is not None and self.idle_bytes > max_bytes:
+            excess = self.idle_bytes - max_bytes
+            self._pages.reclaim(-(-excess // self._pages.page_bytes))
 
     def end(self, row: Row) -> None:
         """Take back what a row has."""
@@ -118,6 +191,7 @@ class RowMemory:
         row.pages, row.length = [], 0
         self._promised.pop(row, None)
         self._own.pop(row, None)
+        self.on_end()
 
     def held(self, row: Row) -> int:
         """Positions that a row holds."""
@@ -140,14 +214,33 @@ class RowMemory:
         promised = (max(0, count - len(row.pages)) for row, count in self._promised.items())
         return pages.left - sum(promised)
 
-    def passes(self, rows: Sequence[Row]) -> Iterator[tuple[range, PagedCache | KVCache]]:
-        """The passes in which these run: the places of the rows of each, and their cache.
+    def decode(self, rows: Sequence[Row], tokens: Sequence[int]) -> Tensor:
+        """The last token of each row → logits (B, V) of what follows, and one more position in each."""
+        model = self.model
+        assert model is not None
+        if self.recorded is not None:
+            return self.recorded(model, rows, tokens)
+        ids = torch.tensor(tokens, device=model.device)[:, None]
+        return self.run(rows, model.embed(ids), [1] * len(rows))
 
-        All rows run in one pass, or each alone where it has a cache of its own.
+    def run(
+        self,
+        rows: Sequence[Row],
+        embeds: Tensor,
+        counts: Sequence[int],
+        logits: Literal["last", "all"] = "last",
+    ) -> Tensor:
+        """A pass: logits (B, V) or (B, T, V), and ``counts[b]`` more positions in each row.
+
+        Args:
+            rows: One alone, where rows run alone.
+            embeds: (B, T, D), padded behind the positions of each row.
+            counts: New positions of each row.
+            logits: See `CausalLM.forward_embeds`.
         """
-        if self._pages is not None:
-            if rows:
-                yield range(len(rows)), PagedCache(self._pages, rows)
-            return
-        for place, row in enumerate(rows):
-            yield range(place, place + 1), self._own[row]
+        model = self.model
+        assert model is not None
+        cache = self._own[rows[0]] if self._pages is None else PagedCache(self._pages, rows)
+        result = model.forward_embeds(embeds, cache, counts, logits)
+        cache.advance(counts)
+        return result

@@ -94,6 +94,13 @@ class Runner:
         """How the weights are stored."""
         return self.model.dtype
 
+    def skips_padding(self, cache_dtype: torch.dtype) -> bool:
+        """Whether native steps run every block, and leave out what only fills rows up to the longest."""
+        text = self.text
+        return text is not None and len(text.layers) == sum(
+            len(run.layers) for run in self.native.values() if run.step.prompt_dtype == cache_dtype
+        )
+
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """The weights of the model."""
         return self.model.parameters(recurse)
@@ -160,17 +167,21 @@ class Runner:
         only_last: bool = False,
     ) -> Tensor:
         """(B, T, D) → (B, T, D), or with ``only_last`` the last real position of each row (B, 1, D)."""
-        plan, window, end = text.plan(x, slots, cache), text.config.sliding_window, len(text.layers)
-        place = 0
+        angles, window, end = text.angles(slots), text.config.sliding_window, len(text.layers)
+        plan, place = None, 0
         while place < end:
             native = self.native.get(place)
             if native is not None and native.takes(x, slots, cache):
                 place += len(native.layers)
                 shortened = only_last and place == end
-                x = native.run(x, plan, cast(KVCache | PagedCache, cache), window, shortened)
+                x = native.run(
+                    x, angles, slots, cast(KVCache | PagedCache, cache), window, shortened
+                )
                 if shortened:
                     return x
                 continue
+            # Native runs need no mask, which may take much memory for rows of different lengths.
+            plan = plan or text.plan(x, slots, cache, angles)
             block = text.layers[place]
             with self._fast:
                 shortens = only_last and place == end - 1 and x.shape[1] > 1

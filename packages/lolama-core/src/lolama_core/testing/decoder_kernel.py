@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lolama_core.model.cache_slots import FixedSlots, Slots
 from lolama_core.model.config import LlamaConfig
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.model.llama import Llama
-from lolama_core.protocols import CausalLM, DecoderKernel
+from lolama_core.protocols import CacheSlots, CausalLM, DecoderKernel
 from lolama_core.runtime.kernels import Kernels
 from lolama_core.runtime.runner import Runner
 
@@ -79,7 +78,7 @@ class PagedCopy(KVCache):
         stored[:, self.pages] = whole.view(rows, heads, needed, size, width).transpose(0, 1)
         return stored.transpose(0, 1)
 
-    def write_in_place(self, slots: Slots | FixedSlots) -> tuple[list[Tensor], list[Tensor]]:
+    def write_in_place(self, slots: CacheSlots) -> tuple[list[Tensor], list[Tensor]]:
         """See `KVCache`."""
         keys, values = self._parts
         return keys, values

@@ -1,0 +1,79 @@
+"""A constraint as a processor of scores, whose mask is made while the model runs."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from lolama_core.protocols import Constraint
+from lolama_core.protocols.errors import LolamaError, UsageError
+
+_REMEDY = "correct the constraint, or generate without it"
+
+
+class Constrained:
+    """Keeps one text within a `Constraint`.
+
+    Args:
+        constraint: Says which tokens may come next.
+    """
+
+    def __init__(self, constraint: Constraint) -> None:
+        self._constraint = constraint
+        self._mask: Future[Tensor | None] | None = None
+
+    def prepare(self) -> None:
+        """Let another thread make the mask of the next token, unless it does already."""
+        if self._mask is None:
+            self._mask = _executor().submit(self._constraint.mask)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (1, V) with -inf for what may not come next; see `LogitsProcessor`.
+
+        Raises:
+            UsageError: if the constraint fails, allows nothing, or gives what is no mask.
+        """
+        try:
+            mask = self._constraint.mask() if self._mask is None else self._mask.result()
+        except Exception as error:
+            raise _failure(error) from error
+        if mask is None:
+            return scores
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() != 1:
+            found = type(mask).__name__
+            if isinstance(mask, Tensor):
+                found = f"{tuple(mask.shape)} {str(mask.dtype)[6:]}"
+            raise UsageError("constraint", f"gave a mask of {found}", "return a (V,) bool tensor")
+        allowed = torch.zeros(scores.shape[1], dtype=torch.bool)
+        count = min(len(mask), len(allowed))
+        allowed[:count] = mask[:count]
+        if not allowed.any():
+            raise UsageError("constraint", "allows no token", _REMEDY)
+        return scores.masked_fill(~allowed.to(scores.device), float("-inf"))
+
+    def accept(self, token: int) -> None:
+        """Tell the constraint which token was chosen.
+
+        Raises:
+            UsageError: if it fails.
+        """
+        self._mask = None
+        try:
+            self._constraint.accept(token)
+        except Exception as error:
+            raise _failure(error) from error
+
+
+@cache
+def _executor() -> Executor:
+    """The thread that makes masks."""
+    return ThreadPoolExecutor(1, "lolama-constraints")
+
+
+def _failure(error: Exception) -> LolamaError:
+    if isinstance(error, LolamaError):
+        return error
+    return UsageError("constraint", f"failed: {type(error).__name__}: {error}", _REMEDY)

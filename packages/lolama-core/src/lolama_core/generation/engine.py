@@ -1,0 +1,282 @@
+"""The loop that runs a model for all requests at once; they join and leave while it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Generic, TypeAlias, TypedDict, Unpack, cast, overload
+
+from torch import Tensor
+
+from lolama_core.generation.generation_config import GenerationConfig
+from lolama_core.generation.keywords import Keywords
+from lolama_core.generation.pass_costs import PassCosts
+from lolama_core.generation.passes import passes, run_pass
+from lolama_core.generation.request import Emission, Generation, Request, Text
+from lolama_core.generation.request_factory import RequestFactory, TextOrIds
+from lolama_core.generation.schedule import Schedule, Scheduled, TooLittleMemory
+from lolama_core.model.device import inference, memory_errors
+from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
+from lolama_core.protocols.checks import shown
+from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama_core.protocols.types import Prompt
+from lolama_core.runtime.row_memory import RowMemory
+from lolama_core.runtime.runner import forget, runner_of
+from lolama_core.text.plain_numbers import whole_number
+
+Prepared: TypeAlias = tuple[Request, Prompt]
+"""A checked request, and its prompt as the model reads it."""
+
+
+class EngineOptions(TypedDict, total=False):
+    """What an `Engine` may be made with, by name."""
+
+    rows: int
+    prefill_chunk: int | None
+    cache_bytes: int | None
+    memory_of: Callable[[CausalLM], RowMemory] | None
+
+
+class Engine(Generic[Text]):
+    """Generates for many prompts at once. `TextGenerator`, batches, scores and chats stand on it.
+
+    Each text gets the tokens that it would get alone, in float32 and with int8 weights. In sixteen bits rows
+    beside each other may be rounded differently, so what is chosen, sampled above all, may differ.
+
+    A step decodes one token for every running row, and beside them runs a chunk of the prompts that wait, so
+    that a long prompt never stalls the rest.
+
+    Keys and values take memory as a text grows, whatever its settings allow. When ``cache_bytes`` are used,
+    the request that came last is put back. It waits, and later goes on from where it was. What several texts
+    begin with is run once. It is kept as long as no request needs the memory.
+
+    An engine belongs to one thread. `prepare` and `cancel` may be called from others.
+
+    Args:
+        model: The model.
+        tokenizer: Needed for texts, as prompts, as stop texts and in results.
+        rows: Requests that run at the same time; others wait their turn.
+        prefill_chunk: Positions of prompts that a step runs at most; None for 512, but beside rows that
+            decode for as many as cost no more than their step, which is measured.
+        cache_bytes: What keys and values may take, in bytes; None for four fifths of the memory that is free
+            when the first request runs.
+        memory_of: A runner → where its rows are, if they share that with other engines; ``cache_bytes`` then
+            counts for nothing.
+
+    Raises:
+        UsageError: if a number is below 1.
+
+    Example:
+        >>> engine = Engine(model, tokenizer)
+        >>> ticket = engine.submit("Once upon a time", max_new_tokens=20)
+        >>> while engine.busy:
+        ...     for ticket, emission in engine.step():
+        ...         print(emission.text, end="")
+        >>> results = engine.collect()
+    """
+
+    default_chunk: ClassVar[int | None] = None
+
+    @overload
+    def __init__(self: Engine[None], model: CausalLM, **options: Unpack[EngineOptions]) -> None: ...
+    @overload
+    def __init__(
+        self: Engine[str], model: CausalLM, tokenizer: Tokenizer, **options: Unpack[EngineOptions]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Engine[str | None],
+        model: CausalLM,
+        tokenizer: Tokenizer | None,
+        **options: Unpack[EngineOptions],
+    ) -> None: ...
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer | None = None,
+        *,
+        rows: int = 16,
+        prefill_chunk: int | None = None,
+        cache_bytes: int | None = None,
+        memory_of: Callable[[CausalLM], RowMemory] | None = None,
+    ) -> None:
+        numbers = {"rows": rows, "prefill_chunk": prefill_chunk, "cache_bytes": cache_bytes}
+        for name, number in numbers.items():
+            if number is not None and (whole_number(number) or 0) < 1:
+                raise UsageError(name, f"is {shown(number)}", "give a whole number, 1 or more")
+        self._model, self._chunk = model, prefill_chunk or self.default_chunk
+        self._factory = RequestFactory(model, tokenizer)
+        self._memory_of = memory_of or partial(RowMemory, rows=rows, max_bytes=cache_bytes)
+        self.memory: RowMemory | None = None
+        self._runner: CausalLM | None = None
+        self._schedule = Schedule(rows)
+        self._emitted: list[tuple[int, Emission]] = []
+        self._results: dict[int, Generation[Text] | LolamaError] = {}
+        self._tickets = 0
+        self._stepping = threading.Lock()
+        self.costs = PassCosts()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._schedule.waiting or self._schedule.begun)
+
+    @property
+    def used_cache_bytes(self) -> int:
+        """Bytes that keys and values of all requests take now, without those that are merely kept."""
+        return 0 if self.memory is None else self.memory.used_bytes
+
+    @property
+    def kept_cache_bytes(self) -> int:
+        """Bytes kept of requests that have ended, for prompts that begin alike. Others may take them."""
+        return 0 if self.memory is None else self.memory.idle_bytes
+
+    def submit(
+        self,
+        input_ids: TextOrIds,
+        config: GenerationConfig | None = None,
+        *,
+        logits_processors: Sequence[LogitsProcessor] = (),
+        constraint: Constraint | None = None,
+        **settings: Unpack[Keywords],
+    ) -> int:
+        """Add a prompt; arguments as for `TextGenerator.generate_stream`. It joins at the next step.
+
+        Returns:
+            A ticket, by which `step` and `collect` name it.
+
+        Raises:
+            UsageError: for settings, ids or inputs that make no sense.
+        """
+        [prepared] = self.prepare(
+            [input_ids], [config], logits_processors, settings, constraint=constraint
+        )
+        return self.add(prepared)
+
+    def prepare(
+        self,
+        prompts: Sequence[TextOrIds],
+        configs: Sequence[GenerationConfig | None],
+        logits_processors: Sequence[LogitsProcessor] = (),
+        settings: Mapping[str, Any] | None = None,
+        *,
+        n: int = 1,
+        constraint: Constraint | None = None,
+    ) -> list[Prepared]:
+        """Requests to `add`, ``n`` for each prompt; see `RequestFactory.requests`.
+
+        What takes long, such as encoding pictures, is done here, and not within a step.
+        """
+        return self._factory.requests(
+            prompts, configs, logits_processors, settings or {}, n=n, constraint=constraint
+        )
+
+    def add(self, prepared: Prepared) -> int:
+        """Add a request that was prepared; see `submit`."""
+        self._tickets += 1
+        request, prompt = prepared
+        if request.limit or request.prompt_reader is not None:
+            self._schedule.waiting.append(Scheduled(self._tickets, request, prompt, prompt.embeds))
+        else:
+            request.end_without_tokens()
+            self._results[self._tickets] = cast("Generation[Text]", request.result())
+        return self._tickets
+
+    def cancel(self, ticket: int) -> None:
+        """Forget a request, wherever it stands. One that has ended stays to be collected.
+
+        What it has run is kept for prompts that begin alike.
+        """
+        cancel = partial(self._cancel, ticket)
+        if self.memory is None:
+            cancel()
+        else:
+            self.memory.turns.when_free(cancel)
+
+    def _cancel(self, ticket: int) -> None:
+        for one in (*self._schedule.waiting, *self._schedule.begun):
+            if one.ticket == ticket:
+                self._schedule.leave(one, keep=True)
+
+    def model_changed(self) -> None:
+        """Run everything again: weights were written to in a way that nobody sees (``tensor.data``)."""
+        forget(self._model)
+
+    def collect(self) -> dict[int, Generation[Text] | LolamaError]:
+        """Ticket → result of each request that ended since the last call; the error, if it failed."""
+        results, self._results = self._results, {}
+        return results
+
+    def step(self) -> list[tuple[int, Emission]]:
+        """One token for each running row, and a chunk of the prompts that wait.
+
+        Returns:
+            Tickets, with what came of the tokens that were chosen.
+
+        Raises:
+            UsageError: if a step runs already.
+            ResourceError: if the memory does not suffice. No prompt and no id is lost: the next step goes on.
+        """
+        if not self._stepping.acquire(blocking=False):
+            raise UsageError("engine", "a step of it runs already", "use it from one thread")
+        try:
+            with memory_errors(self._model.device), inference(self._model.device):
+                runner = self._current_runner()
+                assert self.memory is not None
+                with self.memory.turns.turn():
+                    self._step(runner, self.memory)
+        finally:
+            self._stepping.release()
+        if not self.busy:
+            self._runner = None
+        emitted, self._emitted = self._emitted, []
+        return emitted
+
+    def _current_runner(self) -> CausalLM:
+        """The runner of the model as it is now. What an earlier one has run is run again."""
+        if self._runner is not None and not self._schedule.waiting:
+            return self._runner  # all have begun already
+        self._runner = runner = runner_of(self._model)
+        if self.memory is None or self.memory.model is not runner:
+            for one in reversed(self._schedule.begun):
+                self._schedule.put_back(one, runner)
+            self._schedule.memory = self.memory = self._memory_of(runner)
+        return runner
+
+    def _step(self, runner: CausalLM, memory: RowMemory) -> None:
+        try:
+            self._schedule.make_room(runner)
+            rows = len(self._schedule.running)
+            parts = self._schedule.next_parts(self._chunk or self.costs.chunk(rows))
+            started = self.costs.clock()
+            for together in passes(parts, memory):
+                logits = run_pass(together, runner, memory)
+                for place in self._schedule.ran(together):
+                    self._choose(together[place][0], logits[place : place + 1], memory)
+            positions = sum(count for _, count in parts) - rows
+            self.costs.note(rows, positions, self.costs.clock() - started)
+        except TooLittleMemory as failure:
+            self._results[failure.one.ticket] = failure.error
+            self._schedule.leave(failure.one)
+        except BaseException:
+            self._schedule.break_off(runner)
+            raise
+
+    def _choose(self, one: Scheduled, logits: Tensor, memory: RowMemory) -> None:
+        """The next token of a request from logits (1, V), or its end."""
+        if not one.request.limit:
+            one.request.end_without_tokens()
+        else:
+            try:
+                emission = one.request.step(logits)
+            except LolamaError as error:  # one row's broken logits are no other row's trouble
+                self._results[one.ticket] = error
+                self._schedule.leave(one)
+                return
+            self._emitted.append((one.ticket, emission))
+        if one.request.finish_reason is not None:
+            self._results[one.ticket] = cast("Generation[Text]", one.request.result())
+            self._schedule.leave(one, keep=True)
+        elif len(one.request.tokens) == 1:
+            memory.keep(one.row, one.keys)  # its logits are sound, so others may use it

@@ -1,0 +1,71 @@
+"""What passes cost lately: how much of a prompt may run beside rows that decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+MOST_POSITIONS = 512
+"""Positions of prompts that run in one pass at most: the activations of more need not fit."""
+
+_LEAST_POSITIONS = 8
+"""Positions of prompts that run beside decoding rows at least: fewer take about the same time."""
+
+_MEASURE_AGAIN = 32
+"""After 32 passes with a chunk one runs without, to measure a step: it costs more as texts grow."""
+
+_NEWEST = 0.5
+"""The weight of a new measurement."""
+
+
+class PassCosts:
+    """Measures passes, and says how many positions of prompts cost as much as a decoding step.
+
+    Args:
+        clock: Seconds.
+
+    Attributes:
+        position: Seconds that a position of a prompt adds to a pass; None as long as nobody knows.
+        steps: Number of rows → seconds of a decoding step.
+    """
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self.clock = clock
+        self.position: float | None = None
+        self.steps: dict[int, float] = {}
+        self._last = _LEAST_POSITIONS
+        self._since = 0
+
+    def chunk(self, rows: int) -> int:
+        """Positions of prompts that may run beside ``rows`` that decode.
+
+        They cost no more than a decoding step, but for the least. It is 0 to measure such a step first.
+        """
+        if not rows:
+            return MOST_POSITIONS
+        if rows not in self.steps or self._since >= _MEASURE_AGAIN:
+            return 0
+        if self.position is None:
+            return _LEAST_POSITIONS
+        # No more than twice as many as before, since what is cheap for few need not be for many.
+        most = min(2 * self._last, MOST_POSITIONS)
+        if self.position * most > self.steps[rows]:
+            most = int(self.steps[rows] / self.position)
+        return max(most, _LEAST_POSITIONS)
+
+    def note(self, rows: int, positions: int, seconds: float) -> None:
+        """Learn from a step: how many rows have decoded, and how many positions of prompts have run."""
+        if not positions:
+            if rows:
+                self.steps[rows] = _mean(self.steps.get(rows), seconds)
+                self._since = 0
+        elif rows in self.steps:
+            self._since += 1
+            self._last = positions
+            self.position = _mean(self.position, max(0.0, seconds - self.steps[rows]) / positions)
+        elif self.position is None:
+            self.position = seconds / positions
+
+
+def _mean(before: float | None, new: float) -> float:
+    return new if before is None else before + _NEWEST * (new - before)

@@ -1,0 +1,32 @@
+"""What a text may be: a grammar, or anything else that says which tokens may come next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """Allows some tokens at each place of one text. It belongs to that text alone.
+
+    What it raises ends its own text, and no other.
+    """
+
+    def mask(self) -> Tensor | None:
+        """Which tokens may come next, (V,) bool on the CPU; None for all.
+
+        Ids past its end may not. An end token has to be allowed where the text may end. It is called in
+        another thread while the model runs, and never beside another method.
+        """
+        ...
+
+    def accept(self, token: int) -> None:
+        """Learn which token was chosen, an end token included."""
+        ...
+
+    def rollback(self, count: int) -> None:
+        """Forget the last ``count`` tokens."""
+        ...
