@@ -73,6 +73,19 @@ def state(request: pytest.FixtureRequest) -> AbstractContextManager[None]:
     return made
 
 
+class Even:
+    """A constraint: even ids alone."""
+
+    def mask(self) -> torch.Tensor:
+        return torch.arange(100, device="cpu") % 2 == 0
+
+    def accept(self, token: int) -> None:
+        assert token % 2 == 0
+
+    def rollback(self, count: int) -> None:
+        pass
+
+
 def everything(model: Any, tokenizer: Any) -> dict[str, object]:
     """What each entrance of generation comes to."""
     cache = PrefixCache(1 << 24)
@@ -95,9 +108,14 @@ def everything(model: Any, tokenizer: Any) -> dict[str, object]:
             PROMPT, GREEDY, presence_penalty=0.5, frequency_penalty=0.5, logit_bias={7: 3.0}
         ).ids,
         "stream": tuple(generator.generate_stream(PROMPT, GREEDY)),
+        "constrained": generator.generate(PROMPT, GREEDY, constraint=Even()).ids,
         "recorded": recorded.generate(PROMPT, GREEDY).ids,
         "batch": [row.ids for t in tickets if isinstance(row := rows[t], Generation)],
         "together": [row.ids for row in generator.generate_batch(["Once upon", PROMPT], GREEDY)],
+        "read": [
+            (token.id, round(token.logprob, 3))
+            for token in generator.generate(PROMPT, GREEDY, prompt_logprobs=1).prompt_logprobs or ()
+        ],
         "score": [round(one, 3) for one in generator.score(PROMPT).tolist()],
     }
 

@@ -47,7 +47,7 @@ class Constrained:
             if isinstance(mask, Tensor):
                 found = f"{tuple(mask.shape)} {str(mask.dtype)[6:]}"
             raise UsageError("constraint", f"gave a mask of {found}", "return a (V,) bool tensor")
-        allowed = torch.zeros(scores.shape[1], dtype=torch.bool)
+        allowed = torch.zeros(scores.shape[1], dtype=torch.bool, device="cpu")
         count = min(len(mask), len(allowed))
         allowed[:count] = mask[:count]
         if not allowed.any():

@@ -108,7 +108,8 @@ class RecordedStep:
             (self._table, table),
             (self._positions, [[position] for position in positions]),
         ):
-            fixed.copy_(torch.tensor(listed, dtype=torch.int64), non_blocking=True)
+            given = torch.tensor(listed, dtype=torch.int64, device="cpu")
+            fixed.copy_(given, non_blocking=True)
         return self._replay(model) if self._tokens.device.type == "cuda" else self._run(model)
 
     def _run(self, model: CausalLM) -> Tensor:
