@@ -4,8 +4,10 @@ import doctest
 import gc
 import math
 import random
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -455,6 +457,22 @@ def test_the_cache_is_as_large_as_needed() -> None:
         next(tokens)
         pages.append(prefixes.memory_of(model).used_bytes // model.make_cache(1, PAGE).nbytes)
     assert pages == [1, 1, *[2] * PAGE]
+
+
+def test_threads_may_share_a_generator(tiny_llama: MakeLlama) -> None:
+    """Each text has a memory of its own, whoever takes the one that is kept."""
+    generator = TextGenerator(tiny_llama())
+    prompts = [[number + 1] * 5 for number in range(6)]
+    expected = [generator.generate(ids, GREEDY).ids for ids in prompts]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            for _ in range(10):
+                results = pool.map(lambda ids: generator.generate(ids, GREEDY).ids, prompts)
+                assert [*results] == expected
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_nothing_is_recorded_for_training(tiny_llama: MakeLlama) -> None:
