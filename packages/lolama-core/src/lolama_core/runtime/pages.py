@@ -92,6 +92,7 @@ class Pages:
         """More pages behind those that there are; a gap at the end grows."""
         count = len(self._uses)
         more = min(count, self._limit - count)
+        self._address_space = None  # what has grown lies elsewhere
         for part in (self.keys, self.values):
             for layer, old in enumerate(part):
                 [part[layer]] = _memory([old], count + more)
