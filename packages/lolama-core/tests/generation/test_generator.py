@@ -35,6 +35,7 @@ from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import GenerationDefaults, Prompt
 from lolama_core.runtime.pages import PAGE
+from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
 
 MakeLlama = Callable[..., Llama]
@@ -457,6 +458,34 @@ def test_the_cache_is_as_large_as_needed() -> None:
         next(tokens)
         pages.append(prefixes.memory_of(model).used_bytes // model.make_cache(1, PAGE).nbytes)
     assert pages == [1, 1, *[2] * PAGE]
+
+
+def test_memory_is_made_once_for_many_texts(tiny_llama: MakeLlama) -> None:
+    """Each finds nothing of those before in it, and it keeps neither a model nor what one was before."""
+    model = tiny_llama()
+    generator, prompt = TextGenerator(model), [5] * 20
+
+    def kept() -> RowMemory:
+        [memory] = generator._idle
+        return memory
+
+    first = generator.generate(prompt, GREEDY)
+    memory = kept()
+    assert memory.used_bytes == memory.idle_bytes == 0
+    assert generator.generate(prompt, GREEDY) == first and first.cached_tokens == 0
+    with generator.generate_stream(prompt, GREEDY) as stream:
+        next(iter(stream))  # and is dropped
+    assert kept() is memory and memory.used_bytes == memory.idle_bytes == 0
+    with torch.no_grad():
+        model.get_parameter("layers.0.attention.k_proj.weight").mul_(3)
+    changed = generator.generate(prompt, GREEDY)
+    assert changed == TextGenerator(model).generate(prompt, GREEDY)
+    assert kept() is not memory
+    gone = weakref.ref(model)
+    memory, other = kept(), weakref.ref(runner_of(model))
+    del generator, model
+    gc.collect()
+    assert gone() is None and other() is None and memory.model is None
 
 
 def test_threads_may_share_a_generator(tiny_llama: MakeLlama) -> None:

@@ -259,3 +259,34 @@ def test_it_keeps_no_model_alive() -> None:
     assert gone() is None and memory.model is None
     memory.end(row)
     assert memory.used_bytes == 0
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_what_is_released_can_be_used_again(model: Llama, record: bool) -> None:
+    """Nothing of the rows before is known then."""
+    memory, row, ids = RowMemory(model, rows=2, record=record), Row(), ids_of(1, 40)
+    assert not memory.release()  # nothing was run yet
+    assert memory.begin(row, [], 50, 1000)
+    grow(memory, row, 40)
+    memory.keep(row, ids[0].tolist())
+    assert record or not memory.release()  # a row still has what it would give back
+    memory.end(row)
+    assert memory.release()
+    assert (memory.known(ids[0].tolist()), memory.used_bytes, memory.idle_bytes) == (0, 0, 0)
+    assert memory.begin(row, ids[0].tolist(), 50, 1000)
+    assert row.length == 0
+    with torch.inference_mode():
+        logits = memory.run([row], model.embed(ids), [40])
+        torch.testing.assert_close(logits, model(ids)[:, -1])
+        logits = memory.decode([row], [3])
+        whole = model(torch.tensor([[*ids[0].tolist(), 3]]))
+    torch.testing.assert_close(logits, whole[:, -1])
+
+
+def test_caches_of_single_rows_are_not_released() -> None:
+    scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=10)
+    dynamic = make_model(rope_scaling=scaling)
+    memory, row = RowMemory(dynamic), Row()
+    assert memory.begin(row, [], 5, 50)
+    memory.end(row)
+    assert not memory.release()
