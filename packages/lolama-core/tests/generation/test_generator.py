@@ -465,24 +465,20 @@ def test_memory_is_made_once_for_many_texts(tiny_llama: MakeLlama) -> None:
     model = tiny_llama()
     generator, prompt = TextGenerator(model), [5] * 20
 
-    def kept() -> RowMemory:
-        [memory] = generator._idle
-        return memory
-
     first = generator.generate(prompt, GREEDY)
-    memory = kept()
+    [memory] = generator._idle
     assert memory.used_bytes == memory.idle_bytes == 0
     assert generator.generate(prompt, GREEDY) == first and first.cached_tokens == 0
     with generator.generate_stream(prompt, GREEDY) as stream:
         next(iter(stream))  # and is dropped
-    assert kept() is memory and memory.used_bytes == memory.idle_bytes == 0
+    assert generator._idle == [memory] and memory.used_bytes == memory.idle_bytes == 0
     with torch.no_grad():
         model.get_parameter("layers.0.attention.k_proj.weight").mul_(3)
     changed = generator.generate(prompt, GREEDY)
     assert changed == TextGenerator(model).generate(prompt, GREEDY)
-    assert kept() is not memory
+    assert memory not in generator._idle
     gone = weakref.ref(model)
-    memory, other = kept(), weakref.ref(runner_of(model))
+    [memory], other = generator._idle, weakref.ref(runner_of(model))
     del generator, model
     gc.collect()
     assert gone() is None and other() is None and memory.model is None

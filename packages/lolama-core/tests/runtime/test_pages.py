@@ -170,3 +170,31 @@ def test_without_memory_for_one_page_it_says_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(mmap, "mmap", full)
     with pytest.raises(MemoryError, match="Cannot allocate memory"):
         Pages(like(), 5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_released_takes_no_memory() -> None:
+    """And it can be taken, and written to, again."""
+
+    def resident() -> int:
+        with open("/proc/self/statm", encoding="ascii") as status:
+            return int(status.read().split()[1]) * 4096
+
+    pages = Pages(like(heads=8, width=64), 1000)
+    before, taken = resident(), pages.take(1000)
+    for part in (*pages.keys, *pages.values):
+        part.fill_(1.0)
+    size = 1000 * pages.page_bytes
+    assert resident() - before > 0.9 * size
+    pages.give_back(taken)
+    assert pages.release()
+    assert resident() - before < 0.1 * size
+    [page] = pages.take(1)
+    pages.keys[1][page] = 3.0
+    assert pages.keys[1][page].mean().item() == 3.0
+
+
+def test_pages_that_grow_are_not_released() -> None:
+    pages = Pages(like(), 8, first=1)
+    pages.give_back(pages.take(5))
+    assert not pages.release()
