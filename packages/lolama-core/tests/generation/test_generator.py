@@ -35,7 +35,6 @@ from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import GenerationDefaults, Prompt
 from lolama_core.runtime.pages import PAGE
-from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
 
 MakeLlama = Callable[..., Llama]

@@ -23,6 +23,7 @@ from lolama_core import (
     Tokenizer,
     load,
 )
+from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.runtime.paged_cache import Row
@@ -63,7 +64,7 @@ def make_llama(tiny_llama: MakeLlama) -> MakeLlama:
 
 
 @contextmanager
-def begun(prefixes: PrefixCache, model: Llama, keys: Sequence[PromptKey]) -> Iterator[Row]:
+def begun(prefixes: PrefixCache, model: CausalLM, keys: Sequence[PromptKey]) -> Iterator[Row]:
     """A row that holds what is known of a text."""
     memory, row = prefixes.memory_of(model), Row()
     with memory.turns.turn():
@@ -91,7 +92,7 @@ def stored(model: Llama, *texts: Sequence[int], max_bytes: int = MAX_BYTES) -> P
     return prefixes
 
 
-def known(prefixes: PrefixCache, model: Llama, keys: Sequence[PromptKey]) -> int:
+def known(prefixes: PrefixCache, model: CausalLM, keys: Sequence[PromptKey]) -> int:
     """Positions of a prompt that need not run again."""
     with begun(prefixes, model, keys) as row:
         return row.length
@@ -615,6 +616,21 @@ def test_two_threads_with_models_of_their_own_do_not_wait_for_each_other(
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert prefixes.nbytes <= PAGE_BYTES
+
+
+def test_of_several_models_no_more_is_dropped_than_is_too_much(make_llama: MakeLlama) -> None:
+    """What the first has read goes first, also if that can be done only when its step has ended."""
+    one, other = make_llama(seed=0), make_llama(seed=1)
+    prefixes = PrefixCache(3 * PAGE_BYTES)
+    tokens = iter(TextGenerator(one, prefix_cache=prefixes).generate_stream(TEXT[:64], GREEDY))
+    next(tokens)
+    warm = TextGenerator(other, prefix_cache=prefixes)
+    warm.generate(TEXT[:50], GREEDY)
+    assert prefixes.nbytes == 2 * PAGE_BYTES  # what still runs is not kept yet
+    assert len([*tokens]) == 7
+    assert prefixes.nbytes == 3 * PAGE_BYTES
+    assert warm.generate(TEXT[:50], GREEDY).cached_tokens == 49
+    assert known(prefixes, runner_of(one), TEXT) == 32
 
 
 def test_a_stream_that_is_collected_within_the_step_of_another(
