@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -438,3 +441,34 @@ def test_a_text_is_one_of_the_grammars(tiny_llama: MakeLlama, byte_level: Tokeni
         assert result.finish_reason == "eos"
         said.add(result.text)
     assert said == {"yes", "no", "never"}
+
+
+FORKED = """
+import os, signal
+import torch
+from lolama_core.generation.constrained import Constrained
+
+class Second:
+    def mask(self):
+        return torch.arange(3) == 1
+
+def masked():
+    constrained = Constrained(Second())
+    constrained.prepare()
+    return constrained(torch.zeros(1, 1), torch.zeros(1, 3)).tolist()
+
+expected = masked()
+child = os.fork()
+if not child:
+    signal.alarm(60)  # rather than to wait for ever
+    os._exit(0 if masked() == expected else 1)
+print(os.waitpid(child, 0)[1], expected)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="has no forks")
+def test_masks_are_made_in_a_process_that_was_forked() -> None:
+    """As servers are: the thread that made masks stays behind."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "0 [[-inf, 0.0, -inf]]\n"

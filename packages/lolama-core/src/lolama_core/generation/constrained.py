@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache
 
@@ -71,6 +72,11 @@ class Constrained:
 def _executor() -> Executor:
     """The thread that makes masks."""
     return ThreadPoolExecutor(1, "lolama-constraints")
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    # A thread does not live on in a child process, where a mask would be waited for for ever.
+    os.register_at_fork(after_in_child=_executor.cache_clear)
 
 
 def _failure(error: Exception) -> LolamaError:
