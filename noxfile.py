@@ -284,7 +284,10 @@ QUICK = (
     "packages/lolama-hub/tests/folder",
 )
 NOT_QUICK = (
+    "packages/lolama-core/tests/generation/test_constrained.py",
     "packages/lolama-core/tests/model/test_no_init.py",
+    "packages/lolama-core/tests/runtime/test_model_identity.py",
+    "packages/lolama-core/tests/runtime/test_pages.py",
     "packages/lolama-core/tests/text/test_encoder.py",
     "packages/lolama-core/tests/text/test_native_guard.py",
     "packages/lolama-hub/tests/folder/test_child_process.py",

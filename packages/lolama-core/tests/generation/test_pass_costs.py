@@ -133,7 +133,7 @@ def test_a_step_that_took_long_once_is_forgotten() -> None:
     """As the first one does, which finds nothing ready."""
     costs = PassCosts()
     costs.note(2, 0, 1.0)
-    run = chunks(costs, linear, 2, 12 * (AGAIN + 1))
+    run = chunks(costs, linear, 2, 2 * (AGAIN + 1))
     assert run[-2] == pytest.approx(48, rel=0.1)
 
 

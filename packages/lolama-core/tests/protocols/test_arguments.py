@@ -104,6 +104,8 @@ def test_row_212_no_device_has_such_a_number(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["2", None, 1.5, True, 0, [1]], ids=kind)
 def test_row_212_numbers_of_rows_are_whole(tiny_llama: MakeLlama, value: Any) -> None:
-    for name in ("rows", "prefill_chunk"):
+    for name in ("rows", "prefill_chunk", "cache_bytes"):
+        if value is None and name != "rows":
+            continue  # leaves it to the engine
         with pytest.raises(UsageError, match=f"^{name}: is .*; give a whole number"):
             BatchGenerator(tiny_llama(), **{name: value})

@@ -103,7 +103,8 @@ class Engine(Generic[Text]):
     ) -> None:
         numbers = {"rows": rows, "prefill_chunk": prefill_chunk, "cache_bytes": cache_bytes}
         for name, number in numbers.items():
-            if number is not None and (whole_number(number) or 0) < 1:
+            left_out = number is None and name != "rows"
+            if not left_out and (whole_number(number) or 0) < 1:
                 raise UsageError(name, f"is {shown(number)}", "give a whole number, 1 or more")
         self._model, self._chunk = model, prefill_chunk or self.default_chunk
         self._factory = RequestFactory(model, tokenizer)
@@ -239,8 +240,10 @@ class Engine(Generic[Text]):
             return self._runner  # all have begun already
         self._runner = runner = runner_of(self._model)
         if self.memory is None or self.memory.model is not runner:
-            for one in reversed(self._schedule.begun):
-                self._schedule.put_back(one, runner)
+            if self.memory is not None:
+                with self.memory.turns.turn():
+                    for one in reversed(self._schedule.begun):
+                        self._schedule.put_back(one, runner)
             self._schedule.memory = self.memory = self._memory_of(runner)
         return runner
 

@@ -57,7 +57,8 @@ class PassCosts:
         """Learn from a step: how many rows have decoded, and how many positions of prompts have run."""
         if not positions:
             if rows:
-                self.steps[rows] = _mean(self.steps.get(rows), seconds)
+                # A step that something else held up is forgotten with the next one.
+                self.steps[rows] = min(seconds, _mean(self.steps.get(rows), seconds))
                 self._since = 0
         elif rows in self.steps:
             self._since += 1

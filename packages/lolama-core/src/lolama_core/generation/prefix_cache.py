@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -52,6 +53,7 @@ class PrefixCache:
             raise UsageError("max_bytes", f"is {max_bytes}", "give a number of bytes, 0 or more")
         self.max_bytes = max_bytes
         self._memories: list[RowMemory] = []  # the one used last comes last
+        self._making = threading.Lock()
 
     @property
     def nbytes(self) -> int:
@@ -69,14 +71,15 @@ class PrefixCache:
 
     def memory_of(self, runner: CausalLM) -> RowMemory:
         """Where the rows of a runner are: those of all generators with this cache."""
-        # What belongs to a model that is gone, or was changed, goes.
-        others = [m for m in self._memories if m.model is not None and m.model is not runner]
-        found = next((m for m in self._memories if m.model is runner), None)
-        if found is None:
-            found = RowMemory(runner, rows=_MOST_ROWS)
-            found.on_end = _dropping_excess(self)
-        self._memories = [*others, found]
-        return found
+        with self._making:
+            # What belongs to a model that is gone, or was changed, goes.
+            others = [m for m in self._memories if m.model is not None and m.model is not runner]
+            found = next((m for m in self._memories if m.model is runner), None)
+            if found is None:
+                found = RowMemory(runner, rows=_MOST_ROWS)
+                found.on_end = _dropping_excess(self)
+            self._memories = [*others, found]
+            return found
 
     def _drop_excess(self) -> None:
         excess = self.nbytes - self.max_bytes

@@ -93,12 +93,13 @@ class TooLittleMemory(Exception):
         error: What its caller is told.
     """
 
-    def __init__(self, one: Scheduled, positions: int) -> None:
+    def __init__(self, one: Scheduled, positions: int, memory: RowMemory) -> None:
         self.one = one
+        more = "give it more with `cache_bytes`" if memory.is_limited else "free some memory"
         self.error = ResourceError(
             "KV cache",
             f"{positions:,} positions do not fit into the memory that it may take",
-            "give it more with `cache_bytes`, or shorten the text",
+            f"{more}, or shorten the text",
         )
 
 
@@ -166,7 +167,7 @@ class Schedule:
                 continue
             if not self._begins(one):
                 if not self.begun:
-                    raise TooLittleMemory(one, one.first_positions)
+                    raise TooLittleMemory(one, one.first_positions, self.memory)
                 return
             self.half_run.append(one)
             self.waiting.remove(one)
@@ -224,7 +225,7 @@ class Schedule:
         while not self.memory.has_next([one.row for one in self.running]):
             *others, last = self.begun
             if not others:
-                raise TooLittleMemory(last, last.length)
+                raise TooLittleMemory(last, last.length, self.memory)
             self.put_back(last, model)
 
     def put_back(self, one: Scheduled, model: CausalLM) -> None:

@@ -39,6 +39,7 @@ class RowMemory:
             the same operators one by one, for tests.)
 
     Attributes:
+        is_limited: Whether somebody has said how many bytes it may take.
         turns: Whoever changes rows does it in a turn.
         on_end: Called when a row has ended.
     """
@@ -52,6 +53,7 @@ class RowMemory:
         record: bool | None = None,
     ) -> None:
         self._model, self._rows, self._max_bytes = weakref.ref(model), rows, max_bytes
+        self.is_limited = max_bytes is not None
         self._record = model.device.type == "cuda" if record is None else record
         self._pages: Pages | None = None
         self._tree: PrefixTree | None = None
