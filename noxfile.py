@@ -389,6 +389,9 @@ FUZZ = {
     "tests/test_mutations.py": {"LOLAMA_FUZZ_CASES": "500"},
 }
 FAULTS = {
+    "packages/lolama-core/tests/generation/test_engine_bookkeeping.py": {
+        "LOLAMA_INTERRUPTS": "100",
+    },
     "packages/lolama-hub/tests/download/test_fault_scripts.py": {"LOLAMA_FAULT_SCRIPTS": "200"},
     "packages/lolama-cli/tests/test_interruptions.py": {
         "LOLAMA_KILLS": "50",

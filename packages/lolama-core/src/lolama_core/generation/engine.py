@@ -116,12 +116,13 @@ class Engine(Generic[Text]):
         self._results: dict[int, Generation[Text] | LolamaError] = {}
         self._tickets = 0
         self._stepping = threading.Lock()
+        self._broken = False  # whether Ctrl-C has broken off a step or a change
         self.costs = PassCosts()
 
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._schedule.waiting or self._schedule.begun)
+        return bool(self._schedule.requests)
 
     @property
     def used_cache_bytes(self) -> int:
@@ -178,7 +179,7 @@ class Engine(Generic[Text]):
         self._tickets += 1
         request, prompt = prepared
         if request.limit or request.prompt_reader is not None:
-            self._schedule.waiting.append(Scheduled(self._tickets, request, prompt, prompt.embeds))
+            self._schedule.add(Scheduled(self._tickets, request, prompt, prompt.embeds))
         else:
             request.end_without_tokens()
             self._results[self._tickets] = cast("Generation[Text]", request.result())
@@ -196,13 +197,16 @@ class Engine(Generic[Text]):
             self.memory.turns.when_free(cancel)
 
     def _cancel(self, ticket: int) -> None:
-        for one in (*self._schedule.waiting, *self._schedule.begun):
-            if one.ticket == ticket:
-                self._schedule.leave(one, keep=True)
+        one = self._schedule.requests.get(ticket)
+        if one is not None:
+            before, self._broken = self._broken, True
+            self._schedule.leave(one, keep=True)
+            self._broken = before
 
     def model_changed(self) -> None:
         """Run everything again: weights were written to in a way that nobody sees (``tensor.data``)."""
         forget(self._model)
+        self._runner = None
 
     def collect(self) -> dict[int, Generation[Text] | LolamaError]:
         """Ticket → result of each request that ended since the last call; the error, if it failed."""
@@ -218,34 +222,40 @@ class Engine(Generic[Text]):
         Raises:
             UsageError: if a step runs already.
             ResourceError: if the memory does not suffice. No prompt and no id is lost: the next step goes on.
+                So it does after Ctrl-C, but a request whose token was just given out may end with an error.
         """
-        if not self._stepping.acquire(blocking=False):
+        if self._stepping.locked():
             raise UsageError("engine", "a step of it runs already", "use it from one thread")
-        try:
-            with memory_errors(self._model.device), inference(self._model.device):
-                runner = self._current_runner()
-                assert self.memory is not None
-                with self.memory.turns.turn():
-                    self._step(runner, self.memory)
-        finally:
-            self._stepping.release()
+        device = self._model.device
+        with self._stepping, memory_errors(device), inference(device):
+            broken, self._broken = self._broken, True
+            runner = self._current_runner(broken)
+            assert self.memory is not None
+            with self.memory.turns.turn():
+                self._step(runner, self.memory)
+            self._broken = False
         if not self.busy:
             self._runner = None
         emitted, self._emitted = self._emitted, []
         return emitted
 
-    def _current_runner(self) -> CausalLM:
-        """The runner of the model as it is now. What an earlier one has run is run again."""
-        if self._runner is not None and not self._schedule.waiting:
+    def _current_runner(self, broken: bool) -> CausalLM:
+        """The runner of the model as it is now. What an earlier one has run, or a broken step, runs again."""
+        before = self.memory
+        if self._runner is not None and not self._schedule.waiting and not broken:
             return self._runner  # all have begun already
         self._runner = runner = runner_of(self._model)
-        if self.memory is None or self.memory.model is not runner:
-            if self.memory is not None:
-                with self.memory.turns.turn():
-                    for one in reversed(self._schedule.begun):
-                        self._schedule.put_back(one, runner)
+        changed = before is None or before.model is not runner
+        if before is not None and (broken or changed):
+            with before.turns.turn():
+                self._settle()
+                self._schedule.start_over(runner)
+        if changed:
             self._schedule.memory = self.memory = self._memory_of(runner)
         return runner
+
+    def _settle(self) -> None:
+        self._results |= cast("dict[int, Generation[Text] | LolamaError]", self._schedule.settle())
 
     def _step(self, runner: CausalLM, memory: RowMemory) -> None:
         try:
@@ -262,8 +272,10 @@ class Engine(Generic[Text]):
         except TooLittleMemory as failure:
             self._results[failure.one.ticket] = failure.error
             self._schedule.leave(failure.one)
-        except BaseException:
+        except Exception:
+            self._settle()
             self._schedule.break_off(runner)
+            self._broken = False
             raise
 
     def _choose(self, one: Scheduled, logits: Tensor, memory: RowMemory) -> None:
@@ -278,6 +290,7 @@ class Engine(Generic[Text]):
                 self._schedule.leave(one)
                 return
             self._emitted.append((one.ticket, emission))
+            one.given += 1
         if one.request.finish_reason is not None:
             self._results[one.ticket] = cast("Generation[Text]", one.request.result())
             self._schedule.leave(one, keep=True)

@@ -141,10 +141,17 @@ class Request:
         """Choose the next token from (1, V) logits."""
         chosen = len(self.tokens)
         length = len(self.prompt_ids) + chosen
-        token = self._sampler(self._history[:, :length], logits, step=chosen)
+        numbers = self._sampler.generator
+        before = None if numbers is None else numbers.get_state()
+        try:
+            token = self._sampler(self._history[:, :length], logits, step=chosen)
+            self.tokens.append(token)
+        finally:
+            # Who tries again, after an error or Ctrl-C, draws the same numbers again.
+            if numbers is not None and before is not None and len(self.tokens) == chosen:
+                numbers.set_state(before)
         if self.constrained is not None:
             self.constrained.accept(token)
-        self.tokens.append(token)
         reason: FinishReason | None = None
         ids: Sequence[int] = ()
         text, stream = "", self.text_stream

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lolama_core.generation.request import Request
+from lolama_core.generation.request import Generation, Request
 from lolama_core.protocols import CausalLM
-from lolama_core.protocols.errors import ResourceError
+from lolama_core.protocols.errors import LolamaError, ResourceError
 from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.pages import PAGE
@@ -37,6 +37,7 @@ class Scheduled:
         embeds: (1, T, D), what is to be run before its next token can be chosen; T is 0 once it decodes.
         row: Its keys and values.
         begun: Whether it may take memory for these.
+        given: How many of its tokens were given out.
     """
 
     ticket: int
@@ -45,6 +46,7 @@ class Scheduled:
     embeds: Tensor
     row: Row = field(default_factory=Row)
     begun: bool = False
+    given: int = 0
 
     @property
     def length(self) -> int:
@@ -114,6 +116,7 @@ class Schedule:
 
     Attributes:
         memory: Where their keys and values are. It has to be set before any of them runs.
+        requests: Ticket → request, of all that are here.
         waiting: Requests that hold nothing, in the order of their tickets.
         half_run: Those with a part of their prompt that is to be run.
         running: Those with a token that is to be run.
@@ -124,9 +127,15 @@ class Schedule:
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._chunks = 0
+        self.requests: dict[int, Scheduled] = {}
         self.waiting: deque[Scheduled] = deque()
         self.half_run: list[Scheduled] = []
         self.running: list[Scheduled] = []
+
+    def add(self, one: Scheduled) -> None:
+        """Let a request wait for its turn."""
+        self.requests[one.ticket] = one
+        self.waiting.append(one)
 
     @property
     def begun(self) -> list[Scheduled]:
@@ -185,6 +194,7 @@ class Schedule:
 
     def _begins(self, one: Scheduled) -> bool:
         """Whether it gets memory now. A page is left for each that runs."""
+        one.begun = True  # wherever Ctrl-C comes, it gives back what it has got
         one.begun = self.memory.begin(
             one.row,
             # Logits of positions that are not run are known to nobody.
@@ -230,12 +240,31 @@ class Schedule:
 
     def put_back(self, one: Scheduled, model: CausalLM) -> None:
         """Let it wait, between those that came before and later, and run again from its beginning."""
-        tokens = torch.tensor([one.request.tokens], dtype=torch.int64, device=model.device)
-        embeds = torch.cat((one.prompt.embeds, model.embed(tokens)), dim=1)
-        self.leave(one, keep=True)
+        embeds = _whole(one, model)
+        self._free(one, keep=True)
         one.embeds = embeds
         later = (place for place, each in enumerate(self.waiting) if each.ticket > one.ticket)
         self.waiting.insert(next(later, len(self.waiting)), one)
+
+    def start_over(self, model: CausalLM) -> None:
+        """Let all wait, and run again: Ctrl-C may have broken off any change."""
+        self.half_run, self.running = [], []
+        self.waiting.clear()
+        for _, one in sorted(self.requests.items(), reverse=True):
+            self.put_back(one, model)
+
+    def settle(self) -> dict[int, Generation[str | None] | LolamaError]:
+        """Take those out that a broken step has left at their end, or within a token: ticket → result."""
+        results: dict[int, Generation[str | None] | LolamaError] = {}
+        for one in [*self.requests.values()]:
+            if len(one.request.tokens) != one.given:
+                reason = "was broken off while a token was given out"
+                results[one.ticket] = LolamaError("generation", reason, "submit it again")
+            elif one.request.finish_reason is not None:
+                results[one.ticket] = one.request.result()
+        for ticket in results:
+            self.leave(self.requests[ticket])
+        return results
 
     def break_off(self, model: CausalLM) -> None:
         """Put those back that an error has left within a step.
@@ -249,6 +278,10 @@ class Schedule:
 
     def leave(self, one: Scheduled, *, keep: bool = False) -> None:
         """Take a request out and free its memory. With ``keep`` others may go on from what it ran."""
+        self._free(one, keep=keep)
+        self.requests.pop(one.ticket, None)
+
+    def _free(self, one: Scheduled, *, keep: bool) -> None:
         for places in (self.waiting, self.half_run, self.running):
             while one in places:
                 places.remove(one)
@@ -257,3 +290,11 @@ class Schedule:
                 self.memory.keep(one.row, one.keys)
             self.memory.end(one.row)
         one.begun = False
+
+
+def _whole(one: Scheduled, model: CausalLM) -> Tensor:
+    """(1, T, D) of all its positions so far, those of its tokens included."""
+    if one.embeds is one.prompt.embeds:
+        return one.embeds
+    tokens = torch.tensor([one.request.tokens], dtype=torch.int64, device=model.device)
+    return torch.cat((one.prompt.embeds, model.embed(tokens)), dim=1)

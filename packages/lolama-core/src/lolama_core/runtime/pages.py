@@ -182,6 +182,23 @@ class Pages:
         self._address_space.madvise(mmap.MADV_DONTNEED)
         return True
 
+    def recount(self, had: Iterable[int], kept: Iterable[int]) -> None:
+        """Count anew who has which page, after Ctrl-C in the middle of a change.
+
+        Args:
+            had: The pages of each row, one row after another.
+            kept: See `keep`.
+        """
+        self._kept = set(kept)
+        self._uses = [0] * len(self._uses)
+        for page in (*had, *self._kept):
+            self._uses[page] += 1
+        self.idle = sum(map(self.is_idle, self._kept))
+        self._gaps = []
+        for page, uses in enumerate(self._uses):
+            if not uses:
+                self._add_gap(page, page + 1)
+
     def _add_gap(self, begin: int, end: int) -> None:
         """Make these a gap, or a part of the gaps beside them."""
         place = bisect(self._gaps, (begin, begin))

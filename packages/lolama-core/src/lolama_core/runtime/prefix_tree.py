@@ -84,6 +84,11 @@ class PrefixTree:
         """How many texts are kept that are not the beginning of another."""
         return sum(not node.children for node in self._nodes())
 
+    @property
+    def pages(self) -> list[int]:
+        """The pages that it keeps."""
+        return [node.page for node in self._nodes()]
+
     def known(self, keys: Sequence[PromptKey]) -> int:
         """How many positions of a text are known. Only whole pages count."""
         return sum(shared for _, shared in self._path(keys) if shared == PAGE)

@@ -29,6 +29,7 @@ class RecordedSteps:
         pages: The memory of the rows. One of its pages is taken at once for those that are too many.
 
     Attributes:
+        spare: Where rows write that are too many.
         recordings: How many steps were recorded.
     """
 
@@ -36,7 +37,7 @@ class RecordedSteps:
         self._pages = pages
         self._steps: dict[tuple[int, int], RecordedStep] = {}
         self._memory: Tensor | None = None
-        self._spare = Row(pages.take(1))
+        self.spare = Row(pages.take(1))
         self.recordings = 0
 
     def __call__(self, model: CausalLM, rows: Sequence[Row], tokens: Sequence[int]) -> Tensor:
@@ -56,7 +57,7 @@ class RecordedSteps:
         if self._memory is not self._pages.keys[0]:  # they have grown, and lie elsewhere
             self.clear()
             self._memory = self._pages.keys[0]
-        listed = [row.pages for row in rows] + [self._spare.pages] * (count - len(rows))
+        listed = [row.pages for row in rows] + [self.spare.pages] * (count - len(rows))
         width = max(_LEAST_PAGES, _power_of_two(max(map(len, listed))))
         step = self._steps.get((count, width))
         if step is None:

@@ -61,7 +61,14 @@ class RowMemory:
         self._promised: dict[Row, int] = {}
         self._position_bytes = 0
         self.recorded: RecordedSteps | None = None
-        self.turns = Turns()
+        # In a circle of objects the memory would stay until Python looks for circles.
+        itself = weakref.ref(self)
+
+        def recount() -> None:
+            if (memory := itself()) is not None:
+                memory._recount()
+
+        self.turns = Turns(recount)
         self.on_end: Callable[[], None] = lambda: None
 
     @property
@@ -194,6 +201,12 @@ class RowMemory:
         self._promised.pop(row, None)
         self._own.pop(row, None)
         self.on_end()
+
+    def _recount(self) -> None:
+        """Count anew which pages rows have, and which are kept for others."""
+        if self._pages is not None and self._tree is not None:
+            rows = [*self._promised, *([self.recorded.spare] if self.recorded else [])]
+            self._pages.recount([page for row in rows for page in row.pages], self._tree.pages)
 
     def held(self, row: Row) -> int:
         """Positions that a row holds."""

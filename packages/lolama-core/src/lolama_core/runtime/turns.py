@@ -13,9 +13,14 @@ class Turns:
 
     A generation that somebody drops ends when Python collects it, which may be in the middle of any line of
     the same thread. What it wants to change waits for the end of the turn that it has interrupted.
+
+    Args:
+        repair: Called before the next turn when Ctrl-C has broken one off, maybe in the middle of a change.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, repair: Callable[[], None] = lambda: None) -> None:
+        self._repair = repair
+        self._torn = False
         self._lock = threading.RLock()
         self._owner: int | None = None
         self._waiting: deque[Callable[[], None]] = deque()
@@ -23,17 +28,21 @@ class Turns:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """A turn, once no other thread has one. A turn may be within another of the same thread."""
-        if self._owner == threading.get_ident():
+        if self._owner == threading.get_ident() and not self._torn:
             yield
             return
         try:
             with self._lock:
+                self._make_whole()
                 self._make_changes()
                 self._owner = threading.get_ident()
                 try:
                     yield
                 finally:
                     self._owner = None
+        except BaseException as error:
+            self._torn |= not isinstance(error, Exception)
+            raise
         finally:
             self._make_changes()
 
@@ -53,8 +62,17 @@ class Turns:
                 return
             try:
                 self._owner = threading.get_ident()
+                self._make_whole()
                 while self._waiting:
                     self._waiting.popleft()()
+            except BaseException as error:
+                self._torn |= not isinstance(error, Exception)
+                raise
             finally:
                 self._owner = None
                 self._lock.release()
+
+    def _make_whole(self) -> None:
+        if self._torn:
+            self._repair()
+            self._torn = False
