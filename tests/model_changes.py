@@ -56,6 +56,10 @@ def write_in_place(model: Llama) -> None:
     weight_owner(model).weight.mul_(-2)
 
 
+def scale_the_embedding(model: Llama) -> None:
+    model.embed_tokens.weight.mul_(-2)
+
+
 def write_through_data(model: Llama) -> None:
     weight_owner(model).weight.data.mul_(-2)
 
@@ -290,6 +294,7 @@ CHANGES: list[Callable[[Llama], None]] = [
     replace_a_weight,
     assign_a_state,
     write_in_place,
+    scale_the_embedding,
     write_through_data,
     give_other_data,
     add_a_bias,

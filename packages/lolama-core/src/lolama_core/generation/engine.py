@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeAlias, TypedDict, Unpack, cast, overload
 
@@ -246,8 +247,8 @@ class Engine(Generic[Text]):
             return self._runner  # all have begun already
         self._runner = runner = runner_of(self._model)
         changed = before is None or before.model is not runner
-        if before is not None and (broken or changed):
-            with before.turns.turn():
+        if broken or changed:
+            with nullcontext() if before is None else before.turns.turn():
                 self._settle()
                 self._schedule.start_over(runner)
         if changed:

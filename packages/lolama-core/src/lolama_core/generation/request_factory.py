@@ -218,6 +218,14 @@ class RequestFactory:
         )
 
 
+def embedded_again(request: Request, prompt: Prompt, model: CausalLM) -> Prompt:
+    """The prompt as the model reads it now, if it is text alone; what became of a picture stays."""
+    if [*prompt.keys[0]] != request.prompt_ids:
+        return prompt
+    ids = torch.tensor([request.prompt_ids], dtype=torch.int64, device=model.device)
+    return model.embed_prompt(ids, prompt.lengths)
+
+
 def _varied(config: GenerationConfig, n: int) -> Iterable[GenerationConfig]:
     """The settings of ``n`` requests that differ in their seeds alone."""
     if config.seed is None:

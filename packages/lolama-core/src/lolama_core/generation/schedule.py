@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lolama_core.generation.request import Generation, Request
+from lolama_core.generation.request_factory import embedded_again
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import LolamaError, ResourceError
 from lolama_core.protocols.types import Prompt, PromptKey
@@ -26,6 +27,9 @@ _WORTH_WAITING = 2
 """A prompt waits for one that it shares pages with, if that has at most twice as much to run."""
 
 
+_BROKEN_OFF = "was broken off while a token was given out", "submit it again"
+
+
 @dataclass(eq=False)
 class Scheduled:
     """A request in an engine.
@@ -37,6 +41,7 @@ class Scheduled:
         embeds: (1, T, D), what is to be run before its next token can be chosen; T is 0 once it decodes.
         row: Its keys and values.
         begun: Whether it may take memory for these.
+        ran: Whether it has begun before.
         given: How many of its tokens were given out.
     """
 
@@ -46,6 +51,7 @@ class Scheduled:
     embeds: Tensor
     row: Row = field(default_factory=Row)
     begun: bool = False
+    ran: bool = False
     given: int = 0
 
     @property
@@ -205,8 +211,9 @@ class Schedule:
         )
         if one.begun:
             # Not what it had run itself before it was put back.
-            if one.embeds is one.prompt.embeds:
+            if not one.ran:
                 one.request.cached_tokens = one.row.length
+            one.ran = True
             one.embeds = one.embeds[:, one.row.length :]
         return one.begun
 
@@ -240,14 +247,16 @@ class Schedule:
 
     def put_back(self, one: Scheduled, model: CausalLM) -> None:
         """Let it wait, between those that came before and later, and run again from its beginning."""
-        embeds = _whole(one, model)
+        prompt = embedded_again(one.request, one.prompt, model).embeds
+        tokens = torch.tensor([one.request.tokens], dtype=torch.int64, device=model.device)
+        embeds = torch.cat((prompt, model.embed(tokens)), dim=1)
         self._free(one, keep=True)
         one.embeds = embeds
         later = (place for place, each in enumerate(self.waiting) if each.ticket > one.ticket)
         self.waiting.insert(next(later, len(self.waiting)), one)
 
     def start_over(self, model: CausalLM) -> None:
-        """Let all wait, and run again: Ctrl-C may have broken off any change."""
+        """Let all wait, and run again: with another model, or since Ctrl-C may have broken off any change."""
         self.half_run, self.running = [], []
         self.waiting.clear()
         for _, one in sorted(self.requests.items(), reverse=True):
@@ -258,8 +267,7 @@ class Schedule:
         results: dict[int, Generation[str | None] | LolamaError] = {}
         for one in [*self.requests.values()]:
             if len(one.request.tokens) != one.given:
-                reason = "was broken off while a token was given out"
-                results[one.ticket] = LolamaError("generation", reason, "submit it again")
+                results[one.ticket] = LolamaError("generation", *_BROKEN_OFF)
             elif one.request.finish_reason is not None:
                 results[one.ticket] = one.request.result()
         for ticket in results:
@@ -290,11 +298,3 @@ class Schedule:
                 self.memory.keep(one.row, one.keys)
             self.memory.end(one.row)
         one.begun = False
-
-
-def _whole(one: Scheduled, model: CausalLM) -> Tensor:
-    """(1, T, D) of all its positions so far, those of its tokens included."""
-    if one.embeds is one.prompt.embeds:
-        return one.embeds
-    tokens = torch.tensor([one.request.tokens], dtype=torch.int64, device=model.device)
-    return torch.cat((one.prompt.embeds, model.embed(tokens)), dim=1)
