@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeAlias, TypedDict, Unpack, cast, overload
 
@@ -117,7 +116,7 @@ class Engine(Generic[Text]):
         self._results: dict[int, Generation[Text] | LolamaError] = {}
         self._tickets = 0
         self._stepping = threading.Lock()
-        self._broken = False  # whether Ctrl-C has broken off a step or a change
+        self._broken = False  # whether an error or Ctrl-C has broken off a step
         self.costs = PassCosts()
 
     @property
@@ -247,16 +246,14 @@ class Engine(Generic[Text]):
             return self._runner  # all have begun already
         self._runner = runner = runner_of(self._model)
         changed = before is None or before.model is not runner
-        if broken or changed:
-            with nullcontext() if before is None else before.turns.turn():
-                self._settle()
+        if before is not None and (broken or changed):
+            with before.turns.turn():
+                settled = self._schedule.settle()
+                self._results |= cast("dict[int, Generation[Text] | LolamaError]", settled)
                 self._schedule.start_over(runner)
         if changed:
             self._schedule.memory = self.memory = self._memory_of(runner)
         return runner
-
-    def _settle(self) -> None:
-        self._results |= cast("dict[int, Generation[Text] | LolamaError]", self._schedule.settle())
 
     def _step(self, runner: CausalLM, memory: RowMemory) -> None:
         try:
@@ -273,11 +270,6 @@ class Engine(Generic[Text]):
         except TooLittleMemory as failure:
             self._results[failure.one.ticket] = failure.error
             self._schedule.leave(failure.one)
-        except Exception:
-            self._settle()
-            self._schedule.break_off(runner)
-            self._broken = False
-            raise
 
     def _choose(self, one: Scheduled, logits: Tensor, memory: RowMemory) -> None:
         """The next token of a request from logits (1, V), or its end."""

@@ -274,16 +274,6 @@ class Schedule:
             self.leave(self.requests[ticket])
         return results
 
-    def break_off(self, model: CausalLM) -> None:
-        """Put those back that an error has left within a step.
-
-        They have memory for a prompt that did not run, or positions for which no token was chosen.
-        """
-        for one in reversed([*self.begun, *(one for one in self.waiting if one.begun)]):
-            waits = one in self.waiting
-            if waits or self.memory.held(one.row) + (one.to_run or 1) != one.length:
-                self.put_back(one, model)
-
     def leave(self, one: Scheduled, *, keep: bool = False) -> None:
         """Take a request out and free its memory. With ``keep`` others may go on from what it ran."""
         self._free(one, keep=keep)
