@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Unpack, overload
 
-from lolama_core.generation.engine import Engine, EngineOptions
+from lolama_core.generation.engine import Engine
+from lolama_core.generation.engine_options import EngineOptions
 from lolama_core.generation.request import Text
 from lolama_core.protocols import CausalLM, Tokenizer
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Generic, TypeAlias, TypedDict, Unpack, cast, overload
+from typing import Any, ClassVar, Generic, TypeAlias, Unpack, overload
 
 from torch import Tensor
 
+from lolama_core.generation.engine_options import EngineOptions, check_numbers
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import Keywords
 from lolama_core.generation.pass_costs import PassCosts
@@ -18,24 +19,13 @@ from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.generation.schedule import Schedule, Scheduled, TooLittleMemory
 from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
-from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import forget, runner_of
-from lolama_core.text.plain_numbers import whole_number
 
 Prepared: TypeAlias = tuple[Request, Prompt]
 """A checked request, and its prompt as the model reads it."""
-
-
-class EngineOptions(TypedDict, total=False):
-    """What an `Engine` may be made with, by name."""
-
-    rows: int
-    prefill_chunk: int | None
-    cache_bytes: int | None
-    memory_of: Callable[[CausalLM], RowMemory] | None
 
 
 class Engine(Generic[Text]):
@@ -101,11 +91,7 @@ class Engine(Generic[Text]):
         cache_bytes: int | None = None,
         memory_of: Callable[[CausalLM], RowMemory] | None = None,
     ) -> None:
-        numbers = {"rows": rows, "prefill_chunk": prefill_chunk, "cache_bytes": cache_bytes}
-        for name, number in numbers.items():
-            left_out = number is None and name != "rows"
-            if not left_out and (whole_number(number) or 0) < 1:
-                raise UsageError(name, f"is {shown(number)}", "give a whole number, 1 or more")
+        check_numbers(rows, prefill_chunk, cache_bytes)
         self._model, self._chunk = model, prefill_chunk or self.default_chunk
         self._factory = RequestFactory(model, tokenizer)
         self._memory_of = memory_of or partial(RowMemory, rows=rows, max_bytes=cache_bytes)
@@ -113,7 +99,7 @@ class Engine(Generic[Text]):
         self._runner: CausalLM | None = None
         self._schedule = Schedule(rows)
         self._emitted: list[tuple[int, Emission]] = []
-        self._results: dict[int, Generation[Text] | LolamaError] = {}
+        self._results: dict[int, Generation[Any] | LolamaError] = {}
         self._tickets = 0
         self._stepping = threading.Lock()
         self._broken = False  # whether an error or Ctrl-C has broken off a step
@@ -182,7 +168,7 @@ class Engine(Generic[Text]):
             self._schedule.add(Scheduled(self._tickets, request, prompt, prompt.embeds))
         else:
             request.end_without_tokens()
-            self._results[self._tickets] = cast("Generation[Text]", request.result())
+            self._results[self._tickets] = request.result()
         return self._tickets
 
     def cancel(self, ticket: int) -> None:
@@ -248,8 +234,7 @@ class Engine(Generic[Text]):
         changed = before is None or before.model is not runner
         if before is not None and (broken or changed):
             with before.turns.turn():
-                settled = self._schedule.settle()
-                self._results |= cast("dict[int, Generation[Text] | LolamaError]", settled)
+                self._results |= self._schedule.settle()
                 self._schedule.start_over(runner)
         if changed:
             self._schedule.memory = self.memory = self._memory_of(runner)
@@ -285,7 +270,7 @@ class Engine(Generic[Text]):
             self._emitted.append((one.ticket, emission))
             one.given += 1
         if one.request.finish_reason is not None:
-            self._results[one.ticket] = cast("Generation[Text]", one.request.result())
+            self._results[one.ticket] = one.request.result()
             self._schedule.leave(one, keep=True)
         elif len(one.request.tokens) == 1:
             memory.keep(one.row, one.keys)  # its logits are sound, so others may use it
