@@ -45,7 +45,11 @@ def use_the_parts(name: str) -> int:
     logits = model(ids)
     model = model.to("cpu").eval()
     print(logits.shape, len(model.layers), model.max_seq_len, get_model_size_mb(model), "MB")
-    generator = lolama.TextGenerator(model, tokenizer, prefix_cache=PrefixCache(1 << 20))
+    prefixes = PrefixCache(1 << 20)
+    with tempfile.TemporaryDirectory() as folder:
+        prefixes.save(Path(folder) / "story.cache", model)
+        print(prefixes.load(f"{folder}/story.cache", model, missing_ok=True))
+    generator = lolama.TextGenerator(model, tokenizer, prefix_cache=prefixes)
     result = generator.generate(
         "Once upon a time", GenerationConfig(stop=["."], suppress_tokens=[3])
     )

@@ -14,7 +14,7 @@ from lolama_cli.schemas import GENERATE
 from lolama_cli.settings import SETTINGS, to_json
 
 if TYPE_CHECKING:
-    from lolama import Generation, GenerationConfig
+    from lolama import Generation, GenerationConfig, PrefixCache
     from lolama_cli.pictures import PreparedImages
     from lolama_core.protocols import CausalLM, Tokenizer
 
@@ -39,6 +39,7 @@ class GenerationRun:
         config: The settings.
         output: Where the text goes.
         images: The pictures that go with it.
+        prefixes: What the model has read before, if that is kept.
     """
 
     model: CausalLM
@@ -47,6 +48,7 @@ class GenerationRun:
     config: GenerationConfig
     output: Output
     images: PreparedImages | None
+    prefixes: PrefixCache | None = None
 
     def generate(self, *, write: bool, stream: bool) -> None:
         """Generate to the end.
@@ -60,7 +62,7 @@ class GenerationRun:
         self.started = time.perf_counter()
         self.first: float | None = None
         pieces = []
-        generator = TextGenerator(self.model, self.tokenizer)
+        generator = TextGenerator(self.model, self.tokenizer, prefix_cache=self.prefixes)
         images = self.images
         with progress(images.progress if images is not None else ""):
             stream_of = generator.generate_stream(
@@ -107,9 +109,10 @@ class GenerationRun:
         if not verbose:
             return
         new = len(self.result.ids)
-        line = (
-            f"{self.prompt_length:,} prompt tokens, {new:,} new ({_WHY[self.result.finish_reason]})"
-        )
+        line = f"{self.prompt_length:,} prompt tokens, "
+        if self.prefixes is not None:
+            line += f"{self.result.cached_tokens:,} of them from the prompt cache, "
+        line += f"{new:,} new ({_WHY[self.result.finish_reason]})"
         if self.first is not None:
             line += f"; first text after {self.first - self.started:.2f} s"
         if self.tokens_per_second is not None:
@@ -155,6 +158,7 @@ def answer_facts(
         "finish_reason": result.finish_reason,
         "context_full": result.context_full,
         "prompt_tokens": prompt_length,
+        "cached_tokens": result.cached_tokens,
         "seed": config.seed,
         "logprobs": logprob_facts(result.logprobs, tokenizer),
     }

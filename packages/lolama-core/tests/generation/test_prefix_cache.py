@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -783,3 +787,136 @@ def test_a_row_that_changes_as_it_grows_is_not_cut(
     widths = passes(monkeypatch)
     TextGenerator(model).generate([1] * 1100, GREEDY, max_new_tokens=1)
     assert [width for width, _ in widths] == [1100]
+
+
+ELSEWHERE = """
+import json, sys
+import torch
+from lolama_core import Llama, LlamaConfig, PrefixCache, TextGenerator
+
+run = [0]
+
+class Counting(Llama):
+    def forward_embeds(self, embeds, cache=None, lengths=None, logits="last"):
+        run[0] += embeds.shape[1]
+        return super().forward_embeds(embeds, cache, lengths, logits)
+
+def answers():
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=400, d_model=32, num_heads=4, num_kv_heads=2, num_layers=2, hidden_dim=64)
+    model = Counting(LlamaConfig(**sizes, max_seq_len=256)).eval().requires_grad_(False)
+    prefixes = PrefixCache(1 << 20)
+    known = prefixes.load(sys.argv[1], model, missing_ok=True)
+    generator, found = TextGenerator(model, prefix_cache=prefixes), []
+    for text in json.loads(sys.argv[2]):
+        run[0] = 0
+        result = generator.generate(text, max_new_tokens=8, temperature=0, logprobs=3)
+        numbers = [token.best for token in result.logprobs]
+        found.append([result.ids, result.cached_tokens, run[0], numbers])
+    prefixes.save(sys.argv[1], model)
+    return known, found
+
+print(json.dumps(answers()))
+"""
+
+
+def test_another_process_runs_only_what_is_new(tmp_path: Path) -> None:
+    texts = [TEXT[:100], TEXT[:100], TEXT[:70] + OTHER[:30], OTHER[:50]]
+
+    def elsewhere(texts: list[list[int]]) -> tuple[int, list[Any]]:
+        command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "kept"), json.dumps(texts)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        known, found = json.loads(done.stdout)
+        return known, found
+
+    _, (cold, warm, parted, other) = elsewhere(texts)
+    known, (again, parted_again, other_again) = elsewhere([texts[0], *texts[2:]])
+    # The last token chosen is not run. There are 100 and 7 positions; 30 and 7 in pages of their own, the
+    # first of which begins with 6 of the other text; 50 and 7.
+    assert known == 107 + 6 + 37 + 57
+    assert (cold[1:3], warm[1:3], other[1:3]) == ([0, 107], [99, 8], [0, 57])
+    assert parted[1:3] == [70, 37]
+    assert again == warm  # bit for bit
+    assert other_again[:3] == [other[0], 49, 8]
+    assert parted_again[:3] == [parted[0], 99, 8]
+
+
+def run(prefixes: PrefixCache, model: Llama, ids: Sequence[int]) -> int:
+    """Run a prompt, and keep it; how much of it was known."""
+    generator = TextGenerator(model, prefix_cache=prefixes)
+    return generator.generate(ids, max_new_tokens=1).cached_tokens
+
+
+def test_no_more_is_loaded_than_the_cache_may_keep(make_llama: MakeLlama, tmp_path: Path) -> None:
+    model, prefixes = make_llama(), PrefixCache(MAX_BYTES)
+    for ids in (TEXT[:64], OTHER[:96]):
+        run(prefixes, model, ids)
+    prefixes.save(tmp_path / "kept", model)
+    for pages in range(7):
+        less = PrefixCache(pages * PAGE_BYTES)
+        assert less.load(str(tmp_path / "kept"), model) == min(pages, 5) * PAGE
+        assert less.nbytes == min(pages, 5) * PAGE_BYTES
+        # The last position is run for its logits.
+        assert run(less, model, OTHER[:96] + TEXT[:9]) == min(pages, 3) * PAGE
+    # What is there already stays, and counts.
+    less = PrefixCache(4 * PAGE_BYTES)
+    run(less, model, TEXT[50:114])
+    assert less.load(tmp_path / "kept", model) == 2 * PAGE
+    assert run(less, model, TEXT[50:114]) == run(less, model, OTHER[:64]) == 63
+
+
+def test_each_model_has_a_file_of_its_own(make_llama: MakeLlama, tmp_path: Path) -> None:
+    one, other, prefixes = make_llama(), make_llama(1), PrefixCache(MAX_BYTES)
+    run(prefixes, one, TEXT[:64])
+    run(prefixes, other, OTHER[:32])
+    prefixes.save(tmp_path / "kept", one)
+    again = PrefixCache(MAX_BYTES)
+    with pytest.raises(UsageError, match="is of another model"):
+        again.load(tmp_path / "kept", other)
+    assert again.load(tmp_path / "kept", one) == 64
+    assert [run(again, model, TEXT[:64]) for model in (one, other)] == [63, 0]
+
+
+def test_a_model_that_was_changed_reads_nothing_from_before(
+    make_llama: MakeLlama, tmp_path: Path
+) -> None:
+    model, prefixes = make_llama(), PrefixCache(MAX_BYTES)
+    run(prefixes, model, TEXT[:64])
+    prefixes.save(tmp_path / "kept", model)
+    model.get_parameter("layers.0.attention.v_proj.weight").mul_(2)
+    changed = PrefixCache(MAX_BYTES)
+    with pytest.raises(UsageError, match="is of another model"):
+        changed.load(tmp_path / "kept", model)
+    model.get_parameter("layers.0.attention.v_proj.weight").div_(2)
+    changed.load(tmp_path / "kept", model)
+    model.get_parameter("layers.0.attention.v_proj.weight").mul_(2)
+    warm, cold = TextGenerator(model, prefix_cache=changed), TextGenerator(model)
+    result = warm.generate(TEXT[:70], GREEDY)
+    assert result.cached_tokens == 0 and same(result, cold.generate(TEXT[:70], GREEDY))
+
+
+def test_under_dynamic_rope_nothing_is_saved_or_loaded(
+    make_llama: MakeLlama, tmp_path: Path
+) -> None:
+    scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=64)
+    model, prefixes = make_llama(rope_scaling=scaling), PrefixCache(MAX_BYTES)
+    for act in (prefixes.save, prefixes.load):
+        with pytest.raises(UsageError, match="has dynamic RoPE"):
+            act(tmp_path / "kept", model)
+    with pytest.raises(UsageError, match="has dynamic RoPE"):
+        prefixes.load(tmp_path / "kept", model, missing_ok=True)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("path", [5, None, b"kept", "", "a\0b"])
+def test_what_is_no_path_is_refused(make_llama: MakeLlama, path: Any) -> None:
+    for act in (PrefixCache(MAX_BYTES).save, PrefixCache(MAX_BYTES).load):
+        with pytest.raises(UsageError, match=r"path: .* is not a path"):
+            act(path, make_llama())
+
+
+def test_a_file_that_is_missing_may_be_missing(make_llama: MakeLlama, tmp_path: Path) -> None:
+    prefixes, model = PrefixCache(MAX_BYTES), make_llama()
+    assert prefixes.load(tmp_path / "kept", model, missing_ok=True) == 0
+    with pytest.raises(ModelError, match="does not exist"):
+        prefixes.load(tmp_path / "kept", model)

@@ -23,7 +23,7 @@ from lolama_core.protocols.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lolama import TextGenerator
+    from lolama import PrefixCache, TextGenerator
     from lolama_core.protocols import CausalLM, ImageProcessor, Tokenizer
     from lolama_core.protocols.types import ImageInputs, ModelFiles
 
@@ -96,12 +96,18 @@ class ChatModel:
         return self.processor is not None and not self.continues_text
 
     @cached_property
-    def generator(self) -> TextGenerator:
-        """Remembers the conversation's keys and values: one whole context of them at most."""
-        from lolama import PrefixCache, TextGenerator
+    def prefixes(self) -> PrefixCache:
+        """The keys and values of what it has read: one whole context of them at most."""
+        from lolama import PrefixCache
 
-        prefixes = PrefixCache(max_bytes=context_bytes(self.model))
-        return TextGenerator(self.model, self.tokenizer, prefix_cache=prefixes)
+        return PrefixCache(max_bytes=context_bytes(self.model))
+
+    @cached_property
+    def generator(self) -> TextGenerator:
+        """Replies, and runs no prefix again."""
+        from lolama import TextGenerator
+
+        return TextGenerator(self.model, self.tokenizer, prefix_cache=self.prefixes)
 
     def read_picture(self, name: str) -> tuple[PictureFile, Image, str]:
         """Read a picture and prepare it for the model.

@@ -90,6 +90,7 @@ class Session:
         attached: Pictures that go with the next question.
         unanswered: The last question, if it got no reply.
         notice: Is told what happens to the conversation beside replies.
+        leave: Is told which model another takes the place of, before it does.
         interruptible: Entered around what takes long and may be broken off by KeyboardInterrupt at any
             moment; nothing is changed inside.
         last: Timings of the last reply.
@@ -105,6 +106,7 @@ class Session:
     attached: tuple[PictureFile, ...] = ()
     unanswered: str | None = None
     notice: Callable[[str], None] = lambda text: None
+    leave: Callable[[ChatModel], None] = lambda model: None
     interruptible: Callable[[], AbstractContextManager[None]] = nullcontext
     last: Timings | None = None
     totals: Totals = field(default_factory=Totals)
@@ -189,6 +191,7 @@ class Session:
             if self.conversation.system is not None:
                 model.check_system(self.conversation.system)
             _ = model.model  # weights last: they take longest
+        self.leave(self.model)
         self.model = model
 
     def resume(self, conversation: Conversation) -> None:

@@ -15,6 +15,7 @@ from lolama_cli.console import note
 from lolama_cli.errors import Settings
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names
+from lolama_cli.prompt_cache import PromptCacheFile, PromptCacheOption, writing
 from lolama_cli.setting_options import RequestedSettings, with_settings
 from lolama_core.protocols.errors import UsageError
 
@@ -74,6 +75,7 @@ def chat(
     *,
     asked: RequestedSettings,
     no_stream: options.NoStream = False,
+    prompt_cache: PromptCacheOption = None,
     quantize: options.Quantize = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -93,6 +95,8 @@ def chat(
     check_names(pictures, prompt_from_stdin=True)
     system_message = options.check_system(system, raw=raw)
     own_template = options.read_template(template, raw=raw)
+    settings: Settings = context.obj
+    kept = None if prompt_cache is None else PromptCacheFile(prompt_cache, settings.verbose)
 
     from lolama_cli.chat import transcript
 
@@ -108,7 +112,6 @@ def chat(
     if plain:
         os.environ["NO_COLOR"] = "1"  # for notes and errors, too
     screen = Screen(plain=plain or os.environ.get("TERM") == "dumb")
-    settings: Settings = context.obj
 
     def load_model(name: str) -> ChatModel:
         return _load(
@@ -147,6 +150,9 @@ def chat(
         commands.show(pictures)
     reader = _reader(person=person, editing=person and not plain)
     _ = session.model.model  # weights last: they take longest
+    if kept is not None:
+        kept.read(session.model.prefixes, session.model.model)
+        session.leave = lambda model: kept.write(model.prefixes, model.model)
     if person:
         note(f"{described(session.model)}; /help for help")
     elif session.model.continues_text and not raw:
@@ -155,7 +161,7 @@ def chat(
     if interrupts is not None:
         interrupts.install()
         session.interruptible = interrupts.interruptible
-    code = Chat(
+    talk = Chat(
         session,
         reader,
         screen,
@@ -163,7 +169,9 @@ def chat(
         interrupts=interrupts,
         settings=settings,
         stream=not no_stream,
-    ).run()
+    )
+    with writing(lambda: session.leave(session.model)):
+        code = talk.run()
     if code:
         raise typer.Exit(code)
 

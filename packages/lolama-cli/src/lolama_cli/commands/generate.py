@@ -16,6 +16,8 @@ from lolama_cli.generation import GenerationRun, with_seed
 from lolama_cli.logprobs import check_logprobs
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names, prepare_images
+from lolama_cli.prompt_cache import OPTION as PROMPT_CACHE
+from lolama_cli.prompt_cache import PromptCacheFile, PromptCacheOption, kept_prefixes
 from lolama_cli.prompts import encode_prompt
 from lolama_cli.setting_options import RequestedSettings, with_models_own, with_settings
 from lolama_cli.standard_input import NO_STDIN, read_prompt
@@ -29,6 +31,7 @@ Examples:
   lolama generate -m demo --json --logprobs 3 --max-tokens 5 "Once upon a time"
   lolama generate -m demo --batch prompts.jsonl -o answers.jsonl
   echo "Explain transformers" | lolama generate -m ./my-model
+  cat book.txt | lolama generate -m ./my-model --prompt-cache book.cache "Who is the hero?"
   cat notes.txt | lolama generate -m ./my-model "Summarize this:"
 """
 
@@ -65,6 +68,7 @@ def generate(
     *,
     asked: RequestedSettings,
     no_stream: options.NoStream = False,
+    prompt_cache: PromptCacheOption = None,
     as_json: options.Json = False,
     logprobs: Annotated[
         int | None,
@@ -141,6 +145,10 @@ def generate(
     settings: Settings = context.obj
     together = BatchOptions(batch, output, batch_size, cache_memory)
     together.check(prompt, pictures)
+    if prompt_cache is not None and batch is not None:
+        remedy = "leave it out: what several prompts begin with is run once anyway"
+        raise UsageError(PROMPT_CACHE, "does not go with --batch", remedy)
+    kept = None if prompt_cache is None else PromptCacheFile(prompt_cache, settings.verbose)
     stdout = Output()
     if together.prompts is not None:
         generate_batch(
@@ -157,8 +165,9 @@ def generate(
     tell_unsupported(files)
     loaded = chosen.load(files, verbose=settings.verbose)
     config = replace(with_seed(config), logprobs=logprobs) if as_json else config
-    run = GenerationRun(loaded, tokenizer, ids, config, stdout, images)
-    run.generate(write=not as_json, stream=not no_stream)
-    if as_json:
-        run.write_json(model, chosen.load_seconds)
+    with kept_prefixes(kept, loaded) as prefixes:
+        run = GenerationRun(loaded, tokenizer, ids, config, stdout, images, prefixes)
+        run.generate(write=not as_json, stream=not no_stream)
+        if as_json:
+            run.write_json(model, chosen.load_seconds)
     run.tell(verbose=settings.verbose)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
+from lolama_core.model.device import memory_errors
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.arguments import path_of
 from lolama_core.protocols.errors import UsageError
+from lolama_core.runtime.pages import Pages
+from lolama_core.runtime.prefix_tree import PrefixTree
 from lolama_core.runtime.row_memory import RowMemory
+from lolama_core.runtime.runner import runner_of
+from lolama_core.runtime.saved_prefixes import restore_prefixes, save_prefixes
 
 _MOST_ROWS = 64
 """Texts as long as the context that may run at the same time with one cache."""
@@ -69,6 +77,46 @@ class PrefixCache:
         for memory in self._memories:
             memory.turns.when_free(memory.forget)
 
+    def save(self, path: str | Path, model: CausalLM) -> None:
+        """Write what a model has read: whole, or not at all. Nobody else may read the file.
+
+        Args:
+            path: A file that is there is replaced.
+            model: What has read it. Texts of other models are left out.
+
+        Raises:
+            UsageError: if ``path`` is no place for a file, under dynamic RoPE, or for a model that has hooks,
+                replaced functions or compiled code: nobody could tell it from another one.
+            ResourceError: if it cannot be written. A file that was there stays.
+        """
+        place, memory = path_of("path", path), self.memory_of(runner_of(model))
+        with memory.turns.turn():
+            save_prefixes(*_kept(memory), place, model)
+
+    def load(self, path: str | Path, model: CausalLM, *, missing_ok: bool = False) -> int:
+        """Read what a model has read in another process, up to ``max_bytes`` with what is kept already.
+
+        Args:
+            path: What `save` wrote. Use no file of somebody else: its texts could hold anything.
+            model: What had read it: the same weights in the same dtype, on any device.
+            missing_ok: Whether the file may be missing.
+
+        Returns:
+            Positions that are known now and are not run again.
+
+        Raises:
+            UsageError: if it is of another model, and as `save`.
+            ModelError: if it is no such file, or damaged. Nothing is taken from it then.
+            ResourceError: if there is no memory to read it.
+        """
+        place, memory = path_of("path", path), self.memory_of(runner_of(model))
+        with memory.turns.turn(), memory_errors(model.device):
+            tree, pages = _kept(memory)
+            if missing_ok and not os.path.lexists(place):
+                return 0
+            most = max(0, self.max_bytes - self.nbytes) // pages.page_bytes
+            return restore_prefixes(tree, pages, place, model, most)
+
     def memory_of(self, runner: CausalLM) -> RowMemory:
         """Where the rows of a runner are: those of all generators with this cache."""
         with self._making:
@@ -91,6 +139,14 @@ class PrefixCache:
             # It may be done later only, if a step runs there.
             memory.turns.when_free(partial(memory.reclaim, kept))
             excess -= held - kept
+
+
+def _kept(memory: RowMemory) -> tuple[PrefixTree, Pages]:
+    """The texts of a memory, and its pages."""
+    if memory.kept is None:
+        reason = "has dynamic RoPE, so nothing that it has read can be kept"
+        raise UsageError("model", reason, "leave out the prompt cache")
+    return memory.kept
 
 
 def _dropping_excess(cache: PrefixCache) -> Callable[[], None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Set
+from pathlib import Path
 from typing import Any
 
 from lolama_core.protocols.checks import shown
@@ -34,6 +36,22 @@ def truth(name: str, value: object) -> bool:
     if not isinstance(plain, bool):
         raise UsageError(name, f"{shown(value)} is not a boolean", "give True or False")
     return plain
+
+
+def path_of(name: str, value: object) -> Path:
+    """The path that ``value`` is.
+
+    Args:
+        name: What the argument is called.
+        value: What the caller gave.
+
+    Raises:
+        UsageError: for what is no path, or could not be the name of a file.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or "\0" in text or not text:
+        raise UsageError(name, f"{shown(value)} is not a path", "give a text or a pathlib.Path")
+    return Path(text)
 
 
 def listed(name: str, value: object, remedy: str, reason: str = "") -> list[Any]:

@@ -131,6 +131,14 @@ class RowMemory:
         """How many texts are kept, each with all that it begins with."""
         return 0 if self._tree is None else self._tree.texts
 
+    @property
+    def kept(self) -> tuple[PrefixTree, Pages] | None:
+        """The texts that are kept, and the memory that they are in; None where rows run alone."""
+        self.open()
+        if self._tree is None or self._pages is None:
+            return None
+        return self._tree, self._pages
+
     def begin(
         self, row: Row, keys: Sequence[PromptKey], positions: int, most: int, spare: int = 0
     ) -> bool:

@@ -57,8 +57,6 @@ def save_prefixes(tree: PrefixTree, pages: Pages, path: Path, model: CausalLM) -
         UsageError: if ``path`` is no place for a file, or ``model`` cannot be told from another.
         ResourceError: if it cannot be written.
     """
-    if "\0" in str(path):
-        raise UsageError(shown(str(path)), "is no possible file name", "give another name")
     if os.path.lexists(path) and not os.path.isfile(path):
         raise UsageError(str(path), "is not a regular file", "give another name")
     identity = model_identity(model)
@@ -80,16 +78,19 @@ def save_prefixes(tree: PrefixTree, pages: Pages, path: Path, model: CausalLM) -
         raise _not_written(path, error) from error
 
 
-def restore_prefixes(tree: PrefixTree, pages: Pages, path: Path, model: CausalLM) -> int:
+def restore_prefixes(
+    tree: PrefixTree, pages: Pages, path: Path, model: CausalLM, most: int | None = None
+) -> int:
     """Have a tree keep what a file holds, beside what it keeps already.
 
-    What does not fit into the free pages is left out: that which was not used for the longest time.
+    What does not fit is left out: that which was not used for the longest time.
 
     Args:
         tree: Gets the texts.
         pages: The memory of its pages.
         path: What `save_prefixes` wrote. It may hold anything; nothing is taken from it unless all is sound.
         model: What is going to run texts.
+        most: How many pages it may get; None for as many as are free.
 
     Returns:
         Positions that were taken from the file.
@@ -102,7 +103,8 @@ def restore_prefixes(tree: PrefixTree, pages: Pages, path: Path, model: CausalLM
     try:
         file = SafetensorsFile(path)
         sums, kept = _read_texts(file, pages, model)
-        kept = kept[: pages.left - pages.idle]
+        free = pages.left - pages.idle
+        kept = kept[: free if most is None else min(free, most)]
         taken = pages.take(len(kept))
         try:
             for name, layer in _layers(pages):

@@ -1,0 +1,99 @@
+"""``--prompt-cache``: what a model has read stays in a file, and the next run does not run it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lolama_cli.console import note
+from lolama_cli.regular_files import check_regular
+from lolama_core.protocols.errors import UsageError
+
+if TYPE_CHECKING:
+    from lolama import PrefixCache
+    from lolama_core.protocols import CausalLM
+
+OPTION = "--prompt-cache"
+
+PromptCacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        OPTION,
+        help="Keep what the model has read in this file, and go on from what is there.",
+        metavar="FILE",
+    ),
+]
+
+
+class PromptCacheFile:
+    """The file in which one model's prompts are kept.
+
+    Args:
+        path: Where. What is there is read; if nothing is, it is made.
+        verbose: Tell how much was read.
+
+    Raises:
+        UsageError: if there can be no such file.
+    """
+
+    def __init__(self, path: Path, verbose: bool) -> None:
+        from lolama.files import expanded
+
+        self._path, self._verbose = expanded(path, OPTION).absolute(), verbose
+        self._written = False
+        check_regular(self._path, "give another name")
+        if not self._path.parent.is_dir():
+            raise UsageError(str(path), "its folder does not exist", "create it first")
+
+    def read(self, prefixes: PrefixCache, model: CausalLM) -> None:
+        """Let ``prefixes`` know what is in the file.
+
+        Raises:
+            UsageError, ModelError: if it is of another model, or damaged.
+        """
+        positions = prefixes.load(self._path, model, missing_ok=True)
+        if self._verbose and positions:
+            note(f"{positions:,} tokens are known from {self._path}")
+
+    def write(self, prefixes: PrefixCache, model: CausalLM) -> None:
+        """Write what the model has read, once: what another one reads later does not belong here.
+
+        Raises:
+            UsageError, ResourceError: if it cannot be written. The old file stays.
+        """
+        if not self._written:
+            prefixes.save(self._path, model)
+            self._written = True
+
+
+@contextmanager
+def kept_prefixes(file: PromptCacheFile | None, model: CausalLM) -> Iterator[PrefixCache | None]:
+    """What ``model`` has read, from ``file`` and back into it: one context at most. None without a file."""
+    from lolama import PrefixCache
+    from lolama.memory import context_bytes
+
+    if file is None:
+        yield None
+        return
+    prefixes = PrefixCache(max_bytes=context_bytes(model))
+    file.read(prefixes, model)
+    with writing(lambda: file.write(prefixes, model)):
+        yield prefixes
+
+
+@contextmanager
+def writing(write: Callable[[], None]) -> Iterator[None]:
+    """``write`` once the block has ended or was broken off, and not if it failed."""
+    failed = False
+    try:
+        yield
+    except Exception:
+        failed = True
+        raise
+    finally:
+        if not failed:
+            write()
