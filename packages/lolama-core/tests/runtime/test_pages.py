@@ -121,6 +121,17 @@ def test_rows_that_grow_stay_in_one_piece() -> None:
     assert all(row.pages == [*range(row.pages[0], row.pages[0] + 7)] for row in rows)
 
 
+def test_row_285_rows_that_follow_each_other_take_pages_that_were_touched() -> None:
+    """A system counts what was touched, so a long chat would take more and more."""
+    pages, held, touched = Pages(like(), 2000), list[list[int]](), set[int]()
+    for count in [13, 5, 20, 9] * 100:
+        held.append(pages.take(count))
+        touched.update(held[-1])
+        if len(held) == 3:
+            pages.give_back(held.pop(0))
+    assert len(touched) < 3 * (13 + 20 + 9)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_what_is_not_touched_takes_no_memory() -> None:
     def resident() -> int:

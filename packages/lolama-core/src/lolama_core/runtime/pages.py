@@ -16,6 +16,9 @@ from lolama_core.model.kv_cache import KVCache
 PAGE = 32
 """Positions of a page."""
 
+_ROOM = 16
+"""Pages that are left for a row to grow before the next one begins, where there are as many."""
+
 _FIRST = 64
 """Pages to begin with where memory is taken at once."""
 
@@ -118,7 +121,7 @@ class Pages:
                 self.reclaim(count - self._free)
         taken: list[int] = []
         while len(taken) < count:
-            page, place = self._next(taken[-1] if taken else after)
+            page, place = self._next(count - len(taken), taken[-1] if taken else after)
             begin, end = self._gaps[place]
             stop = min(end, page + count - len(taken))
             self._gaps[place : place + 1] = [
@@ -129,16 +132,20 @@ class Pages:
             self._uses[page] = 1
         return taken
 
-    def _next(self, after: int | None) -> tuple[int, int]:
-        """A free page, and which gap it is in."""
+    def _next(self, count: int, after: int | None) -> tuple[int, int]:
+        """A free page for the first of ``count``, and which gap it is in."""
         if after is not None:
             place = bisect(self._gaps, (after, len(self._uses)))
             if place < len(self._gaps) and self._gaps[place][0] == after + 1:
                 return after + 1, place
-        place = max(range(len(self._gaps)), key=lambda i: self._gaps[i][1] - self._gaps[i][0])
-        begin, end = self._gaps[place]
-        # In the middle of it, since whoever has the page before it may grow.
-        return (begin + (end - begin) // 2 if begin else 0), place
+        # Where pages were taken before, so that memory is touched anew for what grows alone.
+        room = max(count, _ROOM)
+        sizes = [end - begin for begin, end in self._gaps]
+        wide = (i for i, size in enumerate(sizes) if size >= 3 * room)
+        place = next(wide, sizes.index(max(sizes)))
+        begin, _ = self._gaps[place]
+        # Whoever has the page before the gap may grow, and so may this one.
+        return (begin + min(room, sizes[place] // 2) if begin else 0), place
 
     def copy(self, page: int, after: int | None = None) -> int:
         """A page with the same in it; see `take`."""
