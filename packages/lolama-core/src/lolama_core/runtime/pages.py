@@ -138,7 +138,7 @@ class Pages:
             place = bisect(self._gaps, (after, len(self._uses)))
             if place < len(self._gaps) and self._gaps[place][0] == after + 1:
                 return after + 1, place
-        # Where pages were taken before, so that memory is touched anew for what grows alone.
+        # The first gap that is wide enough: what was touched in it before takes no further memory.
         room = max(count, _ROOM)
         sizes = [end - begin for begin, end in self._gaps]
         wide = (i for i, size in enumerate(sizes) if size >= 3 * room)
