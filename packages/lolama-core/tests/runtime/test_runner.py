@@ -31,14 +31,15 @@ class PlainStep:
 
     max_rows = 3
     reads_places = False
+    fixed_order = False
 
     def __init__(
         self,
         blocks: Sequence[BlockWeights],
         shape: DecoderShape,
-        prompt_dtype: torch.dtype | None,
+        prompt_dtypes: Sequence[torch.dtype],
     ) -> None:
-        self.blocks, self.shape, self.prompt_dtype, self.calls = blocks, shape, prompt_dtype, 0
+        self.blocks, self.shape, self.prompt_dtypes, self.calls = blocks, shape, prompt_dtypes, 0
         self.positions = 0
 
     def __call__(
@@ -114,9 +115,9 @@ class PlainKernel:
 
     name = "plain"
 
-    def __init__(self, prompt_dtype: torch.dtype | None = None) -> None:
+    def __init__(self, *prompt_dtypes: torch.dtype) -> None:
         self.steps: list[PlainStep] = []
-        self.prompt_dtype = prompt_dtype
+        self.prompt_dtypes = prompt_dtypes
 
     def describe(self) -> str:
         return "for tests"
@@ -125,7 +126,7 @@ class PlainKernel:
         weight = blocks[0].q_proj.weight
         if weight.device.type != "cpu" or weight.dtype == torch.float64:
             return None
-        self.steps.append(PlainStep(blocks, shape, self.prompt_dtype))
+        self.steps.append(PlainStep(blocks, shape, self.prompt_dtypes))
         return self.steps[-1]
 
 

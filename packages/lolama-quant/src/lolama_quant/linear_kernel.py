@@ -33,11 +33,7 @@ class NativeLinearKernel:
     def max_rows(self, weight: Tensor) -> int:
         """Up to how many rows it is the faster choice; 0 away from the CPU or without the library."""
         library = native_library()
-        if isinstance(library, str) or dtype_number(weight.dtype) is None:
-            return 0
-        if weight.device.type != "cpu" or weight.nbytes < _SMALLEST_BYTES:
-            return 0
-        if not weight.is_contiguous() or weight.is_neg():  # it reads memory row by row, as it is
+        if isinstance(library, str) or not _is_known(weight) or weight.nbytes < _SMALLEST_BYTES:
             return 0
         return most_rows(library, weight.dtype)
 
@@ -55,8 +51,22 @@ class NativeLinearKernel:
 
         return native_linear(x, weights, biases)
 
+    def fixed_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """See `protocols.quantizer.FixedOrderKernel`: with float32 sums, for weights on a CPU."""
+        if isinstance(native_library(), str) or not _is_known(weight):
+            return None
+        from lolama_quant.cpu.linear import fixed_linear
+
+        return fixed_linear(x, weight, bias)
+
     def products(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
         """That of int8 weights, on every kind of device."""
         from lolama_quant.int8.linear import int8_product, kernel_product
 
         return {int8_product: kernel_product}
+
+
+def _is_known(weight: Tensor) -> bool:
+    """Whether the library can read a weight row by row, as its memory is."""
+    is_plain = weight.is_contiguous() and not weight.is_neg()
+    return weight.device.type == "cpu" and dtype_number(weight.dtype) is not None and is_plain

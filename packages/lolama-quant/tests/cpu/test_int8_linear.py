@@ -49,8 +49,8 @@ def rounded(groups: Tensor) -> Tensor:
     return whole.double() * (most / 127).double()
 
 
-def expected_of_panels(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """The definition of native/panels.h: activations rounded to 15 bits, with a scale for each row."""
+def expected_of_whole_rows(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """The definition of AVX2's in native/panels.h: activations of 15 bits, with a scale for each row."""
     step = x.abs().amax(dim=1, keepdim=True) / 16000
     whole = torch.where(step > 1e-34, (x * (1 / step)).round(), 0.0)
     return (whole.double() * step.double()) @ weight.double().T * scale.double()
@@ -82,8 +82,8 @@ def test_every_instruction_set_equals_float64(
         inputs,
         instruction_set,
     )
-    panels = INT8_INSTRUCTION_SETS[instruction_set] == "AVX2" and rows >= 8
-    definition = expected_of_panels if panels else expected
+    is_avx2 = INT8_INSTRUCTION_SETS[instruction_set] == "AVX2"
+    definition = expected_of_whole_rows if is_avx2 else expected
     parts = [definition(x, weight, scale) for weight, scale in zip(weights, scales, strict=True)]
     wanted = torch.cat((parts[0], parts[1] + bias.double()), dim=1)
     # Only the order of float32 additions differs.
@@ -140,7 +140,7 @@ def test_panels_round_activations_to_fifteen_bits(rows: int, outputs: int, input
     y = native_linear(x, weight, scale)
     assert y[3].isnan().all() and y[1:3].eq(0).all()
     keep = [row for row in range(rows) if row != 3]
-    wanted = expected_of_panels(x[keep], weight, scale)
+    wanted = expected_of_whole_rows(x[keep], weight, scale)
     size = float(wanted.abs().max())
     torch.testing.assert_close(y[keep].double(), wanted, atol=1e-5 * size, rtol=1e-4)
 

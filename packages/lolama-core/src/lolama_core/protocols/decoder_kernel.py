@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -95,8 +95,16 @@ class DecoderStep(Protocol):
         ...
 
     @property
-    def prompt_dtype(self) -> torch.dtype | None:
-        """The dtype of keys and values with which it also takes several positions of a row; None: never."""
+    def prompt_dtypes(self) -> Collection[torch.dtype]:
+        """The dtypes of keys and values with which it also takes several positions of a row."""
+        ...
+
+    @property
+    def fixed_order(self) -> bool:
+        """Whether a position has the same result, bit for bit, whatever rows and positions are in the call.
+
+        It then takes any number of rows, and several positions of a row.
+        """
         ...
 
     @property

@@ -141,3 +141,15 @@ class LinearKernel(Protocol):
             function calls ``torch.overrides.handle_torch_function`` when ``has_torch_function`` says so.
         """
         ...
+
+
+@runtime_checkable
+class FixedOrderKernel(Protocol):
+    """A `LinearKernel` that also multiplies in one order of additions, whatever the number of rows."""
+
+    def fixed_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """(..., K), (N, K) and (N,) → (..., N) in the dtype of ``x``; None for a weight it does not know.
+
+        A row has the same result, bit for bit, alone and among others.
+        """
+        ...

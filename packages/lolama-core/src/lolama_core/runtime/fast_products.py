@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from lolama_core.model.linear import logits_product, product
 from lolama_core.protocols import LinearKernel
+from lolama_core.protocols.quantizer import FixedOrderKernel
 
 
 class FastProducts(TorchFunctionMode):
@@ -28,6 +29,7 @@ class FastProducts(TorchFunctionMode):
     def __init__(self, modules: Iterable[nn.Module], kernels: Sequence[LinearKernel]) -> None:
         super().__init__()
         self._known: dict[int, tuple[Tensor, LinearKernel, int]] = {}
+        self._fixed = [kernel for kernel in kernels if isinstance(kernel, FixedOrderKernel)]
         for module in modules:
             for part in module.modules():
                 weight = part._parameters.get("weight")
@@ -74,3 +76,14 @@ class FastProducts(TorchFunctionMode):
         if known is not weight or kernel is None or input.shape[:-1].numel() > rows:
             return NotImplemented
         return kernel.linear(input, (weight,), (bias,))
+
+    def logits(self, x: Tensor, weight: Tensor, bias: Tensor | None, *, fixed: bool) -> Any:
+        """`multiply` with the weight of ``lm_head``.
+
+        If it is to be ``fixed``, sums are in one order for any number of rows, where a kernel has such ones.
+        """
+        for kernel in self._fixed if fixed else ():
+            found = kernel.fixed_linear(x, weight, bias)
+            if found is not None:
+                return found
+        return self.multiply(x, weight, bias)

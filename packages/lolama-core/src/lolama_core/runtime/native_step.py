@@ -40,7 +40,7 @@ class NativeRun:
         return (
             isinstance(cache, KVCache | PagedCache)
             and (
-                rows <= self.step.max_rows if width == 1 else cache.dtype == self.step.prompt_dtype
+                rows <= self.step.max_rows if width == 1 else cache.dtype in self.step.prompt_dtypes
             )
             and isinstance(slots, Slots | FixedSlots if self.step.reads_places else Slots)
             and min(slots.counts) > 0

@@ -61,6 +61,9 @@ class Runner:
         self._plain_head = text is not None and is_plain_head(text.lm_head)
         blocks = [] if text is None else list(text.layers)
         self.native, self._checked, self.reasons = native_runs(blocks, kernels.decoder)
+        # Where the blocks give a position the same bits whatever is beside it, its logits are taken so, too.
+        steps = [run.step for run in self.native.values()]
+        self._fixed = not self.reasons and all(step.fixed_order for step in steps)
 
     @property
     def text(self) -> Llama | None:
@@ -98,7 +101,7 @@ class Runner:
         """Whether native steps run every block, and leave out what only fills rows up to the longest."""
         text = self.text
         return text is not None and len(text.layers) == sum(
-            len(run.layers) for run in self.native.values() if run.step.prompt_dtype == cache_dtype
+            len(run.layers) for run in self.native.values() if cache_dtype in run.step.prompt_dtypes
         )
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
@@ -153,7 +156,7 @@ class Runner:
             return text.head(hidden, text.lm_head)
 
     def _project(self, head: OutputProjection, normed: Tensor) -> Tensor:
-        found = self.products.multiply(normed, head.weight, head.bias)
+        found = self.products.logits(normed, head.weight, head.bias, fixed=self._fixed)
         output: Tensor = head(normed) if found is NotImplemented else found
         return output
 

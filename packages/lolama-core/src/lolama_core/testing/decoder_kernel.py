@@ -44,6 +44,29 @@ def run_by(kernel: DecoderKernel, model: Llama) -> Runner:
     return runner
 
 
+@torch.inference_mode()
+def logits_of_row(model: CausalLM, ids: Tensor, chunk: int, rows: int = 1) -> Tensor:
+    """All logits (T, V) of ``ids`` (1, T), taken ``chunk`` by chunk as the last of some rows.
+
+    The others hold something before, and get fewer positions at a time: in chunks of one each gets one.
+    """
+    width, last = ids.shape[1], rows - 1
+    starts = [*(1 + 37 * row % 90 for row in range(last)), 0]
+    cache = model.make_cache(rows, max(starts) + width)
+    if last:
+        before = torch.randint(0, model.vocab_size, (rows, max(starts)))
+        model.forward_embeds(model.embed(before), cache, [max(1, start) for start in starts])
+        cache.advance(starts)
+    logits = []
+    for part in torch.split(ids, chunk, dim=1):
+        counts = [*(1 + row % part.shape[1] for row in range(last)), part.shape[1]]
+        new = torch.randint(0, model.vocab_size, (rows, part.shape[1]))
+        new[last] = part[0]
+        logits.append(model.forward_embeds(model.embed(new), cache, counts, "all")[last])
+        cache.advance(counts)
+    return torch.cat(logits)
+
+
 class PagedCopy(KVCache):
     """A copy of another cache, for a kernel alone: in pages of ``size`` positions that lie in any order.
 
@@ -176,7 +199,7 @@ class DecoderKernelSuite:
     ) -> None:
         """Prompts may have different lengths, where the kernel takes prompts."""
         model = self.model(dtype, **SHAPES[name])
-        if run_by(kernel, model).native[0].step.prompt_dtype != dtype:
+        if dtype not in run_by(kernel, model).native[0].step.prompt_dtypes:
             pytest.skip("takes no prompts of this dtype")
         self.compare_prompts(kernel, model, prompts, 1e-5 if dtype == torch.float32 else 0.03)
 
@@ -224,7 +247,7 @@ class DecoderKernelSuite:
         model.forward_embeds(model.embed(ids), whole, prompts)
         whole.advance(prompts)
         paged = PagedCopy(whole, size)
-        for width in (1, 70) if step.prompt_dtype == dtype else (1,):
+        for width in (1, 70) if dtype in step.prompt_dtypes else (1,):
             counts = [width, *[max(1, width // 2)] * (len(prompts) - 1)]
             new = model.embed(torch.randint(0, model.vocab_size, (len(prompts), width)))
             expected = fast.forward_embeds(new, whole, counts)
@@ -234,6 +257,24 @@ class DecoderKernelSuite:
         for row in range(len(prompts)):
             for one, other in zip(paged.read_row(row), whole.read_row(row), strict=True):
                 assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+    @pytest.mark.parametrize("name", SHAPES)
+    @torch.inference_mode()
+    def test_what_is_beside_a_position_changes_nothing(
+        self, kernel: DecoderKernel, name: str
+    ) -> None:
+        """The same bits in chunks and among other rows as position by position, if the kernel says so."""
+        model = self.model(**SHAPES[name], vocab_size=SHAPE["d_model"])
+        # Logits then are what the blocks make, normed: a product with ones and zeros rounds nothing.
+        model.lm_head.weight.copy_(torch.eye(SHAPE["d_model"]))
+        fast = run_by(kernel, model)
+        if not fast.native[0].step.fixed_order:
+            pytest.skip("takes sums in another order for more positions")
+        ids = torch.randint(0, model.vocab_size, (1, 140))
+        alone = logits_of_row(fast, ids, 1)
+        for chunk, rows in ((7, 1), (64, 1), (140, 1), (45, 3), (45, 20)):
+            assert torch.equal(logits_of_row(fast, ids, chunk, rows), alone), (chunk, rows)
+        assert torch.equal(logits_of_row(fast, ids[:, :20], 1, 9), alone[:20])
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_sixteen_bits(self, kernel: DecoderKernel, dtype: torch.dtype) -> None:

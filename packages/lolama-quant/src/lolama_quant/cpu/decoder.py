@@ -6,7 +6,7 @@ torch is imported where a model is there already: reports ask the kernel what it
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from lolama_quant.cpu.library import (
@@ -138,7 +138,7 @@ class NativeStep:
         number = _weight_number(dtype)
         assert number is not None
         self._can_tile = library.tiled is not None and dtype == torch.bfloat16
-        self._is_int8 = dtype == torch.int8
+        self._weight_dtype = dtype
         self._fewest_outputs = min(shape[0] for shape in _shapes(blocks[0]))
         self._most_rows = most_rows(library, dtype)
         self._model = _Model(
@@ -159,17 +159,25 @@ class NativeStep:
     @property
     def max_rows(self) -> int:
         """See `protocols.DecoderStep`."""
-        return ANY_ROWS if self._is_tiled(2) else self._most_rows
+        return ANY_ROWS if self.fixed_order or self._is_tiled(2) else self._most_rows
 
     @property
-    def prompt_dtype(self) -> torch.dtype | None:
-        """bfloat16, where the processor multiplies it and weights are of such a kind, too."""
+    def fixed_order(self) -> bool:
+        """With weights of float32 and int8: see native/decoder.c."""
         import torch
 
-        multiplies = self._is_tiled(2) or (self._library.multiplies_bytes and self._is_int8)
-        if not multiplies or not self._library.decodes_prompts(ctypes.addressof(self._model)):
-            return None
-        return torch.bfloat16
+        return self._weight_dtype in (torch.float32, torch.int8)
+
+    @property
+    def prompt_dtypes(self) -> Collection[torch.dtype]:
+        """Any with such weights; bfloat16 with those of bfloat16, where the processor multiplies it."""
+        import torch
+
+        if self.fixed_order:
+            return (torch.float32, torch.bfloat16, torch.float16)
+        if self._is_tiled(2) and self._library.decodes_prompts(ctypes.addressof(self._model)):
+            return (torch.bfloat16,)
+        return ()
 
     def _is_tiled(self, positions: int) -> bool:
         import torch
@@ -193,7 +201,7 @@ class NativeStep:
         assert position_stride == head_dim
         assert page_stride % head_dim == 0 and head_stride % head_dim == 0
         assert all(layer.stride() == first.stride() for layer in (*keys, *values))
-        assert positions == batch == len(new.counts) or first.dtype == self.prompt_dtype
+        assert positions == batch == len(new.counts) or first.dtype in self.prompt_dtypes
         # Beyond a cache's end lies someone else's memory.
         ends = [start + count for start, count in zip(new.starts, new.counts, strict=True)]
         pages = new.pages.contiguous()

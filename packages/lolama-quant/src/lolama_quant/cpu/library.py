@@ -22,7 +22,7 @@ LIBRARY = (
     / "native"
     / ("lolama.dylib" if sys.platform == "darwin" else "lolama.so")
 )
-INTERFACE = 2
+INTERFACE = 3
 """What ``lolama_interface`` of native/linear.c has to say."""
 
 INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512", "NEON")
@@ -74,6 +74,8 @@ class NativeLibrary:
         inputs: int,
         dtype: int,
         instruction_set: int | None = None,
+        *,
+        fixed: bool = False,
     ) -> None:
         """Call ``lolama_linear``; its arguments, with addresses as whole numbers and 0 for no bias."""
         count, addresses, sizes = _arrays(weights)
@@ -89,6 +91,7 @@ class NativeLibrary:
             inputs,
             dtype,
             chosen,
+            fixed,
         )
 
     def tiled_linear(
@@ -164,7 +167,7 @@ def native_library() -> NativeLibrary | str:
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     function.argtypes = [
         *(pointer, pointer, pointer, pointer, number),
-        *(pointer, size, size, number, number),
+        *(pointer, size, size, number, number, number),
     ]
     function.restype = None
     tiled = library.lolama_tiled_linear
@@ -244,8 +247,7 @@ def _most_rows(library: NativeLibrary, dtype: str) -> int:
     if library.has_panels:
         return {"float32": 64, "int8": ANY_ROWS}.get(dtype, 256)
     bfloat16 = 128 if library.tiled is not None else 8
-    int8 = ANY_ROWS if library.multiplies_bytes else 16
-    return {"bfloat16": bfloat16, "float16": 32, "int8": int8}.get(dtype, 8)
+    return {"bfloat16": bfloat16, "float16": 32, "int8": ANY_ROWS}.get(dtype, 8)
 
 
 def describe(*, int8: bool = False) -> str:

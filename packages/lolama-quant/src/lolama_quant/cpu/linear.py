@@ -17,7 +17,14 @@ def native_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor 
     return _linear(x, weights, biases)
 
 
-def _linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
+def fixed_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """See `linear_kernel.NativeLinearKernel.fixed_linear`. Needs the library."""
+    return _linear(x, (weight,), (bias,), fixed=True)
+
+
+def _linear(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], fixed: bool = False
+) -> Tensor:
     library = native_library()
     assert not isinstance(library, str), library
     dtype, inputs = weights[0].dtype, x.shape[-1]
@@ -38,12 +45,13 @@ def _linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None
         [0 if bias is None else bias.data_ptr() for bias in wide_biases],
     )
     y = torch.empty((*x.shape[:-1], sum(outputs)), dtype=torch.float32, device="cpu")
-    if _is_tiled(library, dtype, rows, outputs):
+    if not fixed and _is_tiled(library, dtype, rows, outputs):
         narrow_x = x.to(torch.bfloat16).contiguous()
         library.tiled_linear(narrow_x.data_ptr(), *addresses, outputs, y.data_ptr(), rows, inputs)
     else:
         wide_x = x.to(torch.float32).contiguous()
-        library.linear(wide_x.data_ptr(), *addresses, outputs, y.data_ptr(), rows, inputs, number)
+        sizes = rows, inputs, number
+        library.linear(wide_x.data_ptr(), *addresses, outputs, y.data_ptr(), *sizes, fixed=fixed)
     return y.to(x.dtype)
 
 
@@ -60,5 +68,7 @@ _operator = torch.library.custom_op("lolama::linear", _linear, mutates_args=())
 
 
 @_operator.register_fake
-def _(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
+def _(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], fixed: bool = False
+) -> Tensor:
     return x.new_empty((*x.shape[:-1], sum(weight.shape[0] for weight in weights)))

@@ -5,10 +5,12 @@
  * arithmetic of a small model, and threads gather for each. Here they gather once a token, and wait for
  * each other only where one step reads what another thread has written.
  *
- * Activations and sums are float32, but for what attention.h says; weights are float32, bfloat16, float16 or
- * int8, the cache is any of the first three.
+ * Activations and sums are float32, but for what attention.h and prompt_attention.h say; weights are float32,
+ * bfloat16, float16 or int8, the cache is any of the first three. With weights of float32 and int8 a position has
+ * the same result, bit for bit, whatever other positions and rows are in the call.
  */
 #include "attention.h"
+#include "block_attention.h"
 #include "int8.h"
 #include "prompt_attention.h"
 #include "tiles.h"
@@ -178,68 +180,89 @@ static char *head_of(const Model *m, const Cache *cache, void *of_layer, int64_t
     return (char *)of_layer + head * cache->pages.head_stride * vector_bytes(m);
 }
 
-/* The last position of a row attends, with query heads `from` to `to` of the group of a head of keys; queries
- * and out (heads, head_dim). `copy` has room for TILE vectors. */
-static void attend_last(const Model *m, const Batch *batch, const Cache *cache, int64_t layer, int64_t row,
-                        int64_t head, int64_t from, int64_t to, const float *queries, float *out, char *copy) {
-    const int64_t total = batch->starts[row] + batch->counts[row], group = m->heads / m->kv_heads;
-    const int64_t first = batch->window && total > batch->window ? total - batch->window : 0;
-    const Stored stored = {
-        .pages = &cache->pages,
-        .row = row,
-        .first = first,
-        .count = total - first,
+/* Whether sums are taken in one order for any number of positions. With weights of sixteen bits they are not: a
+ * row alone keeps float32 where many rows are rounded. */
+static int is_fixed(const Model *m) { return m->weight_dtype == INT8 || m->weight_dtype == FLOAT32; }
+
+/* Bytes that attention of a thread needs. */
+static int64_t attention_bytes(const Model *m) {
+    const int64_t copies = TILE * vector_bytes(m), blocks = block_bytes(m->head_dim);
+    return copies > blocks ? copies : blocks;
+}
+
+/* The group of queries of a head of keys, at positions of a row from `start` on; queries and out begin with those of
+ * the first of these positions. */
+static Prompt prompt_of(const Model *m, const Batch *batch, const Cache *cache, int64_t layer, int64_t row,
+                        int64_t head, int64_t start, const float *queries, float *out) {
+    const int64_t hd = m->head_dim, group = m->heads / m->kv_heads;
+    return (Prompt){
+        .queries = queries + head * group * hd,
+        .out = out + head * group * hd,
         .keys = head_of(m, cache, cache->keys[layer], head),
         .values = head_of(m, cache, cache->values[layer], head),
-        .copy = copy,
+        .pages = &cache->pages,
+        .row = row,
+        .query_stride = (m->heads + 2 * m->kv_heads) * hd,
+        .out_stride = m->heads * hd,
+        .group = group,
+        .hd = hd,
+        .start = start,
+        .window = batch->window,
     };
-    for (int64_t g = from; g < to; g += MOST_HEADS) {
-        const int64_t place = (head * group + g) * m->head_dim;
-        attend(m->isa, m->cache_dtype, m->head_dim, queries + place, to - g < MOST_HEADS ? to - g : MOST_HEADS,
-               &stored, out + place);
+}
+
+/* The last position of a row attends, with query heads `from` to `to` of the group of a head of keys; queries
+ * and out (heads, head_dim). */
+static void attend_last(const Model *m, const Batch *batch, const Cache *cache, int64_t layer, int64_t row,
+                        int64_t head, int64_t from, int64_t to, const float *queries, float *out, char *memory) {
+    const int64_t total = batch->starts[row] + batch->counts[row];
+    const Prompt p = prompt_of(m, batch, cache, layer, row, head, total - 1, queries, out);
+    const int64_t most = is_fixed(m) ? BLOCK_QUERIES : MOST_HEADS, first = first_seen(&p, total - 1);
+    const Stored stored = {p.pages, row, first, total - first, p.keys, p.values, memory};
+    for (int64_t g = from, end; g < to; g = end) {
+        end = to - g < most ? to : g + most;
+        if (is_fixed(m)) block_attend(m->isa, m->cache_dtype, &p, g, end, memory);
+        else attend(m->isa, m->cache_dtype, p.hd, query_at(&p, g), end - g, &stored, out_at(&p, g));
     }
 }
 
 /* This thread's part of attention in rows with several new positions. */
 static void attend_prompts(const Model *m, const Batch *batch, const Cache *cache, int64_t layer,
-                           const int64_t *offsets, const float *qkv, float *attended) {
+                           const int64_t *offsets, const float *qkv, float *attended, char *memory) {
+    const int64_t kv = m->kv_heads, group = m->heads / kv, inner = m->heads * m->head_dim;
+    const int64_t joined = inner + 2 * kv * m->head_dim;
 #if HAS_TILES
-    const int64_t hd = m->head_dim, kv = m->kv_heads, group = m->heads / kv;
-    const int64_t joined = (m->heads + 2 * kv) * hd, inner = m->heads * hd;
+    const int64_t most = is_fixed(m) ? BLOCK_QUERIES : QUERIES;
+#else
+    const int64_t most = BLOCK_QUERIES;
+#endif
     int64_t tasks = 0;
     for (int64_t r = 0; r < batch->row_count; r++)
-        tasks += batch->counts[r] > 1 ? kv * prompt_blocks(batch->counts[r], group) : 0;
+        tasks += batch->counts[r] > 1 ? kv * ((batch->counts[r] * group + most - 1) / most) : 0;
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < tasks; task++) {
         int64_t r = 0, left = task, blocks;
         for (;; r++) {
-            blocks = batch->counts[r] > 1 ? prompt_blocks(batch->counts[r], group) : 0;
+            blocks = batch->counts[r] > 1 ? (batch->counts[r] * group + most - 1) / most : 0;
             if (left < kv * blocks) break;
             left -= kv * blocks;
         }
-        const int64_t head = left / blocks, from = left % blocks * QUERIES, all = batch->counts[r] * group;
-        const Prompt prompt = {
-            .queries = qkv + offsets[r] * joined + head * group * hd,
-            .out = attended + offsets[r] * inner + head * group * hd,
-            .keys = head_of(m, cache, cache->keys[layer], head),
-            .values = head_of(m, cache, cache->values[layer], head),
-            .pages = &cache->pages,
-            .row = r,
-            .query_stride = joined,
-            .out_stride = inner,
-            .group = group,
-            .hd = hd,
-            .start = batch->starts[r],
-            .window = batch->window,
-        };
-        prompt_attend(&prompt, from, from + QUERIES < all ? from + QUERIES : all);
-    }
-#else
-    (void)m, (void)batch, (void)cache, (void)layer, (void)offsets, (void)qkv, (void)attended;
+        const int64_t from = left % blocks * most, all = batch->counts[r] * group;
+        const Prompt prompt = prompt_of(m, batch, cache, layer, r, left / blocks, batch->starts[r],
+                                        qkv + offsets[r] * joined, attended + offsets[r] * inner);
+        const int64_t to = from + most < all ? from + most : all;
+#if HAS_TILES
+        if (!is_fixed(m)) {
+            prompt_attend(&prompt, from, to);
+            continue;
+        }
 #endif
+        block_attend(m->isa, m->cache_dtype, &prompt, from, to, memory);
+    }
 }
 
-/* Whether lolama_decode takes several new positions of a row, with keys and values in bfloat16. */
+/* Whether lolama_decode takes several new positions of a row with weights and keys of bfloat16. With weights of float32
+ * and int8 it always does. */
 EXPORT int lolama_decodes_prompts(const Model *m) { return m->head_dim <= MOST_HEAD_DIM && has_tiles(); }
 
 /* The parts of a block that threads take in turn. */
@@ -250,7 +273,7 @@ EXPORT int64_t lolama_decode_scratch(const Model *m, int64_t positions, int thre
     const int64_t joined = (m->heads + 2 * m->kv_heads) * m->head_dim, inner = m->heads * m->head_dim;
     const int64_t inputs = positions >= SHARED_LEAST ? 1 : threads;
     return 8 * PRODUCTS * m->layers + positions * (16 + 4 * (joined + inner + 2 * m->hidden + inputs * m->width)) +
-           inputs * input_bytes(m, positions) + threads * TILE * vector_bytes(m);
+           inputs * input_bytes(m, positions) + threads * attention_bytes(m);
 }
 
 /* The new positions of a batch through all blocks: its x, changed in place. With `only_last` the last block
@@ -276,7 +299,7 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
     const int shared = positions >= SHARED_LEAST;
     const int64_t inputs = shared ? 1 : threads;
     char *memory_all = (char *)(normed_all + inputs * positions * d);
-    char *copies = memory_all + inputs * input_bytes(m, positions);
+    char *attention_all = memory_all + inputs * input_bytes(m, positions);
     /* With fewer heads of keys than threads, the query heads of a group are split, four or more together. */
     const int64_t parts = row_count * kv >= threads ? 1 : (group + 3) / 4;
     const int64_t part = (group + parts - 1) / parts;
@@ -286,6 +309,7 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
         const int64_t own = shared ? 0 : thread_number();
         float *normed = normed_all + own * positions * d;
         void *memory = memory_all + own * input_bytes(m, positions);
+        char *attention_memory = attention_all + thread_number() * attention_bytes(m);
         int64_t count = positions;
         for (int64_t layer = 0; layer < m->layers; layer++) {
             const Block *b = blocks + layer;
@@ -322,10 +346,10 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
                 const int64_t i = count == row_count ? r : offsets[r];
                 if (batch->counts[r] > 1 && count > row_count) continue;
                 attend_last(m, batch, cache, layer, r, h, from, from + part < group ? from + part : group,
-                            qkv + i * joined, attended + i * inner,
-                            copies + thread_number() * TILE * vector_bytes(m));
+                            qkv + i * joined, attended + i * inner, attention_memory);
             }
-            if (count > row_count) attend_prompts(m, batch, cache, layer, offsets, qkv, attended);
+            if (count > row_count)
+                attend_prompts(m, batch, cache, layer, offsets, qkv, attended, attention_memory);
             input = input_of(m, attended, count, inner, NULL, NULL, memory, shared);
             shared_product(m, &b->o, &input, d, taken + 3, x, d, 1);
 #pragma omp barrier

@@ -35,11 +35,11 @@ typedef void (*int8_function)(const int8_t *w, int64_t gap, const Rounded *x, in
             for (int r = 0; r < ROWS; r++) {                                                             \
                 const int64_t place = (first + r) * x->padded + i;                                       \
                 for (int s = 0; s < 4; s++)                                                              \
-                    acc[r][s] = FMA(GROUP_SUMS(group[s], near.values + place, near.offsets + place / 4), \
+                    acc[r][s] = FMA(GROUP_SUMS(group[s], near.values + place),                           \
                                     SPREAD(near.scales[place / GROUP]), acc[r][s]);                      \
                 if (rest.scales[place / GROUP] == 0) continue;                                           \
                 for (int s = 0; s < 4; s++)                                                              \
-                    acc[r][s] = FMA(GROUP_SUMS(group[s], rest.values + place, rest.offsets + place / 4), \
+                    acc[r][s] = FMA(GROUP_SUMS(group[s], rest.values + place),                           \
                                     SPREAD(rest.scales[place / GROUP]), acc[r][s]);                      \
             }                                                                                            \
         }                                                                                                \
@@ -50,8 +50,7 @@ typedef void (*int8_function)(const int8_t *w, int64_t gap, const Rounded *x, in
 #define PLAIN_FMA(a, b, c) ((a) * (b) + (c))
 #define PLAIN(a) (a)
 
-static inline float portable_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
-    (void)offsets;
+static inline float portable_group(const int8_t *w, const int8_t *x) {
     int32_t sum = 0;
     for (int i = 0; i < GROUP; i++) sum += w[i] * x[i];
     return (float)sum;
@@ -63,38 +62,66 @@ FOUR(INT8_PORTABLE_TILE, portable_int8, )
 
 #if defined(__x86_64__)
 
-/* |w| times x with the sign of w: pairs of bytes then fit sixteen bits, if none of x is -128. */
-AVX2 static inline __m256i avx2_half(const int8_t *w, const int8_t *x) {
-    __m256i weights = _mm256_loadu_si256((const __m256i *)w), row = _mm256_loadu_si256((const __m256i *)x);
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(row, weights));
-    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+/* The sums of the lanes of four vectors. */
+VNNI static inline __m128i lane_sums(const __m512i *v) {
+    const __m512i low = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    const __m512i high = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    const __m512i all = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
-AVX2 static inline __m256 avx2_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
-    (void)offsets;
-    return _mm256_cvtepi32_ps(_mm256_add_epi32(avx2_half(w, x), avx2_half(w + 32, x + 32)));
+/* The products of one group of four weight rows and of a row of x, added to `sums`. */
+VNNI static inline __m128 vnni_add(__m128 sums, const __m512i *weights, const Integers *x, int64_t place) {
+    const __m512i row = _mm512_loadu_si512(x->values + place);
+    __m512i products[4];
+    UNROLL for (int s = 0; s < 4; s++)
+        products[s] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights[s], row);
+    const __m128i whole = _mm_add_epi32(lane_sums(products), _mm_set1_epi32(x->totals[place / GROUP]));
+    return _mm_fmadd_ps(_mm_cvtepi32_ps(whole), _mm_set1_ps(x->scales[place / GROUP]), sums);
 }
 
-#define INT8_AVX2_TILE(NAME, TARGET, ROWS)                                                               \
-    INT8_TILE(NAME, TARGET, __m256, _mm256_setzero_ps(), avx2_group, _mm256_fmadd_ps, _mm256_set1_ps,    \
-              sum256, ROWS)
-FOUR(INT8_AVX2_TILE, avx2_int8, AVX2)
-
-VNNI static inline __m512 vnni_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
-    __m512i raised = _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi8(-128));
-    return _mm512_cvtepi32_ps(
-        _mm512_dpbusd_epi32(_mm512_loadu_si512(offsets), raised, _mm512_loadu_si512(x)));
+/* A group of four weight rows, raised by 128; zeros follow the last of a row's weights. */
+VNNI static inline void vnni_weights(const int8_t *w, int64_t gap, int64_t left, __m512i *weights) {
+    const __mmask64 some = left < GROUP ? (1ull << left) - 1 : ~0ull;
+    UNROLL for (int s = 0; s < 4; s++)
+        weights[s] = _mm512_xor_si512(_mm512_maskz_loadu_epi8(some, w + s * gap), _mm512_set1_epi8(-128));
 }
 
-#define INT8_VNNI_TILE(NAME, TARGET, ROWS)                                                               \
-    INT8_TILE(NAME, TARGET, __m512, _mm512_setzero_ps(), vnni_group, _mm512_fmadd_ps, _mm512_set1_ps,    \
-              _mm512_reduce_add_ps, ROWS)
-FOUR(INT8_VNNI_TILE, vnni_int8, VNNI)
+/* Sums of a group are whole numbers, so nobody sees in which order they were added. Groups are added in the order
+ * of vnni_panels.h: those of WIDE_BYTES inputs, then what was rounded again of them. */
+#define VNNI_TILE(NAME, ROWS)                                                                            \
+    VNNI static void NAME(const int8_t *w, int64_t gap, const Rounded *x, int64_t first, int64_t k,      \
+                          float *sums) {                                                                 \
+        const Integers near = x->near, rest = x->rest;                                                   \
+        __m128 acc[ROWS];                                                                                \
+        __m512i weights[4];                                                                              \
+        UNROLL for (int r = 0; r < ROWS; r++) acc[r] = _mm_setzero_ps();                                 \
+        for (int64_t begin = 0; begin < k; begin += WIDE_BYTES) {                                        \
+            const int64_t end = k - begin < WIDE_BYTES ? k : begin + WIDE_BYTES;                         \
+            for (int64_t i = begin; i < end; i += GROUP) {                                               \
+                vnni_weights(w + i, gap, k - i, weights);                                                \
+                UNROLL for (int r = 0; r < ROWS; r++)                                                    \
+                    acc[r] = vnni_add(acc[r], weights, &near, (first + r) * x->padded + i);              \
+            }                                                                                            \
+            for (int64_t i = begin; i < end; i += GROUP)                                                 \
+                UNROLL for (int r = 0; r < ROWS; r++) {                                                  \
+                    const int64_t place = (first + r) * x->padded + i;                                   \
+                    if (rest.scales[place / GROUP] == 0) continue;                                       \
+                    vnni_weights(w + i, gap, k - i, weights);                                            \
+                    acc[r] = vnni_add(acc[r], weights, &rest, place);                                    \
+                }                                                                                        \
+        }                                                                                                \
+        UNROLL for (int r = 0; r < ROWS; r++) _mm_storeu_ps(sums + 4 * r, acc[r]);                       \
+    }
+VNNI_TILE(vnni_int8_1, 1)
+VNNI_TILE(vnni_int8_2, 2)
+VNNI_TILE(vnni_int8_3, 3)
+VNNI_TILE(vnni_int8_4, 4)
 
 #elif defined(__aarch64__)
 
-static inline float32x4_t neon_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
-    (void)offsets;
+static inline float32x4_t neon_group(const int8_t *w, const int8_t *x) {
     int32x4_t sums = vdupq_n_s32(0);
     for (int i = 0; i < GROUP; i += 16) {
         int8x16_t weights = vld1q_s8(w + i), row = vld1q_s8(x + i);
@@ -110,8 +137,7 @@ FOUR(INT8_NEON_TILE, neon_int8, )
 
 #define DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
 
-DOTPROD static inline float32x4_t neon_dot_group(const int8_t *w, const int8_t *x, const int32_t *offsets) {
-    (void)offsets;
+DOTPROD static inline float32x4_t neon_dot_group(const int8_t *w, const int8_t *x) {
     int32x4_t sums = vdupq_n_s32(0);
     for (int i = 0; i < GROUP; i += 16) sums = vdotq_s32(sums, vld1q_s8(w + i), vld1q_s8(x + i));
     return vcvtq_f32_s32(sums);
@@ -143,9 +169,8 @@ static inline int best_int8_isa(void) {
 static inline const int8_function *int8_functions_for(int isa) {
     static const int8_function portable_table[4] = TABLE(portable_int8);
 #if defined(__x86_64__)
-    static const int8_function avx2_table[4] = TABLE(avx2_int8), vnni_table[4] = TABLE(vnni_int8);
+    static const int8_function vnni_table[4] = TABLE(vnni_int8);
     if (isa == INT8_VNNI) return vnni_table;
-    if (isa == INT8_AVX2) return avx2_table;
 #elif defined(__aarch64__)
     static const int8_function neon_table[4] = TABLE(neon_int8), dot_table[4] = TABLE(neon_dot_int8);
     if (isa == INT8_NEON_DOT) return dot_table;
@@ -160,8 +185,8 @@ static inline void int8_product(int isa, const int8_t *weight, const float *weig
                                 const Rounded *x, int64_t rows, int64_t begin, int64_t end, int64_t k,
                                 float *y, int64_t y_stride, int add) {
 #if HAS_PANELS
-    if (takes_panels(isa == INT8_AVX2, rows)) {
-        panel_product(INT8, weight, weight_scales, bias, x->exact, rows, begin, end, k, y, y_stride, add);
+    if (isa == INT8_AVX2) {
+        whole_product(weight, weight_scales, bias, &x->whole, rows, begin, end, k, y, y_stride, add);
         return;
     }
     if (takes_vnni_panels(isa == INT8_VNNI, rows)) {

@@ -5,12 +5,12 @@
 #include "tiles.h"
 
 /* Counts the changes of what is exported: types, arguments, their meaning. cpu/library.py has the same number. */
-EXPORT int lolama_interface(void) { return 2; }
+EXPORT int lolama_interface(void) { return 3; }
 
 EXPORT int lolama_best_isa(void) { return best_isa(); }
 
 /* Whether products of many rows, too, are faster here than those of blocked libraries: see panels.h. */
-EXPORT int lolama_has_panels(void) { return takes_panels(best_isa() == AVX2_ISA, PANEL_LEAST); }
+EXPORT int lolama_has_panels(void) { return best_isa() == AVX2_ISA; }
 
 /* Whether lolama_tiled_linear runs on this processor. */
 EXPORT int lolama_has_tiles(void) { return has_tiles(); }
@@ -20,10 +20,10 @@ EXPORT int lolama_has_tiles(void) { return has_tiles(); }
  *
  * x (rows, k) float32; weights[i] (outputs[i], k) of `dtype`; biases[i] (outputs[i]) float32 or NULL;
  * y (rows, sum of outputs) float32; all contiguous. `isa` is lolama_best_isa() or anything that this
- * processor has. */
+ * processor has. A `fixed` product adds in one order for any number of rows; of float32 every one does. */
 EXPORT void lolama_linear(const float *x, const void *const *weights, const float *const *biases,
                           const int64_t *outputs, int count, float *y, int64_t rows, int64_t k, int dtype,
-                          int isa) {
+                          int isa, int fixed) {
     int64_t width = 0, taken[count];
     for (int i = 0; i < count; i++) width += outputs[i], taken[i] = 0;
     const int worth_threads = rows * width * k >= SMALLEST_PARALLEL;
@@ -32,7 +32,8 @@ EXPORT void lolama_linear(const float *x, const void *const *weights, const floa
         int64_t offset = 0, begin, end;
         for (int i = 0; i < count; i++) {
             for (int64_t turn = 0; take(outputs[i], &taken[i], turn, &begin, &end); turn++)
-                float_product(isa, dtype, weights[i], biases[i], x, rows, begin, end, k, y + offset, width, 0);
+                (fixed ? fixed_product : float_product)(isa, dtype, weights[i], biases[i], x, rows, begin, end, k,
+                                                        y + offset, width, 0);
             offset += outputs[i];
         }
     }

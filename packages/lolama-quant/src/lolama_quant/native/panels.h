@@ -1,92 +1,44 @@
-/* Products of many rows, for processors that multiply neither sixteen-bit floats nor bytes (AVX2).
+/* Products with one order of additions for any number of rows, by AVX2 and AVX-512.
  *
- * Such products are bound by arithmetic, so both factors are first brought into what is multiplied fastest:
- * weights of sixteen or thirty-two bits, and activations, into float32; int8 weights into integers of sixteen
- * bits, and activations into whole numbers of fifteen bits with a scale for each row, whose sums are exact. A
- * block of x then lies in the second-level cache and a panel of four weight rows in the first, and the rows of
- * x pass by a few at a time, with as many sums as there are registers.
+ * A sum runs along the inputs, in as many lanes as a vector has. After as many inputs as a panel has, its lanes are added
+ * up, and go to the output. So the output of a row is the same, bit for bit, whatever rows are beside it. Other
+ * processors have that from `product` in dot.h.
+ *
+ * Products of many rows are bound by arithmetic, so both factors are first brought into what is multiplied
+ * fastest: weights of sixteen or thirty-two bits, and activations, into float32. For processors that multiply no
+ * bytes (AVX2), int8 weights become integers of sixteen bits, and activations whole numbers of fifteen bits with a
+ * scale for each row, whose sums are exact. A block of x then lies in the second-level cache and a panel of four
+ * weight rows in the first, and the rows of x pass by a few at a time, with as many sums as there are registers.
+ * Fewer rows pass by the weights where these are.
  */
 #ifndef LOLAMA_PANELS_H
 #define LOLAMA_PANELS_H
 
 #include <math.h>
 
-#include "dot.h"
+#include "row_sums.h"
+
+/* From this many rows on, panels are faster. */
+#define PANEL_LEAST 8
 
 #if defined(__x86_64__)
 #define HAS_PANELS 1
 
-/* Inputs of a panel, and rows of a block of x. Rows are a little further apart than PANEL_DEPTH: at multiples
- * of 2048 bytes they would compete for the same places of the caches. */
-#define PANEL_DEPTH 512
-#define PANEL_ROWS 96
-#define PANEL_STRIDE (PANEL_DEPTH + 16)
-
-/* Rows of x that pass by together, and divide PANEL_ROWS: sums for them and four weights fill the registers. */
-#define TOGETHER 3
-
-/* The largest magnitude of activations as whole numbers: sums of PANEL_DEPTH products stay below 2^31. */
+/* The largest magnitude of activations as whole numbers: sums of DEPTH_AVX2 products stay below 2^31. */
 #define PANEL_LEVELS 16000.0f
 
 /* What a thread multiplies: four rows of weights, then rows of x. */
 typedef union {
-    float floats[(4 + PANEL_ROWS) * PANEL_STRIDE];
-    int16_t integers[(4 + PANEL_ROWS) * PANEL_STRIDE];
+    float floats[PANEL_ITEMS];
+    int16_t integers[PANEL_ITEMS];
 } Panel;
 
-/* The products of the panel's weights with some rows of x, from `first` on: sums[row], over `depth` inputs. */
-typedef void (*panel_function)(const Panel *panel, int64_t first, int64_t depth, __m128 *sums);
-
-/* ---- sums of products ----------------------------------------------------------------------------- */
-
-/* One body for both kinds; ROWS rows at a time. */
-#define PANEL_SUMS(NAME, ITEMS, VEC, LANES, ZERO, LOAD, MULTIPLY, SUM, ROWS)                             \
-    AVX2 static void NAME(const Panel *panel, int64_t first, int64_t depth, __m128 *sums) {              \
-        VEC acc[ROWS][4];                                                                                \
-        for (int r = 0; r < ROWS; r++)                                                                   \
-            for (int s = 0; s < 4; s++) acc[r][s] = ZERO;                                                \
-        for (int64_t i = 0; i < depth; i += LANES)                                                       \
-            for (int s = 0; s < 4; s++) {                                                                \
-                VEC weights = LOAD(panel->ITEMS + s * PANEL_STRIDE + i);                                 \
-                for (int r = 0; r < ROWS; r++) {                                                         \
-                    VEC row = LOAD(panel->ITEMS + (4 + first + r) * PANEL_STRIDE + i);                   \
-                    acc[r][s] = MULTIPLY(acc[r][s], weights, row);                                       \
-                }                                                                                        \
-            }                                                                                            \
-        for (int r = 0; r < ROWS; r++) sums[r] = SUM(acc[r]);                                            \
-    }
-
-AVX2 static inline __m128 four_integer_sums(const __m256i *acc) {
-    __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(acc[0], acc[1]), _mm256_hadd_epi32(acc[2], acc[3]));
-    return _mm_cvtepi32_ps(_mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
-}
-
-#define MULTIPLY_FLOATS(sum, w, x) _mm256_fmadd_ps(w, x, sum)
-#define FLOAT_SUMS(NAME, ROWS)                                                                           \
-    PANEL_SUMS(NAME, floats, __m256, 8, _mm256_setzero_ps(), _mm256_load_ps, MULTIPLY_FLOATS,            \
-               four_sums, ROWS)
-FLOAT_SUMS(float_sums_1, 1)
-FLOAT_SUMS(float_sums_2, 2)
-FLOAT_SUMS(float_sums_3, 3)
-
-#define LOAD_INTEGERS(p) _mm256_load_si256((const __m256i *)(p))
-/* The sum is written out: gcc takes the products' register for it, and then moves it to where it belongs. An
-   emulation without such registers defines its own. */
-#ifndef ADD_IN_PLACE
-#define ADD_IN_PLACE(sum, products) __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products))
-#endif
-AVX2 static inline __m256i add_products(__m256i sum, __m256i w, __m256i x) {
-    __m256i products = _mm256_madd_epi16(w, x);
-    ADD_IN_PLACE(sum, products);
-    return sum;
-}
-
-#define INTEGER_SUMS(NAME, ROWS)                                                                         \
-    PANEL_SUMS(NAME, integers, __m256i, 16, _mm256_setzero_si256(), LOAD_INTEGERS, add_products,         \
-               four_integer_sums, ROWS)
-INTEGER_SUMS(integer_sums_1, 1)
-INTEGER_SUMS(integer_sums_2, 2)
-INTEGER_SUMS(integer_sums_3, 3)
+/* Activations as whole numbers, rows `padded` apart, and what each row is multiplied with; zeros follow the last. */
+typedef struct {
+    int16_t *values;
+    float *scales;
+    int64_t padded;
+} WholeRows;
 
 /* ---- bringing in ---------------------------------------------------------------------------------- */
 
@@ -119,11 +71,14 @@ AVX2 static float row_scale(const float *x, int64_t k) {
     return most / PANEL_LEVELS + spoiled;
 }
 
-AVX2 static void bring_rounded(const float *x, float scale, int16_t *to, int64_t count, int64_t depth) {
+/* Row `r` of x (rows, k) as whole numbers. */
+AVX2 static void round_row(const float *x, const WholeRows *to, int64_t r, int64_t k) {
+    const float *row = x + r * k, scale = to->scales[r] = row_scale(row, k);
+    int16_t *values = to->values + r * to->padded;
     /* So small a row, or one that has no numbers, is zero: the inverse of its scale would be infinite. */
     const float inverse = scale > 1e-34f ? 1 / scale : 0;
-    for (int64_t i = 0; i < count; i++) to[i] = inverse != 0 ? (int16_t)(int32_t)rintf(x[i] * inverse) : 0;
-    for (int64_t i = count; i < depth; i++) to[i] = 0;
+    for (int64_t i = 0; i < k; i++) values[i] = inverse != 0 ? (int16_t)(int32_t)rintf(row[i] * inverse) : 0;
+    for (int64_t i = k; i < to->padded; i++) values[i] = 0;
 }
 
 /* ---- the product ---------------------------------------------------------------------------------- */
@@ -139,58 +94,105 @@ AVX2 static inline void store_four(float *y, __m128 results, int used, int add) 
     for (int s = 0; s < used; s++) y[s] = four[s] + (add ? y[s] : 0);
 }
 
-/* As `product`, with weights of int8, too; `scales` are those of their rows. */
-AVX2 static void panel_product(int dtype, const void *weight, const float *scales, const float *bias,
-                               const float *x, int64_t rows, int64_t begin, int64_t end, int64_t k, float *y,
-                               int64_t y_stride, int add) {
-    static const panel_function floats[] = {NULL, float_sums_1, float_sums_2, float_sums_3};
-    static const panel_function integers[] = {NULL, integer_sums_1, integer_sums_2, integer_sums_3};
+/* Outputs `begin` to `end` of weights times x: floats of any dtype times floats (rows, k), or int8 times `whole` rows
+ * of k. */
+typedef struct {
+    int dtype;
+    const void *weight;
+    const float *scales, *bias; /* of int8; or NULL */
+    const float *x;
+    const WholeRows *whole;
+    int64_t rows, begin, end, k;
+    float *y;
+    int64_t y_stride;
+    int add;
+} PanelProduct;
+
+/* Few rows, where they are: four streams of weights from far apart are read at once, as in `product`. */
+AVX2 static void stored_product(const PanelProduct *p, const Sums *sums) {
+    const int64_t bytes = p->dtype == INT8 ? 1 : item_bytes(p->dtype), quarter = (p->end - p->begin) / 4;
+    const int64_t x_bytes = p->whole ? 2 : 4;
+    const int64_t stride = p->whole ? p->whole->padded : p->k, most = sums->stored[4] ? 4 : 3;
+    const char *x = p->whole ? (const char *)p->whole->values : (const char *)p->x;
+    for (int64_t next = p->begin; next < p->end;) {
+        /* What is left behind the last four goes one by one. */
+        const int64_t done = next - p->begin, apart = done < 4 * quarter ? quarter : 0;
+        const int64_t j = apart ? p->begin + done / 4 : next, used = apart ? 4 : 1;
+        for (int64_t first = 0, some; first < p->rows; first += some) {
+            some = p->rows - first < most ? p->rows - first : most;
+            for (int64_t i = 0; i < p->k; i += sums->depth) {
+                const int64_t depth = p->k - i < sums->depth ? p->k - i : sums->depth;
+                __m128 found[4];
+                sums->stored[some]((const char *)p->weight + (j * p->k + i) * bytes, apart * p->k,
+                                   x + (first * stride + i) * x_bytes, stride, depth, found);
+                for (int64_t r = first; r < first + some; r++) {
+                    float four_sums[4];
+                    _mm_storeu_ps(four_sums, found[r - first]);
+                    for (int64_t s = 0, output = j; s < used; s++, output += apart) {
+                        float *target = p->y + r * p->y_stride + output;
+                        const float scale = p->whole ? p->scales[output] * p->whole->scales[r] : 1;
+                        const float start = p->bias && i == 0 ? p->bias[output] : 0;
+                        *target = fmaf(four_sums[s], scale, start) + (p->add || i ? *target : 0);
+                    }
+                }
+            }
+        }
+        next += used;
+    }
+}
+
+/* Many rows, through panels. */
+AVX2 static void brought_product(const PanelProduct *p, const Sums *sums) {
     static _Thread_local Panel panel __attribute__((aligned(64)));
-    const int whole = dtype == INT8, lanes = whole ? 16 : 8;
-    const int64_t bytes = whole ? 1 : item_bytes(dtype);
-    float row_scales[PANEL_ROWS];
+    const int is_int8 = p->dtype == INT8, lanes = sums->lanes;
+    const int64_t rows = p->rows, k = p->k, end = p->end, together = sums->together;
+    const int64_t bytes = is_int8 ? 1 : item_bytes(p->dtype), items = is_int8 ? 2 : 4, stride = sums->depth + 16;
+    char *const places = (char *)&panel;
     /* Blocks of about the same number of rows: each brings in all weights. */
-    const int64_t blocks = (rows + PANEL_ROWS - 1) / PANEL_ROWS;
-    const int64_t most = ((rows + blocks - 1) / blocks + TOGETHER - 1) / TOGETHER * TOGETHER;
+    const int64_t blocks = (rows + sums->rows - 1) / sums->rows;
+    const int64_t most = ((rows + blocks - 1) / blocks + together - 1) / together * together;
     for (int64_t first = 0; first < rows; first += most) {
         const int64_t count = rows - first < most ? rows - first : most;
-        const int64_t groups = (count + TOGETHER - 1) / TOGETHER;
-        for (int64_t r = 0; r < count; r++) row_scales[r] = whole ? row_scale(x + (first + r) * k, k) : 1;
-        for (int64_t i = 0; i < k; i += PANEL_DEPTH) {
-            const int64_t inputs = k - i < PANEL_DEPTH ? k - i : PANEL_DEPTH;
+        const int64_t groups = (count + together - 1) / together;
+        for (int64_t i = 0; i < k; i += sums->depth) {
+            const int64_t inputs = k - i < sums->depth ? k - i : sums->depth;
             const int64_t depth = (inputs + lanes - 1) / lanes * lanes;
-            const int more = add || i;
+            const int more = p->add || i;
             for (int64_t r = 0; r < count; r++) {
-                const float *from = x + (first + r) * k + i;
-                const int64_t place = (4 + r) * PANEL_STRIDE;
-                if (whole) bring_rounded(from, row_scales[r], panel.integers + place, inputs, depth);
-                else bring_floats(from, FLOAT32, panel.floats + place, inputs, depth);
+                const int64_t place = (4 + r) * stride;
+                if (is_int8)
+                    memcpy(panel.integers + place, p->whole->values + (first + r) * p->whole->padded + i,
+                           (size_t)depth * 2);
+                else bring_floats(p->x + (first + r) * k + i, FLOAT32, panel.floats + place, inputs, depth);
             }
-            for (int64_t j = begin; j < end; j += 4) {
+            for (int64_t j = p->begin; j < end; j += 4) {
                 const int used = end - j < 4 ? (int)(end - j) : 4;
                 float four_scales[4] = {1, 1, 1, 1}, four_biases[4] = {0};
                 for (int s = 0; s < used; s++) {
-                    const char *from = (const char *)weight + ((j + s) * k + i) * bytes;
-                    const int64_t place = s * PANEL_STRIDE;
-                    if (whole) bring_int8((const int8_t *)from, panel.integers + place, inputs, depth);
-                    else bring_floats(from, dtype, panel.floats + place, inputs, depth);
-                    if (whole) four_scales[s] = scales[j + s];
-                    if (bias && i == 0) four_biases[s] = bias[j + s];
+                    const char *from = (const char *)p->weight + ((j + s) * k + i) * bytes;
+                    const int64_t place = s * stride;
+                    if (is_int8) bring_int8((const int8_t *)from, panel.integers + place, inputs, depth);
+                    else bring_floats(from, p->dtype, panel.floats + place, inputs, depth);
+                    if (is_int8) four_scales[s] = p->scales[j + s];
+                    if (p->bias && i == 0) four_biases[s] = p->bias[j + s];
                 }
                 const __m128 factors = _mm_loadu_ps(four_scales), biases = _mm_loadu_ps(four_biases);
                 /* Memory brings the next panel's weights, a few lines at a time, while these are multiplied. */
-                const char *next = (const char *)weight + ((j + 4) * k + i) * bytes;
+                const char *next = (const char *)p->weight + ((j + 4) * k + i) * bytes, *place = next;
                 const int64_t lines = (inputs * bytes + 63) / 64, all = j + 8 <= end ? 4 * lines : 0;
                 for (int64_t group = 0, line = 0; group < groups; group++) {
-                    for (; line < all * (group + 1) / groups; line++)
-                        _mm_prefetch(next + line / lines * k * bytes + line % lines * 64, _MM_HINT_T0);
-                    const int64_t r = group * TOGETHER, some = count - r < TOGETHER ? count - r : TOGETHER;
-                    __m128 sums[TOGETHER];
-                    (whole ? integers : floats)[some](&panel, r, depth, sums);
+                    for (const int64_t last = all * (group + 1) / groups; line < last; line++, place += 64) {
+                        if (place == next + lines * 64) place = next += k * bytes;
+                        _mm_prefetch(place, _MM_HINT_T0);
+                    }
+                    const int64_t r = group * together, some = count - r < together ? count - r : together;
+                    __m128 found[TOGETHER_AVX512];
+                    sums->brought[some](places, stride, places + (4 + r) * stride * items, stride,
+                                        depth, found);
                     for (int64_t t = 0; t < some; t++) {
-                        const __m128 scale = _mm_mul_ps(factors, _mm_set1_ps(row_scales[r + t]));
-                        store_four(y + (first + r + t) * y_stride + j, _mm_fmadd_ps(sums[t], scale, biases),
-                                   used, more);
+                        const __m128 row = _mm_set1_ps(is_int8 ? p->whole->scales[first + r + t] : 1);
+                        store_four(p->y + (first + r + t) * p->y_stride + j,
+                                   _mm_fmadd_ps(found[t], _mm_mul_ps(factors, row), biases), used, more);
                     }
                 }
             }
@@ -198,29 +200,46 @@ AVX2 static void panel_product(int dtype, const void *weight, const float *scale
     }
 }
 
+static inline void panel_product(int isa, const PanelProduct *p) {
+    const Sums *sums = panel_sums(isa, p->dtype);
+    if (p->rows >= PANEL_LEAST) brought_product(p, sums);
+    else stored_product(p, sums);
+}
+
+/* As `product`, with int8 weights, `scales` of their rows, and whole numbers. */
+static inline void whole_product(const int8_t *weight, const float *scales, const float *bias, const WholeRows *x,
+                                 int64_t rows, int64_t begin, int64_t end, int64_t k, float *y, int64_t y_stride,
+                                 int add) {
+    const PanelProduct p = {INT8, weight, scales, bias, NULL, x, rows, begin, end, k, y, y_stride, add};
+    panel_product(AVX2_ISA, &p);
+}
+
 #else
 #define HAS_PANELS 0
 #endif
 
-/* From this many rows on, panels are faster than dot products. */
-#define PANEL_LEAST 8
-
-/* Whether panels take a product of `rows` rows, by an instruction set of either kind. */
-static inline int takes_panels(int is_avx2, int64_t rows) {
-    return HAS_PANELS && is_avx2 && rows >= PANEL_LEAST;
-}
-
-/* As `product`, of any number of rows. */
-static inline void float_product(int isa, int dtype, const void *weight, const float *bias, const float *x,
+/* As `product`, with one order of additions for any number of rows. */
+static inline void fixed_product(int isa, int dtype, const void *weight, const float *bias, const float *x,
                                  int64_t rows, int64_t begin, int64_t end, int64_t k, float *y,
                                  int64_t y_stride, int add) {
 #if HAS_PANELS
-    if (takes_panels(isa == AVX2_ISA, rows)) {
-        panel_product(dtype, weight, NULL, bias, x, rows, begin, end, k, y, y_stride, add);
+    if (isa != PORTABLE_ISA) {
+        const PanelProduct p = {dtype, weight, NULL, bias, x, NULL, rows, begin, end, k, y, y_stride, add};
+        panel_product(isa, &p);
         return;
     }
 #endif
     product(isa, dtype, weight, bias, x, rows, begin, end, k, y, y_stride, add);
+}
+
+/* As `product`, by the fastest means: weights of float32 in one order of additions, those of sixteen bits in that
+ * of `product` if there are few rows. */
+static inline void float_product(int isa, int dtype, const void *weight, const float *bias, const float *x,
+                                 int64_t rows, int64_t begin, int64_t end, int64_t k, float *y,
+                                 int64_t y_stride, int add) {
+    if (dtype == FLOAT32 || (isa == AVX2_ISA && rows >= PANEL_LEAST))
+        fixed_product(isa, dtype, weight, bias, x, rows, begin, end, k, y, y_stride, add);
+    else product(isa, dtype, weight, bias, x, rows, begin, end, k, y, y_stride, add);
 }
 
 #endif

@@ -6,8 +6,8 @@
 #define LOLAMA_PROMPT_ATTENTION_H
 
 #include "elementwise.h"
-#include "pages.h"
 #include "pair_attention.h"
+#include "queries.h"
 
 #if HAS_TILES
 
@@ -24,15 +24,6 @@ typedef struct {
     float scores[QUERIES][KEYS], out[VALUE_PANELS][QUERIES][WIDE_OUTPUTS];
     float best[QUERIES], total[QUERIES];
 } PromptBlock;
-
-/* The new positions of a row and a group of heads: a query is head q % group at position q / group. */
-typedef struct {
-    const float *queries; /* (positions, group, hd), positions `query_stride` apart */
-    float *out;           /* the same, `out_stride` apart */
-    const char *keys, *values; /* the first vector of the head */
-    const Pages *pages;
-    int64_t row, query_stride, out_stride, group, hd, start, window;
-} Prompt;
 
 /* Two neighbors of `count` vectors of values after each other, dimension by dimension; zeros beyond. */
 BF16 static void bring_values(const uint16_t *values, int64_t count, int64_t hd,
@@ -79,8 +70,7 @@ BF16 static void prompt_attend(const Prompt *p, int64_t from, int64_t to) {
     const int64_t hd = p->hd, count = to - from, panels = (hd + 63) / 64;
     const int64_t first = p->start + from / p->group, last = p->start + (to - 1) / p->group;
     for (int64_t q = 0; q < count; q++) {
-        const float *query = p->queries + (from + q) / p->group * p->query_stride + (from + q) % p->group * hd;
-        narrow_query(query, hd, b->queries + q * hd);
+        narrow_query(query_at(p, from + q), hd, b->queries + q * hd);
         b->best[q] = -INFINITY, b->total[q] = 0;
     }
     memset(b->out, 0, sizeof b->out);
@@ -102,14 +92,9 @@ BF16 static void prompt_attend(const Prompt *p, int64_t from, int64_t to) {
             pair_sums(b->values[v], b->weights, KEYS, (keys + 1) / 2 * 4, count, b->out[v]);
     }
     for (int64_t q = 0; q < count; q++) {
-        float *out = p->out + (from + q) / p->group * p->out_stride + (from + q) % p->group * hd;
+        float *out = out_at(p, from + q);
         for (int64_t c = 0; c < hd; c++) out[c] = b->out[c / 64][q][c % 64] / b->total[q];
     }
-}
-
-/* Blocks of queries that `positions` make. */
-static inline int64_t prompt_blocks(int64_t positions, int64_t group) {
-    return (positions * group + QUERIES - 1) / QUERIES;
 }
 
 #endif

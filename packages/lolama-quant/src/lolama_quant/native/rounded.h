@@ -21,28 +21,29 @@
 
 /* Rows of whole numbers, `padded` apart; zeros follow the last. Groups whose scale is zero may hold anything.
  *
- * `offsets` holds -128 times each sum of four neighbors, and `totals` the sum of a group's offsets: VNNI
- * multiplies unsigned with signed bytes, so weights come in raised by 128, and sums start from what that adds
- * too much. */
+ * `totals` holds -128 times the sum of each group: VNNI multiplies unsigned with signed bytes, so weights come in
+ * raised by 128, and a group's sum has that much too much. */
 typedef struct {
     float *scales;    /* (rows, padded / GROUP) */
     int32_t *totals;  /* (rows, padded / GROUP) */
-    int32_t *offsets; /* (rows, padded / 4) */
     int8_t *values;   /* (rows, padded) */
 } Integers;
 
 /* `exact` (rows, k), rounded: what it is nearest to, and the rest of heavy groups, which are marked in `heavy`
- * (groups of a row, rows). `padded` is a multiple of GROUP. */
+ * (groups of a row, rows). `padded` is a multiple of GROUP. AVX2 takes `whole` rows instead: see panels.h. */
 typedef struct {
     const float *exact;
     int64_t rows, padded;
     Integers near, rest;
     uint8_t *heavy;
+#if HAS_PANELS
+    WholeRows whole;
+#endif
 } Rounded;
 
 static inline int64_t rounded_bytes(int64_t rows, int64_t k) {
     int64_t padded = (k + GROUP - 1) / GROUP * GROUP;
-    return 2 * rows * (padded / GROUP * 8 + padded * 2) + (rows * padded / GROUP + 3) / 4 * 4;
+    return 2 * rows * (padded / GROUP * 8 + padded) + (rows * padded / GROUP + 3) / 4 * 4;
 }
 
 /* One group, as whole multiples of most / 127. */
@@ -50,13 +51,11 @@ static inline int64_t rounded_bytes(int64_t rows, int64_t k) {
     TARGET static inline void NAME(const float *x, float most, const Integers *to, int64_t place) {      \
         /* So small a group is zero: the inverse of its scale would be infinite. */                      \
         const float inverse = most > 1e-30f ? 127 / most : 0;                                            \
-        int32_t whole[GROUP], *offsets = to->offsets + place / 4, total = 0;                             \
+        int32_t whole[GROUP], total = 0;                                                                 \
         for (int i = 0; i < GROUP; i++) whole[i] = inverse != 0 ? (int32_t)rintf(x[i] * inverse) : 0;    \
         for (int i = 0; i < GROUP; i++) to->values[place + i] = (int8_t)whole[i];                        \
-        for (int i = 0; i < GROUP / 4; i++)                                                              \
-            offsets[i] = -128 * (whole[4 * i] + whole[4 * i + 1] + whole[4 * i + 2] + whole[4 * i + 3]); \
-        for (int i = 0; i < GROUP / 4; i++) total += offsets[i];                                         \
-        to->totals[place / GROUP] = total;                                                               \
+        for (int i = 0; i < GROUP; i++) total += whole[i];                                               \
+        to->totals[place / GROUP] = -128 * total;                                                        \
         to->scales[place / GROUP] = inverse != 0 ? most / 127 : 0;                                       \
     }
 
@@ -94,41 +93,43 @@ ROUND_BY(portable_round_by, )
 ROUND_GROUP(portable_round, , portable_round_by)
 #if defined(__x86_64__)
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,fma")))
-ROUND_BY(avx2_round_by, AVX2)
-ROUND_GROUP(avx2_round, AVX2, avx2_round_by)
 ROUND_BY(vnni_round_by, VNNI)
 ROUND_GROUP(vnni_round, VNNI, vnni_round_by)
 #endif
 
-/* Where x (rows, k) is to be rounded for products by `isa`: in `memory`, which has rounded_bytes(rows, k).
- * The panels of panels.h round it themselves. */
+/* Where x (rows, k) is to be rounded for products by `isa`: in `memory`, which has rounded_bytes(rows, k). */
 static inline Rounded rounded_in(int isa, const float *x, int64_t rows, int64_t k, void *memory) {
-    Rounded to = {.exact = x, .rows = rows};
-    if (takes_panels(isa == INT8_AVX2, rows)) return to;
-    to.padded = (k + GROUP - 1) / GROUP * GROUP;
+    Rounded to = {.exact = x, .rows = rows, .padded = (k + GROUP - 1) / GROUP * GROUP};
     const int64_t groups = rows * to.padded / GROUP;
+#if HAS_PANELS
+    if (isa == INT8_AVX2) {
+        to.whole = (WholeRows){(int16_t *)((float *)memory + rows), (float *)memory, to.padded};
+        return to;
+    }
+#endif
+    (void)isa;
     to.near.scales = (float *)memory;
     to.rest.scales = to.near.scales + groups;
     to.near.totals = (int32_t *)(to.rest.scales + groups);
     to.rest.totals = to.near.totals + groups;
-    to.near.offsets = to.rest.totals + groups;
-    to.rest.offsets = to.near.offsets + rows * to.padded / 4;
-    to.near.values = (int8_t *)(to.rest.offsets + rows * to.padded / 4);
+    to.near.values = (int8_t *)(to.rest.totals + groups);
     to.rest.values = to.near.values + rows * to.padded;
     to.heavy = (uint8_t *)to.rest.values + rows * to.padded;
     return to;
 }
 
-/* Round rows `begin` to `end`, unless `to` has no room, since panels do. */
+/* Round rows `begin` to `end`. */
 static inline void round_rows(int isa, const Rounded *to, int64_t begin, int64_t end, int64_t k) {
     void (*round_group)(const float *, const Rounded *, int64_t) = portable_round;
-#if defined(__x86_64__)
+#if HAS_PANELS
+    if (isa == INT8_AVX2) {
+        for (int64_t r = begin; r < end; r++) round_row(to->exact, &to->whole, r, k);
+        return;
+    }
     if (isa == INT8_VNNI) round_group = vnni_round;
-    if (isa == INT8_AVX2) round_group = avx2_round;
 #endif
     (void)isa;
     float last[GROUP];
-    if (!to->padded) return;
     for (int64_t r = begin; r < end; r++)
         for (int64_t i = 0; i < k; i += GROUP) {
             const float *group = to->exact + r * k + i;

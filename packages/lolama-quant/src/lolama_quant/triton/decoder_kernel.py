@@ -84,7 +84,8 @@ class TritonStep:
     """
 
     max_rows = 1
-    prompt_dtype = None
+    prompt_dtypes = ()
+    fixed_order = False
     reads_places = True
 
     def __init__(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> None:

@@ -6,6 +6,7 @@
 
 /* What SIMDe lacks. */
 typedef uint16_t __mmask16;
+typedef uint64_t __mmask64;
 
 static inline float _mm512_reduce_add_ps(__m512 v) {
     float values[16], sum = 0;
@@ -42,6 +43,12 @@ static inline __m128i _mm_maskz_loadu_epi8(__mmask16 some, const int8_t *p) {
     int8_t values[16];
     for (int i = 0; i < 16; i++) values[i] = some >> i & 1 ? p[i] : 0;
     return _mm_loadu_si128((const __m128i *)values);
+}
+
+static inline __m512i _mm512_maskz_loadu_epi8(__mmask64 some, const int8_t *p) {
+    int8_t values[64];
+    for (int i = 0; i < 64; i++) values[i] = some >> i & 1 ? p[i] : 0;
+    return _mm512_loadu_si512(values);
 }
 
 static inline __m512 _mm512_maskz_loadu_ps(__mmask16 some, const float *p) {
