@@ -26,9 +26,14 @@ def engine_class(name: str) -> type[Engine]:
         from benchmarks.native_engines import CTranslate2Engine, LlamaCppEngine
 
         return LlamaCppEngine if name == "llama.cpp" else CTranslate2Engine
-    from benchmarks.torch_engines import EagerEngine, LolamaEngine, TransformersEngine
+    from benchmarks.torch_engines import EagerEngine, LolamaEngine, LolamaRows, TransformersEngine
 
-    return {"lolama": LolamaEngine, "transformers": TransformersEngine, "eager": EagerEngine}[name]
+    return {
+        "lolama": LolamaEngine,
+        "lolama rows": LolamaRows,
+        "transformers": TransformersEngine,
+        "eager": EagerEngine,
+    }[name]
 
 
 def resident_bytes() -> int:

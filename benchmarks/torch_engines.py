@@ -146,6 +146,36 @@ class LolamaEngine(TorchEngine):
         del self.cache
 
 
+class LolamaRows(LolamaEngine):
+    """lolama as a server runs it: the rows are requests of an `Engine`, with all that it does for a token."""
+
+    def fill(self, rows: int, context: int) -> None:
+        """See `SteppedEngine`. The prompts are run."""
+        from lolama import GenerationConfig
+        from lolama_core import Engine as Requests
+
+        greedy = GenerationConfig.greedy(max_new_tokens=ROOM, ignore_eos=True)
+        self.requests = Requests(self.loaded, rows=rows)
+        for row in range(rows):
+            # Texts that begin alike would be run once.
+            self.requests.submit([3 + row, *prompt(context)[1:]], greedy)
+        begun: set[int] = set()
+        while len(begun) < rows:
+            begun |= {ticket for ticket, _ in self.requests.step()}
+
+    def step(self) -> None:
+        """See `SteppedEngine`."""
+        self.requests.step()
+
+    def start(self, tokens: int) -> None:
+        """See `Engine`."""
+        self.fill(1, tokens)
+
+    def forget(self) -> None:
+        """See `Engine`."""
+        del self.requests
+
+
 class TransformersEngine(TorchEngine):
     """transformers with its dynamic cache, as its ``generate`` uses it, without what that adds."""
 

@@ -27,12 +27,14 @@ class PassCosts:
     Attributes:
         position: Seconds that a position of a prompt adds to a pass; None as long as nobody knows.
         steps: Number of rows → seconds of a decoding step.
+        planned: What the last chunk beside rows that decode was to cost, in decoding steps of theirs.
     """
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self.clock = clock
         self.position: float | None = None
         self.steps: dict[int, float] = {}
+        self.planned = 0.0
         self._last = _LEAST_POSITIONS
         self._since = 0
 
@@ -63,6 +65,7 @@ class PassCosts:
         elif rows in self.steps:
             self._since += 1
             self._last = positions
+            self.planned = positions * (self.position or 0.0) / self.steps[rows]
             self.position = _mean(self.position, max(0.0, seconds - self.steps[rows]) / positions)
         elif self.position is None:
             self.position = seconds / positions
