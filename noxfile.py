@@ -380,6 +380,9 @@ def bench(session: nox.Session) -> None:
 # How much of it an ordinary run does is each test's default.
 FUZZ = {
     "packages/lolama-core/tests/generation/test_engine.py": {"LOLAMA_FUZZ_CASES": "200"},
+    "packages/lolama-core/tests/generation/test_engine_bookkeeping.py": {
+        "LOLAMA_FUZZ_CASES": "100000",
+    },
     "packages/lolama-core/tests/generation/test_text_stream.py": {"LOLAMA_FUZZ_CASES": "50000"},
     "packages/lolama-core/tests/text/test_tokenizer.py": {"LOLAMA_FUZZ_CASES": "50000"},
     "packages/lolama-core/tests/files/test_fuzz_files.py": {"LOLAMA_FUZZ_CASES": "100000"},
@@ -428,7 +431,7 @@ def promises(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Read 130,000 damaged files, 100,000 odd texts, and 2,000 changed files that an oracle reads too."""
+    """Read 130,000 damaged files and 100,000 odd texts; do 100,000 things to engines; ask an oracle."""
     run_long(session, FUZZ)
 
 

@@ -11,6 +11,7 @@ import os
 import random
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import lolama_core
 from lolama_core import (
@@ -34,6 +36,8 @@ from lolama_core.generation.request import Emission
 from lolama_core.protocols.errors import LolamaError
 from lolama_core.runtime.pages import PAGE
 
+OPERATIONS = int(os.environ.get("LOLAMA_FUZZ_CASES", "500"))
+FIRST = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))
 INTERRUPTS = int(os.environ.get("LOLAMA_INTERRUPTS", "4"))
 VOCABULARY = 406
 CONTEXT = 160
@@ -64,8 +68,8 @@ def make_dynamic() -> Llama:
 def check_memory(*engines: Engine[Any]) -> None:
     """Each page is free, or had by the rows and the tree that say so, and bytes tell how many are."""
     memory = engines[0].memory
-    if memory is None:
-        return
+    if memory is None or any(engine._broken for engine in engines):
+        return  # what Ctrl-C has broken off is put right by the next step
     begun = [one for engine in engines for one in engine._schedule.begun]
     rows = [one.row for one in begun]
     pages = memory._pages
@@ -239,3 +243,163 @@ def test_row_290_ctrl_c_within_a_step_leaves_every_text_right_or_ends_it(
         assert engine.used_cache_bytes == 0, interrupt.where
         check_memory(engine)
     assert broken <= len(places) // 2
+
+
+# --------------------------------------------------------------------------------- random operations
+
+BEGINNINGS = [[(11 * i + 3 * j) % 400 for j in range(70)] for i in range(3)]
+
+
+class Simulation:
+    """Random operations on two engines, and what is known of each of their requests.
+
+    Args:
+        seed: Decides all of them.
+        shared: Whether the engines have one memory.
+    """
+
+    def __init__(self, seed: int, tokenizer: Tokenizer, *, shared: bool) -> None:
+        self.draw = random.Random(seed)
+        self.model, self.tokenizer = make_model(), tokenizer
+        self.prefixes = PrefixCache(self.draw.choice([0, 6, 1000]) * PAGE * POSITION)
+        memory_of = self.prefixes.memory_of if shared else None
+        self.shared, self.fails = shared, False
+        self.engines: list[Engine[str]] = [
+            Engine(
+                self.model,
+                tokenizer,
+                rows=self.draw.choice([1, 3, 8]),
+                prefill_chunk=self.draw.choice([1, 16, 64]),
+                cache_bytes=self.draw.choice([1, 6, 9, 14, 40]) * PAGE * POSITION,
+                memory_of=memory_of,
+            )
+            for _ in range(2)
+        ]
+        # What is asked of each request; those that have ended or were canceled are gone.
+        self.pending: list[dict[int, int]] = [{}, {}]
+        self.given: list[dict[int, int]] = [{}, {}]
+
+    def submit(self) -> None:
+        draw, place = self.draw, self.draw.randrange(2)
+        ids = draw.choice(BEGINNINGS)[: draw.randrange(1, 70)]
+        ids = [*ids, *(draw.randrange(400) for _ in range(draw.randrange(30)))]
+        new = draw.choice([0, 1, 3, 10, 60])
+
+        def may_fail(input_ids: Tensor, scores: Tensor) -> Tensor:
+            if self.fails and draw.random() < 0.2:
+                self.fails = False
+                raise draw.choice([RuntimeError, ZeroDivisionError, MemoryError, KeyboardInterrupt])
+            if draw.random() < 0.002:
+                return scores * float("nan")
+            return scores
+
+        processors = [may_fail] if draw.random() < 0.5 else []
+        settings: dict[str, Any] = {"prompt_logprobs": 0} if draw.random() < 0.1 else {}
+        prepared = self.engines[place].prepare(
+            [ids], [None], processors, {"max_new_tokens": new, "temperature": 0.0, **settings}
+        )
+        ticket = self.engines[place].add(prepared[0])
+        self.pending[place][ticket] = new
+
+    def cancel(self) -> None:
+        place = self.draw.randrange(2)
+        ticket = self.draw.choice([*self.pending[place], 10**6])
+        self.engines[place].cancel(ticket)
+        self.collect()  # it may have ended before
+        self.pending[place].pop(ticket, None)
+
+    def step(self) -> None:
+        place = self.draw.randrange(2)
+        try:
+            emitted = self.engines[place].step()
+        except (RuntimeError, ZeroDivisionError, LolamaError, KeyboardInterrupt):
+            return
+        for ticket, emission in emitted:
+            given = self.given[place]
+            given[ticket] = given.get(ticket, 0) + 1
+            assert given[ticket] <= self.pending[place].get(ticket, 10**6)
+            assert emission.token < VOCABULARY
+
+    def fail(self) -> None:
+        self.fails = True
+
+    def interrupt(self) -> None:
+        """Ctrl-C at some line of a step."""
+        with Interrupt(self.draw.randrange(1, 600)):
+            self.step()
+
+    def evict(self) -> None:
+        self.prefixes.clear()
+        for engine in self.engines:
+            if engine.memory is not None:
+                engine.memory.turns.when_free(engine.memory.forget)
+
+    def reclaim(self) -> None:
+        for engine in self.engines:
+            if (memory := engine.memory) is not None:
+                kept = self.draw.choice([0, 1, 5]) * PAGE * POSITION
+                memory.turns.when_free(lambda memory=memory, kept=kept: memory.reclaim(kept))  # type: ignore[misc]
+
+    def change(self) -> None:
+        self.model.embed_tokens.weight.mul_(-1)
+
+    def collect(self) -> None:
+        for engine, pending in zip(self.engines, self.pending, strict=True):
+            for ticket, result in engine.collect().items():
+                assert pending.pop(ticket, None) is not None, "nothing ends twice"
+                if isinstance(result, Generation):
+                    assert result.finish_reason is not None
+
+    def check(self) -> None:
+        memories = [engine.memory for engine in self.engines]
+        if self.shared and memories[0] is memories[1]:
+            check_memory(*self.engines)
+        else:
+            for engine in self.engines:
+                check_memory(engine)
+        for engine, pending in zip(self.engines, self.pending, strict=True):
+            assert engine.busy <= bool(pending)
+            assert len(engine._schedule.begun) <= engine._schedule._rows
+
+    def run(self, operations: int) -> Counter[str]:
+        """Do as many; how often each was done."""
+        weights = {
+            self.step: 60,
+            self.submit: 22,
+            self.cancel: 8,
+            self.collect: 4,
+            self.evict: 2,
+            self.reclaim: 1,
+            self.fail: 1,
+            self.interrupt: 1,
+            self.change: 1,
+        }
+        done: Counter[str] = Counter()
+        for _ in range(operations):
+            [operation] = self.draw.choices([*weights], [*weights.values()])
+            operation()
+            done[operation.__name__] += 1
+            self.check()
+        for engine, pending in zip(self.engines, self.pending, strict=True):
+            for ticket in pending:
+                engine.cancel(ticket)
+            pending.clear()
+        self.check()
+        assert all(engine.used_cache_bytes == 0 and not engine.busy for engine in self.engines)
+        self.evict()
+        self.check()
+        assert all(engine.kept_cache_bytes == 0 for engine in self.engines)
+        return done
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + max(1, OPERATIONS // 500)))
+def test_random_operations_leave_the_memory_adding_up(
+    seed: int,
+    shared: bool,
+    byte_level: Tokenizer,
+    record_property: Callable[[str, object], None],
+) -> None:
+    done = Simulation(seed, byte_level, shared=shared).run(min(OPERATIONS, 500) // 2)
+    record_property("seed", seed)
+    record_property("operations", dict(done))

@@ -196,8 +196,10 @@ class Engine(Generic[Text]):
 
     def collect(self) -> dict[int, Generation[Text] | LolamaError]:
         """Ticket → result of each request that ended since the last call; the error, if it failed."""
-        results, self._results = self._results, {}
-        return results
+        results, here = self._results, self._schedule.requests
+        # What Ctrl-C has left here, though it has a result, ends with the next step.
+        self._results = {ticket: results[ticket] for ticket in results if ticket in here}
+        return {ticket: results[ticket] for ticket in results if ticket not in here}
 
     def step(self) -> list[tuple[int, Emission]]:
         """One token for each running row, and a chunk of the prompts that wait.

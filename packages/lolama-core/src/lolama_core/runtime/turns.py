@@ -28,21 +28,15 @@ class Turns:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """A turn, once no other thread has one. A turn may be within another of the same thread."""
-        if self._owner == threading.get_ident() and not self._torn:
+        if self._owner == threading.get_ident():
             yield
             return
         try:
-            with self._lock:
+            with self._lock, self._noticing_breaks():
                 self._make_whole()
                 self._make_changes()
                 self._owner = threading.get_ident()
-                try:
-                    yield
-                finally:
-                    self._owner = None
-        except BaseException as error:
-            self._torn |= not isinstance(error, Exception)
-            raise
+                yield
         finally:
             self._make_changes()
 
@@ -61,16 +55,26 @@ class Turns:
             if not self._lock.acquire(blocking=False):
                 return
             try:
-                self._owner = threading.get_ident()
-                self._make_whole()
-                while self._waiting:
-                    self._waiting.popleft()()
-            except BaseException as error:
-                self._torn |= not isinstance(error, Exception)
-                raise
+                with self._noticing_breaks():
+                    self._owner = threading.get_ident()
+                    self._make_whole()
+                    while self._waiting:
+                        self._waiting.popleft()()
+            finally:
+                self._lock.release()
+
+    @contextmanager
+    def _noticing_breaks(self) -> Iterator[None]:
+        """To its end this thread may have a turn. Ctrl-C within it, or at its end, tears what is shared."""
+        try:
+            try:
+                yield
             finally:
                 self._owner = None
-                self._lock.release()
+        except BaseException as error:
+            self._owner = None
+            self._torn |= not isinstance(error, Exception)
+            raise
 
     def _make_whole(self) -> None:
         if self._torn:
