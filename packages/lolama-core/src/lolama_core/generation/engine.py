@@ -238,6 +238,8 @@ class Engine(Generic[Text]):
             with before.turns.turn():
                 self._results |= self._schedule.settle()
                 self._schedule.start_over(runner)
+        elif changed:  # since the first prompts were submitted, maybe
+            self._schedule.start_over(runner)
         if changed:
             self._schedule.memory = self.memory = self._memory_of(runner)
         return runner
