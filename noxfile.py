@@ -413,6 +413,14 @@ FAULTS = {
 }
 
 
+SOAK = {
+    "packages/lolama-core/tests/generation/test_engine_soak.py": {
+        "LOLAMA_SOAK_REQUESTS": "10000",
+        "LOLAMA_SOAK_STREAMS": "2000",
+    },
+}
+
+
 # What takes how long is a promise at these many random moments.
 PROMISES = {"LOLAMA_INTERRUPTS": "100", "LOLAMA_LEAVES": "50"}
 
@@ -440,6 +448,12 @@ def faults(session: nox.Session) -> None:
     """Kill, share, interrupt and disturb downloads and batches hundreds of times (a quarter of an hour)."""
     # One at a time: many of them run several processes themselves.
     run_long(session, FAULTS, ["-n", "0"])
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run 10,000 short requests, and drop 2,000 streams: memory must not grow (a quarter of an hour)."""
+    run_long(session, SOAK, ["-n", "0"])
 
 
 @nox.session
