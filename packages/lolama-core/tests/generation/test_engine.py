@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import itertools
 import os
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +19,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from lolama_core import Engine, Generation, GenerationConfig, Llama, LlamaConfig, Tokenizer
+from lolama_core import (
+    Engine,
+    Generation,
+    GenerationConfig,
+    Llama,
+    LlamaConfig,
+    PrefixCache,
+    TextGenerator,
+    Tokenizer,
+)
 from lolama_core.generation.logprobs import TokenLogprobs
 from lolama_core.generation.request import Emission
 from lolama_core.generation.schedule import Schedule, Scheduled
 from lolama_core.protocols import LogitsProcessor
+from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.types import GenerationDefaults
 from lolama_core.runtime.kernels import Kernels, set_kernels
 from lolama_core.runtime.pages import PAGE
+from lolama_core.runtime.row_memory import RowMemory
+from lolama_core.runtime.runner import runner_of
 
 PROMPTS = int(os.environ.get("LOLAMA_FUZZ_CASES", "20"))
 VOCABULARY = 406
@@ -370,3 +385,202 @@ def test_every_text_is_as_it_would_be_alone(
         check_sum(run.emissions.get(ticket, []), result)
     assert engine.used_cache_bytes == 0
     assert put_back > 0 or not little_memory or rows < 16 or PROMPTS < 200
+
+
+# ------------------------------------------------------------------------------- what may be asked of it
+
+
+GREEDY = GenerationConfig.greedy(max_new_tokens=4, ignore_eos=True)
+
+
+def finish(engine: Engine[Any]) -> dict[int, Any]:
+    results: dict[int, Any] = {}
+    while engine.busy:
+        engine.step()
+        results |= engine.collect()
+    return results | engine.collect()
+
+
+def alone(model: Llama, ids: list[int]) -> tuple[int, ...]:
+    """Greedy ids, each from a forward over all before it."""
+    found: list[int] = []
+    for _ in range(GREEDY.max_new_tokens):
+        found.append(int(model(torch.tensor([[*ids, *found]]))[0, -1].argmax()))
+    return tuple(found)
+
+
+def test_row_292_requests_that_make_no_sense_are_refused(model: Llama) -> None:
+    engine = Engine(model)
+    [prepared] = engine.prepare([[1, 2]], [GREEDY])
+    ticket = engine.add(prepared)
+    for other in (engine, Engine(model)):
+        with pytest.raises(UsageError, match="request: was added before"):
+            other.add(prepared)
+    assert finish(engine)[ticket].ids == alone(model, [1, 2])
+    assert engine.prepare([], []) == []
+    for prompts, configs in (([[1]], []), ([], [None]), ([[1], [2]], [None])):
+        with pytest.raises(UsageError, match=f"{len(configs)} configs for {len(prompts)} prompts"):
+            engine.prepare(prompts, configs)
+
+
+def test_a_processor_may_submit_and_cancel(model: Llama) -> None:
+    """It is called within a step; what it asks for counts from its end."""
+    engine, submitted = Engine(model), list[int]()
+
+    def asks(input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not submitted:
+            submitted.append(engine.submit([9, 8], GREEDY))
+            engine.cancel(unwanted)
+        if input_ids.shape[1] == 4:
+            engine.cancel(itself)
+        return scores
+
+    itself = engine.submit([1, 2], GREEDY, logits_processors=[asks])
+    unwanted, other = engine.submit([3], GREEDY), engine.submit([4], GREEDY)
+    results = finish(engine)
+    assert set(results) == {other, *submitted}
+    assert results[other].ids == alone(model, [4])
+    assert results[submitted[0]].ids == alone(model, [9, 8])
+    assert engine.used_cache_bytes == 0
+
+
+def test_a_processor_may_not_step(model: Llama) -> None:
+    engine = Engine(model)
+
+    def steps(input_ids: Tensor, scores: Tensor) -> Tensor:
+        engine.step()
+        return scores
+
+    steps_too = engine.submit([1, 2], GREEDY, logits_processors=[steps])
+    other = engine.submit([3], GREEDY)
+    results = finish(engine)
+    assert "a step of it runs already" in str(results[steps_too])
+    assert results[other].ids == alone(model, [3])
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_processor_may_generate_with_its_own_generator(model: Llama, keeps: bool) -> None:
+    prefixes = PrefixCache(1 << 20) if keeps else None
+    generator, found = TextGenerator(model, prefix_cache=prefixes), list[tuple[int, ...]]()
+    generator.generate([5], GREEDY)
+
+    def asks(input_ids: Tensor, scores: Tensor) -> Tensor:
+        found.append(generator.generate([1, 2, 3], GREEDY).ids)
+        return scores
+
+    result = generator.generate([1, 2], GREEDY, logits_processors=[asks])
+    assert result.ids == alone(model, [1, 2])
+    assert found == [alone(model, [1, 2, 3])] * 4
+
+
+def test_results_are_handed_out_once_and_unknown_tickets_are_nothing(model: Llama) -> None:
+    engine = Engine(model)
+    for ticket in (0, -1, 5):
+        engine.cancel(ticket)
+    assert (engine.step(), engine.collect(), engine.busy) == ([], {}, False)
+    ticket = engine.submit([1, 2], GREEDY)
+    assert set(finish(engine)) == {ticket}
+    engine.cancel(ticket)
+    assert (engine.step(), engine.collect(), engine.used_cache_bytes) == ([], {}, 0)
+
+
+def test_an_engine_keeps_its_model(model: Llama) -> None:
+    own = copy.deepcopy(model)
+    engine, expected = Engine(own), alone(model, [1, 2])
+    ticket = engine.submit([1, 2], GREEDY)
+    engine.step()
+    del own
+    gc.collect()
+    assert finish(engine)[ticket].ids == expected
+
+
+def test_the_edges_of_the_context(model: Llama) -> None:
+    """Prompts as long as it, and one less, without new tokens and with more than there is room for."""
+    engine = Engine(model)
+    whole, most = [7] * CONTEXT, 10**9
+    cases: list[tuple[list[int], int, int | None, tuple[Any, ...]]] = [
+        ([1], 0, None, (0, False, None)),
+        ([1], 0, 1, (0, False, 0)),
+        (whole, 0, 1, (0, False, CONTEXT - 1)),
+        (whole, 5, None, (0, True, None)),
+        (whole, 5, 0, (0, True, CONTEXT - 1)),
+        (whole[1:], 5, 0, (1, True, CONTEXT - 2)),
+        ([1], most, None, (CONTEXT - 1, True, None)),
+    ]
+    tickets = [
+        engine.submit(ids, max_new_tokens=new, prompt_logprobs=count, ignore_eos=True, seed=1)
+        for ids, new, count, _ in cases
+    ]
+    results = finish(engine)
+    for ticket, (*_, expected) in zip(tickets, cases, strict=True):
+        result = results[ticket]
+        read = result.prompt_logprobs
+        found = (len(result.ids), result.context_full, None if read is None else len(read))
+        assert (found, result.finish_reason) == (expected, "length")
+    assert engine.used_cache_bytes == 0
+
+
+def test_continuations_of_a_prompt_differ_by_their_seeds(model: Llama) -> None:
+    engine, most = Engine(model), (1 << 63) - 1
+    for seed, seeds in ((3, [3, 4, 5]), (most, [most, 0, 1])):
+        three = engine.prepare([[1, 2]], [None], (), {"seed": seed, "max_new_tokens": 9}, n=3)
+        tickets = [engine.add(each) for each in three]
+        tickets += [engine.submit([1, 2], seed=each, max_new_tokens=9) for each in seeds]
+        results = finish(engine)
+        ids = [results[ticket].ids for ticket in tickets]
+        assert ids[:3] == ids[3:]
+        assert len(set(ids[:3])) > 1
+    three = engine.prepare([[1, 2]], [None], (), {"max_new_tokens": 9}, n=3)
+    tickets = [engine.add(each) for each in three]
+    results = finish(engine)
+    assert len({results[ticket].ids for ticket in tickets}) > 1
+
+
+@pytest.mark.parametrize("length", [1, PAGE - 1, PAGE, PAGE + 1])
+def test_a_cap_below_a_page_is_a_page(model: Llama, length: int) -> None:
+    engine = Engine(model, cache_bytes=1)
+    ticket = engine.submit([3] * length, max_new_tokens=1)
+    result = finish(engine)[ticket]
+    if length <= PAGE:
+        assert len(result.ids) == 1
+    else:
+        assert isinstance(result, ResourceError)
+
+
+def test_two_engines_on_one_memory_get_their_own_texts(model: Llama) -> None:
+    """They take turns, share what their prompts begin with, and never each other's pages."""
+    memory = RowMemory(runner_of(model), rows=2)
+    engines = [Engine(model, memory_of=lambda runner: memory) for _ in range(2)]
+    prompts = [[5] * 40, [*[5] * 40, 6], [*[5] * 35, 7], [8]]
+    tickets = [[engine.submit(ids, GREEDY) for ids in prompts] for engine in engines]
+    results: list[dict[int, Any]] = [{}, {}]
+    while any(engine.busy for engine in engines):
+        for engine, found in zip(engines, results, strict=True):
+            engine.step()
+            found |= engine.collect()
+    expected = [alone(model, ids) for ids in prompts]
+    for own, found in zip(tickets, results, strict=True):
+        assert [found[ticket].ids for ticket in own] == expected
+    assert memory.used_bytes == 0
+
+
+def test_other_threads_may_prepare_and_cancel(model: Llama) -> None:
+    """From the first step on, and whatever the step does meanwhile."""
+    for seed in range(6):
+        engine, draw = Engine(model, rows=4, prefill_chunk=9), random.Random(seed)
+        wanted = {engine.submit([place], GREEDY): [place] for place in range(10)}
+        unwanted = [engine.submit([5] * draw.randrange(1, 70), GREEDY) for _ in range(30)]
+
+        def cancel(tickets: list[int], engine: Engine[None] = engine) -> None:
+            for ticket in tickets:
+                engine.prepare([[1, 2, 3]], [GREEDY])
+                engine.cancel(ticket)
+
+        with ThreadPoolExecutor(3) as pool:
+            canceled = [pool.submit(cancel, unwanted[place::3]) for place in range(3)]
+            results = finish(engine)
+            for each in canceled:
+                each.result()
+        for ticket, ids in wanted.items():
+            assert results[ticket].ids == alone(model, ids)
+        assert (engine.used_cache_bytes, engine.busy) == (0, False)

@@ -161,9 +161,14 @@ class Engine(Generic[Text]):
         )
 
     def add(self, prepared: Prepared) -> int:
-        """Add a request that was prepared; see `submit`."""
-        self._tickets += 1
+        """Add a request that was prepared; see `submit`.
+
+        Raises:
+            UsageError: if it was added before.
+        """
         request, prompt = prepared
+        request.take()
+        self._tickets += 1
         if request.limit or request.prompt_reader is not None:
             self._schedule.add(Scheduled(self._tickets, request, prompt, prompt.embeds))
         else:
@@ -241,7 +246,9 @@ class Engine(Generic[Text]):
         elif changed:  # since the first prompts were submitted, maybe
             self._schedule.start_over(runner)
         if changed:
-            self._schedule.memory = self.memory = self._memory_of(runner)
+            memory = self._memory_of(runner)
+            assert memory.model is runner, "`memory_of` gave the memory of another model"
+            self._schedule.memory = self.memory = memory
         return runner
 
     def _step(self, runner: CausalLM, memory: RowMemory) -> None:

@@ -186,8 +186,6 @@ class TextGenerator(Generic[Text]):
         if not prompts:
             return []
         configs = config if isinstance(config, Sequence) else [config] * len(prompts)
-        if len(configs) != len(prompts):
-            raise UsageError("config", f"{len(configs)} configs for {len(prompts)} prompts", "")
         requests = self._factory.requests(prompts, configs, logits_processors, settings, n=n)
         engine = self._engine(min(len(requests), _MOST_ROWS))
         tickets = [engine.add(prepared) for prepared in requests]

@@ -15,6 +15,7 @@ from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.logprobs import PromptLogprobs, TokenLogprobs, token_logprobs
 from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
+from lolama_core.protocols.errors import UsageError
 
 FinishReason = Literal["eos", "stop", "length"]
 
@@ -113,6 +114,7 @@ class Request:
         self.cached_tokens = 0
         self.constrained = constrained
         self.prompt_reader: PromptReader | None = None
+        self._taken = False
         self._sampler, self._eos_ids = sampler, eos_ids
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprobs] = []  # of the tokens chosen so far
@@ -122,6 +124,16 @@ class Request:
             length = len(prompt_ids) + self.limit
             self._history = torch.zeros((1, length), dtype=torch.int64, device=device)
             self._history[0, : len(prompt_ids)] = torch.tensor(prompt_ids, device=device)
+
+    def take(self) -> None:
+        """Belong to one engine from now on.
+
+        Raises:
+            UsageError: if it belongs to one already.
+        """
+        if self._taken:
+            raise UsageError("request", "was added before", "prepare one for each text")
+        self._taken = True
 
     def restrict(self, room: int) -> None:
         """Let it go on for ``room`` positions at most: pictures took more of them than their ids did."""

@@ -72,6 +72,10 @@ class RequestFactory:
         processors = listed("logits_processors", processors, remedy, reason)
         if not all(map(callable, processors)):
             raise UsageError("logits_processors", reason, remedy)
+        if len(configs) != len(prompts):
+            raise UsageError("config", f"{len(configs)} configs for {len(prompts)} prompts", "")
+        if not prompts:
+            return []
         chosen = [self._config(config, named) for config in configs]
         all_ids = [self.ids(prompt) for prompt in prompts]
         if (whole_number(n) or 0) < 1:
