@@ -34,7 +34,7 @@ from lolama_core.generation.request import Emission
 from lolama_core.generation.schedule import Schedule, Scheduled
 from lolama_core.protocols import LogitsProcessor
 from lolama_core.protocols.errors import ResourceError, UsageError
-from lolama_core.protocols.types import GenerationDefaults
+from lolama_core.protocols.types import GenerationDefaults, Prompt
 from lolama_core.runtime.kernels import Kernels, set_kernels
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
@@ -564,9 +564,9 @@ def test_two_engines_on_one_memory_get_their_own_texts(model: Llama) -> None:
     assert memory.used_bytes == 0
 
 
-def test_other_threads_may_prepare_and_cancel(model: Llama) -> None:
+def test_row_293_other_threads_may_prepare_and_cancel(model: Llama) -> None:
     """From the first step on, and whatever the step does meanwhile."""
-    for seed in range(6):
+    for seed in range(12):
         engine, draw = Engine(model, rows=4, prefill_chunk=9), random.Random(seed)
         wanted = {engine.submit([place], GREEDY): [place] for place in range(10)}
         unwanted = [engine.submit([5] * draw.randrange(1, 70), GREEDY) for _ in range(30)]
@@ -584,3 +584,25 @@ def test_other_threads_may_prepare_and_cancel(model: Llama) -> None:
         for ticket, ids in wanted.items():
             assert results[ticket].ids == alone(model, ids)
         assert (engine.used_cache_bytes, engine.busy) == (0, False)
+
+
+class Shifted(Llama):
+    """A model that adds an input of its own to what it reads, and tells nobody so by its keys."""
+
+    def embed_prompt(self, input_ids: Tensor, lengths: Sequence[int], **inputs: Any) -> Prompt:
+        prompt = super().embed_prompt(input_ids, lengths)
+        return Prompt(prompt.embeds + inputs.get("shift", 0), prompt.lengths, prompt.keys)
+
+
+def test_inputs_of_the_model_are_read_once(model: Llama) -> None:
+    """Nobody keeps them, so what they became stays, whatever else is embedded again."""
+    shifted = Shifted(model.config).eval()
+    shifted.load_state_dict(model.state_dict())
+    shift = torch.linspace(-2, 2, 32)
+    embeds = shifted.embed(torch.tensor([[1, 2]])) + shift
+    first = int(shifted.forward_embeds(embeds)[0].argmax())
+    assert first != int(shifted(torch.tensor([[1, 2]]))[0, -1].argmax())
+    engine = Engine(shifted, cache_bytes=1)
+    tickets = [engine.submit([1, 2], GREEDY, shift=shift) for _ in range(2)]  # type: ignore[call-arg]
+    results = finish(engine)
+    assert [results[ticket].ids[0] for ticket in tickets] == [first, first]

@@ -23,6 +23,7 @@ from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import forget, runner_of
+from lolama_core.runtime.turns import Turns
 
 Prepared: TypeAlias = tuple[Request, Prompt]
 """A checked request, and its prompt as the model reads it."""
@@ -102,6 +103,7 @@ class Engine(Generic[Text]):
         self._results: dict[int, Generation[Any] | LolamaError] = {}
         self._tickets = 0
         self._stepping = threading.Lock()
+        self._looks_for_memory = Turns()  # a step that chooses it, or whoever cancels
         self._broken = False  # whether an error or Ctrl-C has broken off a step
         self.costs = PassCosts()
 
@@ -181,13 +183,16 @@ class Engine(Generic[Text]):
 
         What it has run is kept for prompts that begin alike.
         """
-        cancel = partial(self._cancel, ticket)
-        if self.memory is None:
-            cancel()
-        else:
-            self.memory.turns.when_free(cancel)
+        self._looks_for_memory.when_free(partial(self._cancel, ticket))
 
     def _cancel(self, ticket: int) -> None:
+        leave = partial(self._leave, ticket)
+        if self.memory is None:
+            leave()
+        else:
+            self.memory.turns.when_free(leave)
+
+    def _leave(self, ticket: int) -> None:
         one = self._schedule.requests.get(ticket)
         if one is not None:
             before, self._broken = self._broken, True
@@ -222,7 +227,8 @@ class Engine(Generic[Text]):
         device = self._model.device
         with self._stepping, memory_errors(device), inference(device):
             broken, self._broken = self._broken, True
-            runner = self._current_runner(broken)
+            with self._looks_for_memory.turn():
+                runner = self._current_runner(broken)
             assert self.memory is not None
             with self.memory.turns.turn():
                 self._step(runner, self.memory)

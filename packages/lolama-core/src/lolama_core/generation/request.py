@@ -93,6 +93,7 @@ class Request:
         finish_reason: None while it goes on.
         cached_tokens: Positions of the prompt that its cache held from the beginning.
         prompt_reader: Reads its prompt's logits, if there is one.
+        has_inputs: Whether its prompt was made of more than ids, such as pictures.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Request:
         self.cached_tokens = 0
         self.constrained = constrained
         self.prompt_reader: PromptReader | None = None
+        self.has_inputs = False
         self._taken = False
         self._sampler, self._eos_ids = sampler, eos_ids
         self._ids: list[int] = []

@@ -107,6 +107,7 @@ class RequestFactory:
             for request in requests[row]:
                 # A picture takes more positions than its ids.
                 request.restrict(self._room_after(length))
+                request.has_inputs = bool(inputs)
                 if request.config.prompt_logprobs is not None:
                     request.prompt_reader = _prompt_logprobs(own, request)
                 made.append((request, own))
@@ -223,11 +224,11 @@ class RequestFactory:
 
 
 def embedded_again(request: Request, prompt: Prompt, model: CausalLM) -> Prompt:
-    """The prompt as the model reads it now, if it is text alone; what became of a picture stays."""
-    if [*prompt.keys[0]] != request.prompt_ids:
+    """The prompt as the model reads it now, if it is ids alone; what became of a picture stays."""
+    if request.has_inputs:
         return prompt
     ids = torch.tensor([request.prompt_ids], dtype=torch.int64, device=model.device)
-    return model.embed_prompt(ids, prompt.lengths)
+    return model.embed_prompt(ids, [len(request.prompt_ids)])
 
 
 def _varied(config: GenerationConfig, n: int) -> Iterable[GenerationConfig]:
