@@ -284,6 +284,8 @@ QUICK = (
     "packages/lolama-hub/tests/folder",
 )
 NOT_QUICK = (
+    "packages/lolama-core/tests/generation/test_engine_bookkeeping.py",
+    "packages/lolama-core/tests/generation/test_engine_soak.py",
     "packages/lolama-core/tests/generation/test_constrained.py",
     "packages/lolama-core/tests/model/test_no_init.py",
     "packages/lolama-core/tests/runtime/test_model_identity.py",

@@ -168,9 +168,8 @@ class Engine(Generic[Text]):
         Raises:
             UsageError: if it was added before.
         """
-        request, prompt = prepared
-        request.take()
         self._tickets += 1
+        request, prompt = prepared
         if request.limit or request.prompt_reader is not None:
             self._schedule.add(Scheduled(self._tickets, request, prompt, prompt.embeds))
         else:
@@ -186,11 +185,7 @@ class Engine(Generic[Text]):
         self._looks_for_memory.when_free(partial(self._cancel, ticket))
 
     def _cancel(self, ticket: int) -> None:
-        leave = partial(self._leave, ticket)
-        if self.memory is None:
-            leave()
-        else:
-            self.memory.turns.when_free(leave)
+        self._turns.when_free(partial(self._leave, ticket))
 
     def _leave(self, ticket: int) -> None:
         one = self._schedule.requests.get(ticket)
@@ -198,6 +193,10 @@ class Engine(Generic[Text]):
             before, self._broken = self._broken, True
             self._schedule.leave(one, keep=True)
             self._broken = before
+
+    @property
+    def _turns(self) -> Turns:
+        return self._looks_for_memory if self.memory is None else self.memory.turns
 
     def model_changed(self) -> None:
         """Run everything again: weights were written to in a way that nobody sees (``tensor.data``)."""
@@ -245,16 +244,12 @@ class Engine(Generic[Text]):
             return self._runner  # all have begun already
         self._runner = runner = runner_of(self._model)
         changed = before is None or before.model is not runner
-        if before is not None and (broken or changed):
-            with before.turns.turn():
+        if broken or changed:  # at first, since prompts were submitted, maybe
+            with self._turns.turn():
                 self._results |= self._schedule.settle()
                 self._schedule.start_over(runner)
-        elif changed:  # since the first prompts were submitted, maybe
-            self._schedule.start_over(runner)
         if changed:
-            memory = self._memory_of(runner)
-            assert memory.model is runner, "`memory_of` gave the memory of another model"
-            self._schedule.memory = self.memory = memory
+            self._schedule.memory = self.memory = self._memory_of(runner)
         return runner
 
     def _step(self, runner: CausalLM, memory: RowMemory) -> None:

@@ -13,9 +13,9 @@ from typing_extensions import TypeVar
 from lolama_core.generation.constrained import Constrained
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.logprobs import PromptLogprobs, TokenLogprobs, token_logprobs
+from lolama_core.generation.random_numbers import drawn_again
 from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
-from lolama_core.protocols.errors import UsageError
 
 FinishReason = Literal["eos", "stop", "length"]
 
@@ -93,6 +93,7 @@ class Request:
         finish_reason: None while it goes on.
         cached_tokens: Positions of the prompt that its cache held from the beginning.
         prompt_reader: Reads its prompt's logits, if there is one.
+        taken: Whether an engine has it.
         has_inputs: Whether its prompt was made of more than ids, such as pictures.
     """
 
@@ -116,7 +117,7 @@ class Request:
         self.constrained = constrained
         self.prompt_reader: PromptReader | None = None
         self.has_inputs = False
-        self._taken = False
+        self.taken = False
         self._sampler, self._eos_ids = sampler, eos_ids
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprobs] = []  # of the tokens chosen so far
@@ -126,16 +127,6 @@ class Request:
             length = len(prompt_ids) + self.limit
             self._history = torch.zeros((1, length), dtype=torch.int64, device=device)
             self._history[0, : len(prompt_ids)] = torch.tensor(prompt_ids, device=device)
-
-    def take(self) -> None:
-        """Belong to one engine from now on.
-
-        Raises:
-            UsageError: if it belongs to one already.
-        """
-        if self._taken:
-            raise UsageError("request", "was added before", "prepare one for each text")
-        self._taken = True
 
     def restrict(self, room: int) -> None:
         """Let it go on for ``room`` positions at most: pictures took more of them than their ids did."""
@@ -155,15 +146,9 @@ class Request:
         """Choose the next token from (1, V) logits."""
         chosen = len(self.tokens)
         length = len(self.prompt_ids) + chosen
-        numbers = self._sampler.generator
-        before = None if numbers is None else numbers.get_state()
-        try:
+        with drawn_again(self._sampler.generator):
             token = self._sampler(self._history[:, :length], logits, step=chosen)
             self.tokens.append(token)
-        finally:
-            # Who tries again, after an error or Ctrl-C, draws the same numbers again.
-            if numbers is not None and before is not None and len(self.tokens) == chosen:
-                numbers.set_state(before)
         if self.constrained is not None:
             self.constrained.accept(token)
         reason: FinishReason | None = None

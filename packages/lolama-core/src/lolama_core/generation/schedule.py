@@ -14,7 +14,7 @@ from torch import Tensor
 from lolama_core.generation.request import Generation, Request
 from lolama_core.generation.request_factory import embedded_again
 from lolama_core.protocols import CausalLM
-from lolama_core.protocols.errors import LolamaError, ResourceError
+from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
 from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.pages import PAGE
@@ -139,7 +139,10 @@ class Schedule:
         self.running: list[Scheduled] = []
 
     def add(self, one: Scheduled) -> None:
-        """Let a request wait for its turn."""
+        """Let a request wait for its turn, unless it has had one."""
+        if one.request.taken:
+            raise UsageError("request", "was added before", "prepare one for each text")
+        one.request.taken = True
         self.requests[one.ticket] = one
         self.waiting.append(one)
 
