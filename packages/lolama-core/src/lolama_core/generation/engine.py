@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeAlias, Unpack, overload
 
@@ -52,15 +52,20 @@ class Engine(Generic[Text]):
             decode for as many as cost no more than their step, which is measured.
         cache_bytes: What keys and values may take, in bytes; None for four fifths of the memory that is free
             when the first request runs.
-        memory_of: A runner → where its rows are, if they share that with other engines; ``cache_bytes`` then
-            counts for nothing.
+        memory_of: A runner → where its rows are, if others share that. ``cache_bytes`` then counts nothing.
+
+    Attributes:
+        memory: Where its rows are, once one has run.
+        costs: What its passes cost.
+        prepare: Makes requests to `add`, see `RequestFactory.requests`. What takes long, such as encoding
+            pictures, is done there, and not within a step.
 
     Raises:
         UsageError: if a number is below 1.
 
     Example:
         >>> engine = Engine(model, tokenizer)
-        >>> ticket = engine.submit("Once upon a time", max_new_tokens=20)
+        >>> engine.submit("Once upon a time", max_new_tokens=20)
         >>> while engine.busy:
         ...     for ticket, emission in engine.step():
         ...         print(emission.text, end="")
@@ -94,7 +99,7 @@ class Engine(Generic[Text]):
     ) -> None:
         check_numbers(rows, prefill_chunk, cache_bytes)
         self._model, self._chunk = model, prefill_chunk or self.default_chunk
-        self._factory = RequestFactory(model, tokenizer)
+        self.prepare = RequestFactory(model, tokenizer).requests
         self._memory_of = memory_of or partial(RowMemory, rows=rows, max_bytes=cache_bytes)
         self.memory: RowMemory | None = None
         self._runner: CausalLM | None = None
@@ -139,28 +144,11 @@ class Engine(Generic[Text]):
         Raises:
             UsageError: for settings, ids or inputs that make no sense.
         """
+        prompts, configs = [input_ids], [config]
         [prepared] = self.prepare(
-            [input_ids], [config], logits_processors, settings, constraint=constraint
+            prompts, configs, logits_processors, settings, constraint=constraint
         )
         return self.add(prepared)
-
-    def prepare(
-        self,
-        prompts: Sequence[TextOrIds],
-        configs: Sequence[GenerationConfig | None],
-        logits_processors: Sequence[LogitsProcessor] = (),
-        settings: Mapping[str, Any] | None = None,
-        *,
-        n: int = 1,
-        constraint: Constraint | None = None,
-    ) -> list[Prepared]:
-        """Requests to `add`, ``n`` for each prompt; see `RequestFactory.requests`.
-
-        What takes long, such as encoding pictures, is done here, and not within a step.
-        """
-        return self._factory.requests(
-            prompts, configs, logits_processors, settings or {}, n=n, constraint=constraint
-        )
 
     def add(self, prepared: Prepared) -> int:
         """Add a request that was prepared; see `submit`.
@@ -182,10 +170,8 @@ class Engine(Generic[Text]):
 
         What it has run is kept for prompts that begin alike.
         """
-        self._looks_for_memory.when_free(partial(self._cancel, ticket))
-
-    def _cancel(self, ticket: int) -> None:
-        self._turns.when_free(partial(self._leave, ticket))
+        leave = partial(self._leave, ticket)
+        self._looks_for_memory.when_free(lambda: self._turns.when_free(leave))
 
     def _leave(self, ticket: int) -> None:
         one = self._schedule.requests.get(ticket)

@@ -44,8 +44,8 @@ class RequestFactory:
         self,
         prompts: Sequence[TextOrIds],
         configs: Sequence[GenerationConfig | None],
-        processors: Sequence[LogitsProcessor],
-        keywords: Mapping[str, Any],
+        processors: Sequence[LogitsProcessor] = (),
+        keywords: Mapping[str, Any] | None = None,
         *,
         n: int = 1,
         constraint: Constraint | None = None,
@@ -66,7 +66,7 @@ class RequestFactory:
             UsageError: for settings, ids or inputs that make no sense.
             ResourceError: if the memory does not suffice for the embeddings.
         """
-        named, inputs = split_keywords(keywords)
+        named, inputs = split_keywords(keywords or {})
         reason = "is no list of functions (input_ids, scores) that return scores"
         remedy = "give one function as [function]"
         processors = listed("logits_processors", processors, remedy, reason)
