@@ -146,7 +146,7 @@ AVX2 static void brought_product(const PanelProduct *p, const Sums *sums) {
     static _Thread_local Panel panel __attribute__((aligned(64)));
     const int is_int8 = p->dtype == INT8, lanes = sums->lanes;
     const int64_t rows = p->rows, k = p->k, end = p->end, together = sums->together;
-    const int64_t bytes = is_int8 ? 1 : item_bytes(p->dtype), items = is_int8 ? 2 : 4, stride = sums->depth + 16;
+    const int64_t bytes = is_int8 ? 1 : item_bytes(p->dtype), items = is_int8 ? 2 : 4, stride = sums->apart;
     char *const places = (char *)&panel;
     /* Blocks of about the same number of rows: each brings in all weights. */
     const int64_t blocks = (rows + sums->rows - 1) / sums->rows;

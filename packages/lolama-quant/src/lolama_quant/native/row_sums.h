@@ -13,11 +13,13 @@
  * compete for the same places of the caches. */
 #define DEPTH_AVX2 512
 #define ROWS_AVX2 96
+#define APART_AVX2 (DEPTH_AVX2 + 16)
 #define TOGETHER_AVX2 3
 #define DEPTH_AVX512 1024
 #define ROWS_AVX512 192
+#define APART_AVX512 (DEPTH_AVX512 + 16)
 #define TOGETHER_AVX512 6
-#define PANEL_ITEMS ((4 + ROWS_AVX512) * (DEPTH_AVX512 + 16))
+#define PANEL_ITEMS ((4 + ROWS_AVX512) * APART_AVX512)
 
 /* The products of four weight rows, `gap` items apart, with some rows of x, `stride` apart: sums[row], over `depth`
  * inputs. */
@@ -30,19 +32,21 @@ typedef void (*sums_function)(const void *weights, int64_t gap, const void *x, i
         for (int r = 0; r < ROWS; r++) acc[r][s] = MULTIPLY(acc[r][s], weight, LOADX((X) + r * (STRIDE))); \
     }
 
-/* One body for all of them; ROWS rows at a time. Zeros stand for what a last vector lacks. */
-#define ROW_SUMS(NAME, TARGET, WEIGHT, ITEM, VEC, LANES, ZERO, LOADW, LOADX, MULTIPLY, SUM, ROWS)        \
+/* One body for all of them; ROWS rows at a time. In a panel, rows are all APART items apart, and whole vectors long;
+ * elsewhere APART is 0, and zeros stand for what a last vector lacks. */
+#define ROW_SUMS(NAME, TARGET, WEIGHT, ITEM, VEC, LANES, ZERO, LOADW, LOADX, MULTIPLY, SUM, APART, ROWS) \
     TARGET static void NAME(const void *weights, int64_t gap, const void *rows, int64_t stride,          \
                             int64_t depth, __m128 *sums) {                                               \
         const WEIGHT *w = (const WEIGHT *)weights;                                                       \
         const ITEM *x = (const ITEM *)rows;                                                              \
         VEC acc[ROWS][4];                                                                                \
         int64_t i = 0;                                                                                   \
+        if (APART) gap = stride = APART;                                                                 \
         for (int r = 0; r < ROWS; r++)                                                                   \
             for (int s = 0; s < 4; s++) acc[r][s] = ZERO;                                                \
         for (; i + LANES <= depth; i += LANES)                                                           \
             ROW_SUMS_STEP(w + i, gap, x + i, stride, LOADW, LOADX, MULTIPLY, VEC, ROWS)                  \
-        if (i < depth) {                                                                                 \
+        if (!APART && i < depth) {                                                                       \
             WEIGHT last[4][LANES] = {{0}};                                                               \
             ITEM last_x[ROWS][LANES] = {{0}};                                                            \
             const size_t left = (size_t)(depth - i);                                                     \
@@ -70,12 +74,12 @@ AVX512 static inline __m128 four_wide_sums(const __m512 *acc) {
 
 #define MULTIPLY_FLOATS(sum, w, x) _mm256_fmadd_ps(w, x, sum)
 #define MULTIPLY_WIDE(sum, w, x) _mm512_fmadd_ps(w, x, sum)
-#define FLOAT_SUMS(NAME, WEIGHT, LOAD, ROWS)                                                             \
+#define FLOAT_SUMS(NAME, WEIGHT, LOAD, APART, ROWS)                                                      \
     ROW_SUMS(NAME, AVX2, WEIGHT, float, __m256, 8, _mm256_setzero_ps(), LOAD, _mm256_loadu_ps,           \
-             MULTIPLY_FLOATS, four_sums, ROWS)
-#define WIDE_SUMS(NAME, WEIGHT, LOAD, ROWS)                                                              \
+             MULTIPLY_FLOATS, four_sums, APART, ROWS)
+#define WIDE_SUMS(NAME, WEIGHT, LOAD, APART, ROWS)                                                       \
     ROW_SUMS(NAME, AVX512, WEIGHT, float, __m512, 16, _mm512_setzero_ps(), LOAD, _mm512_loadu_ps,        \
-             MULTIPLY_WIDE, four_wide_sums, ROWS)
+             MULTIPLY_WIDE, four_wide_sums, APART, ROWS)
 #define THREE(MAKE, NAME, ...)                                                                           \
     MAKE(NAME##_1, __VA_ARGS__, 1)                                                                       \
     MAKE(NAME##_2, __VA_ARGS__, 2)                                                                       \
@@ -83,14 +87,16 @@ AVX512 static inline __m128 four_wide_sums(const __m512 *acc) {
 #define TABLE3(NAME) {NULL, NAME##_1, NAME##_2, NAME##_3}
 #define TABLE4(NAME) {NULL, NAME##_1, NAME##_2, NAME##_3, NAME##_4}
 
-THREE(FLOAT_SUMS, avx2_sums_float32, float, LOAD256_FLOAT32)
-THREE(FLOAT_SUMS, avx2_sums_bfloat16, uint16_t, LOAD256_BFLOAT16)
-THREE(FLOAT_SUMS, avx2_sums_float16, uint16_t, LOAD256_FLOAT16)
-FOUR(WIDE_SUMS, avx512_sums_float32, float, LOAD512_FLOAT32)
-WIDE_SUMS(avx512_sums_float32_5, float, LOAD512_FLOAT32, 5)
-WIDE_SUMS(avx512_sums_float32_6, float, LOAD512_FLOAT32, 6)
-FOUR(WIDE_SUMS, avx512_sums_bfloat16, uint16_t, LOAD512_BFLOAT16)
-FOUR(WIDE_SUMS, avx512_sums_float16, uint16_t, LOAD512_FLOAT16)
+THREE(FLOAT_SUMS, avx2_sums_float32, float, LOAD256_FLOAT32, 0)
+THREE(FLOAT_SUMS, avx2_sums_bfloat16, uint16_t, LOAD256_BFLOAT16, 0)
+THREE(FLOAT_SUMS, avx2_sums_float16, uint16_t, LOAD256_FLOAT16, 0)
+THREE(FLOAT_SUMS, avx2_sums_panel, float, LOAD256_FLOAT32, APART_AVX2)
+FOUR(WIDE_SUMS, avx512_sums_float32, float, LOAD512_FLOAT32, 0)
+FOUR(WIDE_SUMS, avx512_sums_bfloat16, uint16_t, LOAD512_BFLOAT16, 0)
+FOUR(WIDE_SUMS, avx512_sums_float16, uint16_t, LOAD512_FLOAT16, 0)
+FOUR(WIDE_SUMS, avx512_sums_panel, float, LOAD512_FLOAT32, APART_AVX512)
+WIDE_SUMS(avx512_sums_panel_5, float, LOAD512_FLOAT32, APART_AVX512, 5)
+WIDE_SUMS(avx512_sums_panel_6, float, LOAD512_FLOAT32, APART_AVX512, 6)
 
 #define LOAD_BYTES(p) _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p)))
 #define LOAD_INTEGERS(p) _mm256_loadu_si256((const __m256i *)(p))
@@ -105,30 +111,30 @@ AVX2 static inline __m256i add_products(__m256i sum, __m256i w, __m256i x) {
     return sum;
 }
 
-#define INTEGER_SUMS(NAME, WEIGHT, LOAD, ROWS)                                                           \
+#define INTEGER_SUMS(NAME, WEIGHT, LOAD, APART, ROWS)                                                    \
     ROW_SUMS(NAME, AVX2, WEIGHT, int16_t, __m256i, 16, _mm256_setzero_si256(), LOAD, LOAD_INTEGERS,      \
-             add_products, four_integer_sums, ROWS)
-THREE(INTEGER_SUMS, avx2_sums_bytes, int8_t, LOAD_BYTES)
-THREE(INTEGER_SUMS, avx2_sums_integers, int16_t, LOAD_INTEGERS)
+             add_products, four_integer_sums, APART, ROWS)
+THREE(INTEGER_SUMS, avx2_sums_bytes, int8_t, LOAD_BYTES, 0)
+THREE(INTEGER_SUMS, avx2_sums_integers, int16_t, LOAD_INTEGERS, APART_AVX2)
 
 /* The sums of a kind of weights: `stored` ones, and those that were brought into a panel, each from one row on. */
 typedef struct {
     sums_function stored[5], brought[7];
-    int64_t together, rows, depth;
+    int64_t together, rows, depth, apart;
     int lanes;
 } Sums;
 
-#define AVX2_SIZES TOGETHER_AVX2, ROWS_AVX2, DEPTH_AVX2
-#define AVX512_SIZES TOGETHER_AVX512, ROWS_AVX512, DEPTH_AVX512
+#define AVX2_SIZES TOGETHER_AVX2, ROWS_AVX2, DEPTH_AVX2, APART_AVX2
+#define AVX512_SIZES TOGETHER_AVX512, ROWS_AVX512, DEPTH_AVX512, APART_AVX512
 static inline const Sums *panel_sums(int isa, int dtype) {
     static const Sums avx2_floats[] = {
-        {TABLE3(avx2_sums_float32), TABLE3(avx2_sums_float32), AVX2_SIZES, 8},
-        {TABLE3(avx2_sums_bfloat16), TABLE3(avx2_sums_float32), AVX2_SIZES, 8},
-        {TABLE3(avx2_sums_float16), TABLE3(avx2_sums_float32), AVX2_SIZES, 8},
+        {TABLE3(avx2_sums_float32), TABLE3(avx2_sums_panel), AVX2_SIZES, 8},
+        {TABLE3(avx2_sums_bfloat16), TABLE3(avx2_sums_panel), AVX2_SIZES, 8},
+        {TABLE3(avx2_sums_float16), TABLE3(avx2_sums_panel), AVX2_SIZES, 8},
     };
 #define WIDE_TABLE                                                                                       \
-    {NULL, avx512_sums_float32_1, avx512_sums_float32_2, avx512_sums_float32_3, avx512_sums_float32_4,   \
-     avx512_sums_float32_5, avx512_sums_float32_6}
+    {NULL, avx512_sums_panel_1, avx512_sums_panel_2, avx512_sums_panel_3, avx512_sums_panel_4,           \
+     avx512_sums_panel_5, avx512_sums_panel_6}
     static const Sums avx512_floats[] = {
         {TABLE4(avx512_sums_float32), WIDE_TABLE, AVX512_SIZES, 16},
         {TABLE4(avx512_sums_bfloat16), WIDE_TABLE, AVX512_SIZES, 16},
