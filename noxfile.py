@@ -287,6 +287,7 @@ NOT_QUICK = (
     "packages/lolama-core/tests/generation/test_engine_bookkeeping.py",
     "packages/lolama-core/tests/generation/test_engine_soak.py",
     "packages/lolama-core/tests/generation/test_constrained.py",
+    "packages/lolama-core/tests/generation/test_prefix_cache.py",
     "packages/lolama-core/tests/model/test_no_init.py",
     "packages/lolama-core/tests/runtime/test_model_identity.py",
     "packages/lolama-core/tests/runtime/test_pages.py",
