@@ -32,8 +32,8 @@ Prepared: TypeAlias = tuple[Request, Prompt]
 class Engine(Generic[Text]):
     """Generates for many prompts at once. `TextGenerator`, batches, scores and chats stand on it.
 
-    Each text gets the tokens that it would get alone, in float32 and with int8 weights. In sixteen bits rows
-    beside each other may be rounded differently, so what is chosen, sampled above all, may differ.
+    Each text gets the tokens that it would get alone, in float32, and with int8 weights where native kernels
+    run them. In sixteen bits rows beside each other may be rounded differently, so what is chosen may differ.
 
     A step decodes one token for every running row, and beside them runs a chunk of the prompts that wait, so
     that a long prompt never stalls the rest.
