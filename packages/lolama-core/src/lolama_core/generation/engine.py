@@ -212,8 +212,10 @@ class Engine(Generic[Text]):
         device = self._model.device
         with self._stepping, memory_errors(device), inference(device):
             broken, self._broken = self._broken, True
-            with self._looks_for_memory.turn():
-                runner = self._current_runner(broken)
+            runner = self._runner
+            if runner is None or self._schedule.waiting or broken:  # else all have begun already
+                with self._looks_for_memory.turn():
+                    runner = self._current_runner(broken)
             assert self.memory is not None
             with self.memory.turns.turn():
                 self._step(runner, self.memory)
@@ -226,8 +228,6 @@ class Engine(Generic[Text]):
     def _current_runner(self, broken: bool) -> CausalLM:
         """The runner of the model as it is now. What an earlier one has run, or a broken step, runs again."""
         before = self.memory
-        if self._runner is not None and not self._schedule.waiting and not broken:
-            return self._runner  # all have begun already
         self._runner = runner = runner_of(self._model)
         changed = before is None or before.model is not runner
         if broken or changed:  # at first, since prompts were submitted, maybe

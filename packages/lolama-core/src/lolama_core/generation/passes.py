@@ -17,6 +17,9 @@ def passes(parts: Sequence[Part], memory: RowMemory) -> Iterator[list[Part]]:
 
     A row that has its own cache runs alone, and so does one whose prompt is read.
     """
+    if len(parts) == 1:
+        yield [*parts]
+        return
     decoding = [part for part in parts if not part[0].to_run]
     prompts = [part for part in parts if part[0].to_run]
     alone = [part for part in prompts if part[0].reads_prompt]
@@ -24,7 +27,7 @@ def passes(parts: Sequence[Part], memory: RowMemory) -> Iterator[list[Part]]:
     if memory.rows_run_alone:
         yield from ([part] for part in parts)
         return
-    if memory.skips_padding:
+    if together and memory.skips_padding:
         decoding, together = [*decoding, *together], []
     if decoding:
         yield decoding

@@ -228,7 +228,8 @@ class Schedule:
         """
         through = []
         for place, (one, count) in enumerate(parts):
-            one.embeds = one.embeds[:, count:]
+            if one.to_run:
+                one.embeds = one.embeds[:, count:]
             if not one.to_run:
                 through.append(place)
                 if one in self.half_run:

@@ -243,7 +243,7 @@ class RowMemory:
         assert model is not None
         if self.recorded is not None:
             return self.recorded(model, rows, tokens)
-        ids = torch.tensor(tokens, device=model.device)[:, None]
+        ids = torch.tensor([[token] for token in tokens], device=model.device)
         return self.run(rows, model.embed(ids), [1] * len(rows))
 
     def run(
