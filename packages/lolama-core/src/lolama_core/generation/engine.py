@@ -49,7 +49,7 @@ class Engine(Generic[Text]):
         tokenizer: Needed for texts, as prompts, as stop texts and in results.
         rows: Requests that run at the same time; others wait their turn.
         prefill_chunk: Positions of prompts that a step runs at most; None for 512, but beside rows that
-            decode for as many as cost no more than their step, which is measured.
+            decode for as many as cost no more than their step, which is measured, and for 8 at least.
         cache_bytes: What keys and values may take, in bytes; None for four fifths of the memory that is free
             when the first request runs.
         memory_of: A runner → where its rows are, if others share that. ``cache_bytes`` then counts nothing.
