@@ -196,12 +196,13 @@ static inline void int8_product(int isa, const int8_t *weight, const float *weig
 #endif
     const int8_function *tiles = int8_functions_for(isa);
     float sums[16];
-    /* One row reads four streams of weights from far apart, as in `product`; several rows share four
+    /* Where weights are read once, that is in four streams from far apart, as in `product`. More rows share four
      * neighbors, which stay in the first-level cache. */
-    const int64_t quarter = (end - begin) / 4, apart = rows == 1 ? quarter : 1;
+    const int once = rows <= 4;
+    const int64_t quarter = (end - begin) / 4, apart = once ? quarter : 1;
     for (int64_t tile = 0; begin + tile < end;) {
         const int whole = tile < 4 * quarter;
-        const int64_t j = begin + (whole && rows == 1 ? tile / 4 : tile), used = whole ? 4 : 1;
+        const int64_t j = begin + (whole && once ? tile / 4 : tile), used = whole ? 4 : 1;
         for (int64_t first = 0; first < rows; first += 4) {
             int64_t count = rows - first < 4 ? rows - first : 4;
             tiles[count - 1](weight + j * k, whole ? apart * k : 0, x, first, k, sums);
