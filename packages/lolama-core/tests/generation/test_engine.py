@@ -387,6 +387,38 @@ def test_every_text_is_as_it_would_be_alone(
     assert put_back > 0 or not little_memory or rows < 16 or PROMPTS < 200
 
 
+@pytest.mark.parametrize(
+    ("rows", "chunk", "little_memory"), WAYS if PROMPTS >= 200 else FEW, ids=str
+)
+def test_a_cache_in_int8_changes_no_text_between_ways(
+    model: Llama, byte_level: Tokenizer, rows: int, chunk: int | None, little_memory: bool
+) -> None:
+    """Where sums are taken in another order a code may be another one; lolama-quant compares bits."""
+    set_kernels(model, Kernels())
+    jobs = make_jobs(PROMPTS, 0)
+    wanted = [
+        [result.ids for result in Run(alone_engine, seed=0)([job])[0]]
+        for job in jobs
+        for alone_engine in [Engine(model, byte_level, rows=1, cache_dtype="int8")]
+    ]
+    position = 2 * 2 * 2 * (8 + 2)
+    engine = Engine(
+        model,
+        byte_level,
+        rows=rows,
+        prefill_chunk=chunk,
+        cache_bytes=(CONTEXT + PAGE) * position if little_memory else None,
+        cache_dtype="int8",
+    )
+    engine.costs.clock = random_clock(rows)
+    found = Run(engine, seed=rows)(jobs, make_jobs(PROMPTS // 4, 1))
+    texts = [[result.ids for result in results] for results in found]
+    same_texts = sum(one == other for one, other in zip(texts, wanted, strict=True))
+    assert same_texts >= 0.9 * len(jobs)
+    assert engine.used_cache_bytes == 0
+    assert not little_memory or engine.kept_cache_bytes <= (CONTEXT + PAGE) * position
+
+
 # ------------------------------------------------------------------------------- what may be asked of it
 
 

@@ -204,7 +204,7 @@ def test_what_is_free_limits_it(model: Llama, monkeypatch: pytest.MonkeyPatch) -
 def test_pages_that_found_no_memory_are_asked_for_again(
     model: Llama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*args: object) -> Pages:
+    def full(*args: object, **options: object) -> Pages:
         raise MemoryError
 
     memory = RowMemory(model, rows=2, max_bytes=None)

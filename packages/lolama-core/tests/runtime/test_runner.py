@@ -31,6 +31,7 @@ class PlainStep:
 
     max_rows = 3
     reads_places = False
+    cache_dtypes = (torch.float32, torch.bfloat16, torch.float16)
     fixed_order = False
 
     def __init__(

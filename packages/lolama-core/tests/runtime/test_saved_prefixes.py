@@ -22,6 +22,7 @@ from lolama_core.files.safetensors_writer import SafetensorsWriter
 from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import PromptKey
+from lolama_core.runtime.int8_cache import CacheDtype
 from lolama_core.runtime.paged_cache import PagedCache, Row
 from lolama_core.runtime.pages import PAGE, Pages
 from lolama_core.runtime.prefix_tree import PrefixTree
@@ -35,9 +36,11 @@ SIZES = {"num_layers": 1, "max_seq_len": 512}
 class Memory:
     """Pages and a tree over them, and texts that a model runs."""
 
-    def __init__(self, model: Llama, limit: int = LIMIT) -> None:
+    def __init__(
+        self, model: Llama, limit: int = LIMIT, cache_dtype: CacheDtype | None = None
+    ) -> None:
         self.model = model
-        self.pages = Pages(own_cache(model.make_cache(1, 1)), limit)
+        self.pages = Pages(own_cache(model.make_cache(1, 1)), limit, cache_dtype=cache_dtype)
         self.tree = PrefixTree(self.pages)
         self.rows: list[Row] = []
 
@@ -96,6 +99,50 @@ def test_texts_come_back_bit_for_bit(saved: tuple[Path, Memory], model: Llama) -
     row = Row()
     after.tree.begin(row, FIRST)
     assert row.length == len(FIRST)
+
+
+def test_codes_and_scales_come_back_bit_for_bit(model: Llama, tmp_path: Path) -> None:
+    before, path = Memory(model, cache_dtype="int8"), tmp_path / "c"
+    before.run(FIRST)
+    before.run(SECOND)
+    before.save(path)
+    after = Memory(model, cache_dtype="int8")
+    assert after.restore(path) == 3 * PAGE + 20 + PAGE + 11
+    for ids in (FIRST, SECOND, [*FIRST, 3, 3, 3], text(1, 50, last=4)):
+        assert after.tree.known(ids) == before.tree.known(ids)
+        assert torch.equal(after.run(ids), before.run(ids))
+
+
+def test_row_295_another_cache_dtype_is_refused(model: Llama, tmp_path: Path) -> None:
+    """With what to do, and nothing is taken from the file. One that nobody writes is damage."""
+    memories = {dtype: Memory(model, cache_dtype=dtype) for dtype in (None, "int8")}
+    for dtype, memory in memories.items():
+        memory.run(FIRST)
+        memory.save(tmp_path / str(dtype))
+    for dtype, other, reason in (
+        (None, "int8", "holds no keys and values in int8; leave out `cache_dtype`"),
+        ("int8", None, 'holds keys and values in int8; give `cache_dtype="int8"`'),
+    ):
+        after, path = Memory(model, cache_dtype=other), tmp_path / str(dtype)  # type: ignore[arg-type]
+        with pytest.raises(UsageError) as raised:
+            after.restore(path)
+        assert str(raised.value) == f"{path}: {reason}, or give another name"
+        assert after.pages.idle == 0 and after.pages.left == LIMIT
+    for number, wrong in enumerate(("int4", 8, ["int8"])):
+        path = tmp_path / str(number)
+        rewritten(tmp_path / "int8", path, lambda described: {**described, "cache_dtype": wrong})  # noqa: B023
+        with pytest.raises(ModelError, match="has the cache dtype"):
+            Memory(model, cache_dtype="int8").restore(path)
+
+
+def test_row_295_a_scale_that_is_no_number_is_damage(model: Llama, tmp_path: Path) -> None:
+    memory, path = Memory(model, cache_dtype="int8"), tmp_path / "c"
+    memory.run(FIRST)
+    memory.pages.keys[0][memory.tree.pages[0], 0, 3, -1] = 0x7F  # the upper byte of a bfloat16
+    memory.pages.keys[0][memory.tree.pages[0], 0, 3, -2] = -1
+    memory.save(path)
+    with pytest.raises(ModelError, match="NaN"):
+        Memory(model, cache_dtype="int8").restore(path)
 
 
 def test_only_its_owner_may_read_the_file(saved: tuple[Path, Memory]) -> None:

@@ -21,6 +21,7 @@ from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.protocols.types import Prompt
+from lolama_core.runtime.int8_cache import CacheDtype, check_cache_dtype
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import forget, runner_of
 from lolama_core.runtime.turns import Turns
@@ -52,7 +53,10 @@ class Engine(Generic[Text]):
             decode for as many as cost no more than their step, which is measured, and for 8 at least.
         cache_bytes: What keys and values may take, in bytes; None for four fifths of the memory that is free
             when the first request runs.
-        memory_of: A runner → where its rows are, if others share that. ``cache_bytes`` then counts nothing.
+        cache_dtype: What keys and values are stored in: "int8" for half the bytes of sixteen bits, at some
+            loss of quality; None for the dtype of the model.
+        memory_of: A runner → where its rows are, if others share that. ``cache_bytes`` and ``cache_dtype``
+            then count nothing.
 
     Attributes:
         memory: Where its rows are, once one has run.
@@ -61,7 +65,7 @@ class Engine(Generic[Text]):
             pictures, is done there, and not within a step.
 
     Raises:
-        UsageError: if a number is below 1.
+        UsageError: if a number is below 1, or for a ``cache_dtype`` that the model cannot have.
 
     Example:
         >>> engine = Engine(model, tokenizer)
@@ -95,12 +99,16 @@ class Engine(Generic[Text]):
         rows: int = 16,
         prefill_chunk: int | None = None,
         cache_bytes: int | None = None,
+        cache_dtype: CacheDtype | None = None,
         memory_of: Callable[[CausalLM], RowMemory] | None = None,
     ) -> None:
         check_numbers(rows, prefill_chunk, cache_bytes)
+        check_cache_dtype(cache_dtype, model)
         self._model, self._chunk = model, prefill_chunk or self.default_chunk
         self.prepare = RequestFactory(model, tokenizer).requests
-        self._memory_of = memory_of or partial(RowMemory, rows=rows, max_bytes=cache_bytes)
+        self._memory_of = memory_of or partial(
+            RowMemory, rows=rows, max_bytes=cache_bytes, cache_dtype=cache_dtype
+        )
         self.memory: RowMemory | None = None
         self._runner: CausalLM | None = None
         self._schedule = Schedule(rows)

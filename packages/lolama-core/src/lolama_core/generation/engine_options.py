@@ -8,6 +8,7 @@ from typing import TypedDict
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
+from lolama_core.runtime.int8_cache import CacheDtype
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.text.plain_numbers import whole_number
 
@@ -18,6 +19,7 @@ class EngineOptions(TypedDict, total=False):
     rows: int
     prefill_chunk: int | None
     cache_bytes: int | None
+    cache_dtype: CacheDtype | None
     memory_of: Callable[[CausalLM], RowMemory] | None
 
 

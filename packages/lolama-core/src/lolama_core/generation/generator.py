@@ -38,6 +38,7 @@ from lolama_core.generation.token_stream import TokenStream
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
 from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.errors import UsageError
+from lolama_core.runtime.int8_cache import CacheDtype, check_cache_dtype
 from lolama_core.runtime.row_memory import RowMemory
 
 _MOST_ROWS = 64
@@ -55,6 +56,10 @@ class TextGenerator(Generic[Text]):
         tokenizer: Needed for texts, as prompts, as stop texts and in results; ids work without.
         prefix_cache: Where what was run is kept, and reused by a prompt that begins like it; None to run
             every prompt from its beginning. (Prompts of one batch share what they begin with in any case.)
+        cache_dtype: What keys and values are stored in, see `Engine`. That of a ``prefix_cache`` is its own.
+
+    Raises:
+        UsageError: for a ``cache_dtype`` that the model, or the ``prefix_cache``, does not have.
 
     Settings come from a `GenerationConfig`, from keywords named like its fields, or both; without a
     config, from the defaults with what the model's authors recommend laid over them.
@@ -72,6 +77,7 @@ class TextGenerator(Generic[Text]):
         tokenizer: None = None,
         *,
         prefix_cache: PrefixCache | None = ...,
+        cache_dtype: CacheDtype | None = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -80,6 +86,7 @@ class TextGenerator(Generic[Text]):
         tokenizer: Tokenizer,
         *,
         prefix_cache: PrefixCache | None = ...,
+        cache_dtype: CacheDtype | None = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -88,6 +95,7 @@ class TextGenerator(Generic[Text]):
         tokenizer: Tokenizer | None,
         *,
         prefix_cache: PrefixCache | None = ...,
+        cache_dtype: CacheDtype | None = ...,
     ) -> None: ...
     def __init__(
         self,
@@ -95,8 +103,16 @@ class TextGenerator(Generic[Text]):
         tokenizer: Tokenizer | None = None,
         *,
         prefix_cache: PrefixCache | None = None,
+        cache_dtype: CacheDtype | None = None,
     ) -> None:
+        if prefix_cache is not None:
+            if cache_dtype not in (None, prefix_cache.cache_dtype):
+                reason = f"is {cache_dtype!r}, and the prefix cache has another one"
+                raise UsageError("cache_dtype", reason, "give it to PrefixCache instead")
+            cache_dtype = prefix_cache.cache_dtype
+        check_cache_dtype(cache_dtype, model)
         self.model, self.tokenizer, self.prefix_cache = model, tokenizer, prefix_cache
+        self._cache_dtype = cache_dtype
         self._factory = RequestFactory(model, tokenizer)
         self._idle: list[RowMemory] = []
 
@@ -214,7 +230,7 @@ class TextGenerator(Generic[Text]):
             (T - 1,) float32, natural logarithm, on the CPU; entry t is that of token t + 1. Perplexity is
             ``score(ids).mean().neg().exp()``.
         """
-        return score(self.model, self._factory.ids(input_ids))
+        return score(self.model, self._factory.ids(input_ids), self._cache_dtype)
 
     def _engine(self, rows: int = 1) -> Engine[Text]:
         """An engine whose rows are where the kept prefixes are, if they are kept."""
@@ -222,13 +238,20 @@ class TextGenerator(Generic[Text]):
         if self.prefix_cache is not None:
             memory_of = self.prefix_cache.memory_of
         return Engine(
-            self.model, self.tokenizer, rows=rows, prefill_chunk=_CHUNK, memory_of=memory_of
+            self.model,
+            self.tokenizer,
+            rows=rows,
+            prefill_chunk=_CHUNK,
+            cache_dtype=self._cache_dtype,
+            memory_of=memory_of,
         )  # type: ignore[return-value]
 
     def _lend(self, runner: CausalLM) -> RowMemory:
         """Memory for one text; see `_take_back`."""
         idle = self._idle.pop() if self._idle else None
-        return RowMemory(runner, 1) if idle is None or idle.model is not runner else idle
+        if idle is not None and idle.model is runner:
+            return idle
+        return RowMemory(runner, 1, cache_dtype=self._cache_dtype)
 
     def _take_back(self, memory: RowMemory | None) -> None:
         """Keep it for the next text: making it, and recording steps with it, takes time."""

@@ -13,6 +13,7 @@ from lolama_core.model.device import memory_errors
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.arguments import path_of
 from lolama_core.protocols.errors import UsageError
+from lolama_core.runtime.int8_cache import CacheDtype, check_cache_dtype
 from lolama_core.runtime.pages import Pages
 from lolama_core.runtime.prefix_tree import PrefixTree
 from lolama_core.runtime.row_memory import RowMemory
@@ -41,6 +42,7 @@ class PrefixCache:
 
     Args:
         max_bytes: The most bytes of keys and values that are kept for texts to come.
+        cache_dtype: What keys and values are stored in, see `Engine`. All generators with this cache have it.
 
     Example:
         >>> generator = TextGenerator(model, tokenizer, prefix_cache=PrefixCache(max_bytes=1 << 30))
@@ -53,13 +55,15 @@ class PrefixCache:
         (121, 114)
 
     Raises:
-        UsageError: if ``max_bytes`` is negative.
+        UsageError: if ``max_bytes`` is negative, or for a ``cache_dtype`` that there is not. A model that
+            cannot have it is refused when it is to be used.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, *, cache_dtype: CacheDtype | None = None) -> None:
         if max_bytes < 0:
             raise UsageError("max_bytes", f"is {max_bytes}", "give a number of bytes, 0 or more")
-        self.max_bytes = max_bytes
+        check_cache_dtype(cache_dtype)
+        self.max_bytes, self.cache_dtype = max_bytes, cache_dtype
         self._memories: list[RowMemory] = []  # the one used last comes last
         self._making = threading.Lock()
 
@@ -105,7 +109,7 @@ class PrefixCache:
             Positions that are known now and are not run again.
 
         Raises:
-            UsageError: if it is of another model, and as `save`.
+            UsageError: if it is of another model or `cache_dtype`, and as `save`.
             ModelError: if it is no such file, or damaged. Nothing is taken from it then.
             ResourceError: if there is no memory to read it.
         """
@@ -124,7 +128,7 @@ class PrefixCache:
             others = [m for m in self._memories if m.model is not None and m.model is not runner]
             found = next((m for m in self._memories if m.model is runner), None)
             if found is None:
-                found = RowMemory(runner, rows=_MOST_ROWS)
+                found = RowMemory(runner, rows=_MOST_ROWS, cache_dtype=self.cache_dtype)
                 found.on_end = _dropping_excess(self)
             self._memories = [*others, found]
             return found

@@ -95,6 +95,11 @@ class DecoderStep(Protocol):
         ...
 
     @property
+    def cache_dtypes(self) -> Collection[torch.dtype]:
+        """The dtypes of keys and values that it takes; see `__call__`."""
+        ...
+
+    @property
     def prompt_dtypes(self) -> Collection[torch.dtype]:
         """The dtypes of keys and values with which it also takes several positions of a row."""
         ...
@@ -120,7 +125,9 @@ class DecoderStep(Protocol):
         Args:
             new: The positions.
             keys, values: For each layer, (pages, K, positions of a page, head_dim), the last two dimensions
-                contiguous, and all of them with the same strides.
+                contiguous, and all of them with the same strides. In int8 (pages, K, positions of a page,
+                head_dim + 2): codes, and behind them the two bytes of their scale, as
+                `lolama_core.runtime.int8_cache` makes them. A position sees what is stored, of itself, too.
 
         Returns:
             (P, D) float32, what the last block hands on; with ``only_last`` (B, D).

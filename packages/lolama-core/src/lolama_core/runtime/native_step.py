@@ -39,9 +39,9 @@ class NativeRun:
         rows, width = x.shape[:2]
         return (
             isinstance(cache, KVCache | PagedCache)
-            and (
-                rows <= self.step.max_rows if width == 1 else cache.dtype in self.step.prompt_dtypes
-            )
+            and cache.dtype in self.step.cache_dtypes
+            and (width == 1 or cache.dtype in self.step.prompt_dtypes)
+            and (width > 1 or rows <= self.step.max_rows)
             and isinstance(slots, Slots | FixedSlots if self.step.reads_places else Slots)
             and min(slots.counts) > 0
         )

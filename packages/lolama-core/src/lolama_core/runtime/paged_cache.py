@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lolama_core.model.cache_slots import FixedSlots, Slots
 from lolama_core.protocols import CacheSlots
+from lolama_core.runtime.int8_cache import dequantized, quantized
 from lolama_core.runtime.pages import PAGE, NoPages, Pages, pages_for
 
 
@@ -40,7 +41,7 @@ class PagedCache:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of keys and values."""
+        """What keys and values are stored in."""
         return self._memory.keys[0].dtype
 
     @property
@@ -82,9 +83,15 @@ class PagedCache:
     ) -> tuple[Tensor, Tensor]:
         """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
         return (
-            self._written(self._memory.keys[layer], keys, slots),
-            self._written(self._memory.values[layer], values, slots),
+            self._updated(self._memory.keys[layer], keys, slots),
+            self._updated(self._memory.values[layer], values, slots),
         )
+
+    def _updated(self, stored: Tensor, new: Tensor, slots: CacheSlots) -> Tensor:
+        """`_written`, of int8 as well: what is seen of a position is what is stored, of new ones, too."""
+        if self.dtype != torch.int8:
+            return self._written(stored, new, slots)
+        return dequantized(self._written(stored, quantized(new), slots), self._memory.dtype)
 
     def _written(self, stored: Tensor, new: Tensor, slots: CacheSlots) -> Tensor:
         """Write (B, K, T, hd) into (pages, K, PAGE, hd); return all valid ones (B, K, max(totals), hd)."""
@@ -140,7 +147,7 @@ class FixedPagedCache(PagedCache):
     def reserve(self, counts: Sequence[int], width: int) -> FixedSlots:
         """One place in each row."""
         assert width == 1 and min(counts) == 1
-        return FixedSlots(self._positions, self.pages.shape[1] * PAGE, self.dtype)
+        return FixedSlots(self._positions, self.pages.shape[1] * PAGE, self._memory.dtype)
 
     def _written(self, stored: Tensor, new: Tensor, slots: CacheSlots) -> Tensor:
         """Write (B, K, 1, hd) into (pages, K, PAGE, hd); return all of the pages (B, K, N · PAGE, hd)."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lolama_core.model.kv_cache import KVCache
+from lolama_core.runtime.int8_cache import CacheDtype, quantized
 
 PAGE = 32
 """Positions of a page."""
@@ -43,16 +44,26 @@ class Pages:
         like: A cache of the model, for its sizes, dtype and device.
         limit: How many pages there may ever be.
         first: How many there are at first; all of them if nobody says so and the device is a CPU.
+        cache_dtype: What keys and values are stored in; None for the dtype of ``like``.
 
     Attributes:
         keys, values: For each layer (pages, K, PAGE, head_dim): views, in which the pages of a head lie one
-            behind another.
+            behind another. In int8 (pages, K, PAGE, head_dim + 2), see `int8_cache`.
+        dtype: What attention is given them in.
+        cache_dtype: As it was given.
         reclaim: Called with a number of idle pages that are to be given back.
         idle: How many pages only their keeper has; see `keep`.
     """
 
-    def __init__(self, like: KVCache, limit: int, first: int | None = None) -> None:
-        keys, values = like.write_in_place(like.reserve([0] * like.batch_size, 0))
+    def __init__(
+        self,
+        like: KVCache,
+        limit: int,
+        first: int | None = None,
+        cache_dtype: CacheDtype | None = None,
+    ) -> None:
+        keys, values = _as_stored(like, cache_dtype)
+        self.dtype, self.cache_dtype = like.dtype, cache_dtype
         count = min(limit, first or _FIRST)
         self._address_space: mmap.mmap | None = None
         if first is None and like.device.type == "cpu":
@@ -215,6 +226,20 @@ class Pages:
             place -= 1
             begin = self._gaps.pop(place)[0]
         self._gaps.insert(place, (begin, end))
+
+
+def _as_stored(like: KVCache, cache_dtype: CacheDtype | None) -> tuple[list[Tensor], list[Tensor]]:
+    """Keys and values of each layer, as pages hold them: for their sizes."""
+    keys, values = like.write_in_place(like.reserve([0] * like.batch_size, 0))
+    if cache_dtype is None:
+        return keys, values
+    return list(map(quantized, keys)), list(map(quantized, values))
+
+
+def position_bytes(like: KVCache, cache_dtype: CacheDtype | None = None) -> int:
+    """Bytes of a position in pages like a cache, all layers."""
+    keys, values = _as_stored(like, cache_dtype)
+    return sum(each[0, :, 0].nbytes for each in (*keys, *values))
 
 
 def _address_space(like: Sequence[Tensor], count: int) -> tuple[mmap.mmap, int]:

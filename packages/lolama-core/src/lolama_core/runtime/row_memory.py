@@ -13,8 +13,9 @@ from lolama_core.model.free_memory import free_memory
 from lolama_core.model.kv_cache import KVCache, own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.types import PromptKey
+from lolama_core.runtime.int8_cache import CacheDtype, check_cache_dtype
 from lolama_core.runtime.paged_cache import PagedCache, Row
-from lolama_core.runtime.pages import PAGE, Pages, pages_for
+from lolama_core.runtime.pages import PAGE, Pages, pages_for, position_bytes
 from lolama_core.runtime.prefix_tree import PrefixTree
 from lolama_core.runtime.recorded_step import RecordedSteps
 from lolama_core.runtime.runner import Runner
@@ -37,6 +38,11 @@ class RowMemory:
             free, or for no limit where the system does not tell how much that is.
         record: Whether decoding steps are recorded: on CUDA, if nobody says. (Elsewhere a recorded step runs
             the same operators one by one, for tests.)
+        cache_dtype: What keys and values are stored in: int8, with half the bytes of sixteen bits and some
+            loss of quality; None for the dtype of the model.
+
+    Raises:
+        UsageError: for another ``cache_dtype``, or one under dynamic RoPE.
 
     Attributes:
         is_limited: Whether somebody has said how many bytes it may take.
@@ -51,8 +57,11 @@ class RowMemory:
         max_bytes: int | None = None,
         *,
         record: bool | None = None,
+        cache_dtype: CacheDtype | None = None,
     ) -> None:
+        check_cache_dtype(cache_dtype, model)
         self._model, self._rows, self._max_bytes = weakref.ref(model), rows, max_bytes
+        self.cache_dtype = cache_dtype
         self.is_limited = max_bytes is not None
         self._record = model.device.type == "cuda" if record is None else record
         self._pages: Pages | None = None
@@ -86,15 +95,16 @@ class RowMemory:
         if self._max_bytes is None:
             # 0 if the system does not tell.
             self._max_bytes = int(_SHARE * free_memory(model.device))
+        bytes_of_one = position_bytes(like, self.cache_dtype)
         if like.stable:
             limit = self._rows * pages_for(model.max_seq_len)
             if self._max_bytes:
-                limit = min(limit, max(1, self._max_bytes // (PAGE * like.nbytes)))
+                limit = min(limit, max(1, self._max_bytes // (PAGE * bytes_of_one)))
             # Recorded steps take one for themselves.
-            self._pages = Pages(like, limit + self._record)
+            self._pages = Pages(like, limit + self._record, cache_dtype=self.cache_dtype)
             self._tree = PrefixTree(self._pages)
             self.recorded = RecordedSteps(self._pages) if self._record else None
-        self._position_bytes = like.nbytes
+        self._position_bytes = bytes_of_one
 
     @property
     def rows_run_alone(self) -> bool:

@@ -1,8 +1,9 @@
 """What a `PrefixTree` keeps, as a file: written, read, checked, and refused for another model.
 
 It is a safetensors file. ``layers.N.keys`` and ``layers.N.values`` hold each page once, those first that were
-used last: (P, K, PAGE, head_dim). ``texts`` is JSON: which model made the pages, the sums of their tensors,
-and which page each one follows, with the keys of its positions. ``digest`` is the SHA-256 of ``texts``.
+used last: (P, K, PAGE, head_dim), as `Pages` has them. ``texts`` is JSON: which model made the pages, the
+sums of their tensors, their ``cache_dtype`` if it is not the model's own, and which page each one follows,
+with the keys of its positions. ``digest`` is the SHA-256 of ``texts``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from lolama_core.protocols.errors import (
 )
 from lolama_core.protocols.types import JSON
 from lolama_core.protocols.whole_file import remove_unfinished, whole_file
+from lolama_core.runtime.int8_cache import scales_of
 from lolama_core.runtime.model_identity import model_identity, sums_of
 from lolama_core.runtime.pages import PAGE, Pages
 from lolama_core.runtime.prefix_tree import KeptPage, PrefixTree
@@ -70,6 +72,8 @@ def save_prefixes(tree: PrefixTree, pages: Pages, path: Path, model: CausalLM) -
                 sums[name] = sums_of(tensor).hex()
                 writer.add(name, tensor)
             texts = {"schema": SCHEMA, "model": identity, "sums": sums, "pages": listed}
+            if pages.cache_dtype is not None:
+                texts["cache_dtype"] = pages.cache_dtype
             content = json.dumps(texts, separators=(",", ":"), ensure_ascii=False).encode()
             writer.add("texts", _tensor(content))
             writer.add("digest", _tensor(hashlib.sha256(content).digest()))
@@ -111,7 +115,7 @@ def restore_prefixes(
                 tensor = file.read(name)
                 if sums[name] != sums_of(tensor).hex():
                     raise _damaged(path, f"{name} is not what was written")
-                check_finite(name, tensor, str(path))
+                check_finite(name, _numbers(tensor), str(path))
                 layer[torch.tensor(taken, dtype=torch.int64)] = tensor[: len(kept)].to(layer.device)
             tree.add([replace(one, page=page) for one, page in zip(kept, taken, strict=True)])
         finally:
@@ -126,6 +130,11 @@ def _layers(pages: Pages) -> Iterator[tuple[str, Tensor]]:
     for layer, (keys, values) in enumerate(zip(pages.keys, pages.values, strict=True)):
         yield f"layers.{layer}.keys", keys
         yield f"layers.{layer}.values", values
+
+
+def _numbers(layer: Tensor) -> Tensor:
+    """What may be no number in keys or values: they themselves, or the scales of codes."""
+    return scales_of(layer) if layer.dtype == torch.int8 else layer
 
 
 def _listed(kept: Sequence[KeptPage]) -> tuple[list[KeptPage], list[JSON]]:
@@ -180,6 +189,7 @@ def _read_texts(
     if described.get("model") != model_identity(model):
         reason = "is of another model, or of this one with other weights, dtype or quantization"
         raise UsageError(str(path), reason, _REMEDY)
+    _check_cache_dtype(described.get("cache_dtype"), pages, path)
     sums, kept = described.get("sums"), _read_pages(described.get("pages"), path)
     expected = {
         name: (DTYPE_NAMES[layer.dtype], (len(kept), *layer.shape[1:]))
@@ -190,6 +200,21 @@ def _read_texts(
     if found != expected or not isinstance(sums, dict) or sums.keys() != expected.keys():
         raise _damaged(path, "does not hold keys and values of the model's layers")
     return sums, kept
+
+
+def _check_cache_dtype(found: JSON, pages: Pages, path: Path) -> None:
+    """Refuse keys and values that are stored in another dtype.
+
+    Raises:
+        ModelError: for one that nobody writes.
+        UsageError: for another than that of ``pages``.
+    """
+    if found not in (None, "int8"):
+        raise _damaged(path, f"has the cache dtype {shown(found)}")
+    if found != pages.cache_dtype:
+        reason = "holds keys and values in int8" if found else "holds no keys and values in int8"
+        what = 'give `cache_dtype="int8"`' if found else "leave out `cache_dtype`"
+        raise UsageError(str(path), reason, f"{what}, or give another name")
 
 
 def _content(file: SafetensorsFile) -> bytes:

@@ -169,6 +169,13 @@ class NativeStep:
         return self._weight_dtype in (torch.float32, torch.int8)
 
     @property
+    def cache_dtypes(self) -> Collection[torch.dtype]:
+        """See `protocols.DecoderStep`."""
+        import torch
+
+        return (torch.float32, torch.bfloat16, torch.float16)
+
+    @property
     def prompt_dtypes(self) -> Collection[torch.dtype]:
         """Any with such weights; bfloat16 with those of bfloat16, where the processor multiplies it."""
         import torch

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lolama_quant.triton.compiler import describe_triton, has_triton
@@ -90,6 +90,13 @@ class TritonStep:
 
     def __init__(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> None:
         self._blocks, self._shape = blocks, shape
+
+    @property
+    def cache_dtypes(self) -> Collection[torch.dtype]:
+        """See `protocols.DecoderStep`."""
+        import torch
+
+        return (torch.float32, torch.bfloat16, torch.float16)
 
     def __call__(
         self, new: NewPositions, keys: Sequence[Tensor], values: Sequence[Tensor]
