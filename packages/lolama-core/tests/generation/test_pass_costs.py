@@ -39,14 +39,14 @@ def chunks(costs: PassCosts, cost: Cost, rows: int, count: int) -> list[int]:
     run = []
     for _ in range(count):
         run.append(costs.chunk(rows))
-        costs.note(rows, run[-1], cost(rows, run[-1]))
+        costs.note(rows, run[-1], 0, cost(rows, run[-1]))
     return run
 
 
 def test_without_rows_as_much_runs_as_may() -> None:
     costs = PassCosts()
     assert costs.chunk(0) == MOST_POSITIONS
-    costs.note(0, 512, 1.0)
+    costs.note(0, 512, 0, 1.0)
     assert (costs.chunk(0), costs.steps) == (MOST_POSITIONS, {})
 
 
@@ -62,10 +62,10 @@ def test_a_step_is_measured_first() -> None:
 def test_what_a_prompt_took_alone_is_a_first_measure() -> None:
     """It counts the weights, too, so the chunks that it makes are small."""
     costs = PassCosts()
-    costs.note(0, 100, 0.050)
-    costs.note(0, 100, 0.500)
+    costs.note(0, 100, 0, 0.050)
+    costs.note(0, 100, 0, 0.500)
     assert costs.position == pytest.approx(0.0005)
-    costs.note(2, 0, 0.005)
+    costs.note(2, 0, 0, 0.005)
     assert costs.chunk(2) == 10
 
 
@@ -132,7 +132,7 @@ def test_noise_is_leveled_out(seed: int) -> None:
 def test_a_step_that_took_long_once_is_forgotten() -> None:
     """As the first one does, which finds nothing ready."""
     costs = PassCosts()
-    costs.note(2, 0, 1.0)
+    costs.note(2, 0, 0, 1.0)
     run = chunks(costs, linear, 2, 2 * (AGAIN + 1))
     assert run[-2] == pytest.approx(48, rel=0.1)
 
@@ -157,9 +157,9 @@ def test_an_engine_runs_what_was_measured(tiny_llama: Callable[..., Llama]) -> N
     engine.step()
     note, now = engine.costs.note, [0.0]
 
-    def noted(rows: int, positions: int, seconds: float) -> None:
+    def noted(rows: int, positions: int, drafted: int, seconds: float) -> None:
         run.append(positions)
-        note(rows, positions, linear(rows, positions))
+        note(rows, positions, drafted, linear(rows, positions))
 
     engine.costs.clock = lambda: now[0]
     engine.costs.note = noted  # type: ignore[method-assign]

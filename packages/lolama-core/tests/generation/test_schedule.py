@@ -68,7 +68,7 @@ class Line:
             logits = run_pass(together, self.model, self.memory)
             for place in self.schedule.ran(together):
                 one = together[place][0]
-                one.request.step(logits[place : place + 1])
+                one.request.step(logits[place])
                 if one.request.finish_reason is not None:
                     self.schedule.leave(one, keep=True)
                 elif len(one.request.tokens) == 1:

@@ -89,25 +89,30 @@ def test_a_position_sees_what_is_stored(seed: int) -> None:
     draw = random.Random(seed)
     torch.manual_seed(seed)
     pages, rows = Pages(like(), 40, first=1, cache_dtype="int8"), [Row() for _ in range(3)]
-    plain = like(rows=3, capacity=500)
+    plain = [like(capacity=500) for _ in range(3)]
     for part in (*pages.keys, *pages.values):
         part.fill_(-1)  # whoever had them before left anything, such as scales that are NaN
     for _ in range(15):
         some = sorted(draw.sample(range(3), draw.choice([1, 1, 2, 3])))
         width = draw.choice([1, 1, 7, 40])
         counts = [draw.randint(1, width) for _ in some]
-        paged, other = PagedCache(pages, [rows[i] for i in some]), plain.rows(some)
-        slots, expected_slots = paged.reserve(counts, width), other.reserve(counts, width)
+        paged, others = PagedCache(pages, [rows[i] for i in some]), [plain[i] for i in some]
+        slots = paged.reserve(counts, width)
+        places = [each.reserve([n], width) for each, n in zip(others, counts, strict=True)]
         for layer in range(2):
             new = torch.randn(2, len(some), 2, width, 6)
             held = paged.update(layer, new[0], new[1], slots)
-            expected = other.update(layer, seen(new[0]), seen(new[1]), expected_slots)
-            for mine, theirs in zip(held, expected, strict=True):
-                assert mine.shape == theirs.shape and bool(mine.isfinite().all())
-                for row, total in enumerate(slots.totals):
-                    assert torch.equal(mine[row, :, :total], theirs[row, :, :total])
+            for part in held:
+                assert part.shape[2] == max(slots.totals) and bool(part.isfinite().all())
+            given = seen(new[0]), seen(new[1])
+            for row, (each, place) in enumerate(zip(others, places, strict=True)):
+                keys, values = (part[row : row + 1] for part in given)
+                expected = each.update(layer, keys, values, place)
+                for mine, theirs in zip(held, expected, strict=True):
+                    assert torch.equal(mine[row, :, : slots.totals[row]], theirs[0])
         paged.advance(counts)
-        other.advance(counts)
+        for each, count in zip(others, counts, strict=True):
+            each.advance([count])
 
 
 def test_a_place_that_a_tensor_tells() -> None:

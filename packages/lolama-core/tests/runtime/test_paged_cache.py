@@ -30,29 +30,34 @@ def test_it_holds_what_a_cache_of_rows_holds(seed: int) -> None:
     draw = random.Random(seed)
     torch.manual_seed(seed)
     pages, rows = Pages(like(), 80, first=1), [Row() for _ in range(5)]
-    plain = like(rows=5, capacity=500)
+    plain = [like(capacity=500) for _ in range(5)]
     for part in (*pages.keys, *pages.values):
         part.fill_(float("nan"))  # whoever had them before left anything
     for _ in range(25):
         some = sorted(draw.sample(range(5), draw.choice([1, 1, 2, 5])))
         width = draw.choice([1, 1, 7, 40])
         counts = [draw.randint(1, width) for _ in some]
-        paged, other = PagedCache(pages, [rows[i] for i in some]), plain.rows(some)
-        assert paged.lengths == other.lengths
-        slots, expected_slots = paged.reserve(counts, width), other.reserve(counts, width)
-        assert isinstance(expected_slots, type(slots))
-        assert (slots.starts, slots.totals) == (expected_slots.starts, expected_slots.totals)
+        paged, others = PagedCache(pages, [rows[i] for i in some]), [plain[i] for i in some]
+        assert paged.lengths == tuple(each.lengths[0] for each in others)
+        slots = paged.reserve(counts, width)
+        places = [each.reserve([n], width) for each, n in zip(others, counts, strict=True)]
+        assert slots.starts == tuple(each.starts[0] for each in places)
+        assert slots.totals == tuple(each.totals[0] for each in places)
         for layer in range(2):
             new = torch.randn(2, len(some), 2, width, 3)
             held = paged.update(layer, new[0], new[1], slots)
-            expected = other.update(layer, new[0], new[1], expected_slots)
-            for mine, theirs in zip(held, expected, strict=True):
-                assert mine.shape == theirs.shape and bool(mine.isfinite().all())
-                for row, total in enumerate(slots.totals):
-                    assert torch.equal(mine[row, :, :total], theirs[row, :, :total])
+            for part in held:
+                assert part.shape[2] == max(slots.totals) and bool(part.isfinite().all())
+            given = new[0], new[1]
+            for row, (each, place) in enumerate(zip(others, places, strict=True)):
+                keys, values = (part[row : row + 1] for part in given)
+                expected = each.update(layer, keys, values, place)
+                for mine, theirs in zip(held, expected, strict=True):
+                    assert torch.equal(mine[row, :, : slots.totals[row]], theirs[0])
         if draw.random() < 0.8:  # else the pass was abandoned
             paged.advance(counts)
-            other.advance(counts)
+            for each, count in zip(others, counts, strict=True):
+                each.advance([count])
 
 
 def test_a_row_in_one_piece_is_seen_where_it_is() -> None:

@@ -287,7 +287,7 @@ def test_a_step_past_what_there_is_is_refused() -> None:
     memory = RowMemory(model, max_bytes=PAGE * model.make_cache(1, 1).nbytes, record=True)
     row = begun(memory, ids_of(31))
     decoded(memory, [row], [1])
-    assert not memory.has_next([row])
+    assert not memory.has_room([row], [1])
     with pytest.raises(NoPages):
         decoded(memory, [row], [1])
     assert memory.held(row) == 32

@@ -61,10 +61,10 @@ def test_what_is_promised_is_kept_for_its_row(memory: RowMemory) -> None:
     grow(memory, first, 2 * PAGE)
     grow(memory, second, PAGE)
     assert memory.used_bytes == 3 * PAGE * POSITION
-    assert not memory.has_next([second])  # the fourth page is promised to the first
-    assert memory.has_next([])
+    assert not memory.has_room([second], [1])  # the fourth page is promised to the first
+    assert memory.has_room([], [])
     memory.end(first)
-    assert memory.has_next([second]) and memory.begin(third, [], PAGE, 1000)
+    assert memory.has_room([second], [1]) and memory.begin(third, [], PAGE, 1000)
     memory.end(second)
     memory.end(third)
     assert memory.used_bytes == 0
@@ -81,9 +81,9 @@ def test_a_row_that_has_room_in_its_last_page_needs_none(memory: RowMemory) -> N
     row = Row()
     assert memory.begin(row, [], 4 * PAGE, 1000)
     grow(memory, row, 4 * PAGE - 1)
-    assert memory.has_next([row])
+    assert memory.has_room([row], [1])
     grow(memory, row, 1)
-    assert not memory.has_next([row])
+    assert not memory.has_room([row], [1])
 
 
 def test_a_row_has_what_is_promised_to_itself(memory: RowMemory) -> None:
@@ -91,8 +91,8 @@ def test_a_row_has_what_is_promised_to_itself(memory: RowMemory) -> None:
     for row in rows:
         assert memory.begin(row, [], PAGE + 1, 50)
         grow(memory, row, PAGE)
-    assert memory.has_next(rows)
-    assert memory.has_next(rows[:1])
+    assert memory.has_room(rows, [1] * len(rows))
+    assert memory.has_room(rows[:1], [1] * len(rows[:1]))
     assert memory.begin(Row(), [], 0, 50)
     assert not memory.begin(Row(), [], 1, 50)  # what is left is promised
 
@@ -177,7 +177,7 @@ def test_under_dynamic_rope_each_row_has_a_cache_of_its_own() -> None:
             given = memory.decode([row], [int(ids[place, 19])])
             torch.testing.assert_close(given, dynamic(ids[place : place + 1])[:, -1])
             assert memory.held(row) == 20
-    assert memory.has_next(rows[:2])
+    assert memory.has_room(rows[:2], [1] * len(rows[:2]))
     memory.keep(rows[0], ids[0].tolist())
     memory.end(rows[0])
     assert (memory.texts, memory.idle_bytes, memory.held(rows[0])) == (0, 0, 0)

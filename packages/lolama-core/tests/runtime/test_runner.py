@@ -196,17 +196,6 @@ def test_a_prompt_goes_to_a_step_that_takes_its_cache_and_padding_does_not() -> 
     assert kernel.steps[0].calls == 1
 
 
-def test_rows_from_here_and_there_of_a_cache(kernel: PlainKernel, model: Llama) -> None:
-    ids = torch.tensor([[3], [4]])
-    results = []
-    for one in (model, run_by(kernel, model)):
-        cache = model.make_cache(4, 8)
-        with torch.inference_mode():
-            results.append(one.forward_embeds(model.embed(ids), cache.rows([3, 1])))
-    assert kernel.steps[-1].calls == 1
-    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
-
-
 def test_a_plain_model_is_run_by_the_kernel_and_a_patched_one_by_itself(
     model: Llama, kernel: PlainKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,19 +9,19 @@ from typing import Any, ClassVar, Generic, TypeAlias, Unpack, overload
 
 from torch import Tensor
 
-from lolama_core.generation.engine_options import EngineOptions, check_numbers
+from lolama_core.generation.engine_options import EngineOptions, check_options
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import Keywords
-from lolama_core.generation.pass_costs import PassCosts
-from lolama_core.generation.passes import passes, run_pass
+from lolama_core.generation.passes import counted, passes, run_pass
 from lolama_core.generation.request import Emission, Generation, Request, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.generation.schedule import Schedule, Scheduled, TooLittleMemory
+from lolama_core.generation.speculation import Drafting, Speculation, speculation_of
 from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.protocols.types import Prompt
-from lolama_core.runtime.int8_cache import CacheDtype, check_cache_dtype
+from lolama_core.runtime.int8_cache import CacheDtype
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import forget, runner_of
 from lolama_core.runtime.turns import Turns
@@ -53,14 +53,14 @@ class Engine(Generic[Text]):
             decode for as many as cost no more than their step, which is measured, and for 8 at least.
         cache_bytes: What keys and values may take, in bytes; None for four fifths of the memory that is free
             when the first request runs.
-        cache_dtype: What keys and values are stored in: "int8" for half the bytes of sixteen bits, at some
-            loss of quality; None for the dtype of the model.
-        memory_of: A runner → where its rows are, if others share that. ``cache_bytes`` and ``cache_dtype``
-            then count nothing.
+        cache_dtype: "int8" keeps keys and values in half the bytes, at some loss; None in the model's dtype.
+        memory_of: A runner → where its rows are, if others share it. What is said above counts nothing then.
+        draft: What guesses tokens that rows try ahead of their turn, which changes no text; see `Drafting`.
 
     Attributes:
         memory: Where its rows are, once one has run.
         costs: What its passes cost.
+        speculation: What its rows try ahead.
         prepare: Makes requests to `add`, see `RequestFactory.requests`. What takes long, such as encoding
             pictures, is done there, and not within a step.
 
@@ -101,9 +101,9 @@ class Engine(Generic[Text]):
         cache_bytes: int | None = None,
         cache_dtype: CacheDtype | None = None,
         memory_of: Callable[[CausalLM], RowMemory] | None = None,
+        draft: Drafting | Speculation = "auto",
     ) -> None:
-        check_numbers(rows, prefill_chunk, cache_bytes)
-        check_cache_dtype(cache_dtype, model)
+        check_options(model, rows, prefill_chunk, cache_bytes, cache_dtype)
         self._model, self._chunk = model, prefill_chunk or self.default_chunk
         self.prepare = RequestFactory(model, tokenizer).requests
         self._memory_of = memory_of or partial(
@@ -118,7 +118,8 @@ class Engine(Generic[Text]):
         self._stepping = threading.Lock()
         self._looks_for_memory = Turns()  # a step that chooses it, or whoever cancels
         self._broken = False  # whether an error or Ctrl-C has broken off a step
-        self.costs = PassCosts()
+        self.speculation = speculation_of(draft)
+        self.costs = self.speculation.costs
 
     @property
     def busy(self) -> bool:
@@ -244,37 +245,36 @@ class Engine(Generic[Text]):
                 self._schedule.start_over(runner)
         if changed:
             self._schedule.memory = self.memory = self._memory_of(runner)
+        self.speculation.start(runner)
         return runner
 
     def _step(self, runner: CausalLM, memory: RowMemory) -> None:
         try:
             self._schedule.make_room(runner)
-            rows = len(self._schedule.running)
-            parts = self._schedule.next_parts(self._chunk or self.costs.chunk(rows))
+            chunk = self._chunk or self.costs.chunk(len(self._schedule.running))
+            parts = self._schedule.next_parts(chunk)
             started = self.costs.clock()
+            parts = self.speculation.ahead(parts, memory)
+            counts = counted(parts)
             for together in passes(parts, memory):
                 logits = run_pass(together, runner, memory)
                 for place in self._schedule.ran(together):
-                    self._choose(together[place][0], logits[place : place + 1], memory)
-            positions = sum(count for _, count in parts) - rows
-            self.costs.note(rows, positions, self.costs.clock() - started)
+                    self._choose(together[place][0], logits[place], memory)
+            self.costs.note(*counts, self.costs.clock() - started)
         except TooLittleMemory as failure:
             self._results[failure.one.ticket] = failure.error
             self._schedule.leave(failure.one)
 
     def _choose(self, one: Scheduled, logits: Tensor, memory: RowMemory) -> None:
-        """The next token of a request from logits (1, V), or its end."""
-        if not one.request.limit:
-            one.request.end_without_tokens()
-        else:
-            try:
-                emission = one.request.step(logits)
-            except LolamaError as error:  # one row's broken logits are no other row's trouble
-                self._results[one.ticket] = error
-                self._schedule.leave(one)
-                return
-            self._emitted.append((one.ticket, emission))
-            one.given += 1
+        """The next token of a request from logits (1, V), or its end; tokens, if it tries some ahead."""
+        try:
+            for emission in self.speculation.chosen(one, logits, memory):
+                self._emitted.append((one.ticket, emission))
+                one.given += 1
+        except LolamaError as error:  # one row's broken logits are no other row's trouble
+            self._results[one.ticket] = error
+            self._schedule.leave(one)
+            return
         if one.request.finish_reason is not None:
             self._results[one.ticket] = one.request.result()
             self._schedule.leave(one, keep=True)

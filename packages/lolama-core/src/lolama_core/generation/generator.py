@@ -28,17 +28,23 @@ from typing import Generic, Unpack, overload
 from torch import Tensor
 
 from lolama_core.generation.engine import Engine, Prepared
+from lolama_core.generation.engine_options import (
+    EngineOptions,
+    GeneratorOptions,
+    chosen_cache_dtype,
+)
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import Keywords
 from lolama_core.generation.prefix_cache import PrefixCache
 from lolama_core.generation.request import Emission, Generation, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.generation.scoring import score
+from lolama_core.generation.speculation import Drafting, speculation_of
 from lolama_core.generation.token_stream import TokenStream
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
 from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.errors import UsageError
-from lolama_core.runtime.int8_cache import CacheDtype, check_cache_dtype
+from lolama_core.runtime.int8_cache import CacheDtype
 from lolama_core.runtime.row_memory import RowMemory
 
 _MOST_ROWS = 64
@@ -57,6 +63,7 @@ class TextGenerator(Generic[Text]):
         prefix_cache: Where what was run is kept, and reused by a prompt that begins like it; None to run
             every prompt from its beginning. (Prompts of one batch share what they begin with in any case.)
         cache_dtype: What keys and values are stored in, see `Engine`. That of a ``prefix_cache`` is its own.
+        draft: What guesses tokens that texts try ahead of their turn, which changes no text; see `Drafting`.
 
     Raises:
         UsageError: for a ``cache_dtype`` that the model, or the ``prefix_cache``, does not have.
@@ -75,27 +82,21 @@ class TextGenerator(Generic[Text]):
         self: TextGenerator[None],
         model: CausalLM,
         tokenizer: None = None,
-        *,
-        prefix_cache: PrefixCache | None = ...,
-        cache_dtype: CacheDtype | None = ...,
+        **options: Unpack[GeneratorOptions],
     ) -> None: ...
     @overload
     def __init__(
         self: TextGenerator[str],
         model: CausalLM,
         tokenizer: Tokenizer,
-        *,
-        prefix_cache: PrefixCache | None = ...,
-        cache_dtype: CacheDtype | None = ...,
+        **options: Unpack[GeneratorOptions],
     ) -> None: ...
     @overload
     def __init__(
         self: TextGenerator[str | None],
         model: CausalLM,
         tokenizer: Tokenizer | None,
-        *,
-        prefix_cache: PrefixCache | None = ...,
-        cache_dtype: CacheDtype | None = ...,
+        **options: Unpack[GeneratorOptions],
     ) -> None: ...
     def __init__(
         self,
@@ -104,15 +105,12 @@ class TextGenerator(Generic[Text]):
         *,
         prefix_cache: PrefixCache | None = None,
         cache_dtype: CacheDtype | None = None,
+        draft: Drafting = "auto",
     ) -> None:
-        if prefix_cache is not None:
-            if cache_dtype not in (None, prefix_cache.cache_dtype):
-                reason = f"is {cache_dtype!r}, and the prefix cache has another one"
-                raise UsageError("cache_dtype", reason, "give it to PrefixCache instead")
-            cache_dtype = prefix_cache.cache_dtype
-        check_cache_dtype(cache_dtype, model)
         self.model, self.tokenizer, self.prefix_cache = model, tokenizer, prefix_cache
-        self._cache_dtype = cache_dtype
+        self._cache_dtype = chosen_cache_dtype(cache_dtype, prefix_cache, model)
+        # What one text has shown of costs and drafts is known to the next.
+        self._speculation = speculation_of(draft)
         self._factory = RequestFactory(model, tokenizer)
         self._idle: list[RowMemory] = []
 
@@ -237,14 +235,9 @@ class TextGenerator(Generic[Text]):
         memory_of = self._lend if rows == 1 else None
         if self.prefix_cache is not None:
             memory_of = self.prefix_cache.memory_of
-        return Engine(
-            self.model,
-            self.tokenizer,
-            rows=rows,
-            prefill_chunk=_CHUNK,
-            cache_dtype=self._cache_dtype,
-            memory_of=memory_of,
-        )  # type: ignore[return-value]
+        options: EngineOptions = {"cache_dtype": self._cache_dtype, "draft": self._speculation}
+        options |= {"rows": rows, "prefill_chunk": _CHUNK, "memory_of": memory_of}
+        return Engine(self.model, self.tokenizer, **options)  # type: ignore[return-value]
 
     def _lend(self, runner: CausalLM) -> RowMemory:
         """Memory for one text; see `_take_back`."""

@@ -35,6 +35,7 @@ class PassCosts:
         self.position: float | None = None
         self.steps: dict[int, float] = {}
         self.planned = 0.0
+        self._draft_seconds: float | None = None
         self._last = _LEAST_POSITIONS
         self._since = 0
 
@@ -45,7 +46,7 @@ class PassCosts:
         """
         if not rows:
             return MOST_POSITIONS
-        if rows not in self.steps or self._since >= _MEASURE_AGAIN:
+        if not self.knows_step(rows):
             return 0
         if self.position is None:
             return _LEAST_POSITIONS
@@ -55,13 +56,34 @@ class PassCosts:
             most = int(self.steps[rows] / self.position)
         return max(most, _LEAST_POSITIONS)
 
-    def note(self, rows: int, positions: int, seconds: float) -> None:
-        """Learn from a step: how many rows have decoded, and how many positions of prompts have run."""
-        if not positions:
+    def knows_step(self, rows: int) -> bool:
+        """Whether a decoding step was measured lately. If not, nothing else is to run beside the next."""
+        return rows in self.steps and self._since < _MEASURE_AGAIN
+
+    def draft_token(self, rows: int) -> float | None:
+        """What a token that one of ``rows`` tries ahead costs, as a part of that row's share of a step."""
+        if self._draft_seconds is None:
+            return None
+        return self._draft_seconds * rows / self.steps[rows]
+
+    def note(self, rows: int, positions: int, drafted: int, seconds: float) -> None:
+        """Learn from a step.
+
+        Args:
+            rows: How many have decoded.
+            positions: Those of prompts that have run.
+            drafted: Tokens that were tried ahead.
+            seconds: What it took.
+        """
+        if not positions + drafted:
             if rows:
                 # A step that something else held up is forgotten with the next one.
                 self.steps[rows] = min(seconds, _mean(self.steps.get(rows), seconds))
                 self._since = 0
+        elif drafted:
+            self._since += 1
+            each = max(0.0, seconds - self.steps.get(rows, seconds)) / drafted
+            self._draft_seconds = _mean(self._draft_seconds, each)
         elif rows in self.steps:
             self._since += 1
             self._last = positions

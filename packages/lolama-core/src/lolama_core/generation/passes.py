@@ -40,43 +40,61 @@ def passes(parts: Sequence[Part], memory: RowMemory) -> Iterator[list[Part]]:
     yield from ([part] for part in alone)
 
 
+def counted(parts: Sequence[Part]) -> tuple[int, int, int]:
+    """How many rows decode, how many positions of prompts run, and how many tokens are tried ahead."""
+    prompts = sum(count for one, count in parts if one.to_run)
+    drafted = sum(len(one.draft.tokens) for one, _ in parts)
+    decoding = sum(not one.to_run for one, _ in parts)
+    return decoding, prompts, drafted
+
+
 def _padded_well(parts: Sequence[Part]) -> bool:
     """Whether less than a third of a pass is padding."""
     counts = [count for _, count in parts]
     return 2 * len(counts) * max(counts) < 3 * sum(counts)
 
 
-def run_pass(together: Sequence[Part], runner: CausalLM, memory: RowMemory) -> Tensor:
-    """Run one of `passes`: logits (B, V) of the last position of each request, B or more rows.
+def run_pass(together: Sequence[Part], runner: CausalLM, memory: RowMemory) -> Sequence[Tensor]:
+    """Run one of `passes`: for each request the logits (1, V) of its last position.
 
-    Masks of constraints are made meanwhile.
+    With a draft they are (1 + k, V), of its last token and of each that it tries ahead. Masks of constraints
+    are made meanwhile.
     """
     rows, counts = [one.row for one, _ in together], [count for _, count in together]
     first = together[0][0]
     for one, _ in together:
         if one.request.constrained is not None:
             one.request.constrained.prepare()
-    if not together[-1][0].to_run:  # those that decode come first, so all do
-        return memory.decode(rows, [one.request.tokens[-1] for one, _ in together])
+    decodes = not together[-1][0].to_run  # those that decode come first, so all do
+    if decodes and max(counts) == 1:
+        logits = memory.decode(rows, [one.request.tokens[-1] for one, _ in together])
+        return [*logits[:, None]] if len(rows) > 1 else [logits]
     embeds = _embeds(together, runner)
+    if decodes:
+        logits = memory.run(rows, embeds, counts, "all")
+        return [own[:count] for own, count in zip(logits, counts, strict=True)]
     if not (first.to_run and first.reads_prompt):
-        return memory.run(rows, embeds, counts)
+        return [*memory.run(rows, embeds, counts)[:, None]]
     logits = memory.run(rows, embeds, counts, "all")
     assert first.request.prompt_reader is not None
     first.request.prompt_reader(logits[0], memory.held(first.row) - counts[0])
-    return logits[:, -1]
+    return [logits[:, -1]]
 
 
 def _embeds(together: Sequence[Part], runner: CausalLM) -> Tensor:
-    """(B, T, D): the last token of rows that decode, and the chunks of prompts, padded to the longest."""
-    tokens = [[one.request.tokens[-1]] for one, _ in together if not one.to_run]
-    if len(together) == 1:
+    """(B, T, D): what rows that decode run, and the chunks of prompts, padded to the longest."""
+    if len(together) == 1 and together[0][0].to_run:
         [(one, count)] = together
         return one.embeds[:, :count]
+    tokens = [[one.request.tokens[-1], *one.draft.tokens] for one, _ in together if not one.to_run]
+    width = max(map(len, tokens), default=0)
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in tokens], device=runner.device)
+    if len(tokens) == len(together):
+        return runner.embed(ids)
     like = together[-1][0].embeds
     padded = like.new_zeros(len(together), max(count for _, count in together), like.shape[-1])
     if tokens:
-        padded[: len(tokens), 0] = runner.embed(torch.tensor(tokens, device=like.device))[:, 0]
+        padded[: len(tokens), :width] = runner.embed(ids)
     for place, (one, count) in enumerate(together):
         if one.to_run:
             padded[place, :count] = one.embeds[0, :count]

@@ -1,4 +1,4 @@
-"""Random numbers that an error or Ctrl-C does not use up."""
+"""Random numbers that are drawn again: after an error or Ctrl-C, or once a guess was made with them."""
 
 from __future__ import annotations
 
@@ -18,3 +18,14 @@ def drawn_again(generator: torch.Generator | None) -> Iterator[None]:
         if generator is not None and before is not None:
             generator.set_state(before)
         raise
+
+
+@contextmanager
+def drawn_in_advance(generator: torch.Generator | None) -> Iterator[None]:
+    """Whoever draws after this draws the numbers that were drawn here."""
+    before = None if generator is None else generator.get_state()
+    try:
+        yield
+    finally:
+        if generator is not None and before is not None:
+            generator.set_state(before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -38,6 +38,9 @@ class Generation(Generic[Text]):
         context_full: With ``length``: the model's context was full before ``max_new_tokens``.
         cached_tokens: Positions of the prompt that were not run again, since another text begins like it: one
             of the same engine or batch, or one that a `PrefixCache` holds.
+        drafted_tokens: Tokens that were tried ahead of their turn; see `Drafting`. Results that differ in
+            this alone are equal.
+        accepted_tokens: How many of them the text has.
         logprobs: Log-probabilities of each of ``ids``; None unless the setting ``logprobs`` asked for them.
         prompt_logprobs: Log-probabilities of each token of the prompt but the first; None unless the setting
             ``prompt_logprobs`` asked for them. Positions of pictures have none.
@@ -48,6 +51,8 @@ class Generation(Generic[Text]):
     finish_reason: FinishReason
     context_full: bool = False
     cached_tokens: int = 0
+    drafted_tokens: int = field(default=0, compare=False)
+    accepted_tokens: int = field(default=0, compare=False)
     logprobs: tuple[TokenLogprobs, ...] | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
 
@@ -86,12 +91,14 @@ class Request:
         text_stream: Turns its ids into text and finds stop texts; None to do without both.
         device: Where logits are.
         constrained: Keeps it within a constraint, as one of the sampler's processors.
+        guesser: Chooses what it may try ahead: its sampler without what others have put into it.
 
     Attributes:
         limit: The most new ids that it may have.
         tokens: Those chosen so far, an end token included.
         finish_reason: None while it goes on.
         cached_tokens: Positions of the prompt that its cache held from the beginning.
+        drafted_tokens, accepted_tokens: See `Generation`.
         prompt_reader: Reads its prompt's logits, if there is one.
         taken: Whether an engine has it.
         has_inputs: Whether its prompt was made of more than ids, such as pictures.
@@ -108,6 +115,7 @@ class Request:
         text_stream: TextStream | None,
         device: torch.device,
         constrained: Constrained | None = None,
+        guesser: Sampler | None = None,
     ) -> None:
         self.prompt_ids, self.config, self.text_stream = prompt_ids, config, text_stream
         self.limit = min(config.max_new_tokens, room)
@@ -118,7 +126,8 @@ class Request:
         self.prompt_reader: PromptReader | None = None
         self.has_inputs = False
         self.taken = False
-        self._sampler, self._eos_ids = sampler, eos_ids
+        self.drafted_tokens = self.accepted_tokens = 0
+        self._sampler, self.guesser, self._eos_ids = sampler, guesser or sampler, eos_ids
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprobs] = []  # of the tokens chosen so far
         self._text = ""
@@ -176,6 +185,14 @@ class Request:
         logprobs = tuple(self._logprobs[given : len(self._ids)])
         return Emission(token, tuple(ids), text, reason, logprobs)
 
+    def guess(self, logits: Tensor, ahead: Sequence[int]) -> int:
+        """The token that it would choose after ``ahead`` from (1, V) logits of another model."""
+        length = len(self.prompt_ids) + len(self.tokens)
+        end = length + len(ahead)
+        if self.guesser.chain and ahead:  # what is chosen there later overwrites it
+            self._history[0, length:end] = torch.tensor(ahead, device=self._history.device)
+        return self.guesser(self._history[:, :end], logits, step=end)
+
     def result(self) -> Generation[str | None]:
         """What came of it, once ``finish_reason`` is set."""
         assert self.finish_reason is not None
@@ -186,6 +203,8 @@ class Request:
             finish_reason=self.finish_reason,
             context_full=self.context_full,
             cached_tokens=self.cached_tokens,
+            drafted_tokens=self.drafted_tokens,
+            accepted_tokens=self.accepted_tokens,
             logprobs=None
             if self.config.logprobs is None
             else tuple(self._logprobs[: len(self._ids)]),

@@ -210,6 +210,7 @@ class RequestFactory:
         constrained = None if constraint is None else Constrained(constraint)
         # No processor of the settings allows a token again, and any other may.
         own = [] if constrained is None else [constrained]
+        guesser = replace(sampler)
         sampler.chain = [*processors, *own, *sampler.chain]
         return Request(
             prompt_ids,
@@ -220,6 +221,7 @@ class RequestFactory:
             text_stream=stream,
             device=device,
             constrained=constrained,
+            guesser=guesser,
         )
 
 

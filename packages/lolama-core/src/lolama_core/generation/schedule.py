@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,6 +30,21 @@ _WORTH_WAITING = 2
 _BROKEN_OFF = "was broken off while a token was given out", "submit it again"
 
 
+class Draft(NamedTuple):
+    """Tokens that a text may go on with.
+
+    Attributes:
+        tokens: The next one, the one after it, ...
+        kind: Drafts of one kind are right about equally often.
+    """
+
+    tokens: Sequence[int]
+    kind: int
+
+
+NO_DRAFT = Draft((), 0)
+
+
 @dataclass(eq=False)
 class Scheduled:
     """A request in an engine.
@@ -43,6 +58,7 @@ class Scheduled:
         begun: Whether it may take memory for these.
         ran: Whether it has begun before.
         given: How many of its tokens were given out.
+        draft: Tokens that run in this pass behind its last one, if it chooses them.
     """
 
     ticket: int
@@ -53,6 +69,7 @@ class Scheduled:
     begun: bool = False
     ran: bool = False
     given: int = 0
+    draft: Draft = NO_DRAFT
 
     @property
     def length(self) -> int:
@@ -243,7 +260,7 @@ class Schedule:
         Raises:
             TooLittleMemory: for the only one that is left.
         """
-        while not self.memory.has_next([one.row for one in self.running]):
+        while not self.memory.has_room([one.row for one in self.running], [1] * len(self.running)):
             *others, last = self.begun
             if not others:
                 raise TooLittleMemory(last, last.length, self.memory)
@@ -255,7 +272,7 @@ class Schedule:
         tokens = torch.tensor([one.request.tokens], dtype=torch.int64, device=model.device)
         embeds = torch.cat((prompt, model.embed(tokens)), dim=1)
         self._free(one, keep=True)
-        one.embeds = embeds
+        one.embeds, one.draft = embeds, NO_DRAFT
         later = (place for place, each in enumerate(self.waiting) if each.ticket > one.ticket)
         self.waiting.insert(next(later, len(self.waiting)), one)
 

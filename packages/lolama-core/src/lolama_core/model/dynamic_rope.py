@@ -64,7 +64,13 @@ class DynamicCache(KVCache):
 
     def __init__(self, *, limit: int, width: int, **sizes: Any) -> None:
         super().__init__(**sizes)
-        self._kept = _Kept(self._storage.keys[0], limit, width)
+        self._limit = limit
+        shape = (self.batch_size, self.capacity, width)
+        wide = torch.promote_types(self.dtype, torch.float32)
+        with torch.inference_mode(False):
+            self._inputs = torch.zeros(shape, dtype=wide, device=self.device)
+        # How many leading positions of each row have keys and values.
+        self._written: tuple[int, ...] = self.lengths
 
     @property
     def stable(self) -> bool:
@@ -74,7 +80,7 @@ class DynamicCache(KVCache):
     def run(self, blocks: RunBlocks, embeds: Tensor, slots: CacheSlots) -> Tensor:
         """(B, T, D) new embeddings → (B, T, D) behind all blocks, whatever the row's length."""
         history = self.remember_inputs(embeds, slots)  # (B, max(totals), D)
-        if max(slots.totals) <= self._kept.limit and self.is_written_before(slots):
+        if max(slots.totals) <= self._limit and self.is_written_before(slots):
             return blocks(embeds, slots, self)
         batch = embeds.shape[0]
         whole = Slots((0,) * batch, slots.totals, history.shape[1], history.device)
@@ -86,13 +92,13 @@ class DynamicCache(KVCache):
     def remember_inputs(self, embeds: Tensor, slots: CacheSlots) -> Tensor:
         """Keep (B, T, D) input embeddings; return those of all valid positions (B, max(totals), D)."""
         assert isinstance(slots, Slots)
-        stored = self._kept.inputs[:, None]  # (B, 1, capacity, D): one head as wide as the model
-        return write_rows(stored, embeds[:, None], self._rows, slots)[:, 0]
+        stored = self._inputs[:, None]  # (B, 1, capacity, D): one head as wide as the model
+        return write_rows(stored, embeds[:, None], slots)[:, 0]
 
     def is_written_before(self, slots: CacheSlots) -> bool:
         """Whether every position before ``slots`` has keys and values, or only remembered inputs."""
-        written = (self._kept.written[row] for row in self.row_list())
-        return all(have >= start for have, start in zip(written, slots.starts, strict=True))
+        pairs = zip(self._written, slots.starts, strict=True)
+        return all(have >= start for have, start in pairs)
 
     def reserve(self, counts: Sequence[int], width: int) -> Slots:
         """See `KVCache.reserve`."""
@@ -104,12 +110,12 @@ class DynamicCache(KVCache):
         self, layer: int, keys: Tensor, values: Tensor, slots: CacheSlots
     ) -> tuple[Tensor, Tensor]:
         """See `KVCache.update`."""
-        self._set_written(slots)
+        self._written = slots.totals
         return super().update(layer, keys, values, slots)
 
     def write_in_place(self, slots: CacheSlots) -> tuple[list[Tensor], list[Tensor]]:
         """See `KVCache.write_in_place`."""
-        self._set_written(slots)
+        self._written = slots.totals
         return super().write_in_place(slots)
 
     def truncate(self, lengths: Sequence[int]) -> None:
@@ -117,33 +123,5 @@ class DynamicCache(KVCache):
         super().truncate(lengths)
         self._keep_written(lengths)
 
-    def rows(self, indices: Sequence[int]) -> DynamicCache:
-        """See `KVCache.rows`."""
-        view = super().rows(indices)
-        view._kept = self._kept
-        return view
-
-    def _set_written(self, slots: CacheSlots) -> None:
-        for row, total in zip(self.row_list(), slots.totals, strict=True):
-            self._kept.written[row] = total
-
     def _keep_written(self, lengths: Sequence[int]) -> None:
-        for row, length in zip(self.row_list(), lengths, strict=True):
-            self._kept.written[row] = min(self._kept.written[row], length)
-
-
-class _Kept:
-    """What all views of a `DynamicCache` share beside keys and values.
-
-    Attributes:
-        inputs: (rows, capacity, D), at least float32.
-        written: How many leading positions of each row have keys and values.
-        limit: Length up to which these stay right.
-    """
-
-    def __init__(self, keys: Tensor, limit: int, width: int) -> None:
-        rows, _, capacity, _ = keys.shape
-        wide = torch.promote_types(keys.dtype, torch.float32)
-        with torch.inference_mode(False):
-            self.inputs = torch.zeros((rows, capacity, width), dtype=wide, device=keys.device)
-        self.written, self.limit = [0] * rows, limit
+        self._written = tuple(map(min, self._written, lengths))

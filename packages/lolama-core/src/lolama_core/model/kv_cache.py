@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,14 +15,6 @@ from lolama_core.model.cache_slots import Slots
 from lolama_core.protocols import CacheSlots
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import UsageError
-
-
-class _Storage:
-    """What all views of a cache share."""
-
-    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
-        self.keys, self.values = keys, values
-        self.lengths = [0] * keys[0].shape[0]
 
 
 class KVCache:
@@ -64,41 +55,39 @@ class KVCache:
         # Zeros, not empty: a masked position still takes part in softmax(...) @ v, and 0 · NaN is NaN.
         # Tensors made in inference mode can be written to only there, so these are made outside of it.
         with torch.inference_mode(False):
-            self._storage = _Storage(
-                [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
-                [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)],
-            )
-        self._rows: range | Tensor = range(batch_size)
+            self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+            self._values = [torch.zeros_like(keys) for keys in self._keys]
+        self._lengths = (0,) * batch_size
 
     @property
     def batch_size(self) -> int:
         """Number of rows."""
-        return len(self._rows)
+        return len(self._lengths)
 
     @property
     def capacity(self) -> int:
         """Positions each row has room for."""
-        return self._storage.keys[0].shape[2]
+        return self._keys[0].shape[2]
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """Valid positions of each row."""
-        return tuple(self._storage.lengths[row] for row in self.row_list())
+        return self._lengths
 
     @property
     def device(self) -> torch.device:
         """Where keys and values are."""
-        return self._storage.keys[0].device
+        return self._keys[0].device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of keys and values."""
-        return self._storage.keys[0].dtype
+        return self._keys[0].dtype
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values, all rows."""
-        return sum(t.nbytes for t in (*self._storage.keys, *self._storage.values))
+        return sum(t.nbytes for t in (*self._keys, *self._values))
 
     @property
     def stable(self) -> bool:
@@ -107,16 +96,8 @@ class KVCache:
 
     @cached_property
     def pages(self) -> Tensor:
-        """(B, 1) int64: to a kernel a row of the storage is one page of ``capacity`` positions."""
-        return torch.tensor(self.row_list(), device=self.device)[:, None]
-
-    def row_list(self) -> list[int]:
-        """Which rows of the storage these are."""
-        return list(self._rows) if isinstance(self._rows, range) else self._rows.tolist()
-
-    def _set_lengths(self, lengths: Sequence[int]) -> None:
-        for row, length in zip(self.row_list(), lengths, strict=True):
-            self._storage.lengths[row] = length
+        """(B, 1) int64: to a kernel a row is one page of ``capacity`` positions."""
+        return torch.arange(self.batch_size, device=self.device)[:, None]
 
     def reserve(self, counts: Sequence[int], width: int) -> Slots:
         """Places for ``counts[b]`` ≤ ``width`` new positions in each row.
@@ -141,21 +122,20 @@ class KVCache:
     ) -> tuple[Tensor, Tensor]:
         """Write (B, K, T, hd) at ``slots``; return all valid keys and values (B, K, max(totals), hd)."""
         assert isinstance(slots, Slots)
-        storage = self._storage
         return (
-            write_rows(storage.keys[layer], keys, self._rows, slots),
-            write_rows(storage.values[layer], values, self._rows, slots),
+            write_rows(self._keys[layer], keys, slots),
+            write_rows(self._values[layer], values, slots),
         )
 
     def write_in_place(self, slots: CacheSlots) -> tuple[list[Tensor], list[Tensor]]:
-        """Keys and values of each layer, all rows of the storage, for a kernel that writes at ``slots``."""
-        return self._storage.keys, self._storage.values
+        """Keys and values of each layer, for a kernel that writes at ``slots``."""
+        return self._keys, self._values
 
     def advance(self, counts: Sequence[int]) -> None:
         """Make ``counts[b]`` positions just written valid."""
         lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
         assert max(lengths) <= self.capacity and min(counts) >= 0
-        self._set_lengths(lengths)
+        self._lengths = tuple(lengths)
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forget all but the first ``lengths[b]`` positions of each row.
@@ -166,40 +146,20 @@ class KVCache:
         for row, (keep, length) in enumerate(zip(lengths, self.lengths, strict=True)):
             if not 0 <= keep <= length:
                 raise UsageError("KV cache", f"row {row} holds {length} positions, not {keep}", "")
-        self._set_lengths(lengths)
-
-    def rows(self, indices: Sequence[int]) -> Self:
-        """A writable view of some rows. Neighboring rows are a slice and cost nothing."""
-        own = self.row_list()
-        chosen = [own[i] for i in indices]
-        view = object.__new__(type(self))
-        view._storage = self._storage
-        first = chosen[0]
-        contiguous = chosen == list(range(first, first + len(chosen)))
-        view._rows = (
-            range(first, first + len(chosen))
-            if contiguous
-            else torch.tensor(chosen, device=self.device)
-        )
-        return view
+        self._lengths = tuple(lengths)
 
     def read_row(self, row: int) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of each layer, (K, lengths[row], head_dim) each: views, cut to the length."""
-        place, held = self.row_list()[row], self.lengths[row]
+        held = self.lengths[row]
         return [
-            (keys[place, :, :held], values[place, :, :held])
-            for keys, values in zip(self._storage.keys, self._storage.values, strict=True)
+            (keys[row, :, :held], values[row, :, :held])
+            for keys, values in zip(self._keys, self._values, strict=True)
         ]
 
     def reset(self) -> None:
         """Empty every row, and wipe it: a NaN left by a failed pass would leak through the mask."""
-        rows = (
-            slice(self._rows.start, self._rows.stop)
-            if isinstance(self._rows, range)
-            else self._rows
-        )
-        for tensor in (*self._storage.keys, *self._storage.values):
-            tensor[rows, :, : max(self.lengths) + 1] = 0
+        for tensor in (*self._keys, *self._values):
+            tensor[:, :, : max(self.lengths) + 1] = 0
         self.truncate([0] * self.batch_size)
 
 
@@ -215,20 +175,11 @@ def own_cache(cache: KVCacheProtocol) -> KVCache:
     return cache
 
 
-def write_rows(stored: Tensor, new: Tensor, rows: range | Tensor, slots: Slots) -> Tensor:
-    """Write (B, K, T, hd) into (all rows, K, capacity, hd) and return the valid part of ``rows``."""
-    if isinstance(rows, range):
-        view = stored
-        # torch.compile understands this, and not the length of a range.
-        count = rows.stop - rows.start
-        if count < stored.shape[0]:
-            view = stored.narrow(0, rows.start, count)
-        if slots.uniform:
-            view.narrow(2, slots.starts[0], slots.width).copy_(new)
-        else:
-            row, column, place = slots.scatter
-            view[row, :, place] = new[row, :, column].to(stored.dtype)
-        return view.narrow(2, 0, slots.longest)
-    row, column, place = slots.scatter
-    stored[rows[row], :, place] = new[row, :, column].to(stored.dtype)
-    return stored[rows, :, : slots.longest]
+def write_rows(stored: Tensor, new: Tensor, slots: Slots) -> Tensor:
+    """Write (B, K, T, hd) into (B, K, capacity, hd) and return its valid part (B, K, max(totals), hd)."""
+    if slots.uniform:
+        stored.narrow(2, slots.starts[0], slots.width).copy_(new)
+    else:
+        row, column, place = slots.scatter
+        stored[row, :, place] = new[row, :, column].to(stored.dtype)
+    return stored.narrow(2, 0, slots.longest)

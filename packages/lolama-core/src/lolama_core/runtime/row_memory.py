@@ -231,16 +231,25 @@ class RowMemory:
         own = self._own.get(row)
         return row.length if own is None else own.lengths[0]
 
-    def has_next(self, rows: Sequence[Row]) -> bool:
-        """Whether each of these can have one more position, without what is promised to others."""
+    def has_room(self, rows: Sequence[Row], counts: Sequence[int]) -> bool:
+        """Whether rows can have ``counts`` more positions, without what is promised to others."""
         if self._pages is None:
             return True
-        # One that still has a page promised to it takes that.
-        full = sum(
-            row.length == len(row.pages) * PAGE and len(row.pages) >= self._promised[row]
-            for row in rows
-        )
-        return full <= self._left(self._pages)
+        needed = 0
+        for row, count in zip(rows, counts, strict=True):
+            # One that still has a page promised to it takes that.
+            held = max(len(row.pages), self._promised[row])
+            needed += max(0, pages_for(row.length + count) - held)
+        return needed <= self._left(self._pages)
+
+    def cut_back(self, row: Row, count: int) -> None:
+        """Take the last ``count`` positions of a row away, and pages that hold none besides."""
+        assert self._pages is not None
+        assert count <= row.length
+        row.length -= count
+        needed = pages_for(row.length)
+        unused, row.pages = row.pages[needed:], row.pages[:needed]
+        self._pages.give_back(unused)
 
     def _left(self, pages: Pages) -> int:
         """Free pages that are promised to no row."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lolama_core.model.block import Block
-from lolama_core.model.cache_slots import last_positions, reserve
+from lolama_core.model.cache_slots import Slots, last_positions, reserve
 from lolama_core.model.dynamic_rope import DynamicCache
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.model.linear import OutputProjection
@@ -47,6 +47,7 @@ class Runner:
         products: Which weights kernels multiply with.
         native: First block of a run → the run.
         reasons: Block → why it is in no run.
+        fixed_order: Whether a position has the same logits, bit for bit, whatever runs beside it.
     """
 
     def __init__(self, model: CausalLM, kernels: Kernels) -> None:
@@ -61,9 +62,10 @@ class Runner:
         self._plain_head = text is not None and is_plain_head(text.lm_head)
         blocks = [] if text is None else list(text.layers)
         self.native, self._checked, self.reasons = native_runs(blocks, kernels.decoder)
-        # Where the blocks give a position the same bits whatever is beside it, its logits are taken so, too.
+        # Logits are taken in a fixed order where the blocks are.
         steps = [run.step for run in self.native.values()]
-        self._fixed = not self.reasons and all(step.fixed_order for step in steps)
+        fixed = not self.reasons and all(step.fixed_order for step in steps)
+        self.fixed_order = fixed and self._plain_head
 
     @property
     def text(self) -> Llama | None:
@@ -146,6 +148,11 @@ class Runner:
             hidden = self._run_blocks(text, embeds, slots, cache, only_last=True)[:, -1]
         else:
             hidden = self._run_blocks(text, embeds, slots, cache)
+            if isinstance(slots, Slots) and min(slots.counts) < slots.width:
+                real = slots.scatter[:2]  # padding would cost as much as positions do
+                found = self._head(text, hidden[real])
+                padded = found.new_zeros(*hidden.shape[:2], found.shape[-1])
+                return padded.index_put_(real, found)
         return self._head(text, hidden)
 
     def _head(self, text: Llama, hidden: Tensor) -> Tensor:
@@ -156,7 +163,7 @@ class Runner:
             return text.head(hidden, text.lm_head)
 
     def _project(self, head: OutputProjection, normed: Tensor) -> Tensor:
-        found = self.products.logits(normed, head.weight, head.bias, fixed=self._fixed)
+        found = self.products.logits(normed, head.weight, head.bias, fixed=self.fixed_order)
         output: Tensor = head(normed) if found is NotImplemented else found
         return output
 

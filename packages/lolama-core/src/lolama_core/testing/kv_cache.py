@@ -98,32 +98,16 @@ class KVCacheSuite:
         with pytest.raises(UsageError):
             cache.truncate([5, 2, 0])
 
-    @pytest.mark.parametrize("indices", [[1], [1, 2], [2, 0]])
-    def test_rows_is_a_view(self, cache: KVCache, indices: list[int]) -> None:
-        """One row can be filled while the others stay as they are."""
-        self.fill(cache, [1, 1, 1])
-        view = cache.rows(indices)
-        assert view.lengths == (1,) * len(indices)
-        self.fill(view, [2] * len(indices), start=30)
-        expected = [3 if row in indices else 1 for row in range(3)]
-        assert list(cache.lengths) == expected
-        for place, row in enumerate(indices):
-            assert self.held(cache, row) == [row * 100 + 1, place * 100 + 30, place * 100 + 31]
-        assert self.held(view, 0) == self.held(cache, indices[0])
-
     def test_a_row_can_be_read_and_written_elsewhere(self, cache: KVCache) -> None:
-        """What `read_row` gives is the row, cut to its length, also through a view of rows."""
+        """What `read_row` gives is the row, cut to its length."""
         self.fill(cache, [3, 1, 2])
         [(keys, values)] = cache.read_row(2)
         assert keys.tolist() == [[[201, 201], [202, 202]]]
         assert torch.equal(values, -keys)
-        for indices in ([2], [2, 0]):
-            [(same_keys, same_values)] = cache.rows(indices).read_row(0)
-            assert torch.equal(same_keys, keys) and torch.equal(same_values, values)
-        other = cache.rows([1])
-        other.truncate([0])
-        other.update(0, keys[None], values[None], other.reserve([2], 2))
-        other.advance([2])
+        cache.truncate([3, 0, 2])
+        padded = keys.expand(3, -1, -1, -1)
+        cache.update(0, padded, padded, cache.reserve([0, 2, 0], 2))
+        cache.advance([0, 2, 0])
         assert cache.lengths == (3, 2, 2)
         assert self.held(cache, 1) == [201, 202]
 

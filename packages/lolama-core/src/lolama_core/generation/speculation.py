@@ -1,0 +1,185 @@
+"""Tokens that rows try ahead of their turn: they run in one pass, and a text keeps those that it chooses.
+
+A pass takes about as long for a few positions of a row as for one, since it waits for the weights. So a row
+runs the tokens that are guessed to come next (a draft) beside its last token. Then its request chooses token
+by token, as it always does: by the logits of each position, with its own settings and random numbers. The
+logits behind a guess are right as long as the request chooses what was guessed. A draft changes how fast a
+text comes, and not which text. (Leviathan et al., "Fast Inference from Transformers via Speculative
+Decoding", 2023, accept guesses by chance instead.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from torch import Tensor
+
+from lolama_core.generation.draft_model import DraftModel
+from lolama_core.generation.pass_costs import PassCosts
+from lolama_core.generation.prompt_lookup import PromptLookup
+from lolama_core.generation.request import Emission
+from lolama_core.generation.schedule import NO_DRAFT, Draft, Part, Scheduled
+from lolama_core.protocols import CausalLM
+from lolama_core.protocols.checks import shown
+from lolama_core.protocols.errors import UsageError
+from lolama_core.runtime.row_memory import RowMemory
+from lolama_core.runtime.runner import Runner
+
+Drafting: TypeAlias = CausalLM | Literal["auto", "lookup", "off"]
+"""Where drafts come from.
+
+``lookup`` guesses what followed when the text last ended like this. A model, smaller than the one that
+generates and with the same vocabulary, guesses by itself. ``off`` guesses nothing. ``auto`` looks up where no
+text can change by it: where native kernels give a position the same bits whatever runs beside it.
+"""
+
+MOST_DRAFTED = 8
+"""Tokens that a row tries ahead at most."""
+
+_UNMEASURED = 2
+"""Tokens that a row tries ahead as long as nobody knows what they cost."""
+
+_ASSUMED_COST = 0.2
+"""What a token tried ahead costs, as a part of a step, where no time is measured."""
+
+_TRY_AGAIN = 64
+"""Drafts that are not worth their time are tried each 64th time: texts change."""
+
+
+class Drafter(Protocol):
+    """Guesses how texts go on."""
+
+    def start(self, runner: CausalLM) -> None:
+        """Look at what it guesses with, as it is now, before texts of ``runner`` begin."""
+        ...
+
+    def draft(
+        self, rows: Sequence[Scheduled], most: Sequence[int], worth: Callable[[int], int]
+    ) -> list[Draft]:
+        """A draft of each text, maybe empty.
+
+        Args:
+            rows: Texts whose next token is to be chosen.
+            most: Tokens that may be guessed for each.
+            worth: A kind of drafts → how many tokens are worth their time.
+        """
+        ...
+
+
+@dataclass
+class _Rate:
+    """How often a guess of some kind is right.
+
+    Attributes:
+        right: Guesses that were chosen. Old ones count less and less.
+        tried: Guesses of which somebody knows.
+        left_out: Drafts that were not worth it, one after another.
+    """
+
+    right: float = 1.0
+    tried: float = 2.0
+    left_out: int = 0
+
+    def note(self, right: int, tried: int) -> None:
+        self.right, self.tried = 0.9 * self.right + right, 0.9 * self.tried + tried
+        self.left_out = 0
+
+    def worth(self, cost: float) -> int:
+        """How many tokens are worth ``cost`` steps each: the last is right often enough to save that."""
+        rate = self.right / self.tried
+        if rate > cost:
+            return MOST_DRAFTED if rate > 0.99 else int(math.log(max(cost, 1e-9)) / math.log(rate))
+        self.left_out += 1
+        return int(self.left_out % _TRY_AGAIN == 0)
+
+
+class Speculation:
+    """Lets rows try tokens ahead, as many as pay.
+
+    Args:
+        drafting: Where drafts come from.
+        costs: What passes cost. Where time cannot change a text, it tells what drafts cost; elsewhere a fifth
+            of a step is assumed, so that the same settings always lead to the same text.
+
+    Raises:
+        UsageError: if ``drafting`` is nothing that makes drafts.
+    """
+
+    def __init__(self, drafting: Drafting, costs: PassCosts) -> None:
+        self._drafter: Drafter | None = None
+        if isinstance(drafting, str) and drafting in ("auto", "lookup"):
+            self._drafter = PromptLookup()
+        elif isinstance(drafting, CausalLM):
+            self._drafter = DraftModel(drafting)
+        elif drafting != "off":
+            reason, remedy = (
+                f"{shown(drafting)} makes no drafts",
+                "give a model, or auto, lookup, off",
+            )
+            raise UsageError("draft", reason, remedy)
+        self._by_itself, self.costs = drafting == "auto", costs
+        self._rates: dict[int, _Rate] = {}
+        self._active = self._measures = False
+
+    def start(self, runner: CausalLM) -> None:
+        """Look at the models as they are now."""
+        self._measures = isinstance(runner, Runner) and runner.fixed_order
+        self._active = self._drafter is not None and (self._measures or not self._by_itself)
+        if self._active and self._drafter is not None:
+            self._drafter.start(runner)
+
+    def ahead(self, parts: list[Part], memory: RowMemory) -> list[Part]:
+        """The parts of a pass, with what rows try ahead: nothing where prompts run beside them."""
+        rows = [one for one, _ in parts]
+        # A row whose earlier positions change as it grows cannot be cut back.
+        if not self._active or memory.rows_run_alone or any(one.to_run for one in rows):
+            return parts
+        if self._measures and not self.costs.knows_step(len(rows)):
+            return parts
+        assert self._drafter is not None
+        most = [min(MOST_DRAFTED, one.request.limit - len(one.request.tokens) - 1) for one in rows]
+        drafts = self._drafter.draft(rows, most, lambda kind: self._worth(len(rows), kind))
+        counts = [1 + len(draft.tokens) for draft in drafts]
+        if max(counts) == 1 or not memory.has_room([one.row for one in rows], counts):
+            return parts
+        for one, draft in zip(rows, drafts, strict=True):
+            one.draft = draft
+        return [*zip(rows, counts, strict=True)]
+
+    def _worth(self, rows: int, kind: int) -> int:
+        """How many tokens of a draft are worth it."""
+        cost = self.costs.draft_token(rows) if self._measures else _ASSUMED_COST
+        rate = self._rates.setdefault(kind, _Rate())
+        return _UNMEASURED if cost is None else min(rate.worth(cost), MOST_DRAFTED)
+
+    def chosen(self, one: Scheduled, logits: Tensor, memory: RowMemory) -> Iterator[Emission]:
+        """The tokens that a request chooses from logits (1 + k, V) of its last token and its draft.
+
+        The first that is not in the draft is the last one. What the row has run behind it is taken away. A
+        request that wants no token ends.
+        """
+        if not one.request.limit:
+            one.request.end_without_tokens()
+            return
+        (tokens, kind), one.draft = one.draft, NO_DRAFT
+        emission, place = one.request.step(logits[:1]), 0
+        while (
+            place < len(tokens) and emission.token == tokens[place] and not emission.finish_reason
+        ):
+            yield emission
+            place += 1
+            emission = one.request.step(logits[place : place + 1])
+        if tokens:
+            memory.cut_back(one.row, len(tokens) - place)
+            self._rates[kind].note(place, min(place + 1, len(tokens)))
+            one.request.drafted_tokens += len(tokens)
+            one.request.accepted_tokens += place
+        yield emission
+
+
+def speculation_of(draft: Drafting | Speculation) -> Speculation:
+    """What lets rows of an engine try tokens ahead; it is made anew unless several engines share it."""
+    return draft if isinstance(draft, Speculation) else Speculation(draft, PassCosts())
