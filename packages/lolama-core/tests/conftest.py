@@ -98,9 +98,13 @@ def stories_json() -> str:
     return path.read_text(encoding="utf-8")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_llama() -> Callable[..., Llama]:
-    """Makes a random model; its logits are spread out enough that no two ids are nearly as good."""
+    """Makes a random model.
+
+    Its logits are spread out enough that no two ids are nearly as good. They depend on all that it attends
+    to, so that wrong keys or values change what is chosen.
+    """
     import torch
 
     from lolama_core import Llama
@@ -121,6 +125,8 @@ def tiny_llama() -> Callable[..., Llama]:
         )
         model = Llama(config).eval().requires_grad_(False)
         model.lm_head.weight.mul_(8)
+        for place in range(config.num_layers):
+            model.get_parameter(f"layers.{place}.attention.o_proj.weight").mul_(8)
         return model
 
     return make

@@ -174,7 +174,7 @@ def test_a_step_reads_the_new_token_alone() -> None:
 
 def test_whole_generations_follow_it(tiny_llama: MakeLlama) -> None:
     """Greedy, step by step: the best score once the plain statement's costs are taken off."""
-    model = tiny_llama(vocab_size=8)
+    model = tiny_llama(1, vocab_size=8)
     settings: dict[str, Any] = {"dry_multiplier": 3.0, "dry_allowed_length": 1}
     prompt, count = [5, 6, 7, 5, 6], 12
     config = GenerationConfig.greedy(

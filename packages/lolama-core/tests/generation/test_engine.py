@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import gc
-import itertools
 import os
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,60 +24,37 @@ from lolama_core import (
     Generation,
     GenerationConfig,
     Llama,
-    LlamaConfig,
     PrefixCache,
     TextGenerator,
     Tokenizer,
 )
 from lolama_core.generation.logprobs import TokenLogprobs
-from lolama_core.generation.request import Emission
 from lolama_core.generation.schedule import Schedule, Scheduled
-from lolama_core.protocols import LogitsProcessor
+from lolama_core.generation.speculation import Drafting
 from lolama_core.protocols.errors import ResourceError, UsageError
-from lolama_core.protocols.types import GenerationDefaults, Prompt
+from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.kernels import Kernels, set_kernels
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
+from lolama_core.testing.engine import (
+    ALONE,
+    CONTEXT,
+    DEFAULTS,
+    FEW_WAYS,
+    VOCABULARY,
+    WAYS,
+    Job,
+    Way,
+    make_jobs,
+    run_jobs,
+)
 
 PROMPTS = int(os.environ.get("LOLAMA_FUZZ_CASES", "20"))
-VOCABULARY = 406
-CONTEXT = 160
-POSITION = 2 * 2 * 2 * 8 * 4
-"""Bytes of a position: keys and values, 2 layers, 2 heads, 8 wide, float32."""
+SOME_WAYS = WAYS if PROMPTS >= 200 else FEW_WAYS
 
 NEAR_TIE = 1e-5
 """Two tokens whose scores differ by less may change places where sums are taken in another order."""
-
-WAYS = [*itertools.product((1, 2, 5, 16, 64), (None, 1, 7, 64), (False, True))]
-FEW = [
-    (1, 64, False),
-    (2, 7, True),
-    (5, None, True),
-    (16, 1, False),
-    (16, 64, True),
-    (64, None, False),
-]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is asked of an engine; processors and constraints with a state are made anew for each run."""
-
-    ids: list[int]
-    config: GenerationConfig
-    processors: Callable[[], list[LogitsProcessor]]
-    constrained: bool
-    n: int
-
-    def prepare(self, engine: Engine[str]) -> list[Any]:
-        return engine.prepare(
-            [self.ids],
-            [self.config],
-            self.processors(),
-            n=self.n,
-            constraint=Thirds() if self.constrained else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -88,116 +65,11 @@ class Expected:
     gaps: list[float]
 
 
-class Thirds:
-    """A `Constraint`: each token has the remainder by 3 that follows from those before it."""
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-
-    def mask(self) -> Tensor:
-        return torch.arange(VOCABULARY) % 3 == sum(self.tokens) % 3
-
-    def accept(self, token: int) -> None:
-        self.tokens.append(token)
-
-    def rollback(self, count: int) -> None:
-        del self.tokens[len(self.tokens) - count :]
-
-
-def none() -> list[LogitsProcessor]:
-    return []
-
-
-def in_place() -> list[LogitsProcessor]:
-    return [not_the_last]
-
-
-def counting() -> list[LogitsProcessor]:
-    return [EachThird()]
-
-
-def not_the_last(input_ids: Tensor, scores: Tensor) -> Tensor:
-    scores[:, input_ids[0, -1]] -= 3
-    return scores
-
-
-class EachThird:
-    """A processor that counts how often it is called."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.calls += 1
-        return scores.roll(1, dims=-1) if self.calls % 3 == 0 else scores
-
-
 @pytest.fixture(scope="module")
-def model() -> Llama:
-    """Its logits are spread out enough that no two ids are nearly as good."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        d_model=32,
-        num_heads=4,
-        num_kv_heads=2,
-        num_layers=2,
-        hidden_dim=64,
-        max_seq_len=CONTEXT,
-    )
-    model = Llama(config).eval().requires_grad_(False)
-    model.lm_head.weight.mul_(8)
-    model.generation_defaults = GenerationDefaults(eos_ids=frozenset(range(0, 400, 40)))
+def model(tiny_llama: Callable[..., Llama]) -> Llama:
+    model = tiny_llama(vocab_size=VOCABULARY, max_seq_len=CONTEXT)
+    model.generation_defaults = DEFAULTS
     return model
-
-
-def make_jobs(count: int, seed: int) -> list[Job]:
-    draw = random.Random(seed)
-
-    def some(length: int) -> list[int]:
-        return [draw.randrange(400) for _ in range(length)]
-
-    beginnings = [some(length) for length in (9, 32, 45, 100)]
-    jobs: list[Job] = []
-    for _ in range(count):
-        ids = some(draw.choice([1, 2, 8, 31, 33]))
-        chance = draw.random()
-        if chance < 0.6:
-            ids = draw.choice(beginnings) + ids
-        elif jobs and chance < 0.7:
-            ids = draw.choice(jobs).ids
-        elif chance < 0.75:
-            ids = some(draw.choice([CONTEXT - 3, CONTEXT - 1, CONTEXT]))
-        length = draw.choice([0, 1, 1, 2, 2, 3, 5, 9, 12, 20, 70])
-        settings: dict[str, Any] = {"max_new_tokens": length, "ignore_eos": length > 20}
-        if draw.random() < 0.5:
-            config = GenerationConfig.greedy(**settings)
-        else:
-            config = GenerationConfig.sampling(**settings, seed=draw.randrange(99))
-            choices: list[dict[str, Any]] = [
-                {"top_k": 9, "temperature": 0.7},
-                {"min_p": 0.05},
-                {"xtc_probability": 0.5, "xtc_threshold": 0.02},
-            ]
-            config = config.with_settings(**draw.choice(choices))
-        others: list[dict[str, Any]] = [
-            {"stop": ("e", " th")},
-            {"stop": ("zzz",), "ignore_eos": True},
-            {"logprobs": 2},
-            {"prompt_logprobs": 1},
-            {"prompt_logprobs": 0, "logprobs": 0},
-            {"repetition_penalty": 1.4, "presence_penalty": 0.5},
-            {"min_new_tokens": 4, "no_repeat_ngram_size": 2},
-            {},
-        ]
-        config = config.with_settings(**draw.choice(others)).with_settings(**draw.choice(others))
-        processors = draw.choice([none, none, in_place, counting])
-        constrained = draw.random() < 0.15
-        # Neither a constraint nor a processor with a state serves several texts.
-        alone = constrained or processors is counting
-        n = 3 if not alone and draw.random() < 0.1 else 1
-        jobs.append(Job(ids, config, processors, constrained, n))
-    return jobs
 
 
 @torch.inference_mode()
@@ -263,98 +135,32 @@ def check_logprobs(
         assert values[0] == pytest.approx(values[1], abs=1e-5, rel=0)
 
 
-def same(found: Any, expected: Expected) -> bool:
-    """Whether a text is the one that was expected, and not another from a near tie on."""
-    assert isinstance(found, Generation), found
+def near_tie(found: Generation[str], expected: Expected) -> tuple[int, float] | None:
+    """The place where a text parts from what was expected, by less than `NEAR_TIE`; None if it does not."""
     wanted = expected.result
     check_logprobs(found.prompt_logprobs, wanted.prompt_logprobs)
-    if found.ids != wanted.ids and min(expected.gaps) < NEAR_TIE:
-        return False
-    names = ("ids", "text", "finish_reason", "context_full")
-    for name in names:
+    pairs = enumerate(zip(found.ids, wanted.ids, strict=False))
+    place = next((i for i, (one, other) in pairs if one != other), len(expected.gaps))
+    if place < len(expected.gaps) and expected.gaps[place] < NEAR_TIE:
+        return place, expected.gaps[place]
+    for name in ("ids", "text", "finish_reason", "context_full"):
         assert getattr(found, name) == getattr(wanted, name)
     check_logprobs(found.logprobs, wanted.logprobs)
-    return True
-
-
-def check_sum(emissions: Sequence[Emission], result: Any) -> None:
-    """Emissions add up to the result, and the last alone tells a reason."""
-    assert sum((each.ids for each in emissions), ()) == result.ids
-    assert "".join(each.text for each in emissions) == result.text
-    assert [each.finish_reason for each in emissions[:-1]] == [None] * len(emissions[:-1])
-    if emissions:
-        assert emissions[-1].finish_reason == result.finish_reason
-    if result.logprobs is not None:
-        assert sum((each.logprobs for each in emissions), ()) == result.logprobs
-
-
-class Run:
-    """Jobs that come in any order, among neighbors of which some are canceled."""
-
-    def __init__(self, engine: Engine[str], seed: int) -> None:
-        self.engine, self.draw = engine, random.Random(seed)
-        self.emissions: dict[int, list[Emission]] = {}
-        self.results: dict[int, Any] = {}
-        self.steps = 0
-
-    def __call__(self, jobs: Sequence[Job], neighbors: Sequence[Job] = ()) -> list[list[Any]]:
-        """The results of each job."""
-        engine, draw = self.engine, self.draw
-        pending = [*enumerate(jobs), *((-1, job) for job in neighbors)]
-        draw.shuffle(pending)
-        tickets: dict[int, list[int]] = {}
-        canceled: list[int] = []
-        while pending or engine.busy:
-            for _ in range(draw.choice([0, 1, 2, 30])):
-                if pending:
-                    place, job = pending.pop()
-                    added = [engine.add(each) for each in job.prepare(engine)]
-                    if place >= 0:
-                        tickets[place] = added
-                    else:
-                        canceled += added
-            for ticket in canceled:
-                if draw.random() < 0.1:
-                    engine.cancel(ticket)
-            for ticket, emission in engine.step():
-                self.emissions.setdefault(ticket, []).append(emission)
-            self.steps += 1
-            self.results |= engine.collect()
-            memory = engine.memory
-            assert (
-                memory is None
-                or memory._max_bytes is None
-                or (engine.used_cache_bytes <= memory._max_bytes)
-            )
-        return [[self.results[each] for each in tickets[place]] for place in range(len(jobs))]
-
-
-def random_clock(seed: int) -> Callable[[], float]:
-    """Seconds that pass by chance: chunks are of any size."""
-    draw, now = random.Random(seed), 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now += draw.choice([0.001, 0.002, 0.05])
-        return now
-
-    return clock
+    return None
 
 
 @pytest.mark.parametrize("kernels", [False, True])
-@pytest.mark.parametrize(
-    ("rows", "chunk", "little_memory"), WAYS if PROMPTS >= 200 else FEW, ids=str
-)
+@pytest.mark.parametrize("way", SOME_WAYS, ids=str)
 def test_every_text_is_as_it_would_be_alone(
     model: Llama,
     byte_level: Tokenizer,
     expected: list[list[Expected]],
-    rows: int,
-    chunk: int | None,
-    little_memory: bool,
+    way: Way,
     kernels: bool,
     monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    """Or it parts from that at a near tie. Each of these is a warning, and in the report of a long run."""
     set_kernels(model, None if kernels else Kernels())
     put_back = 0
     original = Schedule.put_back
@@ -365,58 +171,38 @@ def test_every_text_is_as_it_would_be_alone(
         original(self, one, runner)
 
     monkeypatch.setattr(Schedule, "put_back", counted)
-    engine = Engine(
-        model,
-        byte_level,
-        rows=rows,
-        prefill_chunk=chunk,
-        # A row of the whole context, and a page more.
-        cache_bytes=(CONTEXT + PAGE) * POSITION if little_memory else None,
-    )
-    engine.costs.clock = random_clock(rows)
-    run = Run(engine, seed=rows)
-    found = run(make_jobs(PROMPTS, 0), make_jobs(PROMPTS // 4, 1))
+    jobs, neighbors = make_jobs(PROMPTS, 0), make_jobs(PROMPTS // 4, 1)
+    found = run_jobs(way.engine(model, byte_level), jobs, neighbors, seed=way.rows)
     ties = 0
-    for results, wanted in zip(found, expected, strict=True):
+    for job, results, wanted in zip(jobs, found, expected, strict=True):
         for result, one in zip(results, wanted, strict=True):
-            ties += not same(result, one)
+            if (tie := near_tie(result, one)) is not None:
+                ties += 1
+                told = f"prompt {job.ids}, token {tie[0]}, gap {tie[1]:.2g}"
+                record_property("near tie", told)
+                warnings.warn(f"near tie: {told}", stacklevel=1)
     assert ties <= PROMPTS // 50, "near ties are rare"
-    for ticket, result in run.results.items():
-        check_sum(run.emissions.get(ticket, []), result)
-    assert engine.used_cache_bytes == 0
-    assert put_back > 0 or not little_memory or rows < 16 or PROMPTS < 200
+    assert put_back > 0 or not way.little_memory or way.rows < 16 or PROMPTS < 200
 
 
-@pytest.mark.parametrize(
-    ("rows", "chunk", "little_memory"), WAYS if PROMPTS >= 200 else FEW, ids=str
-)
+@pytest.mark.parametrize("way", SOME_WAYS, ids=str)
 def test_a_cache_in_int8_changes_no_text_between_ways(
-    model: Llama, byte_level: Tokenizer, rows: int, chunk: int | None, little_memory: bool
+    model: Llama, byte_level: Tokenizer, way: Way
 ) -> None:
     """Where sums are taken in another order a code may be another one; lolama-quant compares bits."""
     set_kernels(model, Kernels())
     jobs = make_jobs(PROMPTS, 0)
-    wanted = [
-        [result.ids for result in Run(alone_engine, seed=0)([job])[0]]
-        for job in jobs
-        for alone_engine in [Engine(model, byte_level, rows=1, cache_dtype="int8")]
-    ]
-    position = 2 * 2 * 2 * (8 + 2)
-    engine = Engine(
-        model,
-        byte_level,
-        rows=rows,
-        prefill_chunk=chunk,
-        cache_bytes=(CONTEXT + PAGE) * position if little_memory else None,
-        cache_dtype="int8",
+    alone, way = (replace(each, cache_dtype="int8") for each in (ALONE, way))
+    [*wanted] = (run_jobs(alone.engine(model, byte_level), [job])[0] for job in jobs)
+    engine = way.engine(model, byte_level)
+    found = run_jobs(engine, jobs, make_jobs(PROMPTS // 4, 1), seed=way.rows)
+    texts, wanted_texts = (
+        [[result.ids for result in results] for results in each] for each in (found, wanted)
     )
-    engine.costs.clock = random_clock(rows)
-    found = Run(engine, seed=rows)(jobs, make_jobs(PROMPTS // 4, 1))
-    texts = [[result.ids for result in results] for results in found]
-    same_texts = sum(one == other for one, other in zip(texts, wanted, strict=True))
+    same_texts = sum(one == other for one, other in zip(texts, wanted_texts, strict=True))
     assert same_texts >= 0.9 * len(jobs)
-    assert engine.used_cache_bytes == 0
-    assert not little_memory or engine.kept_cache_bytes <= (CONTEXT + PAGE) * position
+    position = 2 * 2 * 2 * (8 + 2)
+    assert not way.little_memory or engine.kept_cache_bytes <= (CONTEXT + PAGE) * position
 
 
 # ------------------------------------------------------------------------------- what may be asked of it
@@ -505,8 +291,11 @@ def test_a_processor_may_generate_with_its_own_generator(model: Llama, keeps: bo
     assert found == [alone(model, [1, 2, 3])] * 4
 
 
-def test_results_are_handed_out_once_and_unknown_tickets_are_nothing(model: Llama) -> None:
-    engine = Engine(model)
+@pytest.mark.parametrize("draft", ["off", "lookup"])
+def test_results_are_handed_out_once_and_unknown_tickets_are_nothing(
+    model: Llama, draft: Drafting
+) -> None:
+    engine = Engine(model, draft=draft)
     for ticket in (0, -1, 5):
         engine.cancel(ticket)
     assert (engine.step(), engine.collect(), engine.busy) == ([], {}, False)

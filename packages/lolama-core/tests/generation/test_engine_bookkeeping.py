@@ -29,16 +29,18 @@ from lolama_core import (
     Generation,
     GenerationConfig,
     Llama,
-    LlamaConfig,
     PrefixCache,
     RopeScaling,
     Tokenizer,
 )
 from lolama_core.generation.request import Emission
 from lolama_core.protocols import CausalLM
-from lolama_core.protocols.errors import LolamaError
+from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama_core.protocols.types import PromptKey
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
+from lolama_core.runtime.runner import runner_of
+from lolama_core.runtime.saved_prefixes import restore_prefixes, save_prefixes
 
 OPERATIONS = int(os.environ.get("LOLAMA_FUZZ_CASES", "500"))
 FIRST = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))
@@ -49,24 +51,18 @@ POSITION = 2 * 1 * 2 * 4 * 4
 """Bytes of a position: keys and values, 1 layer, 2 heads, 4 wide, float32."""
 
 
-def make_model(**changes: Any) -> Llama:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        d_model=16,
-        num_heads=4,
-        num_kv_heads=2,
-        num_layers=1,
-        hidden_dim=24,
-        max_seq_len=CONTEXT,
-    )
-    model = Llama(replace(config, **changes)).eval().requires_grad_(False)
-    model.lm_head.weight.mul_(8)
-    return model
-
-
-def make_dynamic() -> Llama:
-    return make_model(rope_scaling=RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=40))
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "d_model": 16,
+    "num_layers": 1,
+    "hidden_dim": 24,
+    "max_seq_len": CONTEXT,
+}
+DYNAMIC = {
+    **SIZES,
+    "rope_scaling": RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=40),
+}
+MakeLlama = Callable[..., Llama]
 
 
 def check_memory(*engines: Engine[Any]) -> None:
@@ -207,9 +203,9 @@ def same(found: Generation[str], expected: Generation[str]) -> bool:
 
 @pytest.mark.parametrize("kind", ["own", "shared", "dynamic"])
 def test_row_290_ctrl_c_within_a_step_leaves_every_text_right_or_ends_it(
-    kind: str, byte_level: Tokenizer
+    kind: str, byte_level: Tokenizer, tiny_llama: MakeLlama
 ) -> None:
-    model = make_dynamic() if kind == "dynamic" else make_model()
+    model = tiny_llama(**(DYNAMIC if kind == "dynamic" else SIZES))
 
     def make() -> Engine[str]:
         memory_of = PrefixCache(1 << 20).memory_of if kind == "shared" else None
@@ -252,6 +248,20 @@ def test_row_290_ctrl_c_within_a_step_leaves_every_text_right_or_ends_it(
 
 # --------------------------------------------------------------------------------- random operations
 
+
+def texts_of(memory: RowMemory) -> set[tuple[PromptKey, ...]]:
+    """The keys of each page that is kept, and of all before it."""
+    assert memory.kept is not None
+    texts: list[tuple[PromptKey, ...]] = []
+    for one in memory.kept[0].kept():
+        texts.append((() if one.parent is None else texts[one.parent]) + one.keys)
+    return {*texts}
+
+
+def starts(text: tuple[PromptKey, ...], beginning: tuple[PromptKey, ...]) -> bool:
+    return text[: len(beginning)] == beginning
+
+
 BEGINNINGS = [[(11 * i + 3 * j) % 400 for j in range(70)] for i in range(3)]
 
 
@@ -260,14 +270,20 @@ class Simulation:
 
     Args:
         seed: Decides all of them.
+        model: What the engines run. It is changed.
         kind: "own" or "shared" memory of the engines, with "recorded" steps, or of "dynamic" RoPE.
+        file: Where what they keep is saved.
     """
 
-    def __init__(self, seed: int, tokenizer: Tokenizer, kind: str) -> None:
+    def __init__(
+        self, seed: int, model: Llama, tokenizer: Tokenizer, kind: str, file: Path
+    ) -> None:
         self.draw, self.changes = random.Random(seed), 0
-        self.model = make_dynamic() if kind == "dynamic" else make_model()
+        self.model, self.kind, self.file = model, kind, file
+        # What is in the file, and which model wrote it; None if nobody knows.
+        self.saved: tuple[set[tuple[PromptKey, ...]], int] | None = None
         self.prefixes = PrefixCache(self.draw.choice([0, 6, 1000]) * PAGE * POSITION)
-        self.shared, self.fails = kind == "shared", False
+        self.fails = False
         self.engines: list[Engine[str]] = []
         for _ in range(2):
             most = self.draw.choice([1, 6, 9, 14, 40]) * PAGE * POSITION
@@ -285,6 +301,7 @@ class Simulation:
                     prefill_chunk=chunk,
                     cache_bytes=most,
                     memory_of=memory_of,
+                    draft="lookup" if seed % 2 else "off",
                 )
             )
         # What is asked of each request, and of which model; those that have ended or were canceled are gone.
@@ -338,9 +355,16 @@ class Simulation:
         self.fails = True
 
     def interrupt(self) -> None:
-        """Ctrl-C at some line of a step."""
-        with Interrupt(self.draw.randrange(1, 600)):
-            self.step()
+        """Ctrl-C at some line of a step, or while texts are saved or restored."""
+        operation = self.draw.choice([self.step, self.step, self.save, self.restore])
+        try:
+            with Interrupt(self.draw.randrange(1, 600)):
+                operation()
+        except KeyboardInterrupt:
+            if operation == self.save:
+                self.saved = None
+        if (memory := self.chosen_memory()) is not None:
+            memory.turns.when_free(lambda: None)  # what was broken off is put right
 
     def evict(self) -> None:
         self.prefixes.clear()
@@ -353,6 +377,62 @@ class Simulation:
             if (memory := engine.memory) is not None:
                 kept = self.draw.choice([0, 1, 5]) * PAGE * POSITION
                 memory.turns.when_free(lambda memory=memory, kept=kept: memory.reclaim(kept))  # type: ignore[misc]
+
+    def chosen_memory(self) -> RowMemory | None:
+        """One whose texts may be saved, or restored, if there is any of the model as it is now."""
+        runner = runner_of(self.model)
+        if self.kind == "shared":
+            return self.prefixes.memory_of(runner)
+        memories = [engine.memory for engine in self.engines]
+        memories = [one for one in memories if one is not None and one.model is runner]
+        return self.draw.choice(memories) if memories and self.kind != "dynamic" else None
+
+    def save(self) -> None:
+        """Write what is kept: by `PrefixCache`, if the engines share one, or by what that calls."""
+        if self.kind == "dynamic":
+            with pytest.raises(UsageError, match="dynamic RoPE"):
+                self.prefixes.save(self.file, self.model)
+        if (memory := self.chosen_memory()) is None:
+            return
+        if self.kind == "shared":
+            self.prefixes.save(self.file, self.model)
+        else:
+            with memory.turns.turn():
+                assert memory.kept is not None
+                save_prefixes(*memory.kept, self.file, self.model)
+        self.saved = texts_of(memory), self.changes % 2
+
+    def restore(self) -> None:
+        """Keep what the file holds, as far as there is room, unless another model wrote it."""
+        if (memory := self.chosen_memory()) is None or not self.file.exists():
+            return
+        if self.draw.random() < 0.5:
+            self.evict()
+        with memory.turns.turn():
+            before = texts_of(memory)
+            assert memory.kept is not None
+            tree, pages = memory.kept
+            room = pages.left - pages.idle
+        try:
+            if self.kind == "shared":
+                most = max(0, self.prefixes.max_bytes - self.prefixes.nbytes)
+                room = min(room, most // pages.page_bytes)
+                self.prefixes.load(self.file, self.model)
+            else:
+                with memory.turns.turn():
+                    restore_prefixes(tree, pages, self.file, self.model)
+        except UsageError:
+            assert self.saved is None or self.saved[1] != self.changes % 2
+            assert texts_of(memory) == before
+            return
+        if self.saved is not None:
+            saved, sign = self.saved
+            after = texts_of(memory)
+            assert sign == self.changes % 2
+            assert after <= before | saved
+            assert len(saved) > room or all(
+                any(starts(text, one) for text in after) for one in saved
+            )
 
     def change(self) -> None:
         self.model.embed_tokens.weight.mul_(-1)
@@ -377,7 +457,7 @@ class Simulation:
 
     def check(self) -> None:
         memories = [engine.memory for engine in self.engines]
-        if self.shared and memories[0] is memories[1]:
+        if self.kind == "shared" and memories[0] is memories[1]:
             check_memory(*self.engines)
         else:
             for engine in self.engines:
@@ -397,6 +477,8 @@ class Simulation:
             self.reclaim: 1,
             self.fail: 1,
             self.interrupt: 1,
+            self.save: 2,
+            self.restore: 2,
             self.change: 1,
         }
         done: Counter[str] = Counter()
@@ -423,8 +505,12 @@ def test_random_operations_leave_the_memory_adding_up(
     seed: int,
     kind: str,
     byte_level: Tokenizer,
+    tiny_llama: MakeLlama,
+    tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    done = Simulation(seed, byte_level, kind).run(min(OPERATIONS // 4, 250))
+    model = tiny_llama(**(DYNAMIC if kind == "dynamic" else SIZES))
+    simulation = Simulation(seed, model, byte_level, kind, tmp_path / "texts")
+    done = simulation.run(min(OPERATIONS // 4, 250))
     record_property("seed", seed)
     record_property("operations", dict(done))

@@ -8,7 +8,7 @@ from time import perf_counter
 MOST_POSITIONS = 512
 """Positions of prompts that run in one pass at most: the activations of more need not fit."""
 
-_LEAST_POSITIONS = 8
+LEAST_POSITIONS = 8
 """Positions of prompts that run beside decoding rows at least: fewer take about the same time."""
 
 _MEASURE_AGAIN = 32
@@ -25,6 +25,7 @@ class PassCosts:
         clock: Seconds.
 
     Attributes:
+        positions: Positions of the last chunk beside rows that decode.
         position: Seconds that a position of a prompt adds to a pass; None as long as nobody knows.
         steps: Number of rows → seconds of a decoding step.
         planned: What the last chunk beside rows that decode was to cost, in decoding steps of theirs.
@@ -36,7 +37,7 @@ class PassCosts:
         self.steps: dict[int, float] = {}
         self.planned = 0.0
         self._draft_seconds: float | None = None
-        self._last = _LEAST_POSITIONS
+        self.positions = LEAST_POSITIONS
         self._since = 0
 
     def chunk(self, rows: int) -> int:
@@ -49,12 +50,12 @@ class PassCosts:
         if not self.knows_step(rows):
             return 0
         if self.position is None:
-            return _LEAST_POSITIONS
+            return LEAST_POSITIONS
         # No more than twice as many as before, since what is cheap for few need not be for many.
-        most = min(2 * self._last, MOST_POSITIONS)
+        most = min(2 * self.positions, MOST_POSITIONS)
         if self.position * most > self.steps[rows]:
             most = int(self.steps[rows] / self.position)
-        return max(most, _LEAST_POSITIONS)
+        return max(most, LEAST_POSITIONS)
 
     def knows_step(self, rows: int) -> bool:
         """Whether a decoding step was measured lately. If not, nothing else is to run beside the next."""
@@ -86,7 +87,7 @@ class PassCosts:
             self._draft_seconds = _mean(self._draft_seconds, each)
         elif rows in self.steps:
             self._since += 1
-            self._last = positions
+            self.positions = positions
             self.planned = positions * (self.position or 0.0) / self.steps[rows]
             self.position = _mean(self.position, max(0.0, seconds - self.steps[rows]) / positions)
         elif self.position is None:

@@ -143,7 +143,7 @@ class Speculation:
         most = [min(MOST_DRAFTED, one.request.limit - len(one.request.tokens) - 1) for one in rows]
         drafts = self._drafter.draft(rows, most, lambda kind: self._worth(len(rows), kind))
         counts = [1 + len(draft.tokens) for draft in drafts]
-        if max(counts) == 1 or not memory.has_room([one.row for one in rows], counts):
+        if max(counts, default=1) == 1 or not memory.has_room([one.row for one in rows], counts):
             return parts
         for one, draft in zip(rows, drafts, strict=True):
             one.draft = draft

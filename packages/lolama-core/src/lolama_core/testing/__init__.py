@@ -9,6 +9,7 @@ import pytest
 for _suite in (
     "checkpoint",
     "decoder_kernel",
+    "engine",
     "image",
     "kv_cache",
     "model",

@@ -1,0 +1,75 @@
+"""Texts of a model with int8 weights are the same, and their numbers the same bits, however an engine runs.
+
+``LOLAMA_FUZZ_CASES`` sets the number of prompts. With 200 or more, every number of rows meets every chunk.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from lolama_core import Generation, Llama, LlamaConfig, slower_blocks
+from lolama_core.protocols.quantizer import QuantizationScheme
+from lolama_core.testing.engine import (
+    ALONE,
+    CONTEXT,
+    DEFAULTS,
+    FEW_WAYS,
+    VOCABULARY,
+    WAYS,
+    Way,
+    content,
+    make_jobs,
+    make_tokenizer,
+    run_jobs,
+)
+from lolama_quant.cpu.library import native_library
+from lolama_quant.int8.quantizer import Int8Quantizer
+
+pytestmark = pytest.mark.skipif(
+    isinstance(native_library(), str), reason=f"no native library: {native_library()}"
+)
+PROMPTS = int(os.environ.get("LOLAMA_FUZZ_CASES", "20"))
+TOKENIZER = make_tokenizer()
+
+
+@pytest.fixture(scope="module", params=["kept head", "int8 head"])
+def model(request: pytest.FixtureRequest) -> Llama:
+    """All that it attends to changes what it says. All its blocks are run by a native kernel."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        d_model=64,
+        num_heads=4,
+        num_kv_heads=2,
+        num_layers=2,
+        hidden_dim=100,
+        max_seq_len=CONTEXT,
+    )
+    model = Llama(config).eval().requires_grad_(False)
+    for place in range(config.num_layers):
+        model.get_parameter(f"layers.{place}.attention.o_proj.weight").mul_(8)
+    skipped = ("lm_head",) if request.param == "kept head" else ()
+    Int8Quantizer().quantize_(model, QuantizationScheme(name="int8", skipped=skipped))
+    model.generation_defaults = DEFAULTS
+    assert not slower_blocks(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def alone(model: Llama) -> list[list[Generation[str]]]:
+    """What each job leads to when nothing else has run, or runs."""
+    return [run_jobs(ALONE.engine(model, TOKENIZER), [job])[0] for job in make_jobs(PROMPTS, 0)]
+
+
+@pytest.mark.parametrize("way", WAYS if PROMPTS >= 200 else FEW_WAYS, ids=str)
+def test_row_270_every_text_is_as_it_would_be_alone(
+    model: Llama, alone: list[list[Generation[str]]], way: Way
+) -> None:
+    """Among rows that come in any order, are canceled, constrained, put back, or begin alike."""
+    engine = way.engine(model, TOKENIZER)
+    found = run_jobs(engine, make_jobs(PROMPTS, 0), make_jobs(PROMPTS // 4, 1), seed=way.rows)
+    for results, expected in zip(found, alone, strict=True):
+        assert [content(each) for each in results] == [content(each) for each in expected]
