@@ -17,91 +17,49 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from benchmarks.contestants import EIGHT_BITS, SIXTEEN_BITS, Contestant, PeerError, PeerProcess
 from benchmarks.make_model import model_path
 from benchmarks.measure import BATCH_CONTEXT
 from benchmarks.run import processor, versions
-from benchmarks.shapes import SHAPES, cache_bytes
+from benchmarks.serving_memory import memory
+from benchmarks.shapes import SHAPES
 from benchmarks.versions import interval
 from lolama import Engine, GenerationConfig, load_model
-from lolama_core import Llama, LlamaConfig, suit_threads
+from lolama_core import suit_threads
+from lolama_core.generation.pass_costs import LEAST_POSITIONS
 from lolama_core.protocols import CausalLM
-from lolama_core.runtime.pages import PAGE
 
 GREEDY = GenerationConfig.greedy(ignore_eos=True, max_new_tokens=1 << 20)
 
 
-def until(length: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """A processor that ends a text with token 2 when it has ``length`` tokens."""
-
-    def end(ids: Tensor, scores: Tensor) -> Tensor:
-        scores[:, 2] = -torch.inf
-        if ids.shape[1] >= length:
-            scores[:, 2] = torch.finfo(scores.dtype).max
-        return scores
-
-    return end
-
-
-def memory(_model: CausalLM) -> dict[str, Any]:
-    """The cache of TinyLlama's shape in a model that is else small: only bytes are measured."""
-    shape = SHAPES["tinyllama"]
-    config = LlamaConfig(
-        vocab_size=512,
-        d_model=64,
-        num_heads=4,
-        num_kv_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        num_layers=shape.num_layers,
-        hidden_dim=64,
-        max_seq_len=4096,
-    )
-    torch.manual_seed(0)
-    model = Llama(config).eval().requires_grad_(False)
-    draw, engine = random.Random(0), Engine(model, rows=64)
-    position = cache_bytes(config, 1, item=4)
-    lengths: dict[int, int] = {}
-    for _ in range(64):
-        prompt = [draw.randrange(3, 512) for _ in range(draw.randint(8, 18))]
-        length = draw.randint(20, 2000)
-        config_of_text = GenerationConfig.greedy(max_new_tokens=4000)
-        ticket = engine.submit(prompt, config_of_text, logits_processors=[until(length)])
-        lengths[ticket] = len(prompt)
-    worst, most, most_kept = 0.0, 0, 0
-    while engine.busy:
-        for ticket, emission in engine.step():
-            lengths[ticket] += 1
-            if emission.finish_reason:
-                del lengths[ticket]
-        engine.collect()
-        used = engine.used_cache_bytes
-        worst = max(
-            worst, (used - len(lengths) * PAGE * position) / (1 + sum(lengths.values()) * position)
-        )
-        most, most_kept = max(most, used), max(most_kept, engine.kept_cache_bytes)
+def fair(model: CausalLM, runs: int) -> dict[str, Any]:
+    """Figure → its median, its least and its greatest value in as many runs of `fair_once`."""
+    found = []
+    for number in range(runs):
+        print(f"fair: run {number + 1} of {runs}", file=sys.stderr, flush=True)
+        found.append(fair_once(model))
     return {
-        "most of (bytes - a page a row) / bytes of the positions": worst,
-        "most bytes of unfinished requests": most,
-        "most bytes kept": most_kept,
-        "bytes if each row had memory for its context": 64 * config.max_seq_len * position,
+        name: [median(values), min(values), max(values)]
+        for name in found[0]
+        for values in [[run[name] for run in found]]
     }
 
 
-def fair(model: CausalLM) -> dict[str, Any]:
-    """Four rows decode; a prompt of 8,192 comes, and later one of 32."""
-    engine = Engine(model)
+def fair_once(model: CausalLM) -> dict[str, float]:
+    """Four rows decode; a prompt of 8,192 comes, and later some of 32, one after another.
+
+    The long prompt is taken out now and then for some steps of the four alone. It goes on from what it has
+    run, which is kept. So both are timed in turn. No row tries tokens ahead, which would make steps of the
+    four take longer, and give more than a token.
+    """
+    engine = Engine(model, draft="off")
     for row in range(4):
         engine.submit([3 + row, *range(4, 23)], GREEDY)
     while len(engine.step()) < 4:
@@ -112,30 +70,51 @@ def fair(model: CausalLM) -> dict[str, Any]:
         given = engine.step()
         return time.perf_counter() - begin, {ticket for ticket, _ in given}
 
-    alone = [step()[0] for _ in range(40)]
-    long = engine.submit([3 + place * 7 % 500 for place in range(8192)], GREEDY)
-    beside, costs, short, came = [], [], 0, 0
-    first_token = None
+    prompt = [3 + place * 7 % 500 for place in range(8192)]
+    alone: list[float] = []
+    beside: list[float] = []
+    # What chunks were planned to cost: those of the least size, and all others.
+    least: list[float] = []
+    costs: list[float] = []
+    # Steps from when a short prompt came.
+    starts: list[int] = []
+    first_tokens: list[int] = []
+    short = came = long = 0
     while True:
+        if len(beside) % 60 == 0:
+            engine.cancel(long)
+            alone += [step()[0] for _ in range(10)]
+            long = engine.submit(prompt, GREEDY)
         seconds, given = step()
         if long in given:
             break
         beside.append(seconds)
-        costs.append(engine.costs.planned)
-        if len(beside) == 50:
-            short, came = engine.submit([9] * 32, GREEDY), len(beside)
-        if short and first_token is None and short in given:
-            first_token = len(beside) - came
+        (least if engine.costs.positions == LEAST_POSITIONS else costs).append(engine.costs.planned)
+        runs = short and engine._schedule.requests[short].to_run < 32
+        if runs and len(starts) == len(first_tokens):
+            starts.append(len(beside) - came)
+        if short in given:
+            first_tokens.append(len(beside) - came)
             engine.cancel(short)
+            short = 0
+        # They come at any place between two steps that the engine measures.
+        if len(beside) % 50 == 10:
+            came = len(beside)
+            short = engine.submit([500 + came] * 32, GREEDY)
+    of_alone, of_beside = (quantiles(times, n=10)[-1] for times in (alone, beside))
     return {
         "steps beside the prompt": len(beside),
         "median milliseconds of a token alone": 1e3 * median(alone),
-        "90th percentile alone": 1e3 * quantiles(alone, n=10)[-1],
+        "90th percentile alone": 1e3 * of_alone,
         "median beside": 1e3 * median(beside),
-        "90th percentile beside": 1e3 * quantiles(beside, n=10)[-1],
-        "90th percentile, ratio": quantiles(beside, n=10)[-1] / quantiles(alone, n=10)[-1],
+        "90th percentile beside": 1e3 * of_beside,
+        "90th percentile, ratio": of_beside / of_alone,
         "greatest planned cost of a chunk, in steps": max(costs),
-        "steps until the first token of a prompt of 32": first_token,
+        f"greatest of those of {LEAST_POSITIONS} positions, the least": max(least, default=0),
+        "steps with such a chunk": len(least),
+        "steps until a prompt of 32 begins to run, most": max(starts),
+        "steps until its first token, median": median(first_tokens),
+        "steps until its first token, most": max(first_tokens),
     }
 
 
@@ -201,7 +180,18 @@ def rows(shape: str, root: Path, pairs: int) -> dict[str, Any]:
     return found
 
 
-PARTS = {"memory": memory, "fair": fair, "chats": chats}
+PARTS = ("memory", "fair", "chats", "rows")
+
+
+def measure(part: str, arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
+    """What a part shows. Its model goes with it, so that its memory is free for the next."""
+    if part == "memory":
+        return memory()
+    if part == "rows":
+        return rows(arguments.shape, root, arguments.pairs)
+    model = load_model(str(model_path(arguments.shape, arguments.layout, root)))
+    suit_threads(model)
+    return fair(model, arguments.runs) if part == "fair" else chats(model)
 
 
 def main() -> None:
@@ -212,9 +202,10 @@ def main() -> None:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     add = parser.add_argument
-    add("--only", nargs="+", choices=[*PARTS, "rows"], default=[*PARTS, "rows"])
+    add("--only", nargs="+", choices=PARTS, default=PARTS)
     add("--shape", choices=SHAPES, default="tinyllama", help="default: tinyllama")
     add("--layout", choices=["hf-bf16", "int8-kept"], default="int8-kept")
+    add("--runs", type=int, default=3, help="of `fair`, of 1 to 2 minutes each; default: 3")
     add("--pairs", type=int, default=20, help="of `rows`; default: 20")
     add("--models", type=Path, help="where the random models are kept (a temporary folder)")
     add("--json", type=Path, help="where to write the results")
@@ -226,16 +217,8 @@ def main() -> None:
         "processor": processor(),
         "versions": versions(),
     }
-    model = None
     for part in arguments.only:
-        if part == "rows":
-            model = None  # its memory is for the others
-            facts[part] = rows(arguments.shape, root, arguments.pairs)
-        else:
-            if model is None:
-                model = load_model(str(model_path(arguments.shape, arguments.layout, root)))
-                suit_threads(model)
-            facts[part] = PARTS[part](model)
+        facts[part] = measure(part, arguments, root)
         print(part, json.dumps(facts[part], indent=2), flush=True)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

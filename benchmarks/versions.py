@@ -37,22 +37,12 @@ from benchmarks.tables import markdown
 Jobs: TypeAlias = dict[str, tuple[Callable[[], float], Callable[[], float]]]
 """Name → what gives the seconds of this version, and of the other one."""
 
+TextJobs: TypeAlias = dict[str, tuple[int, int, int, int, int]]
+"""Name → which number of the answers of `benchmarks.text_peer`, the least of how many of them, and a job."""
+
 HERE = Path(__file__).resolve().parents[1]
 ROWS = ("lolama bf16 (core + quant)", "lolama bf16 (core alone)", "lolama int8")
-TEXT_SCRIPT = """
-import sys, time, torch
-from lolama_core import TextGenerator, load
-torch.set_num_threads(1)
-generator = TextGenerator(*load("demo", device="cpu"))
-for line in sys.stdin:
-    count, times = (int(number) for number in line.split())
-    taken = []
-    for _ in range(times):
-        begin = time.perf_counter()
-        generator.generate("Once upon a time", temperature=0, max_new_tokens=count, ignore_eos=True)
-        taken.append(time.perf_counter() - begin)
-    print(min(taken), flush=True)
-"""
+DEMO_TEXTS: TextJobs = {"4 tokens": (2, 20, 1, 5, 4), "200 tokens": (2, 3, 1, 5, 200)}
 STARTS = {
     "start: --version": ["--version"],
     "start: models": ["models"],
@@ -159,45 +149,14 @@ def start_jobs(versions: tuple[Version, Version]) -> Jobs:
     }
 
 
-def text_jobs(versions: tuple[Version, Version]) -> tuple[Jobs, list[subprocess.Popen[str]]]:
-    """Whole texts of `demo` on one thread, and the two processes that generate them."""
-    processes = [
-        subprocess.Popen(
-            [v.python, "-c", TEXT_SCRIPT],
-            cwd=v.checkout,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(OMP_NUM_THREADS="1"),
-        )
-        for v in versions
-    ]
-
-    def ask(process: subprocess.Popen[str], tokens: int, times: int) -> float:
-        assert process.stdin is not None and process.stdout is not None
-        print(tokens, times, file=process.stdin, flush=True)
-        return float(process.stdout.readline())
-
-    this, other = processes
-    jobs: Jobs = {
-        f"demo, a text of {tokens} tokens": (
-            partial(ask, this, tokens, times),
-            partial(ask, other, tokens, times),
-        )
-        for tokens, times in ((4, 20), (200, 3))
-    }
-    return jobs, processes
-
-
-def generator_jobs(
-    versions: tuple[Version, Version], layout: str, shape: str, path: Path, plan: Plan
+def text_jobs(
+    versions: tuple[Version, Version], model: str, name: str, threads: int, asked: TextJobs
 ) -> tuple[Jobs, list[subprocess.Popen[str]]]:
-    """Prompts and tokens as `TextGenerator` and `BatchGenerator` run them, and the two processes."""
-    threads = THREADS.get(shape) or os.cpu_count() or 1
+    """Texts as `TextGenerator` and `BatchGenerator` make them, and the two processes that do."""
     script = str(HERE / "benchmarks" / "text_peer.py")
     this, other = (
         subprocess.Popen(
-            [v.python, script, str(path), str(threads)],
+            [v.python, script, model, str(threads)],
             cwd=v.checkout,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -207,20 +166,26 @@ def generator_jobs(
         for v in versions
     )
 
-    def ask(process: subprocess.Popen[str], place: int, *job: int) -> float:
+    def ask(process: subprocess.Popen[str], place: int, times: int, *job: int) -> float:
         assert process.stdin is not None and process.stdout is not None
-        print(*job, file=process.stdin, flush=True)
-        return float(process.stdout.readline().split()[place])
+        taken = []
+        for _ in range(times):
+            print(*job, file=process.stdin, flush=True)
+            taken.append(float(process.stdout.readline().split()[place]))
+        return min(taken)
 
-    # A job, and which of its two numbers.
-    asked = {f"prompt {n}": (0, 1, n, 1) for n in plan.prompts}
-    asked |= {f"decode {n}": (1, 1, n, plan.steps) for n in plan.contexts}
-    asked |= {f"{n} rows": (1, n, BATCH_CONTEXT, plan.steps) for n in plan.rows}
     jobs: Jobs = {
-        f"{shape}, texts {layout}: {name}": (partial(ask, this, *job), partial(ask, other, *job))
-        for name, job in asked.items()
+        f"{name}{kind}": (partial(ask, this, *job), partial(ask, other, *job))
+        for kind, job in asked.items()
     }
     return jobs, [this, other]
+
+
+def planned_texts(plan: Plan) -> TextJobs:
+    """What is asked of a model of some shape: prompts, tokens after them, and several rows."""
+    asked = {f"prompt {n}": (0, 1, 1, n, 1) for n in plan.prompts}
+    asked |= {f"decode {n}": (1, 1, 1, n, plan.steps) for n in plan.contexts}
+    return asked | {f"{n} rows": (1, 1, n, BATCH_CONTEXT, plan.steps) for n in plan.rows}
 
 
 def peer_jobs(
@@ -273,16 +238,17 @@ def main() -> None:
     root = arguments.models or Path(tempfile.gettempdir()) / "lolama-benchmarks"
     head = ["", "times as fast", "95 % interval of the median"]
     rows = pairs(start_jobs(versions), arguments.pairs, arguments.only)
-    jobs, texts = text_jobs(versions)
-    rows += pairs(jobs, arguments.pairs, arguments.only)
-    for process in texts:
-        process.communicate()
     plan = Plan((128, 512), (128, 1024), (4, 16), STEPS[arguments.shape], 1, 1, 1)
+    texts = [("demo", "demo, a text of ", 1, DEMO_TEXTS)]
     for layout in ("hf-bf16", "int8-kept"):
         path = model_path(arguments.shape, layout, root)
-        jobs, texts = generator_jobs(versions, layout, arguments.shape, path, plan)
+        name = f"{arguments.shape}, texts {layout}: "
+        threads = THREADS.get(arguments.shape) or os.cpu_count() or 1
+        texts.append((str(path), name, threads, planned_texts(plan)))
+    for each in texts:
+        jobs, processes = text_jobs(versions, *each)
         rows += pairs(jobs, arguments.pairs, arguments.only)
-        for process in texts:
+        for process in processes:
             process.communicate()
     for shape in dict.fromkeys((arguments.shape, "stories260k")):
         plan = Plan((128, 512), (128, 1024), (4, 16), STEPS[shape], 1, 1, 1)
