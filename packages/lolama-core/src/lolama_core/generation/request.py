@@ -156,7 +156,9 @@ class Request:
         chosen = len(self.tokens)
         length = len(self.prompt_ids) + chosen
         with drawn_again(self._sampler.generator):
-            token = self._sampler(self._history[:, :length], logits, step=chosen)
+            # Nobody else reads the history, which is then not kept.
+            history = self._history[:, :length] if self._sampler.chain else self._history
+            token = self._sampler(history, logits, step=chosen)
             self.tokens.append(token)
         if self.constrained is not None:
             self.constrained.accept(token)
@@ -166,7 +168,7 @@ class Request:
         if token in self._eos_ids:
             reason = "eos"
         else:
-            if self._sampler.chain:  # nobody else looks at it
+            if self._sampler.chain:
                 self._history[0, length] = token
             if self.config.logprobs is not None:
                 self._logprobs += token_logprobs(logits, [token], self.config.logprobs)

@@ -214,9 +214,7 @@ class Sampler:
             checks.append(highest)
         if not self.greedy:
             chosen = draw(scores.softmax(-1), self.generator)
-        # Everything in one transfer: on a GPU each would wait for all that was launched. Ids are below 2^24,
-        # which float32 holds exactly.
-        *found, token_id = torch.cat((*checks, chosen.to(scores.dtype))).tolist()
+        *found, token_id = _numbers((*checks, chosen))
         for check, best in enumerate(found):
             if not math.isfinite(best):
                 raise _non_finite(step, best, processed=check > 0)
@@ -248,6 +246,14 @@ def _checked(process: LogitsProcessor, result: object, scores: Tensor) -> Tensor
         found = f"{tuple(result.shape)} {str(result.dtype)[6:]} on {result.device}"
     expected = f"{tuple(scores.shape)} floating-point scores on {scores.device}"
     raise UsageError(f"logits processor {name:.80}", f"returned {found}", f"return {expected}")
+
+
+def _numbers(values: Sequence[Tensor]) -> list[float]:
+    """One number of each (1,), in one transfer: on a GPU each would wait for all that was launched."""
+    if values[0].device.type == "cpu":
+        return [value.item() for value in values]
+    # Ids are below 2^24, which float32 holds exactly.
+    return torch.cat([value.float() for value in values]).tolist()
 
 
 def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:

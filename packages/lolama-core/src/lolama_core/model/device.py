@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
 from typing import cast
 
 import torch
@@ -96,38 +97,53 @@ def suit_threads(model: CausalLM) -> None:
         torch.set_num_threads(1)
 
 
-@contextmanager
-def inference(device: torch.device) -> Iterator[None]:
+def inference(device: torch.device) -> AbstractContextManager[object]:
     """How a model is run to generate or to score, whatever somebody else has set for the process.
 
     Without gradients, and without autocast: the weights' dtype says how products are taken, in blocks and in
     kernels alike. (A model that is called itself obeys autocast, as whoever trains it needs.)
     """
-    with ExitStack() as modes:
-        modes.enter_context(torch.inference_mode())
-        if torch.is_autocast_enabled(device.type):
-            modes.enter_context(torch.autocast(device.type, enabled=False))
-        yield
+    without_autocast = torch.is_autocast_enabled(device.type)
+    return _without_autocast(device) if without_autocast else torch.inference_mode()
 
 
 @contextmanager
-def memory_errors(device: torch.device) -> Iterator[None]:
-    """Turn an allocation that failed inside the block into one clear error.
+def _without_autocast(device: torch.device) -> Iterator[None]:
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+class memory_errors:
+    """Turns an allocation that failed inside the ``with`` block into one clear error.
+
+    (A generator would take a microsecond of each decoding step.)
 
     Raises:
         ResourceError: with what was needed and what is free.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, RuntimeError | MemoryError):
+            return
         text = str(error)
         cpu = re.search(r"you tried to allocate (\d+) bytes", text)
         gpu = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
         if not (cpu or gpu or isinstance(error, MemoryError)):
-            raise
+            return
         need = f"{int(cpu[1]) / 1e9:.1f} GB " if cpu else f"{gpu[1]} " if gpu else ""
         raise ResourceError(
-            f"memory of {device}",
-            f"{need}more needed, {free_memory(device) / 1e9:.1f} GB free",
+            f"memory of {self._device}",
+            f"{need}more needed, {free_memory(self._device) / 1e9:.1f} GB free",
             "use a smaller model, fewer tokens, or `quantize=True`",
         ) from None

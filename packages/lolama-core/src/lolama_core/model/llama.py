@@ -89,7 +89,7 @@ class Llama(CausalLMModule):
     def embed(self, input_ids: Tensor) -> Tensor:
         """(B, T) token ids → (B, T, D) in the dtype that activations have on this device."""
         embeds: Tensor = self.embed_tokens(input_ids)
-        return embeds.to(activation_dtype(self.device, self.dtype))
+        return embeds.to(activation_dtype(embeds.device, self.dtype))
 
     def embed_prompt(self, input_ids: Tensor, lengths: Sequence[int], **inputs: Any) -> Prompt:
         """(B, T) right-padded ids → `Prompt`; a text model takes nothing beside them.

@@ -69,7 +69,8 @@ class NewPositions:
             its positions. What follows the last page that a row fills is not read.
         starts: Positions that each row holds; its new ones follow, all within its pages. Where nobody knows
             on the host, 0 for each: only a step that reads places is given such ones.
-        positions: (B, T) int64 on the device of ``x``: the same of each input position, padding included.
+        positions: (B, T) int64 on the device of ``x``: the same of each input position, padding included;
+            None for a step that does not read places.
         counts: New positions of each row, at least one.
         window: The number of keys that a position sees, its own included; None for all.
         only_last: Nobody reads any but the last position of each row.
@@ -80,7 +81,7 @@ class NewPositions:
     sin: Tensor
     pages: Tensor
     starts: Sequence[int]
-    positions: Tensor
+    positions: Tensor | None
     counts: Sequence[int]
     window: int | None
     only_last: bool

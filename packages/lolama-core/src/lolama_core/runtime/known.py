@@ -10,6 +10,8 @@ from lolama_core.model.feed_forward import FeedForward
 from lolama_core.model.linear import Linear, OutputProjection
 from lolama_core.model.llama import Llama
 from lolama_core.model.norm import RMSNorm
+from lolama_core.model.rope import RotaryEmbedding
+from lolama_core.model.rope_scaling import dynamic_beyond
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.decoder_kernel import (
     BlockWeights,
@@ -27,6 +29,7 @@ _CHILDREN: dict[type[nn.Module], frozenset[str]] = {
     RMSNorm: frozenset(),
     Linear: frozenset(),
     OutputProjection: frozenset(),
+    RotaryEmbedding: frozenset(),
 }
 _NUMBERS: dict[type[nn.Module], frozenset[str]] = {
     Block: frozenset(),
@@ -35,12 +38,14 @@ _NUMBERS: dict[type[nn.Module], frozenset[str]] = {
     RMSNorm: frozenset({"eps"}),
     Linear: frozenset({"in_features", "out_features"}),
     OutputProjection: frozenset({"in_features", "out_features"}),
+    RotaryEmbedding: frozenset({"head_dim", "base", "scaling", "attention_factor"}),
 }
 """What kernels read beside modules and parameters. Whatever else is set, and not None, they do not know."""
 _PARAMETERS: dict[type[nn.Module], frozenset[str]] = {
     RMSNorm: frozenset({"weight"}),
     Linear: frozenset({"weight", "bias"}),
     OutputProjection: frozenset({"weight", "bias"}),
+    RotaryEmbedding: frozenset({"inv_freq"}),
 }
 
 
@@ -92,6 +97,16 @@ def is_plain_head(head: nn.Module) -> bool:
     except UnknownPart:
         return False
     return not global_hooks()
+
+
+def is_plain_rope(rope: nn.Module) -> bool:
+    """Whether the angles of a position depend on nothing but the position."""
+    try:
+        check(rope, RotaryEmbedding, "rope")
+    except UnknownPart:
+        return False
+    assert isinstance(rope, RotaryEmbedding)
+    return dynamic_beyond(rope.scaling) is None and not global_hooks()
 
 
 def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:

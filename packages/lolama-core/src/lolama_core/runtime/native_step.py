@@ -57,7 +57,7 @@ class NativeRun:
     ) -> Tensor:
         """(B, T, D) through its blocks.
 
-        Padding is left out, and comes back as zeros; with ``only_last`` the result is (B, 1, D).
+        Padding is left out, and comes back as zeros; with ``only_last`` the result is (B, D).
         """
         assert isinstance(slots, Slots | FixedSlots)
         batch, width = x.shape[:2]
@@ -65,12 +65,9 @@ class NativeRun:
         real = None
         if isinstance(slots, Slots) and min(slots.counts) < width:
             real = slots.scatter[:2]
+        turned = (part[:, 0].expand(batch, -1, -1) for part in angles)
         wide, cos, sin = (
-            part.flatten(0, 1) if real is None else part[real]
-            for part in (
-                x,
-                *(turned[:, 0].expand(batch, -1, -1) for turned in angles),
-            )
+            part.flatten(0, 1) if real is None else part[real] for part in (x, *turned)
         )
         new = NewPositions(
             x=wide.float(),
@@ -78,7 +75,7 @@ class NativeRun:
             sin=sin,
             pages=cache.pages,
             starts=slots.starts,
-            positions=slots.positions,
+            positions=slots.positions if self.step.reads_places else None,
             counts=slots.counts,
             window=window,
             only_last=only_last,
@@ -87,7 +84,7 @@ class NativeRun:
             new, [keys[layer] for layer in self.layers], [values[layer] for layer in self.layers]
         ).to(x.dtype)
         if only_last:
-            return hidden[:, None]
+            return hidden
         if real is None:
             return hidden.view(x.shape)
         whole = hidden.new_zeros(x.shape)

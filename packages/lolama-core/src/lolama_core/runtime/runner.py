@@ -21,6 +21,7 @@ from lolama_core.protocols import CacheSlots, CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.look import Look
 from lolama_core.protocols.types import Prompt
+from lolama_core.runtime.angles import AnglesAhead
 from lolama_core.runtime.fast_products import FastProducts
 from lolama_core.runtime.kernels import Kernels, given_kernels, kernels_of
 from lolama_core.runtime.known import is_plain_head, text_model
@@ -60,6 +61,7 @@ class Runner:
         # Inside `products` torch calls it for each function, which would only take time without a kernel.
         self._fast = self.products if kernels.linear else nullcontext()
         self._plain_head = text is not None and is_plain_head(text.lm_head)
+        self._angles = AnglesAhead(text)
         blocks = [] if text is None else list(text.layers)
         self.native, self._checked, self.reasons = native_runs(blocks, kernels.decoder)
         # Logits are taken in a fixed order where the blocks are.
@@ -145,7 +147,7 @@ class Runner:
             hidden = cache.run(partial(self._run_blocks, text), embeds, slots)
             hidden = last_positions(hidden, slots) if logits == "last" else hidden
         elif logits == "last":
-            hidden = self._run_blocks(text, embeds, slots, cache, only_last=True)[:, -1]
+            hidden = self._run_blocks(text, embeds, slots, cache, only_last=True)
         else:
             hidden = self._run_blocks(text, embeds, slots, cache)
             if isinstance(slots, Slots) and min(slots.counts) < slots.width:
@@ -176,8 +178,9 @@ class Runner:
         *,
         only_last: bool = False,
     ) -> Tensor:
-        """(B, T, D) → (B, T, D), or with ``only_last`` the last real position of each row (B, 1, D)."""
-        angles, window, end = text.angles(slots), text.config.sliding_window, len(text.layers)
+        """(B, T, D) → (B, T, D), or with ``only_last`` the last real position of each row (B, D)."""
+        angles = self._angles.of(text, slots)
+        window, end = text.config.sliding_window, len(text.layers)
         plan, place = None, 0
         while place < end:
             native = self.native.get(place)
@@ -196,10 +199,10 @@ class Runner:
             with self._fast:
                 shortens = only_last and place == end - 1 and x.shape[1] > 1
                 if shortens and place in self._checked and cache is not None:
-                    return run_last_block(cast(Block, block), x, plan, slots, cache, window)
+                    return run_last_block(cast(Block, block), x, plan, slots, cache, window)[:, 0]
                 x = block(x, plan, cache)
             place += 1
-        return last_positions(x, slots)[:, None] if only_last else x
+        return last_positions(x, slots) if only_last else x
 
 
 _Kept: TypeAlias = tuple[Runner, Kernels | None]

@@ -207,13 +207,14 @@ class NativeStep:
         head_dim = self._model.head_dim
         assert position_stride == head_dim
         assert page_stride % head_dim == 0 and head_stride % head_dim == 0
-        assert all(layer.stride() == first.stride() for layer in (*keys, *values))
+        assert {layer.stride() for layer in (*keys, *values)} == {first.stride()}
         assert positions == batch == len(new.counts) or first.dtype in self.prompt_dtypes
         # Beyond a cache's end lies someone else's memory.
         ends = [start + count for start, count in zip(new.starts, new.counts, strict=True)]
         pages = new.pages.contiguous()
         assert max(ends) <= width * first.shape[2] and sum(new.counts) == positions
-        assert int(pages.min()) >= 0 and int(pages.max()) < len(first)
+        lowest, highest = pages.aminmax()
+        assert lowest.item() >= 0 and highest.item() < len(first)
         model = _Model.from_buffer_copy(self._model)
         model.cache_dtype, model.tiled = cache_dtype, self._is_tiled(positions)
         hidden = new.x.resolve_neg().to(torch.float32, copy=True).contiguous()
@@ -251,7 +252,7 @@ class NativeStep:
             scratch.data_ptr(),
             threads,
         )
-        return hidden[:batch] if new.only_last else hidden
+        return hidden[:batch] if new.only_last and positions > batch else hidden
 
 
 def _block(block: BlockWeights) -> _Block:

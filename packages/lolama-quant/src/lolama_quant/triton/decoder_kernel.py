@@ -107,6 +107,7 @@ class TritonStep:
         from lolama_quant.triton.kernels import decoding
         from lolama_quant.triton.kernels.products import one_row
 
+        assert new.positions is not None
         starts, (pages,) = new.positions[:, 0].contiguous(), new.pages.contiguous()
         capacity = len(pages) * keys[0].shape[2]
         first_keys = (starts + 1 - (new.window or capacity)).clamp_(min=0)
