@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,9 @@ from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.prefix_tree import count_shared
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
+
+_MOST_ROWS = 64
+"""Texts as long as the model's context that it follows at the same time."""
 
 
 @dataclass
@@ -53,6 +57,8 @@ class DraftModel:
     def __init__(self, model: CausalLM, max_bytes: int | None = None) -> None:
         self._model, self._max_bytes = model, max_bytes
         self._memory: RowMemory | None = None
+        # Generators that share it may run in several threads.
+        self._lock = threading.RLock()
         self._texts: weakref.WeakKeyDictionary[Scheduled, _Followed] = weakref.WeakKeyDictionary()
 
     def start(self, runner: CausalLM) -> None:
@@ -61,11 +67,11 @@ class DraftModel:
         Raises:
             UsageError: if what it holds of a text changes as that grows (dynamic RoPE).
         """
-        self._runner, self._vocabulary = runner_of(self._model), runner.vocab_size
-        if self._memory is None or self._memory.model is not self._runner:
-            self._memory = RowMemory(self._runner, max_bytes=self._max_bytes)
-            self._texts.clear()
-        with self._memory.turns.turn():
+        with self._lock:
+            self._runner, self._vocabulary = runner_of(self._model), runner.vocab_size
+            if self._memory is None or self._memory.model is not self._runner:
+                self._memory = RowMemory(self._runner, _MOST_ROWS, self._max_bytes)
+                self._texts.clear()
             if self._memory.rows_run_alone:
                 reason = "changes what it holds of a text as that grows (dynamic RoPE)"
                 raise UsageError("draft", reason, "use another model, or none")
@@ -74,9 +80,9 @@ class DraftModel:
         self, rows: Sequence[Scheduled], most: Sequence[int], worth: Callable[[int], int]
     ) -> list[Draft]:
         """See `Drafter.draft`. All of its drafts are of one kind."""
-        assert self._memory is not None
         drafts = [NO_DRAFT] * len(rows)
-        with self._memory.turns.turn():
+        assert self._memory is not None
+        with self._lock, self._memory.turns.turn():
             ready = []
             for place, (one, count) in enumerate(zip(rows, most, strict=True)):
                 count = min(count, worth(0))

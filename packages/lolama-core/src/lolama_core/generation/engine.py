@@ -104,6 +104,8 @@ class Engine(Generic[Text]):
         draft: Drafting | Speculation = "auto",
     ) -> None:
         check_options(model, rows, prefill_chunk, cache_bytes, cache_dtype)
+        self.speculation, cache_bytes = speculation_of(draft, model, cache_bytes)
+        self.costs = self.speculation.costs
         self._model, self._chunk = model, prefill_chunk or self.default_chunk
         self.prepare = RequestFactory(model, tokenizer).requests
         self._memory_of = memory_of or partial(
@@ -118,8 +120,6 @@ class Engine(Generic[Text]):
         self._stepping = threading.Lock()
         self._looks_for_memory = Turns()  # a step that chooses it, or whoever cancels
         self._broken = False  # whether an error or Ctrl-C has broken off a step
-        self.speculation = speculation_of(draft)
-        self.costs = self.speculation.costs
 
     @property
     def busy(self) -> bool:

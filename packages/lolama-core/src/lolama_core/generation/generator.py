@@ -110,7 +110,7 @@ class TextGenerator(Generic[Text]):
         self.model, self.tokenizer, self.prefix_cache = model, tokenizer, prefix_cache
         self._cache_dtype = chosen_cache_dtype(cache_dtype, prefix_cache, model)
         # What one text has shown of costs and drafts is known to the next.
-        self._speculation = speculation_of(draft)
+        self._speculation, _ = speculation_of(draft, model)
         self._factory = RequestFactory(model, tokenizer)
         self._idle: list[RowMemory] = []
 

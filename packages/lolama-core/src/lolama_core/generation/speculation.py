@@ -22,6 +22,7 @@ from lolama_core.generation.pass_costs import PassCosts
 from lolama_core.generation.prompt_lookup import PromptLookup
 from lolama_core.generation.request import Emission
 from lolama_core.generation.schedule import NO_DRAFT, Draft, Part, Scheduled
+from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
@@ -103,17 +104,20 @@ class Speculation:
         drafting: Where drafts come from.
         costs: What passes cost. Where time cannot change a text, it tells what drafts cost; elsewhere a fifth
             of a step is assumed, so that the same settings always lead to the same text.
+        draft_cache_bytes: What keys and values of a draft model may take; see `RowMemory`.
 
     Raises:
         UsageError: if ``drafting`` is nothing that makes drafts.
     """
 
-    def __init__(self, drafting: Drafting, costs: PassCosts) -> None:
+    def __init__(
+        self, drafting: Drafting, costs: PassCosts, draft_cache_bytes: int | None = None
+    ) -> None:
         self._drafter: Drafter | None = None
         if isinstance(drafting, str) and drafting in ("auto", "lookup"):
             self._drafter = PromptLookup()
         elif isinstance(drafting, CausalLM):
-            self._drafter = DraftModel(drafting)
+            self._drafter = DraftModel(drafting, draft_cache_bytes)
         elif drafting != "off":
             reason, remedy = (
                 f"{shown(drafting)} makes no drafts",
@@ -180,6 +184,24 @@ class Speculation:
         yield emission
 
 
-def speculation_of(draft: Drafting | Speculation) -> Speculation:
-    """What lets rows of an engine try tokens ahead; it is made anew unless several engines share it."""
-    return draft if isinstance(draft, Speculation) else Speculation(draft, PassCosts())
+def speculation_of(
+    draft: Drafting | Speculation, model: CausalLM, cache_bytes: int | None = None
+) -> tuple[Speculation, int | None]:
+    """What lets rows of an engine try tokens ahead; it is made anew unless several engines share it.
+
+    Args:
+        draft: Where drafts come from.
+        model: What generates.
+        cache_bytes: What keys and values of all models may take.
+
+    Returns:
+        It, and what is left of ``cache_bytes``: each model gets as much of them as a position of it takes.
+    """
+    if isinstance(draft, Speculation):
+        return draft, cache_bytes
+    own = None
+    if cache_bytes is not None and isinstance(draft, CausalLM):
+        sizes = [own_cache(each.make_cache(1, 1)).nbytes for each in (model, draft)]
+        own = cache_bytes * sizes[1] // sum(sizes)
+        cache_bytes -= own
+    return Speculation(draft, PassCosts(), own), cache_bytes
