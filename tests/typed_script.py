@@ -76,6 +76,10 @@ def use_the_parts(name: str) -> int:
         print([emission.text.upper() for _, emission in engine.step()], engine.used_cache_bytes)
     read = engine.collect()[ticket]
     assert isinstance(read, Generation)
+    drafts: list[lolama.Drafting] = ["lookup", "off", model]
+    for draft in drafts:
+        tried = lolama.TextGenerator(model, tokenizer, draft=draft).generate_stream("Once", seed=1)
+        print("".join(tried.text()), tried.drafted_tokens - tried.accepted_tokens)
     print(read.prompt_logprobs, read.text.upper(), lolama_core.prompt_logits(model, [1, 2]).shape)
     return len(answer.text) if isinstance(answer, Generation) else answer.exit_code
 
@@ -117,6 +121,7 @@ def use_core() -> None:
     """lolama-core alone."""
     model, tokenizer = lolama_core.load("demo", device="cpu", dtype=torch.float32)
     print(lolama_core.decoder_in_use(model), lolama_core.kernels_in_use(model))
+    print(lolama_core.vocabulary_difference(tokenizer, tokenizer))
     print(lolama_core.slower_blocks(model), lolama_core.runner_of(model).vocab_size)
     lolama_core.forget(model)
     print(lolama_core.free_memory(model.device), len(model.layers), model.config.d_model)

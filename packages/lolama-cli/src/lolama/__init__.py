@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lolama.wiring import load_model as load_model
     from lolama.wiring import load_tokenizer as load_tokenizer
     from lolama_core import BatchGenerator as BatchGenerator
+    from lolama_core import Drafting as Drafting
     from lolama_core import Emission as Emission
     from lolama_core import Engine as Engine
     from lolama_core import Generation as Generation
@@ -43,6 +44,7 @@ else:
             ".wiring": ["load_model", "load_tokenizer"],
             "lolama_core": [
                 "BatchGenerator",
+                "Drafting",
                 "Emission",
                 "Engine",
                 "Generation",

@@ -16,6 +16,7 @@ OPTIONS = {
     "confirm": "--yes",
     "device": "--device",
     "directory": "-o",
+    "draft": "--draft",
     "dtype": "--dtype",
     "force": "--force",
     "generate": "--raw",  # in Python, what continues a text without a chat template

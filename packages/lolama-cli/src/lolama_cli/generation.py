@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lolama_cli.console import Output, note, progress
+from lolama_cli.draft import tried_ahead
 from lolama_cli.logprobs import logprob_facts
 from lolama_cli.schemas import GENERATE
 from lolama_cli.settings import SETTINGS, to_json
 
 if TYPE_CHECKING:
-    from lolama import Generation, GenerationConfig, PrefixCache
+    from lolama import Drafting, Generation, GenerationConfig, PrefixCache
     from lolama_cli.pictures import PreparedImages
     from lolama_core.protocols import CausalLM, Tokenizer
 
@@ -40,6 +41,7 @@ class GenerationRun:
         output: Where the text goes.
         images: The pictures that go with it.
         prefixes: What the model has read before, if that is kept.
+        draft: What tries tokens ahead.
     """
 
     model: CausalLM
@@ -49,6 +51,7 @@ class GenerationRun:
     output: Output
     images: PreparedImages | None
     prefixes: PrefixCache | None = None
+    draft: Drafting = "auto"
 
     def generate(self, *, write: bool, stream: bool) -> None:
         """Generate to the end.
@@ -62,7 +65,9 @@ class GenerationRun:
         self.started = time.perf_counter()
         self.first: float | None = None
         pieces = []
-        generator = TextGenerator(self.model, self.tokenizer, prefix_cache=self.prefixes)
+        generator = TextGenerator(
+            self.model, self.tokenizer, prefix_cache=self.prefixes, draft=self.draft
+        )
         images = self.images
         with progress(images.progress if images is not None else ""):
             stream_of = generator.generate_stream(
@@ -117,7 +122,7 @@ class GenerationRun:
             line += f"; first text after {self.first - self.started:.2f} s"
         if self.tokens_per_second is not None:
             line += f", then {self.tokens_per_second:.1f} tokens/s"
-        note(line)
+        note(f"{line}; {tried_ahead(self.result.drafted_tokens, self.result.accepted_tokens)}")
 
     def write_json(self, name: str, load_seconds: float) -> None:
         """Everything about it, as one object.
@@ -159,6 +164,8 @@ def answer_facts(
         "context_full": result.context_full,
         "prompt_tokens": prompt_length,
         "cached_tokens": result.cached_tokens,
+        "drafted_tokens": result.drafted_tokens,
+        "accepted_tokens": result.accepted_tokens,
         "seed": config.seed,
         "logprobs": logprob_facts(result.logprobs, tokenizer),
     }

@@ -53,8 +53,14 @@ class ModelChoice:
         asked = files if self.template is None else names.with_chat_template(files, self.template)
         return files, wiring.tokenizer_of(asked)
 
-    def load(self, files: ModelFiles, *, verbose: bool = False) -> CausalLM:
-        """The model, on its device."""
+    def load(self, files: ModelFiles, *, verbose: bool = False, is_draft: bool = False) -> CausalLM:
+        """The model, on its device.
+
+        Args:
+            files: Its files.
+            verbose: Tell about it.
+            is_draft: Leave the number of threads to the model that it guesses for.
+        """
         from lolama import wiring
 
         if self.quantize:
@@ -65,7 +71,8 @@ class ModelChoice:
         wiring.import_torch()
         started = time.perf_counter()
         model = wiring.load_files(files, device=self.device, dtype=self.dtype)
-        wiring.suit_threads(model)
+        if not is_draft:
+            wiring.suit_threads(model)
         self.load_seconds = time.perf_counter() - started
         if verbose:
             tell_loaded(files, model, self.load_seconds)

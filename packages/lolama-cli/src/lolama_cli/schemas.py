@@ -22,6 +22,11 @@ _ANSWER = {
     "context_full": ("boolean", "with length: the model's context was full before max_tokens"),
     "prompt_tokens": (_COUNT, "positions of the prompt, pictures included"),
     "cached_tokens": (_COUNT, "those that were run before: for a prompt cache, or another prompt"),
+    "drafted_tokens": (
+        _COUNT,
+        "tokens that were tried ahead of their turn; it may depend on how fast the machine is",
+    ),
+    "accepted_tokens": (_COUNT, "those of them that were right"),
     "seed": (_COUNT, "what sampling began with; --seed with it repeats the choices"),
     "logprobs": ("list or null", "with --logprobs, an object for each of ids"),
     "logprobs[].id": (_COUNT, "the token"),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lolama_core.generation.request import Generation as Generation
     from lolama_core.generation.sampling import Sampler as Sampler
     from lolama_core.generation.scoring import prompt_logits as prompt_logits
+    from lolama_core.generation.speculation import Drafting as Drafting
     from lolama_core.generation.text_stream import TextStream as TextStream
     from lolama_core.generation.token_stream import TokenStream as TokenStream
     from lolama_core.loading import build_module as build_module
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from lolama_core.runtime.runner import runner_of as runner_of
     from lolama_core.text.tokenizer import Tokenizer as Tokenizer
     from lolama_core.text.tokenizer_loading import load_tokenizer as load_tokenizer
+    from lolama_core.text.vocabulary import vocabulary_difference as vocabulary_difference
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -112,9 +114,11 @@ else:
             ".runtime.runner": ["Runner", "forget", "runner_of"],
             ".generation.sampling": ["Sampler"],
             ".generation.scoring": ["prompt_logits"],
+            ".generation.speculation": ["Drafting"],
             ".generation.text_stream": ["TextStream"],
             ".generation.token_stream": ["TokenStream"],
             ".text.tokenizer": ["Tokenizer"],
+            ".text.vocabulary": ["vocabulary_difference"],
         },
     )
 

@@ -14,6 +14,7 @@ from lolama_cli.batch.messages import in_line
 from lolama_cli.batch.prompts import BatchPrompt, BatchSettings, read_lines
 from lolama_cli.batch.run import Batch, Tally, answer_all
 from lolama_cli.console import Output, note
+from lolama_cli.draft import DraftChoice
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import OPTION as IMAGE
 from lolama_cli.pictures import prepare_images
@@ -89,6 +90,7 @@ class BatchOptions:
 def generate_batch(
     options: BatchOptions,
     chosen: ModelChoice,
+    draft: DraftChoice,
     asked: RequestedSettings,
     stdout: Output,
     system: str | None,
@@ -103,6 +105,7 @@ def generate_batch(
     Args:
         options: Where they come from, and where answers go.
         chosen: The model.
+        draft: What tries tokens ahead.
         asked: Settings of lines that have none of their own.
         stdout: Takes answers that go nowhere else.
         system, raw, logprobs: As for `generate`.
@@ -115,6 +118,7 @@ def generate_batch(
     assert options.prompts is not None
     source = None if str(options.prompts) == "-" else options.prompts
     files, tokenizer = chosen.open()
+    draft.open(files, tokenizer)
     identity = {
         "model": [files.name, files.revision],
         "settings": [chosen.quantize, chosen.dtype, chosen.template, logprobs],
@@ -149,8 +153,9 @@ def generate_batch(
     if following is not None:
         tell_unsupported(files)
         model = chosen.load(files, verbose=verbose)
+        tried = draft.load(verbose=verbose)
         rows = options.size or _ROWS
-        batch = Batch(model, tokenizer, encode, common, rows, options.cache_bytes)
+        batch = Batch(model, tokenizer, encode, common, rows, options.cache_bytes, tried)
         answer_all(batch, chain((following,), lines), answers, tally, verbose=verbose)
     answers.close()
     _tell_failures(tally, str(source or "standard input"))

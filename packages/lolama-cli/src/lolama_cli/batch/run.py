@@ -7,19 +7,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lolama_cli.batch.answers import Answers
 from lolama_cli.batch.prompts import BatchPrompt, BatchSettings, Line, line_id, parse
 from lolama_cli.command_words import in_options
 from lolama_cli.console import note
+from lolama_cli.draft import tried_ahead
 from lolama_cli.generation import answer_facts, with_seed
 from lolama_cli.schemas import BATCH
 from lolama_core.protocols.errors import LolamaError
 
 if TYPE_CHECKING:
-    from lolama import BatchGenerator, Generation, GenerationConfig
+    from lolama import BatchGenerator, Drafting, Generation, GenerationConfig
     from lolama_cli.pictures import PreparedImages
     from lolama_core.protocols import CausalLM, Tokenizer
 
@@ -44,6 +45,8 @@ class Tally:
 
     answers: int = 0
     tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
     failed: int = 0
     first_failure: tuple[int, str, int] | None = None  # line, message, exit code
 
@@ -53,6 +56,9 @@ class Tally:
         error = answer.get("error")
         if error is None:
             self.tokens += len(answer["ids"])
+            # An earlier version did not tell.
+            self.drafted += answer.get("drafted_tokens", 0)
+            self.accepted += answer.get("accepted_tokens", 0)
             return
         self.failed += 1
         if self.first_failure is None:
@@ -69,6 +75,7 @@ class Batch:
         common: What holds for every line.
         rows: Prompts that run at the same time.
         cache_bytes: Bytes that their keys and values may take; None for the default of `BatchGenerator`.
+        draft: What tries tokens ahead.
     """
 
     model: CausalLM
@@ -77,6 +84,7 @@ class Batch:
     common: BatchSettings
     rows: int
     cache_bytes: int | None
+    draft: Drafting
 
     def run(self, lines: Iterator[Line], answers: Answers, tally: Tally) -> None:
         """Answer every line.
@@ -92,7 +100,11 @@ class Batch:
         from lolama import BatchGenerator
 
         batch = BatchGenerator(
-            self.model, self.tokenizer, rows=self.rows, cache_bytes=self.cache_bytes
+            self.model,
+            self.tokenizer,
+            rows=self.rows,
+            cache_bytes=self.cache_bytes,
+            draft=self.draft,
         )
         waiting: deque[_PendingPrompt] = deque()
         running: dict[int, _PendingPrompt] = {}
@@ -171,11 +183,13 @@ def answer_all(
     batch: Batch, lines: Iterator[Line], answers: Answers, tally: Tally, *, verbose: bool
 ) -> None:
     """`Batch.run` for the lines that are left, and how it went on standard error."""
-    there, tokens, started = tally.answers, tally.tokens, time.perf_counter()
+    before, started = replace(tally), time.perf_counter()
     batch.run(lines, answers, tally)
     if verbose:
         seconds = max(time.perf_counter() - started, 1e-9)
-        made, tokens = tally.answers - there, tally.tokens - tokens
+        made, tokens = tally.answers - before.answers, tally.tokens - before.tokens
+        ahead = tried_ahead(tally.drafted - before.drafted, tally.accepted - before.accepted)
         note(
-            f"{made:,} answers of {tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s"
+            f"{made:,} answers of {tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s; "
+            f"{ahead}"
         )

@@ -23,7 +23,7 @@ from lolama_core.protocols.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lolama import PrefixCache, TextGenerator
+    from lolama import Drafting, PrefixCache, TextGenerator
     from lolama_core.protocols import CausalLM, ImageProcessor, Tokenizer
     from lolama_core.protocols.types import ImageInputs, ModelFiles
 
@@ -52,6 +52,7 @@ class ChatModel:
         load: Loads the weights.
         raw: Have it continue the text, without its chat template. A model that has none always does.
         image_mode: ``crop`` or ``pad``, instead of what the model was trained with.
+        draft: What tries tokens ahead, once the weights are there.
 
     Raises:
         UsageError: for an ``image_mode`` that the model does not take.
@@ -65,10 +66,11 @@ class ChatModel:
         *,
         raw: bool = False,
         image_mode: str | None = None,
+        draft: Callable[[], Drafting] = lambda: "auto",
     ) -> None:
         from lolama.vision import processor_of
 
-        self.files, self.tokenizer, self._load = files, tokenizer, load
+        self.files, self.tokenizer, self._load, self._draft = files, tokenizer, load, draft
         self.continues_text = raw or not tokenizer.has_chat_template
         self.processor: ImageProcessor | None = processor_of(files, image_mode)
         self._prepared: dict[PictureFile, ImageInputs] = {}
@@ -107,7 +109,9 @@ class ChatModel:
         """Replies, and runs no prefix again."""
         from lolama import TextGenerator
 
-        return TextGenerator(self.model, self.tokenizer, prefix_cache=self.prefixes)
+        return TextGenerator(
+            self.model, self.tokenizer, prefix_cache=self.prefixes, draft=self._draft()
+        )
 
     def read_picture(self, name: str) -> tuple[PictureFile, Image, str]:
         """Read a picture and prepare it for the model.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lolama_cli.chat.context import NEARLY_FULL, Overflow, fitted, full, nearly_full
 from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
+from lolama_cli.draft import tried_ahead
 from lolama_cli.setting_options import with_models_own
 from lolama_core.protocols.errors import UsageError
 
@@ -28,6 +29,8 @@ class Timings:
         prompt: Positions of the prompt, pictures included.
         cached: Those that were run in an earlier turn.
         new: Tokens of the reply.
+        drafted: Tokens that were tried ahead of their turn.
+        accepted: Those of them that were right.
         first: Seconds to the first text; None if there was none.
         seconds: Seconds in all.
     """
@@ -35,6 +38,8 @@ class Timings:
     prompt: int
     cached: int
     new: int
+    drafted: int
+    accepted: int
     first: float | None
     seconds: float
 
@@ -45,12 +50,13 @@ class Timings:
 
     def __str__(self) -> str:
         line = f"{self.prompt:,} prompt tokens, {self.prefilled:,} of them new to the model, {self.new:,} new"
-        if self.first is None:
-            return line
-        line += f"; first text after {self.first:.2f} s"
-        if self.new > 1:
-            line += f", then {(self.new - 1) / max(self.seconds - self.first, 1e-9):.1f} tokens/s"
-        return line
+        if self.first is not None:
+            line += f"; first text after {self.first:.2f} s"
+            if self.new > 1:
+                line += (
+                    f", then {(self.new - 1) / max(self.seconds - self.first, 1e-9):.1f} tokens/s"
+                )
+        return f"{line}; {tried_ahead(self.drafted, self.accepted)}"
 
 
 @dataclass
@@ -277,6 +283,8 @@ class Session:
                     prompt=prompt.positions,
                     cached=stream.cached_tokens,
                     new=stream.new_tokens,
+                    drafted=stream.drafted_tokens,
+                    accepted=stream.accepted_tokens,
                     first=first,
                     seconds=time.perf_counter() - started,
                 )

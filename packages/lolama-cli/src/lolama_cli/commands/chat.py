@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,7 @@ import typer
 from lolama.files import expanded
 from lolama_cli import options
 from lolama_cli.console import note
+from lolama_cli.draft import DraftChoice, DraftOption
 from lolama_cli.errors import Settings
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names
@@ -76,6 +78,7 @@ def chat(
     asked: RequestedSettings,
     no_stream: options.NoStream = False,
     prompt_cache: PromptCacheOption = None,
+    draft: DraftOption = "auto",
     quantize: options.Quantize = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -113,16 +116,22 @@ def chat(
         os.environ["NO_COLOR"] = "1"  # for notes and errors, too
     screen = Screen(plain=plain or os.environ.get("TERM") == "dumb")
 
+    chosen = ModelChoice(
+        name=model,
+        quantize=quantize,
+        device=device,
+        dtype=dtype,
+        yes=yes,
+        template=own_template,
+    )
+    drafts = DraftChoice(draft, chosen)
+
     def load_model(name: str) -> ChatModel:
         return _load(
-            name,
+            chosen if name == model else replace(chosen, name=name, template=None),
+            drafts,
             image_mode=None if image_mode == "auto" else image_mode,
             raw=raw,
-            template=own_template if name == model else None,
-            quantize=quantize,
-            device=device,
-            dtype=dtype,
-            yes=yes,
             verbose=settings.verbose,
         )
 
@@ -186,29 +195,25 @@ def _given(context: typer.Context) -> list[str]:
 
 
 def _load(
-    name: str,
+    chosen: ModelChoice,
+    draft: DraftChoice,
     *,
     image_mode: str | None,
     raw: bool,
-    template: str | None,
-    quantize: bool,
-    device: str,
-    dtype: str,
-    yes: bool,
     verbose: bool,
 ) -> ChatModel:
     from lolama_cli.chat.model import ChatModel
 
-    chosen = ModelChoice(
-        name=name, quantize=quantize, device=device, dtype=dtype, yes=yes, template=template
-    )
     files, tokenizer = chosen.open()
+    draft.open(files, tokenizer)
 
     def weights() -> CausalLM:
         tell_unsupported(files)
-        return chosen.load(files, verbose=verbose)
+        model = chosen.load(files, verbose=verbose)
+        draft.load(verbose=verbose)
+        return model
 
-    return ChatModel(files, tokenizer, weights, raw=raw, image_mode=image_mode)
+    return ChatModel(files, tokenizer, weights, raw=raw, image_mode=image_mode, draft=draft.load)
 
 
 def _reader(*, person: bool, editing: bool) -> Reader:

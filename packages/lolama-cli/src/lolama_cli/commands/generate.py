@@ -11,6 +11,7 @@ import typer
 from lolama_cli import options
 from lolama_cli.batch.command import CACHE_MEMORY, BatchOptions, generate_batch
 from lolama_cli.console import Output
+from lolama_cli.draft import DraftChoice, DraftOption
 from lolama_cli.errors import Settings
 from lolama_cli.generation import GenerationRun, with_seed
 from lolama_cli.logprobs import check_logprobs
@@ -32,6 +33,7 @@ Examples:
   lolama generate -m demo --batch prompts.jsonl -o answers.jsonl
   echo "Explain transformers" | lolama generate -m ./my-model
   cat book.txt | lolama generate -m ./my-model --prompt-cache book.cache "Who is the hero?"
+  lolama generate -m ./my-model --draft ./my-small-model "Once upon a time"
   cat notes.txt | lolama generate -m ./my-model "Summarize this:"
 """
 
@@ -69,6 +71,7 @@ def generate(
     asked: RequestedSettings,
     no_stream: options.NoStream = False,
     prompt_cache: PromptCacheOption = None,
+    draft: DraftOption = "auto",
     as_json: options.Json = False,
     logprobs: Annotated[
         int | None,
@@ -150,24 +153,27 @@ def generate(
         raise UsageError(PROMPT_CACHE, "does not go with --batch", remedy)
     kept = None if prompt_cache is None else PromptCacheFile(prompt_cache, settings.verbose)
     stdout = Output()
+    drafts = DraftChoice(draft, chosen)
     if together.prompts is not None:
         generate_batch(
-            *(together, chosen, asked, stdout, system_message, raw, logprobs),
+            *(together, chosen, drafts, asked, stdout, system_message, raw, logprobs),
             image_mode=mode,
             verbose=settings.verbose,
         )
         return
     text = read_prompt(prompt, leave_stdin=no_stdin or "-" in pictures)
     files, tokenizer = chosen.open()
+    drafts.open(files, tokenizer)
     config = with_models_own(asked.config, files, asked.given)
     images = prepare_images(files, pictures, mode)
     ids = encode_prompt(text, files, tokenizer, raw=raw, system=system_message, images=images)
     tell_unsupported(files)
     loaded = chosen.load(files, verbose=settings.verbose)
+    tried = drafts.load(verbose=settings.verbose)
     config = replace(with_seed(config), logprobs=logprobs) if as_json else config
     with kept_prefixes(kept, loaded) as prefixes:
-        run = GenerationRun(loaded, tokenizer, ids, config, stdout, images, prefixes)
+        run = GenerationRun(loaded, tokenizer, ids, config, stdout, images, prefixes, tried)
         run.generate(write=not as_json, stream=not no_stream)
         if as_json:
-            run.write_json(model, chosen.load_seconds)
+            run.write_json(model, chosen.load_seconds + drafts.load_seconds)
     run.tell(verbose=settings.verbose)

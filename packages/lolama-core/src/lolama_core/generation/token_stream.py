@@ -104,6 +104,16 @@ class TokenStream(Generic[Text]):
         return self._request.cached_tokens
 
     @property
+    def drafted_tokens(self) -> int:
+        """`Generation.drafted_tokens` so far."""
+        return self._request.drafted_tokens
+
+    @property
+    def accepted_tokens(self) -> int:
+        """`Generation.accepted_tokens` so far."""
+        return self._request.accepted_tokens
+
+    @property
     def new_tokens(self) -> int:
         """How many ids were given out so far."""
         return sum(len(emission.ids) for emission in self._emissions)
