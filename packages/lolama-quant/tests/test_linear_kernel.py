@@ -110,8 +110,8 @@ def has_tiles() -> bool:
 
 
 @pytest.mark.skipif(not has_tiles(), reason="this processor does not multiply bfloat16")
-@pytest.mark.parametrize("rows", [2, 3, 4, 5, 33, 64, 600])
-@pytest.mark.parametrize("inputs", [64, 513, 1000])
+@pytest.mark.parametrize("rows", [2, 3, 4, 5, 6, 16, 33, 64, 600])
+@pytest.mark.parametrize("inputs", [64, 513, 1000, 2085])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tiles_multiply_bfloat16_and_add_float32(
     rows: int, inputs: int, dtype: torch.dtype

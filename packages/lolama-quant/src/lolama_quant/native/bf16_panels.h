@@ -24,7 +24,7 @@ BF16 static inline void narrow(const float *x, uint16_t *y, int64_t n) {
 }
 
 /* From this many rows on, bringing the weights into another order pays. */
-#define WIDE_LEAST 12
+#define WIDE_LEAST 48
 
 /* `bytes` of inputs of ROWS rows of x, `stride` apart, times the panel's weights, added to sums. */
 #define PAIR_SUMS(NAME, ROWS)                                                                            \
@@ -75,7 +75,7 @@ static void pair_multiply(const uint8_t *weights, const void *pairs, int64_t fir
     const Pairs *x = (const Pairs *)pairs;
     for (int64_t r = 0; r < count; r += WIDE_TOGETHER) {
         const int64_t some = count - r < WIDE_TOGETHER ? count - r : WIDE_TOGETHER;
-        fetch(ahead, r + some, count);
+        fetch(ahead, (ahead->lines * some + count - 1) / count);
         pair_sums(weights, x->values + (first + r) * x->k + at / 2, x->k, bytes, some, sums + r);
     }
 }
