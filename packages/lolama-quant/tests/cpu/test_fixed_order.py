@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from lolama_core import Engine, GenerationConfig
 from lolama_core.model.llama import Llama
 from lolama_core.protocols.quantizer import QuantizationScheme
-from lolama_core.runtime.kernels import Kernels
+from lolama_core.runtime.int8_cache import CacheDtype
+from lolama_core.runtime.kernels import Kernels, set_kernels
+from lolama_core.runtime.pages import PAGE, position_bytes
 from lolama_core.runtime.runner import Runner
 from lolama_core.testing.decoder_kernel import DecoderKernelSuite, PagedCopy, logits_of_row
 from lolama_quant import linear_kernel
@@ -99,14 +102,56 @@ def test_row_270_on_every_instruction_set(kind: str, name: str) -> None:
     same_bits(runner(kind, "dense", num_layers=2, **SHAPES[name]), 70)
 
 
-def same_bits(run: Runner, length: int) -> None:
+def same_bits(run: Runner, length: int, cache_dtype: CacheDtype | None = None) -> None:
     """The logits of a row, position by position, are those in chunks and among other rows."""
     ids = torch.randint(0, run.vocab_size, (1, length))
-    alone = logits_of_row(run, ids, 1)
+    alone = logits_of_row(run, ids, 1, 1, cache_dtype)
     for chunk, rows in ((7, 1), (32, 1), (128, 1), (512, 1), (45, 5)):
-        assert torch.equal(logits_of_row(run, ids, chunk, rows), alone), (chunk, rows)
+        assert torch.equal(logits_of_row(run, ids, chunk, rows, cache_dtype), alone), (chunk, rows)
     for rows in (2, 9, 70):
-        assert torch.equal(logits_of_row(run, ids[:, :9], 1, rows), alone[:9]), rows
+        assert torch.equal(logits_of_row(run, ids[:, :9], 1, rows, cache_dtype), alone[:9]), rows
+
+
+@pytest.mark.usefixtures("instruction_sets")
+@pytest.mark.parametrize("kind", DTYPES)
+@pytest.mark.parametrize("name", SHAPES)
+def test_row_270_with_keys_and_values_in_int8(kind: str, name: str) -> None:
+    same_bits(runner(kind, "dense", **{"num_layers": 2, **SHAPES[name]}), 140, "int8")
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("rows", "chunk", "pages"), [(1, 1, 99), (2, 7, 99), (5, 64, 9), (9, None, 8)]
+)
+def test_row_270_engines_with_an_int8_cache(
+    kind: str, rows: int, chunk: int | None, pages: int
+) -> None:
+    """Log-probabilities of texts that share beginnings and are put back: the bits of each alone."""
+    run = runner(kind, "dense", max_seq_len=256)
+    model = KEPT[-1]
+    set_kernels(model, Kernels(linear=[NativeLinearKernel()], decoder=[NativeDecoderKernel()]))
+    beginning = torch.randint(0, run.vocab_size, (70,)).tolist()
+    prompts = [
+        [*beginning[:length], place] for place, length in enumerate((70, 70, 40, 3, 64, 0, 69))
+    ]
+    settings = GenerationConfig.greedy(max_new_tokens=60, ignore_eos=True, logprobs=1)
+
+    def texts(engine: Engine[None], together: list[list[int]]) -> list[Any]:
+        tickets = [engine.submit(prompt, settings) for prompt in together]
+        while engine.busy:
+            engine.step()
+        results = engine.collect()
+        return [results[ticket] for ticket in tickets]
+
+    alone = [texts(Engine(model, rows=1, cache_dtype="int8"), [prompt])[0] for prompt in prompts]
+    page = PAGE * position_bytes(model.make_cache(1, 1), "int8")
+    engine = Engine(
+        model, rows=rows, prefill_chunk=chunk, cache_bytes=pages * page, cache_dtype="int8"
+    )
+    for _ in range(2):  # the second time all is known
+        for found, expected in zip(texts(engine, prompts), alone, strict=True):
+            assert (found.ids, found.logprobs) == (expected.ids, expected.logprobs)
+    assert max(result.cached_tokens for result in texts(engine, prompts)) >= 64
 
 
 @pytest.mark.parametrize("kind", DTYPES)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "int8.h"
+#include "int8_tiles.h"
 #include "scores.h"
 #include "weighted_sum.h"
 
@@ -125,13 +126,63 @@ static int check_attention(int isa, int dtype) {
     return failures;
 }
 
+/* Both halves of attention over int8: exact sums of whole numbers, times two scales. */
+static int check_whole(int isa) {
+    int failures = 0;
+    for (int trial = 0; trial < 60; trial++) {
+        int64_t rows = 1 + random_below(9), hd = 2 * (1 + random_below(70)), count = 1 + random_below(MOST_VALUES);
+        int64_t bytes = hd + SCALE_BYTES, padded = padded_head(hd);
+        char *vectors = malloc(count * bytes);
+        float *x = draw(hd, FLOAT32), of_vectors[MOST_VALUES] = {0}, *scores = malloc(rows * MOST_VALUES * 4);
+        float *out = calloc(rows * padded, 4), of_rows[9], of_weights[9];
+        int16_t *queries = calloc(rows * padded, 2), *ordered = malloc(rows * padded * 2);
+        int16_t *weights = calloc(rows * MOST_VALUES, 2), *pairs = malloc(MOST_VALUES * padded * 2);
+        for (int64_t t = 0; t < count; t++) {
+            for (int64_t c = 0; c < hd; c++) x[c] = uniform();
+            store_codes(vectors + t * bytes, x, hd);
+            of_vectors[t] = scale_of(vectors + t * bytes, hd);
+            for (int64_t c = 0; c < hd; c++)
+                failures += fabs(((int8_t *)vectors)[t * bytes + c] * of_vectors[t] - x[c]) > 0.501 * of_vectors[t];
+        }
+        for (int64_t r = 0; r < rows; r++) {
+            for (int64_t c = 0; c < hd; c++) x[c] = uniform();
+            of_rows[r] = portable_whole(x, hd, queries + r * padded);
+            for (int64_t c = 0; c < hd; c++) failures += fabs(queries[r * padded + c] * of_rows[r] - x[c]) > of_rows[r];
+            for (int64_t t = 0; t < count; t++) weights[r * MOST_VALUES + t] = (int16_t)random_below(WHOLE + 1);
+            of_weights[r] = 1 + uniform();
+        }
+        memcpy(ordered, queries, rows * padded * 2);
+        for (int64_t r = 0; r < rows; r++) order_query(isa, ordered + r * padded, padded);
+        const char *const ahead[] = {vectors, vectors};
+        whole_scores(isa, vectors, of_vectors, count, hd, ordered, of_rows, rows, ahead, pairs, scores, MOST_VALUES);
+        whole_weighted_sum(isa, vectors, count, hd, weights, of_weights, rows, pairs, out);
+        for (int64_t r = 0; r < rows; r++) {
+            for (int64_t t = 0; t < count; t++) {
+                double sum = 0;
+                for (int64_t c = 0; c < hd; c++) sum += ((int8_t *)vectors)[t * bytes + c] * queries[r * padded + c];
+                sum *= (double)of_vectors[t] * of_rows[r];
+                failures += differs(sum, fabs(sum), scores[r * MOST_VALUES + t]);
+            }
+            for (int64_t c = 0; c < hd; c++) {
+                double sum = 0;
+                for (int64_t t = 0; t < count; t++) sum += ((int8_t *)vectors)[t * bytes + c] * weights[r * MOST_VALUES + t];
+                sum *= of_weights[r];
+                failures += differs(sum, fabs(sum), out[r * padded + column_at(isa, c)]);
+            }
+        }
+        free(vectors), free(x), free(scores), free(out), free(queries), free(ordered), free(weights), free(pairs);
+    }
+    return failures;
+}
+
 int main(int argc, char **argv) {
     int failures = 0;
     (void)argc;
     for (char **one = argv + 1; *one; one++) {
         int isa = atoi(*one + 1), found = 0;
         if (**one == 'i') found = check_int8(isa);
-        for (int dtype = 0; **one != 'i' && dtype < 3; dtype++)
+        if (**one == 'w') found = check_whole(isa);
+        for (int dtype = 0; (**one == 'f' || **one == 'a') && dtype < 3; dtype++)
             found += **one == 'f' ? check_floats(isa, dtype) : check_attention(isa, dtype);
         printf("%s: %d failures\n", *one, found);
         failures += found;

@@ -24,7 +24,10 @@ SIMDE = Path("/usr/include/simde").is_dir()
 
 
 def check(folder: Path, compiler: str, options: list[str], run: list[str], sets: list[str]) -> None:
-    """``sets``: i for int8 products, f for those of floats, a for attention, and the number of the set."""
+    """``sets``: a letter and the number of the set.
+
+    i is for int8 products, f for those of floats, a for attention, and w for attention over int8.
+    """
     program = folder / "check"
     include = f"-I{SOURCES}"
     command = [compiler, "-std=c11", "-O2", *options, include, str(HERE / "check.c")]
@@ -37,13 +40,19 @@ def check(folder: Path, compiler: str, options: list[str], run: list[str], sets:
 @pytest.mark.skipif(HOST is None, reason="there is no C compiler")
 def test_the_portable_one(tmp_path: Path) -> None:
     assert HOST is not None
-    check(tmp_path, HOST, [], [], ["i0", "f0", "a0"])
+    check(tmp_path, HOST, [], [], ["i0", "f0", "a0", "w0"])
 
 
 @pytest.mark.skipif(not (CROSS and QEMU), reason="needs gcc for ARM and QEMU")
 def test_neon(tmp_path: Path) -> None:
     assert CROSS is not None and QEMU is not None
-    check(tmp_path, CROSS, ["-static"], [QEMU, "-cpu", "max"], ["i0", "i3", "i4", "f0", "f3", "a3"])
+    check(
+        tmp_path,
+        CROSS,
+        ["-static"],
+        [QEMU, "-cpu", "max"],
+        ["i0", "i3", "i4", "f0", "f3", "a3", "w0"],
+    )
 
 
 @pytest.mark.skipif(
@@ -53,4 +62,4 @@ def test_avx512_with_vnni(tmp_path: Path) -> None:
     assert HOST is not None
     # Without their targets, or the compiler would use the instructions that are to be emulated.
     options = ["-w", "-Dtarget(x)=unused", f"-I{HERE / 'emulated'}"]
-    check(tmp_path, HOST, options, [], ["i0", "i1", "i2", "f0", "f1", "f2", "a1", "a2"])
+    check(tmp_path, HOST, options, [], ["i0", "i1", "i2", "f0", "f1", "f2", "a1", "a2", "w1", "w2"])

@@ -13,7 +13,10 @@ from lolama_core.model.config import LlamaConfig
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.model.llama import Llama
 from lolama_core.protocols import CacheSlots, CausalLM, DecoderKernel
+from lolama_core.runtime.int8_cache import CacheDtype
 from lolama_core.runtime.kernels import Kernels
+from lolama_core.runtime.paged_cache import PagedCache, Row
+from lolama_core.runtime.pages import Pages, pages_for
 from lolama_core.runtime.runner import Runner
 
 SHAPE: dict[str, Any] = {
@@ -45,14 +48,24 @@ def run_by(kernel: DecoderKernel, model: Llama) -> Runner:
 
 
 @torch.inference_mode()
-def logits_of_row(model: CausalLM, ids: Tensor, chunk: int, rows: int = 1) -> Tensor:
+def logits_of_row(
+    model: CausalLM,
+    ids: Tensor,
+    chunk: int,
+    rows: int = 1,
+    cache_dtype: CacheDtype | None = None,
+) -> Tensor:
     """All logits (T, V) of ``ids`` (1, T), taken ``chunk`` by chunk as the last of some rows.
 
-    The others hold something before, and get fewer positions at a time: in chunks of one each gets one.
+    The others hold something before, and get fewer positions at a time: in chunks of one each gets one. With
+    a ``cache_dtype`` they are in pages.
     """
     width, last = ids.shape[1], rows - 1
     starts = [*(1 + 37 * row % 90 for row in range(last)), 0]
-    cache = model.make_cache(rows, max(starts) + width)
+    cache: Any = model.make_cache(rows, max(starts) + width)
+    if cache_dtype is not None:
+        pages = Pages(cache, rows * pages_for(max(starts) + width), cache_dtype=cache_dtype)
+        cache = PagedCache(pages, [Row() for _ in range(rows)])
     if last:
         before = torch.randint(0, model.vocab_size, (rows, max(starts)))
         model.forward_embeds(model.embed(before), cache, [max(1, start) for start in starts])
@@ -275,6 +288,48 @@ class DecoderKernelSuite:
         for chunk, rows in ((7, 1), (64, 1), (140, 1), (45, 3), (45, 20)):
             assert torch.equal(logits_of_row(fast, ids, chunk, rows), alone), (chunk, rows)
         assert torch.equal(logits_of_row(fast, ids[:, :20], 1, 9), alone[:20])
+
+    @pytest.mark.parametrize("name", [*SHAPES, "heads of 64", "heads of 80"])
+    @torch.inference_mode()
+    def test_keys_and_values_in_int8(self, kernel: DecoderKernel, name: str) -> None:
+        """The same logits and codes as the blocks: steps, and prompts and chunks if it takes them.
+
+        Of one block, since another order of sums may move a code, which the next one would see.
+        """
+        wide = {"heads of 64": {"head_dim": 64}, "heads of 80": {"head_dim": 80}}
+        model = self.model(num_layers=1, **(SHAPES | wide)[name])
+        fast = run_by(kernel, model)
+        step = fast.native[0].step
+        if torch.int8 not in step.cache_dtypes:
+            pytest.skip("takes no keys and values of int8")
+        prompts = [140, 3, 77][: step.max_rows]
+        counts = (
+            [45, 1, 31][: step.max_rows] if torch.int8 in step.prompt_dtypes else [1] * len(prompts)
+        )
+        ids = torch.randint(0, model.vocab_size, (len(prompts), 140 + 45 + 3))
+        first = fast if torch.int8 in step.prompt_dtypes else model
+        stored, results = [], []
+        for one, begins in ((model, model), (fast, first)):
+            pages = Pages(model.make_cache(1, 1), 40, cache_dtype="int8")
+            rows = [Row() for _ in prompts]
+            cache = PagedCache(pages, rows)
+            logits = [begins.forward_embeds(model.embed(ids[:, :140]), cache, prompts)]
+            cache.advance(prompts)
+            for place in (140, 141, 142):
+                logits.append(one.forward_embeds(model.embed(ids[:, place : place + 1]), cache))
+                cache.advance([1] * len(rows))
+            embeds = model.embed(ids[:, 143 : 143 + max(counts)])
+            for row, count in zip(
+                one.forward_embeds(embeds, cache, counts, "all"), counts, strict=True
+            ):
+                logits.append(row[:count])
+            cache.advance(counts)
+            results.append(torch.cat(logits))
+            used = [page for row in rows for page in row.pages]
+            stored.append(torch.stack((pages.keys[0][used], pages.values[0][used])).int())
+        torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=0)
+        moved = (stored[1] - stored[0]).abs()
+        assert (moved > 0).float().mean() < 1e-3 and moved[..., :-2].max() <= 1
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_sixteen_bits(self, kernel: DecoderKernel, dtype: torch.dtype) -> None:

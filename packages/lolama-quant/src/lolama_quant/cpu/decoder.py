@@ -29,6 +29,12 @@ if TYPE_CHECKING:
         NewPositions,
     )
 
+_SCALE_BYTES = 2
+"""Behind the codes of a vector of int8, see native/int8_cache.h."""
+
+_MOST_INT8_HEAD_DIM = 512
+"""Sums of whole numbers of wider heads would not fit 32 bits: see native/int8_tiles.h."""
+
 _NORMS = ("attention_norm", "ffn_norm")
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
 
@@ -135,7 +141,7 @@ class NativeStep:
 
         self._library, self._layers = library, len(blocks)
         dtype = blocks[0].q_proj.weight.dtype
-        number = _weight_number(dtype)
+        number = _number(dtype)
         assert number is not None
         self._can_tile = library.tiled is not None and dtype == torch.bfloat16
         self._weight_dtype = dtype
@@ -173,17 +179,18 @@ class NativeStep:
         """See `protocols.DecoderStep`."""
         import torch
 
-        return (torch.float32, torch.bfloat16, torch.float16)
+        floats = (torch.float32, torch.bfloat16, torch.float16)
+        return (*floats, torch.int8) if self._model.head_dim <= _MOST_INT8_HEAD_DIM else floats
 
     @property
     def prompt_dtypes(self) -> Collection[torch.dtype]:
-        """Any with such weights; bfloat16 with those of bfloat16, where the processor multiplies it."""
+        """Any with such weights; with those of bfloat16 it and int8, where the processor multiplies it."""
         import torch
 
         if self.fixed_order:
-            return (torch.float32, torch.bfloat16, torch.float16)
+            return self.cache_dtypes
         if self._is_tiled(2) and self._library.decodes_prompts(ctypes.addressof(self._model)):
-            return (torch.bfloat16,)
+            return (torch.bfloat16, torch.int8)
         return ()
 
     def _is_tiled(self, positions: int) -> bool:
@@ -201,12 +208,12 @@ class NativeStep:
 
         batch, width = new.pages.shape
         positions, first = len(new.x), keys[0]
-        cache_dtype = dtype_number(first.dtype)
+        cache_dtype = _number(first.dtype)
         assert cache_dtype is not None and len(keys) == len(values) == self._layers
         page_stride, head_stride, position_stride, _ = first.stride()
-        head_dim = self._model.head_dim
-        assert position_stride == head_dim
-        assert page_stride % head_dim == 0 and head_stride % head_dim == 0
+        vector = self._model.head_dim + (_SCALE_BYTES if first.dtype == torch.int8 else 0)
+        assert position_stride == vector and first.dtype in self.cache_dtypes
+        assert page_stride % vector == 0 and head_stride % vector == 0
         assert {layer.stride() for layer in (*keys, *values)} == {first.stride()}
         assert positions == batch == len(new.counts) or first.dtype in self.prompt_dtypes
         # Beyond a cache's end lies someone else's memory.
@@ -236,8 +243,8 @@ class NativeStep:
                 tables=pages.data_ptr(),
                 width=width,
                 size=first.shape[2],
-                stride=page_stride // head_dim,
-                head_stride=head_stride // head_dim,
+                stride=page_stride // vector,
+                head_stride=head_stride // vector,
             ),
         )
         model_address = ctypes.addressof(model)
@@ -265,8 +272,8 @@ def _linear(linear: LinearWeights) -> _Linear:
     return _Linear(*(None if part is None else part.data_ptr() for part in parts))
 
 
-def _weight_number(dtype: torch.dtype) -> int | None:
-    """How native/decoder.c calls a dtype of weights, of which it knows int8 besides the cache's."""
+def _number(dtype: torch.dtype) -> int | None:
+    """How native/decoder.c calls a dtype; None for one that it does not know."""
     import torch
 
     return 3 if dtype == torch.int8 else dtype_number(dtype)
@@ -290,7 +297,7 @@ def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
     # The library reads norms, biases and scales where they are, too, so they must be as it wants them, and no
     # negative of what their memory holds.
     pairs += [(vector, torch.float32) for vector in vectors]
-    return _weight_number(dtype) is not None and all(
+    return _number(dtype) is not None and all(
         tensor.device.type == "cpu"
         and tensor.dtype == wanted
         and tensor.is_contiguous()

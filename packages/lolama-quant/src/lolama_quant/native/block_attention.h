@@ -25,16 +25,19 @@ static inline int64_t block_bytes(int64_t hd) { return (2 * BLOCK_QUERIES + BLOC
 #define SOFTEN(NAME, TARGET)                                                                             \
     TARGET static void NAME##_soften(float *scores, int32_t begin, int32_t end, float *best, float *total, \
                                      float *out, int64_t hd) {                                           \
-        for (int32_t t = 0; t < BLOCK_KEYS; t++) scores[t] = t >= begin && t < end ? scores[t] : -INFINITY; \
+        const int some = begin > 0 || end < BLOCK_KEYS;                                                  \
+        for (int32_t t = 0; some && t < BLOCK_KEYS; t++)                                                 \
+            scores[t] = t >= begin && t < end ? scores[t] : -INFINITY;                                   \
         if (begin < end) {                                                                               \
             const float most = NAME##_largest(scores, BLOCK_KEYS, *best);                                \
-            const float shrink = exponential(*best - most); /* at first e^-inf: nothing yet */           \
+            /* At first e^-inf: nothing yet. */                                                          \
+            const float shrink = most == *best ? 1 : exponential(*best - most);                          \
             *best = most;                                                                                \
             *total = *total * shrink + NAME##_exponentials(scores, BLOCK_KEYS, most);                    \
             if (shrink != 1)                                                                             \
                 for (int64_t c = 0; c < hd; c++) out[c] *= shrink;                                       \
         }                                                                                                \
-        for (int32_t t = 0; t < BLOCK_KEYS; t++) scores[t] = t >= begin && t < end ? scores[t] : 0;      \
+        for (int32_t t = 0; some && t < BLOCK_KEYS; t++) scores[t] = t >= begin && t < end ? scores[t] : 0; \
     }
 SOFTEN(portable, )
 #if defined(__x86_64__)

@@ -6,12 +6,13 @@
  * each other only where one step reads what another thread has written.
  *
  * Activations and sums are float32, but for what attention.h and prompt_attention.h say; weights are float32,
- * bfloat16, float16 or int8, the cache is any of the first three. With weights of float32 and int8 a position has
+ * bfloat16, float16 or int8, and so is the cache. With weights of float32 and int8 a position has
  * the same result, bit for bit, whatever other positions and rows are in the call.
  */
 #include "attention.h"
 #include "block_attention.h"
 #include "int8.h"
+#include "int8_attention.h"
 #include "prompt_attention.h"
 #include "tiles.h"
 
@@ -32,7 +33,7 @@ typedef struct {
     float eps;
 } Model;
 
-/* ---- storing in sixteen bits, to nearest, ties to even -------------------------------------------- */
+/* ---- storing: in sixteen bits to nearest, ties to even -------------------------------------------- */
 
 static inline uint16_t narrow_bfloat16(float value) {
     uint32_t bits;
@@ -60,6 +61,10 @@ static inline uint16_t narrow_float16(float value) {
 }
 
 static void store(void *target, int dtype, const float *values, int64_t count) {
+    if (dtype == INT8) {
+        store_codes((char *)target, values, count);
+        return;
+    }
     if (dtype == FLOAT32) {
         memcpy(target, values, (size_t)count * 4);
         return;
@@ -173,7 +178,9 @@ typedef struct {
 } Cache;
 
 /* Bytes of the keys or values of one position and head. */
-static int64_t vector_bytes(const Model *m) { return m->head_dim * item_bytes(m->cache_dtype); }
+static int64_t vector_bytes(const Model *m) {
+    return m->cache_dtype == INT8 ? m->head_dim + SCALE_BYTES : m->head_dim * item_bytes(m->cache_dtype);
+}
 
 /* The first vector of a head of a layer's keys or values. */
 static char *head_of(const Model *m, const Cache *cache, void *of_layer, int64_t head) {
@@ -186,6 +193,7 @@ static int is_fixed(const Model *m) { return m->weight_dtype == INT8 || m->weigh
 
 /* Bytes that attention of a thread needs. */
 static int64_t attention_bytes(const Model *m) {
+    if (m->cache_dtype == INT8) return int8_attention_bytes(m->head_dim);
     const int64_t copies = TILE * vector_bytes(m), blocks = block_bytes(m->head_dim);
     return copies > blocks ? copies : blocks;
 }
@@ -217,11 +225,13 @@ static void attend_last(const Model *m, const Batch *batch, const Cache *cache, 
                         int64_t head, int64_t from, int64_t to, const float *queries, float *out, char *memory) {
     const int64_t total = batch->starts[row] + batch->counts[row];
     const Prompt p = prompt_of(m, batch, cache, layer, row, head, total - 1, queries, out);
-    const int64_t most = is_fixed(m) ? BLOCK_QUERIES : MOST_HEADS, first = first_seen(&p, total - 1);
+    const int64_t first = first_seen(&p, total - 1);
+    const int64_t most = is_fixed(m) || m->cache_dtype == INT8 ? BLOCK_QUERIES : MOST_HEADS;
     const Stored stored = {p.pages, row, first, total - first, p.keys, p.values, memory};
     for (int64_t g = from, end; g < to; g = end) {
         end = to - g < most ? to : g + most;
-        if (is_fixed(m)) block_attend(m->isa, m->cache_dtype, &p, g, end, memory);
+        if (m->cache_dtype == INT8) int8_attend(m->isa, m->int8_isa, &p, g, end, memory);
+        else if (is_fixed(m)) block_attend(m->isa, m->cache_dtype, &p, g, end, memory);
         else attend(m->isa, m->cache_dtype, p.hd, query_at(&p, g), end - g, &stored, out_at(&p, g));
     }
 }
@@ -232,7 +242,7 @@ static void attend_prompts(const Model *m, const Batch *batch, const Cache *cach
     const int64_t kv = m->kv_heads, group = m->heads / kv, inner = m->heads * m->head_dim;
     const int64_t joined = inner + 2 * kv * m->head_dim;
 #if HAS_TILES
-    const int64_t most = is_fixed(m) ? BLOCK_QUERIES : QUERIES;
+    const int64_t most = is_fixed(m) || m->cache_dtype == INT8 ? BLOCK_QUERIES : QUERIES;
 #else
     const int64_t most = BLOCK_QUERIES;
 #endif
@@ -251,6 +261,10 @@ static void attend_prompts(const Model *m, const Batch *batch, const Cache *cach
         const Prompt prompt = prompt_of(m, batch, cache, layer, r, left / blocks, batch->starts[r],
                                         qkv + offsets[r] * joined, attended + offsets[r] * inner);
         const int64_t to = from + most < all ? from + most : all;
+        if (m->cache_dtype == INT8) {
+            int8_attend(m->isa, m->int8_isa, &prompt, from, to, memory);
+            continue;
+        }
 #if HAS_TILES
         if (!is_fixed(m)) {
             prompt_attend(&prompt, from, to);

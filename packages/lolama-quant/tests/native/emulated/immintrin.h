@@ -6,7 +6,14 @@
 
 /* What SIMDe lacks. */
 typedef uint16_t __mmask16;
+typedef uint32_t __mmask32;
 typedef uint64_t __mmask64;
+
+static inline __m256i _mm256_maskz_loadu_epi8(__mmask32 some, const void *p) {
+    int8_t values[32];
+    for (int i = 0; i < 32; i++) values[i] = some >> i & 1 ? ((const int8_t *)p)[i] : 0;
+    return _mm256_loadu_si256((const __m256i *)values);
+}
 
 static inline float _mm512_reduce_add_ps(__m512 v) {
     float values[16], sum = 0;
@@ -67,3 +74,4 @@ static inline void _mm512_mask_storeu_ps(float *p, __mmask16 some, __m512 v) {
 /* panels.h and vnni_panels.h name instructions themselves where these are missing. */
 #define ADD_IN_PLACE(sum, products) (sum) = _mm256_add_epi32(sum, products)
 #define MULTIPLY_BYTES(sum, w, x) (sum) = _mm512_dpbusd_epi32(sum, w, x)
+#define MULTIPLY_PAIRS(sum, w, x) (sum) = _mm512_dpwssd_epi32(sum, w, x)
