@@ -96,7 +96,7 @@ class TritonStep:
         """See `protocols.DecoderStep`."""
         import torch
 
-        return (torch.float32, torch.bfloat16, torch.float16)
+        return (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
     def __call__(
         self, new: NewPositions, keys: Sequence[Tensor], values: Sequence[Tensor]
@@ -113,6 +113,9 @@ class TritonStep:
         first_keys = (starts + 1 - (new.window or capacity)).clamp_(min=0)
         shape, block = self._shape, self._blocks[0]
         dtype, device = keys[0].dtype, new.x.device
+        if dtype == torch.int8:  # what products read is then as wide as their weights
+            weight = block.q_proj.weight.dtype
+            dtype = torch.float32 if weight == torch.int8 else weight
         inner = shape.num_heads * shape.head_dim
         kv_inner = shape.num_kv_heads * shape.head_dim
         feed_forward = len(block.w_gate.weight)

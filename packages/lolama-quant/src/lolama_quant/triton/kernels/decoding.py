@@ -15,7 +15,31 @@ _PROGRAMS = 256
 """Attention is cut into about this many programs: twice as many as a large GPU runs at a time."""
 
 
-@triton.jit  # type: ignore[untyped-decorator] # Triton has no types
+@triton.jit
+def _store_codes(vector, x, column, inside, head_dim):  # type: ignore[no-untyped-def]
+    """Codes of one byte and the two bytes of their scale, as `lolama_core.runtime.int8_cache` makes them."""
+    most = tl.max(tl.where(inside, tl.abs(x), 0.0), axis=0)
+    # 0 is added as many times as there are numbers that are finite, and NaN for any other.
+    spoiled = tl.sum(tl.where(inside, x * 0.0, 0.0), axis=0)
+    bits = (most / 127.0).to(tl.int32, bitcast=True) + 0xFFFF
+    upper = tl.where(spoiled == 0.0, bits >> 16, 0x7FC0)
+    scale = (upper << 16).to(tl.float32, bitcast=True)
+    exact = tl.where(scale > 0.0, x / scale, 0.0)
+    # Adding this leaves no fraction, and rounds ties to even.
+    codes = (exact + 12582912.0) - 12582912.0
+    tl.store(vector + column, codes.to(tl.int8), mask=inside)
+    tl.store((vector + head_dim).to(tl.pointer_type(tl.int16), bitcast=True), upper.to(tl.int16))
+
+
+@triton.jit
+def _scales(vectors, seen, head_dim):  # type: ignore[no-untyped-def]
+    """The scales of stored vectors, float32."""
+    place = (vectors + head_dim).to(tl.pointer_type(tl.int16), bitcast=True)
+    upper = tl.load(place, mask=seen, other=0).to(tl.int32)
+    return (upper << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _rotate_kernel(  # type: ignore[no-untyped-def]
     projected,
     cos,
@@ -31,6 +55,7 @@ def _rotate_kernel(  # type: ignore[no-untyped-def]
     heads,
     kv_heads,
     head_dim,
+    CODES: tl.constexpr,
     OVERLAPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -46,14 +71,22 @@ def _rotate_kernel(  # type: ignore[no-untyped-def]
     x = tl.load(start + column, mask=inside, other=0.0)
     if head >= heads + kv_heads:
         row = (head - heads - kv_heads) * head_stride + in_head
-        tl.store(values + row * head_dim + column, x.to(values.dtype.element_ty), mask=inside)
+        if CODES:
+            _store_codes(values + row * (head_dim + 2), x, column, inside, head_dim)
+        else:
+            tl.store(values + row * head_dim + column, x.to(values.dtype.element_ty), mask=inside)
     else:
         other = tl.load(start + (column + head_dim // 2) % head_dim, mask=inside, other=0.0)
         turned = x * tl.load(cos + column, mask=inside, other=0.0)
         turned += other * tl.load(sin + column, mask=inside, other=0.0)
         if head >= heads:
             row = (head - heads) * head_stride + in_head
-            tl.store(keys + row * head_dim + column, turned.to(keys.dtype.element_ty), mask=inside)
+            if CODES:
+                _store_codes(keys + row * (head_dim + 2), turned, column, inside, head_dim)
+            else:
+                tl.store(
+                    keys + row * head_dim + column, turned.to(keys.dtype.element_ty), mask=inside
+                )
         else:
             rounded = turned.to(queries.dtype.element_ty)
             tl.store(queries + head * head_dim + column, rounded, mask=inside)
@@ -76,6 +109,7 @@ def _attend_kernel(  # type: ignore[no-untyped-def]
     group,
     head_dim,
     scale,
+    CODES: tl.constexpr,
     OVERLAPS: tl.constexpr,
     PARTS: tl.constexpr,
     TILE_HEADS: tl.constexpr,
@@ -113,16 +147,23 @@ def _attend_kernel(  # type: ignore[no-untyped-def]
         seen = place < end
         page = tl.load(pages + place // page_size, mask=seen, other=0)
         row = kv_head * head_stride + page * page_stride + place % page_size
-        offset = row[:, None] * head_dim + column[None, :]
+        width = head_dim + 2 if CODES else head_dim
+        offset = row[:, None] * width + column[None, :]
         mask = seen[:, None] & inside[None, :]
-        key = tl.load(keys + offset, mask=mask, other=0.0)
+        key = tl.load(keys + offset, mask=mask, other=0).to(query.dtype)
         scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
+        if CODES:
+            scores *= _scales(keys + row * width, seen, head_dim)[None, :]
         scores = tl.where(seen[None, :], scores, float("-inf"))
         higher = tl.maximum(above, tl.max(scores, axis=1))
         shares = tl.exp(scores - higher[:, None])
         shrink = tl.exp(above - higher)
-        value = tl.load(values + offset, mask=mask, other=0.0)
-        product = tl.dot(shares.to(value.dtype), value, input_precision="ieee")
+        value = tl.load(values + offset, mask=mask, other=0).to(query.dtype)
+        weighed = shares
+        if CODES:
+            of_values = _scales(values + row * width, seen, head_dim)
+            weighed = tl.where(seen[None, :], shares * of_values[None, :], 0.0)
+        product = tl.dot(weighed.to(value.dtype), value, input_precision="ieee")
         total = total * shrink + tl.sum(shares, axis=1)
         weighted = weighted * shrink[:, None] + product
         above = higher
@@ -181,7 +222,8 @@ def rotate_and_store(
         cos, sin: (head_dim,) float32, as `protocols.DecoderStep` has them.
         position: (1,) int64.
         queries: (H, head_dim), written.
-        keys, values: (pages, K, positions of a page, head_dim), written at ``position`` of the row.
+        keys, values: (pages, K, positions of a page, head_dim), or head_dim + 2 of int8; written at
+            ``position`` of the row.
         pages: (N,) int64, those of the row.
     """
     heads, head_dim = queries.shape
@@ -200,6 +242,7 @@ def rotate_and_store(
         values,
         pages,
         *sizes,
+        CODES=keys.dtype == torch.int8,
         OVERLAPS=overlaps,
         BLOCK=block,
         num_warps=1,
@@ -225,8 +268,8 @@ def attend(
     """Attention of one position over keys from ``first_key`` to ``position``, both (1,) int64, into y.
 
     Args:
-        queries, y: (H, head_dim) in the dtype of the keys.
-        keys, values: (pages, K, positions of a page, head_dim).
+        queries, y: (H, head_dim) in the dtype of the keys, or in that of products where keys are int8.
+        keys, values: (pages, K, positions of a page, head_dim), or head_dim + 2 of int8.
         pages: (N,) int64, those of the row.
     """
     heads, head_dim = queries.shape
@@ -252,6 +295,7 @@ def attend(
         group,
         head_dim,
         head_dim**-0.5,
+        CODES=keys.dtype == torch.int8,
         OVERLAPS=overlaps,
         PARTS=parts,
         TILE_HEADS=max(_TILE_HEADS, triton.next_power_of_2(group)),
