@@ -69,6 +69,7 @@ class Line:
             for place in self.schedule.ran(together):
                 one = together[place][0]
                 one.request.step(logits[place])
+                one.given += 1
                 if one.request.finish_reason is not None:
                     self.schedule.leave(one, keep=True)
                 elif len(one.request.tokens) == 1:

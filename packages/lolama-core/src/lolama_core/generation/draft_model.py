@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,7 +17,7 @@ from lolama_core.generation.random_numbers import drawn_in_advance
 from lolama_core.generation.request import Request
 from lolama_core.generation.schedule import NO_DRAFT, Draft, Scheduled
 from lolama_core.protocols import CausalLM
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.prefix_tree import count_shared
 from lolama_core.runtime.row_memory import RowMemory
@@ -103,13 +103,16 @@ class DraftModel:
         """The ids of a text that the model is to read before it can guess ``count``; none if it cannot."""
         ids = [*one.request.prompt_ids, *one.request.tokens]
         text = self._texts.get(one)
-        if text is None or text.row.length != len(text.ids):  # new, or Ctrl-C has broken off a pass
+        if text is not None and text.row.length != len(text.ids):  # Ctrl-C has broken off a pass
+            memory.end(text.row)
+            text = None
+        if text is None:
             text = self._texts[one] = _Followed()
             # Its pages are free once the request is gone.
             end = weakref.finalize(one, memory.turns.when_free, partial(memory.end, text.row))
             end.atexit = False
         new = ids[text.sure :]
-        if one.request.has_inputs or max(new) >= self._runner.vocab_size:
+        if one.request.has_inputs or max(new, default=0) >= self._runner.vocab_size:
             return []
         if len(ids) + count > self._runner.max_seq_len:
             return []
@@ -136,9 +139,9 @@ class DraftModel:
     ) -> Tensor:
         """Read new ids of each text: logits (B, V) of what follows."""
         counts = [len(ids) for ids in new]
-        padded = torch.zeros((len(new), max(counts)), dtype=torch.int64)
+        padded = torch.zeros((len(new), max(counts)), dtype=torch.int64, device="cpu")
         for row, ids in enumerate(new):
-            padded[row, : len(ids)] = torch.tensor(ids)
+            padded[row, : len(ids)] = torch.tensor(ids, device="cpu")
         embeds = self._runner.embed(padded.to(self._runner.device))
         logits = memory.run([text.row for text in texts], embeds, counts)
         for text, ids in zip(texts, new, strict=True):
@@ -169,10 +172,13 @@ class DraftModel:
         with ExitStack() as kept:
             for request in requests:
                 kept.enter_context(drawn_in_advance(request.guesser.generator))
+            made = 0
             while True:
+                made += 1
                 for place, i in enumerate(going):
-                    guesses[i].append(requests[i].guess(logits[place : place + 1], guesses[i]))
-                going = [i for i in going if len(guesses[i]) < counts[i]]
+                    with suppress(ModelError):  # who does not guess harms no text
+                        guesses[i].append(requests[i].guess(logits[place : place + 1], guesses[i]))
+                going = [i for i in going if made == len(guesses[i]) < counts[i]]
                 if not going:
                     return guesses
                 last = [guesses[i][-1] for i in going]

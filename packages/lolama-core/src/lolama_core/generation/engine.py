@@ -272,7 +272,7 @@ class Engine(Generic[Text]):
                 self._emitted.append((one.ticket, emission))
                 one.given += 1
         except LolamaError as error:  # one row's broken logits are no other row's trouble
-            self._results[one.ticket] = error
+            self._results[one.ticket] = error.with_traceback(None)  # whose frames hold the request
             self._schedule.leave(one)
             return
         if one.request.finish_reason is not None:

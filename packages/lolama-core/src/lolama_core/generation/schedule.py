@@ -103,7 +103,9 @@ class Scheduled:
     def keys(self) -> list[PromptKey]:
         """The keys of its positions, tokens included; none if those of its prompt are not known."""
         [own] = self.prompt.keys
-        return [*own, *self.request.tokens] if len(own) == self.prompt.lengths[0] else []
+        # Where Ctrl-C comes, a draft that is not cut back yet may hold another token than one not given out.
+        tokens = self.request.tokens[: self.given]
+        return [*own, *tokens] if len(own) == self.prompt.lengths[0] else []
 
 
 Part: TypeAlias = tuple[Scheduled, int]

@@ -141,7 +141,8 @@ class Speculation:
         # A row whose earlier positions change as it grows cannot be cut back.
         if not self._active or memory.rows_run_alone or any(one.to_run for one in rows):
             return parts
-        if self._measures and not self.costs.knows_step(len(rows)):
+        # Without this step, no prompt would run beside these rows.
+        if not self.costs.knows_step(len(rows)):
             return parts
         assert self._drafter is not None
         most = [min(MOST_DRAFTED, one.request.limit - len(one.request.tokens) - 1) for one in rows]

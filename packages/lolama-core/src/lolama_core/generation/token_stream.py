@@ -56,7 +56,8 @@ class TokenStream(Generic[Text]):
         """What each step gives out: ids, text and log-probabilities, with a reason at the last step."""
         try:
             yield from self._replayed()
-            if self._request.finish_reason is not None:  # else it was closed, or failed
+            ended = self._request.finish_reason is not None  # else it was closed, or failed
+            if ended and len(self._emissions) == len(self._request.tokens):
                 self.result = cast("Generation[Text]", self._request.result())
         finally:
             self.close()
