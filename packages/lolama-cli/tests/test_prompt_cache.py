@@ -52,6 +52,29 @@ def test_verbose_tells_what_came_from_it(base: Path, tmp_path: Path) -> None:
     assert "79 prompt tokens, 78 of them from the prompt cache, 5 new" in second.err
 
 
+def test_keys_and_values_in_int8(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prompts"
+    command = ("-v", "generate", "-m", base, *OPTIONS, "--cache-dtype", "int8")
+    outcome = run(*command, "--prompt-cache", file, LONG)
+    assert (outcome.code, outcome.out) == (0, b"abcde")
+    assert "keys and values: int8\n" in outcome.err
+    again = run(*command, "--prompt-cache", file, LONG)
+    assert again.out == b"abcde" and "78 of them from the prompt cache" in again.err
+    assert run(*command, LONG).out == b"abcde"
+    assert "keys and values" not in run("-v", "generate", "-m", base, *OPTIONS, LONG).err
+
+
+def test_row_295_a_file_of_another_cache_dtype(base: Path, tmp_path: Path) -> None:
+    small, plain = tmp_path / "small", tmp_path / "plain"
+    generate(base, small, LONG, "--cache-dtype", "int8")
+    generate(base, plain)
+    before = small.read_bytes(), plain.read_bytes()
+    generate(base, small).refused(2, str(small), "in int8; give --cache-dtype int8")
+    refused = generate(base, plain, LONG, "--cache-dtype", "int8")
+    refused.refused(2, str(plain), "no keys and values in int8; leave out --cache-dtype")
+    assert (small.read_bytes(), plain.read_bytes()) == before
+
+
 def test_row_280_a_file_of_another_model(base: Path, overflowing: Path, tmp_path: Path) -> None:
     file = tmp_path / "prompts"
     generate(base, file)

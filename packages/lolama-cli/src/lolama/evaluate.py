@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -38,7 +39,11 @@ def default_texts() -> list[str]:
 
 
 def perplexity(
-    model: CausalLM, tokenizer: Tokenizer, texts: Sequence[str], steps: Steps | None = None
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    steps: Steps | None = None,
+    cache_dtype: Literal["int8"] | None = None,
 ) -> Perplexity:
     """How surprised a model is by ``texts``, each read by itself.
 
@@ -46,9 +51,11 @@ def perplexity(
         model, tokenizer: What reads.
         texts: Documents.
         steps: Is told how many pieces of them are read.
+        cache_dtype: What keys and values are stored in; None for the dtype of the model.
 
     Raises:
-        UsageError: if there are not two tokens to predict one from the other.
+        UsageError: for a ``cache_dtype`` that the model cannot have, or if there are not two tokens to
+            predict one from the other.
         ResourceError: if memory runs out.
     """
     window = min(WINDOW, model.max_seq_len)
@@ -56,7 +63,7 @@ def perplexity(
     pieces = [piece for ids in documents for piece in _pieces(ids, window)]
     if not pieces:
         raise UsageError("text", "holds no two tokens", "give a longer one")
-    generator = TextGenerator(model)
+    generator = TextGenerator(model, cache_dtype=cache_dtype)
     read = counted(pieces, len(pieces), steps)
     scores = torch.cat([generator.score(piece) for piece in read]).double()
     return Perplexity(

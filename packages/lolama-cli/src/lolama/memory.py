@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import lolama_core
 from lolama import names
@@ -132,9 +132,15 @@ def _tensors(files: ModelFiles) -> list[tuple[str, tuple[int, ...], str]]:
     return found
 
 
-def context_bytes(model: CausalLM) -> int:
+def context_bytes(model: CausalLM, cache_dtype: Literal["int8"] | None = None) -> int:
     """Bytes of the keys and values of a loaded model's whole context."""
     cache = cast(lolama_core.KVCache, model.make_cache(1, 1))
     layers = cache.read_row(0)  # (K, 0, head_dim) each
-    position = sum(t.shape[0] * t.shape[2] * t.element_size() for pair in layers for t in pair)
+    # A vector of int8 has a scale of two bytes.
+    vectors = [
+        (t.shape[0], t.shape[2] * t.element_size() if cache_dtype is None else t.shape[2] + 2)
+        for pair in layers
+        for t in pair
+    ]
+    position = sum(count * width for count, width in vectors)
     return int(position * model.max_seq_len)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import lolama_core
 import lolama_quant
@@ -178,12 +179,15 @@ def measure(
     tokenizer: Tokenizer,
     texts: Sequence[str] | None = None,
     steps: Steps | None = None,
+    cache_dtype: Literal["int8"] | None = None,
 ) -> QualityReport:
-    """What quantizing cost, on ``texts`` or the text that ships with lolama-quant."""
+    """What quantizing cost, on ``texts`` or the text that ships with lolama-quant.
+
+    Keys and values of both models are stored in ``cache_dtype``.
+    """
     texts = texts or lolama_quant.default_text()
-    return lolama_quant.measure_quality(
-        dense, quantized, tokenizer, texts, steps, read=lolama_core.prompt_logits
-    )
+    read = partial(lolama_core.prompt_logits, cache_dtype=cache_dtype)
+    return lolama_quant.measure_quality(dense, quantized, tokenizer, texts, steps, read=read)
 
 
 def _write(

@@ -13,6 +13,7 @@ from lolama_core.protocols.errors import LolamaError
 
 OPTIONS = {
     "cache_bytes": "--cache-memory",
+    "cache_dtype": "--cache-dtype",
     "confirm": "--yes",
     "device": "--device",
     "directory": "-o",

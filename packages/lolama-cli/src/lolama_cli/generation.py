@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lolama_cli.console import Output, note, progress
 from lolama_cli.draft import tried_ahead
@@ -42,6 +42,7 @@ class GenerationRun:
         images: The pictures that go with it.
         prefixes: What the model has read before, if that is kept.
         draft: What tries tokens ahead.
+        cache_dtype: What keys and values are stored in; None for the dtype of the model.
     """
 
     model: CausalLM
@@ -52,6 +53,7 @@ class GenerationRun:
     images: PreparedImages | None
     prefixes: PrefixCache | None = None
     draft: Drafting = "auto"
+    cache_dtype: Literal["int8"] | None = None
 
     def generate(self, *, write: bool, stream: bool) -> None:
         """Generate to the end.
@@ -66,7 +68,11 @@ class GenerationRun:
         self.first: float | None = None
         pieces = []
         generator = TextGenerator(
-            self.model, self.tokenizer, prefix_cache=self.prefixes, draft=self.draft
+            self.model,
+            self.tokenizer,
+            prefix_cache=self.prefixes,
+            cache_dtype=self.cache_dtype,
+            draft=self.draft,
         )
         images = self.images
         with progress(images.progress if images is not None else ""):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lolama_cli.ahead import load_libraries_ahead, read_ahead
 from lolama_cli.console import note
@@ -23,7 +23,7 @@ class ModelChoice:
 
     Attributes:
         name: What the user called it.
-        quantize, device, dtype, yes: The options of these names.
+        quantize, device, dtype, cache_dtype, yes: The options of these names.
         template: Source of a chat template in the place of its own.
         load_seconds: How long `load` took.
     """
@@ -32,6 +32,7 @@ class ModelChoice:
     quantize: bool = False
     device: str = "auto"
     dtype: str = "auto"
+    cache_dtype: Literal["auto", "int8"] = "auto"
     yes: bool = False
     template: str | None = None
     load_seconds: float = 0.0
@@ -76,7 +77,14 @@ class ModelChoice:
         self.load_seconds = time.perf_counter() - started
         if verbose:
             tell_loaded(files, model, self.load_seconds)
+            if self.stored is not None:
+                note(f"keys and values: {self.stored}")
         return model
+
+    @property
+    def stored(self) -> Literal["int8"] | None:
+        """What keys and values are stored in; None for the dtype of the model."""
+        return None if self.cache_dtype == "auto" else self.cache_dtype
 
 
 def tell_unsupported(files: ModelFiles) -> None:

@@ -52,6 +52,14 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option("--dtype", help="auto, float32, bfloat16 or float16.", metavar="TEXT"),
 ]
+CacheDtype = Annotated[
+    Literal["auto", "int8"],
+    typer.Option(
+        "--cache-dtype",
+        help="auto, or int8: keys and values in half the memory, at some loss of quality.",
+        metavar="TEXT",
+    ),
+]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Download without asking.")]
 
 System = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -71,7 +71,9 @@ class PromptCacheFile:
 
 
 @contextmanager
-def kept_prefixes(file: PromptCacheFile | None, model: CausalLM) -> Iterator[PrefixCache | None]:
+def kept_prefixes(
+    file: PromptCacheFile | None, model: CausalLM, cache_dtype: Literal["int8"] | None = None
+) -> Iterator[PrefixCache | None]:
     """What ``model`` has read, from ``file`` and back into it: one context at most. None without a file."""
     from lolama import PrefixCache
     from lolama.memory import context_bytes
@@ -79,7 +81,7 @@ def kept_prefixes(file: PromptCacheFile | None, model: CausalLM) -> Iterator[Pre
     if file is None:
         yield None
         return
-    prefixes = PrefixCache(max_bytes=context_bytes(model))
+    prefixes = PrefixCache(context_bytes(model, cache_dtype), cache_dtype=cache_dtype)
     file.read(prefixes, model)
     with writing(lambda: file.write(prefixes, model)):
         yield prefixes

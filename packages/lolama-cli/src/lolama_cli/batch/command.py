@@ -155,7 +155,9 @@ def generate_batch(
         model = chosen.load(files, verbose=verbose)
         tried = draft.load(verbose=verbose)
         rows = options.size or _ROWS
-        batch = Batch(model, tokenizer, encode, common, rows, options.cache_bytes, tried)
+        batch = Batch(
+            model, tokenizer, encode, common, rows, options.cache_bytes, tried, chosen.stored
+        )
         answer_all(batch, chain((following,), lines), answers, tally, verbose=verbose)
     answers.close()
     _tell_failures(tally, str(source or "standard input"))

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lolama_cli.batch.answers import Answers
 from lolama_cli.batch.prompts import BatchPrompt, BatchSettings, Line, line_id, parse
@@ -76,6 +76,7 @@ class Batch:
         rows: Prompts that run at the same time.
         cache_bytes: Bytes that their keys and values may take; None for the default of `BatchGenerator`.
         draft: What tries tokens ahead.
+        cache_dtype: What keys and values are stored in; None for the dtype of the model.
     """
 
     model: CausalLM
@@ -85,6 +86,7 @@ class Batch:
     rows: int
     cache_bytes: int | None
     draft: Drafting
+    cache_dtype: Literal["int8"] | None
 
     def run(self, lines: Iterator[Line], answers: Answers, tally: Tally) -> None:
         """Answer every line.
@@ -104,6 +106,7 @@ class Batch:
             self.tokenizer,
             rows=self.rows,
             cache_bytes=self.cache_bytes,
+            cache_dtype=self.cache_dtype,
             draft=self.draft,
         )
         waiting: deque[_PendingPrompt] = deque()

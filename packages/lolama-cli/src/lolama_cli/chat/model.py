@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lolama.files import expanded
 from lolama.memory import context_bytes
@@ -53,6 +53,7 @@ class ChatModel:
         raw: Have it continue the text, without its chat template. A model that has none always does.
         image_mode: ``crop`` or ``pad``, instead of what the model was trained with.
         draft: What tries tokens ahead, once the weights are there.
+        cache_dtype: What keys and values are stored in; None for the dtype of the model.
 
     Raises:
         UsageError: for an ``image_mode`` that the model does not take.
@@ -67,10 +68,12 @@ class ChatModel:
         raw: bool = False,
         image_mode: str | None = None,
         draft: Callable[[], Drafting] = lambda: "auto",
+        cache_dtype: Literal["int8"] | None = None,
     ) -> None:
         from lolama.vision import processor_of
 
         self.files, self.tokenizer, self._load, self._draft = files, tokenizer, load, draft
+        self._cache_dtype = cache_dtype
         self.continues_text = raw or not tokenizer.has_chat_template
         self.processor: ImageProcessor | None = processor_of(files, image_mode)
         self._prepared: dict[PictureFile, ImageInputs] = {}
@@ -102,7 +105,9 @@ class ChatModel:
         """The keys and values of what it has read: one whole context of them at most."""
         from lolama import PrefixCache
 
-        return PrefixCache(max_bytes=context_bytes(self.model))
+        return PrefixCache(
+            context_bytes(self.model, self._cache_dtype), cache_dtype=self._cache_dtype
+        )
 
     @cached_property
     def generator(self) -> TextGenerator:

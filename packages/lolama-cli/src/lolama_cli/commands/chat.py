@@ -82,6 +82,7 @@ def chat(
     quantize: options.Quantize = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    cache_dtype: options.CacheDtype = "auto",
     yes: options.Yes = False,
 ) -> None:
     """Talk with a model. Streams by default.
@@ -121,6 +122,7 @@ def chat(
         quantize=quantize,
         device=device,
         dtype=dtype,
+        cache_dtype=cache_dtype,
         yes=yes,
         template=own_template,
     )
@@ -213,7 +215,15 @@ def _load(
         draft.load(verbose=verbose)
         return model
 
-    return ChatModel(files, tokenizer, weights, raw=raw, image_mode=image_mode, draft=draft.load)
+    return ChatModel(
+        files,
+        tokenizer,
+        weights,
+        raw=raw,
+        image_mode=image_mode,
+        draft=draft.load,
+        cache_dtype=chosen.stored,
+    )
 
 
 def _reader(*, person: bool, editing: bool) -> Reader:

@@ -48,6 +48,7 @@ def eval(
     ] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    cache_dtype: options.CacheDtype = "auto",
     as_json: options.Json = False,
     yes: options.Yes = False,
 ) -> None:
@@ -66,7 +67,7 @@ def eval(
             raise UsageError(str(file), "is empty", "give a text file")
     output = Output()
     settings: Settings = context.obj
-    chosen = ModelChoice(name=model, device=device, dtype=dtype, yes=yes)
+    chosen = ModelChoice(name=model, device=device, dtype=dtype, cache_dtype=cache_dtype, yes=yes)
     files, tokenizer = chosen.open()
     if quantize and "quantization" in files.config:
         reason = "is quantized already"
@@ -77,7 +78,7 @@ def eval(
     started = time.perf_counter()
     with progress_line("reading the text") as steps:
         read = texts or evaluate.default_texts()
-        found = evaluate.perplexity(loaded, tokenizer, read, steps)
+        found = evaluate.perplexity(loaded, tokenizer, read, steps, chosen.stored)
     quality = None
     if quantize:
         quality = _compare(chosen, files, loaded, tokenizer, texts, settings)
@@ -111,7 +112,7 @@ def _compare(
     chosen.quantize = True
     small = chosen.load(files, verbose=settings.verbose)
     with progress_line("comparing") as steps:
-        return measure(loaded, small, tokenizer, texts, steps)
+        return measure(loaded, small, tokenizer, texts, steps, chosen.stored)
 
 
 def _rows(

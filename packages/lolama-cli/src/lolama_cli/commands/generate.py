@@ -118,6 +118,7 @@ def generate(
     quantize: options.Quantize = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    cache_dtype: options.CacheDtype = "auto",
     yes: options.Yes = False,
 ) -> None:
     """Generate text from a prompt. Streams by default.
@@ -142,6 +143,7 @@ def generate(
         quantize=quantize,
         device=device,
         dtype=dtype,
+        cache_dtype=cache_dtype,
         yes=yes,
         template=options.read_template(template, raw=raw),
     )
@@ -171,8 +173,10 @@ def generate(
     loaded = chosen.load(files, verbose=settings.verbose)
     tried = drafts.load(verbose=settings.verbose)
     config = replace(with_seed(config), logprobs=logprobs) if as_json else config
-    with kept_prefixes(kept, loaded) as prefixes:
-        run = GenerationRun(loaded, tokenizer, ids, config, stdout, images, prefixes, tried)
+    with kept_prefixes(kept, loaded, chosen.stored) as prefixes:
+        run = GenerationRun(
+            loaded, tokenizer, ids, config, stdout, images, prefixes, tried, chosen.stored
+        )
         run.generate(write=not as_json, stream=not no_stream)
         if as_json:
             run.write_json(model, chosen.load_seconds + drafts.load_seconds)
