@@ -3,10 +3,10 @@
     python -m benchmarks.gpu --shape tinyllama --compiled --json gpu.json
     python -m benchmarks.gpu --shape 7b
 
-What is right is checked by ``pytest tests/test_cuda.py``. Here a decoding step and a prompt are timed, going
-round the engines, and one-row products with the weights of a block, as a share of the bandwidth of a copy.
-The compiled loop is what gpt-fast does: the same model with places read from a tensor, through
-``torch.compile(mode="reduce-overhead")``. Weights are random and made on the GPU.
+`benchmarks.gpu_all` runs this, and checks what is right (``pytest tests/test_cuda.py``). Here a decoding step
+and a prompt are timed, going round the engines, and one-row products with the weights of a block, as a share
+of the bandwidth of a copy. The compiled loop is what gpt-fast does: the same model with places read from a
+tensor, through ``torch.compile(mode="reduce-overhead")``. Weights are random and made on the GPU.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.engine import prompt
+from benchmarks.engine import prompt, timed
 from benchmarks.gpu_tables import GPU_SHAPES, PROMPT, gpu_tables
+from benchmarks.run import processor
 from lolama.model import quantize_model_int8
 from lolama_core import Llama, LlamaConfig
 from lolama_core.model.cache_slots import FixedSlots
@@ -40,26 +41,27 @@ from lolama_core.runtime.runner import Runner
 from lolama_quant.int8.backends import cuda
 
 CONTEXT, ROUNDS, STEPS = 128, 5, 30
-GPU = torch.device("cuda")
 # Products go round this many bytes of weights, which is more than any GPU caches.
 _ROUND_BYTES = 1 << 29
+
+NO_GPU = "error: cuda: no GPU that torch can use is here; run this where one is"
 
 Action = Callable[[], None]
 
 
 def make_model(
-    config: LlamaConfig, *, int8: bool = False, kernels: bool = True
+    config: LlamaConfig, device: torch.device, *, int8: bool = False, kernels: bool = True
 ) -> tuple[Llama, Runner]:
-    """Random weights on the GPU, of bfloat16 but for int8, with the kernels of lolama-quant or without."""
+    """Random weights on a device, of bfloat16 but for int8, with the kernels of lolama-quant or without."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        with GPU:
+        with device:
             model = Llama(config)
     finally:
         torch.set_default_dtype(before)
-    model.to(GPU).eval().requires_grad_(False)
+    model.to(device).eval().requires_grad_(False)
     if int8:
         quantize_model_int8(model)
     return model, Runner(model, Kernels.installed() if kernels else Kernels())
@@ -71,7 +73,7 @@ def lolama_step(model: CausalLM, context: int, record: bool = True) -> Action:
     most = context + STEPS * (ROUNDS + 2)
     assert memory.begin(row, [], most, most)
     with torch.inference_mode():
-        ids = torch.tensor([prompt(context)], device=GPU)
+        ids = torch.tensor([prompt(context)], device=model.device)
         memory.run([row], model.embed(ids), [context])
     tokens = [5]
 
@@ -119,9 +121,11 @@ def compiled_step(model: Llama, context: int) -> Action:
     """The same with the compiler's own fusion and graphs in the place of ours."""
     cache = model.make_cache(1, 2048)
     with torch.inference_mode():
-        model.forward_embeds(model.embed(torch.tensor([prompt(context)], device=GPU)), cache)
-    position = torch.full((1, 1), context, device=GPU)
-    token = torch.full((1, 1), 5, device=GPU)
+        model.forward_embeds(
+            model.embed(torch.tensor([prompt(context)], device=model.device)), cache
+        )
+    position = torch.full((1, 1), context, device=model.device)
+    token = torch.full((1, 1), 5, device=model.device)
     view = FixedCache(cache, position)
 
     def logits(ids: Tensor) -> Tensor:
@@ -137,7 +141,7 @@ def compiled_step(model: Llama, context: int) -> Action:
     return once
 
 
-def make_transformers(config: LlamaConfig) -> Any:
+def make_transformers(config: LlamaConfig, device: torch.device) -> Any:
     """The same shape in transformers, random weights of its own."""
     from transformers import LlamaConfig as TheirConfig
     from transformers import LlamaForCausalLM
@@ -152,7 +156,7 @@ def make_transformers(config: LlamaConfig) -> Any:
         max_position_embeddings=config.max_seq_len,
         dtype="bfloat16",
     )
-    with GPU:
+    with device:
         model = LlamaForCausalLM._from_config(theirs, dtype=torch.bfloat16)
     return model.eval().requires_grad_(False)
 
@@ -163,9 +167,9 @@ def transformers_step(model: Any, context: int) -> Action:
 
     cache = DynamicCache()
     with torch.inference_mode():
-        ids = torch.tensor([prompt(context)], device=GPU)
+        ids = torch.tensor([prompt(context)], device=model.device)
         model(ids, past_key_values=cache, logits_to_keep=1)
-    token = torch.full((1, 1), 5, device=GPU)
+    token = torch.full((1, 1), 5, device=model.device)
 
     @torch.inference_mode()
     def once() -> None:
@@ -177,7 +181,7 @@ def transformers_step(model: Any, context: int) -> Action:
 
 def lolama_prompt(model: CausalLM) -> Action:
     """A prompt from nothing, to its next token."""
-    ids = torch.tensor([prompt(PROMPT)], device=GPU)
+    ids = torch.tensor([prompt(PROMPT)], device=model.device)
 
     @torch.inference_mode()
     def once() -> None:
@@ -189,13 +193,19 @@ def lolama_prompt(model: CausalLM) -> Action:
 
 def transformers_prompt(model: Any) -> Action:
     """The same."""
-    ids = torch.tensor([prompt(PROMPT)], device=GPU)
+    ids = torch.tensor([prompt(PROMPT)], device=model.device)
 
     @torch.inference_mode()
     def once() -> None:
         model(ids, logits_to_keep=1).logits[:, -1].argmax(-1).tolist()
 
     return once
+
+
+def wait() -> None:
+    """Until the GPU has done all, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def time_round(actions: dict[str, Action], steps: int) -> dict[str, list[float]]:
@@ -208,18 +218,18 @@ def time_round(actions: dict[str, Action], steps: int) -> dict[str, list[float]]
         for name, action in actions.items():
             once = []
             for _ in range(steps):
-                torch.cuda.synchronize()
+                wait()
                 begin = time.perf_counter()
                 action()
-                torch.cuda.synchronize()
+                wait()
                 once.append(time.perf_counter() - begin)
             times[name].append(statistics.median(once))
     return times
 
 
-def copy_bandwidth() -> float:
+def copy_bandwidth(device: torch.device) -> float:
     """Bytes a second that a copy on the device reads and writes."""
-    source = torch.empty(1 << 30, dtype=torch.uint8, device=GPU)
+    source = torch.empty(1 << (30 if device.type == "cuda" else 24), dtype=torch.uint8).to(device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _seconds_of(target.copy_, [source])
 
@@ -238,9 +248,10 @@ def product_shapes(config: LlamaConfig) -> list[tuple[int, int]]:
 
 
 def product_seconds(outputs: int, inputs: int, rows: int = 1) -> tuple[float, float]:
-    """Seconds of a product with int8 weights, and of one with bfloat16: round weights no cache holds."""
-    x = torch.randn(rows, inputs, device=GPU, dtype=torch.bfloat16)
-    scale = torch.rand(outputs, device=GPU)
+    """Seconds of a product on the GPU with int8 weights, and with bfloat16: round weights no cache holds."""
+    gpu = torch.device("cuda")
+    x = torch.randn(rows, inputs, device=gpu, dtype=torch.bfloat16)
+    scale = torch.rand(outputs, device=gpu)
 
     def integers(weight: Tensor) -> Tensor:
         return cuda.linear(x, weight, scale)
@@ -251,13 +262,15 @@ def product_seconds(outputs: int, inputs: int, rows: int = 1) -> tuple[float, fl
     seconds = []
     for product, dtype in ((integers, torch.int8), (floats, torch.bfloat16)):
         count = max(2, _ROUND_BYTES // (outputs * inputs * dtype.itemsize))
-        drawn = torch.randint(-127, 128, (count, outputs, inputs), dtype=torch.int8, device=GPU)
+        drawn = torch.randint(-127, 128, (count, outputs, inputs), dtype=torch.int8, device=gpu)
         seconds.append(_seconds_of(product, drawn.to(dtype).unbind()))
     return seconds[0], seconds[1]
 
 
 def _seconds_of(act: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> float:
-    """Median seconds of ``act`` on one of ``inputs``: all are launched from one recording."""
+    """Median seconds of ``act`` on one of ``inputs``: on a GPU all are launched from one recording."""
+    if inputs[0].device.type != "cuda":
+        return statistics.median(timed(lambda: act(inputs[0])) for _ in range(9))
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         for one in inputs:
@@ -279,6 +292,23 @@ def _seconds_of(act: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> fl
     return statistics.median(times[2:])
 
 
+def where(device: torch.device) -> dict[str, Any]:
+    """When and on what something runs, and the versions of what takes part."""
+    cuda = device.type == "cuda"
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(device) if cuda else processor(),
+        "versions": {name: _version(name) for name in ("torch", "triton", "transformers")},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def main() -> int:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(
@@ -288,20 +318,25 @@ def main() -> int:
     parser.add_argument("--context", type=int, default=CONTEXT, help="positions before the step")
     parser.add_argument("--compiled", action="store_true", help="a compiled loop, too (a minute)")
     parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--device", default="cuda", help="cpu to try the program, without products")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
-        print(
-            "error: cuda: no GPU that torch can use is here; run this where one is", file=sys.stderr
-        )
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print(NO_GPU, file=sys.stderr)
         return 2
     config, context = GPU_SHAPES[options.shape], options.context
     # A runner keeps no model.
-    kept = [make_model(config), make_model(config, int8=True), make_model(config, kernels=False)]
+    kept = [
+        make_model(config, device),
+        make_model(config, device, int8=True),
+        make_model(config, device, kernels=False),
+    ]
     model, int8, blocks = (runner for _, runner in kept)
     plain = kept[2][0]
-    theirs = make_transformers(config)
-    bandwidth = copy_bandwidth()
-    products = {size: product_seconds(*size) for size in product_shapes(config)}
+    theirs = make_transformers(config, device)
+    bandwidth = copy_bandwidth(device)
+    sizes = product_shapes(config) if device.type == "cuda" else []
+    products = {size: product_seconds(*size) for size in sizes}
     actions = {
         "lolama int8": lolama_step(int8, context),
         "lolama": lolama_step(model, context),
@@ -321,9 +356,7 @@ def main() -> int:
         5,
     )
     report = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name(GPU),
-        "versions": {name: _version(name) for name in ("torch", "triton", "transformers")},
+        **where(device),
         "shape": options.shape,
         "context": context,
         "bandwidth": bandwidth,
@@ -335,13 +368,6 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":
