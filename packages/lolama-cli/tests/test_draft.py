@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from known_model import REPLY, tensors, tokenizer_json, write
+from known_model import REPLY, VOCABULARY, tensors, tokenizer_json, write
 from program import Outcome
 from warm_program import run
 
@@ -38,7 +38,7 @@ def like_it(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights, more = tensors(0.7 * SCALE), 3
     for name in ("embed_tokens.weight", "lm_head.weight"):
         weights[name] = torch.nn.functional.pad(weights[name], (0, 0, 0, more))
-    config["model"]["vocab_size"] += more
+    config["model"]["vocab_size"] = len(VOCABULARY) + more
     shutil.rmtree(directory)
     write_checkpoint(directory, config, weights.items(), tokenizer_json=tokenizer_json())
     return directory
