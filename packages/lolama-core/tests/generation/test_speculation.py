@@ -68,7 +68,7 @@ def finish(engine: Engine[Any]) -> dict[int, Any]:
 
 
 def rated(right: int, tried: int) -> speculations._Rate:
-    """What is known once so many guesses of many drafts were right."""
+    """What is known once many drafts had ``right`` guesses of ``tried``."""
     rate = speculations._Rate()
     for _ in range(200):
         rate.note(right, tried)
