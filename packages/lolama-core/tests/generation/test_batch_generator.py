@@ -20,7 +20,8 @@ from lolama_core import (
     RopeScaling,
     TextGenerator,
 )
-from lolama_core.generation.schedule import Schedule, Scheduled
+from lolama_core.generation.schedule import Schedule
+from lolama_core.generation.scheduled import Scheduled
 from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, UsageError
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.runner import Runner

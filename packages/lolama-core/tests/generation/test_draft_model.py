@@ -13,7 +13,7 @@ from torch import Tensor
 from lolama_core import Engine, Generation, Llama, RopeScaling, TextGenerator
 from lolama_core.generation.draft_model import DraftModel
 from lolama_core.generation.request import Request
-from lolama_core.generation.schedule import Scheduled
+from lolama_core.generation.scheduled import Scheduled
 from lolama_core.protocols.errors import UsageError
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.runner import runner_of

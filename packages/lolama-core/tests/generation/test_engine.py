@@ -29,7 +29,8 @@ from lolama_core import (
     Tokenizer,
 )
 from lolama_core.generation.logprobs import TokenLogprobs
-from lolama_core.generation.schedule import Schedule, Scheduled
+from lolama_core.generation.schedule import Schedule
+from lolama_core.generation.scheduled import Scheduled
 from lolama_core.generation.speculation import Drafting
 from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_core.protocols.types import Prompt

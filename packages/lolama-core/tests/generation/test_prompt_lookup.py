@@ -10,7 +10,7 @@ import pytest
 
 from lolama_core import Engine, Llama
 from lolama_core.generation.prompt_lookup import PromptLookup
-from lolama_core.generation.schedule import NO_DRAFT, Draft, Scheduled
+from lolama_core.generation.scheduled import NO_DRAFT, Draft, Scheduled
 
 
 class Texts:

@@ -12,7 +12,8 @@ from lolama_core import Generation, Llama, LlamaConfig, RopeScaling, TextGenerat
 from lolama_core.generation.engine import Engine
 from lolama_core.generation.passes import passes, run_pass
 from lolama_core.generation.request_factory import RequestFactory
-from lolama_core.generation.schedule import Schedule, Scheduled, TooLittleMemory
+from lolama_core.generation.schedule import Schedule, TooLittleMemory
+from lolama_core.generation.scheduled import Scheduled
 from lolama_core.protocols.errors import LolamaError
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory

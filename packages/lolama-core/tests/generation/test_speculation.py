@@ -13,7 +13,8 @@ from lolama_core import Engine, Llama, PrefixCache, RopeScaling, TextGenerator, 
 from lolama_core.generation import speculation as speculations
 from lolama_core.generation.pass_costs import PassCosts
 from lolama_core.generation.request import Request
-from lolama_core.generation.schedule import Draft, Schedule, Scheduled
+from lolama_core.generation.schedule import Schedule
+from lolama_core.generation.scheduled import Draft, Scheduled
 from lolama_core.generation.speculation import MOST_DRAFTED, Drafting, Speculation
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import ModelError, UsageError

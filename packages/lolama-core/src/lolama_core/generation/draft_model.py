@@ -15,7 +15,7 @@ from torch import Tensor
 from lolama_core.generation.pass_costs import MOST_POSITIONS
 from lolama_core.generation.random_numbers import drawn_in_advance
 from lolama_core.generation.request import Request
-from lolama_core.generation.schedule import NO_DRAFT, Draft, Scheduled
+from lolama_core.generation.scheduled import NO_DRAFT, Draft, Scheduled
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.runtime.paged_cache import Row

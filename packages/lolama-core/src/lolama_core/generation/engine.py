@@ -15,7 +15,8 @@ from lolama_core.generation.keywords import Keywords
 from lolama_core.generation.passes import counted, passes, run_pass
 from lolama_core.generation.request import Emission, Generation, Request, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
-from lolama_core.generation.schedule import Schedule, Scheduled, TooLittleMemory
+from lolama_core.generation.schedule import Schedule, TooLittleMemory
+from lolama_core.generation.scheduled import Scheduled
 from lolama_core.generation.speculation import Drafting, Speculation, speculation_of
 from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lolama_core.generation.schedule import Part
+from lolama_core.generation.scheduled import Part
 from lolama_core.protocols import CausalLM
 from lolama_core.runtime.row_memory import RowMemory
 

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from lolama_core.generation.schedule import NO_DRAFT, Draft, Scheduled
+from lolama_core.generation.scheduled import NO_DRAFT, Draft, Scheduled
 from lolama_core.protocols import CausalLM
 
 _LEAST = 3

@@ -21,7 +21,7 @@ from lolama_core.generation.draft_model import DraftModel
 from lolama_core.generation.pass_costs import PassCosts
 from lolama_core.generation.prompt_lookup import PromptLookup
 from lolama_core.generation.request import Emission
-from lolama_core.generation.schedule import NO_DRAFT, Draft, Part, Scheduled
+from lolama_core.generation.scheduled import NO_DRAFT, Draft, Part, Scheduled
 from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.checks import shown

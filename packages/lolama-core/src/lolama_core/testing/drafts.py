@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from lolama_core.generation.pass_costs import PassCosts
 from lolama_core.generation.request import Request
-from lolama_core.generation.schedule import Draft, Scheduled
+from lolama_core.generation.scheduled import Draft, Scheduled
 from lolama_core.generation.speculation import MOST_DRAFTED, Drafting, Speculation
 from lolama_core.protocols import CausalLM
 
