@@ -47,6 +47,7 @@ from lolama_core.testing.engine import (
     WAYS,
     Job,
     Way,
+    check_logprobs,
     make_jobs,
     run_jobs,
 )
@@ -121,19 +122,6 @@ def slowly(model: Llama, tokenizer: Tokenizer, job: Job) -> list[Expected]:
 def expected(model: Llama, byte_level: Tokenizer) -> list[list[Expected]]:
     """What each job leads to alone."""
     return [slowly(model, byte_level, job) for job in make_jobs(PROMPTS, 0)]
-
-
-def check_logprobs(
-    found: Sequence[TokenLogprobs] | None, expected: Sequence[TokenLogprobs] | None
-) -> None:
-    if expected is None or found is None:
-        assert found is expected is None
-        return
-    assert [one.id for one in found] == [one.id for one in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert one.logprob == pytest.approx(other.logprob, abs=1e-5, rel=0)
-        values = [[value for _, value in each.best] for each in (one, other)]
-        assert values[0] == pytest.approx(values[1], abs=1e-5, rel=0)
 
 
 def near_tie(found: Generation[str], expected: Expected) -> tuple[int, float] | None:

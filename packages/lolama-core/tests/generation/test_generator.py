@@ -35,6 +35,7 @@ from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import GenerationDefaults, Prompt
 from lolama_core.runtime.pages import PAGE
+from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
 
 MakeLlama = Callable[..., Llama]
@@ -973,3 +974,20 @@ def test_score(tiny_llama: MakeLlama, length: int) -> None:
 def test_scoring_needs_something_to_score(tiny_llama: MakeLlama) -> None:
     with pytest.raises(UsageError, match="two tokens"):
         TextGenerator(tiny_llama()).score([1])
+
+
+def test_a_text_alone_has_memory_for_itself(tiny_llama: MakeLlama) -> None:
+    """It is kept for the next one, if that needs no more."""
+    model = tiny_llama()
+    generator = TextGenerator(model)
+
+    def kept_after(length: int) -> RowMemory:
+        generator.generate([3, 4, 5], max_new_tokens=length, ignore_eos=True)
+        [memory] = generator._idle
+        return memory
+
+    first = kept_after(6)
+    assert (first.positions, model.max_seq_len > 9) == (9, True)
+    assert kept_after(2) is first
+    longer = kept_after(8)
+    assert (longer is first, longer.positions) == (False, 11)

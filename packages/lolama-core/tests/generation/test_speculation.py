@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lolama_core import Engine, Llama, PrefixCache, RopeScaling, TextGenerator, Tokenizer
+from lolama_core import (
+    Engine,
+    Generation,
+    Llama,
+    PrefixCache,
+    RopeScaling,
+    TextGenerator,
+    Tokenizer,
+)
 from lolama_core.generation import speculation as speculations
 from lolama_core.generation.pass_costs import PassCosts
 from lolama_core.generation.request import Request
@@ -23,6 +32,7 @@ from lolama_core.runtime.kernels import Kernels, set_kernels
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.testing.drafts import EagerSpeculation
+from lolama_core.testing.engine import check_logprobs
 
 MakeLlama = Callable[..., Llama]
 POSITION = 2 * 2 * 2 * 8 * 4
@@ -213,7 +223,10 @@ def test_a_text_ends_within_a_draft(
         emissions = []
         while engine.busy:
             emissions += [emission for _, emission in engine.step()]
-        assert engine.collect()[ticket] == expected
+        result = engine.collect()[ticket]
+        assert isinstance(result, Generation)
+        assert replace(result, logprobs=expected.logprobs) == expected
+        check_logprobs(result.logprobs, expected.logprobs)
         assert "".join(each.text for each in emissions) == expected.text
         assert [each.finish_reason for each in emissions[:-1]] == [None] * (len(emissions) - 1)
         assert emissions[-1].finish_reason == expected.finish_reason

@@ -198,7 +198,7 @@ def test_a_model_that_changes_is_recorded_again() -> None:
     model = make_model()
     generator, made = TextGenerator(model), list[RowMemory]()
 
-    def lend(runner: CausalLM) -> RowMemory:
+    def lend(positions: int, runner: CausalLM) -> RowMemory:
         idle = generator._idle.pop() if generator._idle else None
         memory = idle if idle is not None and idle.model is runner else memory_of(runner, 1)
         if memory not in made:
@@ -244,7 +244,7 @@ def test_two_streams_of_a_generator_have_a_memory_each() -> None:
     made: list[RowMemory] = []
     plain, recorded = TextGenerator(model), TextGenerator(model)
 
-    def lend(runner: CausalLM) -> RowMemory:
+    def lend(positions: int, runner: CausalLM) -> RowMemory:
         idle = recorded._idle.pop() if recorded._idle else None
         made.append(memory_of(runner, 1) if idle is None else idle)
         return made[-1]

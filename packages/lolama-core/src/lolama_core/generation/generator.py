@@ -23,6 +23,7 @@ text ends, and what of it may be given out. `TextGenerator` makes engines, and w
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from functools import partial
 from typing import Generic, Unpack, overload
 
 from torch import Tensor
@@ -230,21 +231,25 @@ class TextGenerator(Generic[Text]):
         """
         return score(self.model, self._factory.ids(input_ids), self._cache_dtype)
 
-    def _engine(self, rows: int = 1) -> Engine[Text]:
-        """An engine whose rows are where the kept prefixes are, if they are kept."""
-        memory_of = self._lend if rows == 1 else None
+    def _engine(self, rows: int = 1, positions: int | None = None) -> Engine[Text]:
+        """An engine whose rows are where the kept prefixes are, if they are kept.
+
+        With ``positions`` it is for one text, which has as many at most.
+        """
+        options: EngineOptions = {"rows": rows, "prefill_chunk": _CHUNK}
+        options |= {"cache_dtype": self._cache_dtype, "draft": self._speculation}
         if self.prefix_cache is not None:
-            memory_of = self.prefix_cache.memory_of
-        options: EngineOptions = {"cache_dtype": self._cache_dtype, "draft": self._speculation}
-        options |= {"rows": rows, "prefill_chunk": _CHUNK, "memory_of": memory_of}
+            options["memory_of"] = self.prefix_cache.memory_of
+        elif positions is not None:
+            options["memory_of"] = partial(self._lend, positions)
         return Engine(self.model, self.tokenizer, **options)  # type: ignore[return-value]
 
-    def _lend(self, runner: CausalLM) -> RowMemory:
+    def _lend(self, positions: int, runner: CausalLM) -> RowMemory:
         """Memory for one text; see `_take_back`."""
         idle = self._idle.pop() if self._idle else None
-        if idle is not None and idle.model is runner:
+        if idle is not None and idle.model is runner and idle.positions >= positions:
             return idle
-        return RowMemory(runner, 1, cache_dtype=self._cache_dtype)
+        return RowMemory(runner, 1, positions=positions, cache_dtype=self._cache_dtype)
 
     def _take_back(self, memory: RowMemory | None) -> None:
         """Keep it for the next text: making it, and recording steps with it, takes time."""
@@ -253,7 +258,8 @@ class TextGenerator(Generic[Text]):
 
     def _emissions(self, prepared: Prepared) -> Generator[Emission, None, None]:
         """What an engine gives out for one request alone; dropping it ends the request."""
-        engine = self._engine()
+        request, prompt = prepared
+        engine = self._engine(positions=prompt.lengths[0] + request.limit)
         ticket = engine.add(prepared)
         try:
             while engine.busy:

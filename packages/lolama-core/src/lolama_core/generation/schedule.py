@@ -183,9 +183,10 @@ class Schedule:
 
     def put_back(self, one: Scheduled, model: CausalLM) -> None:
         """Let it wait, between those that came before and later, and run again from its beginning."""
-        prompt = embedded_again(one.request, one.prompt, model).embeds
-        tokens = torch.tensor([one.request.tokens], dtype=torch.int64, device=model.device)
-        embeds = torch.cat((prompt, model.embed(tokens)), dim=1)
+        embeds = embedded_again(one.request, one.prompt, model).embeds
+        if one.request.tokens:
+            tokens = torch.tensor([one.request.tokens], dtype=torch.int64, device=model.device)
+            embeds = torch.cat((embeds, model.embed(tokens)), dim=1)
         self._free(one, keep=True)
         one.embeds, one.draft = embeds, NO_DRAFT
         later = (place for place, each in enumerate(self.waiting) if each.ticket > one.ticket)

@@ -36,6 +36,9 @@ class RowMemory:
         rows: How many rows of a whole context there are at most, where no bytes limit them.
         max_bytes: What all of them may take, but at least a page; None for four fifths of the memory that is
             free, or for no limit where the system does not tell how much that is.
+        positions: How many a row has at most, if not as many as the context. What is small is near: its
+            addresses need fewer pages of the system, which a processor looks up. Where steps are recorded,
+            any text has room, since recording takes longer.
         record: Whether decoding steps are recorded: on CUDA, if nobody says. (Elsewhere a recorded step runs
             the same operators one by one, for tests.)
         cache_dtype: What keys and values are stored in: int8, with half the bytes of sixteen bits and some
@@ -45,6 +48,7 @@ class RowMemory:
         UsageError: for another ``cache_dtype``, or one under dynamic RoPE.
 
     Attributes:
+        positions: How many a row has at most.
         is_limited: Whether somebody has said how many bytes it may take.
         turns: Whoever changes rows does it in a turn.
         on_end: Called when a row has ended.
@@ -56,6 +60,7 @@ class RowMemory:
         rows: int = 16,
         max_bytes: int | None = None,
         *,
+        positions: int | None = None,
         record: bool | None = None,
         cache_dtype: CacheDtype | None = None,
     ) -> None:
@@ -64,6 +69,7 @@ class RowMemory:
         self.cache_dtype = cache_dtype
         self.is_limited = max_bytes is not None
         self._record = model.device.type == "cuda" if record is None else record
+        self.positions = model.max_seq_len if self._record or positions is None else positions
         self._pages: Pages | None = None
         self._tree: PrefixTree | None = None
         self._own: dict[Row, KVCache] = {}
@@ -97,7 +103,7 @@ class RowMemory:
             self._max_bytes = int(_SHARE * free_memory(model.device))
         bytes_of_one = position_bytes(like, self.cache_dtype)
         if like.stable:
-            limit = self._rows * pages_for(model.max_seq_len)
+            limit = self._rows * pages_for(self.positions)
             if self._max_bytes:
                 limit = min(limit, max(1, self._max_bytes // (PAGE * bytes_of_one)))
             # Recorded steps take one for themselves.

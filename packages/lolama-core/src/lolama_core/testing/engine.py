@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 from torch import Tensor, arange
 
 from lolama_core.generation.engine import Engine, Prepared
 from lolama_core.generation.generation_config import GenerationConfig
+from lolama_core.generation.logprobs import TokenLogprobs
 from lolama_core.generation.request import Emission, Generation
 from lolama_core.generation.speculation import Drafting
 from lolama_core.model.kv_cache import own_cache
@@ -277,6 +279,20 @@ def run_jobs(
         assert isinstance(result, Generation), result
         check_sum(emissions.get(ticket, []), result)
     return [[results[each] for each in tickets[place]] for place in range(len(jobs))]
+
+
+def check_logprobs(
+    found: Sequence[TokenLogprobs] | None, expected: Sequence[TokenLogprobs] | None
+) -> None:
+    """Log-probabilities of a text are those that were expected, to the rounding of float32."""
+    if expected is None or found is None:
+        assert found is expected is None
+        return
+    assert [one.id for one in found] == [one.id for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-5, rel=0)
+        values = [[value for _, value in each.best] for each in (one, other)]
+        assert values[0] == pytest.approx(values[1], abs=1e-5, rel=0)
 
 
 def check_sum(emissions: Sequence[Emission], result: Generation[str]) -> None:
