@@ -107,10 +107,10 @@ def test_a_text_that_was_left_out_is_caught_up_with(texts: Texts) -> None:
     texts.guess([one])
     one.request.tokens += [(7 * place) % 400 for place in range(50)]
     assert texts.guess([one]) == [texts.said(one)]
-    assert texts.read[0] == [50]
+    assert (texts.read[0], texts.drafter.caught_up) == ([50], True)
     one.request.tokens += [5]
     assert texts.guess([one]) == [texts.said(one)]
-    assert texts.read[0] == [1]
+    assert (texts.read[0], texts.drafter.caught_up) == ([1], False)
 
 
 def test_a_long_prompt_is_read_in_several_steps(texts: Texts) -> None:

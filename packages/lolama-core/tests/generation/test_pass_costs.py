@@ -184,3 +184,20 @@ def test_a_chunk_that_was_asked_for_is_kept_to(tiny_llama: Callable[..., Llama])
         left.append([one.to_run for one in engine._schedule.half_run])
     assert left == [[150], [50], []]
     assert ticket in engine.collect()
+
+
+def test_a_token_that_is_tried_ahead_costs_what_it_adds_and_what_guessing_took() -> None:
+    costs = PassCosts()
+    costs.note(1, 0, 0, 1.0)
+    costs.drafting = None  # a draft model has read a long prompt first
+    costs.note(1, 0, 2, 3.0)
+    assert costs.draft_token(1) is None
+    costs.drafting = 0.5
+    costs.note(1, 0, 2, 1.5)
+    assert costs.draft_token(1) == 0.5
+    costs.note(1, 0, 1, 9.0)  # something else held it up
+    assert costs.draft_token(1) == 4.5
+    costs.note(1, 0, 2, 1.5)
+    assert costs.draft_token(1) == 0.5
+    costs.note(4, 0, 0, 2.0)
+    assert costs.draft_token(4) == 1.0  # a quarter of a step is what a row can save

@@ -23,6 +23,9 @@ from lolama_core.runtime.prefix_tree import count_shared
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
 
+_MOST_BEHIND = 16
+"""Ids of a text that may be read for a guess. To read more is to catch up."""
+
 _MOST_ROWS = 64
 """Texts as long as the model's context that it follows at the same time."""
 
@@ -52,10 +55,13 @@ class DraftModel:
     Args:
         model: It reads ids alone, so texts with pictures have no drafts. It is kept alive.
         max_bytes: What its keys and values may take; see `RowMemory`. A text that finds none has no drafts.
+
+    Attributes:
+        caught_up: See `Drafter`.
     """
 
     def __init__(self, model: CausalLM, max_bytes: int | None = None) -> None:
-        self._model, self._max_bytes = model, max_bytes
+        self._model, self._max_bytes, self.caught_up = model, max_bytes, False
         self._memory: RowMemory | None = None
         # Generators that share it may run in several threads.
         self._lock = threading.RLock()
@@ -81,6 +87,7 @@ class DraftModel:
     ) -> list[Draft]:
         """See `Drafter.draft`. All of its drafts are of one kind."""
         drafts = [NO_DRAFT] * len(rows)
+        self.caught_up = False
         assert self._memory is not None
         with self._lock, self._memory.turns.turn():
             ready = []
@@ -126,6 +133,7 @@ class DraftModel:
         memory.cut_back(text.row, len(text.ids) - right)
         del text.ids[right:]
         text.sure = right
+        self.caught_up |= len(ids) - right > _MOST_BEHIND
         if len(ids) - right > MOST_POSITIONS:
             # A long prompt is read in several steps, so that no step takes long.
             chunk = ids[right : right + MOST_POSITIONS]

@@ -254,9 +254,8 @@ class Engine(Generic[Text]):
             self._schedule.make_room(runner)
             chunk = self._chunk or self.costs.chunk(len(self._schedule.running))
             parts = self._schedule.next_parts(chunk)
-            started = self.costs.clock()
             parts = self.speculation.ahead(parts, memory)
-            counts = counted(parts)
+            counts, started = counted(parts), self.costs.clock()
             for together in passes(parts, memory):
                 logits = run_pass(together, runner, memory)
                 for place in self._schedule.ran(together):

@@ -28,6 +28,7 @@ class PassCosts:
         positions: Positions of the last chunk beside rows that decode.
         position: Seconds that a position of a prompt adds to a pass; None as long as nobody knows.
         steps: Number of rows → seconds of a decoding step.
+        drafting: Seconds that guessing for the next pass took; None if they are no measure.
         planned: What the last chunk beside rows that decode was to cost, in decoding steps of theirs.
     """
 
@@ -36,6 +37,7 @@ class PassCosts:
         self.position: float | None = None
         self.steps: dict[int, float] = {}
         self.planned = 0.0
+        self.drafting: float | None = 0.0
         self._draft_seconds: float | None = None
         self.positions = LEAST_POSITIONS
         self._since = 0
@@ -83,8 +85,10 @@ class PassCosts:
                 self._since = 0
         elif drafted:
             self._since += 1
-            each = max(0.0, seconds - self.steps.get(rows, seconds)) / drafted
-            self._draft_seconds = _mean(self._draft_seconds, each)
+            if self.drafting is not None:
+                more = max(0.0, seconds - self.steps.get(rows, seconds)) + self.drafting
+                each = more / drafted
+                self._draft_seconds = min(each, _mean(self._draft_seconds, each))
         elif rows in self.steps:
             self._since += 1
             self.positions = positions

@@ -34,6 +34,8 @@ class _Seen:
 class PromptLookup:
     """Guesses that a text goes on as it did before (Saxena, "Prompt Lookup Decoding", 2023)."""
 
+    caught_up = False
+
     def __init__(self) -> None:
         self._seen: weakref.WeakKeyDictionary[Scheduled, _Seen] = weakref.WeakKeyDictionary()
 

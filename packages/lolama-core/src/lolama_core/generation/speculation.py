@@ -47,11 +47,19 @@ _ASSUMED_COST = 0.2
 """What a token tried ahead costs, as a part of a step, where no time is measured."""
 
 _TRY_AGAIN = 64
-"""Drafts that are not worth their time are tried each 64th time: texts change."""
+"""Drafts that are not worth their time are tried again after 64 times, since texts change.
+
+They are tried twice, since a draft model first catches up."""
 
 
 class Drafter(Protocol):
-    """Guesses how texts go on."""
+    """Guesses how texts go on.
+
+    Attributes:
+        caught_up: Whether the last drafts took longer than others, to read what had not been read before.
+    """
+
+    caught_up: bool
 
     def start(self, runner: CausalLM) -> None:
         """Look at what it guesses with, as it is now, before texts of ``runner`` begin."""
@@ -94,7 +102,7 @@ class _Rate:
         if rate > cost:
             return MOST_DRAFTED if rate > 0.99 else int(math.log(max(cost, 1e-9)) / math.log(rate))
         self.left_out += 1
-        return int(self.left_out % _TRY_AGAIN == 0)
+        return int(self.left_out >= _TRY_AGAIN and self.left_out % _TRY_AGAIN < 2)
 
 
 class Speculation:
@@ -146,7 +154,10 @@ class Speculation:
             return parts
         assert self._drafter is not None
         most = [min(MOST_DRAFTED, one.request.limit - len(one.request.tokens) - 1) for one in rows]
+        begin = self.costs.clock()
         drafts = self._drafter.draft(rows, most, lambda kind: self._worth(len(rows), kind))
+        seconds = self.costs.clock() - begin
+        self.costs.drafting = None if self._drafter.caught_up else seconds
         counts = [1 + len(draft.tokens) for draft in drafts]
         if max(counts, default=1) == 1 or not memory.has_room([one.row for one in rows], counts):
             return parts

@@ -47,6 +47,7 @@ class ScriptedDrafts:
         right: float = 0.7,
     ) -> None:
         self._text_of, self._vocabulary, self._right = text_of, vocabulary, right
+        self.caught_up = False
         self._draw = random.Random(seed)
 
     def start(self, runner: CausalLM) -> None:
