@@ -9,7 +9,7 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from torch import Tensor, arange
@@ -18,7 +18,6 @@ from lolama_core.generation.engine import Engine, Prepared
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.logprobs import TokenLogprobs
 from lolama_core.generation.request import Emission, Generation
-from lolama_core.generation.speculation import Drafting
 from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM, LogitsProcessor
 from lolama_core.protocols import Tokenizer as TokenizerProtocol
@@ -26,6 +25,7 @@ from lolama_core.protocols.types import GenerationDefaults
 from lolama_core.runtime.int8_cache import CacheDtype
 from lolama_core.runtime.pages import PAGE, position_bytes
 from lolama_core.testing import tiny
+from lolama_core.testing.drafts import EagerSpeculation
 from lolama_core.text.tokenizer import Tokenizer
 
 VOCABULARY = 406
@@ -55,14 +55,14 @@ class Way:
         chunk: Positions of prompts in a step; None for what the engine chooses.
         little_memory: Whether there is a page more than a row of the whole context needs, so that rows are
             put back.
-        draft: What guesses tokens that rows try ahead.
+        draft: What guesses tokens that rows try ahead, 0 to 8 by chance: the text, or the model itself.
         cache_dtype: What keys and values are stored in; see `Engine`.
     """
 
     rows: int
     chunk: int | None = None
     little_memory: bool = False
-    draft: Drafting = "off"
+    draft: Literal["off", "lookup", "itself"] = "off"
     cache_dtype: CacheDtype | None = None
 
     def engine(self, model: CausalLM, tokenizer: TokenizerProtocol) -> Engine[str]:
@@ -75,10 +75,15 @@ class Way:
             prefill_chunk=self.chunk,
             cache_bytes=(CONTEXT + PAGE) * position if self.little_memory else None,
             cache_dtype=self.cache_dtype,
-            draft=self.draft,
+            draft=self._drafts(model),
         )
         engine.costs.clock = _random_clock(self.rows)
         return engine
+
+    def _drafts(self, model: CausalLM) -> Literal["off"] | EagerSpeculation:
+        if self.draft == "off":
+            return "off"
+        return EagerSpeculation(model if self.draft == "itself" else "lookup", self.rows)
 
 
 ALONE = Way(1)
@@ -88,13 +93,13 @@ FEW_WAYS = [
     Way(1, 64, draft="lookup"),
     Way(2, 7, little_memory=True),
     Way(5, None, little_memory=True, draft="lookup"),
-    Way(16, 1),
-    Way(16, 64, little_memory=True),
+    Way(16, 1, draft="itself"),
+    Way(16, 64, little_memory=True, draft="itself"),
     Way(64, draft="lookup"),
 ]
 """For an ordinary run."""
 
-_DRAFTS: list[Drafting] = ["off", "lookup"]
+_DRAFTS: list[Literal["off", "lookup", "itself"]] = ["off", "lookup", "itself"]
 WAYS = [
     Way(rows, chunk, little, draft)
     for rows, chunk, little, draft in itertools.product(
