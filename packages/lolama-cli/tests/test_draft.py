@@ -236,7 +236,7 @@ def test_row_297_what_cannot_guess_is_refused_before_weights_are_read(
         (bent, "lookup", (str(bent), "dynamic RoPE, so it tries no token ahead", "--draft off")),
         (base, "demo-vision", ("demo-vision", "a vision model", "--draft off")),
         (base, "demo", ("demo", f"cannot guess for {base}", "other tokens")),
-        (base, tmp_path / "none", ("none",)),
+        (base, tmp_path / "none", ("there is no such folder",)),
         (base, "lokup", ("lokup", "did you mean lookup?")),
         (base, "", ("--draft", "empty")),
     ):
