@@ -18,10 +18,11 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ from benchmarks.make_model import model_path
 from benchmarks.run import processor, versions
 from benchmarks.shapes import SHAPES
 from benchmarks.versions import interval
-from lolama import GenerationConfig, TextGenerator, load, load_model
+from lolama import Generation, GenerationConfig, TextGenerator, load, load_model
 from lolama.model import quantize_model_int8
 from lolama_core import Llama, LlamaConfig, suit_threads
 from lolama_core.generation.speculation import Drafting
@@ -122,44 +123,20 @@ class Agreeing:
         return found
 
 
-def timed(
-    model: CausalLM, draft: Drafting, job: Any, generator: TextGenerator[None] | None = None
-) -> tuple[float, Any]:
-    """Seconds for the tokens behind the first one, and the result."""
-    stream = (generator or TextGenerator(model, draft=draft)).generate_stream(
-        job.ids, job.config, logits_processors=job.processors
-    )
-    tokens = iter(stream)
-    next(tokens)
-    begin = time.perf_counter()
-    for _ in tokens:
-        pass
-    return time.perf_counter() - begin, stream.result
+Text: TypeAlias = Callable[[str], tuple[float, Generation[Any]]]
+"""``on`` or ``off`` → the seconds that a text took with drafts or without, and what it is."""
 
 
-class Job:
-    """What is generated."""
-
-    def __init__(self, ids: list[int], config: GenerationConfig, *processors: Any) -> None:
-        self.ids, self.config, self.processors = ids, config, processors
-
-
-def pairs_of(
-    model: CausalLM, draft: Drafting, jobs: Iterator[Job], count: int, prepare: Any = None
-) -> dict[str, Any]:
-    """Texts with a draft and without, in turns."""
+def pairs_of(texts: Iterable[Text]) -> dict[str, Any]:
+    """Each text with drafts and without, in turns."""
     ratios, drafted, accepted, tokens = [], 0, 0, 0
-    kept = {"off": TextGenerator(model, draft="off"), "on": TextGenerator(model, draft=draft)}
-    for number in range(count + 1):
-        job = next(jobs)
-        if prepare is not None:
-            prepare(job)
+    for number, text in enumerate(texts):
         order = ["on", "off"] if number % 2 else ["off", "on"]
-        found = {name: timed(model, draft, job, kept[name]) for name in order}
-        assert found["on"][1] == found["off"][1], "a draft has changed the text"
+        found = {name: text(name) for name in order}
+        seconds, result = found["on"]
+        assert result == found["off"][1], "a draft has changed the text"
         if number:  # what comes first warms up
-            ratios.append(found["off"][0] / found["on"][0])
-            result = found["on"][1]
+            ratios.append(found["off"][0] / seconds)
             drafted += result.drafted_tokens
             accepted += result.accepted_tokens
             tokens += len(result.ids)
@@ -171,21 +148,38 @@ def pairs_of(
     }
 
 
+def forced_texts(
+    model: CausalLM, draft: Drafting, count: int, make: Callable[[list[int]], list[int]]
+) -> Iterator[Text]:
+    """Texts that ``make`` makes of their prompts. Their seconds are those behind the first token."""
+    draw = random.Random(1)
+    kept = {"off": TextGenerator(model, draft="off"), "on": TextGenerator(model, draft=draft)}
+    config = GenerationConfig.greedy(max_new_tokens=NEW, ignore_eos=True)
+    for _ in range(count + 1):
+        ids = [draw.randrange(3, model.vocab_size) for _ in range(128)]
+        force = forced(len(ids), make(ids))
+
+        def text(name: str, ids: list[int] = ids, force: Any = force) -> Any:
+            stream = kept[name].generate_stream(ids, config, logits_processors=[force])
+            tokens = iter(stream)
+            next(tokens)
+            begin = time.perf_counter()
+            for _ in tokens:
+                pass
+            return time.perf_counter() - begin, stream.result
+
+        yield text
+
+
 def lookup(shape: str, layout: str, root: Path, count: int) -> dict[str, Any]:
     """Texts of which half repeats."""
     model = load_model(str(model_path(shape, layout, root)))
     suit_threads(model)
     draw = random.Random(0)
-
-    def jobs() -> Iterator[Job]:
-        while True:
-            ids = [draw.randrange(3, model.vocab_size) for _ in range(128)]
-            text = half_repeated(draw, model.vocab_size, ids)
-            config = GenerationConfig.greedy(max_new_tokens=NEW, ignore_eos=True)
-            yield Job(ids, config, forced(len(ids), text))
-
     # Weights of sixteen bits are not looked up for by themselves.
-    return pairs_of(model, "auto" if layout.startswith("int8") else "lookup", jobs(), count)
+    draft: Drafting = "auto" if layout.startswith("int8") else "lookup"
+    make = partial(half_repeated, draw, model.vocab_size)
+    return pairs_of(forced_texts(model, draft, count, make))
 
 
 def with_model(shape: str, layout: str, root: Path, count: int) -> dict[str, Any]:
@@ -201,15 +195,12 @@ def with_model(shape: str, layout: str, root: Path, count: int) -> dict[str, Any
     agreeing = Agreeing(small)
     draw = random.Random(0)
 
-    def jobs() -> Iterator[Job]:
-        while True:
-            ids = [draw.randrange(3, model.vocab_size) for _ in range(128)]
-            text = [draw.randrange(3, model.vocab_size) for _ in range(NEW)]
-            agreeing.begin(len(ids), text)
-            config = GenerationConfig.greedy(max_new_tokens=NEW, ignore_eos=True)
-            yield Job(ids, config, forced(len(ids), text))
+    def make(ids: list[int]) -> list[int]:
+        text = [draw.randrange(3, model.vocab_size) for _ in range(NEW)]
+        agreeing.begin(len(ids), text)
+        return text
 
-    return pairs_of(model, agreeing, jobs(), count)
+    return pairs_of(forced_texts(model, agreeing, count, make))
 
 
 def stories(shape: str, layout: str, root: Path, count: int) -> dict[str, Any]:
@@ -219,28 +210,14 @@ def stories(shape: str, layout: str, root: Path, count: int) -> dict[str, Any]:
     suit_threads(model)
     names = ["Lily", "Tom", "a dog", "a small bird", "the sun"]
 
-    def timed_text(draft: Drafting, number: int) -> tuple[float, Any]:
-        generator = TextGenerator(model, tokenizer, draft=draft)
+    def story(number: int, name: str) -> tuple[float, Generation[Any]]:
+        generator = TextGenerator(model, tokenizer, draft="auto" if name == "on" else "off")
         begin = time.perf_counter()
         prompt = f"Once upon a time there was {names[number % 5]}"
         result = generator.generate(prompt, seed=number, max_new_tokens=200)
         return time.perf_counter() - begin, result
 
-    ratios, drafted, accepted, tokens = [], 0, 0, 0
-    for number in range(10 * count):
-        order: list[Drafting] = ["auto", "off"] if number % 2 else ["off", "auto"]
-        found = {str(draft): timed_text(draft, number) for draft in order}
-        assert found["auto"][1] == found["off"][1]
-        ratios.append(found["off"][0] / found["auto"][0])
-        drafted += found["auto"][1].drafted_tokens
-        accepted += found["auto"][1].accepted_tokens
-        tokens += len(found["auto"][1].ids)
-    return {
-        "times as fast": [median(ratios), *interval(ratios)],
-        "tokens": tokens,
-        "drafted": drafted,
-        "accepted": accepted,
-    }
+    return pairs_of(partial(story, number) for number in range(10 * count + 1))
 
 
 PARTS = {"lookup": lookup, "model": with_model, "stories": stories}

@@ -193,7 +193,7 @@ class Request:
         end = length + len(ahead)
         if self.guesser.chain and ahead:  # what is chosen there later overwrites it
             self._history[0, length:end] = torch.tensor(ahead, device=self._history.device)
-        return self.guesser(self._history[:, :end], logits, step=end)
+        return self.guesser(self._history[:, :end], logits, step=end - len(self.prompt_ids))
 
     def result(self) -> Generation[str | None]:
         """What came of it, once ``finish_reason`` is set."""
