@@ -1,4 +1,4 @@
-"""LLaVA and LLaVA-NeXT through files that transformers saves: the same logits, the same tokens."""
+"""Vision models through files that transformers saves: the same logits, the same tokens."""
 
 from __future__ import annotations
 
@@ -18,26 +18,41 @@ from lolama.vision import processor_of
 from lolama.wiring import load_files
 from lolama_core import GenerationConfig
 from lolama_core.protocols import CausalLM, ImageProcessor
+from lolama_hub.folder.layouts import LAYOUTS
 
 IMAGE_TOKEN = 90
 SIDE = 56
-CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "llava": ("llava", "llama", {}),
+PINPOINTS = [[56, 112], [112, 56], [112, 112]]
+ROPE = {"rope_type": "default", "rope_theta": 1000000.0}
+# The classes of model, encoder and language model; changes of the language model, and of the whole.
+Case = tuple[str, str, str, dict[str, Any], dict[str, Any]]
+CASES: dict[str, Case] = {
+    "llava": ("Llava", "CLIP", "llama", {}, {}),
     "llava_13b_like": (
-        "llava",
-        "llama",
+        *("Llava", "CLIP", "llama"),
         {"num_key_value_heads": 4, "hidden_size": 80, "head_dim": 20},
+        {},
     ),
     "llava_med": (
-        "llava",
+        "Llava",
+        "CLIP",
         "mistral",
-        {
-            "sliding_window": None,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
-        },
+        {"sliding_window": None, "rope_parameters": ROPE},
+        {},
     ),
-    "bakllava": ("llava", "mistral", {"sliding_window": 20}),
-    "llava_next": ("llava_next", "mistral", {"sliding_window": None}),
+    "bakllava": ("Llava", "CLIP", "mistral", {"sliding_window": 20}, {}),
+    "llava_next": (
+        *("LlavaNext", "CLIP", "mistral"),
+        {"sliding_window": None},
+        {"image_grid_pinpoints": PINPOINTS},
+    ),
+    "vipllava": ("VipLlava", "CLIP", "llama", {}, {"vision_feature_layer": [-2, 1]}),
+    "llava_siglip": (
+        *("Llava", "Siglip", "qwen2"),
+        {},
+        {"vision_feature_select_strategy": "full", "vision_feature_layer": -1},
+    ),
+    **{f"llava_{text}": ("Llava", "CLIP", text, {}, {}) for text in LAYOUTS},
 }
 
 
@@ -79,7 +94,7 @@ class Pair(NamedTuple):
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     import transformers
 
-    kind, text, changes = CASES[request.param]
+    kind, encoder, text, changes, settings = CASES[request.param]
     sizes = {
         "vocab_size": 96,
         "hidden_size": 64,
@@ -91,8 +106,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    texts = {"llama": transformers.LlamaConfig, "mistral": transformers.MistralConfig}
-    vision = transformers.CLIPVisionConfig(
+    vision = getattr(transformers, f"{encoder}VisionConfig")(
         hidden_size=32,
         intermediate_size=72,
         num_hidden_layers=3,
@@ -100,19 +114,14 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         image_size=SIDE,
         patch_size=14,
     )
-    settings: dict[str, Any] = {
-        "vision_config": vision,
-        "text_config": texts[text](**{**sizes, **changes}),
-        "image_token_index": IMAGE_TOKEN,
-    }
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config=vision,
+        text_config=transformers.AutoConfig.for_model(text, **{**sizes, **changes}),
+        image_token_index=IMAGE_TOKEN,
+        **settings,
+    )
     torch.manual_seed(3)
-    if kind == "llava":
-        config = transformers.LlavaConfig(**settings)
-        model: Any = transformers.LlavaForConditionalGeneration(config)
-    else:
-        pinpoints = [[56, 112], [112, 56], [112, 112]]
-        config = transformers.LlavaNextConfig(image_grid_pinpoints=pinpoints, **settings)
-        model = transformers.LlavaNextForConditionalGeneration(config)
+    model: Any = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             around = 1.0 if "norm" in key and key.endswith("weight") else 0.0
@@ -121,9 +130,10 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     model.eval().save_pretrained(folder)
     write_tokenizer(folder)
     size = {"height": SIDE, "width": SIDE}
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps({"size": {"shortest_edge": SIDE}, "crop_size": size})
-    )
+    settings = {"size": {"shortest_edge": SIDE}, "crop_size": size}
+    if encoder == "Siglip":
+        settings = {"size": size, "image_processor_type": "SiglipImageProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     files = resolve(folder)
     processor = processor_of(files)
     assert processor is not None
@@ -153,7 +163,12 @@ def test_logits(pair: Pair, count: int) -> None:
 
 def test_greedy_tokens(pair: Pair) -> None:
     ids, inputs = pair.prompt(2)
-    settings = GenerationConfig.greedy(max_new_tokens=64, ignore_eos=True)
+    # An image token that a model writes itself would ask for one more picture here.
+    settings = GenerationConfig.greedy(
+        max_new_tokens=64, ignore_eos=True, suppress_tokens=[IMAGE_TOKEN]
+    )
     for token in TextGenerator(pair.ours).generate(ids, settings, **inputs).ids:
-        assert token == int(pair.expected(ids, inputs)[-1].argmax())
+        scores = pair.expected(ids, inputs)[-1].clone()
+        scores[IMAGE_TOKEN] = float("-inf")
+        assert token == int(scores.argmax())
         ids = [*ids, token]

@@ -53,28 +53,35 @@ def reference_clip(**changes: Any) -> Any:
     return randomize(transformers.CLIPVisionModel(config))
 
 
-def reference_llava(kind: str = "llava", text: str = "llama", **changes: Any) -> Any:
-    """transformers' LLaVA (``llava``) or LLaVA-NeXT (``llava_next``)."""
+def reference_siglip(**changes: Any) -> Any:
+    """transformers' SigLIP vision tower."""
     import transformers
 
-    vision = transformers.CLIPVisionConfig(**VISION)
-    sizes = {**TEXT, **changes.pop("text_changes", {})}
-    if text == "mistral":
-        language = transformers.MistralConfig(**{"sliding_window": None, **sizes})
-    else:
-        language = transformers.LlamaConfig(**sizes)
+    config = transformers.SiglipVisionConfig(**{**VISION, **changes})
+    return randomize(transformers.SiglipVisionModel(config))
+
+
+def reference_llava(
+    kind: str = "Llava", text: str = "Llama", encoder: str = "CLIP", **changes: Any
+) -> Any:
+    """transformers' LLaVA or one of its kin, by the names of their classes."""
+    import transformers
+
+    window = {"sliding_window": None} if text == "Mistral" else {}
+    sizes = {**window, **TEXT, **changes.pop("text_changes", {})}
     settings = {
-        "vision_config": vision,
-        "text_config": language,
+        "vision_config": getattr(transformers, f"{encoder}VisionConfig")(**VISION),
+        "text_config": getattr(transformers, f"{text}Config")(**sizes),
         "image_token_index": IMAGE_TOKEN,
         "image_seq_length": (SIDE // PATCH) ** 2,
         **changes,
     }
-    if kind == "llava":
-        config = transformers.LlavaConfig(**settings)
-        return randomize(transformers.LlavaForConditionalGeneration(config))
-    config = transformers.LlavaNextConfig(image_grid_pinpoints=PINPOINTS, **settings)
-    return randomize(transformers.LlavaNextForConditionalGeneration(config))
+    if encoder == "Siglip":
+        settings["vision_feature_select_strategy"] = "full"
+    if kind == "LlavaNext":
+        settings["image_grid_pinpoints"] = PINPOINTS
+    config = getattr(transformers, f"{kind}Config")(**settings)
+    return randomize(getattr(transformers, f"{kind}ForConditionalGeneration")(config))
 
 
 def vision_config(**changes: Any) -> VisionConfig:
@@ -88,6 +95,16 @@ def vision_config(**changes: Any) -> VisionConfig:
         "mlp_dim": 72,
     }
     return VisionConfig(**{**sizes, **changes})
+
+
+SIGLIP: dict[str, Any] = {
+    "activation": "gelu_tanh",
+    "eps": 1e-6,
+    "class_token": False,
+    "patch_bias": True,
+    "pre_norm": False,
+}
+"""Ours for what SigLIP does in another way than CLIP."""
 
 
 def tiled() -> Preprocessing:
@@ -108,6 +125,7 @@ def clip_name(published: str) -> str:
         ("layer_norm1", "attention_norm"),
         ("layer_norm2", "ffn_norm"),
         ("mlp", "feed_forward"),
+        ("post_layernorm", "post_norm"),
     ]:
         name = name.replace(theirs, ours)
     return name
@@ -147,19 +165,27 @@ def ours_of(theirs: Any, **vision_changes: Any) -> LLaVA:
         eps=text.rms_norm_eps,
         rope_base=text.rope_parameters["rope_theta"],
         sliding_window=getattr(text, "sliding_window", None),
+        attention_bias="qkv" if text.model_type == "qwen2" else False,
     )
     if is_next:
         vision_changes = {"preprocessing": tiled(), **vision_changes}
+    if theirs.config.vision_config.model_type == "siglip_vision_model":
+        vision_changes = {**SIGLIP, **vision_changes}
+    vision_changes = {"feature_layer": theirs.config.vision_feature_layer, **vision_changes}
     config = VLMConfig(
         vision_config=vision_config(**vision_changes),
         text_config=sizes.to_json(),
         image_token_id=IMAGE_TOKEN,
+        projector_norm_eps=getattr(theirs.config, "projector_layernorm_eps", None),
     )
     model = LLaVA(config, Llama(sizes))
     copy_clip(theirs.model.vision_tower, model.vision_tower)
+    projector = {
+        key.replace("projector_layernorm", "norm"): tensor
+        for key, tensor in theirs.model.multi_modal_projector.state_dict().items()
+    }
     model.projector.load_state_dict(
-        theirs.model.multi_modal_projector.state_dict()
-        | ({"image_newline": theirs.model.image_newline} if is_next else {})
+        projector | ({"image_newline": theirs.model.image_newline} if is_next else {})
     )
     state = {text_name(k): v for k, v in theirs.model.language_model.state_dict().items()}
     model.language_model.load_state_dict(state | {"lm_head.weight": theirs.lm_head.weight})

@@ -90,6 +90,18 @@ def test_settings_are_bit_equal(settings: dict[str, Any], changes: dict[str, Any
         assert equal(ours.preprocess(picture)["pixel_values"][0], expected), picture.size
 
 
+def test_siglip_is_bit_equal() -> None:
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    theirs = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    half = (0.5, 0.5, 0.5)
+    settings = Preprocessing(stretch=True, mean=half, std=half)
+    ours = CLIPImageProcessor(vision_config(preprocessing=settings))
+    for picture in pictures(120, "siglip"):
+        expected = theirs.preprocess(picture.copy())["pixel_values"][0]
+        assert equal(ours.preprocess(picture)["pixel_values"][0], expected), picture.size
+
+
 def test_tiles_are_bit_equal() -> None:
     theirs = reference("tiles")
     ours = CLIPImageProcessor(vision_config(preprocessing=tiled()))

@@ -1,4 +1,4 @@
-"""LLaVA and LLaVA-NeXT against transformers: tiny random models, float32."""
+"""LLaVA and its kin against transformers: tiny random models, float32."""
 
 from __future__ import annotations
 
@@ -49,18 +49,24 @@ def pictures(count: int) -> list[Image.Image]:
     return [random_picture(rng, *SHAPES[index % len(SHAPES)]) for index in range(count)]
 
 
-@pytest.fixture(scope="module", params=["llava", "llava_next", "llava_mistral", "llava_window"])
+KINDS: dict[str, dict[str, Any]] = {
+    "llava": {},
+    "llava_next": {"kind": "LlavaNext"},
+    "llava_mistral": {
+        "text": "Mistral",
+        "text_changes": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    },
+    "llava_window": {"text": "Mistral", "text_changes": {"sliding_window": 24}},
+    "llava_siglip": {"encoder": "Siglip", "text": "Qwen2"},
+    "llava_next_siglip": {"kind": "LlavaNext", "encoder": "Siglip"},
+    "llava_layers": {"vision_feature_layer": [-2, 1, -2]},
+    "vipllava": {"kind": "VipLlava", "vision_feature_layer": [-2, -4, 1]},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def pair(request: pytest.FixtureRequest) -> tuple[LLaVA, Any]:
-    kinds: dict[str, dict[str, Any]] = {
-        "llava": {},
-        "llava_next": {"kind": "llava_next"},
-        "llava_mistral": {
-            "text": "mistral",
-            "text_changes": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
-        },
-        "llava_window": {"text": "mistral", "text_changes": {"sliding_window": 24}},
-    }
-    theirs = reference_llava(**kinds[request.param])
+    theirs = reference_llava(**KINDS[request.param])
     return ours_of(theirs), theirs
 
 
@@ -351,7 +357,7 @@ def test_prefixes_of_different_pictures_are_told_apart(llava: LLaVA) -> None:
 
 def test_row_284_the_first_picture_leaves_what_was_read_before() -> None:
     """The encoder says from then on what it was like. That makes no other model of it."""
-    model = ours_of(reference_llava("llava"))
+    model = ours_of(reference_llava())
     generator = TextGenerator(model, prefix_cache=PrefixCache(1 << 24))
     text = list(range(1, 21))
     settings = GenerationConfig.greedy(max_new_tokens=1, ignore_eos=True)
@@ -396,7 +402,7 @@ class TestRow76:
                 llava.embed_prompt(ids, [5], **{**inputs, **change})
 
     def test_tiles_need_the_sizes(self) -> None:
-        model = ours_of(reference_llava("llava_next"))
+        model = ours_of(reference_llava("LlavaNext"))
         inputs = pixels(*pictures(1), config=model.config.vision_config)
         with pytest.raises(UsageError, match="image_sizes: is missing"):
             model.embed_prompt(torch.tensor([ROWS[1]]), [5], pixel_values=inputs["pixel_values"])

@@ -1,4 +1,4 @@
-"""Pictures for lolama: CLIP, image processing, LLaVA, and the built-in model `demo-vision`.
+"""Pictures for lolama: CLIP and SigLIP, image processing, LLaVA, and the built-in model `demo-vision`.
 
     from lolama_vision import CLIPImageProcessor, read_picture
 
@@ -15,7 +15,6 @@ from lolama_vision.__about__ import __version__ as __version__
 
 if TYPE_CHECKING:
     from lolama_vision.clip import CLIPVisionEncoder as CLIPVisionEncoder
-    from lolama_vision.config import Preprocessing as Preprocessing
     from lolama_vision.config import VisionConfig as VisionConfig
     from lolama_vision.config import VLMConfig as VLMConfig
     from lolama_vision.family import LlavaFamily as LlavaFamily
@@ -24,16 +23,18 @@ if TYPE_CHECKING:
     from lolama_vision.image_processor import CLIPImageProcessor as CLIPImageProcessor
     from lolama_vision.llava import LLaVA as LLaVA
     from lolama_vision.merge import place_pictures as place_pictures
+    from lolama_vision.preprocessing import Preprocessing as Preprocessing
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             ".clip": ["CLIPVisionEncoder"],
-            ".config": ["Preprocessing", "VLMConfig", "VisionConfig"],
+            ".config": ["VLMConfig", "VisionConfig"],
             ".family": ["LlavaFamily"],
             ".image_file": ["Picture", "read_picture"],
             ".image_processor": ["CLIPImageProcessor"],
             ".llava": ["LLaVA"],
             ".merge": ["place_pictures"],
+            ".preprocessing": ["Preprocessing"],
         },
     )

@@ -1,9 +1,14 @@
-"""CLIP's vision transformer (Radford et al. 2021): a square of pixels → one feature for each patch.
+"""The vision transformer of CLIP and SigLIP: a square of pixels → one feature for each patch.
 
-Legend: N tiles, S pixels a side, P features a tile, Dv width, H heads.
+CLIP (Radford et al. 2021) has a class token and a norm in front of its layers. SigLIP (Zhai et al. 2023) has
+neither, and a bias in its patch embedding. The rest is the same.
+
+Legend: N tiles, S pixels a side, P features a tile, Dv width, Df width of a feature, H heads.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +19,9 @@ from lolama_vision.linear import Linear
 
 
 class CLIPVisionEncoder(nn.Module):
-    """Patches, a class token, learned positions, and the pre-norm blocks up to the feature layer.
+    """Patches, maybe a class token, learned positions, and the pre-norm blocks up to the last feature layer.
 
-    Blocks behind the feature layer and the final norm have no part in LLaVA: they are not even made.
+    Blocks behind that layer have no part in LLaVA, nor has SigLIP's pooling head: they are not even made.
 
     Args:
         config: Its sizes.
@@ -26,30 +31,45 @@ class CLIPVisionEncoder(nn.Module):
         super().__init__()
         self.config = config
         width, patch = config.width, config.patch_size
-        self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.zeros(width))
-        self.position_embedding = nn.Parameter(torch.zeros(config.grid**2 + 1, width))
-        self.pre_norm = LayerNorm(width, config.eps)
+        self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=config.patch_bias)
+        self.class_embedding = nn.Parameter(torch.zeros(width)) if config.class_token else None
+        positions = config.grid**2 + int(config.class_token)
+        self.position_embedding = nn.Parameter(torch.zeros(positions, width))
+        self.pre_norm = LayerNorm(width, config.eps) if config.pre_norm else None
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers_used))
+        self.post_norm = LayerNorm(width, config.eps) if config.post_norm else None
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(N, 3, S, S) → (N, P, Dv), as wide as activations are: float32 on a CPU."""
-        weight = self.patch_embedding.weight
+        """(N, 3, S, S) → (N, P, Df), as wide as activations are: float32 on a CPU."""
+        weight, bias = self.patch_embedding.weight, self.patch_embedding.bias
         # A CPU does in float32 all that is not a linear, which chooses for itself.
         on_cpu = weight.device.type == "cpu"
         stream = torch.promote_types(weight.dtype, torch.float32) if on_cpu else weight.dtype
         # (N, Dv, grid, grid)
         patches = F.conv2d(
-            pixel_values.to(stream), weight.to(stream), stride=self.config.patch_size
+            pixel_values.to(stream),
+            weight.to(stream),
+            None if bias is None else bias.to(stream),
+            stride=self.config.patch_size,
         )
         x = patches.flatten(2).transpose(1, 2)  # (N, grid², Dv)
-        first = self.class_embedding.to(stream).expand(len(x), 1, -1)
-        x = torch.cat((first, x), dim=1) + self.position_embedding.to(stream)
-        x = self.pre_norm(x)
-        for layer in self.layers:
+        if self.class_embedding is not None:
+            first = self.class_embedding.to(stream).expand(len(x), 1, -1)
+            x = torch.cat((first, x), dim=1)
+        x = x + self.position_embedding.to(stream)
+        if self.pre_norm is not None:
+            x = self.pre_norm(x)
+        wanted = self.config.feature_layers
+        outputs = {0: x} if 0 in wanted else {}
+        for number, layer in enumerate(self.layers, start=1):
             x = layer(x)
-        features: Tensor = x if self.config.keep_class_token else x[:, 1:]
-        return features
+            if number in wanted:
+                outputs[number] = x
+        # (N, 1 + grid², Df) with a class token. Where somebody took layers out, the last one left counts.
+        features = torch.cat([outputs.get(number, x) for number in wanted], dim=-1)
+        if self.config.class_token and not self.config.keep_class_token:
+            features = features[:, 1:]
+        return features if self.post_norm is None else self.post_norm(features)
 
 
 class LayerNorm(nn.Module):
@@ -112,7 +132,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.activation = quick_gelu if config.activation == "quick_gelu" else F.gelu
+        self.activation = _ACTIVATIONS[config.activation]
         self.fc1 = Linear(config.width, config.mlp_dim)
         self.fc2 = Linear(config.mlp_dim, config.width)
 
@@ -126,3 +146,15 @@ def quick_gelu(x: Tensor) -> Tensor:
     """x·σ(1.702 x), OpenAI's approximation of GELU. With the exact one the features come out wrong."""
     # One tensor less than x · sigmoid(1.702 x); torch multiplies by a number in place and can still train.
     return F.silu(1.702 * x).mul_(1 / 1.702)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by a tanh, as SigLIP was trained with."""
+    return F.gelu(x, approximate="tanh")
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+}

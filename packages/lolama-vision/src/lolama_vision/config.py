@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
 
@@ -15,14 +15,11 @@ from lolama_core.protocols.checks import (
     refused,
 )
 from lolama_core.protocols.types import JSON
+from lolama_vision.preprocessing import Preprocessing
 
 _PACKAGE = "lolama-vision"
 
-ImageMode = Literal["crop", "pad", "tiles"]
-Activation = Literal["quick_gelu", "gelu"]
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 
 # Far above any published model, far below what would hang or exhaust a machine before it is refused.
 _LIMITS = {
@@ -33,85 +30,31 @@ _LIMITS = {
     "num_heads": 1 << 10,
     "mlp_dim": 1 << 18,
     "image_token_id": 1 << 22,
-    "shortest_edge": 1 << 12,
 }
 _MOST_TILES = 64
-_MOST_PINPOINTS = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """What is done to a picture before it is encoded; the defaults are those of LLaVA-1.5.
-
-    Args:
-        mode: ``crop``: the shorter side becomes ``shortest_edge``, then the middle is cut out (Hugging
-            Face). ``pad``: made square with the mean color first, so nothing is cut away (the original
-            LLaVA). ``tiles``: the whole picture, then pieces of it at a higher resolution (LLaVA-NeXT).
-        shortest_edge: Pixels. None: the size of the encoder's input.
-        stretch: Resize both sides to ``shortest_edge``, whatever the proportions.
-        mean, std: Mean and deviation of each channel, on a scale from 0 to 1.
-        rescale_factor: The factor from stored values to that scale.
-        resample: Pillow's number of the filter; 3 is bicubic.
-        pinpoints: ``tiles``: (height, width) of the resolutions to choose from, in pixels.
-    """
-
-    mode: ImageMode = "crop"
-    shortest_edge: int | None = None
-    stretch: bool = False
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
-    rescale_factor: float = 1 / 255
-    resample: int = 3
-    pinpoints: tuple[tuple[int, int], ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(ImageMode):
-            raise refused("mode", self.mode, "crop, pad or tiles")
-        if self.shortest_edge is not None:
-            check_integer("shortest_edge", self.shortest_edge, _LIMITS["shortest_edge"])
-        check_boolean("stretch", self.stretch)
-        for name, low in (("mean", -1e3), ("std", 1e-6)):
-            values = getattr(self, name)
-            if not isinstance(values, list | tuple) or len(values) != 3:
-                raise refused(name, values, "a number for each of three channels")
-            checked = tuple(check_number(name, value, low, 1e3) for value in values)
-            object.__setattr__(self, name, checked)
-        check_number("rescale_factor", self.rescale_factor, 1e-9, 1e3)
-        if not is_integer(self.resample, 0, 5):
-            raise refused("resample", self.resample, "a filter from 0 to 5")
-        object.__setattr__(self, "pinpoints", self._checked_pinpoints())
-        if (self.mode == "tiles") != bool(self.pinpoints):
-            raise refused(
-                "pinpoints", list(self.pinpoints), "resolutions if mode is tiles, else none"
-            )
-
-    def _checked_pinpoints(self) -> tuple[tuple[int, int], ...]:
-        expected = f"at most {_MOST_PINPOINTS} pairs of height and width"
-        if not isinstance(self.pinpoints, list | tuple) or len(self.pinpoints) > _MOST_PINPOINTS:
-            raise refused("pinpoints", self.pinpoints, expected)
-        for pair in self.pinpoints:
-            if not isinstance(pair, list | tuple) or len(pair) != 2:
-                raise refused("pinpoints", self.pinpoints, expected)
-            for side in pair:
-                check_integer("pinpoints", side, 1 << 14)
-        return tuple((height, width) for height, width in self.pinpoints)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """Sizes of a CLIP vision transformer; the defaults are those of ViT-L/14 at 336 pixels.
+    """Sizes and switches of CLIP's or SigLIP's vision transformer; by default ViT-L/14 at 336 pixels.
 
     Args:
         image_size: Side S of its square input, in pixels.
         patch_size: Side of a patch, in pixels; divides ``image_size``.
         width: Dv, of the residual stream.
-        num_layers: As published. Those behind ``feature_layer`` are neither kept nor run.
+        num_layers: As published. Those behind the last feature layer are neither kept nor run.
         num_heads: Attention heads; divides ``width``.
         mlp_dim: Inner width of the feed-forward network.
-        activation: ``quick_gelu``, x·σ(1.702 x), is OpenAI's; ``gelu`` is the exact one.
+        activation: ``quick_gelu``, x·σ(1.702 x), is OpenAI's; ``gelu`` is the exact one; ``gelu_tanh``, by a
+            tanh, is SigLIP's.
         eps: Added to the variance inside LayerNorm.
         feature_layer: Whose output is used: 0 is the embeddings, k the k-th layer, negative from the end.
-        keep_class_token: Whether the class token is among the features.
+            Outputs of several layers stand side by side.
+        class_token: Whether a class token stands before the patches; SigLIP has none.
+        keep_class_token: Whether it is among the features.
+        patch_bias: A bias in the patch embedding; CLIP has none.
+        pre_norm: A norm in front of the layers; SigLIP has none.
+        post_norm: A norm over the features.
         preprocessing: What is done to pictures first.
 
     Raises:
@@ -126,8 +69,12 @@ class VisionConfig:
     mlp_dim: int = 4096
     activation: Activation = "quick_gelu"
     eps: float = 1e-5
-    feature_layer: int = -2
+    feature_layer: int | Sequence[int] = -2
+    class_token: bool = True
     keep_class_token: bool = False
+    patch_bias: bool = False
+    pre_norm: bool = True
+    post_norm: bool = False
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
@@ -138,18 +85,32 @@ class VisionConfig:
         if self.width % self.num_heads:
             raise refused("num_heads", self.num_heads, f"a divisor of width ({self.width})")
         if self.activation not in get_args(Activation):
-            raise refused("activation", self.activation, "quick_gelu or gelu")
+            raise refused("activation", self.activation, "quick_gelu, gelu or gelu_tanh")
         check_number("eps", self.eps, 0.0, 1.0)
-        layers = self.num_layers
-        if not is_integer(self.feature_layer, -layers - 1, layers):
-            raise refused("feature_layer", self.feature_layer, f"from {-layers - 1} to {layers}")
-        check_boolean("keep_class_token", self.keep_class_token)
+        self._check_feature_layer()
+        for name in ("class_token", "keep_class_token", "patch_bias", "pre_norm", "post_norm"):
+            check_boolean(name, getattr(self, name))
+        if self.keep_class_token and not self.class_token:
+            raise refused("keep_class_token", True, "false, since there is no class token")
         if isinstance(self.preprocessing, Mapping):
             block = from_mapping(Preprocessing, self.preprocessing, "preprocessing", _PACKAGE)
             object.__setattr__(self, "preprocessing", block)
         if not isinstance(self.preprocessing, Preprocessing):
             raise refused("preprocessing", self.preprocessing, "an object")
         self._check_tiles()
+
+    def _check_feature_layer(self) -> None:
+        layers, chosen = self.num_layers, self.feature_layer
+        if isinstance(chosen, list | tuple):
+            chosen = tuple(chosen)
+            object.__setattr__(self, "feature_layer", chosen)
+        several = chosen if isinstance(chosen, tuple) else (chosen,)
+        if not 1 <= len(several) <= layers + 1:
+            raise refused("feature_layer", chosen, f"1 to {layers + 1} layers")
+        if not all(is_integer(layer, -layers - 1, layers) for layer in several):
+            raise refused("feature_layer", chosen, f"from {-layers - 1} to {layers}")
+        if self.post_norm is True and len(several) > 1:
+            raise refused("feature_layer", chosen, "one layer, since post_norm is true")
 
     def _check_tiles(self) -> None:
         for height, width in self.preprocessing.pinpoints:
@@ -160,10 +121,21 @@ class VisionConfig:
                 raise refused("pinpoints", [height, width], f"at most {_MOST_TILES} tiles")
 
     @property
+    def feature_layers(self) -> tuple[int, ...]:
+        """The layers whose outputs are the features, each counted from the embeddings, which are 0."""
+        chosen = self.feature_layer
+        several = (chosen,) if isinstance(chosen, int) else chosen
+        return tuple(k + self.num_layers + 1 if k < 0 else k for k in several)
+
+    @property
     def layers_used(self) -> int:
         """How many layers it takes to get the features."""
-        negative = self.feature_layer < 0
-        return self.feature_layer + (self.num_layers + 1 if negative else 0)
+        return max(self.feature_layers)
+
+    @property
+    def feature_width(self) -> int:
+        """Df, of a feature: the width of each layer that it is made of."""
+        return self.width * len(self.feature_layers)
 
     @property
     def grid(self) -> int:
@@ -186,6 +158,8 @@ class VLMConfig:
             ``llama``.
         image_token_id: The id that stands for a picture in a prompt.
         projector_bias: Biases in the projector.
+        projector_norm_eps: Added to the variance inside a norm in front of the projector, which VipLLaVA
+            has; None for no such norm.
 
     Raises:
         ModelError: naming the field, its value and what was expected.
@@ -195,6 +169,7 @@ class VLMConfig:
     text_config: Mapping[str, JSON]
     image_token_id: int
     projector_bias: bool = True
+    projector_norm_eps: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.vision_config, Mapping):
@@ -207,6 +182,8 @@ class VLMConfig:
         check_integer("text_config d_model", self.text_config.get("d_model"), 1 << 17)
         check_integer("image_token_id", self.image_token_id, _LIMITS["image_token_id"], low=0)
         check_boolean("projector_bias", self.projector_bias)
+        if self.projector_norm_eps is not None:
+            check_number("projector_norm_eps", self.projector_norm_eps, 0.0, 1.0)
 
     @property
     def text_width(self) -> int:

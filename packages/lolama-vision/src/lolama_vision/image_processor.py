@@ -14,8 +14,9 @@ from PIL import Image
 from lolama_core.protocols.checks import from_mapping
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import ImageInputs
-from lolama_vision.config import ImageMode, VisionConfig
+from lolama_vision.config import VisionConfig
 from lolama_vision.flatten import flatten
+from lolama_vision.preprocessing import ImageMode
 from lolama_vision.tiles import Size, best_resolution, count_tiles, count_tokens, fitted_size
 
 if TYPE_CHECKING:

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lolama_vision.clip import LayerNorm
 from lolama_vision.config import VLMConfig
 from lolama_vision.linear import Linear
 
 
 class Projector(nn.Module):
-    """Linear, exact GELU, linear (LLaVA-1.5, Liu et al. 2023).
+    """Linear, exact GELU, linear (LLaVA-1.5, Liu et al. 2023), behind a norm in VipLLaVA.
 
     Attributes:
         image_newline: (D,), ends each row of patches of a picture in tiles; None without tiles.
@@ -20,12 +21,17 @@ class Projector(nn.Module):
     def __init__(self, config: VLMConfig) -> None:
         super().__init__()
         width = config.text_width
-        self.linear_1 = Linear(config.vision_config.width, width, bias=config.projector_bias)
+        features = config.vision_config.feature_width
+        eps = config.projector_norm_eps
+        self.norm = LayerNorm(features, eps) if eps is not None else None
+        self.linear_1 = Linear(features, width, bias=config.projector_bias)
         self.linear_2 = Linear(width, width, bias=config.projector_bias)
         tiled = config.vision_config.preprocessing.mode == "tiles"
         self.image_newline = nn.Parameter(torch.zeros(width)) if tiled else None
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, P, Dv) → (N, P, D)."""
+        """(N, P, Df) → (N, P, D)."""
+        if self.norm is not None:
+            features = self.norm(features)
         projected: Tensor = self.linear_2(F.gelu(self.linear_1(features)))
         return projected

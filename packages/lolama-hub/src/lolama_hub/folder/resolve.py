@@ -20,10 +20,11 @@ from lolama_hub.folder.fields import Fields
 from lolama_hub.folder.files import PICKLED, SAFETENSORS, Folder, index_shards
 from lolama_hub.folder.generation_config import read_generation
 from lolama_hub.folder.layouts import TextLayout
+from lolama_hub.folder.layouts.vision import find_vision_layout
 from lolama_hub.folder.other_formats import names_in, refuse_layout
 from lolama_hub.folder.text_config import find_layout, read_model
 from lolama_hub.folder.tokenizer_files import TokenizerParts, read_tokenizer
-from lolama_hub.folder.vision_config import VISION_TYPES, read_vision_model
+from lolama_hub.folder.vision_config import read_vision_model
 from lolama_hub.folder.weight_names import match_names, read_safetensors, stored_dtype
 
 
@@ -38,7 +39,7 @@ def resolve_folder(name: str, folder: Folder) -> ModelFiles:
         refuse_layout(folder.root, names_in(folder.root))
     path = folder.require("config.json")
     values = folder.json(path.name)
-    if values.get("model_type") in VISION_TYPES:
+    if find_vision_layout(values):
         return resolve_vision.resolve_vision(name, folder, path, values)
     text = _read_text(folder, path, values)
     config, model, table = text.config, text.config["model"], text.layout.tensors
@@ -81,7 +82,7 @@ def check_config(path: Path, values: Mapping[str, JSON], names: Collection[str])
     Raises:
         ModelError: naming the architecture or field.
     """
-    if values.get("model_type") in VISION_TYPES:
+    if find_vision_layout(values):
         read_vision_model(None, path, values)
         if not any(name.endswith(".safetensors") for name in names):
             reason = "belongs to a vision model, whose weights are read from safetensors alone"
@@ -110,7 +111,7 @@ def check_small_files(folder: Folder, names: Collection[str]) -> None:
         raise ModelError(
             str(index), f"lists {absent[0]}, which is not there", "choose another repository"
         )
-    if values.get("model_type") in VISION_TYPES:
+    if find_vision_layout(values):
         vision = resolve_vision.read_parts(folder, path, values)
         tokenizer = vision.tokenizer
         if index is not None:

@@ -20,6 +20,7 @@ from lolama_hub.folder.fields import shown
 from lolama_hub.folder.files import Folder
 from lolama_hub.folder.generation_config import read_generation
 from lolama_hub.folder.layouts import llava
+from lolama_hub.folder.layouts.encoders import HEAD, encoder_names, unused_names
 from lolama_hub.folder.other_formats import names_in, refuse_layout
 from lolama_hub.folder.tokenizer_files import TokenizerParts, read_tokenizer
 from lolama_hub.folder.vision_config import VisionModel, read_vision_model
@@ -128,14 +129,18 @@ def match_vision_names(
     text, tied = match_names(listing, common.keys() - own, model.layout.tensors, model.text)
     _check_layers(listing, own, model)
     wanted = {
-        **dict(llava.vision_names(model.layers_used)),
-        **dict(
-            llava.projector_names(bias=bool(model.block["projector_bias"]), newline=model.tiled)
-        ),
+        f"vision_tower.{ours}": llava.VISION + theirs
+        for ours, theirs in encoder_names(model.encoder, model.layers_used)
     }
+    wanted |= llava.projector_names(model.block, newline=model.tiled)
     missing = sorted(set(wanted.values()) - own)
-    unused = set(llava.unused_vision_names(model.layers_used, model.num_layers))
-    unexpected = sorted(common[name] for name in own - set(wanted.values()) - unused)
+    unused = set(unused_names(model.encoder, model.layers_used, model.num_layers))
+    unexpected = sorted(
+        common[name]
+        for name in own - set(wanted.values())
+        if not name.startswith(llava.VISION + HEAD)
+        and name.removeprefix(llava.VISION) not in unused
+    )
     if missing or unexpected:
         parts = [("lacks", missing), ("holds, unasked for,", unexpected)]
         reason = " and ".join(f"{verb} {listed(names)}" for verb, names in parts if names)

@@ -9,6 +9,7 @@ from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import Fields, shown
 from lolama_hub.folder.layouts import LAYOUTS, TextLayout
+from lolama_hub.folder.layouts.vision import VISION_LAYOUTS
 from lolama_hub.folder.other_formats import refuse_quantized
 from lolama_hub.folder.rope_config import read_rope
 
@@ -23,7 +24,7 @@ def find_layout(path: Path, values: Mapping[str, JSON]) -> TextLayout:
     Raises:
         ModelError: naming an architecture that is not supported, and those that are.
     """
-    supported = ", ".join(sorted([*LAYOUTS, "llava", "llava_next"]))
+    supported = ", ".join(sorted([*LAYOUTS, *VISION_LAYOUTS]))
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(

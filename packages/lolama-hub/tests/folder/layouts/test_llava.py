@@ -21,9 +21,18 @@ Resolve = Callable[[Path], ModelFiles]
 
 IMAGE_TOKEN = 33
 PINPOINTS = [[28, 56], [56, 28], [56, 56]]
+CLASSES = {"llava": "Llava", "llava_next": "LlavaNext", "vipllava": "VipLlava"}
+KINDS: dict[str, dict[str, Any]] = {
+    "llava": {},
+    "llava_next": {"kind": "llava_next"},
+    "llava_siglip": {"encoder": "Siglip"},
+    "vipllava": {"kind": "vipllava", "vision_feature_layer": [-2, 1]},
+}
 
 
-def reference(kind: str = "llava", text: str = "llama") -> Any:
+def reference(
+    kind: str = "llava", text: str = "llama", encoder: str = "CLIP", **changes: Any
+) -> Any:
     import transformers
 
     sizes = {
@@ -42,7 +51,7 @@ def reference(kind: str = "llava", text: str = "llama") -> Any:
         "mistral": transformers.MistralConfig,
         "qwen2": transformers.Qwen2Config,
     }[text](**sizes)
-    vision = transformers.CLIPVisionConfig(
+    vision = getattr(transformers, f"{encoder}VisionConfig")(
         hidden_size=8,
         intermediate_size=12,
         num_hidden_layers=3,
@@ -54,14 +63,16 @@ def reference(kind: str = "llava", text: str = "llama") -> Any:
         "vision_config": vision,
         "text_config": language,
         "image_token_index": IMAGE_TOKEN,
+        **changes,
     }
+    if encoder == "Siglip":
+        settings["vision_feature_select_strategy"] = "full"
+    if kind == "llava_next":
+        settings["image_grid_pinpoints"] = PINPOINTS
     torch.manual_seed(0)
-    if kind == "llava":
-        config = transformers.LlavaConfig(**settings)
-        model: Any = transformers.LlavaForConditionalGeneration(config)
-    else:
-        config = transformers.LlavaNextConfig(image_grid_pinpoints=PINPOINTS, **settings)
-        model = transformers.LlavaNextForConditionalGeneration(config)
+    name = CLASSES[kind]
+    config = getattr(transformers, f"{name}Config")(**settings)
+    model: Any = getattr(transformers, f"{name}ForConditionalGeneration")(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_()
@@ -75,9 +86,12 @@ def save(model: Any, folder: Path, **arguments: Any) -> Path:
     (folder / "tokenizer.json").write_text(tokenizer)
     write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>"})
     size = {"height": 28, "width": 28}
-    write_json(
-        folder / "preprocessor_config.json", {"size": {"shortest_edge": 28}, "crop_size": size}
+    settings = (
+        {"size": size, "image_processor_type": "SiglipImageProcessor"}
+        if model.config.vision_config.model_type == "siglip_vision_model"
+        else {"size": {"shortest_edge": 28}, "crop_size": size}
     )
+    write_json(folder / "preprocessor_config.json", settings)
     return folder
 
 
@@ -136,6 +150,8 @@ def published_name(canonical: str) -> str:
         ]:
             name = name.replace(ours, theirs)
         return f"model.{name}"
+    if name.startswith("projector.norm"):
+        return name.replace("projector.norm", "model.multi_modal_projector.projector_layernorm")
     if name == "projector.image_newline":
         return "model.image_newline"
     if name.startswith("projector."):
@@ -157,7 +173,11 @@ def assert_same(files: ModelFiles, state: dict[str, Tensor]) -> None:
     tensors = read(files)
     for name, tensor in tensors.items():
         assert torch.equal(tensor, state[published_name(name)]), name
-    unused = {key for key in state if "post_layernorm" in key or "encoder.layers.2." in key}
+    unused = {
+        key
+        for key in state
+        if "post_layernorm" in key or "encoder.layers.2." in key or "vision_tower.head" in key
+    }
     assert {published_name(name) for name in tensors} == set(state) - unused
 
 
@@ -166,13 +186,18 @@ def model(request: pytest.FixtureRequest) -> Any:
     return reference(request.param)
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def any_model(request: pytest.FixtureRequest) -> Any:
+    return reference(**KINDS[request.param])
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
 def test_five_layouts_give_identical_tensors(
-    model: Any, number: int, sharded: bool, tmp_path: Path, resolve: Resolve
+    any_model: Any, number: int, sharded: bool, tmp_path: Path, resolve: Resolve
 ) -> None:
-    folder = save(model, tmp_path / "model")
-    state = in_memory(model)
+    folder = save(any_model, tmp_path / "model")
+    state = in_memory(any_model)
     tensors = layout(number, state)
     assert len(tensors) == len(state)
     if not sharded:
@@ -278,10 +303,14 @@ def folder(tmp_path: Path, model: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"vision_feature_layer": [-2, -5]}, "vision_feature_layer is a list, expected one layer"),
+        (
+            {"vision_feature_layer": [-2, -5]},
+            "vision_feature_layer is a list, expected a layer or a list of layers, from -4 to 3",
+        ),
+        ({"vision_feature_layer": []}, "vision_feature_layer is a list, expected a layer"),
         (
             {"vision_feature_layer": -5},
-            "vision_feature_layer is -5, expected one layer, from -4 to 3",
+            "vision_feature_layer is -5, expected a layer or a list of layers, from -4 to 3",
         ),
         ({"vision_feature_select_strategy": "none"}, "expected default or full"),
         ({"projector_hidden_act": "relu"}, "projector_hidden_act is 'relu', expected gelu"),
@@ -291,7 +320,14 @@ def folder(tmp_path: Path, model: Any) -> Path:
             "multimodal_projector_bias is 1, expected true or false",
         ),
         ({"vision_config": {"hidden_act": "relu"}}, "vision_config.hidden_act is 'relu'"),
-        ({"vision_config": {"model_type": "siglip_vision_model"}}, "expected clip_vision_model"),
+        (
+            {"vision_config": {"model_type": "pixtral"}},
+            "model_type is 'pixtral', expected clip_vision_model or siglip_vision_model",
+        ),
+        (
+            {"vision_config": {"model_type": "siglip_vision_model"}},
+            "vision_feature_select_strategy is 'default', expected full, since siglip_vision_model",
+        ),
         ({"vision_config": 3}, "vision_config is 3, expected an object"),
         ({"text_config": {"model_type": "gemma"}}, "model_type 'gemma' is not supported"),
         ({"text_config": 5}, "text_config is 5, expected an object"),
@@ -312,7 +348,11 @@ def test_a_configuration_that_is_not_supported(
         ({"do_center_crop": False}, "do_center_crop is False, expected true"),
         ({"crop_size": 30}, "crop_size is 30, expected 28 both ways"),
         ({"size": {"longest_edge": 30}}, "size is an object, expected a shortest_edge"),
-        ({"image_processor_type": "SiglipImageProcessor"}, "image_processor_type is"),
+        (
+            {"image_processor_type": "SiglipImageProcessor"},
+            "do_center_crop is False, expected true, unless size is 28 pixels high and wide",
+        ),
+        ({"image_processor_type": "ViTImageProcessor"}, "image_processor_type is"),
         ({"resample": 9}, "resample is 9"),
     ],
 )
@@ -328,6 +368,33 @@ def preprocessing(files: ModelFiles) -> dict[str, Any]:
     vision: Any = files.config["model"]["vision_config"]
     block: dict[str, Any] = vision["preprocessing"]
     return block
+
+
+def test_preprocessing_of_siglip(tmp_path: Path, resolve: Resolve) -> None:
+    folder = save(reference(**KINDS["llava_siglip"]), tmp_path / "model")
+    block = preprocessing(resolve(folder))
+    half = [0.5, 0.5, 0.5]
+    expected = {"mode": "crop", "shortest_edge": 28, "stretch": True, "mean": half, "std": half}
+    assert block.items() >= expected.items()
+    path = folder / "preprocessor_config.json"
+    # Steps that are not there are none; a folder without the file means the encoder's usual processor.
+    edit_json(path, do_center_crop=None)
+    assert preprocessing(resolve(folder)) == block
+    path.unlink()
+    assert preprocessing(resolve(folder)) == block
+
+
+def test_vipllava_reads_no_class_token_and_has_biases(tmp_path: Path, resolve: Resolve) -> None:
+    folder = save(reference(**KINDS["vipllava"]), tmp_path / "model")
+    changes = {"vision_feature_select_strategy": "full", "multimodal_projector_bias": False}
+    edit_json(folder / "config.json", **changes)
+    block: Any = resolve(folder).config["model"]
+    assert block["vision_config"]["feature_layer"] == [-2, 1]
+    assert block["vision_config"]["keep_class_token"] is False
+    assert (block["projector_bias"], block["projector_norm_eps"]) == (True, 1e-5)
+    edit_json(folder / "config.json", vision_config={"model_type": "siglip_vision_model"})
+    with pytest.raises(ModelError, match="expected clip_vision_model;"):
+        resolve(folder)
 
 
 def test_preprocessing(folder: Path, model: Any, resolve: Resolve) -> None:

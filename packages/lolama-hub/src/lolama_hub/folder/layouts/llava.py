@@ -1,4 +1,4 @@
-"""LLaVA and LLaVA-NeXT: five ways to call the same tensors, told apart tensor by tensor.
+"""LLaVA and its kin: five ways to call the same tensors, told apart tensor by tensor.
 
 L1, the Hub
     ``language_model.model.*``, ``language_model.lm_head``, ``vision_tower.vision_model.*``,
@@ -19,31 +19,11 @@ Each name is brought into one form, that of a text model with ``vision.``, ``pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+
+from lolama_core.protocols.types import JSON
 
 VISION, PROJECTOR, NEWLINE = "vision.", "projector.", "image_newline"
-
-CLIP = {
-    "patch_embedding.weight": "embeddings.patch_embedding.weight",
-    "class_embedding": "embeddings.class_embedding",
-    "position_embedding": "embeddings.position_embedding.weight",
-    **{f"pre_norm.{part}": f"pre_layrnorm.{part}" for part in ("weight", "bias")},  # sic
-    **{
-        f"layers.{{n}}.{ours}.{part}": f"encoder.layers.{{n}}.{theirs}.{part}"
-        for part in ("weight", "bias")
-        for ours, theirs in (
-            ("attention_norm", "layer_norm1"),
-            ("attention.q_proj", "self_attn.q_proj"),
-            ("attention.k_proj", "self_attn.k_proj"),
-            ("attention.v_proj", "self_attn.v_proj"),
-            ("attention.o_proj", "self_attn.out_proj"),
-            ("ffn_norm", "layer_norm2"),
-            ("feed_forward.fc1", "mlp.fc1"),
-            ("feed_forward.fc2", "mlp.fc2"),
-        )
-    },
-}
-"""Canonical → published name inside the encoder, ``{n}`` being the layer."""
 
 _PROJECTOR_LAYERS = {"0": "linear_1", "2": "linear_2"}
 
@@ -66,34 +46,25 @@ def common_name(key: str) -> str:
     return key.removeprefix("language_model.")
 
 
-def vision_names(layers: int) -> Iterator[tuple[str, str]]:
-    """Canonical and common name of the encoder's tensors, its first ``layers`` layers included."""
-    for ours, theirs in CLIP.items():
-        if "{n}" not in ours:
-            yield f"vision_tower.{ours}", VISION + theirs
-    for layer in range(layers):
-        for ours, theirs in CLIP.items():
-            if "{n}" in ours:
-                yield f"vision_tower.{ours.format(n=layer)}", VISION + theirs.format(n=layer)
+def projector_names(model: Mapping[str, JSON], *, newline: bool) -> dict[str, str]:
+    """Canonical → common name of what stands between encoder and language model.
 
-
-def unused_vision_names(first: int, layers: int) -> Iterator[str]:
-    """Common names that a whole CLIP has behind the layer that is used."""
-    for part in ("weight", "bias"):
-        yield f"{VISION}post_layernorm.{part}"
-    for layer in range(first, layers):
-        for theirs in CLIP.values():
-            if "{n}" in theirs:
-                yield VISION + theirs.format(n=layer)
-
-
-def projector_names(*, bias: bool, newline: bool) -> Iterator[tuple[str, str]]:
-    """Canonical and common name of what stands between encoder and language model."""
-    for layer in ("linear_1", "linear_2"):
-        for part in ("weight", "bias") if bias else ("weight",):
-            yield f"projector.{layer}.{part}", f"{PROJECTOR}{layer}.{part}"
+    Args:
+        model: The canonical ``model`` block.
+        newline: Whether rows of tiles end with an embedding of their own.
+    """
+    parts = ("weight", "bias") if model["projector_bias"] else ("weight",)
+    names = {
+        f"projector.{layer}.{part}": f"{PROJECTOR}{layer}.{part}"
+        for layer in ("linear_1", "linear_2")
+        for part in parts
+    }
+    if model.get("projector_norm_eps") is not None:
+        for part in ("weight", "bias"):
+            names[f"projector.norm.{part}"] = f"{PROJECTOR}projector_layernorm.{part}"
     if newline:
-        yield f"projector.{NEWLINE}", NEWLINE
+        names[f"projector.{NEWLINE}"] = NEWLINE
+    return names
 
 
 # What a text model's own template cannot do is show pictures; these are what the models were trained on.

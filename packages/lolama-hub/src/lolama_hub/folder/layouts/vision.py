@@ -1,0 +1,81 @@
+"""Vision models, one row each: what their config.json leaves out, and which encoders they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lolama_core.protocols.types import JSON
+from lolama_hub.folder.layouts.encoders import CLIP, SIGLIP, EncoderLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionLayout:
+    """How one kind of vision model is published.
+
+    Args:
+        model_type: Its name in config.json.
+        defaults: What transformers assumes for keys that config.json leaves out.
+        encoders: Those that it may have. The first is meant where ``vision_config`` does not say.
+        encoder: What transformers assumes where there is no ``vision_config`` at all.
+        text: The ``model_type`` of a language model that does not say its own.
+        fixed: Keys of config.json that count as these, whatever it says.
+        tiled: Whether pictures are cut into tiles.
+    """
+
+    model_type: str
+    defaults: Mapping[str, JSON]
+    encoders: tuple[EncoderLayout, ...]
+    encoder: Mapping[str, JSON]
+    text: str = "llama"
+    fixed: Mapping[str, JSON] = field(default_factory=dict)
+    tiled: bool = False
+
+
+_DEFAULTS: dict[str, JSON] = {
+    "vision_feature_layer": -2,
+    "vision_feature_select_strategy": "default",
+    "projector_hidden_act": "gelu",
+    "multimodal_projector_bias": True,
+    "image_token_index": 32000,
+    "tie_word_embeddings": False,
+}
+_VIT_L: dict[str, JSON] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+
+LLAVA = VisionLayout(
+    model_type="llava", defaults=_DEFAULTS, encoders=(CLIP, SIGLIP), encoder=_VIT_L
+)
+LLAVA_NEXT = VisionLayout(
+    model_type="llava_next",
+    defaults=_DEFAULTS
+    | {
+        "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+    },
+    encoders=(CLIP, SIGLIP),
+    encoder=_VIT_L,
+    tiled=True,
+)
+# It never reads a class token, has biases in its projector, and a norm in front of it.
+VIPLLAVA = VisionLayout(
+    model_type="vipllava",
+    defaults=_DEFAULTS
+    | {"vision_feature_layer": [-2, -5, -8, -11, 6], "projector_layernorm_eps": 1e-5},
+    encoders=(CLIP,),
+    encoder=_VIT_L,
+    fixed={"vision_feature_select_strategy": "default", "multimodal_projector_bias": True},
+)
+
+VISION_LAYOUTS = {layout.model_type: layout for layout in (LLAVA, LLAVA_NEXT, VIPLLAVA)}
+
+
+def find_vision_layout(values: Mapping[str, JSON]) -> VisionLayout | None:
+    """The row for a config.json; None if it is not of a vision model, or says nothing that makes sense."""
+    model_type = values.get("model_type")
+    return VISION_LAYOUTS.get(model_type) if isinstance(model_type, str) else None
