@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -34,6 +33,7 @@ from lolama_core import (
     Tokenizer,
 )
 from lolama_core.generation.request import Emission
+from lolama_core.generation.scheduled import Scheduled
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.protocols.types import PromptKey
@@ -41,6 +41,7 @@ from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
 from lolama_core.runtime.saved_prefixes import restore_prefixes, save_prefixes
+from lolama_core.testing.ctrl_c import CtrlC
 
 OPERATIONS = int(os.environ.get("LOLAMA_FUZZ_CASES", "500"))
 FIRST = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))
@@ -117,35 +118,9 @@ def check_memory(*engines: Engine[Any]) -> None:
 # ------------------------------------------------------------------------------------------- Ctrl-C
 
 
-SOURCES = str(Path(lolama_core.__file__).parent)
-
-
-class Interrupt:
-    """Ctrl-C at the n-th line that runs in generation/ or runtime/; it only counts lines if there is none."""
-
-    def __init__(self, place: int | None = None) -> None:
-        self.place, self.lines, self.where = place, 0, ""
-
-    def __enter__(self) -> Interrupt:
-        sys.settrace(self._calls)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        sys.settrace(None)
-
-    def _calls(self, frame: FrameType, event: str, argument: object) -> Any:
-        name = frame.f_code.co_filename
-        if name.startswith(SOURCES) and ("/generation/" in name or "/runtime/" in name):
-            return self._line
-        return None
-
-    def _line(self, frame: FrameType, event: str, argument: object) -> Any:
-        if event == "line":
-            self.lines += 1
-            if self.lines == self.place:
-                self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
-                raise KeyboardInterrupt
-        return self._line
+SOURCES = [
+    str(Path(lolama_core.__file__).parent / part) for part in ("generation", "runtime", "protocols")
+]
 
 
 KINDS: list[tuple[int, int, dict[str, Any]]] = [
@@ -164,24 +139,37 @@ JOBS: list[tuple[list[int], dict[str, Any]]] = [
 ]
 
 
+Steps: TypeAlias = CtrlC[list[tuple[int, Emission]]]
+
+
 def run_with(
-    engine: Engine[str], interrupt: AbstractContextManager[Any]
+    engine: Engine[str], ctrl_c: Steps | None = None
 ) -> tuple[list[Any], dict[int, list[Emission]]]:
-    """Results in order, and what was given out, with Ctrl-C within the steps."""
+    """Results in order, and what was given out, with Ctrl-C within the steps.
+
+    The error is kept, as an interactive Python keeps it.
+    """
+    errors = []
     tickets = [engine.submit(ids, **settings) for ids, settings in JOBS]
     emissions: dict[int, list[Emission]] = {}
     results: dict[int, Any] = {}
     while engine.busy:
         try:
-            with interrupt:
-                emitted = engine.step()
-        except KeyboardInterrupt:
-            interrupt = nullcontext()
-            continue
+            emitted = engine.step() if ctrl_c is None else ctrl_c.during(engine.step)
+        except KeyboardInterrupt as error:
+            assert ctrl_c is not None
+            errors.append(error)
+            emitted, ctrl_c = ctrl_c.result or [], None
         for ticket, emission in emitted:
             emissions.setdefault(ticket, []).append(emission)
         check_memory(engine)
         results |= engine.collect()
+    if errors:  # another thread waits for nobody
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(engine.step).result(60) == []
+            assert engine.memory is not None
+            pool.submit(engine.memory.turns.take, lambda: None).result(60)
+            pool.submit(engine._looks_for_memory.take, lambda: None).result(60)
     return [results[ticket] for ticket in tickets], emissions
 
 
@@ -218,14 +206,14 @@ def test_row_290_ctrl_c_within_a_step_leaves_every_text_right_or_ends_it(
             memory_of=memory_of,
         )
 
-    expected, _ = run_with(make(), nullcontext())
-    counted = Interrupt()
+    expected, _ = run_with(make())
+    counted: Steps = CtrlC(*SOURCES)
     run_with(make(), counted)
     draw = random.Random(1)
-    places = [draw.randrange(1, counted.lines) for _ in range(INTERRUPTS)]
+    places = [draw.randrange(1, counted.instructions) for _ in range(INTERRUPTS)]
     broken = 0
     for place in places:
-        interrupt, engine = Interrupt(place), make()
+        interrupt, engine = Steps(*SOURCES, place=place), make()
         results, emissions = run_with(engine, interrupt)
         assert interrupt.where, "it was interrupted"
         errors = 0
@@ -244,6 +232,52 @@ def test_row_290_ctrl_c_within_a_step_leaves_every_text_right_or_ends_it(
         assert engine.used_cache_bytes == 0, interrupt.where
         check_memory(engine)
     assert broken <= len(places) // 2
+
+
+def test_row_327_ctrl_c_again_while_a_broken_step_is_put_right_loses_no_result(
+    byte_level: Tokenizer, tiny_llama: MakeLlama
+) -> None:
+    model = tiny_llama(**SIZES)
+
+    def broken() -> tuple[Engine[str], list[int]]:
+        """An engine that Ctrl-C has broken off where one text was at its end, and one within a token."""
+        engine = Engine(model, byte_level)
+        tickets = [engine.submit([5], max_new_tokens=new, ignore_eos=True) for new in (2, 4, 4)]
+        engine.step()
+        chosen, count = engine.speculation.chosen, 0
+
+        def breaks(one: Scheduled, logits: Tensor, memory: RowMemory) -> Iterator[Emission]:
+            nonlocal count
+            count += 1
+            emissions = [*chosen(one, logits, memory)]
+            if count == 2:
+                raise KeyboardInterrupt
+            yield from emissions
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine._schedule, "leave", lambda one, keep=False: None)
+            patch.setattr(engine.speculation, "chosen", breaks)
+            with pytest.raises(KeyboardInterrupt):
+                engine.step()
+        return engine, tickets
+
+    files = [str(Path(SOURCES[0]) / name) for name in ("engine.py", "schedule.py")]
+    engine, _ = broken()
+    counted: Steps = CtrlC(*files)
+    counted.during(engine.step)
+    for place in range(1, counted.instructions, 5):
+        engine, tickets = broken()
+        ctrl_c = Steps(*files, place=place)
+        results: dict[int, object] = {}
+        with suppress(KeyboardInterrupt):
+            ctrl_c.during(engine.step)
+        while engine.busy:
+            engine.step()
+            results |= engine.collect()
+        results |= engine.collect()
+        assert sorted(results) == tickets, ctrl_c.where
+        assert engine.used_cache_bytes == 0
+        check_memory(engine)
 
 
 # --------------------------------------------------------------------------------- random operations
@@ -358,8 +392,7 @@ class Simulation:
         """Ctrl-C at some line of a step, or while texts are saved or restored."""
         operation = self.draw.choice([self.step, self.step, self.save, self.restore])
         try:
-            with Interrupt(self.draw.randrange(1, 600)):
-                operation()
+            CtrlC[None](*SOURCES, place=self.draw.randrange(1, 9000)).during(operation)
         except KeyboardInterrupt:
             if operation == self.save:
                 self.saved = None
@@ -397,9 +430,9 @@ class Simulation:
         if self.kind == "shared":
             self.prefixes.save(self.file, self.model)
         else:
-            with memory.turns.turn():
-                assert memory.kept is not None
-                save_prefixes(*memory.kept, self.file, self.model)
+            assert memory.kept is not None
+            kept = partial(save_prefixes, *memory.kept, self.file, self.model)
+            memory.turns.take(kept)
         self.saved = texts_of(memory), self.changes % 2
 
     def restore(self) -> None:
@@ -408,19 +441,18 @@ class Simulation:
             return
         if self.draw.random() < 0.5:
             self.evict()
-        with memory.turns.turn():
-            before = texts_of(memory)
-            assert memory.kept is not None
-            tree, pages = memory.kept
-            room = pages.left - pages.idle
+        before = memory.turns.take(partial(texts_of, memory))
+        assert memory.kept is not None
+        tree, pages = memory.kept
+        room = pages.left - pages.idle
         try:
             if self.kind == "shared":
                 most = max(0, self.prefixes.max_bytes - self.prefixes.nbytes)
                 room = min(room, most // pages.page_bytes)
                 self.prefixes.load(self.file, self.model)
             else:
-                with memory.turns.turn():
-                    restore_prefixes(tree, pages, self.file, self.model)
+                read = partial(restore_prefixes, tree, pages, self.file, self.model)
+                memory.turns.take(read)
         except UsageError:
             assert self.saved is None or self.saved[1] != self.changes % 2
             assert texts_of(memory) == before

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,9 @@ def make_llama(tiny_llama: MakeLlama) -> MakeLlama:
 def begun(prefixes: PrefixCache, model: CausalLM, keys: Sequence[PromptKey]) -> Iterator[Row]:
     """A row that holds what is known of a text."""
     memory, row = prefixes.memory_of(model), Row()
-    with memory.turns.turn():
-        assert memory.begin(row, keys, len(keys), len(keys))
-        yield row
-        memory.end(row)
+    assert memory.turns.take(lambda: memory.begin(row, keys, len(keys), len(keys)))
+    yield row
+    memory.turns.take(partial(memory.end, row))
 
 
 def read(
@@ -606,12 +606,16 @@ def test_two_threads_with_models_of_their_own_do_not_wait_for_each_other(
 
     def end(model: Llama) -> None:
         memory, row = prefixes.memory_of(model), Row()
-        with memory.turns.turn(), torch.inference_mode():
+
+        def run() -> None:
             assert memory.begin(row, TEXT[:64], 64, 64)
             memory.run([row], model.embed(torch.tensor([TEXT[:64]])), [64])
             memory.keep(row, TEXT[:64])
             meet.wait()
             memory.end(row)
+
+        with torch.inference_mode():
+            memory.turns.take(run)
 
     threads = [threading.Thread(target=end, args=(model,), daemon=True) for model in models]
     for thread in threads:

@@ -14,12 +14,14 @@ import os
 import signal
 import subprocess
 import threading
+from functools import partial
 from typing import IO, Any
 
 from PIL import Image
 
 from lolama_core.protocols.child_interpreter import command, search_path
 from lolama_core.protocols.errors import ModelError, ResourceError, shortage
+from lolama_core.protocols.locks import while_locked
 
 _CHILD = (
     "import json, sys\n"
@@ -48,24 +50,26 @@ class _Decoder:
 
     def decode(self, data: bytes) -> tuple[Image.Image, str]:
         """See `decode`. Threads take turns."""
-        with self._lock:
-            try:
-                process = self._process or self._start()
-                self._process = process
-                assert process.stdin is not None and process.stdout is not None
-                facts, pixels = _ask(process.stdin, process.stdout, data)
-                message = self._read_stderr()
-            except EOFError:
-                raise self._died() from None
-            except BaseException:
-                self.end()  # in the middle of an answer
-                raise
+        facts, pixels, message = while_locked(self._lock, partial(self._answer, data))
         if "reason" in facts:
             raise ModelError("image", facts["reason"], facts["remedy"])
         if message:
             reason = f"is damaged or cut short: what decodes it says {message!r}"
             raise ModelError("image", reason, _REMEDY)
         return Image.frombytes("RGB", (facts["width"], facts["height"]), pixels), facts["more"]
+
+    def _answer(self, data: bytes) -> tuple[dict[str, Any], bytes, str]:
+        """What `_ask` returns, and what else the process has said."""
+        try:
+            process = self._process or self._start()
+            self._process = process
+            assert process.stdin is not None and process.stdout is not None
+            return *_ask(process.stdin, process.stdout, data), self._read_stderr()
+        except EOFError:
+            raise self._died() from None
+        except BaseException:
+            self.end()  # in the middle of an answer
+            raise
 
     def _start(self) -> subprocess.Popen[bytes]:
         try:

@@ -18,6 +18,7 @@ from lolama_core.generation.request import Request
 from lolama_core.generation.scheduled import NO_DRAFT, Draft, Scheduled
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.locks import while_locked
 from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.prefix_tree import count_shared
 from lolama_core.runtime.row_memory import RowMemory
@@ -73,37 +74,51 @@ class DraftModel:
         Raises:
             UsageError: if what it holds of a text changes as that grows (dynamic RoPE).
         """
-        with self._lock:
-            self._runner, self._vocabulary = runner_of(self._model), runner.vocab_size
-            if self._memory is None or self._memory.model is not self._runner:
-                self._memory = RowMemory(self._runner, _MOST_ROWS, self._max_bytes)
-                self._texts.clear()
-            if self._memory.rows_run_alone:
-                reason = "changes what it holds of a text as that grows (dynamic RoPE)"
-                raise UsageError("draft", reason, "use another model, or none")
+        while_locked(self._lock, partial(self._look, runner))
+
+    def _look(self, runner: CausalLM) -> None:
+        self._runner, self._vocabulary = runner_of(self._model), runner.vocab_size
+        if self._memory is None or self._memory.model is not self._runner:
+            self._memory = RowMemory(self._runner, _MOST_ROWS, self._max_bytes)
+            self._texts.clear()
+        if self._memory.rows_run_alone:
+            reason = "changes what it holds of a text as that grows (dynamic RoPE)"
+            raise UsageError("draft", reason, "use another model, or none")
 
     def draft(
         self, rows: Sequence[Scheduled], most: Sequence[int], worth: Callable[[int], int]
     ) -> list[Draft]:
         """See `Drafter.draft`. All of its drafts are of one kind."""
-        drafts = [NO_DRAFT] * len(rows)
         self.caught_up = False
-        assert self._memory is not None
-        with self._lock, self._memory.turns.turn():
-            ready = []
-            for place, (one, count) in enumerate(zip(rows, most, strict=True)):
-                count = min(count, worth(0))
-                behind = self._behind(one, count, self._memory) if count > 0 else []
-                if behind:
-                    ready.append((place, count, behind))
-            texts = [self._texts[rows[place]] for place, _, _ in ready]
-            counts = [len(behind) + count - 1 for _, count, behind in ready]
-            if ready and self._memory.has_room([text.row for text in texts], counts):
-                requests = [rows[place].request for place, _, _ in ready]
-                first = self._run(texts, [behind for _, _, behind in ready], self._memory)
-                guesses = self._guess(requests, texts, first, [n for _, n, _ in ready])
-                for (place, _, _), tokens in zip(ready, guesses, strict=True):
-                    drafts[place] = Draft(tokens, 0)
+
+        def in_turn() -> list[Draft]:
+            memory = self._memory
+            assert memory is not None
+            return memory.turns.take(partial(self._drafts, rows, most, worth, memory))
+
+        return while_locked(self._lock, in_turn)
+
+    def _drafts(
+        self,
+        rows: Sequence[Scheduled],
+        most: Sequence[int],
+        worth: Callable[[int], int],
+        memory: RowMemory,
+    ) -> list[Draft]:
+        drafts, ready = [NO_DRAFT] * len(rows), []
+        for place, (one, count) in enumerate(zip(rows, most, strict=True)):
+            count = min(count, worth(0))
+            behind = self._behind(one, count, memory) if count > 0 else []
+            if behind:
+                ready.append((place, count, behind))
+        texts = [self._texts[rows[place]] for place, _, _ in ready]
+        counts = [len(behind) + count - 1 for _, count, behind in ready]
+        if ready and memory.has_room([text.row for text in texts], counts):
+            requests = [rows[place].request for place, _, _ in ready]
+            first = self._run(texts, [behind for _, _, behind in ready], memory)
+            guesses = self._guess(requests, texts, first, [n for _, n, _ in ready])
+            for (place, _, _), tokens in zip(ready, guesses, strict=True):
+                drafts[place] = Draft(tokens, 0)
         return drafts
 
     def _behind(self, one: Scheduled, count: int, memory: RowMemory) -> list[int]:

@@ -21,6 +21,7 @@ from lolama_core.generation.speculation import Drafting, Speculation, speculatio
 from lolama_core.model.device import inference, memory_errors
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama_core.protocols.locks import while_locked
 from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.int8_cache import CacheDtype
 from lolama_core.runtime.row_memory import RowMemory
@@ -154,9 +155,8 @@ class Engine(Generic[Text]):
         Raises:
             UsageError: for settings, ids or inputs that make no sense.
         """
-        prompts, configs = [input_ids], [config]
         [prepared] = self.prepare(
-            prompts, configs, logits_processors, settings, constraint=constraint
+            [input_ids], [config], logits_processors, settings, constraint=constraint
         )
         return self.add(prepared)
 
@@ -220,20 +220,21 @@ class Engine(Generic[Text]):
         if self._stepping.locked():
             raise UsageError("engine", "a step of it runs already", "use it from one thread")
         device = self._model.device
-        with self._stepping, memory_errors(device), inference(device):
-            broken, self._broken = self._broken, True
-            runner = self._runner
-            if runner is None or self._schedule.waiting or broken:  # else all have begun already
-                with self._looks_for_memory.turn():
-                    runner = self._current_runner(broken)
-            assert self.memory is not None
-            with self.memory.turns.turn():
-                self._step(runner, self.memory)
-            self._broken = False
+        with memory_errors(device), inference(device):
+            while_locked(self._stepping, self._run_step)
         if not self.busy:
             self._runner = None
         emitted, self._emitted = self._emitted, []
         return emitted
+
+    def _run_step(self) -> None:
+        broken, self._broken = self._broken, True
+        runner = self._runner
+        if runner is None or self._schedule.waiting or broken:  # else all have begun already
+            runner = self._looks_for_memory.take(partial(self._current_runner, broken))
+        assert self.memory is not None
+        self.memory.turns.take(partial(self._step, runner, self.memory))
+        self._broken = False
 
     def _current_runner(self, broken: bool) -> CausalLM:
         """The runner of the model as it is now. What an earlier one has run, or a broken step, runs again."""
@@ -241,13 +242,15 @@ class Engine(Generic[Text]):
         self._runner = runner = runner_of(self._model)
         changed = before is None or before.model is not runner
         if broken or changed:  # at first, since prompts were submitted, maybe
-            with self._turns.turn():
-                self._results |= self._schedule.settle()
-                self._schedule.start_over(runner)
+            self._turns.take(partial(self._start_over, runner))
         if changed:
             self._schedule.memory = self.memory = self._memory_of(runner)
         self.speculation.start(runner)
         return runner
+
+    def _start_over(self, runner: CausalLM) -> None:
+        self._results |= self._schedule.broken_off()
+        self._schedule.start_over(runner, self._results)
 
     def _step(self, runner: CausalLM, memory: RowMemory) -> None:
         try:

@@ -13,6 +13,7 @@ from lolama_core.model.device import memory_errors
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.arguments import path_of
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.locks import while_locked
 from lolama_core.runtime.int8_cache import CacheDtype, check_cache_dtype
 from lolama_core.runtime.pages import Pages
 from lolama_core.runtime.prefix_tree import PrefixTree
@@ -94,8 +95,7 @@ class PrefixCache:
             ResourceError: if it cannot be written. A file that was there stays.
         """
         place, memory = path_of("path", path), self.memory_of(runner_of(model))
-        with memory.turns.turn():
-            save_prefixes(*_kept(memory), place, model)
+        memory.turns.take(lambda: save_prefixes(*_kept(memory), place, model))
 
     def load(self, path: str | Path, model: CausalLM, *, missing_ok: bool = False) -> int:
         """Read what a model has read in another process, up to ``max_bytes`` with what is kept already.
@@ -114,24 +114,30 @@ class PrefixCache:
             ResourceError: if there is no memory to read it.
         """
         place, memory = path_of("path", path), self.memory_of(runner_of(model))
-        with memory.turns.turn(), memory_errors(model.device):
+
+        def read() -> int:
             tree, pages = _kept(memory)
             if missing_ok and not os.path.lexists(place):
                 return 0
             most = max(0, self.max_bytes - self.nbytes) // pages.page_bytes
             return restore_prefixes(tree, pages, place, model, most)
 
+        with memory_errors(model.device):
+            return memory.turns.take(read)
+
     def memory_of(self, runner: CausalLM) -> RowMemory:
         """Where the rows of a runner are: those of all generators with this cache."""
-        with self._making:
-            # What belongs to a model that is gone, or was changed, goes.
-            others = [m for m in self._memories if m.model is not None and m.model is not runner]
-            found = next((m for m in self._memories if m.model is runner), None)
-            if found is None:
-                found = RowMemory(runner, rows=_MOST_ROWS, cache_dtype=self.cache_dtype)
-                found.on_end = _dropping_excess(self)
-            self._memories = [*others, found]
-            return found
+        return while_locked(self._making, partial(self._memory_of, runner))
+
+    def _memory_of(self, runner: CausalLM) -> RowMemory:
+        # What belongs to a model that is gone, or was changed, goes.
+        others = [m for m in self._memories if m.model is not None and m.model is not runner]
+        found = next((m for m in self._memories if m.model is runner), None)
+        if found is None:
+            found = RowMemory(runner, rows=_MOST_ROWS, cache_dtype=self.cache_dtype)
+            found.on_end = _dropping_excess(self)
+        self._memories = [*others, found]
+        return found
 
     def _drop_excess(self) -> None:
         excess = self.nbytes - self.max_bytes

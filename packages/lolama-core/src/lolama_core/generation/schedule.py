@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 
 import torch
@@ -192,23 +192,28 @@ class Schedule:
         later = (place for place, each in enumerate(self.waiting) if each.ticket > one.ticket)
         self.waiting.insert(next(later, len(self.waiting)), one)
 
-    def start_over(self, model: CausalLM) -> None:
-        """Let all wait, and run again: with another model, or since Ctrl-C may have broken off any change."""
+    def start_over(self, model: CausalLM, ended: Collection[int]) -> None:
+        """Let all wait, and run again: with another model, or since Ctrl-C may have broken off any change.
+
+        Args:
+            model: What runs them.
+            ended: Tickets of those that do not, since they have a result.
+        """
         self.half_run, self.running = [], []
         self.waiting.clear()
+        for ticket in self.requests.keys() & ended:
+            self.leave(self.requests[ticket])
         for _, one in sorted(self.requests.items(), reverse=True):
             self.put_back(one, model)
 
-    def settle(self) -> dict[int, Generation[str | None] | LolamaError]:
-        """Take those out that a broken step has left at their end, or within a token: ticket → result."""
+    def broken_off(self) -> dict[int, Generation[str | None] | LolamaError]:
+        """Ticket → result of those that a broken step has left at their end, or within a token."""
         results: dict[int, Generation[str | None] | LolamaError] = {}
         for one in [*self.requests.values()]:
             if len(one.request.tokens) != one.given:
                 results[one.ticket] = LolamaError("generation", *_BROKEN_OFF)
             elif one.request.finish_reason is not None:
                 results[one.ticket] = one.request.result()
-        for ticket in results:
-            self.leave(self.requests[ticket])
         return results
 
     def leave(self, one: Scheduled, *, keep: bool = False) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Generic, Self, cast
 
 from lolama_core.generation.request import Emission, Generation, Request, Text
 from lolama_core.generation.text_stream import TextStream
 from lolama_core.protocols import Tokenizer
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.locks import while_locked
 from lolama_core.text.streamed_id import StreamedId
 
 
@@ -44,13 +45,15 @@ class TokenStream(Generic[Text]):
     def _replayed(self) -> Iterator[Emission]:
         """Every emission from the first one on; runs the next step once all were given."""
         for place in count():
-            with self._turn:
-                if place == len(self._emissions):
-                    emission = next(self._steps, None)
-                    if emission is None:
-                        return
-                    self._emissions.append(emission)
+            if not while_locked(self._turn, partial(self._runs_to, place)):
+                return
             yield self._emissions[place]
+
+    def _runs_to(self, place: int) -> bool:
+        """Run the next step if an emission is the next one. Whether there is such an emission."""
+        if place == len(self._emissions):
+            self._emissions.extend(islice(self._steps, 1))
+        return place < len(self._emissions)
 
     def emissions(self) -> Iterator[Emission]:
         """What each step gives out: ids, text and log-probabilities, with a reason at the last step."""
@@ -81,12 +84,14 @@ class TokenStream(Generic[Text]):
 
     def _text_of(self, place: int, tokenizer: Tokenizer) -> str | None:
         """What the id at that place of all ids adds to the text, by whatever tokenizer decodes it."""
-        with self._turn:
-            # What an error or Ctrl-C breaks off is not put back, and begins anew.
-            texts, following = self._texts.pop(tokenizer, ([], self._spelled(tokenizer)))
-            while len(texts) <= place:
-                texts.append(next(following))
-            self._texts[tokenizer] = texts, following
+        return while_locked(self._turn, partial(self._spelled_at, place, tokenizer))
+
+    def _spelled_at(self, place: int, tokenizer: Tokenizer) -> str | None:
+        # What an error or Ctrl-C breaks off is not put back, and begins anew.
+        texts, following = self._texts.pop(tokenizer, ([], self._spelled(tokenizer)))
+        while len(texts) <= place:
+            texts.append(next(following))
+        self._texts[tokenizer] = texts, following
         return texts[place]
 
     def _spelled(self, tokenizer: Tokenizer) -> Iterator[str | None]:

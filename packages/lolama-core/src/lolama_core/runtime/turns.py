@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from lolama_core.protocols.locks import if_free, while_locked
+
+T = TypeVar("T")
 
 
 class Turns:
@@ -25,18 +30,16 @@ class Turns:
         self._owner: int | None = None
         self._waiting: deque[Callable[[], None]] = deque()
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """A turn, once no other thread has one. A turn may be within another of the same thread."""
+    def take(self, work: Callable[[], T]) -> T:
+        """Call ``work`` in a turn, once no other thread has one. A turn may be within another of the thread.
+
+        Returns:
+            What ``work`` returns.
+        """
         if self._owner == threading.get_ident():
-            yield
-            return
+            return work()
         try:
-            with self._lock, self._noticing_breaks():
-                self._make_whole()
-                self._make_changes()
-                self._owner = threading.get_ident()
-                yield
+            return while_locked(self._lock, partial(self._turn, work))
         finally:
             self._make_changes()
 
@@ -45,6 +48,9 @@ class Turns:
 
         It waits for no other thread, since that may wait for this one. Whoever has the next turn finds the
         change made.
+
+        Args:
+            change: If Ctrl-C breaks it off, it is made again, as a whole.
         """
         self._waiting.append(change)
         self._make_changes()
@@ -52,31 +58,33 @@ class Turns:
     def _make_changes(self) -> None:
         """Make the changes that wait, unless somebody has a turn, who then makes them after it."""
         while self._waiting and self._owner != threading.get_ident():
-            if not self._lock.acquire(blocking=False):
+            if not if_free(self._lock, partial(self._turn, lambda: None)):
                 return
-            try:
-                with self._noticing_breaks():
-                    self._owner = threading.get_ident()
-                    self._make_whole()
-                    while self._waiting:
-                        self._waiting.popleft()()
-            finally:
-                self._lock.release()
 
-    @contextmanager
-    def _noticing_breaks(self) -> Iterator[None]:
-        """To its end this thread may have a turn. Ctrl-C within it, or at its end, tears what is shared."""
+    def _turn(self, work: Callable[[], T]) -> T:
+        """A turn of this thread, which has the lock. Ctrl-C within it tears what is shared."""
+        self._owner = threading.get_ident()
         try:
+            if self._torn:
+                self._repair()
+            self._torn = True
             try:
-                yield
-            finally:
-                self._owner = None
-        except BaseException as error:
-            self._owner = None
-            self._torn |= not isinstance(error, Exception)
-            raise
-
-    def _make_whole(self) -> None:
-        if self._torn:
-            self._repair()
+                while self._waiting:
+                    self._make_first()
+                result = work()
+            except Exception:
+                self._torn = False
+                raise
             self._torn = False
+            return result
+        finally:
+            self._owner = None
+
+    def _make_first(self) -> None:
+        change = self._waiting[0]
+        try:
+            change()
+        except Exception:
+            self._waiting.popleft()
+            raise
+        self._waiting.popleft()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.locks import while_locked
 from lolama_core.protocols.utf8 import is_unicode
 from lolama_core.text.growth_limits import TextGrowth
 from lolama_core.text.native_guard import call_native
@@ -60,17 +61,17 @@ class Encoder:
                 "text", "holds half of a surrogate pair, which is not Unicode", "give UTF-8 text"
             )
 
+        def encode() -> list[int]:
+            self._native.encode_special_tokens = split_special_tokens
+            # The batch call, unlike the single one, lets other threads run meanwhile.
+            [encoding] = self._native.encode_batch([text], add_special_tokens=add_special_tokens)
+            ids: list[int] = encoding.ids
+            return ids
+
         def run() -> list[int]:
             self._growth.check(text)
             # The switch is the tokenizer's, not the call's: no other thread may turn it meanwhile.
-            with self._in_use:
-                self._native.encode_special_tokens = split_special_tokens
-                # The batch call, unlike the single one, lets other threads run meanwhile.
-                [encoding] = self._native.encode_batch(
-                    [text], add_special_tokens=add_special_tokens
-                )
-            ids: list[int] = encoding.ids
-            return ids
+            return while_locked(self._in_use, encode)
 
         seconds = _SECONDS_PER_CALL + _SECONDS_PER_MEGABYTE * len(text) / 1e6
         ids = call_native(run, subject=self._source, seconds=seconds if self._may_explode else None)

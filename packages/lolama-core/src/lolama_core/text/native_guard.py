@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from lolama_core.protocols.errors import LolamaError, ModelError
+from lolama_core.protocols.locks import while_locked
 
 T = TypeVar("T")
 
@@ -23,24 +24,29 @@ class _NativeStderr:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._users = 0
+        self._users: set[object] = set()
         self._saved = -1
 
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._close()
+    def closed_during(self, work: Callable[[], None]) -> None:
+        """Call ``work`` meanwhile."""
+        user = object()
         try:
-            yield
+            while_locked(self._lock, partial(self._begin, user))
+            work()
         finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0 and self._saved >= 0:
-                    os.dup2(self._saved, 2)
-                    os.close(self._saved)
-                    self._saved = -1
+            while_locked(self._lock, partial(self._end, user))
+
+    def _begin(self, user: object) -> None:
+        self._users.add(user)
+        if self._saved < 0:
+            self._close()
+
+    def _end(self, user: object) -> None:
+        self._users.discard(user)
+        if not self._users and self._saved >= 0:
+            os.dup2(self._saved, 2)
+            os.close(self._saved)
+            self._saved = -1
 
     def _close(self) -> None:
         try:
@@ -76,13 +82,12 @@ def call_native(function: Callable[[], T], *, subject: str, seconds: float | Non
         except BaseException as error:  # a Rust panic derives from BaseException alone
             failure.append(error)
 
-    with _stderr.closed():
-        if seconds is None:
-            run()
-        else:
-            worker = threading.Thread(target=run, daemon=True)
-            worker.start()
-            worker.join(seconds)
+    def run_in_time() -> None:
+        worker = threading.Thread(target=run, daemon=True)
+        worker.start()
+        worker.join(seconds)
+
+    _stderr.closed_during(run if seconds is None else run_in_time)
     if failure:
         error = failure[0]
         if isinstance(error, KeyboardInterrupt | SystemExit | LolamaError):
