@@ -53,8 +53,7 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    classes = {"llama": "LlamaConfig", "mistral": "MistralConfig", "qwen2": "Qwen2Config"}
-    return getattr(transformers, classes[model_type])(**(sizes | changes))
+    return transformers.AutoConfig.for_model(model_type, **(sizes | changes))
 
 
 def tiny_model(model_type: str, **changes: Any) -> Any:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 
 from lolama_core import Llama, LlamaConfig, RopeScaling
 from lolama_core.model.cache_slots import Slots
+from lolama_core.model.layer_kinds import Angles
 from lolama_core.protocols import CacheSlots
 from lolama_core.runtime.angles import AnglesAhead
 
@@ -45,9 +45,9 @@ def one(place: int) -> Slots:
 def counted(text: Llama) -> list[CacheSlots]:
     """The slots of which ``text`` computes the angles from now on."""
     asked: list[CacheSlots] = []
-    compute: Callable[[CacheSlots], tuple[Tensor, Tensor]] = text.angles
+    compute: Callable[[CacheSlots], Angles] = text.angles
 
-    def angles(slots: CacheSlots) -> tuple[Tensor, Tensor]:
+    def angles(slots: CacheSlots) -> Angles:
         asked.append(slots)
         return compute(slots)
 
@@ -61,7 +61,8 @@ def test_they_are_the_same_bits(head_dim: int, scaling: RopeScaling | None) -> N
     text = model(head_dim, scaling)
     ahead = AnglesAhead(text)
     for place in (*range(100), 7, 480, 511, 3):
-        for kept, computed in zip(ahead.of(text, one(place)), text.angles(one(place)), strict=True):
+        [kept_angles], [angles] = ahead.of(text, one(place)), text.angles(one(place))
+        for kept, computed in zip(kept_angles, angles, strict=True):
             assert torch.equal(kept.view(torch.int32), computed.view(torch.int32))
 
 

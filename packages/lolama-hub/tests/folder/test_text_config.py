@@ -9,6 +9,7 @@ import pytest
 from tiny_folders import edit_json
 
 from lolama_core.model.config import LlamaConfig
+from lolama_core.model.switches import Switches
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, ModelFiles
 from lolama_hub.folder.text_config import find_layout, read_model
@@ -92,7 +93,8 @@ def test_absent_and_null_mean_what_they_mean_to_transformers(
 def test_the_keys_are_those_of_llama_config() -> None:
     from dataclasses import fields
 
-    assert read({"model_type": "llama", **SIZES}).keys() == {f.name for f in fields(LlamaConfig)}
+    plain = {f.name for f in fields(LlamaConfig)} - {f.name for f in fields(Switches)}
+    assert read({"model_type": "llama", **SIZES}).keys() == plain
 
 
 # ── windows ──────────────────────────────────────────────────────────────────────────────────────────
@@ -125,17 +127,21 @@ def test_qwen2_windows_as_in_transformers(changes: dict[str, Any], window: int |
         assert set(theirs.layer_types) == {FULL}
 
 
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_window_layers": 1}, {"layer_types": [FULL, SLIDING]}, {"layer_types": [SLIDING, FULL]}],
+)
+def test_windows_in_some_layers(changes: dict[str, Any], model_type: str) -> None:
+    values = QWEN | {"model_type": model_type, "use_sliding_window": True, "sliding_window": 8}
+    theirs, found = oracle(values | changes), read(values | changes)
+    sliding = [layer for layer, kind in enumerate(theirs.layer_types) if kind == SLIDING]
+    assert (found["sliding_window"], found["sliding_layers"]) == (theirs.sliding_window, sliding)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        (
-            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
-            "max_window_layers",
-        ),
-        (
-            {"use_sliding_window": True, "sliding_window": 8, "layer_types": [FULL, SLIDING]},
-            "layer_types",
-        ),
         ({"layer_types": [SLIDING, SLIDING]}, "sliding_window"),
         ({"layer_types": [FULL]}, "layer_types"),
         ({"layer_types": [FULL, "linear_attention"]}, "layer_types"),
@@ -144,7 +150,7 @@ def test_qwen2_windows_as_in_transformers(changes: dict[str, Any], window: int |
         ({"use_sliding_window": True, "sliding_window": 0}, "sliding_window"),
     ],
 )
-def test_layers_of_two_kinds_are_refused(changes: dict[str, Any], named: str) -> None:
+def test_impossible_windows_are_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ModelError, match=named):
         read(QWEN | changes)
 

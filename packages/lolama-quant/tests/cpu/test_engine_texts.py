@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from lolama_core.testing.engine import (
     make_tokenizer,
     run_jobs,
 )
+from lolama_core.testing.switches import SWITCHED
 from lolama_quant.cpu.library import native_library
 from lolama_quant.int8.quantizer import Int8Quantizer
 
@@ -33,21 +35,22 @@ pytestmark = pytest.mark.skipif(
 )
 PROMPTS = int(os.environ.get("LOLAMA_FUZZ_CASES", "20"))
 TOKENIZER = make_tokenizer()
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "d_model": 64,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "num_layers": 2,
+    "hidden_dim": 100,
+    "max_seq_len": CONTEXT,
+}
 
 
 @pytest.fixture(scope="module", params=["kept head", "int8 head"])
 def model(request: pytest.FixtureRequest) -> Llama:
     """All that it attends to changes what it says. All its blocks are run by a native kernel."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        d_model=64,
-        num_heads=4,
-        num_kv_heads=2,
-        num_layers=2,
-        hidden_dim=100,
-        max_seq_len=CONTEXT,
-    )
+    config = LlamaConfig(**SHAPE)
     model = Llama(config).eval().requires_grad_(False)
     for place in range(config.num_layers):
         model.get_parameter(f"layers.{place}.attention.o_proj.weight").mul_(8)
@@ -73,3 +76,21 @@ def test_row_270_every_text_is_as_it_would_be_alone(
     found = run_jobs(engine, make_jobs(PROMPTS, 0), make_jobs(PROMPTS // 4, 1), seed=way.rows)
     for results, expected in zip(found, alone, strict=True):
         assert [content(each) for each in results] == [content(each) for each in expected]
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+def test_int8_texts_of_models_with_switches(name: str) -> None:
+    """Whichever of their blocks the kernel takes, and whatever runs beside them."""
+    torch.manual_seed(0)
+    model = Llama(LlamaConfig(**{**SHAPE, "num_layers": 3}, **SWITCHED[name]))
+    model.eval().requires_grad_(False)
+    for place in range(3):
+        model.get_parameter(f"layers.{place}.attention.o_proj.weight").mul_(8)
+    Int8Quantizer().quantize_(model, QuantizationScheme(name="int8", skipped=()))
+    model.generation_defaults = DEFAULTS
+    jobs = make_jobs(6, 0)
+    expected = [run_jobs(ALONE.engine(model, TOKENIZER), [job])[0] for job in jobs]
+    for way in FEW_WAYS[1:4]:
+        found = run_jobs(way.engine(model, TOKENIZER), jobs, seed=way.rows)
+        for results, wanted in zip(found, expected, strict=True):
+            assert [each.ids for each in results] == [each.ids for each in wanted]

@@ -119,6 +119,9 @@ def _shape(found: Information) -> Iterator[tuple[str, str]]:
     yield "vocabulary", f"{shape.get('vocab_size'):,}"
     window = shape.get("sliding_window")
     seen = f", {window:,} of them seen from each" if isinstance(window, int) else ""
+    sliding = shape.get("sliding_layers")
+    if seen and isinstance(sliding, list):
+        seen += f" in {len(sliding)} of {shape.get('num_layers')} layers"
     yield "context", f"{found.context_length:,} tokens{seen}"
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from lolama_core.model.config import LlamaConfig
 from lolama_core.model.linear import Linear, processor_multiplies
 from lolama_core.model.masks import PassPlan
+from lolama_core.model.norm import RMSNorm
 from lolama_core.model.rope import rotate
 from lolama_core.protocols import KVCache
 
@@ -18,9 +19,9 @@ _QUERY_BLOCK = 128
 class Attention(nn.Module):
     """Causal attention with K key/value heads, each shared by H / K query heads (Ainslie et al. 2023)."""
 
-    def __init__(self, config: LlamaConfig, layer: int) -> None:
+    def __init__(self, config: LlamaConfig, layer: int, kind: int = 0) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.kind = layer, kind
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim = config.head_dim
         inner, kv_inner = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
@@ -29,22 +30,30 @@ class Attention(nn.Module):
         self.k_proj = Linear(config.d_model, kv_inner, bias=input_bias)
         self.v_proj = Linear(config.d_model, kv_inner, bias=input_bias)
         self.o_proj = Linear(inner, config.d_model, bias=config.attention_bias is True)
+        self.q_norm: RMSNorm | None = None
+        self.k_norm: RMSNorm | None = None
+        if config.qk_norm is not None:
+            each = config.qk_norm == "head"
+            self.q_norm = RMSNorm(config.head_dim if each else inner, config.eps)
+            self.k_norm = RMSNorm(config.head_dim if each else kv_inner, config.eps)
 
     def forward(self, x: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
+        plan = plan.of_kind(self.kind)
         queries = self.queries_of(x, plan.cos, plan.sin)  # (B, H, T, hd)
         return self.answer(x, queries, plan, cache)
 
     def queries_of(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """(B, Q, D) and the angles of its positions → (B, H, Q, hd)."""
-        return rotate(self.split_heads(self.q_proj(x)), cos, sin)
+        return rotate(self.split_heads(norm_heads(self.q_proj(x), self.q_norm)), cos, sin)
 
     def answer(self, x: Tensor, queries: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
         """Queries (B, H, Q, hd) over the keys of ``x`` (B, T, D) and those in the cache → (B, Q, D).
 
         Q is T, or 1 where only the last position is asked for; the mask is that of the queries.
         """
-        keys = rotate(self.split_heads(self.k_proj(x)), plan.cos, plan.sin)  # (B, K, T, hd)
+        heads = self.split_heads(norm_heads(self.k_proj(x), self.k_norm))
+        keys = rotate(heads, plan.cos, plan.sin)  # (B, K, T, hd)
         values = self.split_heads(self.v_proj(x))
         if cache is not None and plan.slots is not None:
             keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)
@@ -57,6 +66,14 @@ class Attention(nn.Module):
     def split_heads(self, x: Tensor) -> Tensor:
         """(B, T, heads · hd) → (B, heads, T, hd)."""
         return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
+
+
+def norm_heads(x: Tensor, norm: RMSNorm | None) -> Tensor:
+    """(B, T, heads · hd), normalized over as many dimensions as the norm has: one head, or all of them."""
+    if norm is None:
+        return x
+    normed: Tensor = norm(x.reshape(*x.shape[:2], -1, norm.weight.shape[0]))
+    return normed.flatten(-2)
 
 
 def attend(

@@ -15,9 +15,9 @@ from lolama_core.protocols import KVCache
 class Block(nn.Module):
     """Attention, then feed-forward, each on a normalized copy and added back to the stream (pre-norm)."""
 
-    def __init__(self, config: LlamaConfig, layer: int) -> None:
+    def __init__(self, config: LlamaConfig, layer: int, kind: int = 0) -> None:
         super().__init__()
-        self.attention = Attention(config, layer)
+        self.attention = Attention(config, layer, kind)
         self.attention_norm = RMSNorm(config.d_model, config.eps)
         self.feed_forward = FeedForward(config)
         self.ffn_norm = RMSNorm(config.d_model, config.eps)

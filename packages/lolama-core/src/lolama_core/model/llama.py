@@ -14,8 +14,9 @@ from lolama_core.model.config import LlamaConfig
 from lolama_core.model.device import activation_dtype
 from lolama_core.model.dynamic_rope import DynamicCache, new_cache
 from lolama_core.model.kv_cache import KVCache
+from lolama_core.model.layer_kinds import Angles, config_of_layer, plan_kinds
 from lolama_core.model.linear import OutputProjection
-from lolama_core.model.masks import PassPlan, plan_pass
+from lolama_core.model.masks import PassPlan
 from lolama_core.model.norm import RMSNorm
 from lolama_core.model.rope import RotaryEmbedding
 from lolama_core.protocols import CacheSlots
@@ -39,10 +40,17 @@ class Llama(CausalLMModule):
         self.config = config
         self.generation_defaults = GenerationDefaults()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        of_layers = [config_of_layer(config, layer) for layer in range(config.num_layers)]
+        self.kinds = tuple(
+            dict.fromkeys(of_layers)
+        )  # one, but for models whose layers are not all alike
+        self.layers = nn.ModuleList(
+            Block(own, layer, self.kinds.index(own)) for layer, own in enumerate(of_layers)
+        )
         self.norm = RMSNorm(config.d_model, config.eps)
         self.lm_head = OutputProjection(config.d_model, config.vocab_size, bias=False)
-        self.rope = RotaryEmbedding(config)
+        self.rope, *others = map(RotaryEmbedding, self.kinds)
+        self.other_ropes = nn.ModuleList(others)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
 
@@ -137,17 +145,17 @@ class Llama(CausalLMModule):
         """(..., D) behind the blocks → float32 logits (..., V); ``project`` is ``lm_head``, or a kernel."""
         return project(self.norm(hidden)).float()
 
-    def angles(self, slots: CacheSlots) -> tuple[Tensor, Tensor]:
-        """cos and sin of the new positions, (B or 1, 1, T, head_dim) each."""
-        cos, sin = self.rope(slots.positions, slots.totals)
-        return cos, sin
+    def angles(self, slots: CacheSlots) -> Angles:
+        """cos and sin of the new positions, (B or 1, 1, T, head_dim) each, for each kind of layer."""
+        ropes = (self.rope, *self.other_ropes)
+        return tuple(rope(slots.positions, slots.totals) for rope in ropes)
 
     def plan(
         self,
         x: Tensor,
         slots: CacheSlots,
         cache: KVCacheProtocol | None,
-        angles: tuple[Tensor, Tensor],
+        angles: Angles,
     ) -> PassPlan:
         """What all blocks share in a pass of (B, T, D); see `plan_pass`."""
-        return plan_pass(x, angles, slots, cache, self.config.sliding_window, self.layers)
+        return plan_kinds(x, angles, slots, cache, self.kinds, self.layers)

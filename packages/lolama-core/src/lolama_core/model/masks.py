@@ -17,7 +17,7 @@ from lolama_core.protocols import KVCache as KVCacheProtocol
 
 @dataclass(frozen=True)
 class PassPlan:
-    """What all layers of one pass share.
+    """What all layers of one kind share in a pass.
 
     Attributes:
         cos, sin: (B, 1, T, head_dim), the angles of the new positions.
@@ -27,6 +27,7 @@ class PassPlan:
             dtype of the keys; None if ``causal`` says it all.
         causal: query t sees keys 0 to t: every row starts from nothing. A single query sees all keys.
         dtype: The dtype of activations inside the blocks; the stream between them keeps its own.
+        others: The plans of the other kinds of layers, where layers are not all alike.
     """
 
     cos: Tensor
@@ -36,6 +37,11 @@ class PassPlan:
     mask: Tensor | None
     causal: bool
     dtype: torch.dtype
+    others: tuple[PassPlan, ...] = ()
+
+    def of_kind(self, kind: int) -> PassPlan:
+        """The plan of the layers of one kind; see `layer_kinds`."""
+        return self.others[kind - 1] if kind else self
 
 
 def plan_pass(

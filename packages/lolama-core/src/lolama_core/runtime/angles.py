@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from lolama_core.model.cache_slots import Slots
+from lolama_core.model.layer_kinds import Angles
 from lolama_core.model.llama import Llama
 from lolama_core.protocols import CacheSlots
 from lolama_core.runtime.known import is_plain_rope
@@ -22,11 +21,13 @@ class AnglesAhead:
     """
 
     def __init__(self, text: Llama | None) -> None:
-        self._may_keep = text is not None and is_plain_rope(text.rope)
-        self._kept: tuple[int, tuple[Tensor, Tensor]] | None = None
+        self._may_keep = text is not None and all(
+            map(is_plain_rope, (text.rope, *text.other_ropes))
+        )
+        self._kept: tuple[int, Angles] | None = None
 
-    def of(self, text: Llama, slots: CacheSlots) -> tuple[Tensor, Tensor]:
-        """cos and sin of the new positions, (B or 1, 1, T, head_dim) each."""
+    def of(self, text: Llama, slots: CacheSlots) -> Angles:
+        """cos and sin of the new positions, (B or 1, 1, T, head_dim) each, for each kind of layer."""
         if (
             not self._may_keep
             or not isinstance(slots, Slots)
@@ -38,5 +39,5 @@ class AnglesAhead:
         if kept is None or not kept[0] <= start < kept[0] + _AHEAD:
             kept = start, text.angles(Slots((start,), (_AHEAD,), _AHEAD, slots.device))
             self._kept = kept
-        first, (cos, sin) = kept
-        return cos.narrow(2, start - first, 1), sin.narrow(2, start - first, 1)
+        place = start - kept[0]
+        return tuple((cos.narrow(2, place, 1), sin.narrow(2, place, 1)) for cos, sin in kept[1])

@@ -33,7 +33,7 @@ _CHILDREN: dict[type[nn.Module], frozenset[str]] = {
 }
 _NUMBERS: dict[type[nn.Module], frozenset[str]] = {
     Block: frozenset(),
-    Attention: frozenset({"layer", "num_heads", "num_kv_heads", "head_dim"}),
+    Attention: frozenset({"layer", "kind", "num_heads", "num_kv_heads", "head_dim"}),
     FeedForward: frozenset(),
     RMSNorm: frozenset({"eps"}),
     Linear: frozenset({"in_features", "out_features"}),

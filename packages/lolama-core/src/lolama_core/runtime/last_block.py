@@ -8,17 +8,20 @@ import torch
 from torch import Tensor
 
 from lolama_core.model.block import Block
+from lolama_core.model.llama import Llama
 from lolama_core.model.masks import PassPlan, plan_mask
 from lolama_core.protocols import CacheSlots, KVCache
 
 
 def run_last_block(
-    block: Block, x: Tensor, plan: PassPlan, slots: CacheSlots, cache: KVCache, window: int | None
+    text: Llama, block: Block, x: Tensor, plan: PassPlan, slots: CacheSlots, cache: KVCache
 ) -> Tensor:
-    """(B, T, D) → (B, 1, D): what ``block`` makes of the last real positions, which see all the others.
+    """(B, T, D) → (B, 1, D): what the last block makes of the last real positions, which see the others.
 
     Every position still gets its key and value, and the rest is computed for one position of each row.
     """
+    kind = block.attention.kind
+    plan, window = plan.of_kind(kind), text.kinds[kind].sliding_window
     columns = torch.tensor([count - 1 for count in slots.counts], device=x.device)
     rows = torch.arange(len(columns), device=x.device)
     before = tuple(max(total - 1, 0) for total in slots.totals)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from lolama_core.model.block import Block
 from lolama_core.model.cache_slots import FixedSlots, Slots
+from lolama_core.model.config import LlamaConfig
 from lolama_core.model.kv_cache import KVCache
+from lolama_core.model.layer_kinds import Angles
 from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, NewPositions
@@ -26,12 +28,14 @@ class NativeRun:
         kernel: What made the step.
         step: Reads the weights where they are, at every call.
         layers: Which layer of the cache each block writes to.
+        kind: Which kind of layers of the model they are; see `layer_kinds`.
         memory: The memory of the weights, which the step knows by its address.
     """
 
     kernel: DecoderKernel
     step: DecoderStep
     layers: Sequence[int]
+    kind: int
     memory: Sequence[Tensor]
 
     def takes(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> bool:
@@ -49,10 +53,10 @@ class NativeRun:
     def run(
         self,
         x: Tensor,
-        angles: tuple[Tensor, Tensor],
+        angles: Angles,
+        kinds: Sequence[LlamaConfig],
         slots: CacheSlots,
         cache: KVCache | PagedCache,
-        window: int | None,
         only_last: bool,
     ) -> Tensor:
         """(B, T, D) through its blocks.
@@ -65,7 +69,7 @@ class NativeRun:
         real = None
         if isinstance(slots, Slots) and min(slots.counts) < width:
             real = slots.scatter[:2]
-        turned = (part[:, 0].expand(batch, -1, -1) for part in angles)
+        turned = (part[:, 0].expand(batch, -1, -1) for part in angles[self.kind])
         wide, cos, sin = (
             part.flatten(0, 1) if real is None else part[real] for part in (x, *turned)
         )
@@ -77,7 +81,7 @@ class NativeRun:
             starts=slots.starts,
             positions=slots.positions if self.step.reads_places else None,
             counts=slots.counts,
-            window=window,
+            window=kinds[self.kind].sliding_window,
             only_last=only_last,
         )
         hidden = self.step(
@@ -116,8 +120,8 @@ def native_runs(
     def kind(place: int) -> object:
         if place not in known:
             return None
-        _, weights, shape = known[place]
-        return shape, *map(_format, tensors_of(weights))
+        block, weights, shape = known[place]
+        return block.attention.kind, shape, *map(_format, tensors_of(weights))
 
     for found, places in groupby(range(len(blocks)), key=kind):
         if found is None:
@@ -140,8 +144,10 @@ def _bind(
         step = kernel.bind(weights, shape)
         if step is not None:
             layers = [block.attention.layer for block, _, _ in blocks]
+            kind = blocks[0][0].attention.kind
             read = chain.from_iterable(map(tensors_of, weights))
-            return NativeRun(kernel, step, layers, [t.detach() for t in read if t is not None])
+            memory = [tensor.detach() for tensor in read if tensor is not None]
+            return NativeRun(kernel, step, layers, kind, memory)
     return None
 
 

@@ -180,16 +180,14 @@ class Runner:
     ) -> Tensor:
         """(B, T, D) → (B, T, D), or with ``only_last`` the last real position of each row (B, D)."""
         angles = self._angles.of(text, slots)
-        window, end = text.config.sliding_window, len(text.layers)
-        plan, place = None, 0
+        plan, place, end = None, 0, len(text.layers)
         while place < end:
             native = self.native.get(place)
             if native is not None and native.takes(x, slots, cache):
                 place += len(native.layers)
                 shortened = only_last and place == end
-                x = native.run(
-                    x, angles, slots, cast(KVCache | PagedCache, cache), window, shortened
-                )
+                paged = cast(KVCache | PagedCache, cache)
+                x = native.run(x, angles, text.kinds, slots, paged, shortened)
                 if shortened:
                     return x
                 continue
@@ -199,7 +197,7 @@ class Runner:
             with self._fast:
                 shortens = only_last and place == end - 1 and x.shape[1] > 1
                 if shortens and place in self._checked and cache is not None:
-                    return run_last_block(cast(Block, block), x, plan, slots, cache, window)[:, 0]
+                    return run_last_block(text, cast(Block, block), x, plan, slots, cache)[:, 0]
                 x = block(x, plan, cache)
             place += 1
         return last_positions(x, slots) if only_last else x

@@ -18,6 +18,7 @@ from lolama_core.runtime.kernels import Kernels
 from lolama_core.runtime.paged_cache import PagedCache, Row
 from lolama_core.runtime.pages import Pages, pages_for
 from lolama_core.runtime.runner import Runner
+from lolama_core.testing.switches import SWITCHED
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -335,6 +336,26 @@ class DecoderKernelSuite:
     def test_sixteen_bits(self, kernel: DecoderKernel, dtype: torch.dtype) -> None:
         """Weights and cache in sixteen bits: within what rounding the activations changes."""
         self.compare(kernel, self.model(dtype), [9], 3, 0.15)
+
+    @pytest.mark.parametrize("name", SWITCHED)
+    @torch.inference_mode()
+    def test_switches_are_known_or_declined(self, kernel: DecoderKernel, name: str) -> None:
+        """The logits of the model, in prompts, steps and rows, whichever of its blocks the kernel takes."""
+        model = self.model(**SWITCHED[name])
+        fast = Runner(model, Kernels(decoder=[kernel]))
+        lengths, ids = [23, 9], torch.randint(0, model.vocab_size, (2, 30))
+        found: list[Tensor] = []
+        expected: list[Tensor] = []
+        ways: list[tuple[CausalLM, list[Tensor]]] = [(model, expected), (fast, found)]
+        for one, logits in ways:
+            cache = model.make_cache(2, 40)
+            logits.append(one.forward_embeds(model.embed(ids[:, :23]), cache, lengths))
+            cache.advance(lengths)
+            for place in range(23, 30):
+                embeds = model.embed(ids[:, place : place + 1])
+                logits.append(one.forward_embeds(embeds, cache))
+                cache.advance([1, 1])
+        torch.testing.assert_close(torch.cat(found), torch.cat(expected), atol=1e-4, rtol=1e-4)
 
     def test_refuses_what_it_is_not_for(self, kernel: DecoderKernel) -> None:
         """Weights on no device, or of a dtype that nobody computes in."""

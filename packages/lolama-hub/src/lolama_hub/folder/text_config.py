@@ -72,9 +72,9 @@ def read_model(path: Path, values: Mapping[str, JSON], layout: TextLayout) -> di
         "eps": config.number("rms_norm_eps", low=0.0, high=1.0),
         "tie_word_embeddings": config.boolean("tie_word_embeddings"),
         "head_dim": _head_dim(config, d_model, num_heads),
-        "sliding_window": layout.sliding_window(config, num_layers, rope.max_seq_len),
         "rope_scaling": rope.scaling,
         **{name: config.boolean(name) for name in _BIASES if name not in layout.fixed},
+        **layout.windows(config, num_layers, rope.max_seq_len),
         **layout.fixed,
     }
 

@@ -33,6 +33,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "qwen2",
         {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0},
     ),
+    "qwen3": ("qwen3", {"head_dim": 8}),
+    "qwen3-tied": ("qwen3", {"head_dim": 8, "tie_word_embeddings": True}),
+    "qwen3-window": (
+        "qwen3",
+        {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    ),
 }
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import Fields
 
-SlidingWindow = Callable[[Fields, int, int], int | None]
-"""(config.json, number of layers, longest sequence) → window, or None for full attention."""
+Windows = Callable[[Fields, int, int], dict[str, JSON]]
+"""(config.json, number of layers, longest sequence) → the canonical fields for the attention window."""
 
 
-def full_attention(_config: Fields, _num_layers: int, _max_seq_len: int) -> int | None:
-    """The window of an architecture that has none."""
-    return None
+def full_attention(_config: Fields, _num_layers: int, _max_seq_len: int) -> dict[str, JSON]:
+    """The fields of an architecture that has no window."""
+    return {"sliding_window": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,14 @@ class TextLayout:
             not have (a bias, an untied ``lm_head``) are skipped.
         defaults: What transformers assumes for keys that config.json leaves out.
         fixed: Canonical fields that the architecture decides, whatever config.json says.
-        sliding_window: Reads the attention window.
+        windows: Reads the attention window, and which layers have it.
     """
 
     model_type: str
     tensors: Mapping[str, str]
     defaults: Mapping[str, JSON]
     fixed: Mapping[str, JSON] = field(default_factory=dict)
-    sliding_window: SlidingWindow = full_attention
+    windows: Windows = full_attention
 
 
 def _has(name: str, model: Mapping[str, JSON]) -> bool:

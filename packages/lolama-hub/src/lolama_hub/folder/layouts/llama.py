@@ -27,6 +27,12 @@ TENSORS = {
     "lm_head.weight": "lm_head.weight",
 }
 
+QK_NORMS = {
+    "layers.{n}.attention.q_norm.weight": "model.layers.{n}.self_attn.q_norm.weight",
+    "layers.{n}.attention.k_norm.weight": "model.layers.{n}.self_attn.k_norm.weight",
+}
+"""What models with a norm of queries and keys have beside these."""
+
 # Sizes have no default here although transformers has one: a file without them is damaged, and a 7B
 # model's sizes would only turn that into a longer list of missing tensors.
 DEFAULTS: dict[str, JSON] = {

@@ -14,7 +14,7 @@ DEFAULTS: dict[str, JSON] = llama.DEFAULTS | {
 }
 
 
-def sliding_window(config: Fields, _num_layers: int, _max_seq_len: int) -> int | None:
+def windows(config: Fields, _num_layers: int, _max_seq_len: int) -> dict[str, JSON]:
     """Version 0.1 has one of 4096; from 0.2 on the key is there and null, which means none.
 
     Raises:
@@ -26,7 +26,7 @@ def sliding_window(config: Fields, _num_layers: int, _max_seq_len: int) -> int |
     kinds = config.get("layer_types")
     if kinds is not None and (not isinstance(kinds, list) or any(k != expected for k in kinds)):
         raise config.refuse("layer_types", f"{expected} in every layer, as sliding_window says")
-    return window
+    return {"sliding_window": window}
 
 
 MISTRAL = TextLayout(
@@ -34,5 +34,5 @@ MISTRAL = TextLayout(
     tensors=llama.TENSORS,
     defaults=DEFAULTS,
     fixed={"attention_bias": False, "mlp_bias": False},
-    sliding_window=sliding_window,
+    windows=windows,
 )
