@@ -52,6 +52,11 @@ CASES: dict[str, Case] = {
         {},
         {"vision_feature_select_strategy": "full", "vision_feature_layer": -1},
     ),
+    "onevision": (
+        *("LlavaOnevision", "Siglip", "qwen2"),
+        {},
+        {"image_grid_pinpoints": PINPOINTS, "vision_aspect_ratio": "anyres_max_2"},
+    ),
     **{f"llava_{text}": ("Llava", "CLIP", text, {}, {}) for text in LAYOUTS},
 }
 
@@ -80,7 +85,7 @@ class Pair(NamedTuple):
         given: dict[str, Any] = {}
         if inputs:
             given["pixel_values"] = inputs["pixel_values"]
-            if self.theirs.config.model_type == "llava_next":
+            if hasattr(self.theirs.model, "image_newline"):
                 tiles = torch.split(inputs["pixel_values"], list(inputs["tiles_per_image"]))
                 padded = torch.nn.utils.rnn.pad_sequence(list(tiles), batch_first=True)
                 sizes = torch.tensor(inputs["image_sizes"])

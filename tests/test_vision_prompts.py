@@ -23,8 +23,18 @@ IMAGE_TOKEN = 300
 SIDE = 28
 QUESTION = "What is shown, </s> or <image>?"
 PROMPTS = {
-    "llava-1.5-7b": ("llama", "<s>USER: {pictures}{text} ASSISTANT:"),
-    "llava-med": ("mistral", "<s>[INST] {pictures}{text} [/INST]"),
+    "llava-1.5-7b": ("Llava", "Llama", "<s>USER: {pictures}{text} ASSISTANT:"),
+    "llava-med": ("Llava", "Mistral", "<s>[INST] {pictures}{text} [/INST]"),
+    "llava-qwen2": (
+        *("Llava", "Qwen2"),
+        "<s><|im_start|>user\n{pictures}{text}<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    "vip-llava": (
+        *("VipLlava", "Llama"),
+        "<s>A chat between a curious human and an artificial intelligence assistant. The assistant gives"
+        " helpful, detailed, and polite answers to the human's questions.###Human: {pictures}{text}"
+        "###Assistant:",
+    ),
 }
 
 
@@ -52,13 +62,15 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         image_size=SIDE,
         patch_size=14,
     )
-    texts = {"llama": transformers.LlamaConfig, "mistral": transformers.MistralConfig}
-    text = texts[PROMPTS[request.param][0]](**sizes)
-    config = transformers.LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=IMAGE_TOKEN
+    kind, language, _ = PROMPTS[request.param]
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config=vision,
+        text_config=getattr(transformers, f"{language}Config")(**sizes),
+        image_token_index=IMAGE_TOKEN,
+        vision_feature_layer=-2,
     )
     folder: Path = tmp_path_factory.mktemp(request.param) / request.param
-    model: Any = transformers.LlavaForConditionalGeneration(config)
+    model: Any = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
     model.save_pretrained(folder)
     write_tokenizer(folder)
     size = {"height": SIDE, "width": SIDE}
@@ -95,7 +107,7 @@ def test_a_prompt_is_what_the_model_was_trained_on(folder: Path, count: int) -> 
     files = resolve(folder)
     tokenizer = tokenizer_of(files)
     ids = list(encode_prompt(QUESTION, files, tokenizer, images=images_of(files, count)))
-    expected = PROMPTS[folder.name][1].format(pictures="<image>\n" * count, text=QUESTION)
+    expected = PROMPTS[folder.name][2].format(pictures="<image>\n" * count, text=QUESTION)
     assert tokenizer.decode(ids, skip_special_tokens=False) == expected
     # What the user typed is text: the only control ids are the template's.
     assert [i for i in ids if i >= 256] == [256, *[IMAGE_TOKEN] * count]

@@ -201,6 +201,14 @@ def test_row_191_messages_that_are_none(demo: LanguageModel, messages: object) -
         demo.chat(messages)  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("kind", ["video", "audio", "image_url"])
+def test_row_315_parts_that_are_neither_texts_nor_pictures(demo: LanguageModel, kind: str) -> None:
+    """The template of LLaVA-OneVision writes a token for a video, and nothing would stand in its place."""
+    said = [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": "What?"}]}]
+    with pytest.raises(UsageError, match=f"^messages: hold a part of type '{kind}'; "):
+        demo.chat(said)
+
+
 def test_row_191_messages_where_a_text_belongs(demo: LanguageModel) -> None:
     with pytest.raises(UsageError, match="text: is a list; give text"):
         demo.generate([{"role": "user", "content": QUESTION}])  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ def reference_llava(
     }
     if encoder == "Siglip":
         settings["vision_feature_select_strategy"] = "full"
-    if kind == "LlavaNext":
+    if kind in ("LlavaNext", "LlavaOnevision"):
         settings["image_grid_pinpoints"] = PINPOINTS
     config = getattr(transformers, f"{kind}Config")(**settings)
     return randomize(getattr(transformers, f"{kind}ForConditionalGeneration")(config))
@@ -107,8 +107,9 @@ SIGLIP: dict[str, Any] = {
 """Ours for what SigLIP does in another way than CLIP."""
 
 
-def tiled() -> Preprocessing:
-    return Preprocessing(mode="tiles", pinpoints=tuple((h, w) for h, w in PINPOINTS))
+def tiled(max_tiles: int | None = None) -> Preprocessing:
+    pinpoints = tuple((h, w) for h, w in PINPOINTS)
+    return Preprocessing(mode="tiles", pinpoints=pinpoints, max_tiles=max_tiles)
 
 
 def clip_name(published: str) -> str:
@@ -168,7 +169,9 @@ def ours_of(theirs: Any, **vision_changes: Any) -> LLaVA:
         attention_bias="qkv" if text.model_type == "qwen2" else False,
     )
     if is_next:
-        vision_changes = {"preprocessing": tiled(), **vision_changes}
+        ratio = getattr(theirs.config, "vision_aspect_ratio", None)
+        settings = tiled(int(ratio.removeprefix("anyres_max_")) if ratio else None)
+        vision_changes = {"preprocessing": settings, **vision_changes}
     if theirs.config.vision_config.model_type == "siglip_vision_model":
         vision_changes = {**SIGLIP, **vision_changes}
     vision_changes = {"feature_layer": theirs.config.vision_feature_layer, **vision_changes}

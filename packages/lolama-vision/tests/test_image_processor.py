@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from oracle import PINPOINTS, SIDE, random_picture, tiled, vision_config
+from oracle import PINPOINTS, SIDE, SIGLIP, random_picture, tiled, vision_config
 from PIL import Image
 
 from lolama_core.protocols import ImageProcessor
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.testing.image import ImageProcessorSuite
 from lolama_vision import CLIPImageProcessor, Preprocessing, VisionConfig
+from lolama_vision.tiles import count_tokens
 
 MODES = ("RGB", "L", "RGBA", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "LAB")
 SIZES = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
@@ -110,6 +112,58 @@ def test_tiles_are_bit_equal() -> None:
         inputs = ours.preprocess(picture)
         assert equal(inputs["pixel_values"], expected), (picture.size, picture.mode)
         assert inputs["tiles_per_image"] == [len(expected)]
+
+
+def test_tiles_of_onevision_are_bit_equal() -> None:
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+        LlavaOnevisionImageProcessorPil,
+    )
+
+    half = (0.5, 0.5, 0.5)
+    theirs = LlavaOnevisionImageProcessorPil(
+        image_grid_pinpoints=PINPOINTS,
+        size={"height": SIDE, "width": SIDE},
+        image_mean=half,
+        image_std=half,
+    )
+    settings = replace(tiled(max_tiles=2), stretch=True, mean=half, std=half)
+    ours = CLIPImageProcessor(vision_config(preprocessing=settings))
+    for picture in pictures(120, "onevision"):
+        expected = theirs.preprocess(picture.copy())["pixel_values"][0]
+        inputs = ours.preprocess(picture)
+        assert equal(inputs["pixel_values"], expected), (picture.size, picture.mode)
+
+
+def test_token_counts_of_onevision_equal_those_of_transformers() -> None:
+    """The published sizes, and pictures of every shape."""
+    sides = range(384, 2305, 384)
+    pinpoints = tuple((height, width) for height in sides for width in sides)
+    settings = Preprocessing(mode="tiles", pinpoints=pinpoints, max_tiles=9)
+    config = VisionConfig(image_size=384, preprocessing=settings, **{**SIGLIP, "feature_layer": -1})
+    theirs = onevision_processor([list(pair) for pair in pinpoints])
+    rng = random.Random(3)
+    sizes = [(rng.randint(1, 4000), rng.randint(1, 4000)) for _ in range(300)]
+    sizes += [(384, 384), (2304, 2304), (1, 3000), (3000, 1), (1152, 1152), (1208, 1208)]
+    expected = theirs._get_num_multimodal_tokens(image_sizes=[list(one) for one in sizes])
+    counts = [count_tokens(one, config) for one in sizes]
+    assert counts == expected["num_image_tokens"]
+    assert max(counts) > 7000
+
+
+def onevision_processor(pinpoints: list[list[int]]) -> Any:
+    """transformers' processor, without a tokenizer."""
+    from transformers.models.llava_onevision import processing_llava_onevision as onevision
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+        LlavaOnevisionImageProcessorPil,
+    )
+
+    processor = object.__new__(onevision.LlavaOnevisionProcessor)
+    processor.image_processor = LlavaOnevisionImageProcessorPil(image_grid_pinpoints=pinpoints)
+    processor.num_image_tokens = 729
+    processor.vision_feature_select_strategy = "full"
+    processor.vision_aspect_ratio = "anyres_max_9"
+    processor._merge_kwargs = lambda **_: {"images_kwargs": {}}
+    return processor
 
 
 @pytest.mark.parametrize(

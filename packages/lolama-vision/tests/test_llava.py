@@ -61,6 +61,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "llava_next_siglip": {"kind": "LlavaNext", "encoder": "Siglip"},
     "llava_layers": {"vision_feature_layer": [-2, 1, -2]},
     "vipllava": {"kind": "VipLlava", "vision_feature_layer": [-2, -4, 1]},
+    "onevision": {"kind": "LlavaOnevision", "encoder": "Siglip", "text": "Qwen2"},
+    "onevision_scaled": {
+        "kind": "LlavaOnevision",
+        "encoder": "Siglip",
+        "text": "Qwen2",
+        "vision_aspect_ratio": "anyres_max_1",
+    },
 }
 
 
@@ -81,7 +88,7 @@ def their_logits(theirs: Any, row: list[int], shown: list[Image.Image], inputs: 
     given: dict[str, Any] = {}
     if shown:
         given["pixel_values"] = inputs["pixel_values"]
-        if theirs.config.model_type == "llava_next":
+        if hasattr(theirs.model, "image_newline"):
             tiles = torch.split(inputs["pixel_values"], list(inputs["tiles_per_image"]))
             given["pixel_values"] = torch.nn.utils.rnn.pad_sequence(list(tiles), batch_first=True)
             given["image_sizes"] = torch.tensor(inputs["image_sizes"])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lolama_core.protocols import Tokenizer
 
 _MESSAGE = 'write {"role": "user", "content": "..."}'
+_PARTS = ("text", "image")
 
 
 def message_content(text: str, pictures: int = 0, *, parts: bool) -> str | list[ContentPart]:
@@ -77,6 +78,8 @@ def check_messages(messages: Sequence[Mapping[str, object]]) -> list[Message]:
         ):
             reason = f"the content {shown(content)} is neither a text nor a list of parts"
             raise UsageError("messages", reason, _MESSAGE)
+        if not isinstance(content, str):
+            _check_parts(content)
         if not content and message["role"] == "user":
             raise empty_prompt()
         if not content and message["role"] == "system":
@@ -91,6 +94,14 @@ def empty_prompt() -> UsageError:
 
 def _is_part(part: object) -> bool:
     return isinstance(part, Mapping) and isinstance(part.get("type"), str)
+
+
+def _check_parts(parts: Sequence[Mapping[str, object]]) -> None:
+    """Refuse what a template would write a token for and nothing could be shown for, such as a video."""
+    for part in parts:
+        if part["type"] not in _PARTS:
+            reason = f"hold a part of type {shown(part['type'])}"
+            raise UsageError("messages", reason, "a model is shown texts and pictures alone")
 
 
 def hears_system(tokenizer: Tokenizer, messages: Sequence[Message]) -> bool:

@@ -36,6 +36,8 @@ class Preprocessing:
         rescale_factor: The factor from stored values to that scale.
         resample: Pillow's number of the filter; 3 is bicubic.
         pinpoints: ``tiles``: (height, width) of the resolutions to choose from, in pixels.
+        max_tiles: ``tiles``: features of more tiles than this are scaled down to about as many
+            (LLaVA-OneVision); None for no limit.
     """
 
     mode: ImageMode = "crop"
@@ -46,6 +48,7 @@ class Preprocessing:
     rescale_factor: float = 1 / 255
     resample: int = 3
     pinpoints: tuple[tuple[int, int], ...] = ()
+    max_tiles: int | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(ImageMode):
@@ -67,6 +70,9 @@ class Preprocessing:
             raise refused(
                 "pinpoints", list(self.pinpoints), "resolutions if mode is tiles, else none"
             )
+
+        if self.max_tiles is not None:
+            check_integer("max_tiles", self.max_tiles, _MOST_PINPOINTS)
 
     def _checked_pinpoints(self) -> tuple[tuple[int, int], ...]:
         expected = f"at most {_MOST_PINPOINTS} pairs of height and width"

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT's "anyres": a picture as a whole, and in tiles at a resolution that suits its shape.
+"""The "anyres" of LLaVA-NeXT and LLaVA-OneVision: a picture as a whole, and in tiles that suit its shape.
 
 Everything here is arithmetic on sizes, (height, width) in pixels, and on features that are laid out by
 them. The processor, the merge and the count of positions before anything is loaded all rest on it.
@@ -49,6 +49,16 @@ def unpadded(size: Size, grid: Size) -> Size:
     return rows, columns - 2 * ((columns - kept) // 2)
 
 
+def scaled_down(kept: Size, config: VisionConfig) -> Size:
+    """Rows and columns of patches once those of more than ``max_tiles`` tiles are scaled down."""
+    most = config.preprocessing.max_tiles
+    if most is None:
+        return kept
+    ratio = math.sqrt(kept[0] * kept[1] / (most * config.grid**2))
+    # The reference leaves a tenth more as it is.
+    return kept if ratio <= 1.1 else (int(kept[0] // ratio), int(kept[1] // ratio))
+
+
 def tile_grid(size: Size, config: VisionConfig) -> Size:
     """Rows and columns of tiles that a picture is cut into."""
     height, width = best_resolution(size, config.preprocessing.pinpoints)
@@ -68,7 +78,8 @@ def count_tokens(size: Size, config: VisionConfig) -> int:
     if config.preprocessing.mode != "tiles":
         return config.features_per_tile
     rows, columns = tile_grid(size, config)
-    height, width = unpadded(size, (rows * config.grid, columns * config.grid))
+    kept = unpadded(size, (rows * config.grid, columns * config.grid))
+    height, width = scaled_down(kept, config)
     return config.features_per_tile + height * (width + 1)
 
 
@@ -76,7 +87,7 @@ def arrange(features: Tensor, newline: Tensor, size: Size, config: VisionConfig)
     """Features of the tiles of one picture in reading order.
 
     First those of the whole picture; then those of all tiles as one large grid, row by row, without rows
-    and columns of padding, each row ended by ``newline``.
+    and columns of padding and no larger than ``max_tiles`` allows, each row ended by ``newline``.
 
     Args:
         features: (1 + tiles, P, D).
@@ -97,5 +108,10 @@ def arrange(features: Tensor, newline: Tensor, size: Size, config: VisionConfig)
     kept = unpadded(size, (rows * side, columns * side))
     top, left = (rows * side - kept[0]) // 2, (columns * side - kept[1]) // 2
     grid = grid[top : top + kept[0], left : left + kept[1]]
+    smaller = scaled_down(kept, config)
+    if smaller != kept:
+        channels_first = grid.permute(2, 0, 1)[None]
+        scaled = torch.nn.functional.interpolate(channels_first, smaller, mode="bilinear")
+        grid = scaled[0].permute(1, 2, 0)
     ends = newline.to(grid.dtype).expand(len(grid), 1, -1)
     return torch.cat((whole, torch.cat((grid, ends), dim=1).flatten(0, 1)))

@@ -25,6 +25,7 @@ _PROCESSORS = {
     "LlavaImageProcessor": _CLIP,
     "LlavaNextImageProcessor": _CLIP,
     "SiglipImageProcessor": _SIGLIP,
+    "LlavaOnevisionImageProcessor": {**_CLIP, "do_center_crop": False},
 }
 """An image processor of transformers → what it does where its file does not say."""
 

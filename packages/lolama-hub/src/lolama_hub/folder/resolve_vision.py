@@ -21,6 +21,7 @@ from lolama_hub.folder.files import Folder
 from lolama_hub.folder.generation_config import read_generation
 from lolama_hub.folder.layouts import llava
 from lolama_hub.folder.layouts.encoders import HEAD, encoder_names, unused_names
+from lolama_hub.folder.layouts.picture_templates import TEMPLATES, VICUNA_TEMPLATE
 from lolama_hub.folder.other_formats import names_in, refuse_layout
 from lolama_hub.folder.tokenizer_files import TokenizerParts, read_tokenizer
 from lolama_hub.folder.vision_config import VisionModel, read_vision_model
@@ -83,7 +84,8 @@ def read_parts(folder: Folder, path: Path, values: Mapping[str, JSON]) -> Vision
     tokenizer = read_tokenizer(
         folder,
         vocab_size,
-        picture_template=llava.TEMPLATES.get(model.layout.model_type, llava.VICUNA_TEMPLATE),
+        picture_template=model.published.template
+        or TEMPLATES.get(model.layout.model_type, VICUNA_TEMPLATE),
     )
     generation = read_generation(
         folder,
@@ -132,7 +134,7 @@ def match_vision_names(
         f"vision_tower.{ours}": llava.VISION + theirs
         for ours, theirs in encoder_names(model.encoder, model.layers_used)
     }
-    wanted |= llava.projector_names(model.block, newline=model.tiled)
+    wanted |= llava.projector_names(model.block, newline=model.published.tiled)
     missing = sorted(set(wanted.values()) - own)
     unused = set(unused_names(model.encoder, model.layers_used, model.num_layers))
     unexpected = sorted(

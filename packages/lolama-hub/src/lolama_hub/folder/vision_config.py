@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ class VisionModel:
         text_fields: Its part of config.json.
         num_layers: The encoder's number of layers, as published.
         layers_used: How many of them the features need.
-        tiled: Whether pictures are cut into tiles.
+        published: The row of its kind.
     """
 
     block: dict[str, JSON]
@@ -57,7 +58,7 @@ class VisionModel:
     text_fields: Fields
     num_layers: int
     layers_used: int
-    tiled: bool
+    published: VisionLayout
 
 
 def read_vision_model(folder: Folder | None, path: Path, values: Mapping[str, JSON]) -> VisionModel:
@@ -94,11 +95,14 @@ def read_vision_model(folder: Folder | None, path: Path, values: Mapping[str, JS
     pinpoints = config.get("image_grid_pinpoints") or published.defaults.get("image_grid_pinpoints")
     image_size, num_layers = encoder["image_size"], encoder["num_layers"]
     assert isinstance(image_size, int) and isinstance(num_layers, int)
+    preprocessing = read_preprocessing(
+        folder, image_size, pinpoints if published.tiled else None, kind.processor
+    )
+    if "vision_aspect_ratio" in published.defaults:
+        preprocessing["max_tiles"] = _read_max_tiles(config)
     encoder |= {
         "keep_class_token": strategy == "full" and has_class_token,
-        "preprocessing": read_preprocessing(
-            folder, image_size, pinpoints if published.tiled else None, kind.processor
-        ),
+        "preprocessing": preprocessing,
     }
     token = "image_token_id" if "image_token_id" in values else "image_token_index"
     block: dict[str, JSON] = {
@@ -114,7 +118,7 @@ def read_vision_model(folder: Folder | None, path: Path, values: Mapping[str, JS
     if config.integer(token, low=0) >= vocab_size:
         raise config.refuse(token, f"an id of the vocabulary, below {vocab_size}")
     return VisionModel(
-        block, text, encoder, layout, text_fields, num_layers, layers_used, published.tiled
+        block, text, encoder, layout, text_fields, num_layers, layers_used, published
     )
 
 
@@ -181,6 +185,15 @@ def _read_feature_layer(config: Fields, layers: int) -> tuple[JSON, int]:
         raise config.refuse("vision_feature_layer", expected)
     used = max(layer + (layers + 1 if layer < 0 else 0) for layer in numbers)
     return feature if len(several) > 1 else numbers[0], used
+
+
+def _read_max_tiles(config: Fields) -> int:
+    """How many tiles' worth of features a picture may have."""
+    name = "vision_aspect_ratio"
+    found = re.fullmatch(r"anyres_max_([1-9]\d?)", str(config.get(name)))
+    if found is None:
+        raise config.refuse(name, "anyres_max_1 to anyres_max_99")
+    return int(found[1])
 
 
 def _require(fields: Fields, name: str, values: tuple[str, ...]) -> str:

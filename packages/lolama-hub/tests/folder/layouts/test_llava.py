@@ -22,11 +22,18 @@ Resolve = Callable[[Path], ModelFiles]
 IMAGE_TOKEN = 33
 PINPOINTS = [[28, 56], [56, 28], [56, 56]]
 CLASSES = {"llava": "Llava", "llava_next": "LlavaNext", "vipllava": "VipLlava"}
+CLASSES |= {"llava_onevision": "LlavaOnevision"}
 KINDS: dict[str, dict[str, Any]] = {
     "llava": {},
     "llava_next": {"kind": "llava_next"},
     "llava_siglip": {"encoder": "Siglip"},
     "vipllava": {"kind": "vipllava", "vision_feature_layer": [-2, 1]},
+    "onevision": {
+        "kind": "llava_onevision",
+        "encoder": "Siglip",
+        "text": "qwen2",
+        "vision_feature_layer": -2,
+    },
 }
 
 
@@ -67,7 +74,7 @@ def reference(
     }
     if encoder == "Siglip":
         settings["vision_feature_select_strategy"] = "full"
-    if kind == "llava_next":
+    if kind in ("llava_next", "llava_onevision"):
         settings["image_grid_pinpoints"] = PINPOINTS
     torch.manual_seed(0)
     name = CLASSES[kind]

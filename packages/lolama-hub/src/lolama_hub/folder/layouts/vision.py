@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.layouts.encoders import CLIP, SIGLIP, EncoderLayout
+from lolama_hub.folder.layouts.picture_templates import VIPLLAVA_TEMPLATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,8 @@ class VisionLayout:
         text: The ``model_type`` of a language model that does not say its own.
         fixed: Keys of config.json that count as these, whatever it says.
         tiled: Whether pictures are cut into tiles.
+        template: The chat template of a folder without one that shows pictures; empty for that of the
+            language model.
     """
 
     model_type: str
@@ -30,6 +33,7 @@ class VisionLayout:
     text: str = "llama"
     fixed: Mapping[str, JSON] = field(default_factory=dict)
     tiled: bool = False
+    template: str = ""
 
 
 _DEFAULTS: dict[str, JSON] = {
@@ -70,9 +74,33 @@ VIPLLAVA = VisionLayout(
     encoders=(CLIP,),
     encoder=_VIT_L,
     fixed={"vision_feature_select_strategy": "default", "multimodal_projector_bias": True},
+    template=VIPLLAVA_TEMPLATE,
+)
+_SIDES = range(384, 2305, 384)
+ONEVISION = VisionLayout(
+    model_type="llava_onevision",
+    defaults=_DEFAULTS
+    | {
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "image_token_index": 151646,
+        "image_grid_pinpoints": [[height, width] for height in _SIDES for width in _SIDES],
+        "vision_aspect_ratio": "anyres_max_9",
+    },
+    encoders=(SIGLIP,),
+    encoder={
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 16,
+        "image_size": 384,
+        "patch_size": 14,
+    },
+    text="qwen2",
+    tiled=True,
 )
 
-VISION_LAYOUTS = {layout.model_type: layout for layout in (LLAVA, LLAVA_NEXT, VIPLLAVA)}
+VISION_LAYOUTS = {layout.model_type: layout for layout in (LLAVA, LLAVA_NEXT, VIPLLAVA, ONEVISION)}
 
 
 def find_vision_layout(values: Mapping[str, JSON]) -> VisionLayout | None:
