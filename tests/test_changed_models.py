@@ -7,7 +7,7 @@ way to run one, after it has run once, and compared with the model's own forward
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -31,6 +31,7 @@ from tests.model_changes import (
 from torch import Tensor, nn
 
 from lolama_core import Engine, TextGenerator
+from lolama_core.testing.drafts import EagerSpeculation, scripted
 from lolama_quant import Int8Linear
 from lolama_vision import LLaVA
 
@@ -208,12 +209,22 @@ LONG = [(5 * i + 1) % 90 for i in range(60)]
 """It is half run when the model is changed."""
 
 
+FEW = 6
+"""A seed with which a text tries few tokens ahead at first."""
+
+
 class Rows:
     """The rows of an engine: what each has read, and the scores that it got for what follows."""
 
-    def __init__(self, model: Any) -> None:
-        self.model, self.engine = model, Engine(model, rows=4, prefill_chunk=8)
+    def __init__(self, model: Any, draft: str = "off") -> None:
+        self.model = model
+        self.engine = Engine(model, rows=4, prefill_chunk=8, draft=self._drafts(draft))
         self.seen: list[tuple[list[int], Tensor]] = []
+
+    def _drafts(self, kind: str) -> Literal["off"] | EagerSpeculation:
+        if kind == "wrong":
+            return scripted(lambda request: [], self.model.vocab_size, FEW)
+        return EagerSpeculation(self.model, FEW) if kind == "itself" else "off"
 
     def submit(self, ids: list[int], max_new_tokens: int) -> int:
         def watch(input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -240,20 +251,25 @@ class Rows:
         self.seen.clear()
 
 
+@pytest.mark.parametrize("draft", ["off", "itself", "wrong"])
 @pytest.mark.parametrize("make", [random_model, int8_model])
 @pytest.mark.parametrize("change", CHANGES)
-def test_row_291_rows_in_flight_go_on_with_the_model_as_it_is_now(change: Any, make: Any) -> None:
+def test_row_291_rows_in_flight_go_on_with_the_model_as_it_is_now(
+    change: Any, make: Any, draft: str
+) -> None:
+    """So does what they try ahead: guesses of the model itself, of which many are right, or wrong ones."""
     if make is int8_model and change is add_a_bias:
         pytest.skip("an int8 linear has a bias from its beginning, or none")
     model = make()
     tolerance = 0.03 if make is int8_model else 1e-5
-    rows = Rows(model)
+    rows = Rows(model, draft)
     tickets = [rows.submit(PROMPT, 12)]
-    for _ in range(3):
+    for _ in range(4):
         rows.engine.step()
     tickets.append(rows.submit(LONG, 5))
     rows.engine.step()
     rows.compare(tolerance)
+    assert len(rows.engine._schedule.begun) == 2, "one decodes, and one is half run"
     change(model)
     if change is write_through_data:
         rows.engine.model_changed()
@@ -266,6 +282,9 @@ def test_row_291_rows_in_flight_go_on_with_the_model_as_it_is_now(change: Any, m
     rows.compare(tolerance)
     results: dict[int, Any] = {**rows.engine.collect()}
     assert [len(results[ticket].ids) for ticket in tickets] == [12, 5, 4, 4]
+    drafted = sum(result.drafted_tokens for result in results.values())
+    assert (drafted > 0) == (draft != "off")
+    assert draft != "itself" or sum(r.accepted_tokens for r in results.values()) > 0
     assert rows.engine.used_cache_bytes == 0
 
 

@@ -7,6 +7,8 @@ Ctrl-C comes.
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 import random
 from collections import Counter
@@ -16,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import pytest
 import torch
@@ -32,16 +34,20 @@ from lolama_core import (
     RopeScaling,
     Tokenizer,
 )
+from lolama_core.generation.draft_model import DraftModel
 from lolama_core.generation.request import Emission
 from lolama_core.generation.scheduled import Scheduled
+from lolama_core.generation.speculation import Speculation
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.protocols.types import PromptKey
+from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
 from lolama_core.runtime.saved_prefixes import restore_prefixes, save_prefixes
 from lolama_core.testing.ctrl_c import CtrlC
+from lolama_core.testing.drafts import EagerSpeculation, scripted
 
 OPERATIONS = int(os.environ.get("LOLAMA_FUZZ_CASES", "500"))
 FIRST = int(os.environ.get("LOLAMA_FUZZ_FIRST", "0"))
@@ -66,19 +72,10 @@ DYNAMIC = {
 MakeLlama = Callable[..., Llama]
 
 
-def check_memory(*engines: Engine[Any]) -> None:
+def check_pages(memory: RowMemory, rows: Sequence[Row]) -> None:
     """Each page is free, or had by the rows and the tree that say so, and bytes tell how many are."""
-    memory = engines[0].memory
-    if memory is None or any(engine._broken for engine in engines):
-        return  # what Ctrl-C has broken off is put right by the next step
-    begun = [one for engine in engines for one in engine._schedule.begun]
-    rows = [one.row for one in begun]
-    pages = memory._pages
-    if pages is None:
-        assert set(memory._own) == set(rows)
-        return
-    tree = memory._tree
-    assert tree is not None
+    pages, tree = memory._pages, memory._tree
+    assert pages is not None and tree is not None
     kept = [node.page for node in tree._nodes()]
     spare = [] if memory.recorded is None else memory.recorded.spare.pages
     uses = Counter(page for row in rows for page in row.pages) + Counter(kept) + Counter(spare)
@@ -96,6 +93,19 @@ def check_memory(*engines: Engine[Any]) -> None:
     assert memory.used_bytes == len(had) * PAGE * POSITION
     assert memory.idle_bytes == pages.idle * PAGE * POSITION
     assert set(memory._promised) == set(rows)
+
+
+def check_memory(*engines: Engine[Any]) -> None:
+    """`check_pages` for the rows of engines that share a memory. Each page holds what its rows say."""
+    memory = engines[0].memory
+    if memory is None or any(engine._broken for engine in engines):
+        return  # what Ctrl-C has broken off is put right by the next step
+    begun = [one for engine in engines for one in engine._schedule.begun]
+    rows = [one.row for one in begun]
+    if memory._pages is None:
+        assert set(memory._own) == set(rows)
+        return
+    check_pages(memory, rows)
     held: dict[int, tuple[Any, ...]] = {}
     distinct = 0
     for one in begun:
@@ -115,6 +125,20 @@ def check_memory(*engines: Engine[Any]) -> None:
     assert memory.used_bytes <= (1.1 * distinct + PAGE * len(rows)) * POSITION
 
 
+def check_drafts(speculation: Speculation) -> None:
+    """`check_pages` for the texts that a draft model follows; each row holds what it was told."""
+    drafter = speculation._drafter
+    if not isinstance(drafter, DraftModel) or drafter._memory is None:
+        return
+    drafter._memory.turns.take(lambda: None)  # what Ctrl-C has broken off is put right
+    texts = [text for text in drafter._texts.values() if text.begun]
+    check_pages(drafter._memory, [text.row for text in texts])
+    for one, text in drafter._texts.items():
+        if text.row.length == len(text.ids):  # else it begins anew
+            ids = [*one.request.prompt_ids, *one.request.tokens]
+            assert text.ids[: text.sure] == ids[: text.sure]
+
+
 # ------------------------------------------------------------------------------------------- Ctrl-C
 
 
@@ -130,6 +154,7 @@ KINDS: list[tuple[int, int, dict[str, Any]]] = [
     (1, 33, {"seed": 3, "logprobs": 1, "ignore_eos": True}),
     (20, 5, {"temperature": 0.0, "prompt_logprobs": 1}),
     (50, 12, {"seed": 4}),
+    (9, 33, {"seed": 6, "temperature": 5.0, "logit_bias": {7: 99.0, 8: 99.0}, "ignore_eos": True}),
 ]
 """Lengths of prompts and texts, and settings."""
 
@@ -163,6 +188,7 @@ def run_with(
         for ticket, emission in emitted:
             emissions.setdefault(ticket, []).append(emission)
         check_memory(engine)
+        check_drafts(engine.speculation)
         results |= engine.collect()
     if errors:  # another thread waits for nobody
         with ThreadPoolExecutor(1) as pool:
@@ -171,6 +197,16 @@ def run_with(
             pool.submit(engine.memory.turns.take, lambda: None).result(60)
             pool.submit(engine._looks_for_memory.take, lambda: None).result(60)
     return [results[ticket] for ticket in tickets], emissions
+
+
+def nearly(model: Llama) -> Llama:
+    """A draft model that often says the same."""
+    draft = copy.deepcopy(model)
+    weight = draft.embed_tokens.weight
+    weight += (
+        0.3 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    )
+    return draft
 
 
 def same(found: Generation[str], expected: Generation[str]) -> bool:
@@ -189,31 +225,49 @@ def same(found: Generation[str], expected: Generation[str]) -> bool:
     return plain[0] == plain[1]
 
 
-@pytest.mark.parametrize("kind", ["own", "shared", "dynamic"])
+@pytest.mark.parametrize("kind", ["own", "shared", "dynamic", "lookup", "scripted", "model"])
 def test_row_290_ctrl_c_within_a_step_leaves_every_text_right_or_ends_it(
     kind: str, byte_level: Tokenizer, tiny_llama: MakeLlama
 ) -> None:
     model = tiny_llama(**(DYNAMIC if kind == "dynamic" else SIZES))
+    told: dict[tuple[int, ...], Sequence[int]] = {}
 
-    def make() -> Engine[str]:
+    def make(draft: Literal["off"] | Speculation = "off") -> Engine[str]:
         memory_of = PrefixCache(1 << 20).memory_of if kind == "shared" else None
         return Engine(
             model,
             byte_level,
             rows=4,
             prefill_chunk=25,
-            cache_bytes=8 * PAGE * POSITION if kind == "own" else None,
+            cache_bytes=None if kind in ("shared", "dynamic") else 8 * PAGE * POSITION,
             memory_of=memory_of,
+            draft=draft,
         )
 
+    def drafting() -> Engine[str]:
+        if kind == "scripted":
+            return make(
+                scripted(lambda request: told[(*request.prompt_ids,)], VOCABULARY, right=0.8)
+            )
+        if kind == "model":
+            return make(EagerSpeculation(nearly(model)))
+        return make(EagerSpeculation("lookup") if kind == "lookup" else "off")
+
     expected, _ = run_with(make())
+    for (ids, _), result in zip(JOBS, expected, strict=True):
+        told[(*ids,)] = result.ids
+    results, _ = run_with(drafting())
+    assert all(map(same, results, expected))
+    if kind in ("lookup", "scripted", "model"):
+        drafted = sum(result.drafted_tokens for result in results)
+        assert 5 < sum(result.accepted_tokens for result in results) < drafted
     counted: Steps = CtrlC(*SOURCES)
-    run_with(make(), counted)
+    run_with(drafting(), counted)
     draw = random.Random(1)
     places = [draw.randrange(1, counted.instructions) for _ in range(INTERRUPTS)]
     broken = 0
     for place in places:
-        interrupt, engine = Steps(*SOURCES, place=place), make()
+        interrupt, engine = Steps(*SOURCES, place=place), drafting()
         results, emissions = run_with(engine, interrupt)
         assert interrupt.where, "it was interrupted"
         errors = 0
@@ -231,6 +285,12 @@ def test_row_290_ctrl_c_within_a_step_leaves_every_text_right_or_ends_it(
         broken += errors
         assert engine.used_cache_bytes == 0, interrupt.where
         check_memory(engine)
+        gc.collect()  # the error that was kept held what it was raised in
+        check_drafts(engine.speculation)
+        drafter = engine.speculation._drafter
+        if isinstance(drafter, DraftModel):
+            assert drafter._memory is not None
+            assert drafter._memory.used_bytes == 0, interrupt.where
     assert broken <= len(places) // 2
 
 

@@ -75,9 +75,12 @@ class ScriptedDrafts:
 
 
 def scripted(
-    text_of: Callable[[Request], Sequence[int]], vocabulary: int, seed: int = 0
+    text_of: Callable[[Request], Sequence[int]],
+    vocabulary: int,
+    seed: int = 0,
+    right: float = 0.7,
 ) -> EagerSpeculation:
     """What lets rows try tokens of `ScriptedDrafts` ahead."""
     speculation = EagerSpeculation("lookup", seed)
-    speculation._drafter = ScriptedDrafts(text_of, vocabulary, seed)
+    speculation._drafter = ScriptedDrafts(text_of, vocabulary, seed, right)
     return speculation
