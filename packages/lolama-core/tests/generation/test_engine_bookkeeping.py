@@ -35,7 +35,7 @@ from lolama_core import (
     Tokenizer,
 )
 from lolama_core.generation.draft_model import DraftModel
-from lolama_core.generation.request import Emission
+from lolama_core.generation.request import Emission, Request
 from lolama_core.generation.scheduled import Scheduled
 from lolama_core.generation.speculation import Speculation
 from lolama_core.protocols import CausalLM
@@ -365,20 +365,29 @@ class Simulation:
     Args:
         seed: Decides all of them.
         model: What the engines run. It is changed.
+        draft: A model that often says the same. It is changed, too.
         kind: "own" or "shared" memory of the engines, with "recorded" steps, or of "dynamic" RoPE.
         file: Where what they keep is saved.
     """
 
     def __init__(
-        self, seed: int, model: Llama, tokenizer: Tokenizer, kind: str, file: Path
+        self,
+        seed: int,
+        model: Llama,
+        draft: Llama,
+        tokenizer: Tokenizer,
+        kind: str,
+        file: Path,
     ) -> None:
-        self.draw, self.changes = random.Random(seed), 0
+        self.draw, self.changes, self.accepted = random.Random(seed), 0, 0
         self.model, self.kind, self.file = model, kind, file
         # What is in the file, and which model wrote it; None if nobody knows.
         self.saved: tuple[set[tuple[PromptKey, ...]], int] | None = None
         self.prefixes = PrefixCache(self.draw.choice([0, 6, 1000]) * PAGE * POSITION)
         self.fails = False
         self.engines: list[Engine[str]] = []
+        self.draft = draft
+        shared = self.drafts()
         for _ in range(2):
             most = self.draw.choice([1, 6, 9, 14, 40]) * PAGE * POSITION
             memory_of: Callable[[CausalLM], RowMemory] | None = None
@@ -395,12 +404,32 @@ class Simulation:
                     prefill_chunk=chunk,
                     cache_bytes=most,
                     memory_of=memory_of,
-                    draft="lookup" if seed % 2 else "off",
+                    draft=shared if self.draw.random() < 0.5 else self.drafts(),
                 )
             )
         # What is asked of each request, and of which model; those that have ended or were canceled are gone.
         self.pending: list[dict[int, tuple[list[int], int, int]]] = [{}, {}]
         self.given: list[dict[int, int]] = [{}, {}]
+
+    def drafts(self) -> Speculation:
+        """What engines try ahead: nothing, or guesses that are right at times."""
+        kind = self.draw.choice(["off", "lookup", "scripted", "model", "model"])
+        seed = self.draw.randrange(99)
+        if kind == "scripted":
+            return scripted(self.said, VOCABULARY, seed)
+        if kind == "model":
+            most = self.draw.choice([4, 9, 1000]) * PAGE * POSITION
+            return EagerSpeculation(self.draft, seed, most)
+        return EagerSpeculation("lookup" if kind == "lookup" else "off", seed)
+
+    @torch.inference_mode()
+    def said(self, request: Request) -> list[int]:
+        """The tokens of a text, and the best ones behind them."""
+        ids = [*request.prompt_ids, *request.tokens]
+        for _ in range(4):
+            if len(ids) < CONTEXT:
+                ids.append(int(self.model(torch.tensor([ids]))[0, -1].argmax()))
+        return ids[len(request.prompt_ids) :]
 
     def submit(self) -> None:
         draw, place = self.draw, self.draw.randrange(2)
@@ -526,6 +555,10 @@ class Simulation:
                 any(starts(text, one) for text in after) for one in saved
             )
 
+    def change_draft(self) -> None:
+        """Guesses are other ones, and right again after the second time."""
+        self.draft.embed_tokens.weight.mul_(-1)
+
     def change(self) -> None:
         self.model.embed_tokens.weight.mul_(-1)
         self.changes += 1
@@ -536,6 +569,8 @@ class Simulation:
                 assert ticket in pending, "nothing ends twice"
                 ids, new, changes = pending.pop(ticket)
                 if isinstance(result, Generation):
+                    assert result.accepted_tokens <= result.drafted_tokens
+                    self.accepted += result.accepted_tokens
                     assert len(result.ids) == min(new, CONTEXT - len(ids))
                     if changes == self.changes and new < 5:
                         self.check_ids(ids, result.ids)
@@ -554,6 +589,8 @@ class Simulation:
         else:
             for engine in self.engines:
                 check_memory(engine)
+        for speculation in {engine.speculation for engine in self.engines}:
+            check_drafts(speculation)
         for engine, pending in zip(self.engines, self.pending, strict=True):
             assert not engine.busy or pending
             assert len(engine._schedule.begun) <= engine._schedule._rows
@@ -572,6 +609,7 @@ class Simulation:
             self.save: 2,
             self.restore: 2,
             self.change: 1,
+            self.change_draft: 1,
         }
         done: Counter[str] = Counter()
         for _ in range(operations):
@@ -602,7 +640,9 @@ def test_random_operations_leave_the_memory_adding_up(
     record_property: Callable[[str, object], None],
 ) -> None:
     model = tiny_llama(**(DYNAMIC if kind == "dynamic" else SIZES))
-    simulation = Simulation(seed, model, byte_level, kind, tmp_path / "texts")
+    draft = nearly(tiny_llama(**SIZES))
+    simulation = Simulation(seed, model, draft, byte_level, kind, tmp_path / "texts")
     done = simulation.run(min(OPERATIONS // 4, 250))
     record_property("seed", seed)
     record_property("operations", dict(done))
+    record_property("accepted tokens", simulation.accepted)

@@ -97,6 +97,111 @@ def test_a_row_has_what_is_promised_to_itself(memory: RowMemory) -> None:
     assert not memory.begin(Row(), [], 1, 50)  # what is left is promised
 
 
+def test_rows_that_try_tokens_ahead_need_pages_for_all_of_them(memory: RowMemory) -> None:
+    """Of four pages each row has one, which is full but for a position, or full; so two are left."""
+    first, second = Row(), Row()
+    for row, count in ((first, PAGE - 1), (second, PAGE)):
+        assert memory.begin(row, [], count, 1000)
+        grow(memory, row, count)
+    rooms = {
+        (1, 0): True,
+        (1, 2 * PAGE): True,
+        (1, 2 * PAGE + 1): False,
+        (2, PAGE): True,
+        (2, PAGE + 1): False,
+        (PAGE + 1, PAGE): True,
+        (PAGE + 2, 1): False,
+        (2 * PAGE + 1, 0): True,
+        (2 * PAGE + 2, 0): False,
+    }
+    found = {counts: memory.has_room([first, second], counts) for counts in rooms}
+    assert found == rooms
+    assert (first.length, second.length) == (PAGE - 1, PAGE)
+    assert memory.begin(Row(), [], 1, 1000)  # it has a page of the two that were left
+    assert memory.has_room([first, second], [1, PAGE])
+    assert not memory.has_room([first, second], [2, PAGE])
+
+
+def test_positions_that_are_taken_away_give_back_the_pages_that_hold_no_other(
+    memory: RowMemory,
+) -> None:
+    row = Row()
+    assert memory.begin(row, [], PAGE, 1000)
+    grow(memory, row, 2 * PAGE + 2)
+    first, second, third = row.pages
+    sizes = []
+    for count in (1, 1, 0, PAGE - 1, 1, PAGE - 1):
+        memory.cut_back(row, count)
+        sizes.append((row.length, row.pages, memory.used_bytes // (PAGE * POSITION)))
+    assert sizes == [
+        (2 * PAGE + 1, [first, second, third], 3),
+        (2 * PAGE, [first, second], 2),
+        (2 * PAGE, [first, second], 2),
+        (PAGE + 1, [first, second], 2),
+        (PAGE, [first], 1),
+        (1, [first], 1),
+    ]
+    memory.cut_back(row, 1)
+    assert (row.length, row.pages, memory.used_bytes) == (0, [], 0)
+    # Its first page is promised to it still.
+    assert not memory.begin(Row(), [], 3 * PAGE + 1, 1000)
+    assert memory.begin(Row(), [], 3 * PAGE, 1000)
+    assert memory.has_room([row], [PAGE])
+    assert not memory.has_room([row], [PAGE + 1])
+
+
+@torch.inference_mode()
+def test_what_follows_positions_that_were_taken_away_is_as_if_they_had_never_been(
+    memory: RowMemory, model: Llama
+) -> None:
+    """Wherever a page ends: within them, behind them, in front of them."""
+    for length in range(PAGE - 4, PAGE + 2):
+        text, wrong = ids_of(1, length), ids_of(1, 3)
+        rows = Row(), Row()
+        for row in rows:
+            assert memory.begin(row, [], length, 1000)
+            memory.run([row], model.embed(text), [length])
+        memory.run(rows[:1], model.embed(wrong), [3])
+        memory.cut_back(rows[0], 3)
+        found, expected = (memory.run([row], model.embed(ids_of(1, 5)), [5], "all") for row in rows)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        for row in rows:
+            memory.end(row)
+        assert memory.used_bytes == 0
+
+
+def test_a_page_that_is_taken_from_a_row_stays_with_those_who_share_it(memory: RowMemory) -> None:
+    keys = ids_of(2 * PAGE + 1).tolist()
+    first, second = Row(), Row()
+    assert memory.begin(first, [], 2 * PAGE, 1000)
+    grow(memory, first, 2 * PAGE)
+    memory.keep(first, keys)
+    assert memory.begin(second, keys, 2 * PAGE + 1, 1000)
+    pages = second.pages
+    memory.cut_back(first, PAGE)
+    assert (first.pages, second.pages) == (pages[:1], pages)
+    assert (memory.used_bytes, memory.idle_bytes) == (2 * PAGE * POSITION, 0)
+    memory.end(second)
+    assert (memory.used_bytes, memory.idle_bytes) == (PAGE * POSITION, PAGE * POSITION)
+    assert memory.known(keys) == 2 * PAGE
+
+
+def test_rows_may_be_shorter_than_the_context(model: Llama) -> None:
+    """Two of 40 positions have two pages each. Where steps are recorded, there is room for any text."""
+    memory = RowMemory(model, 2, positions=40)
+    assert memory.positions == 40
+    rows = [Row() for _ in range(3)]
+    assert [memory.begin(row, [], 40, 40) for row in rows] == [True, True, False]
+    memory = RowMemory(model, 2, 3 * PAGE * POSITION, positions=40)  # fewer bytes than that
+    assert [memory.begin(row, [], 40, 40) for row in rows] == [True, False, False]
+    assert memory.begin(rows[1], [], PAGE, 40)
+    whole = -(-1000 // PAGE)
+    for memory in (RowMemory(model, 1), RowMemory(model, 1, positions=40, record=True)):
+        assert memory.positions == 1000
+        assert not memory.begin(Row(), [], (whole + 1) * PAGE, 1000)
+        assert memory.begin(Row(), [], whole * PAGE, 1000)
+
+
 def test_what_is_shared_takes_nothing_that_is_left(memory: RowMemory) -> None:
     keys = ids_of(2 * PAGE + 1).tolist()
     first, second = Row(), Row()

@@ -18,10 +18,13 @@ class EagerSpeculation(Speculation):
     Args:
         drafting: Where drafts come from.
         seed: Decides how many tokens are tried.
+        draft_cache_bytes: See `Speculation`.
     """
 
-    def __init__(self, drafting: Drafting, seed: int = 0) -> None:
-        super().__init__(drafting, PassCosts())
+    def __init__(
+        self, drafting: Drafting, seed: int = 0, draft_cache_bytes: int | None = None
+    ) -> None:
+        super().__init__(drafting, PassCosts(), draft_cache_bytes)
         self._draw = random.Random(seed)
 
     def _worth(self, rows: int, kind: int) -> int:
