@@ -20,6 +20,7 @@ from lolama_core.model.norm import RMSNorm
 from lolama_core.protocols import KVCache
 from lolama_vision import LLaVA
 from lolama_vision.config import VisionConfig, VLMConfig
+from lolama_vision.projector import Projector
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 96,
@@ -360,13 +361,18 @@ def write_the_encoder_through_data(model: LLaVA) -> None:
     model.get_parameter("vision_tower.layers.1.feed_forward.fc1.weight").data.mul_(-2)
 
 
+def projector_of(model: LLaVA) -> Projector:
+    assert isinstance(model.projector, Projector)
+    return model.projector
+
+
 def replace_a_weight_of_the_projector(model: LLaVA) -> None:
-    linear = model.projector.linear_2
+    linear = projector_of(model).linear_2
     linear.weight = nn.Parameter(torch.randn_like(linear.weight), requires_grad=False)
 
 
 def add_to_a_bias_of_the_projector(model: LLaVA) -> None:
-    bias = model.projector.linear_1.bias
+    bias = projector_of(model).linear_1.bias
     assert bias is not None
     bias.add_(3)
 
@@ -406,7 +412,7 @@ def parametrize_the_projector(model: LLaVA) -> None:
         def forward(self, weight: Tensor) -> Tensor:
             return weight * -8
 
-    parametrize.register_parametrization(model.projector.linear_1, "weight", Scaled())
+    parametrize.register_parametrization(projector_of(model).linear_1, "weight", Scaled())
 
 
 ENCODER_CHANGES: list[Callable[[LLaVA], None]] = [

@@ -57,6 +57,8 @@ CASES: dict[str, Case] = {
         {},
         {"image_grid_pinpoints": PINPOINTS, "vision_aspect_ratio": "anyres_max_2"},
     ),
+    "idefics3": ("Idefics3", "Idefics3", "llama", {}, {"scale_factor": 2}),
+    "smolvlm": ("SmolVLM", "SmolVLM", "llama", {"tie_word_embeddings": True}, {"scale_factor": 2}),
     **{f"llava_{text}": ("Llava", "CLIP", text, {}, {}) for text in LAYOUTS},
 }
 
@@ -67,6 +69,7 @@ class Pair(NamedTuple):
     ours: CausalLM
     processor: ImageProcessor
     theirs: Any
+    folder: Path
 
     def prompt(self, count: int) -> tuple[list[int], dict[str, Any]]:
         """Ids with one image token a picture, and the pictures."""
@@ -80,11 +83,13 @@ class Pair(NamedTuple):
 
     def expected(self, ids: list[int], inputs: dict[str, Any]) -> Tensor:
         """transformers' logits (T', V)."""
-        counts = list(inputs.get("tokens_per_image", ()))
-        expanded = [t for i in ids for t in ([i] * counts.pop(0) if i == IMAGE_TOKEN else [i])]
+        places = self.places(inputs) if inputs else []
+        expanded = [t for i in ids for t in (places.pop(0) if i == IMAGE_TOKEN else [i])]
         given: dict[str, Any] = {}
         if inputs:
             given["pixel_values"] = inputs["pixel_values"]
+            if hasattr(self.theirs.model, "connector"):
+                given["pixel_values"] = inputs["pixel_values"][None]
             if hasattr(self.theirs.model, "image_newline"):
                 tiles = torch.split(inputs["pixel_values"], list(inputs["tiles_per_image"]))
                 padded = torch.nn.utils.rnn.pad_sequence(list(tiles), batch_first=True)
@@ -93,6 +98,24 @@ class Pair(NamedTuple):
         with torch.inference_mode():
             logits: Tensor = self.theirs(input_ids=torch.tensor([expanded]), **given).logits[0]
         return logits
+
+    def places(self, inputs: dict[str, Any]) -> list[list[int]]:
+        """The ids of each picture."""
+        if not hasattr(self.theirs.model, "connector"):
+            return [[IMAGE_TOKEN] * count for count in inputs["tokens_per_image"]]
+        import transformers
+
+        tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
+        processor = transformers.Idefics3Processor(
+            transformers.Idefics3ImageProcessorPil.from_pretrained(self.folder),
+            tokenizer,
+            image_seq_len=4,
+        )
+        blank = [Image.new("RGB", size[::-1]) for size in inputs["image_sizes"]]
+        found = processor.image_processor(blank, return_row_col_info=True)
+        texts = [processor.replace_image_token(found, index) for index in range(len(blank))]
+        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -122,7 +145,11 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     config = getattr(transformers, f"{kind}Config")(
         vision_config=vision,
         text_config=transformers.AutoConfig.for_model(text, **{**sizes, **changes}),
-        image_token_index=IMAGE_TOKEN,
+        **{
+            "image_token_id"
+            if encoder in ("Idefics3", "SmolVLM")
+            else "image_token_index": IMAGE_TOKEN
+        },
         **settings,
     )
     torch.manual_seed(3)
@@ -138,20 +165,31 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     settings = {"size": {"shortest_edge": SIDE}, "crop_size": size}
     if encoder == "Siglip":
         settings = {"size": size, "image_processor_type": "SiglipImageProcessor"}
+    elif encoder in ("Idefics3", "SmolVLM"):
+        settings = {
+            "size": {"longest_edge": 3 * SIDE},
+            "max_image_size": {"longest_edge": SIDE},
+            "image_processor_type": f"{encoder}ImageProcessor",
+        }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     files = resolve(folder)
     processor = processor_of(files)
     assert processor is not None
-    return Pair(load_files(files, device="cpu", dtype="float32"), processor, model)
+    return Pair(load_files(files, device="cpu", dtype="float32"), processor, model, folder)
 
 
 def write_tokenizer(folder: Path) -> None:
     from tokenizers import AddedToken, Tokenizer, models
 
-    names = {f"t{i}": i for i in range(96)}
-    del names[f"t{IMAGE_TOKEN}"]
-    tokenizer = Tokenizer(models.WordLevel({**names, "<image>": IMAGE_TOKEN}, unk_token="t0"))
-    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in ("t1", "t2", "<image>")])
+    names = [f"t{i}" for i in range(96)]
+    names[IMAGE_TOKEN] = "<image>"
+    names[80:84] = ["<fake_token_around_image>", "<global-img>", "\n", "\n\n"]
+    names[20:29] = [f"<row_{row}_col_{column}>" for row in (1, 2, 3) for column in (1, 2, 3)]
+    names[91] = "<end_of_utterance>"
+    words = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="t0"))
+    special = ("t1", "t2", "<image>", "<fake_token_around_image>", "<end_of_utterance>")
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in special])
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"bos_token": "t1", "eos_token": "t2", "tokenizer_class": "PreTrainedTokenizerFast"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))

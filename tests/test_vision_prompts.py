@@ -18,6 +18,8 @@ from lolama_cli.pictures import PreparedImages
 from lolama_cli.prompts import encode_prompt
 from lolama_core.protocols.types import Message, ModelFiles
 from lolama_core.testing import tiny
+from lolama_vision import VLMConfig
+from lolama_vision.split import split_grid
 
 IMAGE_TOKEN = 300
 SIDE = 28
@@ -144,3 +146,99 @@ def test_prompts_of_several_turns_equal_those_of_transformers(folder: Path, coun
         for i in [i] * (len(list(run)) // (patches if i == IMAGE_TOKEN else 1))
     ]
     assert tokenizer.ensure_bos(tokenizer.render_chat(said)) == expected
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["marks are tokens", "marks are texts"])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_prompts_of_smolvlm_equal_those_of_transformers(
+    count: int, tokens: bool, tmp_path: Path
+) -> None:
+    """What is said, and what stands around tiles, in one list of ids."""
+    import transformers
+
+    folder = write_smolvlm(tmp_path / "smolvlm", tokens=tokens)
+    files = resolve(folder)
+    said: list[Message] = [
+        {"role": "user", "content": message_content("What is this?", count, parts=True)},
+        {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]},
+        {"role": "user", "content": [{"type": "text", "text": "And its color?"}]},
+    ]
+    theirs = transformers.Idefics3Processor(
+        transformers.SmolVLMImageProcessorPil.from_pretrained(folder),
+        transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+        image_seq_len=1,
+        chat_template=files.tokenizer.chat_template,
+    )
+    text: str = theirs.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    assert text.startswith("<s>User:<image>" if count else "<s>User: What is this?<end_of_utt")
+    pictures = [Image.new("RGB", size) for size in ((40, 30), (20, 50))[:count]]
+    [expected] = theirs(text=text, images=pictures or None)["input_ids"]
+
+    processor = processor_of(files)
+    assert processor is not None
+    ids = list(tokenizer_of(files).render_chat(said))
+    vision = VLMConfig.from_json(files.config["model"]).vision_config
+    marks = vision.preprocessing.marks
+    assert marks is not None
+    places = [
+        [one for ids_ahead in ahead for one in (*ids_ahead, IMAGE_TOKEN)] + list(end)
+        for picture in pictures
+        for *ahead, end in [marks.between(*split_grid((picture.height, picture.width), vision))]
+    ]
+    inputs = processor.preprocess(pictures)
+    assert inputs["tokens_per_image"] == [len(place) for place in places]
+    assert [t for i in ids for t in (places.pop(0) if i == IMAGE_TOKEN else [i])] == expected
+
+
+def write_smolvlm(folder: Path, *, tokens: bool) -> Path:
+    """A tiny SmolVLM with a tokenizer of bytes, whose marks of tiles are tokens or texts."""
+    import transformers
+
+    config = transformers.SmolVLMConfig(
+        vision_config={
+            "hidden_size": 8,
+            "intermediate_size": 12,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": SIDE,
+            "patch_size": 14,
+        },
+        text_config=transformers.LlamaConfig(
+            vocab_size=IMAGE_TOKEN + 1,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            bos_token_id=256,
+            eos_token_id=257,
+        ),
+        image_token_id=IMAGE_TOKEN,
+    )
+    model: Any = transformers.SmolVLMForConditionalGeneration(config)
+    model.save_pretrained(folder)
+    control = ["<s>", "</s>", "<fake_token_around_image>", "<end_of_utterance>"]
+    if tokens:
+        control += ["<global-img>", *(f"<row_{r}_col_{c}>" for r in (1, 2, 3) for c in (1, 2, 3))]
+    names = {c: i for i, c in enumerate(sorted(tiny.byte_characters()))}
+    names |= {name: 256 + n for n, name in enumerate(control)}
+    two_breaks = "\u010a\u010a"  # a line break, as the tokenizer writes it, twice
+    names[two_breaks] = 280
+    names |= {f"<unused {i}>": i for i in range(IMAGE_TOKEN) if i not in names.values()}
+    names["<image>"] = IMAGE_TOKEN
+    text = tiny.byte_level(
+        names, [(two_breaks[0], two_breaks[1])], specials=(*control, "<image>"), bos=None
+    )
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "</s>",
+        "extra_special_tokens": {"image_token": "<image>"},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    sizes = {"size": {"longest_edge": 3 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "SmolVLMImageProcessor", **sizes})
+    )
+    return folder

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lolama_core import Llama, LlamaConfig
 from lolama_vision import LLaVA, Preprocessing, VisionConfig, VLMConfig
+from lolama_vision.picture_marks import PictureMarks
 
 VOCAB, IMAGE_TOKEN, SIDE, PATCH = 96, 90, 56, 14
 PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
@@ -112,6 +113,58 @@ def tiled(max_tiles: int | None = None) -> Preprocessing:
     return Preprocessing(mode="tiles", pinpoints=pinpoints, max_tiles=max_tiles)
 
 
+MARKS = PictureMarks(
+    around=(80,),
+    whole=(81,),
+    tiles=tuple(tuple((20 + 4 * row + column,) for column in range(4)) for row in range(4)),
+    row_end=(82,),
+    rows_end=(83, 84),
+)
+"""The ids around tiles of the tiny Idefics3; one text of two ids."""
+
+
+def reference_idefics3(kind: str = "Idefics3", side: int = SIDE, scale: int = 2) -> Any:
+    """transformers' Idefics3 or SmolVLM."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config={**VISION, "image_size": side},
+        text_config=transformers.LlamaConfig(**{**TEXT, "max_position_embeddings": 1024}),
+        image_token_id=IMAGE_TOKEN,
+        scale_factor=scale,
+    )
+    return randomize(getattr(transformers, f"{kind}ForConditionalGeneration")(config))
+
+
+def split(longest_edge: int = 4 * SIDE) -> Preprocessing:
+    half = (0.5, 0.5, 0.5)
+    return Preprocessing(
+        mode="split", longest_edge=longest_edge, marks=MARKS, mean=half, std=half, resample=1
+    )
+
+
+def ours_of_idefics3(theirs: Any, preprocessing: Preprocessing | None = None) -> LLaVA:
+    """Our model with the weights of transformers' Idefics3 or SmolVLM."""
+    sizes = llama_config(theirs.config.text_config)
+    config = VLMConfig(
+        vision_config=vision_config(
+            **{**SIGLIP, "feature_layer": -1, "post_norm": True, "bucket_positions": True},
+            image_size=theirs.config.vision_config.image_size,
+            downscale=theirs.config.scale_factor,
+            preprocessing=preprocessing or split(),
+        ),
+        text_config=sizes.to_json(),
+        image_token_id=IMAGE_TOKEN,
+        projector="pixel_shuffle",
+    )
+    model = LLaVA(config, Llama(sizes))
+    copy_clip(theirs.model.vision_model, model.vision_tower)
+    projection = theirs.model.connector.modality_projection.proj.weight
+    model.projector.load_state_dict({"linear.weight": projection})
+    copy_text(theirs.model.text_model, theirs.lm_head, model)
+    return model.eval().requires_grad_(False)
+
+
 def clip_name(published: str) -> str:
     """Our name of a tensor of CLIP, spelled out here once more so that a wrong table shows."""
     name = published.removeprefix("vision_model.")
@@ -152,10 +205,9 @@ def copy_clip(theirs: Any, ours: Any) -> None:
     ours.load_state_dict({key: named[key] for key in ours.state_dict()})
 
 
-def ours_of(theirs: Any, **vision_changes: Any) -> LLaVA:
-    """Our model with the weights of transformers' LLaVA."""
-    text, is_next = theirs.config.text_config, hasattr(theirs.model, "image_newline")
-    sizes = LlamaConfig(
+def llama_config(text: Any) -> LlamaConfig:
+    """Ours for transformers' configuration of a language model."""
+    return LlamaConfig(
         vocab_size=text.vocab_size,
         d_model=text.hidden_size,
         num_heads=text.num_attention_heads,
@@ -168,6 +220,18 @@ def ours_of(theirs: Any, **vision_changes: Any) -> LLaVA:
         sliding_window=getattr(text, "sliding_window", None),
         attention_bias="qkv" if text.model_type == "qwen2" else False,
     )
+
+
+def copy_text(theirs: Any, head: Any, ours: LLaVA) -> None:
+    """The weights of transformers' language model into ours."""
+    state = {text_name(key): tensor for key, tensor in theirs.state_dict().items()}
+    ours.language_model.load_state_dict(state | {"lm_head.weight": head.weight})
+
+
+def ours_of(theirs: Any, **vision_changes: Any) -> LLaVA:
+    """Our model with the weights of transformers' LLaVA."""
+    is_next = hasattr(theirs.model, "image_newline")
+    sizes = llama_config(theirs.config.text_config)
     if is_next:
         ratio = getattr(theirs.config, "vision_aspect_ratio", None)
         settings = tiled(int(ratio.removeprefix("anyres_max_")) if ratio else None)
@@ -190,8 +254,7 @@ def ours_of(theirs: Any, **vision_changes: Any) -> LLaVA:
     model.projector.load_state_dict(
         projector | ({"image_newline": theirs.model.image_newline} if is_next else {})
     )
-    state = {text_name(k): v for k, v in theirs.model.language_model.state_dict().items()}
-    model.language_model.load_state_dict(state | {"lm_head.weight": theirs.lm_head.weight})
+    copy_text(theirs.model.language_model, theirs.lm_head, model)
     return model.eval().requires_grad_(False)
 
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from oracle import PINPOINTS, SIDE, SIGLIP, random_picture, tiled, vision_config
+from oracle import (
+    MARKS,
+    PINPOINTS,
+    SIDE,
+    SIGLIP,
+    random_picture,
+    split,
+    tiled,
+    vision_config,
+)
 from PIL import Image
 
 from lolama_core.protocols import ImageProcessor
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.testing.image import ImageProcessorSuite
 from lolama_vision import CLIPImageProcessor, Preprocessing, VisionConfig
+from lolama_vision.picture_marks import PictureMarks
+from lolama_vision.split import split_grid
 from lolama_vision.tiles import count_tokens
 
 MODES = ("RGB", "L", "RGBA", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "LAB")
@@ -134,6 +145,94 @@ def test_tiles_of_onevision_are_bit_equal() -> None:
         assert equal(inputs["pixel_values"], expected), (picture.size, picture.mode)
 
 
+@pytest.mark.parametrize("kind", ["idefics3", "smolvlm"])
+@pytest.mark.parametrize("longest_edge", [4 * SIDE, 2 * SIDE + 9, SIDE, 20])
+def test_tiles_of_idefics3_are_bit_equal(kind: str, longest_edge: int) -> None:
+    from transformers.models.idefics3.image_processing_pil_idefics3 import (
+        Idefics3ImageProcessorPil,
+    )
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    reads = {"idefics3": Idefics3ImageProcessorPil, "smolvlm": SmolVLMImageProcessorPil}
+    theirs = reads[kind](size={"longest_edge": longest_edge}, max_image_size={"longest_edge": SIDE})
+    config = vision_config(preprocessing=split(longest_edge), downscale=2, **SIGLIP)
+    ours = CLIPImageProcessor(config)
+    for picture in pictures(60, f"{kind} {longest_edge}"):
+        expected = theirs.preprocess(picture.copy(), return_row_col_info=True)
+        inputs = ours.preprocess(picture)
+        assert equal(inputs["pixel_values"], expected["pixel_values"][0]), picture.size
+        grid = split_grid((picture.height, picture.width), config)
+        assert grid == (expected["rows"][0][0], expected["cols"][0][0])
+
+
+@pytest.mark.parametrize("longest_edge", [512, 2048, 2047, 4096])
+def test_the_thinnest_pictures_of_idefics3(longest_edge: int) -> None:
+    """A row of pixels, and a column: as many tiles as the longer side fills, and one across."""
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    theirs = SmolVLMImageProcessorPil(
+        size={"longest_edge": longest_edge}, max_image_size={"longest_edge": 512}
+    )
+    marks = PictureMarks(**{**asdict(MARKS), "tiles": [[[5]] * 8] * 8})
+    settings = replace(split(longest_edge), marks=marks)
+    config = vision_config(image_size=512, patch_size=16, preprocessing=settings, **SIGLIP)
+    ours = CLIPImageProcessor(config)
+    for size in ((1, 900), (900, 1), (1, 1), (333, 334)):
+        picture = random_picture(random.Random(1), *size)
+        expected = theirs.preprocess(picture.copy())["pixel_values"][0]
+        inputs = ours.preprocess(picture)
+        assert equal(inputs["pixel_values"], expected), size
+        tiles = len(expected)
+        assert inputs["tiles_per_image"] == [tiles]
+        assert inputs["tokens_per_image"][0] > tiles * 32 * 32
+
+
+def test_ids_around_tiles() -> None:
+    """As transformers' processor spells them, a line break behind each row and two behind the last."""
+    assert MARKS.between(2, 2) == [
+        *((80, 20), (80, 21), (82, 80, 24), (80, 25)),
+        *((83, 84, 80, 81), (80,)),
+    ]
+    assert MARKS.between(0, 0) == [(80, 81), (80,)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"longest_edge": None}, "longest_edge: is None, expected a value if mode is split"),
+        ({"marks": None}, "marks: is None, expected a value if mode is split"),
+        ({"mode": "crop"}, "expected a value if mode is split, else none"),
+        ({"marks": {**asdict(MARKS), "around": [-1]}}, "marks around: is .*, expected at most 64"),
+        ({"marks": {**asdict(MARKS), "tiles": [[[5]]]}}, "expected 4 rows of marks for 4 tiles"),
+        ({"marks": {**asdict(MARKS), "tiles": 3}}, "marks tiles: is 3, expected a list of rows"),
+        ({"marks": {**asdict(MARKS), "tiles": [3]}}, "marks tiles: .*, expected a list of rows"),
+        ({"marks": {**asdict(MARKS), "whole": 3}}, "marks whole: is 3, expected at most 64"),
+        ({"marks": 3}, "marks: is 3, expected an object"),
+        ({"longest_edge": 9 * SIDE}, "longest_edge: is 504, expected what 64 tiles hold"),
+        ({"longest_edge": 5000}, "longest_edge: is 5000, expected an integer from 1 to 4096"),
+    ],
+)
+def test_a_split_that_makes_no_sense(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        vision_config(preprocessing={**asdict(split()), **changes}, **SIGLIP)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"downscale": 3}, "downscale: is 3, expected a divisor of 4 patches a side"),
+        ({"downscale": 5}, "downscale: is 5, expected an integer from 1 to 4"),
+        (
+            {"downscale": 2, "class_token": True, "keep_class_token": True},
+            "expected 1, since keep_class_token is true",
+        ),
+    ],
+)
+def test_a_downscale_that_makes_no_sense(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        vision_config(**{**SIGLIP, **changes})
+
+
 def test_token_counts_of_onevision_equal_those_of_transformers() -> None:
     """The published sizes, and pictures of every shape."""
     sides = range(384, 2305, 384)
@@ -202,6 +301,8 @@ def test_modes_of_a_call() -> None:
     assert middle.min() > 1.5
     with pytest.raises(UsageError, match=r"^mode: pad: this model takes .* tiles only"):
         CLIPImageProcessor.from_config(vision_config(preprocessing=tiled()), mode="pad")
+    with pytest.raises(UsageError, match=r"^mode: crop: this model takes .* split only"):
+        CLIPImageProcessor.from_config(vision_config(preprocessing=split()), mode="crop")
 
 
 def test_row_71_the_smallest_and_the_thinnest() -> None:
@@ -222,6 +323,12 @@ class TestCLIPImageProcessor(ImageProcessorSuite):
     @pytest.fixture
     def processor(self) -> ImageProcessor:
         return CLIPImageProcessor(vision_config())
+
+
+class TestSplit(ImageProcessorSuite):
+    @pytest.fixture
+    def processor(self) -> ImageProcessor:
+        return CLIPImageProcessor(vision_config(preprocessing=split(), **SIGLIP))
 
 
 class TestTiles(ImageProcessorSuite):

@@ -15,9 +15,12 @@ from oracle import (
     SIDE,
     close,
     ours_of,
+    ours_of_idefics3,
     pixels,
     random_picture,
+    reference_idefics3,
     reference_llava,
+    split,
 )
 from PIL import Image
 from torch import Tensor
@@ -37,7 +40,8 @@ from lolama_core.protocols.errors import NotAvailableError, UsageError
 from lolama_core.protocols.types import JSON, ModelFiles, TokenizerFiles
 from lolama_core.testing.checkpoint import tiny_config
 from lolama_core.testing.model import CausalLMSuite, ModelFamilySuite
-from lolama_vision import LLaVA, LlavaFamily
+from lolama_vision import LLaVA, LlavaFamily, VisionConfig
+from lolama_vision.split import split_grid
 from lolama_vision.tensor_bytes import bytes_of
 
 FEATURES = (SIDE // 14) ** 2
@@ -71,28 +75,51 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+IDEFICS3: dict[str, dict[str, Any]] = {
+    "idefics3": {},
+    "smolvlm": {"kind": "SmolVLM", "scale": 4},
+    # 19 patches a side, of which some have the position of their neighbor; nothing is joined.
+    "idefics3_buckets": {"side": 19 * 14, "scale": 1},
+}
+
+
+@pytest.fixture(scope="module", params=[*KINDS, *IDEFICS3])
 def pair(request: pytest.FixtureRequest) -> tuple[LLaVA, Any]:
+    if request.param in IDEFICS3:
+        theirs = reference_idefics3(**IDEFICS3[request.param])
+        side = theirs.config.vision_config.image_size
+        return ours_of_idefics3(theirs, split(4 * side if side == SIDE else side)), theirs
     theirs = reference_llava(**KINDS[request.param])
     return ours_of(theirs), theirs
 
 
-def expand(row: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """One image token a picture → one a position."""
-    remaining = list(counts)
-    return [t for i in row for t in ([i] * remaining.pop(0) if i == IMAGE_TOKEN else [i])]
+def expand(row: Sequence[int], inputs: Any, config: VisionConfig) -> list[int]:
+    """One image token a picture → one a position, as transformers' processors write it."""
+    marks, places = config.preprocessing.marks, []
+    if marks is None:
+        places = [[IMAGE_TOKEN] * count for count in inputs["tokens_per_image"]]
+    else:
+        for size in inputs["image_sizes"]:
+            *tiles, end = marks.between(*split_grid(size, config))
+            tile = [IMAGE_TOKEN] * config.tokens_per_tile
+            places.append([one for ahead in tiles for one in (*ahead, *tile)] + list(end))
+    return [t for i in row for t in (places.pop(0) if i == IMAGE_TOKEN else [i])]
 
 
-def their_logits(theirs: Any, row: list[int], shown: list[Image.Image], inputs: Any) -> Tensor:
+def their_logits(
+    theirs: Any, row: list[int], shown: list[Image.Image], inputs: Any, config: VisionConfig
+) -> Tensor:
     """(T', V) of one row."""
     given: dict[str, Any] = {}
     if shown:
         given["pixel_values"] = inputs["pixel_values"]
+        if hasattr(theirs.model, "connector"):
+            given["pixel_values"] = inputs["pixel_values"][None]
         if hasattr(theirs.model, "image_newline"):
             tiles = torch.split(inputs["pixel_values"], list(inputs["tiles_per_image"]))
             given["pixel_values"] = torch.nn.utils.rnn.pad_sequence(list(tiles), batch_first=True)
             given["image_sizes"] = torch.tensor(inputs["image_sizes"])
-    ids = torch.tensor([expand(row, inputs["tokens_per_image"])])
+    ids = torch.tensor([expand(row, inputs, config)])
     with torch.inference_mode():
         logits: Tensor = theirs(input_ids=ids, **given).logits[0]
     return logits
@@ -109,8 +136,8 @@ def test_logits_equal_transformers(pair: tuple[LLaVA, Any], count: int, expanded
     shown = pictures(count)
     inputs = pixels(*shown, config=ours.config.vision_config)
     row = ROWS[count]
-    expected = their_logits(theirs, row, shown, inputs)
-    ids = expand(row, inputs["tokens_per_image"]) if expanded else row
+    expected = their_logits(theirs, row, shown, inputs, ours.config.vision_config)
+    ids = expand(row, inputs, ours.config.vision_config) if expanded else row
     given = dict(inputs) if shown else {}
     close(ours(torch.tensor([ids]), **given)[0], expected)
 
@@ -127,8 +154,8 @@ def test_a_batch_of_unequal_counts(pair: tuple[LLaVA, Any], expanded: bool) -> N
     for count, part in parts.items():
         own = pixels(*part, config=config)
         row = ROWS[count]
-        expected.append(their_logits(theirs, row, part, own))
-        rows.append(expand(row, own["tokens_per_image"]) if expanded else row)
+        expected.append(their_logits(theirs, row, part, own, config))
+        rows.append(expand(row, own, config) if expanded else row)
     lengths = [len(row) for row in rows]
     ids = torch.zeros(3, max(lengths), dtype=torch.int64)
     for index, row in enumerate(rows):
@@ -151,7 +178,7 @@ def test_generation_over_64_tokens_is_token_identical(pair: tuple[LLaVA, Any]) -
     settings = GenerationConfig.greedy(max_new_tokens=64, ignore_eos=True)
     generated = TextGenerator(ours).generate(row, settings, **inputs).ids
     for token in generated:  # without a cache: what every other way must equal
-        best = int(their_logits(theirs, row, shown, inputs)[-1].argmax())
+        best = int(their_logits(theirs, row, shown, inputs, ours.config.vision_config)[-1].argmax())
         assert token == best
         row.append(best)
 
@@ -304,7 +331,7 @@ class TestMemory:
         tiles = self.encodings(llava, monkeypatch)
         inputs = pixels(*pictures(1))
         for write in (
-            lambda: llava.projector.linear_1.weight.mul_(2),
+            lambda: llava.get_parameter("projector.linear_1.weight").mul_(2),
             lambda: llava.load_state_dict(llava.state_dict()),
         ):
             llava(torch.tensor([ROWS[1]]), **inputs)

@@ -9,6 +9,7 @@ Legend: N tiles, S pixels a side, P features a tile, Dv width, Df width of a fea
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +34,8 @@ class CLIPVisionEncoder(nn.Module):
         width, patch = config.width, config.patch_size
         self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=config.patch_bias)
         self.class_embedding = nn.Parameter(torch.zeros(width)) if config.class_token else None
-        positions = config.grid**2 + int(config.class_token)
-        self.position_embedding = nn.Parameter(torch.zeros(positions, width))
+        count = config.grid**2 + int(config.class_token)
+        self.position_embedding = nn.Parameter(torch.zeros(count, width))
         self.pre_norm = LayerNorm(width, config.eps) if config.pre_norm else None
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers_used))
         self.post_norm = LayerNorm(width, config.eps) if config.post_norm else None
@@ -56,7 +57,10 @@ class CLIPVisionEncoder(nn.Module):
         if self.class_embedding is not None:
             first = self.class_embedding.to(stream).expand(len(x), 1, -1)
             x = torch.cat((first, x), dim=1)
-        x = x + self.position_embedding.to(stream)
+        positions: Tensor = self.position_embedding
+        if self.config.bucket_positions:
+            positions = positions[bucketed_positions(self.config.grid).to(positions.device)]
+        x = x + positions.to(stream)
         if self.pre_norm is not None:
             x = self.pre_norm(x)
         wanted = self.config.feature_layers
@@ -70,6 +74,20 @@ class CLIPVisionEncoder(nn.Module):
         if self.config.class_token and not self.config.keep_class_token:
             features = features[:, 1:]
         return features if self.post_norm is None else self.post_norm(features)
+
+
+def bucketed_positions(grid: int) -> Tensor:
+    """The position of each patch of a square: (grid²,) int64.
+
+    Where a patch begins, as a fraction of the side, is looked up among the sides' own fractions. Both are
+    rounded to float32, so a patch of some grids, such as 19, has the position of its neighbor. Idefics3 was
+    trained so.
+    """
+    options: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    begins = torch.arange(grid, **options) * (1.0 / torch.tensor(grid, device="cpu"))
+    edges = torch.arange(1 / grid, 1.0, 1 / grid, **options)
+    buckets = torch.bucketize(begins.clamp(max=1.0 - 1e-6), edges, right=True)
+    return (buckets[:, None] * grid + buckets).flatten()
 
 
 class LayerNorm(nn.Module):

@@ -20,6 +20,7 @@ from lolama_vision.preprocessing import Preprocessing
 _PACKAGE = "lolama-vision"
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+ProjectorKind = Literal["mlp", "pixel_shuffle"]
 
 # Far above any published model, far below what would hang or exhaust a machine before it is refused.
 _LIMITS = {
@@ -32,6 +33,10 @@ _LIMITS = {
     "image_token_id": 1 << 22,
 }
 _MOST_TILES = 64
+_SWITCHES = (
+    *("class_token", "keep_class_token", "patch_bias", "pre_norm", "post_norm"),
+    "bucket_positions",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,9 @@ class VisionConfig:
         patch_bias: A bias in the patch embedding; CLIP has none.
         pre_norm: A norm in front of the layers; SigLIP has none.
         post_norm: A norm over the features.
+        bucket_positions: Find the position of a patch by where it begins, as a fraction of the side, in
+            float32, as Idefics3 does. In most grids it is the patch's own.
+        downscale: Side of the squares of features that the projector makes one position of.
         preprocessing: What is done to pictures first.
 
     Raises:
@@ -75,6 +83,8 @@ class VisionConfig:
     patch_bias: bool = False
     pre_norm: bool = True
     post_norm: bool = False
+    bucket_positions: bool = False
+    downscale: int = 1
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
@@ -88,7 +98,7 @@ class VisionConfig:
             raise refused("activation", self.activation, "quick_gelu, gelu or gelu_tanh")
         check_number("eps", self.eps, 0.0, 1.0)
         self._check_feature_layer()
-        for name in ("class_token", "keep_class_token", "patch_bias", "pre_norm", "post_norm"):
+        for name in _SWITCHES:
             check_boolean(name, getattr(self, name))
         if self.keep_class_token and not self.class_token:
             raise refused("keep_class_token", True, "false, since there is no class token")
@@ -98,6 +108,12 @@ class VisionConfig:
         if not isinstance(self.preprocessing, Preprocessing):
             raise refused("preprocessing", self.preprocessing, "an object")
         self._check_tiles()
+        self._check_split()
+        check_integer("downscale", self.downscale, self.grid)
+        if self.grid % self.downscale:
+            raise refused("downscale", self.downscale, f"a divisor of {self.grid} patches a side")
+        if self.keep_class_token and self.downscale > 1:
+            raise refused("downscale", self.downscale, "1, since keep_class_token is true")
 
     def _check_feature_layer(self) -> None:
         layers, chosen = self.num_layers, self.feature_layer
@@ -119,6 +135,17 @@ class VisionConfig:
                 raise refused("pinpoints", [height, width], expected)
             if height * width > _MOST_TILES * self.image_size**2:
                 raise refused("pinpoints", [height, width], f"at most {_MOST_TILES} tiles")
+
+    def _check_split(self) -> None:
+        longest, marks = self.preprocessing.longest_edge, self.preprocessing.marks
+        if marks is None:
+            return
+        side = self.preprocessing.most_tiles_a_side(self.image_size)
+        if side**2 > _MOST_TILES:
+            raise refused("longest_edge", longest, f"what {_MOST_TILES} tiles hold")
+        if not marks.has(side):
+            expected = f"{side} rows of marks for {side} tiles"
+            raise refused("marks tiles", marks.tiles, expected)
 
     @property
     def feature_layers(self) -> tuple[int, ...]:
@@ -147,6 +174,11 @@ class VisionConfig:
         """P, features of one encoded square: a patch each, and the class token if it is kept."""
         return self.grid**2 + int(self.keep_class_token)
 
+    @property
+    def tokens_per_tile(self) -> int:
+        """Positions that one encoded square takes in a prompt."""
+        return self.features_per_tile // self.downscale**2
+
 
 @dataclass(frozen=True, kw_only=True)
 class VLMConfig:
@@ -157,7 +189,9 @@ class VLMConfig:
         text_config: The ``model`` block of the language model, and ``family`` if that is another than
             ``llama``.
         image_token_id: The id that stands for a picture in a prompt.
-        projector_bias: Biases in the projector.
+        projector: ``mlp``: two linears. ``pixel_shuffle``: features of a square of patches side by side, and
+            one linear without a bias.
+        projector_bias: Biases in the projector ``mlp``.
         projector_norm_eps: Added to the variance inside a norm in front of the projector, which VipLLaVA
             has; None for no such norm.
 
@@ -168,6 +202,7 @@ class VLMConfig:
     vision_config: VisionConfig
     text_config: Mapping[str, JSON]
     image_token_id: int
+    projector: ProjectorKind = "mlp"
     projector_bias: bool = True
     projector_norm_eps: float | None = None
 
@@ -181,6 +216,11 @@ class VLMConfig:
             raise refused("text_config", self.text_config, "an object")
         check_integer("text_config d_model", self.text_config.get("d_model"), 1 << 17)
         check_integer("image_token_id", self.image_token_id, _LIMITS["image_token_id"], low=0)
+        if self.projector not in get_args(ProjectorKind):
+            raise refused("projector", self.projector, "mlp or pixel_shuffle")
+        if self.projector == "mlp" and self.vision_config.downscale > 1:
+            expected = "pixel_shuffle, since downscale is more than 1"
+            raise refused("projector", self.projector, expected)
         check_boolean("projector_bias", self.projector_bias)
         if self.projector_norm_eps is not None:
             check_number("projector_norm_eps", self.projector_norm_eps, 0.0, 1.0)

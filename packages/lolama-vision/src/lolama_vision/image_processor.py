@@ -17,7 +17,8 @@ from lolama_core.protocols.types import ImageInputs
 from lolama_vision.config import VisionConfig
 from lolama_vision.flatten import flatten
 from lolama_vision.preprocessing import ImageMode
-from lolama_vision.tiles import Size, best_resolution, count_tiles, count_tokens, fitted_size
+from lolama_vision.split import Size, canvas, scaled, split_grid
+from lolama_vision.tiles import best_resolution, count_tiles, count_tokens, fitted_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ class CLIPImageProcessor:
             config = from_mapping(VisionConfig, config, "vision_config", "lolama-vision")
         before = config.preprocessing
         if mode is not None and mode != before.mode:
-            if "tiles" in (mode, before.mode):
+            if before.needs_sizes or mode in ("tiles", "split"):
                 reason = f"this model takes pictures in mode {before.mode} only"
                 raise UsageError("mode", f"{mode}: {reason}", "leave it out")
             config = replace(config, preprocessing=replace(before, mode=mode))
@@ -104,6 +105,8 @@ class CLIPImageProcessor:
         mode = self.config.preprocessing.mode
         if mode == "tiles":
             return [self._square(part) for part in self._tiles(image)]
+        if mode == "split":
+            return self._split(image)
         if mode == "pad":
             image = self._padded(image)
         return [self._square(image)]
@@ -125,6 +128,19 @@ class CLIPImageProcessor:
                 for left in range(0, resolution[1], side)
             ),
         ]
+
+    def _split(self, image: Image.Image) -> list[Image.Image]:
+        """Tiles of the picture, row by row, then the whole of it, pressed into a square."""
+        side, size = self.config.image_size, (image.height, image.width)
+        image = self._resized(image, scaled(size, self.config))
+        image = self._resized(image, canvas(size, self.config))
+        rows, columns = split_grid(size, self.config)
+        tiles = [
+            image.crop((left, top, left + side, top + side))
+            for top in range(0, rows * side, side)
+            for left in range(0, columns * side, side)
+        ]
+        return [*tiles, self._resized(image, (side, side))]
 
     def _padded(self, image: Image.Image) -> Image.Image:
         """Made square by bars of the mean color."""

@@ -22,9 +22,11 @@ from lolama_vision.clip import CLIPVisionEncoder
 from lolama_vision.config import VLMConfig
 from lolama_vision.feature_cache import FeatureCache
 from lolama_vision.merge import merge, place_pictures
-from lolama_vision.projector import Projector
+from lolama_vision.picture_inputs import split_pictures
+from lolama_vision.projector import make_projector
+from lolama_vision.split import split_grid
 from lolama_vision.tensor_bytes import bytes_of, sum_of
-from lolama_vision.tiles import arrange, count_tiles, count_tokens
+from lolama_vision.tiles import arrange, count_tokens
 
 _INPUTS = ("pixel_values", "tiles_per_image", "image_sizes", "tokens_per_image")
 
@@ -45,7 +47,7 @@ class LLaVA(CausalLMModule):
         self._vlm_config = config
         # First, so that it is what `next(model.parameters())` belongs to.
         self.language_model = language_model
-        self.projector = Projector(config)
+        self.projector = make_projector(config)
         self.vision_tower = CLIPVisionEncoder(config.vision_config)
         self.features = FeatureCache()
         # Empty before the first picture. A None that goes would be another model to a `Look`.
@@ -148,53 +150,48 @@ class LLaVA(CausalLMModule):
                 "is neither a generation setting nor an input of a vision model",
                 f"its inputs are {', '.join(_INPUTS)}",
             )
-        pictures, sizes = self._split(pixel_values, tiles_per_image, image_sizes)
-        counts = [count_tokens(size, self.config.vision_config) for size in sizes]
+        config = self.config.vision_config
+        pictures, sizes = split_pictures(config, pixel_values, tiles_per_image, image_sizes)
+        counts = [count_tokens(size, config) for size in sizes]
         if tokens_per_image is not None and list(tokens_per_image) != counts:
             reason = f"is {list(tokens_per_image)!s:.60}; these pictures take {counts!s:.60}"
             raise UsageError("tokens_per_image", reason, "use this model's image processor")
         ids = [row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)]
+        # A prompt as transformers' processors write it has the ids around tiles already.
+        by_tile = [config.tokens_per_tile] * sum(map(len, pictures))
+        images = sum(row.count(self.config.image_token_id) for row in ids)
+        marked = config.preprocessing.marks is not None
+        tile_by_tile = marked and len(pictures) < images == sum(by_tile)
+        if tile_by_tile:
+            counts = by_tile
         rows = place_pictures(ids, counts, self.config.image_token_id)
         embeds = self.text.embed(input_ids)  # (B, T, D)
         if not pictures:
             return Prompt(embeds, tuple(lengths), tuple(map(tuple, ids)))
         hashes = [_digest(tiles, size) for tiles, size in zip(pictures, sizes, strict=True)]
         features = self._features_of(pictures, sizes, hashes)
+        if tile_by_tile:
+            hashes = [
+                b"%d %b" % (tile, digest)
+                for digest, tiles in zip(hashes, pictures, strict=True)
+                for tile in range(len(tiles))
+            ]
+            features = [tile for picture in features for tile in picture]
+        elif marked:
+            features = [self._marked(f, size) for f, size in zip(features, sizes, strict=True)]
         return merge(embeds, ids, rows, features, hashes)
 
-    def _split(
-        self,
-        pixel_values: Tensor | None,
-        tiles_per_image: Sequence[int] | None,
-        image_sizes: Sequence[tuple[int, int]] | None,
-    ) -> tuple[list[Tensor], list[tuple[int, int]]]:
-        """The tiles of each picture, and each picture's size, once they agree with each other."""
-        if pixel_values is None:
-            return [], []
+    def _marked(self, tiles: Tensor, size: tuple[int, int]) -> Tensor:
+        """(tiles, P, D) → (tokens, D): between the embeddings of the ids that stand around tiles."""
         config = self.config.vision_config
-        side = config.image_size
-        if pixel_values.dim() != 4 or pixel_values.shape[1:] != (3, side, side):
-            raise UsageError(
-                "pixel_values",
-                f"has shape {tuple(pixel_values.shape)}, expected (tiles, 3, {side}, {side})",
-                "use this model's image processor",
-            )
-        if image_sizes is None:
-            if config.preprocessing.mode == "tiles":
-                reason = "is missing: this model takes pictures in tiles, laid out by their sizes"
-                raise UsageError("image_sizes", reason, "hand on all that the processor returns")
-            sizes = [(side, side)] * len(pixel_values)
-        else:
-            sizes = [(int(height), int(width)) for height, width in image_sizes]
-        tiles = [count_tiles(size, config) for size in sizes]
-        remedy = "use this model's image processor"
-        if tiles_per_image is not None and list(tiles_per_image) != tiles:
-            reason = f"is {list(tiles_per_image)!s:.60}; pictures of these sizes have {tiles!s:.60}"
-            raise UsageError("tiles_per_image", reason, remedy)
-        if sum(tiles) != len(pixel_values):
-            reason = f"holds {len(pixel_values)} tiles; pictures of these sizes have {tiles!s:.60}"
-            raise UsageError("pixel_values", reason, remedy)
-        return list(torch.split(pixel_values, tiles)), sizes
+        assert config.preprocessing.marks is not None
+        pieces = config.preprocessing.marks.between(*split_grid(size, config))
+        ids = torch.tensor([[one for piece in pieces for one in piece]], device=self.device)
+        marks = torch.split(self.text.embed(ids)[0], [len(piece) for piece in pieces])
+        parts = [
+            part for pair in zip(marks, tiles.to(marks[0].dtype), strict=False) for part in pair
+        ]
+        return torch.cat([*parts, marks[-1]])
 
     def _features_of(
         self,
@@ -229,9 +226,11 @@ class LLaVA(CausalLMModule):
             features = self.vision_tower(torch.cat(list(pictures)).to(device))  # (N, P, Dv)
         projected = self.projector(features)  # (N, P, D)
         newline = self.projector.image_newline
-        if newline is None:
+        if not config.preprocessing.needs_sizes:
             return list(projected)
         tiles = torch.split(projected, [len(picture) for picture in pictures])
+        if newline is None:
+            return list(tiles)
         return [arrange(t, newline, size, config) for t, size in zip(tiles, sizes, strict=True)]
 
     @contextmanager

@@ -35,3 +35,32 @@ class Projector(nn.Module):
             features = self.norm(features)
         projected: Tensor = self.linear_2(F.gelu(self.linear_1(features)))
         return projected
+
+
+class PixelShuffleProjector(nn.Module):
+    """The features of a square of patches side by side, and one linear (Idefics3, SmolVLM)."""
+
+    image_newline = None
+
+    def __init__(self, config: VLMConfig) -> None:
+        super().__init__()
+        self.side = config.vision_config.downscale
+        features = config.vision_config.feature_width * self.side**2
+        self.linear = Linear(features, config.text_width, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, P, Df) → (N, P / side², D)."""
+        tiles, count, width = features.shape
+        squares = int(count**0.5) // self.side  # along each side
+        grid = features.view(tiles, squares, self.side, squares, self.side, width)
+        # Patches of a square stand next to each other, row by row.
+        joined = grid.transpose(2, 3).reshape(tiles, squares**2, -1)
+        projected: Tensor = self.linear(joined)
+        return projected
+
+
+def make_projector(config: VLMConfig) -> Projector | PixelShuffleProjector:
+    """The projector of a configuration."""
+    return (
+        PixelShuffleProjector(config) if config.projector == "pixel_shuffle" else Projector(config)
+    )

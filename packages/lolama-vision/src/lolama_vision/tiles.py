@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lolama_vision.config import VisionConfig
+from lolama_vision.split import Size, split_grid
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Size = tuple[int, int]
 
 
 def best_resolution(size: Size, pinpoints: Sequence[Size]) -> Size:
@@ -67,16 +66,21 @@ def tile_grid(size: Size, config: VisionConfig) -> Size:
 
 def count_tiles(size: Size, config: VisionConfig) -> int:
     """Squares that a picture of this size is encoded as."""
-    if config.preprocessing.mode != "tiles":
+    mode = config.preprocessing.mode
+    if mode not in ("tiles", "split"):
         return 1
-    rows, columns = tile_grid(size, config)
+    rows, columns = split_grid(size, config) if mode == "split" else tile_grid(size, config)
     return 1 + rows * columns
 
 
 def count_tokens(size: Size, config: VisionConfig) -> int:
     """Positions that a picture of this size takes in a prompt."""
+    marks = config.preprocessing.marks
+    if marks is not None:
+        pieces = marks.between(*split_grid(size, config))
+        return count_tiles(size, config) * config.tokens_per_tile + sum(map(len, pieces))
     if config.preprocessing.mode != "tiles":
-        return config.features_per_tile
+        return config.tokens_per_tile
     rows, columns = tile_grid(size, config)
     kept = unpadded(size, (rows * config.grid, columns * config.grid))
     height, width = scaled_down(kept, config)

@@ -20,12 +20,15 @@ _SIGLIP: dict[str, JSON] = {
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
 }
+_SPLIT: dict[str, JSON] = {"do_image_splitting": True, "resample": 1}
 _PROCESSORS = {
     "CLIPImageProcessor": _CLIP,
     "LlavaImageProcessor": _CLIP,
     "LlavaNextImageProcessor": _CLIP,
     "SiglipImageProcessor": _SIGLIP,
     "LlavaOnevisionImageProcessor": {**_CLIP, "do_center_crop": False},
+    "Idefics3ImageProcessor": {**_SIGLIP, **_SPLIT},
+    "SmolVLMImageProcessor": {**_SIGLIP, **_SPLIT},
 }
 """An image processor of transformers → what it does where its file does not say."""
 
@@ -48,6 +51,14 @@ def read_preprocessing(
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if not fields.boolean(step):
             raise fields.refuse(step, "true")
+    common: dict[str, JSON] = {
+        "mean": fields.get("image_mean"),
+        "std": fields.get("image_std"),
+        "rescale_factor": fields.number("rescale_factor", low=1e-9, high=1e3),
+        "resample": fields.integer("resample", low=0, high=5),
+    }
+    if "do_image_splitting" in _PROCESSORS[kind]:
+        return {"mode": "split", "longest_edge": _read_split(fields, image_size), **common}
     edge, stretch = _read_size(fields)
     _check_crop(fields, image_size, exact=stretch and edge == image_size)
     if pinpoints is not None:
@@ -61,10 +72,7 @@ def read_preprocessing(
         "mode": mode,
         "shortest_edge": edge,
         "stretch": stretch,
-        "mean": fields.get("image_mean"),
-        "std": fields.get("image_std"),
-        "rescale_factor": fields.number("rescale_factor", low=1e-9, high=1e3),
-        "resample": fields.integer("resample", low=0, high=5),
+        **common,
         "pinpoints": pinpoints if mode == "tiles" else [],
     }
 
@@ -125,6 +133,24 @@ def _check_crop(fields: Fields, image_size: int, *, exact: bool) -> None:
     )
     if not sides or any(side != image_size for side in sides):
         raise fields.refuse("crop_size", f"{image_size} both ways, as the encoder's image_size")
+
+
+def _read_split(fields: Fields, image_size: int) -> int:
+    """Pixels that the longer side of a picture becomes before it is cut into tiles of the encoder's size."""
+    if not fields.boolean("do_image_splitting"):
+        raise fields.refuse("do_image_splitting", "true")
+    sizes: dict[str, JSON] = {"max_image_size": image_size, "size": 4 * image_size}
+    for name, usual in sizes.items():
+        found = fields.get(name) if name in fields else {"longest_edge": usual}
+        if not isinstance(found, dict) or found.keys() != {"longest_edge"}:
+            raise fields.refuse(name, "a longest_edge")
+        sizes[name] = found["longest_edge"]
+    if sizes["max_image_size"] != image_size:
+        raise fields.refuse("max_image_size", f"a longest_edge of {image_size}, as image_size")
+    longest = sizes["size"]
+    if not is_integer(longest, 1, min(4096, 8 * image_size)):
+        raise fields.refuse("size", f"a longest_edge from 1 to {min(4096, 8 * image_size)}")
+    return longest
 
 
 def _read_size(fields: Fields) -> tuple[int, bool]:

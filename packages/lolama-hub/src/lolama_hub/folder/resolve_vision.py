@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from lolama_hub.folder.layouts import llava
 from lolama_hub.folder.layouts.encoders import HEAD, encoder_names, unused_names
 from lolama_hub.folder.layouts.picture_templates import TEMPLATES, VICUNA_TEMPLATE
 from lolama_hub.folder.other_formats import names_in, refuse_layout
+from lolama_hub.folder.picture_marks import read_picture_marks
 from lolama_hub.folder.tokenizer_files import TokenizerParts, read_tokenizer
 from lolama_hub.folder.vision_config import VisionModel, read_vision_model
 from lolama_hub.folder.weight_names import listed, match_names, read_safetensors, stored_dtype
@@ -87,6 +89,13 @@ def read_parts(folder: Folder, path: Path, values: Mapping[str, JSON]) -> Vision
         picture_template=model.published.template
         or TEMPLATES.get(model.layout.model_type, VICUNA_TEMPLATE),
     )
+    preprocessing = model.encoder["preprocessing"]
+    assert isinstance(preprocessing, dict)
+    if preprocessing["mode"] == "split":
+        longest, image_size = preprocessing["longest_edge"], model.encoder["image_size"]
+        assert isinstance(longest, int) and isinstance(image_size, int)
+        side = math.ceil((longest + longest % 2) / image_size)
+        preprocessing["marks"] = read_picture_marks(folder.root, tokenizer, side)
     generation = read_generation(
         folder,
         model.text_fields,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +33,14 @@ class TokenizerParts:
     Attributes:
         files: tokenizer.json and the chat template.
         block: The canonical ``tokenizer`` block.
+        ids: Token → id of all.
         size: One more than the highest id.
         eos_id: The id of ``eos_token``, if both exist.
     """
 
     files: TokenizerFiles
     block: TokenizerBlock
+    ids: Mapping[str, int]
     size: int
     eos_id: int | None
 
@@ -72,6 +75,7 @@ def read_tokenizer(
         return TokenizerParts(
             files=TokenizerFiles(),
             block={"bos_token": None, "eos_token": None, "add_bos": False},
+            ids={},
             size=vocab_size,
             eos_id=None,
         )
@@ -127,6 +131,7 @@ def read_tokenizer(
     return TokenizerParts(
         files=TokenizerFiles(tokenizer_json=tokenizer_json, chat_template=template),
         block=block,
+        ids=ids,
         # A token that only tokenizer_config.json has may be one that the model never learned, such as a
         # ``pad_token`` of whoever trained it further.
         size=min(vocab_size, max(highest, *special.ids.values(), 0) + 1),

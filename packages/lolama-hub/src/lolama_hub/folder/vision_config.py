@@ -104,13 +104,17 @@ def read_vision_model(folder: Folder | None, path: Path, values: Mapping[str, JS
         "keep_class_token": strategy == "full" and has_class_token,
         "preprocessing": preprocessing,
     }
-    token = "image_token_id" if "image_token_id" in values else "image_token_index"
+    token = "image_token_id" if "image_token_id" in config else "image_token_index"
+    token = "image_token_id" if "image_token_id" in published.defaults else token
     block: dict[str, JSON] = {
         "vision_config": encoder,
         "text_config": text,
         "image_token_id": config.integer(token, low=0),
         "projector_bias": config.boolean("multimodal_projector_bias"),
     }
+    if published.projector != "mlp":
+        block["projector"] = published.projector
+        encoder["downscale"] = config.integer("scale_factor")
     if "projector_layernorm_eps" in published.defaults:
         block["projector_norm_eps"] = config.number("projector_layernorm_eps", low=0.0, high=1.0)
     vocab_size = text["vocab_size"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lolama_core.protocols.types import JSON
 
@@ -92,7 +92,26 @@ SIGLIP = EncoderLayout(
     processor="SiglipImageProcessor",
 )
 
-ENCODERS = {layout.model_type: layout for layout in (CLIP, SIGLIP)}
+IDEFICS3 = EncoderLayout(
+    model_type="idefics3_vision",
+    defaults={
+        **SIGLIP.defaults,
+        "hidden_size": 1152,
+        "num_attention_heads": 16,
+        "patch_size": 32,
+    },
+    switches={**SIGLIP.switches, "post_norm": True, "bucket_positions": True},
+    processor="Idefics3ImageProcessor",
+)
+SMOLVLM = replace(IDEFICS3, model_type="smolvlm_vision", processor="SmolVLMImageProcessor")
+# Files of earlier versions of transformers call the encoder what the model is called.
+IDEFICS3_BY_MODEL = replace(IDEFICS3, model_type="idefics3")
+SMOLVLM_BY_MODEL = replace(SMOLVLM, model_type="smolvlm")
+
+ENCODERS = {
+    layout.model_type: layout
+    for layout in (CLIP, SIGLIP, IDEFICS3, IDEFICS3_BY_MODEL, SMOLVLM, SMOLVLM_BY_MODEL)
+}
 
 
 def encoder_names(encoder: Mapping[str, JSON], layers: int) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,9 @@ L4, saved by transformers 5
     L1 without ``vision_model.``
 L5, the original
     ``model.*``, ``lm_head``, ``model.vision_tower.vision_tower.vision_model.*``, ``model.mm_projector.{0,2}``
+Idefics3 and SmolVLM
+    ``model.text_model.*``, ``lm_head``, ``model.vision_model.*``,
+    ``model.connector.modality_projection.proj``
 
 Each name is brought into one form, that of a text model with ``vision.``, ``projector.`` and
 ``image_newline`` beside it, and the rest is a single table.
@@ -26,6 +29,11 @@ from lolama_core.protocols.types import JSON
 VISION, PROJECTOR, NEWLINE = "vision.", "projector.", "image_newline"
 
 _PROJECTOR_LAYERS = {"0": "linear_1", "2": "linear_2"}
+_IDEFICS3 = {
+    "text_model.": "model.",
+    "vision_model.": VISION,
+    "connector.modality_projection.proj.": f"{PROJECTOR}linear.",
+}
 
 
 def common_name(key: str) -> str:
@@ -33,6 +41,10 @@ def common_name(key: str) -> str:
     _, found, rest = key.rpartition("vision_tower.")
     if found:
         return VISION + rest.removeprefix("vision_model.")
+    for theirs, common in _IDEFICS3.items():
+        for prefix in ("model.", ""):
+            if key.startswith(prefix + theirs):
+                return common + key.removeprefix(prefix + theirs)
     for prefix in ("model.", "language_model.model.", "language_model.", ""):
         if key.startswith(f"{prefix}multi_modal_projector."):
             return PROJECTOR + key.removeprefix(f"{prefix}multi_modal_projector.")
@@ -53,6 +65,8 @@ def projector_names(model: Mapping[str, JSON], *, newline: bool) -> dict[str, st
         model: The canonical ``model`` block.
         newline: Whether rows of tiles end with an embedding of their own.
     """
+    if model.get("projector") == "pixel_shuffle":
+        return {"projector.linear.weight": f"{PROJECTOR}linear.weight"}
     parts = ("weight", "bias") if model["projector_bias"] else ("weight",)
     names = {
         f"projector.{layer}.{part}": f"{PROJECTOR}{layer}.{part}"

@@ -110,5 +110,21 @@ VIPLLAVA_TEMPLATE = (
 """
 )
 
+IDEFICS3_TEMPLATE = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+    {{- message['role'] | capitalize -}}
+    {%- if message['content'] is string -%}{{- ': ' + message['content'] -}}
+    {%- else -%}
+        {{- ':' if message['content'] and message['content'][0]['type'] == 'image' else ': ' -}}
+        {%- for part in message['content'] -%}
+            {{- '<image>' if part['type'] == 'image' else part['text'] -}}
+        {%- endfor -%}
+    {%- endif -%}
+    {{- '<end_of_utterance>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}
+"""
+
 TEMPLATES = {"llama": VICUNA_TEMPLATE, "mistral": MISTRAL_TEMPLATE, "qwen2": CHATML_TEMPLATE}
 """The ``model_type`` of the language model → its template."""

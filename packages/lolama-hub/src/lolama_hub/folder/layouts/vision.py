@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lolama_core.protocols.types import JSON
+from lolama_hub.folder.layouts import encoders
 from lolama_hub.folder.layouts.encoders import CLIP, SIGLIP, EncoderLayout
-from lolama_hub.folder.layouts.picture_templates import VIPLLAVA_TEMPLATE
+from lolama_hub.folder.layouts.picture_templates import IDEFICS3_TEMPLATE, VIPLLAVA_TEMPLATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class VisionLayout:
         encoder: What transformers assumes where there is no ``vision_config`` at all.
         text: The ``model_type`` of a language model that does not say its own.
         fixed: Keys of config.json that count as these, whatever it says.
-        tiled: Whether pictures are cut into tiles.
+        tiled: Whether pictures are cut into tiles at one of several resolutions.
+        projector: What stands between encoder and language model, as ``VLMConfig`` calls it.
         template: The chat template of a folder without one that shows pictures; empty for that of the
             language model.
     """
@@ -33,6 +35,7 @@ class VisionLayout:
     text: str = "llama"
     fixed: Mapping[str, JSON] = field(default_factory=dict)
     tiled: bool = False
+    projector: str = "mlp"
     template: str = ""
 
 
@@ -100,7 +103,30 @@ ONEVISION = VisionLayout(
     tiled=True,
 )
 
-VISION_LAYOUTS = {layout.model_type: layout for layout in (LLAVA, LLAVA_NEXT, VIPLLAVA, ONEVISION)}
+IDEFICS3 = VisionLayout(
+    model_type="idefics3",
+    defaults={"image_token_id": 128257, "scale_factor": 2, "tie_word_embeddings": False},
+    encoders=(encoders.IDEFICS3, encoders.IDEFICS3_BY_MODEL),
+    encoder={},
+    fixed={
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "projector_hidden_act": "gelu",
+        "multimodal_projector_bias": False,
+    },
+    projector="pixel_shuffle",
+    template=IDEFICS3_TEMPLATE,
+)
+SMOLVLM = replace(
+    IDEFICS3,
+    model_type="smolvlm",
+    encoders=(encoders.SMOLVLM, encoders.SMOLVLM_BY_MODEL, *IDEFICS3.encoders),
+)
+
+VISION_LAYOUTS = {
+    layout.model_type: layout
+    for layout in (LLAVA, LLAVA_NEXT, VIPLLAVA, ONEVISION, IDEFICS3, SMOLVLM)
+}
 
 
 def find_vision_layout(values: Mapping[str, JSON]) -> VisionLayout | None:

@@ -1,0 +1,81 @@
+"""The ids that stand around the tiles of a picture (Idefics3, SmolVLM), from the folder's tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.types import JSON
+from lolama_hub.folder.fields import shown
+from lolama_hub.folder.tokenizer_files import TokenizerParts
+
+T = TypeVar("T")
+
+_AROUND, _WHOLE = "<fake_token_around_image>", "<global-img>"
+
+
+def read_picture_marks(root: Path, tokenizer: TokenizerParts, side: int) -> dict[str, JSON]:
+    """The canonical ``marks`` block: ids of the texts that transformers' processor writes around tiles.
+
+    A mark may be a token or a text of several. Control tokens stand on both sides of each, so what is
+    around it has no part in its ids.
+
+    Args:
+        root: The model's folder, named in errors.
+        tokenizer: Its tokenizer.
+        side: Rows and columns of tiles at most.
+
+    Raises:
+        ModelError: without a tokenizer, or without the token around tiles.
+    """
+    path = tokenizer.files.tokenizer_json
+    if path is None:
+        reason = "has no tokenizer, and this model writes texts around the tiles of a picture"
+        raise ModelError(str(root), reason, "put its tokenizer.json there")
+    names = tokenizer.block.get("special_tokens", {})
+    around = names.get("fake_image_token", _AROUND)
+    if around not in tokenizer.ids:
+        reason = f"has no token {shown(around)}, which stands around the tiles of a picture"
+        raise ModelError(str(path), reason, "the tokenizer and config.json must be of one model")
+    encoder = _Encoder(path, tokenizer.ids)
+    return {
+        "around": encoder.ids(around),
+        "whole": encoder.ids(names.get("global_image_token", _WHOLE)),
+        "tiles": [
+            [encoder.ids(f"<row_{row}_col_{column}>") for column in range(1, side + 1)]
+            for row in range(1, side + 1)
+        ],
+        "row_end": encoder.ids("\n"),
+        # Where the tokenizer has one token for two line breaks, this is it.
+        "rows_end": encoder.ids("\n\n"),
+    }
+
+
+class _Encoder:
+    """Texts → ids by a tokenizer.json, for those that are no tokens themselves."""
+
+    def __init__(self, path: Path, known: Mapping[str, int]) -> None:
+        from tokenizers import Tokenizer
+
+        self._known, self._path = known, path
+        self._native = self._called(lambda: Tokenizer.from_file(str(path)))
+
+    def ids(self, text: str) -> list[JSON]:
+        if text in self._known:
+            return [self._known[text]]
+        encoding = self._called(lambda: self._native.encode(text, add_special_tokens=False))
+        if not encoding.ids:
+            reason = f"makes no ids of {shown(text)}"
+            raise ModelError(str(self._path), reason, "get the file again")
+        return list(encoding.ids)
+
+    def _called(self, function: Callable[[], T]) -> T:
+        try:
+            return function()
+        except BaseException as error:  # a Rust panic derives from BaseException alone
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            reason = f"cannot be used: {' '.join(str(error).split())[:200]}"
+            raise ModelError(str(self._path), reason, "get the file again") from None

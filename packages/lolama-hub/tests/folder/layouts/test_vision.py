@@ -1,0 +1,192 @@
+"""Folders of Idefics3 and SmolVLM, as transformers saves them and as they were published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_folders import VOCAB, edit_json, read, tiny_tokenizer_json, write_json
+
+from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.types import ModelFiles
+from lolama_hub.folder.layouts.vision import VISION_LAYOUTS
+
+Resolve = Callable[[Path], ModelFiles]
+
+SIDE = 28
+MARKS = ("<fake_token_around_image>", "<global-img>", "<row_1_col_1>")
+IMAGE_TOKEN = 36
+
+
+def save(kind: str, folder: Path, **changes: Any) -> Path:
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config={
+            "hidden_size": 8,
+            "intermediate_size": 12,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": SIDE,
+            "patch_size": 14,
+        },
+        text_config=transformers.LlamaConfig(
+            vocab_size=VOCAB,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        image_token_id=IMAGE_TOKEN,
+        **changes,
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    model.save_pretrained(folder)
+    tokenizer = tiny_tokenizer_json(*MARKS, "<image>")
+    assert json.loads(tokenizer)["added_tokens"][-1]["id"] == IMAGE_TOKEN
+    (folder / "tokenizer.json").write_text(tokenizer)
+    write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>"})
+    write_json(
+        folder / "preprocessor_config.json",
+        {
+            "image_processor_type": f"{kind}ImageProcessor",
+            "size": {"longest_edge": SIDE},
+            "max_image_size": {"longest_edge": SIDE},
+        },
+    )
+    return folder
+
+
+def published_name(canonical: str) -> str:
+    """The name in a file, spelled out once more so that a wrong table shows."""
+    name = canonical
+    for ours, theirs in [
+        ("projector.linear", "connector.modality_projection.proj"),
+        ("vision_tower.position_embedding", "vision_model.embeddings.position_embedding.weight"),
+        ("vision_tower.patch", "vision_model.embeddings.patch"),
+        ("vision_tower.post_norm", "vision_model.post_layernorm"),
+        ("vision_tower.layers", "vision_model.encoder.layers"),
+        ("language_model.", "text_model."),
+        ("text_model.lm_head", "lm_head"),
+        ("attention.", "self_attn."),
+        ("feed_forward.w_gate", "mlp.gate_proj"),
+        ("feed_forward.w_up", "mlp.up_proj"),
+        ("feed_forward.w_down", "mlp.down_proj"),
+        ("feed_forward", "mlp"),
+    ]:
+        name = name.replace(ours, theirs)
+    if name.startswith("vision_model"):
+        name = name.replace("attention_norm", "layer_norm1").replace("ffn_norm", "layer_norm2")
+        name = name.replace("self_attn.o_proj", "self_attn.out_proj")
+    name = name.replace("attention_norm", "input_layernorm")
+    name = name.replace("ffn_norm", "post_attention_layernorm")
+    return name if name.startswith("lm_head") else f"model.{name}"
+
+
+@pytest.fixture(params=["Idefics3", "SmolVLM"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return save(request.param, tmp_path / "model")
+
+
+@pytest.mark.parametrize("prefix", ["model.", ""], ids=["whole", "without model."])
+def test_every_tensor_equals_transformers(folder: Path, prefix: str, resolve: Resolve) -> None:
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    save_file({prefix + key.removeprefix("model."): t for key, t in state.items()}, path)
+    if prefix:
+        save_file(state, path)
+    files = resolve(folder)
+    tensors = read(files)
+    assert {published_name(name) for name in tensors} == set(state)
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, state[published_name(name)]), name
+    assert files.family == "llava"
+
+
+def test_the_canonical_configuration(folder: Path, resolve: Resolve) -> None:
+    block: Any = resolve(folder).config["model"]
+    vision = block["vision_config"]
+    assert (block["projector"], vision["downscale"]) == ("pixel_shuffle", 2)
+    assert (vision["feature_layer"], vision["post_norm"], vision["class_token"]) == (
+        -1,
+        True,
+        False,
+    )
+    preprocessing = vision["preprocessing"]
+    assert (preprocessing["mode"], preprocessing["longest_edge"]) == ("split", SIDE)
+    assert (preprocessing["resample"], preprocessing["mean"]) == (1, [0.5, 0.5, 0.5])
+    assert preprocessing["marks"]["around"] == [33]
+
+
+@pytest.mark.parametrize("name", ["idefics3", "idefics3_vision"])
+def test_the_encoder_by_its_older_name(name: str, folder: Path, resolve: Resolve) -> None:
+    expected = resolve(folder).config["model"]
+    vision = json.loads((folder / "config.json").read_text())["vision_config"]
+    edit_json(folder / "config.json", vision_config={**vision, "model_type": name})
+    assert resolve(folder).config["model"] == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scale_factor": 0}, "scale_factor is 0, expected an integer from 1"),
+        ({"image_token_id": 64}, "image_token_id is 64, expected an id of the vocabulary"),
+        ({"image_token_id": ...}, "image_token_id is 128257, expected an id of the vocabulary"),
+        ({"vision_config": {"model_type": "clip_vision_model"}}, "expected .*idefics3_vision"),
+        ({"text_config": {"model_type": "rwkv"}}, "model_type 'rwkv' is not supported"),
+    ],
+)
+def test_a_configuration_that_is_not_supported(
+    changes: dict[str, Any], words: str, folder: Path, resolve: Resolve
+) -> None:
+    edit_json(folder / "config.json", **changes)
+    with pytest.raises(ModelError, match=words):
+        resolve(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"do_image_splitting": False}, "do_image_splitting is False, expected true"),
+        ({"max_image_size": {"longest_edge": 56}}, "expected a longest_edge of 28, as image_size"),
+        ({"max_image_size": 28}, "max_image_size is 28, expected a longest_edge"),
+        ({"size": {"height": 28, "width": 28}}, "size is an object, expected a longest_edge;"),
+        ({"size": {"longest_edge": 225}}, "expected a longest_edge from 1 to 224"),
+        ({"do_resize": False}, "do_resize is False, expected true"),
+    ],
+)
+def test_a_processor_that_is_not_supported(
+    changes: dict[str, Any], words: str, folder: Path, resolve: Resolve
+) -> None:
+    edit_json(folder / "preprocessor_config.json", **changes)
+    with pytest.raises(ModelError, match=words):
+        resolve(folder)
+
+
+def test_sizes_that_the_processor_leaves_out(folder: Path, resolve: Resolve) -> None:
+    edit_json(folder / "preprocessor_config.json", size=..., max_image_size=...)
+    vision: Any = resolve(folder).config["model"]["vision_config"]
+    assert vision["preprocessing"]["longest_edge"] == 4 * SIDE
+    assert len(vision["preprocessing"]["marks"]["tiles"]) == 4
+
+
+def test_every_row_has_a_name_of_its_own() -> None:
+    assert {"llava", "llava_next", "llava_onevision", "vipllava", "idefics3", "smolvlm"} <= set(
+        VISION_LAYOUTS
+    )
+    for name, layout in VISION_LAYOUTS.items():
+        assert layout.model_type == name
+        assert layout.encoders
