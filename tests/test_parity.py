@@ -36,6 +36,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 80,
     "bos_token_id": 1,
     "eos_token_id": 2,
+    "pad_token_id": 0,
 }
 
 
@@ -74,7 +75,143 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 """What `reference` explains: LLaMA, and what differs from it in sizes alone."""
 
 SLIDING: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 7}
+FACTORS = [1.0, 1.1, 1.3, 1.5, 2.0, 2.2, 2.5, 3.0]
+LONGROPE = rope(
+    "longrope",
+    short_factor=FACTORS,
+    long_factor=[4 * each for each in FACTORS],
+    original_max_position_embeddings=16,
+)
+PHI_MINI = {
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.75,
+    "rope_scaling": {
+        "type": "longrope",
+        "short_factor": FACTORS[:6],
+        "long_factor": [4 * each for each in FACTORS[:6]],
+    },
+}
+YARN_IN_FULL = {
+    "rope_theta": 500000.0,
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "attention_factor": 1.2,
+    },
+}
+QUERIES_GROW = rope(
+    "yarn",
+    factor=4.0,
+    original_max_position_embeddings=16,
+    llama_4_scaling_beta=0.5,
+    mscale=1.0,
+    mscale_all_dim=1.0,
+)
 DESCENDANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama_longrope": ("llama", LONGROPE),
+    "llama_gelu": ("llama", {"hidden_act": "gelu"}),
+    "llama_gelu_tanh": ("llama", {"hidden_act": "gelu_pytorch_tanh"}),
+    "smollm3": ("smollm3", {"num_hidden_layers": 5}),
+    "smollm3_listed": ("smollm3", {"no_rope_layers": [0, 1, 0], "tie_word_embeddings": False}),
+    "smollm3_window": ("smollm3", {**SLIDING, "no_rope_layer_interval": 2}),
+    "granite": (
+        "granite",
+        {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.3,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 3.0,
+        },
+    ),
+    "granite_off": ("granite", {"attention_bias": True, "mlp_bias": True}),
+    "granite4": (
+        "granitemoehybrid",
+        {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.3,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 3.0,
+            "num_local_experts": 0,
+            "shared_intermediate_size": 88,
+            "position_embedding_type": "rope",
+            "layer_types": ["full_attention"] * 3,
+        },
+    ),
+    "granite4_unrotated": (
+        "granitemoehybrid",
+        {
+            "num_local_experts": 0,
+            "shared_intermediate_size": 96,
+            "layer_types": ["full_attention"] * 3,
+        },
+    ),
+    "seed_oss": ("seed_oss", {"head_dim": 24}),
+    "seed_oss_biases": ("seed_oss", {"attention_out_bias": True, "mlp_bias": True}),
+    "seed_oss_no_bias": ("seed_oss", {"attention_bias": False}),
+    "phi3": ("phi3", {}),
+    "phi3_window": ("phi3", {"sliding_window": 7, "num_key_value_heads": 4}),
+    "phi3_longrope": (
+        "phi3",
+        {"original_max_position_embeddings": 16, **LONGROPE},
+    ),
+    "phi4_mini": (
+        "phi3",
+        {
+            "original_max_position_embeddings": 16,
+            "tie_word_embeddings": True,
+            **PHI_MINI,
+        },
+    ),
+    "olmo2": ("olmo2", {}),
+    "olmo2_bias": ("olmo2", {"attention_bias": True, "num_key_value_heads": 4}),
+    "olmo3": ("olmo3", {"num_hidden_layers": 5, "sliding_window": 7}),
+    "olmo3_yarn": ("olmo3", {"num_hidden_layers": 4, "sliding_window": 7, **YARN_IN_FULL}),
+    "olmo3_all_full": ("olmo3", {"layer_types": ["full_attention"] * 3}),
+    "ministral3": ("ministral3", {"head_dim": 24, **QUERIES_GROW}),
+    "ministral3_window": ("ministral3", {"head_dim": 16, "sliding_window": 7, **QUERIES_GROW}),
+    "gemma": ("gemma", {"head_dim": 24}),
+    "gemma_gelu": ("gemma", {"head_dim": 24, "hidden_act": "gelu", "tie_word_embeddings": False}),
+    "gemma2": ("gemma2", {"head_dim": 24, "sliding_window": 7, "query_pre_attn_scalar": 16}),
+    "gemma2_caps": (
+        "gemma2",
+        {
+            "head_dim": 24,
+            "sliding_window": 7,
+            "attn_logit_softcapping": 1.0,
+            "final_logit_softcapping": 0.7,
+        },
+    ),
+    "gemma2_no_caps": (
+        "gemma2",
+        {"head_dim": 16, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+    ),
+    "gemma3": ("gemma3_text", {"head_dim": 24, "sliding_window": 7, "num_hidden_layers": 7}),
+    "gemma3_linear": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "sliding_window": 7,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+            "final_logit_softcapping": 0.7,
+            "query_pre_attn_scalar": 24,
+        },
+    ),
+    "gemma3_published": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "sliding_window": 7,
+            "sliding_window_pattern": 2,
+            "rope_theta": 1e6,
+            "rope_local_base_freq": 300.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+    ),
     "qwen2_windows": ("qwen2", {**SLIDING, "max_window_layers": 2}),
     "qwen2_layer_types": (
         "qwen2",
@@ -117,7 +254,8 @@ def save(name: str, folder: Path) -> Any:
     model = model.eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            around = 1.0 if "norm" in key else 0.0
+            # Gemma adds 1 to these.
+            around = 1.0 if "norm" in key and "gemma" not in model_type else 0.0
             parameter.copy_(torch.randn_like(parameter) * 0.1 + around)
     model.save_pretrained(folder)
     rewrite(name, folder)

@@ -263,7 +263,9 @@ def _key(options: Options) -> dict[str, str | int | bool]:
 def _tensor_bytes(files: ModelFiles) -> int:
     io = lolama_core.FileCheckpointIO()
     headers = {path: io.header(path) for path in {one.path for one in files.tensors.values()}}
-    entries = [headers[one.path][one.key] for one in files.tensors.values()]
+    # One that several are parts of counts once.
+    keys = {(one.path, one.key) for one in files.tensors.values()}
+    entries = [headers[path][key] for path, key in keys]
     return sum(entry.end - entry.begin for entry in entries)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import fields
 from typing import Any
@@ -13,6 +14,8 @@ from lolama_core import Generation, Kernels, Llama, LlamaConfig, Tokenizer, set_
 from lolama_core.model.layer_kinds import config_of_layer
 from lolama_core.model.switches import Switches
 from lolama_core.protocols.errors import ModelError
+from lolama_core.runtime.runner import runner_of
+from lolama_core.testing.decoder_kernel import logits_of_row
 from lolama_core.testing.engine import (
     ALONE,
     CONTEXT,
@@ -65,11 +68,28 @@ def test_what_is_off_is_not_written() -> None:
         ("sliding_layers", [True]),
         ("sliding_layers", "01"),
         ("sliding_layers", 1),
+        ("unrotated_layers", [3]),
+        ("unrotated_layers", None),
+        ("rotary_dim", 3),
+        ("rotary_dim", 14),
+        ("activation", "relu"),
+        ("activation", None),
+        ("norms", []),
+        ("embedding_scale", 0),
+        ("residual_scale", float("nan")),
+        ("attention_scale", "1"),
+        ("logit_divisor", -1),
+        ("attention_softcap", 0.0),
+        ("logit_softcap", True),
+        ("sliding_rope_base", 0.5),
+        ("query_scale_beta", 0.1),
+        ("query_scale_length", 16),
     ],
 )
 def test_impossible_values_are_named(field: str, value: object) -> None:
-    with pytest.raises(ModelError, match=f"config {field}: is "):
+    with pytest.raises(ModelError, match=r"config .*: is ") as caught:
         LlamaConfig(**{**SMALL, field: value})
+    assert field in str(caught.value)
 
 
 def test_layers_that_are_alike_share_a_kind() -> None:
@@ -103,6 +123,17 @@ def alone(model: Llama, byte_level: Tokenizer) -> list[list[Generation[str]]]:
     found = [run_jobs(ALONE.engine(model, byte_level), [job])[0] for job in jobs]
     set_kernels(model, None)
     return found
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits(model: Llama, dtype: torch.dtype) -> None:
+    """Weights and cache, in chunks: within what rounding them changes."""
+    ids = torch.randint(0, VOCABULARY, (1, 60), generator=torch.Generator().manual_seed(1))
+    narrow, expected = copy.deepcopy(model).to(dtype), model(ids)[0]
+    for chunk, rows in ((1, 1), (25, 1), (7, 3)):
+        found = logits_of_row(runner_of(narrow), ids, chunk, rows)
+        assert (found - expected).std() < 0.05 * expected.std()
 
 
 @pytest.mark.parametrize("way", FEW_WAYS, ids=str)

@@ -96,7 +96,8 @@ def test_known_values_of_llama_3_1() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "rope_scaling.type 'longrope' is not supp"),
+        ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "rope_scaling.type 'ntk' is not supp"),
+        ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "rope_scaling.short_factor is missing"),
         ({"rope_scaling": {"rope_type": "su"}}, "rope_scaling.rope_type 'su'"),
         ({"rope_parameters": {"rope_type": None}}, "rope_parameters.rope_type None"),
         ({"rope_parameters": {"rope_type": ["yarn"]}}, "rope_parameters.rope_type a list"),

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lolama_core.model.causal_blocks import causal_in_blocks
 from lolama_core.model.config import LlamaConfig
 from lolama_core.model.linear import Linear, processor_multiplies
 from lolama_core.model.masks import PassPlan
 from lolama_core.model.norm import RMSNorm
 from lolama_core.model.rope import rotate
+from lolama_core.model.scaling import attend_capped, grown
 from lolama_core.protocols import KVCache
-
-_QUERY_BLOCK = 128
 
 
 class Attention(nn.Module):
@@ -30,6 +30,8 @@ class Attention(nn.Module):
         self.k_proj = Linear(config.d_model, kv_inner, bias=input_bias)
         self.v_proj = Linear(config.d_model, kv_inner, bias=input_bias)
         self.o_proj = Linear(inner, config.d_model, bias=config.attention_bias is True)
+        self.scale, self.softcap = config.attention_scale, config.attention_softcap
+        self.growth, self.growth_length = config.query_scale_beta, config.query_scale_length
         self.q_norm: RMSNorm | None = None
         self.k_norm: RMSNorm | None = None
         if config.qk_norm is not None:
@@ -41,6 +43,8 @@ class Attention(nn.Module):
         """(B, T, D) → (B, T, D)."""
         plan = plan.of_kind(self.kind)
         queries = self.queries_of(x, plan.cos, plan.sin)  # (B, H, T, hd)
+        if self.growth is not None:
+            queries = grown(queries, plan.positions, self.growth, self.growth_length)
         return self.answer(x, queries, plan, cache)
 
     def queries_of(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -59,7 +63,8 @@ class Attention(nn.Module):
             keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)
         if plan.first_key:
             keys, values = keys[:, :, plan.first_key :], values[:, :, plan.first_key :]
-        attended = attend(queries, keys, values, plan.mask, plan.causal)  # (B, Q, H hd)
+        how = plan.mask, plan.causal, self.scale, self.softcap
+        attended = attend(queries, keys, values, *how)  # (B, Q, H hd)
         output: Tensor = self.o_proj(attended.to(x.dtype))
         return output
 
@@ -77,7 +82,13 @@ def norm_heads(x: Tensor, norm: RMSNorm | None) -> Tensor:
 
 
 def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     """softmax(q kᵀ / √head_dim) v for grouped heads.
 
@@ -89,52 +100,43 @@ def attend(
         keys, values: (B, K, L, hd), K a divisor of H.
         mask: (B, 1, T, L) bool, or added to the scores in the keys' dtype, or None.
         causal: query t sees keys 0 to t.
+        scale, cap: What q kᵀ is multiplied with, if not 1 / √head_dim; what it stays below.
 
     Returns:
         (B, T, H · hd).
     """
     batch, num_heads, width, head_dim = queries.shape
-    num_kv_heads = keys.shape[1]
-    group = num_heads // num_kv_heads
+    group = num_heads // keys.shape[1]
     if width > 1 and queries.dtype == torch.float32 and not processor_multiplies(keys.dtype):
         keys, values = keys.float(), values.float()
     queries = queries.to(keys.dtype)
-    if width == 1 and queries.is_cuda:  # its kernels know of groups, and are faster that way
-        attended = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, enable_gqa=True
-        )
-        return attended.reshape(batch, 1, num_heads * head_dim)
+    if cap is not None:
+        return attend_capped(queries, keys, values, mask, causal, scale, cap)
     if width == 1:
-        # One query: the heads of a group become its rows, so that no key is ever copied. Repeating the
-        # keys instead costs 25 times as much at 2k positions.
-        rows = queries.reshape(batch, num_kv_heads, group, head_dim)
-        attended = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask)
-        return attended.reshape(batch, 1, num_heads * head_dim)
+        return _attend_one(queries, keys, values, mask, scale)
     if group > 1:
         keys = keys.repeat_interleave(group, dim=1)  # (B, H, L, hd)
         values = values.repeat_interleave(group, dim=1)
     if causal and queries.device.type == "cpu":
-        attended = _causal_in_blocks(queries, keys, values)
+        attended = causal_in_blocks(queries, keys, values, scale)
     else:
         attended = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=causal
+            queries, keys, values, attn_mask=mask, is_causal=causal, scale=scale
         )
     return attended.transpose(1, 2).reshape(batch, width, num_heads * head_dim)
 
 
-def _causal_in_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention (B, H, T, hd), a block of queries at a time, over the keys that some of them see.
-
-    torch's kernel for CPUs multiplies by whole tiles of 512 keys, most of which a short prompt masks again.
-    """
-    width = queries.shape[2]
-    attended = []
-    for first in range(0, width, _QUERY_BLOCK):
-        last = min(first + _QUERY_BLOCK, width)
-        seen = min(last, keys.shape[2])  # a row of padding at the end may have no keys
-        mask = torch.ones(last - first, seen, dtype=torch.bool, device=queries.device).tril(first)
-        block = F.scaled_dot_product_attention(
-            queries[:, :, first:last], keys[:, :, :seen], values[:, :, :seen], attn_mask=mask
+def _attend_one(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None
+) -> Tensor:
+    """`attend` for one query of each row (B, H, 1, hd)."""
+    if queries.is_cuda:  # its kernels know of groups, and are faster that way
+        attended = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, scale=scale, enable_gqa=True
         )
-        attended.append(block)
-    return torch.cat(attended, dim=2)
+    else:
+        # The heads of a group become its rows, so that no key is ever copied. Repeating the keys instead
+        # costs 25 times as much at 2k positions.
+        rows = queries.reshape(len(queries), keys.shape[1], -1, queries.shape[-1])
+        attended = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=scale)
+    return attended.reshape(len(queries), 1, -1)

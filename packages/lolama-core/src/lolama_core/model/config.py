@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from lolama_core.model.config_checks import PACKAGE, checked
 from lolama_core.model.rope_scaling import RopeScaling
-from lolama_core.model.switches import Switches
+from lolama_core.model.switches import Switches, written
 from lolama_core.protocols.checks import from_mapping
 from lolama_core.protocols.types import JSON
 
@@ -71,9 +71,4 @@ class LlamaConfig(Switches):
 
     def to_json(self) -> dict[str, JSON]:
         """The ``model`` block that `from_json` reads."""
-        off = self.switches_off()
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-            if name not in off
-        }
+        return written(self)

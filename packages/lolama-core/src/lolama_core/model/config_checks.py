@@ -49,7 +49,9 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     bias = given["attention_bias"]
     if not isinstance(bias, bool) and bias != "qkv":
         raise refused("attention_bias", bias, 'true, false or "qkv"')
-    return {**sizes, "rope_scaling": _rope_scaling(given), **_checked_switches(given)}
+    made = {**sizes, "rope_scaling": _rope_scaling(given), **_checked_switches(given)}
+    _check_rotary_dim({**given, **made}, made["head_dim"])
+    return made
 
 
 def _num_kv_heads(given: Mapping[str, Any]) -> int:
@@ -85,11 +87,55 @@ def _rope_scaling(given: Mapping[str, Any]) -> RopeScaling | None:
     return scaling
 
 
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "activation": ("silu", "gelu", "gelu_tanh"),
+    "norms": ("before", "after", "both"),
+    "qk_norm": (None, "head", "width"),
+}
+_POSITIVE = (
+    "embedding_scale",
+    "residual_scale",
+    "attention_scale",
+    "logit_divisor",
+    "attention_softcap",
+    "logit_softcap",
+    "query_scale_beta",
+)
+
+
 def _checked_switches(given: Mapping[str, Any]) -> dict[str, Any]:
-    if given["qk_norm"] not in (None, "head", "width"):
-        raise refused("qk_norm", given["qk_norm"], '"head", "width" or null')
-    layers = given["sliding_layers"]
-    return {"sliding_layers": None if layers is None else _layers("sliding_layers", given)}
+    for name, choices in _CHOICES.items():
+        if isinstance(given[name], list | dict) or given[name] not in choices:
+            known = ", ".join("null" if one is None else f'"{one}"' for one in choices)
+            raise refused(name, given[name], f"one of {known}")
+    for name in _POSITIVE:
+        if given[name] is not None:
+            check_number(name, given[name], 1e-6, 1e6)
+    if given["sliding_rope_base"] is not None:
+        check_number("sliding_rope_base", given["sliding_rope_base"], 1.0, 1e12)
+    if given["query_scale_length"] is not None:
+        check_integer("query_scale_length", given["query_scale_length"], LONGEST)
+    if (given["query_scale_beta"] is None) != (given["query_scale_length"] is None):
+        expected = "given together with query_scale_length"
+        raise refused("query_scale_beta", given["query_scale_beta"], expected)
+    sliding = given["sliding_layers"]
+    return {
+        "sliding_layers": None if sliding is None else _layers("sliding_layers", given),
+        "unrotated_layers": _layers("unrotated_layers", given),
+    }
+
+
+def _check_rotary_dim(given: Mapping[str, Any], head_dim: int) -> None:
+    rotary = given["rotary_dim"]
+    if rotary is not None and check_integer("rotary_dim", rotary, head_dim, low=0) % 2:
+        raise refused("rotary_dim", rotary, "an even number, for rotary pairs")
+    scaling, pairs = given["rope_scaling"], (head_dim if rotary is None else rotary) // 2
+    if isinstance(scaling, RopeScaling) and scaling.type == "longrope" and pairs:
+        for name in ("short_factor", "long_factor"):
+            found = len(getattr(scaling, name))
+            if found != pairs:
+                expected = f"{pairs} numbers, one for each rotated pair"
+                raise refused(f"rope_scaling {name}", f"a list of {found}", expected)
 
 
 def _layers(name: str, given: Mapping[str, Any]) -> tuple[int, ...]:

@@ -21,12 +21,22 @@ def config_of_layer(config: LlamaConfig, layer: int) -> LlamaConfig:
 
     Layers of equal configurations are of one kind: they share masks and angles.
     """
-    changes: dict[str, Any] = {}
-    if config.sliding_layers is not None:
-        changes["sliding_layers"] = None
-        if layer not in config.sliding_layers:
-            changes["sliding_window"] = None
-    return replace(config, **changes) if changes else config
+    off = config.switches_off()
+    if off >= {"sliding_layers", "sliding_rope_base", "unrotated_layers"}:
+        return config
+    changes: dict[str, Any] = {
+        "sliding_layers": None,
+        "sliding_rope_base": None,
+        "unrotated_layers": (),
+    }
+    sliding = config.sliding_layers
+    if config.sliding_window is None or (sliding is not None and layer not in sliding):
+        changes["sliding_window"] = None
+    elif config.sliding_rope_base is not None:
+        changes |= {"rope_base": config.sliding_rope_base, "rope_scaling": None}
+    if layer in config.unrotated_layers:
+        changes |= {"rotary_dim": 0, "rope_scaling": None}  # an angle of 0 turns nothing
+    return replace(config, **changes)
 
 
 def plan_kinds(

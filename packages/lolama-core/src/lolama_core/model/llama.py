@@ -19,6 +19,7 @@ from lolama_core.model.linear import OutputProjection
 from lolama_core.model.masks import PassPlan
 from lolama_core.model.norm import RMSNorm
 from lolama_core.model.rope import RotaryEmbedding
+from lolama_core.model.scaling import final_logits
 from lolama_core.protocols import CacheSlots
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.causal_module import CausalLMModule
@@ -41,9 +42,8 @@ class Llama(CausalLMModule):
         self.generation_defaults = GenerationDefaults()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
         of_layers = [config_of_layer(config, layer) for layer in range(config.num_layers)]
-        self.kinds = tuple(
-            dict.fromkeys(of_layers)
-        )  # one, but for models whose layers are not all alike
+        # One, but for models whose layers are not all alike.
+        self.kinds = tuple(dict.fromkeys(of_layers))
         self.layers = nn.ModuleList(
             Block(own, layer, self.kinds.index(own)) for layer, own in enumerate(of_layers)
         )
@@ -97,7 +97,10 @@ class Llama(CausalLMModule):
     def embed(self, input_ids: Tensor) -> Tensor:
         """(B, T) token ids → (B, T, D) in the dtype that activations have on this device."""
         embeds: Tensor = self.embed_tokens(input_ids)
-        return embeds.to(activation_dtype(embeds.device, self.dtype))
+        wide = embeds.to(activation_dtype(embeds.device, self.dtype))
+        scale = self.config.embedding_scale
+        # In the weights' dtype, as transformers does.
+        return wide if scale is None else wide * embeds.new_full((), scale)
 
     def embed_prompt(self, input_ids: Tensor, lengths: Sequence[int], **inputs: Any) -> Prompt:
         """(B, T) right-padded ids → `Prompt`; a text model takes nothing beside them.
@@ -143,7 +146,7 @@ class Llama(CausalLMModule):
 
     def head(self, hidden: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
         """(..., D) behind the blocks → float32 logits (..., V); ``project`` is ``lm_head``, or a kernel."""
-        return project(self.norm(hidden)).float()
+        return final_logits(project(self.norm(hidden)).float(), self.config)
 
     def angles(self, slots: CacheSlots) -> Angles:
         """cos and sin of the new positions, (B or 1, 1, T, head_dim) each, for each kind of layer."""
@@ -151,11 +154,7 @@ class Llama(CausalLMModule):
         return tuple(rope(slots.positions, slots.totals) for rope in ropes)
 
     def plan(
-        self,
-        x: Tensor,
-        slots: CacheSlots,
-        cache: KVCacheProtocol | None,
-        angles: Angles,
+        self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None, angles: Angles
     ) -> PassPlan:
         """What all blocks share in a pass of (B, T, D); see `plan_pass`."""
         return plan_kinds(x, angles, slots, cache, self.kinds, self.layers)

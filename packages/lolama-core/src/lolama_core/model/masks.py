@@ -27,6 +27,7 @@ class PassPlan:
             dtype of the keys; None if ``causal`` says it all.
         causal: query t sees keys 0 to t: every row starts from nothing. A single query sees all keys.
         dtype: The dtype of activations inside the blocks; the stream between them keeps its own.
+        positions: (B, T) int64, those of the new positions.
         others: The plans of the other kinds of layers, where layers are not all alike.
     """
 
@@ -37,6 +38,7 @@ class PassPlan:
     mask: Tensor | None
     causal: bool
     dtype: torch.dtype
+    positions: Tensor
     others: tuple[PassPlan, ...] = ()
 
     def of_kind(self, kind: int) -> PassPlan:
@@ -75,12 +77,12 @@ def plan_pass(
     """
     (cos, sin), width, dtype = angles, x.shape[1], inner_dtype(x, layers)
     if isinstance(slots, FixedSlots):
-        return PassPlan(cos, sin, slots, 0, slots.mask(window), False, dtype)
+        return PassPlan(cos, sin, slots, 0, slots.mask(window), False, dtype, slots.positions)
     first_key, mask, causal = plan_mask(slots.starts, slots.totals, width, window, cos.device)
     if cache is None and mask is not None:
         mask = F.pad(mask, (0, width - mask.shape[-1]))  # keys are as wide as the input
     written = slots if cache is not None else None
-    return PassPlan(cos, sin, written, first_key, mask, causal, dtype)
+    return PassPlan(cos, sin, written, first_key, mask, causal, dtype, slots.positions)
 
 
 def inner_dtype(x: Tensor, layers: Iterable[nn.Module]) -> torch.dtype:

@@ -7,6 +7,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lolama_core.model.config import LlamaConfig
 from lolama_core.model.rope_frequencies import inverse_frequencies
@@ -24,10 +25,12 @@ class RotaryEmbedding(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.head_dim = config.head_dim
+        self.head_dim, self.rotary_dim = config.head_dim, config.head_dim
+        if config.rotary_dim is not None:
+            self.rotary_dim = config.rotary_dim
         self.base, self.scaling = config.rope_base, config.rope_scaling
         frequencies, self.attention_factor = inverse_frequencies(
-            self.head_dim, self.base, self.scaling
+            self.rotary_dim, self.base, self.scaling
         )
         # On the CPU even when the model is built on the meta device: it is computed, never loaded.
         self.register_buffer("inv_freq", frequencies, persistent=False)
@@ -49,16 +52,19 @@ class RotaryEmbedding(nn.Module):
         """
         inv_freq, limit = self.inv_freq, dynamic_beyond(self.scaling)
         if limit is not None and max(totals) > limit:
-            # (head_dim / 2,) each
+            # (rotary_dim / 2,) each
             rows = [
-                inverse_frequencies(self.head_dim, self.base, self.scaling, total)[0]
+                inverse_frequencies(self.rotary_dim, self.base, self.scaling, total)[0]
                 for total in totals
             ]
             inv_freq = torch.stack(rows)[:, None, None].to(positions.device)
-        angles = positions[:, None, :, None] * inv_freq  # (B, 1, T, head_dim / 2) float32
+        angles = positions[:, None, :, None] * inv_freq  # (B, 1, T, rotary_dim / 2) float32
         cos, sin = angles.cos(), angles.sin()
         if self.attention_factor != 1:
             cos, sin = cos * self.attention_factor, sin * self.attention_factor
+        if self.rotary_dim < self.head_dim:  # the last pairs of each half keep still
+            still = (0, (self.head_dim - self.rotary_dim) // 2)
+            cos, sin = F.pad(cos, still, value=1.0), F.pad(sin, still)
         # The same angle for both halves: dimension i turns together with i + head_dim / 2, the layout in
         # which Hugging Face stores q and k.
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)

@@ -19,10 +19,11 @@ def inverse_frequencies(
         head_dim: Width of a head, even.
         base: θ.
         scaling: How the frequencies are stretched, or None (Su et al. 2021, section 3.2.2).
-        seq_len: ``dynamic`` only: length of the whole sequence; shorter than the original changes nothing.
+        seq_len: ``dynamic`` and ``longrope`` only: length of the whole sequence; no more than the original
+            changes nothing.
 
     Returns:
-        (head_dim / 2,) float32 on the CPU, and the attention factor (1.0 but for ``yarn``).
+        (head_dim / 2,) float32 on the CPU, and the attention factor (1.0 but for ``yarn`` and ``longrope``).
         The same numbers as transformers' ``ROPE_INIT_FUNCTIONS``.
     """
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
@@ -38,6 +39,11 @@ def inverse_frequencies(
         return 1.0 / base**exponents, 1.0
     if scaling.type == "llama3":
         return _llama3(1.0 / base**exponents, scaling), 1.0
+    if scaling.type == "longrope":
+        is_long = seq_len > scaling.original_max_seq_len
+        factors = scaling.long_factor if is_long else scaling.short_factor
+        divisors = torch.tensor(factors, device="cpu") * base**exponents
+        return 1.0 / divisors, _longrope_factor(scaling)
     return _yarn(head_dim, base, exponents, scaling)
 
 
@@ -50,6 +56,13 @@ def _llama3(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
     blended = (1 - keep) * frequencies / scaling.factor + keep * frequencies
     stretched = torch.where(rotations < low, frequencies / scaling.factor, blended)
     return torch.where(rotations > high, frequencies, stretched)
+
+
+def _longrope_factor(scaling: RopeScaling) -> float:
+    """Ding et al. 2024, section 3.4: how much cos and sin grow with the stretched length."""
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    return math.sqrt(1 + math.log(scaling.factor) / math.log(scaling.original_max_seq_len))
 
 
 def _yarn(

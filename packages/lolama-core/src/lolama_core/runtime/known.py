@@ -38,7 +38,7 @@ _NUMBERS: dict[type[nn.Module], frozenset[str]] = {
     RMSNorm: frozenset({"eps"}),
     Linear: frozenset({"in_features", "out_features"}),
     OutputProjection: frozenset({"in_features", "out_features"}),
-    RotaryEmbedding: frozenset({"head_dim", "base", "scaling", "attention_factor"}),
+    RotaryEmbedding: frozenset({"head_dim", "rotary_dim", "base", "scaling", "attention_factor"}),
 }
 """What kernels read beside modules and parameters. Whatever else is set, and not None, they do not know."""
 _PARAMETERS: dict[type[nn.Module], frozenset[str]] = {
@@ -115,12 +115,14 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
     Raises:
         UnknownPart: if its numbers or linears are of a kind that no kernel reads.
     """
-    attention, eps = block.attention, block.attention_norm.eps
-    if eps != block.ffn_norm.eps:
+    attention, norms = block.attention, (block.attention_norm, block.ffn_norm)
+    assert isinstance(norms[0], RMSNorm) and isinstance(norms[1], RMSNorm)  # `check_block` saw them
+    eps = norms[0].eps
+    if eps != norms[1].eps:
         raise UnknownPart("its norms differ in eps")
     weights = BlockWeights(
-        attention_norm=block.attention_norm.weight,
-        ffn_norm=block.ffn_norm.weight,
+        attention_norm=norms[0].weight,
+        ffn_norm=norms[1].weight,
         **{name: _linear_weights(linear, name) for name, linear in _linears(block).items()},
     )
     shape = DecoderShape(

@@ -17,7 +17,7 @@ from lolama_core.protocols.types import JSON, CanonicalConfig
 from lolama_hub.folder.child_process import run_in_child
 from lolama_hub.folder.fields import shown
 from lolama_hub.folder.files import PICKLED, SAFETENSORS, Folder, index_shards
-from lolama_hub.folder.layouts import TextLayout
+from lolama_hub.folder.layouts import LAYOUTS, TextLayout, transforms
 from lolama_hub.folder.weight_names import StoredTensors, check_index, match_names
 from lolama_hub.store.digests import file_digest
 
@@ -81,7 +81,7 @@ def convert(
         try:
             run_in_child(
                 write_conversion,
-                *(files, shards, listing, config, dict(layout.tensors)),
+                *(files, shards, listing, config, layout.model_type),
                 *(place, folder.io, tokenizer_json, chat_template),
                 subject=str(listing),
                 memory=2 * size + _SLACK,
@@ -100,7 +100,7 @@ def write_conversion(
     shards: Mapping[str, str],
     listing: Path,
     config: CanonicalConfig,
-    table: Mapping[str, str],
+    model_type: str,
     place: Path,
     io: CheckpointIO,
     tokenizer_json: Path | None,
@@ -112,7 +112,9 @@ def write_conversion(
         LolamaError: see `convert`.
     """
     tensors = _read_all(files, shards, listing)
-    names, tied = match_names(listing, tensors, table, config["model"])
+    layout = LAYOUTS[model_type]
+    names, tied = match_names(listing, tensors, layout.tensors, config["model"])
+    made = transforms(layout, config["model"], names)
     if config["model"]["tie_word_embeddings"] and not tied and _equal_embeddings(tensors, names):
         # A .bin stores both names of one tensor; safetensors, and we, store it once.
         tied = True
@@ -121,7 +123,10 @@ def write_conversion(
     io.write(
         place,
         {**config, "model": model},
-        ((name, tensors[key]) for name, key in names.items()),
+        (
+            (name, made[name](tensors[key]) if name in made else tensors[key])
+            for name, key in names.items()
+        ),
         tokenizer_json=None if tokenizer_json is None else io.read_text(tokenizer_json),
         chat_template=chat_template,
     )

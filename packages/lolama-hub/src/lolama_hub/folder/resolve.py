@@ -19,7 +19,7 @@ from lolama_hub.folder.convert_pickled import convert
 from lolama_hub.folder.fields import Fields
 from lolama_hub.folder.files import PICKLED, SAFETENSORS, Folder, index_shards
 from lolama_hub.folder.generation_config import read_generation
-from lolama_hub.folder.layouts import TextLayout
+from lolama_hub.folder.layouts import TextLayout, transforms
 from lolama_hub.folder.layouts.vision import find_vision_layout
 from lolama_hub.folder.other_formats import names_in, refuse_layout
 from lolama_hub.folder.text_config import find_layout, read_model
@@ -44,6 +44,7 @@ def resolve_folder(name: str, folder: Folder) -> ModelFiles:
     text = _read_text(folder, path, values)
     config, model, table = text.config, text.config["model"], text.layout.tensors
     stored = read_safetensors(folder)
+    converted = stored is None
     if stored is None:
         stored = convert(
             folder,
@@ -66,7 +67,7 @@ def resolve_folder(name: str, folder: Folder) -> ModelFiles:
     return ModelFiles(
         name=name,
         config=config,
-        tensors=stored.locations(names),
+        tensors=stored.locations(names, {} if converted else transforms(text.layout, model, names)),
         tokenizer=text.tokenizer.files,
     )
 

@@ -20,9 +20,10 @@ from lolama_core.protocols.types import (
 from lolama_hub.folder.fields import shown
 from lolama_hub.folder.files import Folder
 from lolama_hub.folder.generation_config import read_generation
-from lolama_hub.folder.layouts import llava
+from lolama_hub.folder.layouts import llava, transforms
 from lolama_hub.folder.layouts.encoders import HEAD, encoder_names, unused_names
 from lolama_hub.folder.layouts.picture_templates import TEMPLATES, VICUNA_TEMPLATE
+from lolama_hub.folder.layouts.transforms import Transform
 from lolama_hub.folder.other_formats import names_in, refuse_layout
 from lolama_hub.folder.picture_marks import read_picture_marks
 from lolama_hub.folder.tokenizer_files import TokenizerParts, read_tokenizer
@@ -30,6 +31,9 @@ from lolama_hub.folder.vision_config import VisionModel, read_vision_model
 from lolama_hub.folder.weight_names import listed, match_names, read_safetensors, stored_dtype
 
 _LAYER = re.compile(r"vision\.encoder\.layers\.(\d{1,9})\.")
+
+
+_TEXT = "language_model."
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,16 @@ def resolve_vision(name: str, folder: Folder, path: Path, values: Mapping[str, J
     return ModelFiles(
         name=name,
         config=config,
-        tensors=stored.locations(names),
+        tensors=stored.locations(names, _made(model, names)),
         tokenizer=tokenizer.files,
     )
+
+
+def _made(model: VisionModel, names: Mapping[str, str]) -> dict[str, Transform]:
+    """How tensors of the language model are made that are not stored as they are."""
+    own = {name.removeprefix(_TEXT): key for name, key in names.items() if name.startswith(_TEXT)}
+    made = transforms(model.layout, model.text, own)
+    return {_TEXT + name: transform for name, transform in made.items()}
 
 
 def read_parts(folder: Folder, path: Path, values: Mapping[str, JSON]) -> VisionParts:
@@ -156,7 +167,7 @@ def match_vision_names(
         parts = [("lacks", missing), ("holds, unasked for,", unexpected)]
         reason = " and ".join(f"{verb} {listed(names)}" for verb, names in parts if names)
         raise ModelError(str(listing), reason, remedy)
-    names = {f"language_model.{canonical}": common[name] for canonical, name in text.items()}
+    names = {_TEXT + canonical: common[name] for canonical, name in text.items()}
     return names | {canonical: common[name] for canonical, name in wanted.items()}, tied
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from lolama_core.protocols.checks import is_number
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import LARGEST_INTEGER, Fields, shown
@@ -25,29 +26,37 @@ class Rope:
         base: θ.
         scaling: The canonical ``rope_scaling`` block, or None.
         max_seq_len: Positions the model can use once stretched.
+        part: The part of each head that is rotated.
+        switches: Canonical fields of what else the architecture does with positions.
     """
 
     base: float
     scaling: dict[str, JSON] | None
     max_seq_len: int
+    part: float = 1.0
+    switches: Mapping[str, JSON] = field(default_factory=dict)
 
 
-def read_rope(config: Fields) -> Rope:
+def read_rope(config: Fields, *, partial: bool = False) -> Rope:
     """Read ``rope_parameters`` (transformers 5), else ``rope_scaling`` with ``rope_theta`` beside it.
 
     Defaults and formulas are those of transformers' ``modeling_rope_utils``, but where it would guess or
-    warn, this refuses: two blocks that disagree, a rotation of only part of each head, different settings
-    by layer, a factor below 1.
+    warn, this refuses: two blocks that disagree, different settings by layer, a factor below 1.
+
+    Args:
+        config: config.json.
+        partial: Whether the architecture may rotate only a part of each head.
 
     Raises:
         ModelError: naming the field.
     """
-    _refuse_partial_rotation(config)
+    if not partial:
+        _refuse_partial_rotation(config)
     # An empty block says nothing, and transformers skips it too.
     blocks = [
         name for name in ("rope_parameters", "rope_scaling") if config.get(name) not in (None, {})
     ]
-    readings = [_read_block(config, name) for name in blocks] or [_read_block(config, "")]
+    readings = [_read_block(config, name, partial) for name in blocks or [""]]
     if any(reading != readings[0] for reading in readings):
         raise ModelError(
             str(config.path), "rope_parameters and rope_scaling disagree", "remove the wrong one"
@@ -60,19 +69,25 @@ def _refuse_partial_rotation(fields: Fields) -> None:
         raise fields.refuse("partial_rotary_factor", "1: only whole heads are rotated here")
 
 
-def _read_block(config: Fields, name: str) -> Rope:
+def _read_block(config: Fields, name: str, partial: bool) -> Rope:
     values = config.get(name) if name else {}
     if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
         raise config.refuse(name, "one object of settings for all layers")
-    block = Fields(config.path, values, {"rope_theta": DEFAULT_THETA}, name)
-    _refuse_partial_rotation(block)
+    theta = config.defaults.get("rope_theta", DEFAULT_THETA)
+    block = Fields(config.path, values, {"rope_theta": theta}, name)
+    if not partial:
+        _refuse_partial_rotation(block)
+    told = block if "partial_rotary_factor" in block else config
+    part = 1.0
+    if told.get("partial_rotary_factor") is not None:
+        part = told.number("partial_rotary_factor", low=1e-6, high=1.0)
     place = config if "rope_theta" in config and "rope_theta" not in block else block
     base = place.number("rope_theta", **_BASE)
     key = "type" if "type" in block and "rope_type" not in block else "rope_type"
     kind = block.get(key) if key in block else "default"
     length = config.integer("max_position_embeddings")
     if kind == "default":
-        return Rope(base, None, length)
+        return Rope(base, None, length, part)
     if not isinstance(kind, str) or kind not in _READERS:
         known = ", ".join(["default", *_READERS])
         raise ModelError(
@@ -83,7 +98,8 @@ def _read_block(config: Fields, name: str) -> Rope:
     if kind == "yarn" and base <= 1:  # of which it divides by the logarithm
         raise place.refuse("rope_theta", "a number above 1, with yarn")
     original = _original_length(config, block, length)
-    if kind == "yarn" and block.get("factor") is None and "factor" in block:
+    is_left_out = block.get("factor") is None and ("factor" in block or kind == "longrope")
+    if kind in ("yarn", "longrope") and is_left_out:
         factor = max(1.0, length / original)
     else:
         factor = block.number("factor", low=1.0, high=1e6)
@@ -96,7 +112,8 @@ def _read_block(config: Fields, name: str) -> Rope:
         # transformers' dynamic scaling starts past this length, whatever the block calls the original.
         "original_max_seq_len": length if kind == "dynamic" else original,
     }
-    return Rope(base, scaling | _READERS[kind](block, factor), min(stretched, LARGEST_INTEGER))
+    scaling |= _READERS[kind](block, factor)
+    return Rope(base, scaling, min(stretched, LARGEST_INTEGER), part)
 
 
 def _original_length(config: Fields, block: Fields, length: int) -> int:
@@ -144,6 +161,18 @@ def _yarn(block: Fields, factor: float) -> dict[str, JSON]:
     }
 
 
+def _longrope(block: Fields, _factor: float) -> dict[str, JSON]:
+    found: dict[str, JSON] = {}
+    for name in ("short_factor", "long_factor"):
+        factors = block.get(name)
+        if not isinstance(factors, list) or not all(is_number(one, 1e-6, 1e6) for one in factors):
+            raise block.refuse(name, "a list of numbers, one for each pair that is rotated")
+        found[name] = list(factors)
+    if block.get("attention_factor") is not None:
+        found["attention_factor"] = block.number("attention_factor", **_POSITIVE)
+    return found
+
+
 def _magnitude(factor: float, mscale: float) -> float:
     """Peng et al. 2023, equation 22: how much cos and sin grow with the stretched length."""
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
@@ -154,4 +183,5 @@ _READERS: dict[str, Callable[[Fields, float], dict[str, JSON]]] = {
     "dynamic": _no_more,
     "llama3": _llama3,
     "yarn": _yarn,
+    "longrope": _longrope,
 }

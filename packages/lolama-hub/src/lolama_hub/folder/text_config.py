@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from lolama_core.protocols.errors import ModelError
@@ -11,9 +12,16 @@ from lolama_hub.folder.fields import Fields, shown
 from lolama_hub.folder.layouts import LAYOUTS, TextLayout
 from lolama_hub.folder.layouts.vision import VISION_LAYOUTS
 from lolama_hub.folder.other_formats import refuse_quantized
-from lolama_hub.folder.rope_config import read_rope
 
 _BIASES = ("attention_bias", "mlp_bias")
+_ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+"""Their names in transformers → the canonical ones."""
 
 
 def find_layout(path: Path, values: Mapping[str, JSON]) -> TextLayout:
@@ -22,21 +30,24 @@ def find_layout(path: Path, values: Mapping[str, JSON]) -> TextLayout:
     ``architectures`` and ``auto_map`` are never read: what a folder's own code would do is of no interest.
 
     Raises:
-        ModelError: naming an architecture that is not supported, and those that are.
+        ModelError: naming an architecture that is not supported, and the nearest that are.
     """
-    supported = ", ".join(sorted([*LAYOUTS, *VISION_LAYOUTS]))
+    remedy = "docs/families.md lists the types that are supported"
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
-        raise ModelError(
-            str(path), "the field model_type is missing or not text", f"supported are {supported}"
-        )
+        raise ModelError(str(path), "the field model_type is missing or not text", remedy)
     if model_type not in LAYOUTS:
         raise ModelError(
             str(path),
             f"model_type {shown(model_type)} is not supported",
-            f"use a model of one of the types {supported}",
+            f"the nearest that are: {', '.join(_nearest(model_type))}; {remedy}",
         )
     return LAYOUTS[model_type]
+
+
+def _nearest(model_type: str) -> list[str]:
+    """Three supported types that are spelled most like an unsupported one."""
+    return get_close_matches(model_type[:80].lower(), [*LAYOUTS, *VISION_LAYOUTS], n=3, cutoff=0.0)
 
 
 def read_model(path: Path, values: Mapping[str, JSON], layout: TextLayout) -> dict[str, JSON]:
@@ -49,7 +60,7 @@ def read_model(path: Path, values: Mapping[str, JSON], layout: TextLayout) -> di
         ModelError: naming the field that is missing, impossible or not supported.
     """
     config = Fields(path, values, layout.defaults)
-    _refuse_unsupported(config)
+    refuse_quantized(config.path, config.values)
     d_model = config.integer("hidden_size")
     num_heads = config.integer("num_attention_heads")
     num_layers = config.integer("num_hidden_layers")
@@ -59,7 +70,7 @@ def read_model(path: Path, values: Mapping[str, JSON], layout: TextLayout) -> di
         raise config.refuse(
             "num_key_value_heads", f"a divisor of num_attention_heads ({num_heads})"
         )
-    rope = read_rope(config)
+    rope, head_dim = layout.rope(config), _head_dim(config, d_model, num_heads)
     return {
         "vocab_size": config.integer("vocab_size"),
         "d_model": d_model,
@@ -71,10 +82,14 @@ def read_model(path: Path, values: Mapping[str, JSON], layout: TextLayout) -> di
         "rope_base": rope.base,
         "eps": config.number("rms_norm_eps", low=0.0, high=1.0),
         "tie_word_embeddings": config.boolean("tie_word_embeddings"),
-        "head_dim": _head_dim(config, d_model, num_heads),
+        "head_dim": head_dim,
         "rope_scaling": rope.scaling,
         **{name: config.boolean(name) for name in _BIASES if name not in layout.fixed},
+        **_rotary_dim(config, head_dim, rope.part),
+        **rope.switches,
+        **_activation(config, layout.activation),
         **layout.windows(config, num_layers, rope.max_seq_len),
+        **layout.switches(config),
         **layout.fixed,
     }
 
@@ -94,8 +109,17 @@ def _head_dim(config: Fields, d_model: int, num_heads: int) -> int:
     return head_dim
 
 
-def _refuse_unsupported(config: Fields) -> None:
-    """What would load and then compute something else."""
-    if config.get("hidden_act") not in ("silu", "swish"):
-        raise config.refuse("hidden_act", "silu")
-    refuse_quantized(config.path, config.values)
+def _rotary_dim(config: Fields, head_dim: int, part: float) -> dict[str, JSON]:
+    """How much of a head is rotated, if it is not all of it."""
+    rotary = int(head_dim * part)
+    if rotary % 2 or (head_dim - rotary) % 2:
+        raise config.refuse("partial_rotary_factor", f"an even number of a head's {head_dim}")
+    return {} if rotary == head_dim else {"rotary_dim": rotary}
+
+
+def _activation(config: Fields, key: str) -> dict[str, JSON]:
+    """The activation of the feed-forward network, if it is not LLaMA's."""
+    name = config.get(key)
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        raise config.refuse(key, "one of " + ", ".join(_ACTIVATIONS))
+    return {} if _ACTIVATIONS[name] == "silu" else {"activation": _ACTIVATIONS[name]}

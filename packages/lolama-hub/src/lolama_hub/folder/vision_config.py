@@ -36,6 +36,10 @@ _TEXT_SIZES: dict[str, dict[str, JSON]] = {
 }
 
 
+_OF_LOGITS = ("logit_divisor", "logit_softcap")
+"""What transformers' vision models leave out of a language model inside: they have a head of their own."""
+
+
 @dataclass(frozen=True)
 class VisionModel:
     """What the configuration of a vision model says.
@@ -141,7 +145,10 @@ def _read_text(
     defaults = {**layout.defaults, **_TEXT_SIZES.get(layout.model_type, {})}
     layout = replace(layout, defaults=defaults)
     fields = Fields(config.path, values, defaults, "text_config")
-    return layout, fields, read_model(config.path, values, layout)
+    text = read_model(config.path, values, layout)
+    for name in _OF_LOGITS:
+        text.pop(name, None)
+    return layout, fields, text
 
 
 def _read_encoder(

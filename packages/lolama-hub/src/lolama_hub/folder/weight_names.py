@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from lolama_core.protocols.checkpoint import TensorHeader
 from lolama_core.protocols.errors import ModelError
@@ -16,6 +17,7 @@ from lolama_core.protocols.types import JSON, TensorLocation
 from lolama_hub.folder.fields import shown
 from lolama_hub.folder.files import SAFETENSORS, Folder, index_shards
 from lolama_hub.folder.layouts import tensor_names
+from lolama_hub.folder.layouts.transforms import Transform
 
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
@@ -23,6 +25,9 @@ _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
 # Buffers that early checkpoints stored although they follow from the configuration.
 _IGNORED = (".rotary_emb.inv_freq", ".position_ids")
 _LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,9})\.")
+
+
+_AS_STORED: Mapping[str, Transform] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,17 @@ class StoredTensors:
     files: Mapping[str, Path]
     headers: Mapping[str, TensorHeader]
 
-    def locations(self, names: Mapping[str, str]) -> dict[str, TensorLocation]:
-        """Canonical name → where the tensor is, from canonical name → published name."""
+    def locations(
+        self, names: Mapping[str, str], made: Mapping[str, Transform] = _AS_STORED
+    ) -> dict[str, TensorLocation]:
+        """Canonical name → where the tensor is, from canonical name → published name.
+
+        Args:
+            names: The canonical and the published name of all tensors.
+            made: How those are made that are not stored as they are.
+        """
         return {
-            canonical: TensorLocation(path=self.files[key], key=key)
+            canonical: TensorLocation(path=self.files[key], key=key, transform=made.get(canonical))
             for canonical, key in names.items()
         }
 
@@ -127,7 +139,7 @@ def match_names(
         elif stored == [_HEAD]:
             table = {**table, _EMBEDDING: table[_HEAD]}
     wanted = dict(tensor_names(table, {**model, "tie_word_embeddings": tied}, num_layers))
-    missing = [key for key in wanted.values() if key not in present]
+    missing = [key for key in dict.fromkeys(wanted.values()) if key not in present]
     unexpected = sorted(present.difference(wanted.values()))
     if missing or unexpected:
         parts = [("lacks", missing), ("holds, unasked for,", unexpected)]

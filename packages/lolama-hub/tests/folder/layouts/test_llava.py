@@ -336,7 +336,7 @@ def folder(tmp_path: Path, model: Any) -> Path:
             "vision_feature_select_strategy is 'default', expected full, since siglip_vision_model",
         ),
         ({"vision_config": 3}, "vision_config is 3, expected an object"),
-        ({"text_config": {"model_type": "gemma"}}, "model_type 'gemma' is not supported"),
+        ({"text_config": {"model_type": "gemma4"}}, "model_type 'gemma4' is not supported"),
         ({"text_config": 5}, "text_config is 5, expected an object"),
         ({"mm_vision_tower": "openai/clip"}, "original LLaVA"),
     ],

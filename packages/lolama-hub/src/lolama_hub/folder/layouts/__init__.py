@@ -1,11 +1,39 @@
 """How each architecture is published: one table a file, found here by config.json's ``model_type``."""
 
+from lolama_hub.folder.layouts.gemma import GEMMA, GEMMA2, GEMMA3
+from lolama_hub.folder.layouts.granite import GRANITE, GRANITE_HYBRID
 from lolama_hub.folder.layouts.layout import TextLayout, tensor_names
 from lolama_hub.folder.layouts.llama import LLAMA
+from lolama_hub.folder.layouts.ministral3 import MINISTRAL3
 from lolama_hub.folder.layouts.mistral import MISTRAL
+from lolama_hub.folder.layouts.olmo2 import OLMO2
+from lolama_hub.folder.layouts.olmo3 import OLMO3
+from lolama_hub.folder.layouts.phi3 import PHI3
 from lolama_hub.folder.layouts.qwen2 import QWEN2
 from lolama_hub.folder.layouts.qwen3 import QWEN3
+from lolama_hub.folder.layouts.seed_oss import SEED_OSS
+from lolama_hub.folder.layouts.smollm3 import SMOLLM3
+from lolama_hub.folder.layouts.transforms import transforms
 
-LAYOUTS = {layout.model_type: layout for layout in (LLAMA, MISTRAL, QWEN2, QWEN3)}
+LAYOUTS = {
+    layout.model_type: layout
+    for layout in (
+        GEMMA,
+        GEMMA2,
+        GEMMA3,
+        GRANITE,
+        GRANITE_HYBRID,
+        LLAMA,
+        MINISTRAL3,
+        MISTRAL,
+        OLMO2,
+        OLMO3,
+        PHI3,
+        QWEN2,
+        QWEN3,
+        SEED_OSS,
+        SMOLLM3,
+    )
+}
 
-__all__ = ["LAYOUTS", "TextLayout", "tensor_names"]
+__all__ = ["LAYOUTS", "TextLayout", "tensor_names", "transforms"]

@@ -7,9 +7,19 @@ from dataclasses import dataclass, field
 
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import Fields
+from lolama_hub.folder.rope_config import Rope, read_rope
 
 Windows = Callable[[Fields, int, int], dict[str, JSON]]
 """(config.json, number of layers, longest sequence) → the canonical fields for the attention window."""
+
+
+Switches = Callable[[Fields], dict[str, JSON]]
+"""config.json → the canonical fields for what the architecture does otherwise than LLaMA."""
+
+
+def no_switches(_config: Fields) -> dict[str, JSON]:
+    """The fields of an architecture that does all as LLaMA does, or as its ``fixed`` fields say."""
+    return {}
 
 
 def full_attention(_config: Fields, _num_layers: int, _max_seq_len: int) -> dict[str, JSON]:
@@ -23,18 +33,30 @@ class TextLayout:
 
     Args:
         model_type: Its name in config.json.
+        models: What is published so, for docs/families.md.
         tensors: Canonical name → published name, ``{n}`` being the layer. Rows whose part a model does
             not have (a bias, an untied ``lm_head``) are skipped.
         defaults: What transformers assumes for keys that config.json leaves out.
         fixed: Canonical fields that the architecture decides, whatever config.json says.
         windows: Reads the attention window, and which layers have it.
+        switches: Reads what else differs from LLaMA.
+        rope: Reads rotary settings.
+        activation: Its key in config.json.
+        norm_offset: What is added to the weights of norms.
+
+    Canonical names of one published name are parts of its tensor, row after row in the table's order.
     """
 
     model_type: str
+    models: str
     tensors: Mapping[str, str]
     defaults: Mapping[str, JSON]
     fixed: Mapping[str, JSON] = field(default_factory=dict)
     windows: Windows = full_attention
+    switches: Switches = no_switches
+    rope: Callable[[Fields], Rope] = read_rope
+    activation: str = "hidden_act"
+    norm_offset: int = 0
 
 
 def _has(name: str, model: Mapping[str, JSON]) -> bool:

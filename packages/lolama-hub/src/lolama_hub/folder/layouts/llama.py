@@ -44,4 +44,9 @@ DEFAULTS: dict[str, JSON] = {
     "mlp_bias": False,
 }
 
-LLAMA = TextLayout(model_type="llama", tensors=TENSORS, defaults=DEFAULTS)
+LLAMA = TextLayout(
+    model_type="llama",
+    models="Llama 1 to 3.3, TinyLlama, SmolLM2, Yi, Falcon 3, DeepSeek-R1 distills",
+    tensors=TENSORS,
+    defaults=DEFAULTS,
+)

@@ -31,6 +31,7 @@ def windows(config: Fields, _num_layers: int, _max_seq_len: int) -> dict[str, JS
 
 MISTRAL = TextLayout(
     model_type="mistral",
+    models="Mistral 7B, Nemo, Small",
     tensors=llama.TENSORS,
     defaults=DEFAULTS,
     fixed={"attention_bias": False, "mlp_bias": False},

@@ -44,6 +44,7 @@ def windows(config: Fields, num_layers: int, max_seq_len: int) -> dict[str, JSON
 
 QWEN2 = TextLayout(
     model_type="qwen2",
+    models="Qwen2, Qwen2.5, DeepSeek-R1 distills",
     tensors=llama.TENSORS,
     defaults=DEFAULTS,
     fixed={"attention_bias": "qkv", "mlp_bias": False},

@@ -10,6 +10,7 @@ DEFAULTS: dict[str, JSON] = qwen2.DEFAULTS | {"head_dim": 128}
 
 QWEN3 = TextLayout(
     model_type="qwen3",
+    models="Qwen3 0.6B to 32B",
     tensors=llama.TENSORS | llama.QK_NORMS,
     defaults=DEFAULTS,
     fixed={"mlp_bias": False, "qk_norm": "head"},

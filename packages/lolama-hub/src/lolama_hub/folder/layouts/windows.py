@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import Fields
+from lolama_hub.folder.rope_config import Rope, read_rope
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -37,3 +39,46 @@ def window_fields(window: int | None, sliding: Sequence[int], num_layers: int) -
     if len(sliding) == num_layers:
         return {"sliding_window": window}
     return {"sliding_window": window, "sliding_layers": list(sliding)}
+
+
+def every_nth_is_full(config: Fields, num_layers: int, interval: int) -> dict[str, JSON]:
+    """The window of ``layer_types``, or of all layers but the last of each ``interval``.
+
+    Raises:
+        ModelError: for a window that is missing or impossible.
+    """
+    sliding = listed_layers(config, num_layers)
+    if sliding is None:
+        sliding = [layer for layer in range(num_layers) if (layer + 1) % interval]
+    return window_fields(config.integer("sliding_window") if sliding else None, sliding, num_layers)
+
+
+def rope_of_two_kinds(config: Fields, *, sliding_theta: float) -> Rope:
+    """Rotary settings of layers that see all, and θ of those that have a window.
+
+    ``rope_parameters`` has a block for each kind of layer. In older files ``rope_theta`` and ``rope_scaling``
+    are of the layers that see all.
+
+    Args:
+        config: config.json. Its default for ``rope_theta`` is that of the layers that see all.
+        sliding_theta: What θ of layers that have a window is where no block says it.
+
+    Raises:
+        ModelError: naming the field; also for a stretched rotation in layers that have a window.
+    """
+    both = config.get("rope_parameters")
+    blocks = both if isinstance(both, dict) else {}
+    if both is not None and not blocks.keys() <= {FULL, SLIDING}:
+        raise config.refuse("rope_parameters", f"an object with {FULL} and {SLIDING}")
+    values = {name: value for name, value in config.values.items() if name != "rope_parameters"}
+    if blocks.get(FULL) is not None:
+        values["rope_parameters"] = blocks[FULL]
+    full = read_rope(Fields(config.path, values, config.defaults))
+    values = {"max_position_embeddings": config.get("max_position_embeddings")}
+    values["rope_parameters"] = blocks.get(SLIDING)
+    sliding = read_rope(Fields(config.path, values, {"rope_theta": sliding_theta}))
+    if sliding.scaling is not None:
+        raise config.refuse("rope_parameters", f"{SLIDING} of the type default")
+    if sliding.base == full.base and full.scaling is None:
+        return full
+    return replace(full, switches={"sliding_rope_base": sliding.base})

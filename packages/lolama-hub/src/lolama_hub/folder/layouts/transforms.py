@@ -1,0 +1,112 @@
+"""How a canonical tensor is made of a published one that is not stored as such."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.types import JSON
+from lolama_hub.folder.layouts.layout import TextLayout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Published tensor → canonical one.
+
+    Args:
+        key: The published name.
+        rows: First and last of its rows, and how many it has; None for all.
+        head: The order in which the dimensions of each head become canonical; None if they are.
+        offset: What is added to it, in float32.
+    """
+
+    key: str
+    rows: tuple[int, int, int] | None = None
+    head: tuple[int, ...] | None = None
+    offset: int = 0
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """A tensor with memory of its own.
+
+        Raises:
+            ModelError: if it has another number of rows.
+        """
+        if self.rows is not None:
+            first, last, whole = self.rows
+            if tensor.shape[0] != whole:
+                raise ModelError(
+                    self.key,
+                    f"has {tensor.shape[0]} rows, expected {whole}",
+                    "the weights and config.json must be of the same model",
+                )
+            tensor = tensor[first:last].clone()
+        if self.head is not None:
+            tensor = tensor.unflatten(0, (-1, len(self.head)))[:, list(self.head)].flatten(0, 1)  # type: ignore[no-untyped-call]
+        return tensor.float() + self.offset if self.offset else tensor
+
+
+def transforms(
+    layout: TextLayout, model: Mapping[str, JSON], names: Mapping[str, str]
+) -> dict[str, Transform]:
+    """Canonical name → how it is made, for the tensors that are not stored as they are.
+
+    Args:
+        layout: How the architecture is published.
+        model: The canonical ``model`` block.
+        names: Canonical name → published name of all tensors.
+    """
+    parts: dict[str, list[str]] = {}
+    for name, key in names.items():
+        parts.setdefault(key, []).append(name)
+    head = _head_order(model)
+    made = {}
+    for name, key in names.items():
+        part = name.rsplit(".", 2)[-2]
+        own = Transform(
+            key,
+            _rows(name, parts[key], model),
+            head if part in ("q_proj", "k_proj") else None,
+            layout.norm_offset if "norm" in part else 0,
+        )
+        if own != Transform(key):
+            made[name] = own
+    return made
+
+
+def _rows(
+    name: str, together: Sequence[str], model: Mapping[str, JSON]
+) -> tuple[int, int, int] | None:
+    """The rows of a tensor that several share, in the order of ``together``."""
+    if len(together) == 1 or "lm_head.weight" in together:
+        return None
+    counts = [_height(each, model) for each in together]
+    first = sum(counts[: together.index(name)])
+    return first, first + _height(name, model), sum(counts)
+
+
+def _height(name: str, model: Mapping[str, JSON]) -> int:
+    part = name.rsplit(".", 2)[-2]
+    heads, hidden = {"q_proj": "num_heads"}.get(part, "num_kv_heads"), model["hidden_dim"]
+    number, width = model[heads], model["head_dim"]
+    assert isinstance(hidden, int) and isinstance(number, int) and isinstance(width, int)
+    return hidden if part.startswith("w_") else number * width
+
+
+def _head_order(model: Mapping[str, JSON]) -> tuple[int, ...] | None:
+    """Published place of each dimension of a head, where only the first ``rotary_dim`` are rotated.
+
+    Those make pairs of their two halves. Canonical pairs are of the two halves of the whole head, so that the
+    pairs that keep still come last in each half.
+    """
+    rotary, width = model.get("rotary_dim"), model["head_dim"]
+    if not isinstance(rotary, int) or not isinstance(width, int):
+        return None
+    half, still = rotary // 2, (width - rotary) // 2
+    first = [*range(half), *range(rotary, rotary + still)]
+    second = [*range(half, rotary), *range(rotary + still, width)]
+    return (*first, *second)
