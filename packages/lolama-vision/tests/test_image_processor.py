@@ -145,6 +145,30 @@ def test_tiles_of_onevision_are_bit_equal() -> None:
         assert equal(inputs["pixel_values"], expected), (picture.size, picture.mode)
 
 
+def test_several_pictures_of_onevision_in_mode_pad_are_bit_equal() -> None:
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+        LlavaOnevisionImageProcessorPil,
+    )
+
+    half = (0.5, 0.5, 0.5)
+    theirs = LlavaOnevisionImageProcessorPil(
+        image_grid_pinpoints=PINPOINTS,
+        size={"height": SIDE, "width": SIDE},
+        image_mean=half,
+        image_std=half,
+    )
+    settings = replace(tiled(max_tiles=2), stretch=True, mean=half, std=half)
+    config = vision_config(preprocessing=settings, **SIGLIP)
+    ours = CLIPImageProcessor.from_config(config, mode="pad")
+    shown = [picture.convert("RGB") for picture in pictures(60, "onevision pad")]
+    expected = theirs.preprocess([[picture.copy() for picture in shown]])["pixel_values"]
+    inputs = ours.preprocess(shown)
+    for own, other, picture in zip(inputs["pixel_values"], expected, shown, strict=True):
+        assert equal(own, other[0]), picture.size
+    assert inputs["tiles_per_image"] == [1] * 60
+    assert inputs["tokens_per_image"] == [17] * 60  # 4 × 4 patches and the end of a row
+
+
 @pytest.mark.parametrize("kind", ["idefics3", "smolvlm"])
 @pytest.mark.parametrize("longest_edge", [4 * SIDE, 2 * SIDE + 9, SIDE, 20])
 def test_tiles_of_idefics3_are_bit_equal(kind: str, longest_edge: int) -> None:

@@ -40,7 +40,7 @@ from lolama_core.protocols.errors import NotAvailableError, UsageError
 from lolama_core.protocols.types import JSON, ModelFiles, TokenizerFiles
 from lolama_core.testing.checkpoint import tiny_config
 from lolama_core.testing.model import CausalLMSuite, ModelFamilySuite
-from lolama_vision import LLaVA, LlavaFamily, VisionConfig
+from lolama_vision import CLIPImageProcessor, LLaVA, LlavaFamily, VisionConfig
 from lolama_vision.split import split_grid
 from lolama_vision.tensor_bytes import bytes_of
 
@@ -140,6 +140,29 @@ def test_logits_equal_transformers(pair: tuple[LLaVA, Any], count: int, expanded
     ids = expand(row, inputs, ours.config.vision_config) if expanded else row
     given = dict(inputs) if shown else {}
     close(ours(torch.tensor([ids]), **given)[0], expected)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("expanded", [False, True])
+def test_several_pictures_of_onevision_without_tiles(expanded: bool) -> None:
+    """What transformers makes of several pictures of one conversation, beside one in tiles."""
+    theirs = reference_llava(**KINDS["onevision"])
+    ours = ours_of(theirs)
+    config = ours.config.vision_config
+    processor = CLIPImageProcessor.from_config(config, mode="pad")
+    shown = pictures(2)
+    inputs = processor.preprocess(shown)
+    ids = torch.tensor([expand(ROWS[2], inputs, config)])
+    expected = theirs(
+        input_ids=ids,
+        pixel_values=inputs["pixel_values"][:, None],
+        image_sizes=torch.tensor(inputs["image_sizes"]),
+        batch_num_images=torch.tensor([2]),
+    ).logits[0]
+    row = ids if expanded else torch.tensor([ROWS[2]])
+    close(ours(row, **inputs)[0], expected)
+    one = ours(torch.tensor([ROWS[1]]), **pixels(shown[0], config=config))
+    assert one.shape[1] > len(ROWS[1]) + 17
 
 
 @torch.inference_mode()

@@ -54,13 +54,16 @@ class CLIPImageProcessor:
             mode: ``crop`` or ``pad``, instead of what the model was trained with.
 
         Raises:
-            UsageError: for another mode of a model that cuts pictures into tiles.
+            UsageError: for another mode of a model that cuts pictures into tiles. LLaVA-OneVision takes
+                ``pad``, too.
         """
         if isinstance(config, Mapping):
             config = from_mapping(VisionConfig, config, "vision_config", "lolama-vision")
         before = config.preprocessing
         if mode is not None and mode != before.mode:
-            if before.needs_sizes or mode in ("tiles", "split"):
+            if before.max_tiles is not None and mode == "pad":
+                before = replace(before, pinpoints=(), mode="pad")
+            elif before.needs_sizes or mode in ("tiles", "split"):
                 reason = f"this model takes pictures in mode {before.mode} only"
                 raise UsageError("mode", f"{mode}: {reason}", "leave it out")
             config = replace(config, preprocessing=replace(before, mode=mode))

@@ -152,7 +152,10 @@ class LLaVA(CausalLMModule):
             )
         config = self.config.vision_config
         pictures, sizes = split_pictures(config, pixel_values, tiles_per_image, image_sizes)
-        counts = [count_tokens(size, config) for size in sizes]
+        counts = [
+            count_tokens(size, config, len(tiles))
+            for tiles, size in zip(pictures, sizes, strict=True)
+        ]
         if tokens_per_image is not None and list(tokens_per_image) != counts:
             reason = f"is {list(tokens_per_image)!s:.60}; these pictures take {counts!s:.60}"
             raise UsageError("tokens_per_image", reason, "use this model's image processor")

@@ -10,7 +10,7 @@ from torch import Tensor
 from lolama_core.protocols.errors import UsageError
 from lolama_vision.config import VisionConfig
 from lolama_vision.split import Size
-from lolama_vision.tiles import count_tiles
+from lolama_vision.tiles import count_tiles, is_whole
 
 
 def split_pictures(
@@ -41,6 +41,11 @@ def split_pictures(
     else:
         sizes = [(int(height), int(width)) for height, width in image_sizes]
     tiles = [count_tiles(size, config) for size in sizes]
+    if tiles_per_image is not None and len(tiles_per_image) == len(tiles):
+        tiles = [
+            1 if is_whole(config, given) else count
+            for given, count in zip(tiles_per_image, tiles, strict=True)
+        ]
     remedy = "use this model's image processor"
     if tiles_per_image is not None and list(tiles_per_image) != tiles:
         reason = f"is {list(tiles_per_image)!s:.60}; pictures of these sizes have {tiles!s:.60}"

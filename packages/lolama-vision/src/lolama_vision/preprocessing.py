@@ -42,7 +42,7 @@ class Preprocessing:
         resample: Pillow's number of the filter; 3 is bicubic.
         pinpoints: ``tiles``: (height, width) of the resolutions to choose from, in pixels.
         max_tiles: ``tiles``: features of more tiles than this are scaled down to about as many
-            (LLaVA-OneVision); None for no limit.
+            (LLaVA-OneVision); None for no limit. Such a model also takes pictures in mode ``pad``.
         longest_edge: ``split``: pixels that the longer side becomes before it is cut.
         marks: ``split``: the ids around tiles.
     """

@@ -73,12 +73,28 @@ def count_tiles(size: Size, config: VisionConfig) -> int:
     return 1 + rows * columns
 
 
-def count_tokens(size: Size, config: VisionConfig) -> int:
-    """Positions that a picture of this size takes in a prompt."""
+def is_whole(config: VisionConfig, tiles: int) -> bool:
+    """Whether a picture is one square to a model that otherwise takes tiles (LLaVA-OneVision, mode ``pad``).
+
+    That is how it was trained with several pictures. A single row ends after all of the picture.
+    """
+    return config.preprocessing.max_tiles is not None and tiles == 1
+
+
+def count_tokens(size: Size, config: VisionConfig, tiles: int | None = None) -> int:
+    """Positions that a picture takes in a prompt.
+
+    Args:
+        size: Its size.
+        config: The encoder's configuration.
+        tiles: The squares that it is encoded as, if that is known; see `is_whole`.
+    """
     marks = config.preprocessing.marks
     if marks is not None:
         pieces = marks.between(*split_grid(size, config))
         return count_tiles(size, config) * config.tokens_per_tile + sum(map(len, pieces))
+    if is_whole(config, count_tiles(size, config) if tiles is None else tiles):
+        return config.tokens_per_tile + 1
     if config.preprocessing.mode != "tiles":
         return config.tokens_per_tile
     rows, columns = tile_grid(size, config)
@@ -90,8 +106,9 @@ def count_tokens(size: Size, config: VisionConfig) -> int:
 def arrange(features: Tensor, newline: Tensor, size: Size, config: VisionConfig) -> Tensor:
     """Features of the tiles of one picture in reading order.
 
-    First those of the whole picture; then those of all tiles as one large grid, row by row, without rows
-    and columns of padding and no larger than ``max_tiles`` allows, each row ended by ``newline``.
+    A picture that is one tile alone ends with ``newline``. Of others, those of the whole picture come first;
+    then those of all tiles as one large grid, row by row, without rows and columns of padding and no larger
+    than ``max_tiles`` allows, each row ended by ``newline``.
 
     Args:
         features: (1 + tiles, P, D).
@@ -104,6 +121,8 @@ def arrange(features: Tensor, newline: Tensor, size: Size, config: VisionConfig)
     """
     import torch
 
+    if len(features) == 1:
+        return torch.cat((features[0], newline.to(features.dtype)[None]))
     whole, tiles = features[0], features[1:, int(config.keep_class_token) :]
     (rows, columns), side = tile_grid(size, config), config.grid
     width = tiles.shape[-1]
