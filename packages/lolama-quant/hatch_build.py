@@ -55,7 +55,7 @@ def compile_library(sources: Path, library: Path) -> str:
     if shutil.which(command[0]) is None:
         return f"there is no C compiler ({command[0]})"
     flags = (
-        "-std=c11 -O3 -fno-math-errno -shared -fPIC -fopenmp -fvisibility=hidden "
+        "-std=c11 -O3 -fno-math-errno -fno-trapping-math -shared -fPIC -fopenmp -fvisibility=hidden "
         "-Wall -Wextra -Werror=implicit"
     ).split()
     names = sorted(path.name for path in sources.glob("*.c"))

@@ -135,6 +135,7 @@ static int check_whole(int isa) {
         char *vectors = malloc(count * bytes);
         float *x = draw(hd, FLOAT32), of_vectors[MOST_VALUES] = {0}, *scores = malloc(rows * MOST_VALUES * 4);
         float *out = calloc(rows * padded, 4), of_rows[9], of_weights[9];
+        int32_t totals[18];
         int16_t *queries = calloc(rows * padded, 2), *ordered = malloc(rows * padded * 2);
         int16_t *weights = calloc(rows * MOST_VALUES, 2), *pairs = malloc(MOST_VALUES * padded * 2);
         for (int64_t t = 0; t < count; t++) {
@@ -152,10 +153,15 @@ static int check_whole(int isa) {
             of_weights[r] = 1 + uniform();
         }
         memcpy(ordered, queries, rows * padded * 2);
-        for (int64_t r = 0; r < rows; r++) order_query(isa, ordered + r * padded, padded);
-        const char *const ahead[] = {vectors, vectors};
-        whole_scores(isa, vectors, of_vectors, count, hd, ordered, of_rows, rows, ahead, pairs, scores, MOST_VALUES);
-        whole_weighted_sum(isa, vectors, count, hd, weights, of_weights, rows, pairs, out);
+        for (int64_t r = 0; r < rows; r++) order_query(isa, ordered + r * padded, padded, totals + 2 * r);
+        whole_scores(isa, vectors, of_vectors, count, hd, ordered, totals, of_rows, rows, vectors, pairs, scores, MOST_VALUES);
+        int16_t *parts = malloc(rows * MOST_VALUES * 2);
+        memcpy(parts, weights, rows * MOST_VALUES * 2);
+        for (int64_t i = 0; isa == INT8_VNNI && i < rows * MOST_VALUES; i++) {
+            uint8_t *row = (uint8_t *)(parts + i / MOST_VALUES * MOST_VALUES) + i % MOST_VALUES;
+            row[0] = (uint8_t)(weights[i] >> 8), row[MOST_VALUES] = (uint8_t)weights[i];
+        }
+        whole_weighted_sum(isa, vectors, count, hd, parts, 0, of_weights, rows, vectors, pairs, out);
         for (int64_t r = 0; r < rows; r++) {
             for (int64_t t = 0; t < count; t++) {
                 double sum = 0;
@@ -170,10 +176,43 @@ static int check_whole(int isa) {
                 failures += differs(sum, fabs(sum), out[r * padded + column_at(isa, c)]);
             }
         }
-        free(vectors), free(x), free(scores), free(out), free(queries), free(ordered), free(weights), free(pairs);
+        free(vectors), free(x), free(scores), free(out), free(queries), free(ordered), free(weights), free(pairs), free(parts);
     }
     return failures;
 }
+
+#if defined(__x86_64__)
+/* Scores become weights: e^(score - best so far) times scale, in whole multiples of one number. */
+static int check_weights(void) {
+    int failures = 0;
+    for (int trial = 0; trial < 200; trial++) {
+        float scores[MOST_VALUES], scales[MOST_VALUES], out[64], best = trial % 3 ? 4 * uniform() : -INFINITY;
+        float total = trial % 3 ? 1 + uniform() : 0;
+        const float best_before = best, total_before = total;
+        uint8_t weights[2 * MOST_VALUES];
+        const int32_t first = trial % 2 ? 0 : random_below(MOST_VALUES), last = first + 1 + random_below(MOST_VALUES - first);
+        for (int t = 0; t < MOST_VALUES; t++) {
+            scores[t] = t >= first && t < last ? 9 * uniform() : NAN;
+            scales[t] = t >= first && t < last ? 1 + uniform() : NAN;
+        }
+        for (int c = 0; c < 64; c++) out[c] = 1;
+        const float unit = vnni_weigh(scores, scales, first, last, &best, &total, out, 64, weights);
+        double most = best_before, high = -INFINITY, sum = 0, widest = 0;
+        for (int t = first; t < last; t++) high = fmax(high, scores[t]), widest = fmax(widest, scales[t]);
+        most = fmax(best_before, high);
+        for (int t = first; t < last; t++) sum += exp(scores[t] - most);
+        const double shrink = exp(best_before - most);
+        failures += best != (float)most || fabs(total - total_before * shrink - sum) > 1e-5 * (1 + sum);
+        failures += fabs(out[0] - shrink) > 1e-6;
+        for (int t = 0; t < MOST_VALUES; t++) {
+            const double weight = t >= first && t < last ? exp(scores[t] - most) * scales[t] : 0;
+            failures += fabs((256 * weights[t] + weights[MOST_VALUES + t]) * unit - weight) >
+                        1.2e-5 * exp(high - most) * widest;
+        }
+    }
+    return failures;
+}
+#endif
 
 int main(int argc, char **argv) {
     int failures = 0;
@@ -182,6 +221,9 @@ int main(int argc, char **argv) {
         int isa = atoi(*one + 1), found = 0;
         if (**one == 'i') found = check_int8(isa);
         if (**one == 'w') found = check_whole(isa);
+#if defined(__x86_64__)
+        if (**one == 'w' && isa == INT8_VNNI) found += check_weights();
+#endif
         for (int dtype = 0; (**one == 'f' || **one == 'a') && dtype < 3; dtype++)
             found += **one == 'f' ? check_floats(isa, dtype) : check_attention(isa, dtype);
         printf("%s: %d failures\n", *one, found);

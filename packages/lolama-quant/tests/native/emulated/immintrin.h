@@ -22,6 +22,30 @@ static inline float _mm512_reduce_add_ps(__m512 v) {
     return sum;
 }
 
+static inline float _mm512_reduce_max_ps(__m512 v) {
+    float values[16], most;
+    _mm512_storeu_ps(values, v);
+    most = values[0];
+    for (int i = 1; i < 16; i++) most = values[i] > most ? values[i] : most;
+    return most;
+}
+
+static inline int32_t _mm512_reduce_max_epi32(__m512i v) {
+    int32_t values[16], most;
+    _mm512_storeu_si512(values, v);
+    most = values[0];
+    for (int i = 1; i < 16; i++) most = values[i] > most ? values[i] : most;
+    return most;
+}
+
+static inline __m512i _mm512_maskz_cvtps_epi32(__mmask16 some, __m512 v) {
+    float values[16];
+    int32_t whole[16];
+    _mm512_storeu_ps(values, v);
+    for (int i = 0; i < 16; i++) whole[i] = some >> i & 1 ? (int32_t)rintf(values[i]) : 0;
+    return _mm512_loadu_si512(whole);
+}
+
 static inline __m512i _mm512_cvtepu16_epi32(__m256i v) {
     uint16_t narrow[16];
     uint32_t wide[16];
