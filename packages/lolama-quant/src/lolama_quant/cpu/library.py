@@ -22,7 +22,7 @@ LIBRARY = (
     / "native"
     / ("lolama.dylib" if sys.platform == "darwin" else "lolama.so")
 )
-INTERFACE = 4
+INTERFACE = 5
 """What ``lolama_interface`` of native/linear.c has to say."""
 
 INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512", "NEON")
@@ -76,6 +76,7 @@ class NativeLibrary:
         instruction_set: int | None = None,
         *,
         fixed: bool = False,
+        parts: int | None = None,
     ) -> None:
         """Call ``lolama_linear``; its arguments, with addresses as whole numbers and 0 for no bias."""
         count, addresses, sizes = _arrays(weights)
@@ -92,6 +93,7 @@ class NativeLibrary:
             dtype,
             chosen,
             fixed,
+            parts,
         )
 
     def tiled_linear(
@@ -167,7 +169,7 @@ def native_library() -> NativeLibrary | str:
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     function.argtypes = [
         *(pointer, pointer, pointer, pointer, number),
-        *(pointer, size, size, number, number, number),
+        *(pointer, size, size, number, number, number, pointer),
     ]
     function.restype = None
     tiled = library.lolama_tiled_linear

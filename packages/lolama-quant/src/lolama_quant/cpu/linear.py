@@ -51,7 +51,18 @@ def _linear(
     else:
         wide_x = x.to(torch.float32).contiguous()
         sizes = rows, inputs, number
-        library.linear(wide_x.data_ptr(), *addresses, outputs, y.data_ptr(), *sizes, fixed=fixed)
+        # More digits than bfloat16 has, as fast.
+        in_parts = fixed and library.tiled is not None and dtype == torch.bfloat16
+        parts = torch.empty_like(wide_x) if in_parts else None
+        library.linear(
+            wide_x.data_ptr(),
+            *addresses,
+            outputs,
+            y.data_ptr(),
+            *sizes,
+            fixed=fixed,
+            parts=None if parts is None else parts.data_ptr(),
+        )
     return y.to(x.dtype)
 
 

@@ -49,6 +49,15 @@ static inline int thread_count(void) {
 #endif
 }
 
+/* As many threads as may work. */
+static inline int most_threads(void) {
+#if defined(_OPENMP)
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
 /* Threads take contiguous shares of a range. */
 static inline void share(int64_t size, int thread, int threads, int64_t *begin, int64_t *end) {
     *begin = size * thread / threads;

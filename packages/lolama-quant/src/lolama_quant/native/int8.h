@@ -4,7 +4,7 @@
 #ifndef LOLAMA_INT8_H
 #define LOLAMA_INT8_H
 
-#include "vnni_panels.h"
+#include "vnni_few.h"
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -187,6 +187,10 @@ static inline void int8_product(int isa, const int8_t *weight, const float *weig
 #if HAS_PANELS
     if (isa == INT8_AVX2) {
         whole_product(weight, weight_scales, bias, &x->whole, rows, begin, end, k, y, y_stride, add);
+        return;
+    }
+    if (isa == INT8_VNNI && rows >= FEW_LEAST && rows <= FEW_MOST) {
+        vnni_few_product(weight, weight_scales, bias, x, rows, begin, end, k, y, y_stride, add);
         return;
     }
     if (takes_vnni_panels(isa == INT8_VNNI, rows)) {

@@ -5,7 +5,7 @@
 #include "tiles.h"
 
 /* Counts the changes of what is exported: types, arguments, their meaning. cpu/library.py has the same number. */
-EXPORT int lolama_interface(void) { return 4; }
+EXPORT int lolama_interface(void) { return 5; }
 
 EXPORT int lolama_best_isa(void) { return best_isa(); }
 
@@ -20,20 +20,33 @@ EXPORT int lolama_has_tiles(void) { return has_tiles(); }
  *
  * x (rows, k) float32; weights[i] (outputs[i], k) of `dtype`; biases[i] (outputs[i]) float32 or NULL;
  * y (rows, sum of outputs) float32; all contiguous. `isa` is lolama_best_isa() or anything that this
- * processor has. A `fixed` product adds in one order for any number of rows; of float32 every one does. */
+ * processor has. A `fixed` product adds in one order for any number of rows; of float32 every one does. With `parts`,
+ * which has room for x, a fixed product takes x in two parts of bfloat16; weights are bfloat16 then, too. */
 EXPORT void lolama_linear(const float *x, const void *const *weights, const float *const *biases,
                           const int64_t *outputs, int count, float *y, int64_t rows, int64_t k, int dtype,
-                          int isa, int fixed) {
+                          int isa, int fixed, uint16_t *parts) {
     int64_t width = 0, taken[count];
     for (int i = 0; i < count; i++) width += outputs[i], taken[i] = 0;
     const int worth_threads = rows * width * k >= SMALLEST_PARALLEL;
+    int in_parts = parts != NULL;
+    for (int i = 0; i < count; i++) in_parts &= outputs[i] >= 4 * most_threads();
 #pragma omp parallel if (worth_threads)
     {
         int64_t offset = 0, begin, end;
+        if (in_parts) {
+            share(rows, thread_number(), thread_count(), &begin, &end);
+            take_parts(x, begin, end, k, parts);
+#pragma omp barrier
+        }
         for (int i = 0; i < count; i++) {
-            for (int64_t turn = 0; take(outputs[i], &taken[i], turn, &begin, &end); turn++)
-                (fixed ? fixed_product : float_product)(isa, dtype, weights[i], biases[i], x, rows, begin, end, k,
-                                                        y + offset, width, 0);
+            for (int64_t turn = 0; take(outputs[i], &taken[i], turn, &begin, &end); turn++) {
+                if (in_parts)
+                    parts_product((const uint16_t *)weights[i], biases[i], parts, rows, begin, end, k, y + offset,
+                                  width);
+                else
+                    (fixed ? fixed_product : float_product)(isa, dtype, weights[i], biases[i], x, rows, begin, end, k,
+                                                            y + offset, width, 0);
+            }
             offset += outputs[i];
         }
     }

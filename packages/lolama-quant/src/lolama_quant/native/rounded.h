@@ -92,7 +92,7 @@ enum { INT8_PORTABLE = 0, INT8_AVX2 = 1, INT8_VNNI = 2, INT8_NEON = 3, INT8_NEON
 ROUND_BY(portable_round_by, )
 ROUND_GROUP(portable_round, , portable_round_by)
 #if defined(__x86_64__)
-#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,fma")))
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,fma,f16c")))
 ROUND_BY(vnni_round_by, VNNI)
 ROUND_GROUP(vnni_round, VNNI, vnni_round_by)
 #endif

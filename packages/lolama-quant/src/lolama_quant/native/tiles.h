@@ -81,27 +81,28 @@ TILE_OF(tile_4, 4)
 TILE_OF(tile_5, 5)
 TILE_OF(tile_6, 6)
 
-/* Four outputs of each row of x, from `output` on and `apart`, but for the first `done`; `more` are apart behind them. */
-BF16 static void tile_outputs(const uint16_t *weight, const float *bias, const uint16_t *x, int64_t rows,
+/* Four outputs of each row of x, from `output` on and `apart`, but for the first `done`; `more` are apart behind them.
+ * A row has `parts` that lie one after another, whose outputs are added up. */
+BF16 static void tile_outputs(const uint16_t *weight, const float *bias, const uint16_t *x, int64_t rows, int parts,
                               int64_t output, int64_t apart, int64_t done, int more, int64_t k, float *y,
                               int64_t y_stride, int add) {
     static void (*const tiles[])(const Tile *, const uint16_t *, __m512 (*)[4], __m128 *) = {
         NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
     __m512 sums[TILE_ROWS][4];
     __m128 found[TILE_ROWS];
-    const int64_t passes = (rows + TOGETHER - 1) / TOGETHER;
+    const int64_t all = rows * parts, passes = (all + TOGETHER - 1) / TOGETHER;
     for (int64_t i = 0; i < k; i += DEPTH) {
         const int64_t count = k - i < DEPTH ? k - i : DEPTH;
         Tile tile = {weight + output * k + i, apart * k, k, count, i == 0, i + count == k, 0, 0};
         for (int64_t pass = 0, first = 0; pass < passes; pass++, first += TOGETHER) {
             if (more) tile.from = 4 * pass / passes, tile.to = 4 * (pass + 1) / passes;
-            tiles[rows - first < TOGETHER ? rows - first : TOGETHER](&tile, x + first * k + i, sums + first,
-                                                                     found + first);
+            tiles[all - first < TOGETHER ? all - first : TOGETHER](&tile, x + first * k + i, sums + first,
+                                                                   found + first);
         }
     }
     for (int64_t r = 0; r < rows; r++) {
         float four[4];
-        _mm_storeu_ps(four, found[r]);
+        _mm_storeu_ps(four, parts == 1 ? found[r] : _mm_add_ps(found[2 * r], found[2 * r + 1]));
         for (int64_t s = done, j = output + s * apart; s < 4; s++, j += apart) {
             float *target = y + r * y_stride + j;
             *target = four[s] + (bias ? bias[j] : 0) + (add ? *target : 0);
@@ -109,21 +110,58 @@ BF16 static void tile_outputs(const uint16_t *weight, const float *bias, const u
     }
 }
 
-/* Outputs `begin` to `end` of x (rows, k) times weight (n, k), as `product`: four streams of weights from far apart.
- * If they are no multiple of four, the last tile begins among outputs that are done, so there must be four. */
+/* Outputs `begin` to `end` of x (rows, parts, k) times weight (n, k), as `product`, in one order of additions for any
+ * number of rows: four streams of weights from far apart. If outputs are no multiple of four, the last tile begins among
+ * those that are done, so there must be four. */
+BF16 static void tiled_rows(const uint16_t *weight, const float *bias, const uint16_t *x, int64_t rows, int parts,
+                            int64_t begin, int64_t end, int64_t k, float *y, int64_t y_stride, int add) {
+    const int64_t quarter = (end - begin) / 4, left = (end - begin) % 4, most = TILE_ROWS / parts;
+    for (int64_t first = 0; first < rows; first += most, x += TILE_ROWS * k, y += most * y_stride) {
+        const int64_t count = rows - first < most ? rows - first : most;
+        for (int64_t n = 0; n < quarter; n++)
+            tile_outputs(weight, bias, x, count, parts, begin + n, quarter, 0, n + 1 < quarter, k, y, y_stride, add);
+        if (left) tile_outputs(weight, bias, x, count, parts, end - 4, 1, 4 - left, 0, k, y, y_stride, add);
+    }
+}
+
+/* The same of one part, by the fastest means. */
 BF16 static void tile_product(const uint16_t *weight, const float *bias, const uint16_t *x, int64_t rows,
                               int64_t begin, int64_t end, int64_t k, float *y, int64_t y_stride, int add) {
-    if (takes_bf16_panels(rows, k)) {
-        bf16_panel_product(weight, bias, x, rows, begin, end, k, y, y_stride, add);
-        return;
+    if (takes_bf16_panels(rows, k)) bf16_panel_product(weight, bias, x, rows, begin, end, k, y, y_stride, add);
+    else tiled_rows(weight, bias, x, rows, 1, begin, end, k, y, y_stride, add);
+}
+
+/* Rows `begin` to `end` of x (rows, k) as sums of two parts of bfloat16, (rows, 2, k), which have twice as many digits
+ * as one. */
+BF16 static void take_parts(const float *x, int64_t begin, int64_t end, int64_t k, uint16_t *parts) {
+    for (int64_t r = begin; r < end; r++) {
+        uint16_t *near = parts + 2 * r * k;
+        narrow(x + r * k, near, k);
+        for (int64_t i = 0; i < k; i += 16) {
+            const __mmask16 some = k - i < 16 ? (__mmask16)((1u << (k - i)) - 1) : 0xffff;
+            const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, near + i));
+            const __m512 rest = _mm512_sub_ps(_mm512_maskz_loadu_ps(some, x + r * k + i),
+                                              _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16)));
+            _mm256_mask_storeu_epi16(near + k + i, some, (__m256i)_mm512_cvtneps_pbh(rest));
+        }
     }
-    const int64_t quarter = (end - begin) / 4, left = (end - begin) % 4;
-    for (int64_t first = 0; first < rows; first += TILE_ROWS, x += TILE_ROWS * k, y += TILE_ROWS * y_stride) {
-        const int64_t count = rows - first < TILE_ROWS ? rows - first : TILE_ROWS;
-        for (int64_t n = 0; n < quarter; n++)
-            tile_outputs(weight, bias, x, count, begin + n, quarter, 0, n + 1 < quarter, k, y, y_stride, add);
-        if (left) tile_outputs(weight, bias, x, count, end - 4, 1, 4 - left, 0, k, y, y_stride, add);
-    }
+}
+
+/* As `product`, with x in two parts, in one order of additions for any number of rows. */
+static inline void parts_product(const uint16_t *weight, const float *bias, const uint16_t *parts, int64_t rows,
+                                 int64_t begin, int64_t end, int64_t k, float *y, int64_t y_stride) {
+    tiled_rows(weight, bias, parts, rows, 2, begin, end, k, y, y_stride, 0);
+}
+
+#else
+
+static inline void take_parts(const float *x, int64_t begin, int64_t end, int64_t k, uint16_t *parts) {
+    (void)x, (void)begin, (void)end, (void)k, (void)parts;
+}
+
+static inline void parts_product(const uint16_t *weight, const float *bias, const uint16_t *parts, int64_t rows,
+                                 int64_t begin, int64_t end, int64_t k, float *y, int64_t y_stride) {
+    (void)weight, (void)bias, (void)parts, (void)rows, (void)begin, (void)end, (void)k, (void)y, (void)y_stride;
 }
 
 #endif

@@ -6,22 +6,14 @@
 #include "elementwise.h"
 #include "int8.h"
 #include "int8_cache.h"
+#include "next_lines.h"
+#include "transpose.h"
 
 #define TOGETHER_KEYS 64
 #define MOST_VALUES 128 /* that are weighed together, and from the weights of a query to those of the next */
 
 /* Numbers of a head, and zeros up to a multiple of what vectors hold. */
 static inline int64_t padded_head(int64_t hd) { return (hd + 63) / 64 * 64; }
-
-/* Lines of 64 bytes that come next, which memory brings while others are multiplied. */
-typedef struct {
-    const char *place, *end;
-} NextLines;
-
-/* Ask for the next `count` of them, if there are so many. */
-static inline void ask_for(NextLines *next, int64_t count) {
-    for (; count > 0 && next->place < next->end; count--, next->place += 64) __builtin_prefetch(next->place, 0, 2);
-}
 
 #if defined(__x86_64__)
 
@@ -35,31 +27,6 @@ static void take_apart(int16_t *whole, int64_t n, int32_t *totals) {
         totals[0] += 128 * bytes[0][i], totals[1] += 128 * bytes[1][i];
     }
     memcpy(whole, bytes[0], (size_t)n), memcpy((int8_t *)whole + n, bytes[1], (size_t)n);
-}
-
-/* Sixteen rows of sixteen numbers of 32 bits become columns. */
-VNNI static inline __attribute__((always_inline)) void transpose(__m512i *rows) {
-    __m512i a[16], b[16];
-    UNROLL for (int i = 0; i < 16; i += 2) {
-        a[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        a[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 16; i += 4) {
-        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
-        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
-        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
-        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
-    }
-    /* A quarter of b[4 i + j] has a column of rows 4 i to 4 i + 3: quarter l the column 4 l + j. */
-    UNROLL for (int j = 0; j < 4; j++) {
-        const __m512i even = _mm512_shuffle_i32x4(b[j], b[4 + j], 0x88), odd = _mm512_shuffle_i32x4(b[j], b[4 + j], 0xdd);
-        const __m512i even_below = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0x88);
-        const __m512i odd_below = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0xdd);
-        rows[j] = _mm512_shuffle_i32x4(even, even_below, 0x88);
-        rows[4 + j] = _mm512_shuffle_i32x4(odd, odd_below, 0x88);
-        rows[8 + j] = _mm512_shuffle_i32x4(even, even_below, 0xdd);
-        rows[12 + j] = _mm512_shuffle_i32x4(odd, odd_below, 0xdd);
-    }
 }
 
 /* Sixteen keys, `count` of which are there, side by side and raised by 128: of each the first four numbers, then the
