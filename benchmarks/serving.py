@@ -33,7 +33,6 @@ from benchmarks.shapes import SHAPES
 from benchmarks.versions import interval
 from lolama import Engine, GenerationConfig, load_model
 from lolama_core import suit_threads
-from lolama_core.generation.pass_costs import LEAST_POSITIONS
 from lolama_core.protocols import CausalLM
 
 GREEDY = GenerationConfig.greedy(ignore_eos=True, max_new_tokens=1 << 20)
@@ -73,9 +72,9 @@ def fair_once(model: CausalLM) -> dict[str, float]:
     prompt = [3 + place * 7 % 500 for place in range(8192)]
     alone: list[float] = []
     beside: list[float] = []
-    # What chunks were planned to cost: those of the least size, and all others.
-    least: list[float] = []
+    # What chunks were planned to cost, and their positions.
     costs: list[float] = []
+    positions: list[int] = []
     # Steps from when a short prompt came.
     starts: list[int] = []
     first_tokens: list[int] = []
@@ -89,7 +88,8 @@ def fair_once(model: CausalLM) -> dict[str, float]:
         if long in given:
             break
         beside.append(seconds)
-        (least if engine.costs.positions == LEAST_POSITIONS else costs).append(engine.costs.planned)
+        costs.append(engine.costs.planned)
+        positions.append(engine.costs.positions)
         runs = short and engine._schedule.requests[short].to_run < 32
         if runs and len(starts) == len(first_tokens):
             starts.append(len(beside) - came)
@@ -110,8 +110,8 @@ def fair_once(model: CausalLM) -> dict[str, float]:
         "90th percentile beside": 1e3 * of_beside,
         "90th percentile, ratio": of_beside / of_alone,
         "greatest planned cost of a chunk, in steps": max(costs),
-        f"greatest of those of {LEAST_POSITIONS} positions, the least": max(least, default=0),
-        "steps with such a chunk": len(least),
+        "positions of a chunk, least": min(positions),
+        "positions of a chunk, median": median(positions),
         "steps until a prompt of 32 begins to run, most": max(starts),
         "steps until its first token, median": median(first_tokens),
         "steps until its first token, most": max(first_tokens),

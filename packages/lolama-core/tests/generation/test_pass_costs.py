@@ -110,6 +110,17 @@ def test_what_is_cheap_grows_until_it_is_not() -> None:
     ]
 
 
+def test_a_chunk_in_the_pass_of_the_rows_may_be_a_single_position() -> None:
+    """None costs more than a step, as long as one position does not."""
+    costs, run = PassCosts(), []
+    for _ in range(40):
+        run.append(costs.chunk(2, together=True))
+        seconds = 0.010 + 0.004 * run[-1]
+        costs.note(2, run[-1], 0, seconds)
+        assert costs.planned <= 1
+    assert run[:4] == [0, LEAST, 2, 2] and set(run) == {0, LEAST, 2}
+
+
 def test_what_is_dear_runs_at_least() -> None:
     costs = PassCosts()
     assert set(chunks(costs, lambda rows, positions: 0.001 + positions, 1, 30)) == {0, LEAST}

@@ -255,7 +255,7 @@ class Engine(Generic[Text]):
     def _step(self, runner: CausalLM, memory: RowMemory) -> None:
         try:
             self._schedule.make_room(runner)
-            chunk = self._chunk or self.costs.chunk(len(self._schedule.running))
+            chunk = self._chunk or self._schedule.chunk(self.costs)
             parts = self._schedule.next_parts(chunk)
             parts = self.speculation.ahead(parts, memory)
             counts, started = counted(parts), self.costs.clock()

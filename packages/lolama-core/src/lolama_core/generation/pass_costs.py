@@ -9,7 +9,8 @@ MOST_POSITIONS = 512
 """Positions of prompts that run in one pass at most: the activations of more need not fit."""
 
 LEAST_POSITIONS = 8
-"""Positions of prompts that run beside decoding rows at least: fewer take about the same time."""
+"""Positions of prompts that run at first, and at least where they have a pass of their own: fewer take about the
+same time there."""
 
 _MEASURE_AGAIN = 32
 """After 32 passes with a chunk one runs without, to measure a step: it costs more as texts grow."""
@@ -42,8 +43,8 @@ class PassCosts:
         self.positions = LEAST_POSITIONS
         self._since = 0
 
-    def chunk(self, rows: int) -> int:
-        """Positions of prompts that may run beside ``rows`` that decode.
+    def chunk(self, rows: int, together: bool = False) -> int:
+        """Positions of prompts that may run beside ``rows`` that decode, maybe in one pass ``together``.
 
         They cost no more than a decoding step, but for the least. It is 0 to measure such a step first.
         """
@@ -57,7 +58,7 @@ class PassCosts:
         most = min(2 * self.positions, MOST_POSITIONS)
         if self.position * most > self.steps[rows]:
             most = int(self.steps[rows] / self.position)
-        return max(most, LEAST_POSITIONS)
+        return max(most, 1 if together else LEAST_POSITIONS)
 
     def knows_step(self, rows: int) -> bool:
         """Whether a decoding step was measured lately. If not, nothing else is to run beside the next."""

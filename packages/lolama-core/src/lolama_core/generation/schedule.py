@@ -8,6 +8,7 @@ from itertools import islice
 
 import torch
 
+from lolama_core.generation.pass_costs import PassCosts
 from lolama_core.generation.request import Generation
 from lolama_core.generation.request_factory import embedded_again
 from lolama_core.generation.scheduled import NO_DRAFT, Part, Scheduled
@@ -83,6 +84,10 @@ class Schedule:
         """The requests that hold keys and values, in the order of their tickets."""
         # An interrupt may have left one in both lists.
         return sorted({*self.running, *self.half_run}, key=lambda one: one.ticket)
+
+    def chunk(self, costs: PassCosts) -> int:
+        """Positions of prompts that may run beside the rows that decode."""
+        return costs.chunk(len(self.running), self.memory.skips_padding)
 
     def next_parts(self, chunk: int) -> list[Part]:
         """What runs next: a position of each request that decodes, and a chunk of the prompts.
