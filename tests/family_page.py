@@ -45,9 +45,9 @@ TAIL = """
 Every other `model_type` is refused by name, before weights are downloaded, with the three types that are
 spelled most like it. So is what would compute something else within a type: Mamba layers and experts of
 `granitemoehybrid`, a soft cap of attention in `gemma3_text`, `use_bidirectional_attention`, other
-activations, and a part of each head that is rotated in any type but `phi3`.
+activations, and a part of each head that is rotated in any type but `phi3`, `glm` and `glm4`.
 
-Weights become canonical while they are read: fused tensors of Phi and Granite 4 are split, dimensions of
+Weights become canonical while they are read: fused tensors of Phi, GLM and Granite 4 are split, dimensions of
 heads of which a part is rotated change places, and the weights of Gemma's norms become 1 + w.
 """
 

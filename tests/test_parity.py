@@ -212,6 +212,30 @@ DESCENDANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_scaling": {"rope_type": "linear", "factor": 8.0},
         },
     ),
+    "ministral": ("ministral", {"head_dim": 16, "sliding_window": 7}),
+    "ministral_layer_types": (
+        "ministral",
+        {
+            "head_dim": 24,
+            "sliding_window": 7,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
+    "exaone4": ("exaone4", {"sliding_window": 7, "num_hidden_layers": 5}),
+    "exaone4_full": (
+        "exaone4",
+        {"sliding_window": None, "layer_types": ["full_attention"] * 3},
+    ),
+    "exaone4_all_slide": (
+        "exaone4",
+        {"sliding_window": 7, "layer_types": ["sliding_attention"] * 3},
+    ),
+    "glm": ("glm", {"head_dim": 24}),
+    "glm4": ("glm4", {"head_dim": 16, "attention_bias": False}),
+    "ernie4_5": ("ernie4_5", {"head_dim": 24}),
+    "ernie4_5_bias": ("ernie4_5", {"head_dim": 16, "use_bias": True}),
+    "helium": ("helium", {"head_dim": 16, "attention_bias": True}),
+    "vaultgemma": ("vaultgemma", {"head_dim": 24, "sliding_window": 7}),
     "qwen2_windows": ("qwen2", {**SLIDING, "max_window_layers": 2}),
     "qwen2_layer_types": (
         "qwen2",

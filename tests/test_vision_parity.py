@@ -62,7 +62,11 @@ CASES: dict[str, Case] = {
     ),
     "idefics3": ("Idefics3", "Idefics3", "llama", {}, {"scale_factor": 2}),
     "smolvlm": ("SmolVLM", "SmolVLM", "llama", {"tie_word_embeddings": True}, {"scale_factor": 2}),
-    **{f"llava_{text}": ("Llava", "CLIP", text, {}, {}) for text in LAYOUTS if text != HYBRID},
+    **{
+        f"llava_{text}": ("Llava", "CLIP", text, {"head_dim": 16}, {})
+        for text in LAYOUTS
+        if text != HYBRID
+    },
     "llava_granite4": (
         *("Llava", "CLIP", HYBRID),
         {"num_local_experts": 0, "layer_types": ["full_attention"] * 2, "logits_scaling": 3.0},

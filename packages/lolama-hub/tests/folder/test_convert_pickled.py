@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_folders import assert_same_tensors, edit_json, save, tiny_model, write_json
+from tiny_folders import assert_same_tensors, edit_json, read, save, tiny_model, write_json
 
 from lolama_core.files.checkpoint_reader import open_checkpoint
 from lolama_core.protocols import CheckpointIO
@@ -76,6 +76,18 @@ def test_row45_converted_to_the_same_tensors(
     store = tmp_path / "store"
     assert {location.path.suffix for location in files.tensors.values()} == {".safetensors"}
     assert all(location.path.is_relative_to(store) for location in files.tensors.values())
+
+
+@pytest.mark.parametrize("model_type", ["gemma3_text", "glm", "phi3"])
+def test_tensors_that_are_made_are_the_same_as_from_safetensors(
+    model_type: str, tmp_path: Path, resolve: Resolve
+) -> None:
+    """Split, in another order, or with 1 added: once, while they are converted."""
+    model = tiny_model(model_type, head_dim=4, pad_token_id=0)
+    converted = read(resolve(save_bin(model, tmp_path / "pickled")))
+    expected = read(resolve(save(model, tmp_path / "safe")))
+    assert converted.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in converted.items())
 
 
 def test_row45_converted_once(

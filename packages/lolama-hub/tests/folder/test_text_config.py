@@ -100,6 +100,8 @@ def test_an_absent_key_is_what_it_is_to_transformers(model_type: str) -> None:
         if name == "rope_theta":
             theta = theirs.default_theta
             assert (theta["global"] if isinstance(theta, dict) else theta) == value
+        elif name == "partial_rotary_factor":
+            assert theirs.rope_parameters[name] == value
         elif name == "sliding_window" and not getattr(theirs, "use_sliding_window", True):
             assert theirs.sliding_window is None
         elif hasattr(theirs, name):

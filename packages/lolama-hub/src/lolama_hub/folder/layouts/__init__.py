@@ -1,9 +1,14 @@
 """How each architecture is published: one table a file, found here by config.json's ``model_type``."""
 
-from lolama_hub.folder.layouts.gemma import GEMMA, GEMMA2, GEMMA3
+from lolama_hub.folder.layouts.ernie4_5 import ERNIE4_5
+from lolama_hub.folder.layouts.exaone4 import EXAONE4
+from lolama_hub.folder.layouts.gemma import GEMMA, GEMMA2, GEMMA3, VAULT_GEMMA
+from lolama_hub.folder.layouts.glm import GLM, GLM4
 from lolama_hub.folder.layouts.granite import GRANITE, GRANITE_HYBRID
+from lolama_hub.folder.layouts.helium import HELIUM
 from lolama_hub.folder.layouts.layout import TextLayout, tensor_names
 from lolama_hub.folder.layouts.llama import LLAMA
+from lolama_hub.folder.layouts.ministral import MINISTRAL
 from lolama_hub.folder.layouts.ministral3 import MINISTRAL3
 from lolama_hub.folder.layouts.mistral import MISTRAL
 from lolama_hub.folder.layouts.olmo2 import OLMO2
@@ -18,12 +23,18 @@ from lolama_hub.folder.layouts.transforms import transforms
 LAYOUTS = {
     layout.model_type: layout
     for layout in (
+        ERNIE4_5,
+        EXAONE4,
         GEMMA,
         GEMMA2,
         GEMMA3,
+        GLM,
+        GLM4,
         GRANITE,
         GRANITE_HYBRID,
+        HELIUM,
         LLAMA,
+        MINISTRAL,
         MINISTRAL3,
         MISTRAL,
         OLMO2,
@@ -33,6 +44,7 @@ LAYOUTS = {
         QWEN3,
         SEED_OSS,
         SMOLLM3,
+        VAULT_GEMMA,
     )
 }
 

@@ -123,6 +123,19 @@ GEMMA2 = TextLayout(
     norm_offset=1,
 )
 
+VAULT_GEMMA = TextLayout(
+    model_type="vaultgemma",
+    models="VaultGemma",
+    tensors=llama.TENSORS
+    | {"layers.{n}.ffn_norm.weight": "model.layers.{n}.pre_feedforward_layernorm.weight"},
+    defaults=_DEFAULTS2,
+    fixed={"mlp_bias": False},
+    windows=windows2,
+    switches=switches2,
+    activation="hidden_activation",
+    norm_offset=1,
+)
+
 GEMMA3 = TextLayout(
     model_type="gemma3_text",
     models="Gemma 3, text",

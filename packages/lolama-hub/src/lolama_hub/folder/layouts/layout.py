@@ -43,6 +43,7 @@ class TextLayout:
         rope: Reads rotary settings.
         activation: Its key in config.json.
         norm_offset: What is added to the weights of norms.
+        interleaved: Whether the dimensions of a rotated pair stand side by side in each head.
 
     Canonical names of one published name are parts of its tensor, row after row in the table's order.
     """
@@ -57,6 +58,7 @@ class TextLayout:
     rope: Callable[[Fields], Rope] = read_rope
     activation: str = "hidden_act"
     norm_offset: int = 0
+    interleaved: bool = False
 
 
 def _has(name: str, model: Mapping[str, JSON]) -> bool:

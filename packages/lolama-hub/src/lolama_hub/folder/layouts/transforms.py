@@ -63,7 +63,7 @@ def transforms(
     parts: dict[str, list[str]] = {}
     for name, key in names.items():
         parts.setdefault(key, []).append(name)
-    head = _head_order(model)
+    head = _head_order(model, layout.interleaved)
     made = {}
     for name, key in names.items():
         part = name.rsplit(".", 2)[-2]
@@ -97,16 +97,19 @@ def _height(name: str, model: Mapping[str, JSON]) -> int:
     return hidden if part.startswith("w_") else number * width
 
 
-def _head_order(model: Mapping[str, JSON]) -> tuple[int, ...] | None:
-    """Published place of each dimension of a head, where only the first ``rotary_dim`` are rotated.
+def _head_order(model: Mapping[str, JSON], interleaved: bool) -> tuple[int, ...] | None:
+    """Published place of each dimension of a head; None where all of them are in their places.
 
-    Those make pairs of their two halves. Canonical pairs are of the two halves of the whole head, so that the
-    pairs that keep still come last in each half.
+    The first ``rotary_dim`` dimensions of a head are rotated. They make pairs of their two halves, or of
+    neighbors. Canonical pairs are of the two halves of the whole head, and those that keep still come last.
     """
-    rotary, width = model.get("rotary_dim"), model["head_dim"]
-    if not isinstance(rotary, int) or not isinstance(width, int):
-        return None
-    half, still = rotary // 2, (width - rotary) // 2
-    first = [*range(half), *range(rotary, rotary + still)]
-    second = [*range(half, rotary), *range(rotary + still, width)]
-    return (*first, *second)
+    width = model["head_dim"]
+    rotary = model.get("rotary_dim", width)
+    assert isinstance(width, int) and isinstance(rotary, int)
+    places = list(range(rotary))
+    first, second = places[: rotary // 2], places[rotary // 2 :]
+    if interleaved:
+        first, second = places[::2], places[1::2]
+    middle = (width + rotary) // 2
+    order = (*first, *range(rotary, middle), *second, *range(middle, width))
+    return None if order == tuple(range(width)) else order
