@@ -58,8 +58,8 @@ def changed(model: Path, directory: Path, **fields: object) -> Path:
     return directory
 
 
-def dynamic(model: Path, directory: Path) -> Path:
-    scaling = {"type": "dynamic", "factor": 2.0, "original_max_seq_len": 2048}
+def dynamic(model: Path, directory: Path, kind: str = "dynamic", **more: object) -> Path:
+    scaling = {"type": kind, "factor": 2.0, "original_max_seq_len": 2048, **more}
     return changed(model, directory, rope_scaling=scaling)
 
 
@@ -248,10 +248,16 @@ def test_row_297_what_cannot_guess_is_refused_before_weights_are_read(
 
 
 def test_dynamic_rope_is_no_hindrance_to_who_asks_for_nothing(base: Path, tmp_path: Path) -> None:
-    bent = dynamic(base, tmp_path / "bent")
-    for draft in ("auto", "off"):
-        outcome = generate(bent, draft, "--max-tokens", "5")
-        assert (outcome.code, outcome.out) == (0, b"abcde")
+    config = json.loads((base / "config.json").read_text())["model"]
+    factors = [1.0] * (config["d_model"] // config["num_heads"] // 2)
+    longer = {"short_factor": factors, "long_factor": factors}
+    for kind, more in (("dynamic", {}), ("longrope", longer)):
+        bent = dynamic(base, tmp_path / kind, kind, **more)
+        for draft in ("auto", "off"):
+            outcome = generate(bent, draft, "--max-tokens", "5")
+            assert (outcome.code, outcome.out) == (0, b"abcde")
+        refusal = "dynamic RoPE, so it tries no token ahead"
+        generate(bent, "lookup").refused(2, refusal)
 
 
 def test_row_299_a_small_draft_leaves_the_threads_to_its_model(base: Path) -> None:

@@ -57,4 +57,4 @@ def check_draft(
 
 def _has_dynamic_rope(files: ModelFiles) -> bool:
     scaling = names.text_shape(files).get("rope_scaling")
-    return isinstance(scaling, dict) and scaling.get("type") == "dynamic"
+    return isinstance(scaling, dict) and scaling.get("type") in ("dynamic", "longrope")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import Tensor
 
+from lolama_core import Llama, LlamaConfig, RopeScaling
 from lolama_core.model.dynamic_rope import DynamicCache
+from lolama_core.protocols import CacheSlots, KVCache
 from lolama_core.testing.kv_cache import KVCacheSuite, numbered
 
 
@@ -38,6 +42,47 @@ def test_knows_which_positions_have_no_keys_yet() -> None:
     assert not cache.is_written_before(cache.reserve([1] * 3, 1))
     cache.truncate([2] * 3)
     assert cache.is_written_before(cache.reserve([1] * 3, 1))
+
+
+def test_longrope_runs_a_row_anew_once() -> None:
+    """When it passes the original length, and when it has been cut back below that."""
+    scaling = RopeScaling(
+        type="longrope",
+        factor=4.0,
+        original_max_seq_len=6,
+        short_factor=(1.0, 2.0),
+        long_factor=(3.0, 4.0),
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=20,
+        d_model=8,
+        num_heads=2,
+        num_layers=2,
+        hidden_dim=16,
+        max_seq_len=24,
+        rope_scaling=scaling,
+    )
+    model, ids = Llama(config).eval(), torch.randint(0, 20, (1, 20))
+    cache, widths = model.make_cache(1, 24), []
+    run_blocks = model.run_blocks
+
+    def counted(x: Tensor, slots: CacheSlots, cache: KVCache | None) -> Tensor:
+        widths.append(x.shape[1])
+        return run_blocks(x, slots, cache)
+
+    model.run_blocks = counted  # type: ignore[method-assign]
+    with torch.inference_mode():
+        for start, end in ((0, 4), (4, 5), (5, 6), (6, 7), (7, 8), (8, 12), (12, 13)):
+            found = model.forward_embeds(model.embed(ids[:, start:end]), cache)
+            cache.advance([end - start])
+            torch.testing.assert_close(found, Llama.forward(model, ids[:, :end])[:, -1])
+            widths.pop()
+        assert widths == [4, 1, 1, 7, 1, 4, 1]
+        cache.truncate([4])
+        found = model.forward_embeds(model.embed(ids[:, 4:5]), cache)
+        assert widths.pop() == 5
+        torch.testing.assert_close(found, Llama.forward(model, ids[:, :5])[:, -1])
 
 
 def test_rows_are_not_stable() -> None:

@@ -3,6 +3,8 @@
 Dynamic scaling turns *every* position by a base that depends on the length of the whole row. Past the
 original length, keys computed earlier, and all that later layers made of them, are therefore wrong. The only
 exact continuation is to run the whole row again, from its input embeddings, which this cache keeps.
+
+Under LongRoPE this happens once: past the original length every position has other angles, and keeps them.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def new_cache(
     }
     limit = dynamic_beyond(config.rope_scaling)
     if limit is not None:
-        return DynamicCache(limit=limit, width=config.d_model, **sizes)
+        scaling = config.rope_scaling
+        settles = scaling is not None and scaling.type == "longrope"
+        return DynamicCache(limit=limit, settles=settles, width=config.d_model, **sizes)
     return KVCache(**sizes)
 
 
@@ -58,19 +62,22 @@ class DynamicCache(KVCache):
 
     Args:
         limit: Length up to which keys and values stay right.
+        settles: Whether those of longer rows stay right, too, once they are computed anew.
         width: D, of the input embeddings.
         **sizes: As for `KVCache`.
     """
 
-    def __init__(self, *, limit: int, width: int, **sizes: Any) -> None:
+    def __init__(self, *, limit: int, width: int, settles: bool = False, **sizes: Any) -> None:
         super().__init__(**sizes)
-        self._limit = limit
+        self._limit, self._settles = limit, settles
         shape = (self.batch_size, self.capacity, width)
         wide = torch.promote_types(self.dtype, torch.float32)
         with torch.inference_mode(False):
             self._inputs = torch.zeros(shape, dtype=wide, device=self.device)
         # How many leading positions of each row have keys and values.
         self._written: tuple[int, ...] = self.lengths
+        # Whether they are those of a row past the limit.
+        self._long = (False,) * self.batch_size
 
     @property
     def stable(self) -> bool:
@@ -80,14 +87,24 @@ class DynamicCache(KVCache):
     def run(self, blocks: RunBlocks, embeds: Tensor, slots: CacheSlots) -> Tensor:
         """(B, T, D) new embeddings → (B, T, D) behind all blocks, whatever the row's length."""
         history = self.remember_inputs(embeds, slots)  # (B, max(totals), D)
-        if max(slots.totals) <= self._limit and self.is_written_before(slots):
+        long = tuple(total > self._limit for total in slots.totals)
+        if self.is_written_before(slots) and self._are_right(slots, long):
+            self._long = long
             return blocks(embeds, slots, self)
-        batch = embeds.shape[0]
+        batch, cache = embeds.shape[0], self if self._settles else None
         whole = Slots((0,) * batch, slots.totals, history.shape[1], history.device)
-        hidden = blocks(history.to(embeds.dtype), whole, None)
+        hidden = blocks(history.to(embeds.dtype), whole, cache)
+        self._long = long if self._settles else self._long
         # Row b's new positions end at its total; padding repeats the last one.
         columns = slots.positions.clamp(max=history.shape[1] - 1)
         return hidden[torch.arange(batch, device=hidden.device)[:, None], columns]
+
+    def _are_right(self, slots: CacheSlots, long: tuple[bool, ...]) -> bool:
+        """Whether keys and values before ``slots`` are those of rows as long as these become."""
+        if not self._settles:
+            return not any(long)
+        rows = zip(slots.starts, self._long, long, strict=True)
+        return all(not start or was == now for start, was, now in rows)
 
     def remember_inputs(self, embeds: Tensor, slots: CacheSlots) -> Tensor:
         """Keep (B, T, D) input embeddings; return those of all valid positions (B, max(totals), D)."""
