@@ -47,6 +47,9 @@ spelled most like it. So is what would compute something else within a type: Mam
 `granitemoehybrid`, a soft cap of attention in `gemma3_text`, `use_bidirectional_attention`, other
 activations, and a part of each head that is rotated in any type but `phi3`, `glm` and `glm4`.
 
+Of `gemma3` and `mistral3`, which are vision models, the language model runs alone, without pictures;
+[Pictures](vision.md) lists the vision models that are read as a whole.
+
 Weights become canonical while they are read: fused tensors of Phi, GLM and Granite 4 are split, dimensions of
 heads of which a part is rotated change places, and the weights of Gemma's norms become 1 + w.
 """

@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import lolama
 from lolama import TextGenerator
 from lolama.names import resolve
 from lolama.vision import processor_of
 from lolama.wiring import load_files
 from lolama_core import GenerationConfig
 from lolama_core.protocols import CausalLM, ImageProcessor
+from lolama_core.protocols.errors import UsageError
 from lolama_hub.folder.layouts import LAYOUTS
 
 IMAGE_TOKEN = 90
@@ -231,3 +233,73 @@ def test_greedy_tokens(pair: Pair) -> None:
         scores[IMAGE_TOKEN] = float("-inf")
         assert token == int(scores.argmax())
         ids = [*ids, token]
+
+
+@pytest.fixture(
+    params=[("Gemma3", "gemma3_text"), ("Mistral3", "mistral"), ("Mistral3", "ministral3")]
+)
+def inside(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Any]:
+    """A vision model whose pictures are not supported, and its folder."""
+    import transformers
+
+    kind, text = request.param
+    sizes = {
+        "vocab_size": 96,
+        "hidden_size": 64,
+        "intermediate_size": 88,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 512,
+        "sliding_window": 16,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    encoder = {
+        "hidden_size": 32,
+        "intermediate_size": 72,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": SIDE,
+        "patch_size": 14,
+    }
+    changes = {"mm_tokens_per_image": 4} if kind == "Gemma3" else {}
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=transformers.AutoConfig.for_model(text, **sizes),
+        vision_config=encoder,
+        image_token_index=IMAGE_TOKEN,
+        **changes,
+    )
+    torch.manual_seed(4)
+    model: Any = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.1)
+    folder = tmp_path / kind.lower()
+    model.eval().save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder, model
+
+
+@torch.inference_mode()
+def test_a_language_model_whose_pictures_are_not_supported(inside: tuple[Path, Any]) -> None:
+    folder, theirs = inside
+    files = resolve(folder)
+    assert (files.family, processor_of(files)) == ("llama", None)
+    ours = load_files(files, device="cpu", dtype="float32")
+    ids = [1, *range(3, 43)]
+    expected = theirs(input_ids=torch.tensor([ids])).logits[0]
+    logits = ours.forward_embeds(ours.embed(torch.tensor([ids])), logits="all")[0]
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    settings = GenerationConfig.greedy(max_new_tokens=64, ignore_eos=True)
+    for token in TextGenerator(ours).generate(ids, settings).ids:
+        assert token == int(theirs(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+        ids = [*ids, token]
+
+
+def test_row_317_pictures_of_a_model_that_takes_none_here(inside: tuple[Path, Any]) -> None:
+    llm = lolama.load(inside[0])
+    with pytest.raises(UsageError, match=r"1 picture for .*, which is a text model and takes none"):
+        llm.chat("What is this?", images=Image.new("RGB", (9, 9)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lolama_core.protocols.errors import ModelError
@@ -20,11 +20,11 @@ from lolama_hub.folder.fields import Fields
 from lolama_hub.folder.files import PICKLED, SAFETENSORS, Folder, index_shards
 from lolama_hub.folder.generation_config import read_generation
 from lolama_hub.folder.layouts import TextLayout, transforms
-from lolama_hub.folder.layouts.vision import find_vision_layout
+from lolama_hub.folder.layouts.vision import VisionLayout, find_vision_layout
 from lolama_hub.folder.other_formats import names_in, refuse_layout
 from lolama_hub.folder.text_config import find_layout, read_model
 from lolama_hub.folder.tokenizer_files import TokenizerParts, read_tokenizer
-from lolama_hub.folder.vision_config import read_vision_model
+from lolama_hub.folder.vision_config import read_language_model, read_vision_model
 from lolama_hub.folder.weight_names import match_names, read_safetensors, stored_dtype
 
 
@@ -39,21 +39,22 @@ def resolve_folder(name: str, folder: Folder) -> ModelFiles:
         refuse_layout(folder.root, names_in(folder.root))
     path = folder.require("config.json")
     values = folder.json(path.name)
-    if find_vision_layout(values):
+    published = find_vision_layout(values)
+    if published is not None and published.sees:
         return resolve_vision.resolve_vision(name, folder, path, values)
     text = _read_text(folder, path, values)
-    config, model, table = text.config, text.config["model"], text.layout.tensors
+    config, model, layout = text.config, text.config["model"], text.layout
     stored = read_safetensors(folder)
     converted = stored is None
-    if stored is None:
+    if stored is None and published is None:
         stored = convert(
             folder,
             config,
-            text.layout,
+            layout,
             tokenizer_json=text.tokenizer.files.tokenizer_json,
             chat_template=text.tokenizer.files.chat_template,
         )
-        table = {name: name for name in table}
+        layout = replace(layout, tensors={name: name for name in layout.tensors})
     if stored is None:
         refuse_layout(folder.root, names_in(folder.root))
         raise ModelError(
@@ -61,13 +62,13 @@ def resolve_folder(name: str, folder: Folder) -> ModelFiles:
             f"holds no weights: neither {SAFETENSORS} nor {PICKLED}, nor an index of shards",
             "get the model's weight files",
         )
-    names, tied = match_names(stored.listing, stored.headers, table, model)
+    names, tied = text.match(stored.listing, stored.headers, layout)
     model["tie_word_embeddings"] = tied
     config["dtype"] = stored_dtype(stored, names)
     return ModelFiles(
         name=name,
         config=config,
-        tensors=stored.locations(names, {} if converted else transforms(text.layout, model, names)),
+        tensors=stored.locations(names, {} if converted else transforms(layout, model, names)),
         tokenizer=text.tokenizer.files,
     )
 
@@ -83,13 +84,17 @@ def check_config(path: Path, values: Mapping[str, JSON], names: Collection[str])
     Raises:
         ModelError: naming the architecture or field.
     """
-    if find_vision_layout(values):
-        read_vision_model(None, path, values)
-        if not any(name.endswith(".safetensors") for name in names):
-            reason = "belongs to a vision model, whose weights are read from safetensors alone"
-            raise ModelError(str(path), reason, "get a version of the model in safetensors")
-    else:
+    published = find_vision_layout(values)
+    if published is None:
         read_model(path, values, find_layout(path, values))
+        return
+    if published.sees:
+        read_vision_model(None, path, values)
+    else:
+        read_language_model(path, values, published)
+    if not any(name.endswith(".safetensors") for name in names):
+        reason = "belongs to a vision model, whose weights are read from safetensors alone"
+        raise ModelError(str(path), reason, "get a version of the model in safetensors")
 
 
 def check_small_files(folder: Folder, names: Collection[str]) -> None:
@@ -112,7 +117,8 @@ def check_small_files(folder: Folder, names: Collection[str]) -> None:
         raise ModelError(
             str(index), f"lists {absent[0]}, which is not there", "choose another repository"
         )
-    if find_vision_layout(values):
+    published = find_vision_layout(values)
+    if published is not None and published.sees:
         vision = resolve_vision.read_parts(folder, path, values)
         tokenizer = vision.tokenizer
         if index is not None:
@@ -121,7 +127,7 @@ def check_small_files(folder: Folder, names: Collection[str]) -> None:
         text = _read_text(folder, path, values)
         tokenizer = text.tokenizer
         if index is not None:
-            match_names(index, shards, text.layout.tensors, text.config["model"])
+            text.match(index, shards, text.layout)
     if tokenizer.files.tokenizer_json is None:
         # In a folder of one's own it may be missing; gigabytes that no text can be given to are not fetched.
         reason = "has neither tokenizer.json nor tokenizer.model"
@@ -130,16 +136,33 @@ def check_small_files(folder: Folder, names: Collection[str]) -> None:
 
 @dataclass(frozen=True)
 class _Text:
-    """What a text model's folder says besides its weights. ``config`` lacks what only those tell."""
+    """What a text model's folder says besides its weights. ``config`` lacks what only those tell.
+
+    Of a vision model whose pictures are not supported it is the language model.
+    """
 
     layout: TextLayout
     config: CanonicalConfig
     tokenizer: TokenizerParts
+    inside: VisionLayout | None
+
+    def match(
+        self, listing: Path, keys: Iterable[str], layout: TextLayout
+    ) -> tuple[dict[str, str], bool]:
+        """See `match_names`."""
+        model = self.config["model"]
+        if self.inside is not None:
+            return resolve_vision.match_language_model(listing, keys, layout, model)
+        return match_names(listing, keys, layout.tensors, model)
 
 
 def _read_text(folder: Folder, path: Path, values: Mapping[str, JSON]) -> _Text:
-    layout = find_layout(path, values)
-    model = read_model(path, values, layout)
+    inside = find_vision_layout(values)
+    if inside is not None:
+        layout, fields, model = read_language_model(path, values, inside)
+    else:
+        layout, fields = find_layout(path, values), Fields(path, values)
+        model = read_model(path, values, layout)
     vocab_size = model["vocab_size"]
     assert isinstance(vocab_size, int)
     tokenizer = read_tokenizer(folder, vocab_size)
@@ -151,12 +174,13 @@ def _read_text(folder: Folder, path: Path, values: Mapping[str, JSON]) -> _Text:
         "dtype": "float32",
         "generation": read_generation(
             folder,
-            Fields(path, values),
+            fields,
             vocab_size=vocab_size,
             tokenizer_size=tokenizer.size,
             tokenizer_eos=tokenizer.eos_id,
+            outer=values if inside is not None else {},
         ),
         "tokenizer": tokenizer.block,
-        "source": {"model_type": layout.model_type},
+        "source": {"model_type": values.get("model_type")},
     }
-    return _Text(layout, config, tokenizer)
+    return _Text(layout, config, tokenizer, inside)

@@ -20,7 +20,7 @@ from lolama_core.protocols.types import (
 from lolama_hub.folder.fields import shown
 from lolama_hub.folder.files import Folder
 from lolama_hub.folder.generation_config import read_generation
-from lolama_hub.folder.layouts import llava, transforms
+from lolama_hub.folder.layouts import TextLayout, llava, transforms
 from lolama_hub.folder.layouts.encoders import HEAD, encoder_names, unused_names
 from lolama_hub.folder.layouts.picture_templates import TEMPLATES, VICUNA_TEMPLATE
 from lolama_hub.folder.layouts.transforms import Transform
@@ -34,6 +34,7 @@ _LAYER = re.compile(r"vision\.encoder\.layers\.(\d{1,9})\.")
 
 
 _TEXT = "language_model."
+_REMEDY = "the weights and config.json must be of the same model"
 
 
 @dataclass(frozen=True)
@@ -133,21 +134,7 @@ def match_vision_names(
     Raises:
         ModelError: naming what is missing, unexpected, or there under two names.
     """
-    remedy = "the weights and config.json must be of the same model"
-    common: dict[str, str] = {}
-    for key in keys:
-        if key.endswith((".rotary_emb.inv_freq", ".position_ids")):
-            continue
-        name = llava.common_name(key)
-        if name in common:
-            reason = f"holds one tensor twice, as {shown(common[name])} and {shown(key)}"
-            raise ModelError(str(listing), reason, remedy)
-        common[name] = key
-    own = {
-        name
-        for name in common
-        if name.startswith((llava.VISION, llava.PROJECTOR)) or name == llava.NEWLINE
-    }
+    common, own = _common_names(listing, keys)
     text, tied = match_names(listing, common.keys() - own, model.layout.tensors, model.text)
     _check_layers(listing, own, model)
     wanted = {
@@ -166,7 +153,7 @@ def match_vision_names(
     if missing or unexpected:
         parts = [("lacks", missing), ("holds, unasked for,", unexpected)]
         reason = " and ".join(f"{verb} {listed(names)}" for verb, names in parts if names)
-        raise ModelError(str(listing), reason, remedy)
+        raise ModelError(str(listing), reason, _REMEDY)
     names = {_TEXT + canonical: common[name] for canonical, name in text.items()}
     return names | {canonical: common[name] for canonical, name in wanted.items()}, tied
 
@@ -178,5 +165,37 @@ def _check_layers(listing: Path, own: Iterable[str], model: VisionModel) -> None
         raise ModelError(
             str(listing),
             f"holds {last + 1} layers of the encoder, but config.json says {model.num_layers}",
-            "the weights and config.json must be of the same model",
+            _REMEDY,
         )
+
+
+def match_language_model(
+    listing: Path, keys: Iterable[str], layout: TextLayout, model: Mapping[str, JSON]
+) -> tuple[dict[str, str], bool]:
+    """`match_names` for the language model inside a vision model, whose other tensors are left out.
+
+    Raises:
+        ModelError: naming what is missing, unexpected, or there under two names.
+    """
+    common, own = _common_names(listing, keys)
+    names, tied = match_names(listing, common.keys() - own, layout.tensors, model)
+    return {canonical: common[name] for canonical, name in names.items()}, tied
+
+
+def _common_names(listing: Path, keys: Iterable[str]) -> tuple[dict[str, str], set[str]]:
+    """Common name → stored name, and the common names of what is no part of the language model."""
+    common: dict[str, str] = {}
+    for key in keys:
+        if key.endswith((".rotary_emb.inv_freq", ".position_ids")):
+            continue
+        name = llava.common_name(key)
+        if name in common:
+            reason = f"holds one tensor twice, as {shown(common[name])} and {shown(key)}"
+            raise ModelError(str(listing), reason, _REMEDY)
+        common[name] = key
+    own = {
+        name
+        for name in common
+        if name.startswith((llava.VISION, llava.PROJECTOR)) or name == llava.NEWLINE
+    }
+    return common, own

@@ -33,6 +33,13 @@ _TEXT_SIZES: dict[str, dict[str, JSON]] = {
     "llama": {**_COMMON_SIZES, "intermediate_size": 11008},
     "mistral": {**_COMMON_SIZES, "intermediate_size": 14336},
     "qwen2": {**_COMMON_SIZES, "intermediate_size": 22016, "vocab_size": 151936},
+    "gemma3_text": {
+        "vocab_size": 262208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+    },
 }
 
 
@@ -128,6 +135,23 @@ def read_vision_model(folder: Folder | None, path: Path, values: Mapping[str, JS
     return VisionModel(
         block, text, encoder, layout, text_fields, num_layers, layers_used, published
     )
+
+
+def read_language_model(
+    path: Path, values: Mapping[str, JSON], published: VisionLayout
+) -> tuple[TextLayout, Fields, dict[str, JSON]]:
+    """The layout of the language model inside, its part of config.json, and its canonical ``model`` block.
+
+    Args:
+        path: The path of config.json.
+        values: What it holds.
+        published: The row of its kind.
+
+    Raises:
+        ModelError: naming the field that is missing, impossible or not supported.
+    """
+    refuse_quantized(path, values)
+    return _read_text(Fields(path, values, published.defaults), published)
 
 
 def _read_text(

@@ -15,9 +15,12 @@ from tiny_folders import VOCAB, edit_json, read, tiny_tokenizer_json, write_json
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
 from lolama_hub.folder.layouts.vision import VISION_LAYOUTS
+from lolama_hub.folder.resolve import check_config
+from lolama_hub.folder.vision_config import read_language_model
 
 Resolve = Callable[[Path], ModelFiles]
 
+PATH = Path("config.json")
 SIDE = 28
 MARKS = ("<fake_token_around_image>", "<global-img>", "<row_1_col_1>")
 IMAGE_TOKEN = 36
@@ -187,6 +190,77 @@ def test_every_row_has_a_name_of_its_own() -> None:
     assert {"llava", "llava_next", "llava_onevision", "vipllava", "idefics3", "smolvlm"} <= set(
         VISION_LAYOUTS
     )
-    for name, layout in VISION_LAYOUTS.items():
-        assert layout.model_type == name
-        assert layout.encoders
+    assert all(layout.model_type == name for name, layout in VISION_LAYOUTS.items())
+    blind = {name for name, layout in VISION_LAYOUTS.items() if not layout.sees}
+    assert blind == {"gemma3", "mistral3"}
+
+
+# As google/gemma-3-4b-it and mistralai/Mistral-Small-3.1-24B-Instruct-2503 have it.
+GEMMA3: dict[str, Any] = {
+    "model_type": "gemma3",
+    "eos_token_id": [1, 106],
+    "text_config": {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    },
+    "vision_config": {"model_type": "siglip_vision_model"},
+}
+MISTRAL3: dict[str, Any] = {
+    "model_type": "mistral3",
+    "text_config": {
+        "head_dim": 128,
+        "hidden_size": 5120,
+        "intermediate_size": 32768,
+        "model_type": "mistral",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 8,
+        "rope_theta": 1000000000.0,
+        "sliding_window": None,
+        "vocab_size": 131072,
+    },
+    "vision_config": {"model_type": "pixtral"},
+}
+
+
+class TestLanguageModelsAlone:
+    """Gemma 3 and Mistral 3, whose pictures are not supported."""
+
+    @pytest.mark.parametrize("values", [GEMMA3, MISTRAL3], ids=["gemma3", "mistral3"])
+    def test_a_published_configuration(self, values: dict[str, Any]) -> None:
+        import transformers
+
+        layout = VISION_LAYOUTS[values["model_type"]]
+        _, _, ours = read_language_model(PATH, values, layout)
+        given = json.loads(json.dumps(values))
+        config = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
+        text = config.text_config
+        assert (ours["vocab_size"], ours["d_model"], ours["hidden_dim"], ours["num_layers"]) == (
+            *(text.vocab_size, text.hidden_size, text.intermediate_size),
+            text.num_hidden_layers,
+        )
+        assert (ours["num_heads"], ours["num_kv_heads"], ours["head_dim"]) == (
+            *(text.num_attention_heads, text.num_key_value_heads),
+            text.head_dim,
+        )
+        assert ours["sliding_window"] == text.sliding_window
+        assert ours["tie_word_embeddings"] is config.tie_word_embeddings
+
+    def test_row_318_weights_that_are_no_safetensors(self) -> None:
+        check_config(PATH, GEMMA3, ["model.safetensors"])
+        with pytest.raises(ModelError, match="whose weights are read from safetensors alone"):
+            check_config(PATH, GEMMA3, ["pytorch_model.bin"])
+
+    def test_row_318_a_language_model_that_is_not_supported_or_quantized(self) -> None:
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({"text_config": {"model_type": "rwkv"}}, "model_type 'rwkv' is not supported"),
+            ({"text_config": 3}, "text_config is 3, expected an object"),
+            ({"quantization_config": {"quant_method": "fp8"}}, "quant_method 'fp8'"),
+        ]
+        for changes, words in cases:
+            with pytest.raises(ModelError, match=words):
+                check_config(PATH, {**GEMMA3, **changes}, ["model.safetensors"])

@@ -18,7 +18,8 @@ class VisionLayout:
     Args:
         model_type: Its name in config.json.
         defaults: What transformers assumes for keys that config.json leaves out.
-        encoders: Those that it may have. The first is meant where ``vision_config`` does not say.
+        encoders: Those that it may have. The first is meant where ``vision_config`` does not say. None:
+            pictures are not supported, and the language model inside runs as a text model.
         encoder: What transformers assumes where there is no ``vision_config`` at all.
         text: The ``model_type`` of a language model that does not say its own.
         fixed: Keys of config.json that count as these, whatever it says.
@@ -30,13 +31,18 @@ class VisionLayout:
 
     model_type: str
     defaults: Mapping[str, JSON]
-    encoders: tuple[EncoderLayout, ...]
-    encoder: Mapping[str, JSON]
+    encoders: tuple[EncoderLayout, ...] = ()
+    encoder: Mapping[str, JSON] = field(default_factory=dict)
     text: str = "llama"
     fixed: Mapping[str, JSON] = field(default_factory=dict)
     tiled: bool = False
     projector: str = "mlp"
     template: str = ""
+
+    @property
+    def sees(self) -> bool:
+        """Whether pictures are supported."""
+        return bool(self.encoders)
 
 
 _DEFAULTS: dict[str, JSON] = {
@@ -107,7 +113,6 @@ IDEFICS3 = VisionLayout(
     model_type="idefics3",
     defaults={"image_token_id": 128257, "scale_factor": 2, "tie_word_embeddings": False},
     encoders=(encoders.IDEFICS3, encoders.IDEFICS3_BY_MODEL),
-    encoder={},
     fixed={
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "full",
@@ -123,9 +128,20 @@ SMOLVLM = replace(
     encoders=(encoders.SMOLVLM, encoders.SMOLVLM_BY_MODEL, *IDEFICS3.encoders),
 )
 
+# Their language models alone. Gemma 3 reads the positions of a picture in both directions.
+GEMMA3 = VisionLayout(
+    model_type="gemma3", defaults={"tie_word_embeddings": True}, text="gemma3_text"
+)
+MISTRAL3 = VisionLayout(
+    model_type="mistral3", defaults={"tie_word_embeddings": True}, text="mistral"
+)
+
 VISION_LAYOUTS = {
     layout.model_type: layout
-    for layout in (LLAVA, LLAVA_NEXT, VIPLLAVA, ONEVISION, IDEFICS3, SMOLVLM)
+    for layout in (
+        *(LLAVA, LLAVA_NEXT, VIPLLAVA, ONEVISION, IDEFICS3, SMOLVLM),
+        *(GEMMA3, MISTRAL3),
+    )
 }
 
 
