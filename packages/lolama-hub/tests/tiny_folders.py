@@ -14,6 +14,9 @@ from lolama_core.protocols.types import ModelFiles
 from lolama_core.testing import tiny
 
 VOCAB = 64
+SIDE = 28
+MARKS = ("<fake_token_around_image>", "<global-img>", "<row_1_col_1>")
+IMAGE_TOKEN = 36
 
 
 def tiny_tokenizer_json(*specials: str) -> str:
@@ -74,6 +77,53 @@ def save(model: Any, folder: Path, **arguments: Any) -> Path:
     model.save_pretrained(folder, **arguments)
     (folder / "tokenizer.json").write_text(tiny_tokenizer_json())
     write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>"})
+    return folder
+
+
+def save_in_tiles(kind: str, folder: Path) -> Path:
+    """A random ``Idefics3`` or ``SmolVLM`` as transformers saves it, with the files beside its weights."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config={
+            "hidden_size": 8,
+            "intermediate_size": 12,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": SIDE,
+            "patch_size": 14,
+        },
+        text_config=transformers.LlamaConfig(
+            vocab_size=VOCAB,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        image_token_id=IMAGE_TOKEN,
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    model.save_pretrained(folder)
+    tokenizer = tiny_tokenizer_json(*MARKS, "<image>")
+    assert json.loads(tokenizer)["added_tokens"][-1]["id"] == IMAGE_TOKEN
+    (folder / "tokenizer.json").write_text(tokenizer)
+    write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>"})
+    write_json(
+        folder / "preprocessor_config.json",
+        {
+            "image_processor_type": f"{kind}ImageProcessor",
+            "size": {"longest_edge": SIDE},
+            "max_image_size": {"longest_edge": SIDE},
+        },
+    )
     return folder
 
 

@@ -333,6 +333,23 @@ class TestMemory:
         assert tiles == [1, 1, 1, 1]
 
     @torch.inference_mode()
+    def test_row_319_a_picture_of_many_tiles_is_encoded_in_parts(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """17 tiles in two parts, with the features of each tile alone."""
+        ours = ours_of_idefics3(reference_idefics3())
+        config = ours.config.vision_config
+        inputs = pixels(random_picture(random.Random(1), 90, 90), config=config)
+        assert inputs["tiles_per_image"] == [17]
+        tiles = self.encodings(ours, monkeypatch)
+        together = ours(torch.tensor([ROWS[1]]), **inputs)
+        assert tiles == [16, 1]
+        monkeypatch.setattr("lolama_vision.llava._TILES_AT_ONCE", 1)
+        ours.features.clear()
+        close(ours(torch.tensor([ROWS[1]]), **inputs), together)
+        assert tiles == [16, 1, *[1] * 17]
+
+    @torch.inference_mode()
     def test_features_of_other_weights_are_not_used(
         self, llava: LLaVA, monkeypatch: pytest.MonkeyPatch
     ) -> None:

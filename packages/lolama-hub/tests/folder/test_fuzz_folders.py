@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_folders import save, tiny_model
+from tiny_folders import save, save_in_tiles, tiny_model
 
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError
@@ -29,6 +29,12 @@ FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "generation_config.json",
+)
+VISION_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
 )
 STRANGE: list[Any] = [
     None, True, False, 0, 1, -1, 2, 31, 10**9, 10**18, 10**299, -(10**299), 0.5, 1e308, -0.0, "", "32", "\0",
@@ -132,12 +138,28 @@ def test_rows39_to_53_mutated_files(
 ) -> None:
     what = "damaged index, configuration and tokenizer files"
     record_property(what, f"{FIRST} to {FIRST + CASES - 1}")
-    source = HuggingFaceSource(store=tmp_path / "store")
-    originals = {name: (folder / name).read_text() for name in FILES}
+    resolve_all(folder, FILES, CASES, tmp_path / "store", io)
+
+
+def test_row_320_mutated_files_of_a_vision_model(
+    tmp_path: Path, io: CheckpointIO, record_property: Callable[[str, object], None]
+) -> None:
+    cases = CASES // 4
+    record_property("damaged files of a vision model", f"{FIRST} to {FIRST + cases - 1}")
+    folder = save_in_tiles("SmolVLM", tmp_path / "model")
+    resolve_all(folder, VISION_FILES, cases, tmp_path / "store", io)
+
+
+def resolve_all(
+    folder: Path, names: Sequence[str], cases: int, store: Path, io: CheckpointIO
+) -> None:
+    """Resolve a folder once for each case, one of its files changed."""
+    source = HuggingFaceSource(store=store)
+    originals = {name: (folder / name).read_text() for name in names}
     outcomes: dict[str, int] = {"resolved": 0, "refused": 0}
-    for case in range(FIRST, FIRST + CASES):
+    for case in range(FIRST, FIRST + cases):
         rng = random.Random(case)
-        name = rng.choice(FILES)
+        name = rng.choice(names)
         (folder / name).write_bytes(mutate(originals[name], rng))
         try:
             source.resolve(str(folder), io)
@@ -152,4 +174,4 @@ def test_rows39_to_53_mutated_files(
         finally:
             (folder / name).write_text(originals[name])
     # Both happen often, or the mutations test nothing.
-    assert min(outcomes.values()) > CASES // 20, outcomes
+    assert min(outcomes.values()) > cases // 20, outcomes

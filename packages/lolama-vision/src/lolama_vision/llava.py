@@ -28,6 +28,9 @@ from lolama_vision.split import split_grid
 from lolama_vision.tensor_bytes import bytes_of, sum_of
 from lolama_vision.tiles import arrange, count_tokens
 
+_TILES_AT_ONCE = 16
+"""Squares that are encoded together. A picture may be 37 of them, whose activations would take a gigabyte."""
+
 _INPUTS = ("pixel_values", "tiles_per_image", "image_sizes", "tokens_per_image")
 
 
@@ -226,7 +229,9 @@ class LLaVA(CausalLMModule):
     def _encode(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         device, config = self.device, self.config.vision_config
         with self._tower_on(device):
-            features = self.vision_tower(torch.cat(list(pictures)).to(device))  # (N, P, Dv)
+            parts = torch.split(torch.cat(list(pictures)), _TILES_AT_ONCE)
+            encoded = [self.vision_tower(part.to(device)) for part in parts]
+            features = torch.cat(encoded) if len(encoded) > 1 else encoded[0]  # (N, P, Df)
         projected = self.projector(features)  # (N, P, D)
         newline = self.projector.image_newline
         if not config.preprocessing.needs_sizes:

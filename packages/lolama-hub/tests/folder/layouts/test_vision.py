@@ -10,67 +10,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_folders import VOCAB, edit_json, read, tiny_tokenizer_json, write_json
+from tiny_folders import SIDE, edit_json, read, save_in_tiles
 
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
 from lolama_hub.folder.layouts.vision import VISION_LAYOUTS
 from lolama_hub.folder.resolve import check_config
-from lolama_hub.folder.vision_config import read_language_model
+from lolama_hub.folder.vision_config import read_language_model, read_vision_model
 
 Resolve = Callable[[Path], ModelFiles]
 
 PATH = Path("config.json")
-SIDE = 28
-MARKS = ("<fake_token_around_image>", "<global-img>", "<row_1_col_1>")
-IMAGE_TOKEN = 36
-
-
-def save(kind: str, folder: Path, **changes: Any) -> Path:
-    import transformers
-
-    config = getattr(transformers, f"{kind}Config")(
-        vision_config={
-            "hidden_size": 8,
-            "intermediate_size": 12,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": SIDE,
-            "patch_size": 14,
-        },
-        text_config=transformers.LlamaConfig(
-            vocab_size=VOCAB,
-            hidden_size=16,
-            intermediate_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            bos_token_id=1,
-            eos_token_id=2,
-        ),
-        image_token_id=IMAGE_TOKEN,
-        **changes,
-    )
-    torch.manual_seed(0)
-    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_()
-    model.save_pretrained(folder)
-    tokenizer = tiny_tokenizer_json(*MARKS, "<image>")
-    assert json.loads(tokenizer)["added_tokens"][-1]["id"] == IMAGE_TOKEN
-    (folder / "tokenizer.json").write_text(tokenizer)
-    write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>"})
-    write_json(
-        folder / "preprocessor_config.json",
-        {
-            "image_processor_type": f"{kind}ImageProcessor",
-            "size": {"longest_edge": SIDE},
-            "max_image_size": {"longest_edge": SIDE},
-        },
-    )
-    return folder
 
 
 def published_name(canonical: str) -> str:
@@ -101,7 +51,7 @@ def published_name(canonical: str) -> str:
 
 @pytest.fixture(params=["Idefics3", "SmolVLM"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return save(request.param, tmp_path / "model")
+    return save_in_tiles(request.param, tmp_path / "model")
 
 
 @pytest.mark.parametrize("prefix", ["model.", ""], ids=["whole", "without model."])
@@ -184,6 +134,70 @@ def test_sizes_that_the_processor_leaves_out(folder: Path, resolve: Resolve) -> 
     vision: Any = resolve(folder).config["model"]["vision_config"]
     assert vision["preprocessing"]["longest_edge"] == 4 * SIDE
     assert len(vision["preprocessing"]["marks"]["tiles"]) == 4
+
+
+# As HuggingFaceTB/SmolVLM2-256M-Video-Instruct and HuggingFaceM4/Idefics3-8B-Llama3 have it, sizes left out.
+SMOLVLM2: dict[str, Any] = {
+    "model_type": "smolvlm",
+    "image_token_id": 49190,
+    "scale_factor": 4,
+    "text_config": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_hidden_layers": 30,
+        "num_key_value_heads": 3,
+        "vocab_size": 49280,
+        "rope_theta": 100000,
+    },
+    "vision_config": {
+        "model_type": "smolvlm_vision",
+        "hidden_size": 768,
+        "image_size": 512,
+        "max_image_size": {"longest_edge": 512},
+        "num_attention_heads": 12,
+        "patch_size": 16,
+        "size": {"longest_edge": 2048},
+        "use_base_siglip": False,
+    },
+}
+IDEFICS3: dict[str, Any] = {
+    "model_type": "idefics3",
+    "text_config": {"model_type": "llama", "vocab_size": 128259, "rms_norm_eps": 1e-05},
+    "vision_config": {
+        "model_type": "idefics3",
+        "hidden_size": 1152,
+        "image_size": 364,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "patch_size": 14,
+    },
+}
+
+
+@pytest.mark.parametrize("values", [SMOLVLM2, IDEFICS3], ids=["smolvlm2", "idefics3"])
+def test_a_published_configuration_that_leaves_sizes_out(values: dict[str, Any]) -> None:
+    import transformers
+
+    ours = read_vision_model(None, PATH, values)
+    given = json.loads(json.dumps(values))
+    theirs = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
+    vision, text = theirs.vision_config, theirs.text_config
+    assert [
+        ours.encoder[name]
+        for name in ("image_size", "patch_size", "width", "mlp_dim", "num_layers", "num_heads")
+    ] == [
+        *(vision.image_size, vision.patch_size, vision.hidden_size, vision.intermediate_size),
+        *(vision.num_hidden_layers, vision.num_attention_heads),
+    ]
+    assert (ours.encoder["eps"], ours.encoder["downscale"]) == (
+        *(vision.layer_norm_eps, theirs.scale_factor),
+    )
+    assert ours.block["image_token_id"] == theirs.image_token_id
+    assert [ours.text[name] for name in ("d_model", "num_layers", "num_kv_heads", "eps")] == [
+        *(text.hidden_size, text.num_hidden_layers, text.num_key_value_heads, text.rms_norm_eps)
+    ]
 
 
 def test_every_row_has_a_name_of_its_own() -> None:
