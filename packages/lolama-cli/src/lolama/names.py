@@ -107,15 +107,22 @@ def with_chat_template(files: ModelFiles, source: str) -> ModelFiles:
 
 def context_length(files: ModelFiles) -> int | None:
     """Positions that the model can attend over, as far as its configuration tells before it is built."""
-    length = text_shape(files).get("max_seq_len")
-    return length if isinstance(length, int) else None
+    return _context_length(files.config)
 
 
 def text_shape(files: ModelFiles) -> Mapping[str, JSON]:
     """The ``model`` block of the language model, which may stand inside that of a vision model."""
-    model = files.config["model"]
-    inner = model.get("text_config")
-    return inner if isinstance(inner, dict) else model
+    return _text_shape(files.config)
+
+
+def _context_length(config: CanonicalConfig) -> int | None:
+    length = _text_shape(config).get("max_seq_len")
+    return length if isinstance(length, int) else None
+
+
+def _text_shape(config: CanonicalConfig) -> Mapping[str, JSON]:
+    inner = config["model"].get("text_config")
+    return inner if isinstance(inner, dict) else config["model"]
 
 
 def _checkpoint_directory(name: str, io: CheckpointIO) -> Path | None:
@@ -144,6 +151,7 @@ def _describe(name: str, path: Path) -> ModelInfo:
         description="Built in: no download",
         kind="vision" if pictures else "text",
         license="MIT",
+        context=_context_length(config) or 0,
     )
 
 

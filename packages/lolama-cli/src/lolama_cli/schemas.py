@@ -100,6 +100,7 @@ MODELS = Schema(
         "models[].license": ("string or null", "as far as it is known here"),
         "models[].gated": ("boolean", "whether a license must be agreed to first"),
         "models[].download_bytes": ("integer or null", "about what a download takes"),
+        "models[].context": ("integer or null", "tokens that it attends over"),
         "models[].stored": ("object or null", "what is here of it"),
         "models[].stored.bytes": (_COUNT, "on the disk"),
         "models[].stored.shared": ("boolean", "true: in Hugging Face's own cache, read only"),

@@ -1,4 +1,4 @@
-"""The models that have a short name here."""
+"""Names of models: the aliases of `catalog`, a user's own, ids of the Hub, and what was probably meant."""
 
 from __future__ import annotations
 
@@ -14,71 +14,14 @@ import platformdirs
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.source import ModelInfo
 from lolama_core.protocols.utf8 import decode_utf8
+from lolama_hub.catalog import MODELS
 from lolama_hub.folder.fields import shown
 
 # The Hub's own rules for each part: letters, digits, "-", "_" and ".", the last two not at either end.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 HUB_ID = re.compile(rf"({_PART}/{_PART})(?:@([A-Za-z0-9_][A-Za-z0-9._/-]{{0,199}}))?")
 
-MODELS: tuple[ModelInfo, ...] = (
-    ModelInfo(
-        alias="tinyllama",
-        repo="TinyLlama/TinyLlama-1.1B-Chat-v1.0",
-        parameters="1.1B",
-        description="TinyLlama 1.1B Chat: small, fast, instruction-tuned",
-        kind="text",
-        license="Apache-2.0",
-        size=2_200_000_000,
-    ),
-    ModelInfo(
-        alias="open_llama_3b",
-        repo="openlm-research/open_llama_3b_v2",
-        parameters="3B",
-        description="OpenLLaMA 3B v2: compact base model",
-        kind="text",
-        license="Apache-2.0",
-        size=6_850_000_000,
-    ),
-    ModelInfo(
-        alias="open_llama_7b",
-        repo="openlm-research/open_llama_7b_v2",
-        parameters="7B",
-        description="OpenLLaMA 7B v2: full-size base model",
-        kind="text",
-        license="Apache-2.0",
-        size=13_500_000_000,
-    ),
-    ModelInfo(
-        alias="llama7b",
-        repo="meta-llama/Llama-2-7b-hf",
-        parameters="7B",
-        description="LLaMA 2 7B: Meta's base model (gated, requires access)",
-        kind="text",
-        license="Llama 2 Community License",
-        size=13_500_000_000,
-        gated=True,
-    ),
-    ModelInfo(
-        alias="llava-1.5-7b",
-        repo="llava-hf/llava-1.5-7b-hf",
-        parameters="7B",
-        description="LLaVA 1.5 7B: general-purpose image understanding",
-        kind="vision",
-        license="Llama 2 Community License",
-        size=14_100_000_000,
-    ),
-    ModelInfo(
-        alias="llava-med",
-        repo="chaoyinshe/llava-med-v1.5-mistral-7b-hf",
-        parameters="7B",
-        description="LLaVA-Med 7B: medical and radiology images",
-        kind="vision",
-        license="Apache-2.0, for research only",
-        size=15_100_000_000,
-    ),
-)
-
-_FIELDS = ("repo", "parameters", "description", "kind", "license", "gated", "size")
+_FIELDS = ("repo", "parameters", "description", "kind", "license", "gated", "size", "context")
 _MOST_BYTES = 2**20
 
 
@@ -107,14 +50,21 @@ def find(alias: str) -> ModelInfo | None:
 
 
 def suggest(name: str) -> str:
-    """The next step for someone who typed a name that means nothing: the closest alias, or all of them."""
+    """The next step for someone who typed a name that means nothing: sizes, the closest alias, or all."""
     # Ids are long; only the part after the owner resembles an alias.
     typed = name.strip().lower().rpartition("/")[2][:80]
     aliases = [model.alias for model in models()]
+    sizes = [alias for alias in aliases if alias.startswith(f"{typed}:")]
+    if sizes:
+        return f"say which size: {', '.join(sizes)}"
     close = get_close_matches(typed, aliases, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"
-    return f"the aliases are {', '.join(aliases)}; a folder is given by its path"
+    families: dict[str, list[str]] = {}
+    for family, _, size in (alias.partition(":") for alias in aliases):
+        families.setdefault(family, []).extend([size] if size else [])
+    listed = (f"{name}:{'/'.join(sizes)}" if sizes else name for name, sizes in families.items())
+    return f"the aliases are {', '.join(listed)}; a folder is given by its path"
 
 
 def _own_models(path: Path) -> tuple[ModelInfo, ...]:
@@ -138,8 +88,8 @@ def _own_models(path: Path) -> tuple[ModelInfo, ...]:
 
 
 def _own_model(path: Path, alias: str, fields: object) -> ModelInfo:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", alias):
-        raise _refused(path, f"{shown(alias)} cannot be an alias: letters, digits and . _ - can")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", alias):
+        raise _refused(path, f"{shown(alias)} cannot be an alias: letters, digits and . _ : - can")
     if any(model.alias == alias for model in MODELS):
         raise _refused(path, f"{alias} is an alias of lolama's own")
     if not isinstance(fields, dict):
@@ -156,10 +106,11 @@ def _own_model(path: Path, alias: str, fields: object) -> ModelInfo:
         "license": "see its page",
         "gated": False,
         "size": 0,
+        "context": 0,
         **fields,
     }
     for name in _FIELDS:
-        expected = {"gated": bool, "size": int}.get(name, str)
+        expected = {"gated": bool, "size": int, "context": int}.get(name, str)
         value = given.get(name)
         if type(value) is not expected or (isinstance(value, str) and not value.isprintable()):
             raise _refused(path, f"{alias}.{name} is {shown(value)}, expected {_KINDS[expected]}")

@@ -14,6 +14,8 @@ from lolama_cli.schemas import MODELS
 from lolama_cli.tables import cell, print_table
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from lolama.kept import Kept
     from lolama_core.protocols.source import ModelInfo, StoredModel
 
@@ -26,8 +28,17 @@ Examples:
 
 _COLUMNS = (
     *("alias", "parameters", "kind", "description", "id"),
-    *("size", "license", "gated", "downloaded", "last used", "int8"),
+    *("size", "license", "gated", "downloaded", "last used", "int8", "context"),
 )
+
+_GATED = "A gated model is fetched once you have accepted its license on huggingface.co and set HF_TOKEN."
+
+_KINDS = {
+    "text": "text",
+    "vision": "text and pictures",
+    "": "without an alias",
+}
+"""Groups of the table, in order."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class _Row:
             "license": info.license or None,
             "gated": info.gated,
             "download_bytes": info.size or None,
+            "context": info.context or None,
             "stored": stored,
             "int8_bytes": self.int8 or None,
         }
@@ -103,14 +115,15 @@ class _Row:
         return (
             *(info.alias, info.parameters, info.kind, info.description, info.repo),
             *(f"{info.size or ''}", info.license, "yes" if info.gated else "no", downloaded, used),
-            f"{self.int8 or ''}",
+            *(f"{self.int8 or ''}", f"{info.context or ''}"),
         )
 
 
 def models(as_json: options.Json = False) -> None:
     """List the models that have a name, and what is downloaded.
 
-    On a terminal a table; into a pipe or file one line a model, its fields separated by tabs.
+    On a terminal a table, text models first; into a pipe or file one line a model, its fields separated by
+    tabs.
     """
     from lolama import downloads, kept, names
 
@@ -124,6 +137,8 @@ def models(as_json: options.Json = False) -> None:
             output.write(visible("\t".join(fields), keep="\t") + "\n")
         return
     _show_table(rows)
+    if any(row.info.gated and row.here is None for row in rows):
+        note(_GATED)
     note("Or give -m owner/name of the Hugging Face Hub, or the path of a model's folder.")
 
 
@@ -157,30 +172,47 @@ def _precedence(model: StoredModel) -> tuple[bool, bool, bool, float]:
 
 
 def _show_table(rows: Sequence[_Row]) -> None:
-    """The table in 80 columns, two lines a model: the id under the description, bytes under parameters."""
+    """The table in 80 columns, two lines a model: the id under the description, bytes under parameters.
+
+    What it ``reads`` is the context, in units of 1024 tokens.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from lolama.downloads import size_text
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False, expand=True)
     table.add_column("alias", style="bold", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    table.add_column("description, Hugging Face id", overflow="fold")
-    for row in rows:
-        info = row.info
-        about = cell(info.description)
-        if info.repo and info.repo != info.alias:
-            about.append("\n" + visible(info.repo), style="dim")
-        alias, size = cell(info.alias), Text(info.parameters)
-        state, style = row.state
-        if state:
-            alias.append("\n" + state, style=style)
-        if row.int8:
-            alias.append(f"\nint8 {size_text(row.int8)}", style="green")
-        if row.size:
-            size.append("\n" + row.size, style="dim")
-        table.add_row(alias, size, Text(info.kind), about)
+    table.add_column("reads", justify="right", no_wrap=True)
+    table.add_column("description, Hugging Face id", overflow="fold", ratio=1)
+    for kind, title in _KINDS.items():
+        group = [row for row in rows if row.info.kind == kind]
+        if group:
+            table.add_row(Text(title, style="underline"))
+        for row in group:
+            table.add_row(*_cells(row))
+        table.add_section()
     print_table(table)
+
+
+def _cells(row: _Row) -> tuple[Text, Text, Text, Text]:
+    from rich.text import Text
+
+    from lolama.downloads import size_text
+
+    info = row.info
+    about = cell(info.description)
+    if info.repo and info.repo != info.alias:
+        about.append("\n" + visible(info.repo), style="dim")
+    alias, size = cell(info.alias), Text(info.parameters)
+    state, style = row.state
+    if state:
+        alias.append("\n" + state, style=style)
+    if row.int8:
+        alias.append(f"\nint8 {size_text(row.int8)}", style="green")
+    if row.size:
+        size.append("\n" + row.size, style="dim")
+    reads = "" if not info.context else str(info.context)
+    if info.context >= 1024:
+        reads = f"{info.context // 1024}k"
+    return alias, size, Text(reads), about

@@ -16,7 +16,7 @@ class ModelInfo:
     """One line of ``lolama models``: an alias and what it stands for.
 
     ``repo`` may end in ``@revision``. ``size`` is about what a download takes, in bytes; 0 if unknown or
-    built in.
+    built in. ``context`` is the number of positions that the model attends over; 0 if unknown.
     """
 
     alias: str
@@ -27,6 +27,7 @@ class ModelInfo:
     license: str
     gated: bool = False
     size: int = 0
+    context: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
