@@ -19,6 +19,7 @@ from lolama_core.plugins import not_installed
 from lolama_core.protocols import ModelFamily
 from lolama_core.protocols.config_errors import naming_file
 from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.inference import ordinary
 from lolama_core.protocols.notices import unsupported
 from lolama_core.protocols.types import JSON, GenerationDefaults, ModelFiles
 from lolama_core.runtime.kernels import Kernels, set_kernels
@@ -101,8 +102,8 @@ def load_model(
     where = choose_device(device)
     weights = choose_dtype(dtype, where, getattr(torch, files.config["dtype"]))
     checkpoint = FileCheckpoint(files)
-    # Ordinary parameters wherever the model is loaded: those of inference mode could never train.
-    with torch.inference_mode(False), memory_errors(where):
+
+    def build() -> CausalLMModule:
         module = build_module(files, families)
         prepare_quantized_(module, files.config, files.name)
         # Norms and biases are a thousandth of the weights, and meet activations element by element: they
@@ -110,6 +111,11 @@ def load_model(
         vectors = activation_dtype(where, weights)
         load_into(module, checkpoint, weights, where, vector_dtype=vectors)
         module.to(where)  # what is computed rather than loaded (RoPE frequencies)
+        return module
+
+    # Ordinary parameters wherever the model is loaded: those of inference mode could never train.
+    with memory_errors(where):
+        module = ordinary(build)
     share_linear_(module)
     module.eval().requires_grad_(False)
     generation = files.config["generation"]

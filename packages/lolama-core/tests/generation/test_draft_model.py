@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lolama_core import Engine, Generation, Llama, RopeScaling, TextGenerator
+from lolama_core import Engine, Generation, Llama, PrefixCache, RopeScaling, TextGenerator
 from lolama_core.generation.draft_model import DraftModel
 from lolama_core.generation.request import Request
 from lolama_core.generation.scheduled import Scheduled
+from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import UsageError
+from lolama_core.runtime.kernels import Kernels, set_kernels
 from lolama_core.runtime.pages import PAGE
+from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
 from lolama_core.testing.drafts import EagerSpeculation
 
@@ -29,7 +34,8 @@ class Texts:
 
     def __init__(self, model: Llama, draft: Llama, max_bytes: int | None = None) -> None:
         self._engine: Any = Engine(model)
-        self.draft, self.model, self.drafter = draft, model, DraftModel(draft, max_bytes)
+        memory_of = partial(RowMemory, max_bytes=max_bytes)
+        self.draft, self.model, self.drafter = draft, model, DraftModel(draft, memory_of)
         self.drafter.start(runner_of(model))
         assert self.drafter._memory is not None
         self.memory = self.drafter._memory
@@ -52,10 +58,12 @@ class Texts:
         return Scheduled(1, request, prompt, prompt.embeds)
 
     @torch.inference_mode()
-    def guess(self, rows: Sequence[Scheduled], most: int = 4, worth: int = 8) -> list[list[int]]:
+    def guess(
+        self, rows: Sequence[Scheduled], most: int = 4, worth: int = 8, may_read: int = 512
+    ) -> list[list[int]]:
         """What is guessed, and how many positions each pass has read for it, in ``read``."""
         self.read.clear()
-        drafts = self.drafter.draft(rows, [most] * len(rows), lambda kind: worth)
+        drafts = self.drafter.draft(rows, [most] * len(rows), lambda kind: worth, may_read)
         assert all(draft.kind == 0 for draft in drafts)
         return [[*draft.tokens] for draft in drafts]
 
@@ -86,7 +94,7 @@ def test_what_the_model_would_say_is_guessed(texts: Texts) -> None:
 def test_texts_may_try_different_numbers_of_tokens(texts: Texts) -> None:
     rows, counts = [texts.add([place, 7]) for place in range(4)], [1, 4, 0, 2]
     with torch.inference_mode():
-        drafts = texts.drafter.draft(rows, counts, lambda kind: 8)
+        drafts = texts.drafter.draft(rows, counts, lambda kind: 8, 512)
     found = [[*draft.tokens] for draft in drafts]
     assert found == [texts.said(one, n) if n else [] for one, n in zip(rows, counts, strict=True)]
 
@@ -107,10 +115,10 @@ def test_a_text_that_was_left_out_is_caught_up_with(texts: Texts) -> None:
     texts.guess([one])
     one.request.tokens += [(7 * place) % 400 for place in range(50)]
     assert texts.guess([one]) == [texts.said(one)]
-    assert (texts.read[0], texts.drafter.caught_up) == ([50], True)
+    assert (texts.read[0], texts.drafter.read) == ([50], 50)
     one.request.tokens += [5]
     assert texts.guess([one]) == [texts.said(one)]
-    assert (texts.read[0], texts.drafter.caught_up) == ([1], False)
+    assert (texts.read[0], texts.drafter.read) == ([1], 0)
 
 
 def test_a_long_prompt_is_read_in_several_steps(texts: Texts) -> None:
@@ -121,6 +129,87 @@ def test_a_long_prompt_is_read_in_several_steps(texts: Texts) -> None:
     one.request.tokens += [5, 6]
     assert texts.guess([one]) == [texts.said(one)]
     assert texts.read[0] == [78]
+
+
+def test_row_328_a_step_reads_so_many_positions_of_all_prompts_together(texts: Texts) -> None:
+    """What comes first is read first, and guessed for as soon as it was read."""
+    rows = [texts.add([(7 * place + first) % 400 for place in range(100)]) for first in range(3)]
+    said = [texts.said(one) for one in rows]
+    steps = []
+    for _ in range(5):
+        guesses = texts.guess(rows, may_read=70)
+        steps.append((texts.drafter.read, texts.read[: len(texts.read) - 3 * any(guesses)]))
+        found = [bool(guess) for guess in guesses]
+        assert guesses == [each if there else [] for each, there in zip(said, found, strict=True)]
+        for one, guess, each in zip(rows, guesses, said, strict=True):
+            one.request.tokens += guess[:1]
+            each[:] = texts.said(one)
+    assert steps == [
+        (70, [[70]]),
+        (70, [[40], [30]]),  # the end of the first, behind the beginning of the second
+        (70, [[10], [1, 60]]),
+        (70, [[70], [1, 1]]),
+        (20, [[1, 1, 20]]),
+    ]
+    assert texts.guess(rows, may_read=0) == said
+
+
+def test_row_328_many_long_prompts_hold_up_no_step(tiny_llama: MakeLlama) -> None:
+    """Where no time is measured, a step reads 512 positions at most, beside the last tokens of rows."""
+    model = tiny_llama(max_seq_len=500)
+    set_kernels(model, Kernels())
+    speculation = EagerSpeculation(tiny_llama(1, max_seq_len=500))
+    engine = Engine(model, prefill_chunk=2000, draft=speculation)
+    drafter: Any = speculation._drafter
+    read = []
+    tickets = [
+        engine.submit([first, *([5] * 399)], max_new_tokens=40, ignore_eos=True, seed=1)
+        for first in range(4)
+    ]
+    results: dict[int, Any] = {}
+    while engine.busy:
+        drafter.read = 0
+        engine.step()
+        read.append(drafter.read)
+        results |= engine.collect()
+    assert max(read) == 512
+    assert sum(read) >= 4 * 400
+    alone = TextGenerator(model, draft="off")
+    for first, ticket in enumerate(tickets):
+        prompt = [first, *([5] * 399)]
+        expected = alone.generate(prompt, max_new_tokens=40, ignore_eos=True, seed=1)
+        assert results[ticket] == expected
+        assert results[ticket].drafted_tokens > 0
+
+
+def test_row_328_where_time_is_measured_reading_costs_no_more_than_a_step(
+    tiny_llama: MakeLlama,
+) -> None:
+    class Measured(EagerSpeculation):
+        def start(self, runner: CausalLM) -> None:
+            super().start(runner)
+            self._measures = True
+
+    model = tiny_llama(max_seq_len=500)
+    speculation = Measured(tiny_llama(1, max_seq_len=500))
+    # It takes a millisecond to read a position, and ten to run a step.
+    drafter: Any = speculation._drafter
+    speculation.costs.clock = lambda: 0.0
+    note = speculation.costs.note_drafting
+
+    def noted(seconds: float, read: int) -> None:
+        note(read / 1000, read)
+
+    speculation.costs.note_drafting = noted  # type: ignore[method-assign]
+    engine = Engine(model, draft=speculation)
+    engine.submit([5] * 100, max_new_tokens=100, ignore_eos=True, seed=1)
+    read = []
+    while engine.busy:
+        speculation.costs.steps = {1: 0.010}
+        drafter.read = 0
+        engine.step()
+        read.append(drafter.read)
+    assert [count for count in read if count] == [8, *[10] * 9]
 
 
 def test_what_texts_begin_with_is_read_once(texts: Texts) -> None:
@@ -251,11 +340,13 @@ def test_pictures_are_not_guessed_behind(texts: Texts) -> None:
     assert texts.guess([one]) == [[]]
 
 
-def test_a_model_under_dynamic_rope_makes_no_drafts(tiny_llama: MakeLlama) -> None:
+def test_row_329_a_model_under_dynamic_rope_makes_no_drafts(tiny_llama: MakeLlama) -> None:
     scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=40)
     dynamic = tiny_llama(rope_scaling=scaling)
-    with pytest.raises(UsageError, match="draft: changes what it holds of a text as that grows"):
-        TextGenerator(tiny_llama(), draft=dynamic).generate([1])
+    for make in (Engine, TextGenerator):  # before anything has run
+        with pytest.raises(UsageError, match="draft: changes what it holds of a text") as refused:
+            make(tiny_llama(), draft=dynamic)
+        assert "\n" not in str(refused.value)
     # It may have some.
     expected = TextGenerator(dynamic, draft="off").generate([1, 2], seed=1)
     found = TextGenerator(dynamic, draft=tiny_llama()).generate([1, 2], seed=1)
@@ -282,6 +373,72 @@ def test_a_draft_model_that_is_changed_is_looked_at_again(tiny_llama: MakeLlama)
 def used(engine: Engine[Any]) -> int:
     drafter: Any = engine.speculation._drafter
     return 0 if drafter._memory is None else int(drafter._memory.used_bytes)
+
+
+@pytest.mark.parametrize("pages", [0, 3, 100])
+def test_row_330_what_a_draft_model_keeps_counts_under_the_limit_of_a_prefix_cache(
+    pages: int, tiny_llama: MakeLlama
+) -> None:
+    """A page of either model takes as much here."""
+    cache = PrefixCache(pages * PAGE * POSITION)
+    generator = TextGenerator(
+        tiny_llama(max_seq_len=200), draft=tiny_llama(1, max_seq_len=200), prefix_cache=cache
+    )
+    drafter: Any = generator._speculation._drafter
+    for first in range(4):
+        generator.generate([first] * 40, max_new_tokens=40, ignore_eos=True, seed=1)
+    gc.collect()
+    own = generator._engine()
+    own.submit([1], max_new_tokens=1)
+    own.step()
+    kept = own.kept_cache_bytes, drafter._memory.idle_bytes
+    assert drafter._memory.used_bytes == 0
+    assert cache.nbytes == sum(kept) <= cache.max_bytes
+    assert len(cache) == own.memory.texts  # type: ignore[union-attr]
+    if pages == 100:
+        assert min(kept) > 0
+    cache.clear()
+    assert drafter._memory.idle_bytes == 0
+
+
+def test_row_330_one_model_may_generate_and_make_drafts_with_a_prefix_cache(
+    tiny_llama: MakeLlama,
+) -> None:
+    """Even if two models guess for each other, in two threads: neither waits for the other's turn."""
+    models = [tiny_llama(seed, max_seq_len=200) for seed in range(2)]
+    cache = PrefixCache(1 << 20)
+    generators = [
+        TextGenerator(model, draft=draft, prefix_cache=cache)
+        for model, draft in (models, models[::-1])
+    ]
+    expected = [
+        [TextGenerator(model, draft="off").generate([n] * 20, seed=n) for n in range(8)]
+        for model in models
+    ]
+
+    def generate(place: int) -> list[Any]:
+        return [generators[place].generate([n] * 20, seed=n) for n in range(8)]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(generate, place) for place in range(2)]
+        texts = [[one.ids for one in each.result(60)] for each in found]
+    assert texts == [[one.ids for one in each] for each in expected]
+
+
+def test_a_limit_of_bytes_is_shared_by_what_positions_take(tiny_llama: MakeLlama) -> None:
+    """In int8 a position of a model takes 2 · 2 · 2 vectors of 8 codes and a scale of two bytes."""
+    model, draft = tiny_llama(), tiny_llama(1)
+    dtypes: dict[Any, int] = {None: POSITION, "int8": 2 * 2 * 2 * (8 + 2)}
+    for dtype, own in dtypes.items():
+        engine = Engine(model, cache_bytes=100_000, cache_dtype=dtype, draft=draft)
+        drafter: Any = engine.speculation._drafter
+        for _ in range(2):
+            engine.submit([1], max_new_tokens=5, ignore_eos=True)
+            engine.step()
+        assert engine.memory is not None
+        most = drafter._memory._max_bytes
+        assert most == 100_000 * POSITION // (own + POSITION)
+        assert engine.memory._max_bytes == 100_000 - most
 
 
 @pytest.mark.parametrize("way", ["end", "cancel", "error"])

@@ -125,18 +125,22 @@ def check_memory(*engines: Engine[Any]) -> None:
     assert memory.used_bytes <= (1.1 * distinct + PAGE * len(rows)) * POSITION
 
 
-def check_drafts(speculation: Speculation) -> None:
-    """`check_pages` for the texts that a draft model follows; each row holds what it was told."""
-    drafter = speculation._drafter
-    if not isinstance(drafter, DraftModel) or drafter._memory is None:
-        return
-    drafter._memory.turns.take(lambda: None)  # what Ctrl-C has broken off is put right
-    texts = [text for text in drafter._texts.values() if text.begun]
-    check_pages(drafter._memory, [text.row for text in texts])
-    for one, text in drafter._texts.items():
-        if text.row.length == len(text.ids):  # else it begins anew
-            ids = [*one.request.prompt_ids, *one.request.tokens]
-            assert text.ids[: text.sure] == ids[: text.sure]
+def check_drafts(*speculations: Speculation) -> None:
+    """`check_pages` for the texts that draft models follow; each row holds what it was told."""
+    rows: dict[RowMemory, list[Row]] = {}
+    for speculation in speculations:
+        drafter = speculation._drafter
+        if not isinstance(drafter, DraftModel) or drafter._memory is None:
+            continue
+        drafter._memory.turns.take(lambda: None)  # what Ctrl-C has broken off is put right
+        texts = rows.setdefault(drafter._memory, [])
+        for one, text in drafter._texts.items():
+            texts += [text.row] if text.begun else []
+            if text.row.length == len(text.ids):  # else it begins anew
+                ids = [*one.request.prompt_ids, *one.request.tokens]
+                assert text.ids[: text.sure] == ids[: text.sure]
+    for memory, texts in rows.items():
+        check_pages(memory, texts)
 
 
 # ------------------------------------------------------------------------------------------- Ctrl-C
@@ -184,6 +188,7 @@ def run_with(
         except KeyboardInterrupt as error:
             assert ctrl_c is not None
             errors.append(error)
+            assert not torch.is_inference_mode_enabled()
             emitted, ctrl_c = ctrl_c.result or [], None
         for ticket, emission in emitted:
             emissions.setdefault(ticket, []).append(emission)
@@ -418,8 +423,12 @@ class Simulation:
         if kind == "scripted":
             return scripted(self.said, VOCABULARY, seed)
         if kind == "model":
+            if self.draw.random() < 0.3:
+                return EagerSpeculation(
+                    self.draft, seed, partial(self.prefixes.memory_of, drafts=True)
+                )
             most = self.draw.choice([4, 9, 1000]) * PAGE * POSITION
-            return EagerSpeculation(self.draft, seed, most)
+            return EagerSpeculation(self.draft, seed, partial(RowMemory, max_bytes=most))
         return EagerSpeculation("lookup" if kind == "lookup" else "off", seed)
 
     @torch.inference_mode()
@@ -485,6 +494,7 @@ class Simulation:
         except KeyboardInterrupt:
             if operation == self.save:
                 self.saved = None
+        assert not torch.is_inference_mode_enabled()
         if (memory := self.chosen_memory()) is not None:
             memory.turns.when_free(lambda: None)  # what was broken off is put right
 
@@ -589,8 +599,7 @@ class Simulation:
         else:
             for engine in self.engines:
                 check_memory(engine)
-        for speculation in {engine.speculation for engine in self.engines}:
-            check_drafts(speculation)
+        check_drafts(*{engine.speculation for engine in self.engines})
         for engine, pending in zip(self.engines, self.pending, strict=True):
             assert not engine.busy or pending
             assert len(engine._schedule.begun) <= engine._schedule._rows

@@ -212,3 +212,27 @@ def test_a_token_that_is_tried_ahead_costs_what_it_adds_and_what_guessing_took()
     assert costs.draft_token(1) == 0.5
     costs.note(4, 0, 0, 2.0)
     assert costs.draft_token(4) == 1.0  # a quarter of a step is what a row can save
+
+
+def test_a_draft_model_reads_as_much_as_a_step_takes_time_for() -> None:
+    costs = PassCosts()
+    costs.note(2, 0, 0, 1.0)
+    assert costs.draft_chunk(2) == LEAST
+    costs.note_drafting(0.25, 0)  # nothing was read
+    assert (costs.draft_chunk(2), costs.drafting) == (LEAST, 0.25)
+    expected = [
+        (0.0078125, 16),
+        (0.0078125, 32),
+        (0.0078125, 64),
+        (0.0078125, 128),
+        (0.0234375, 64),
+    ]
+    for seconds, chunk in expected:
+        read = costs.draft_chunk(2)
+        costs.note_drafting(seconds * read, read)
+        assert (costs.draft_chunk(2), costs.drafting) == (chunk, None)
+    assert costs.reading == 0.015625
+    for _ in range(20):
+        costs.note_drafting(9.0, 8)
+    assert costs.draft_chunk(2) == LEAST
+    assert (costs.chunk(2), costs.position) == (LEAST, None)  # of the model itself it tells nothing

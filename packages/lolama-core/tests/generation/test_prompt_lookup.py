@@ -29,7 +29,7 @@ class Texts:
             self.kinds.append(kind)
             return worth
 
-        [draft] = self.lookup.draft([one], [most], worth_of)
+        [draft] = self.lookup.draft([one], [most], worth_of, 0)
         return draft
 
 
@@ -94,7 +94,7 @@ def test_tokens_of_a_text_are_looked_up_as_they_come(texts: Texts) -> None:
 def test_texts_are_looked_up_apart(texts: Texts) -> None:
     """One beside another, and one after another."""
     first, second = texts.add([1, 2, 3, 4, 1, 2, 3]), texts.add([1, 2, 3, 5, 1, 2, 3])
-    drafts = texts.lookup.draft([first, second], [1, 1], lambda kind: 8)
+    drafts = texts.lookup.draft([first, second], [1, 1], lambda kind: 8, 0)
     assert drafts == [Draft([4], 3), Draft([5], 3)]
     assert texts.draft(texts.add([9, 1, 2, 3])) == NO_DRAFT
 

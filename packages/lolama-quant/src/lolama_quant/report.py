@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lolama_core.protocols import CausalLM, PromptLogits, Tokenizer
+from lolama_core.protocols.inference import run_inference
 
 SCHEMA = "lolama.quality/1"
 
@@ -116,10 +117,9 @@ def measure_quality(
         raise ValueError("the texts hold no two tokens")
     read = read or _logits
     ours, floor, before, after = [], [], [], []
-    seen = 0
-    kind = reference.device.type
-    # The weights' dtype says how products are taken, whatever somebody has set for the process.
-    with torch.inference_mode(), torch.autocast(kind, enabled=False):
+
+    def compare() -> None:
+        seen = 0
         for done, window in enumerate(windows):
             if steps is not None:
                 steps(done, len(windows))
@@ -133,6 +133,8 @@ def measure_quality(
                 again = _log_probabilities(read(reference, window, _STEP))
                 floor.append(_differences(expected, again))
             seen += len(window)
+
+    run_inference(reference.device, compare)
     return QualityReport(
         tokens=sum(map(len, windows)),
         reference_perplexity=float(torch.cat(before).mean().neg().exp()),

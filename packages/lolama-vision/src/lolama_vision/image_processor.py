@@ -79,10 +79,10 @@ class CLIPImageProcessor:
         Raises:
             ModelError: for a picture that cannot be used.
         """
-        import torch
+        from lolama_core.protocols.inference import ordinary
 
-        with torch.inference_mode(False):  # whoever trains needs ordinary pixels
-            return self._preprocess([image] if isinstance(image, Image.Image) else list(image))
+        images = [image] if isinstance(image, Image.Image) else list(image)
+        return ordinary(lambda: self._preprocess(images))  # whoever trains needs ordinary pixels
 
     def _preprocess(self, images: list[Image.Image]) -> ImageInputs:
         import torch

@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from lolama_core.generation.pass_costs import MOST_POSITIONS
 from lolama_core.generation.random_numbers import drawn_in_advance
 from lolama_core.generation.request import Request
 from lolama_core.generation.scheduled import NO_DRAFT, Draft, Scheduled
+from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.locks import while_locked
@@ -27,8 +28,11 @@ from lolama_core.runtime.runner import runner_of
 _MOST_BEHIND = 16
 """Ids of a text that may be read for a guess. To read more is to catch up."""
 
-_MOST_ROWS = 64
+MOST_ROWS = 64
 """Texts as long as the model's context that it follows at the same time."""
+
+MemoryOf: TypeAlias = Callable[[CausalLM], RowMemory]
+"""A runner → where its rows are."""
 
 
 @dataclass
@@ -50,19 +54,31 @@ class _Followed:
     kept: bool = False
 
 
+def _check_stable(stable: bool) -> None:
+    if not stable:
+        reason = "changes what it holds of a text as that grows (dynamic RoPE)"
+        raise UsageError("draft", reason, "use another model, or none")
+
+
 class DraftModel:
     """Guesses what a model would say, with the settings and random numbers of the text.
 
     Args:
         model: It reads ids alone, so texts with pictures have no drafts. It is kept alive.
-        max_bytes: What its keys and values may take; see `RowMemory`. A text that finds none has no drafts.
+        memory_of: A runner of it → where its rows are; None for memory of its own. A text that finds none has
+            no drafts.
+
+    Raises:
+        UsageError: if what it holds of a text changes as that grows (dynamic RoPE).
 
     Attributes:
-        caught_up: See `Drafter`.
+        read: See `Drafter`.
     """
 
-    def __init__(self, model: CausalLM, max_bytes: int | None = None) -> None:
-        self._model, self._max_bytes, self.caught_up = model, max_bytes, False
+    def __init__(self, model: CausalLM, memory_of: MemoryOf | None = None) -> None:
+        _check_stable(own_cache(model.make_cache(1, 1)).stable)
+        self._model, self.read, self._may_read = model, 0, 0
+        self._memory_of = memory_of or partial(RowMemory, rows=MOST_ROWS)
         self._memory: RowMemory | None = None
         # Generators that share it may run in several threads.
         self._lock = threading.RLock()
@@ -72,27 +88,28 @@ class DraftModel:
         """Look at the model as it is now. What it guesses for is ``runner``.
 
         Raises:
-            UsageError: if what it holds of a text changes as that grows (dynamic RoPE).
+            UsageError: if it has dynamic RoPE by now.
         """
         while_locked(self._lock, partial(self._look, runner))
 
     def _look(self, runner: CausalLM) -> None:
         self._runner, self._vocabulary = runner_of(self._model), runner.vocab_size
         if self._memory is None or self._memory.model is not self._runner:
-            self._memory = RowMemory(self._runner, _MOST_ROWS, self._max_bytes)
+            self._memory = self._memory_of(self._runner)
             self._texts.clear()
-        if self._memory.rows_run_alone:
-            reason = "changes what it holds of a text as that grows (dynamic RoPE)"
-            raise UsageError("draft", reason, "use another model, or none")
+        _check_stable(not self._memory.rows_run_alone)
 
     def draft(
-        self, rows: Sequence[Scheduled], most: Sequence[int], worth: Callable[[int], int]
+        self,
+        rows: Sequence[Scheduled],
+        most: Sequence[int],
+        worth: Callable[[int], int],
+        may_read: int,
     ) -> list[Draft]:
         """See `Drafter.draft`. All of its drafts are of one kind."""
-        self.caught_up = False
 
         def in_turn() -> list[Draft]:
-            memory = self._memory
+            memory, self.read, self._may_read = self._memory, 0, may_read
             assert memory is not None
             return memory.turns.take(partial(self._drafts, rows, most, worth, memory))
 
@@ -116,7 +133,11 @@ class DraftModel:
         if ready and memory.has_room([text.row for text in texts], counts):
             requests = [rows[place].request for place, _, _ in ready]
             first = self._run(texts, [behind for _, _, behind in ready], memory)
-            guesses = self._guess(requests, texts, first, [n for _, n, _ in ready])
+            self.read += sum(len(behind) for *_, behind in ready if len(behind) > _MOST_BEHIND)
+            guesses = drawn_in_advance(
+                [request.guesser.generator for request in requests],
+                partial(self._guess, requests, texts, first, [n for _, n, _ in ready]),
+            )
             for (place, _, _), tokens in zip(ready, guesses, strict=True):
                 drafts[place] = Draft(tokens, 0)
         return drafts
@@ -148,14 +169,19 @@ class DraftModel:
         memory.cut_back(text.row, len(text.ids) - right)
         del text.ids[right:]
         text.sure = right
-        self.caught_up |= len(ids) - right > _MOST_BEHIND
-        if len(ids) - right > MOST_POSITIONS:
-            # A long prompt is read in several steps, so that no step takes long.
-            chunk = ids[right : right + MOST_POSITIONS]
-            if memory.has_room([text.row], [len(chunk)]):
-                self._run([text], [chunk], memory)
+        behind = ids[right:]
+        if len(behind) <= _MOST_BEHIND:
+            return behind
+        # It is read in several steps, so that no step takes long.
+        chunk = behind[: self._may_read]
+        if not chunk or not memory.has_room([text.row], [len(chunk)]):
             return []
-        return ids[right:]
+        self._may_read -= len(chunk)
+        if len(chunk) == len(behind):
+            return behind
+        self._run([text], [chunk], memory)
+        self.read += len(chunk)
+        return []
 
     def _run(
         self, texts: Sequence[_Followed], new: Sequence[list[int]], memory: RowMemory
@@ -191,21 +217,17 @@ class DraftModel:
                 self._memory.keep(text.row, text.ids)
                 text.kept = True
         guesses: list[list[int]] = [[] for _ in texts]
-        going = [*range(len(texts))]
-        with ExitStack() as kept:
-            for request in requests:
-                kept.enter_context(drawn_in_advance(request.guesser.generator))
-            made = 0
-            while True:
-                made += 1
-                for place, i in enumerate(going):
-                    with suppress(ModelError):  # who does not guess harms no text
-                        guesses[i].append(requests[i].guess(logits[place : place + 1], guesses[i]))
-                going = [i for i in going if made == len(guesses[i]) < counts[i]]
-                if not going:
-                    return guesses
-                last = [guesses[i][-1] for i in going]
-                logits = self._memory.decode([texts[i].row for i in going], last)
-                logits = self._fitted(logits)
-                for i in going:
-                    texts[i].ids.append(guesses[i][-1])
+        going, made = [*range(len(texts))], 0
+        while True:
+            made += 1
+            for place, i in enumerate(going):
+                with suppress(ModelError):  # who does not guess harms no text
+                    guesses[i].append(requests[i].guess(logits[place : place + 1], guesses[i]))
+            going = [i for i in going if made == len(guesses[i]) < counts[i]]
+            if not going:
+                return guesses
+            last = [guesses[i][-1] for i in going]
+            logits = self._memory.decode([texts[i].row for i in going], last)
+            logits = self._fitted(logits)
+            for i in going:
+                texts[i].ids.append(guesses[i][-1])

@@ -18,9 +18,10 @@ from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.generation.schedule import Schedule, TooLittleMemory
 from lolama_core.generation.scheduled import Scheduled
 from lolama_core.generation.speculation import Drafting, Speculation, speculation_of
-from lolama_core.model.device import inference, memory_errors
+from lolama_core.model.device import memory_errors
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama_core.protocols.inference import run_inference
 from lolama_core.protocols.locks import while_locked
 from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.int8_cache import CacheDtype
@@ -106,7 +107,7 @@ class Engine(Generic[Text]):
         draft: Drafting | Speculation = "auto",
     ) -> None:
         check_options(model, rows, prefill_chunk, cache_bytes, cache_dtype)
-        self.speculation, cache_bytes = speculation_of(draft, model, cache_bytes)
+        self.speculation, cache_bytes = speculation_of(draft, model, cache_bytes, cache_dtype)
         self.costs = self.speculation.costs
         self._model, self._chunk = model, prefill_chunk or self.default_chunk
         self.prepare = RequestFactory(model, tokenizer).requests
@@ -219,9 +220,8 @@ class Engine(Generic[Text]):
         """
         if self._stepping.locked():
             raise UsageError("engine", "a step of it runs already", "use it from one thread")
-        device = self._model.device
-        with memory_errors(device), inference(device):
-            while_locked(self._stepping, self._run_step)
+        with memory_errors(self._model.device):
+            run_inference(self._model.device, partial(while_locked, self._stepping, self._run_step))
         if not self.busy:
             self._runner = None
         emitted, self._emitted = self._emitted, []

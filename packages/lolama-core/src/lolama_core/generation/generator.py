@@ -111,7 +111,8 @@ class TextGenerator(Generic[Text]):
         self.model, self.tokenizer, self.prefix_cache = model, tokenizer, prefix_cache
         self._cache_dtype = chosen_cache_dtype(cache_dtype, prefix_cache, model)
         # What one text has shown of costs and drafts is known to the next.
-        self._speculation, _ = speculation_of(draft, model)
+        kept = None if prefix_cache is None else partial(prefix_cache.memory_of, drafts=True)
+        self._speculation, _ = speculation_of(draft, model, draft_memory_of=kept)
         self._factory = RequestFactory(model, tokenizer)
         self._idle: list[RowMemory] = []
 

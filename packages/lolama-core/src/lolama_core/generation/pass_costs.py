@@ -30,6 +30,7 @@ class PassCosts:
         position: Seconds that a position of a prompt adds to a pass; None as long as nobody knows.
         steps: Number of rows → seconds of a decoding step.
         drafting: Seconds that guessing for the next pass took; None if they are no measure.
+        reading: Seconds that a draft model takes to read a position; None as long as nobody knows.
         planned: What the last chunk beside rows that decode was to cost, in decoding steps of theirs.
     """
 
@@ -39,8 +40,9 @@ class PassCosts:
         self.steps: dict[int, float] = {}
         self.planned = 0.0
         self.drafting: float | None = 0.0
+        self.reading: float | None = None
         self._draft_seconds: float | None = None
-        self.positions = LEAST_POSITIONS
+        self.positions = self._read = LEAST_POSITIONS
         self._since = 0
 
     def chunk(self, rows: int, together: bool = False) -> int:
@@ -52,13 +54,15 @@ class PassCosts:
             return MOST_POSITIONS
         if not self.knows_step(rows):
             return 0
-        if self.position is None:
-            return LEAST_POSITIONS
-        # No more than twice as many as before, since what is cheap for few need not be for many.
-        most = min(2 * self.positions, MOST_POSITIONS)
-        if self.position * most > self.steps[rows]:
-            most = int(self.steps[rows] / self.position)
-        return max(most, 1 if together else LEAST_POSITIONS)
+        least = 1 if together else LEAST_POSITIONS
+        return _affordable(self.position, self.positions, self.steps[rows], least)
+
+    def draft_chunk(self, rows: int) -> int:
+        """Positions that a draft model may read in a step, to catch up with ``rows`` that decode.
+
+        They cost no more than a decoding step, but for the least; such a step was measured.
+        """
+        return _affordable(self.reading, self._read, self.steps[rows], LEAST_POSITIONS)
 
     def knows_step(self, rows: int) -> bool:
         """Whether a decoding step was measured lately. If not, nothing else is to run beside the next."""
@@ -69,6 +73,18 @@ class PassCosts:
         if self._draft_seconds is None:
             return None
         return self._draft_seconds * rows / self.steps[rows]
+
+    def note_drafting(self, seconds: float, read: int) -> None:
+        """Learn from guesses.
+
+        Args:
+            seconds: What they took.
+            read: Positions that a draft model has read for them, to catch up.
+        """
+        self.drafting = None if read else seconds
+        if read:
+            self._read = read
+            self.reading = _mean(self.reading, seconds / read)
 
     def note(self, rows: int, positions: int, drafted: int, seconds: float) -> None:
         """Learn from a step.
@@ -97,6 +113,17 @@ class PassCosts:
             self.position = _mean(self.position, max(0.0, seconds - self.steps[rows]) / positions)
         elif self.position is None:
             self.position = seconds / positions
+
+
+def _affordable(position: float | None, before: int, step: float, least: int) -> int:
+    """How many positions cost a step, if one costs ``position``, and there were ``before`` the last time."""
+    if position is None:
+        return LEAST_POSITIONS
+    # No more than twice as many as before, since what is cheap for few need not be for many.
+    most = min(2 * before, MOST_POSITIONS)
+    if position * most > step:
+        most = int(step / position)
+    return max(most, least)
 
 
 def _mean(before: float | None, new: float) -> float:

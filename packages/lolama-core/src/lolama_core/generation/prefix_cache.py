@@ -42,7 +42,7 @@ class PrefixCache:
     What was not used for longest is dropped first, page by page from the end of a text.
 
     Args:
-        max_bytes: The most bytes of keys and values that are kept for texts to come.
+        max_bytes: The most bytes of keys and values that are kept for texts to come, of draft models as well.
         cache_dtype: What keys and values are stored in, see `Engine`. All generators with this cache have it.
 
     Example:
@@ -65,17 +65,24 @@ class PrefixCache:
             raise UsageError("max_bytes", f"is {max_bytes}", "give a number of bytes, 0 or more")
         check_cache_dtype(cache_dtype)
         self.max_bytes, self.cache_dtype = max_bytes, cache_dtype
-        self._memories: list[RowMemory] = []  # the one used last comes last
+        # Whether it is for drafts; the one used last comes last.
+        self._memories: dict[RowMemory, bool] = {}
         self._making = threading.Lock()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values kept. (The keys they are matched by are small beside them.)"""
+        """Bytes of keys and values kept, those of draft models included.
+
+        The keys they are matched by are small beside them.
+        """
         return sum(memory.idle_bytes for memory in self._memories)
 
     def __len__(self) -> int:
-        """Number of texts held, without those that are the beginning of another."""
-        return sum(memory.texts for memory in self._memories)
+        """Number of texts held, without those that are the beginning of another.
+
+        What draft models have read of these texts is not counted.
+        """
+        return sum(memory.texts for memory, drafts in self._memories.items() if not drafts)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -125,18 +132,25 @@ class PrefixCache:
         with memory_errors(model.device):
             return memory.turns.take(read)
 
-    def memory_of(self, runner: CausalLM) -> RowMemory:
-        """Where the rows of a runner are: those of all generators with this cache."""
-        return while_locked(self._making, partial(self._memory_of, runner))
+    def memory_of(self, runner: CausalLM, *, drafts: bool = False) -> RowMemory:
+        """Where the rows of a runner are: those of all generators with this cache.
 
-    def _memory_of(self, runner: CausalLM) -> RowMemory:
+        A model that makes ``drafts`` has other rows for these: they change within turns of the model that it
+        guesses for, and it may generate itself meanwhile.
+        """
+        return while_locked(self._making, partial(self._memory_of, runner, drafts))
+
+    def _memory_of(self, runner: CausalLM, drafts: bool) -> RowMemory:
         # What belongs to a model that is gone, or was changed, goes.
-        others = [m for m in self._memories if m.model is not None and m.model is not runner]
-        found = next((m for m in self._memories if m.model is runner), None)
+        memories = {m: role for m, role in self._memories.items() if m.model is not None}
+        same = (m for m, role in memories.items() if m.model is runner and role == drafts)
+        found = next(same, None)
         if found is None:
-            found = RowMemory(runner, rows=_MOST_ROWS, cache_dtype=self.cache_dtype)
+            dtype = None if drafts else self.cache_dtype
+            found = RowMemory(runner, rows=_MOST_ROWS, cache_dtype=dtype)
             found.on_end = _dropping_excess(self)
-        self._memories = [*others, found]
+        memories.pop(found, None)
+        self._memories = {**memories, found: drafts}
         return found
 
     def _drop_excess(self) -> None:

@@ -34,7 +34,7 @@ class _Seen:
 class PromptLookup:
     """Guesses that a text goes on as it did before (Saxena, "Prompt Lookup Decoding", 2023)."""
 
-    caught_up = False
+    read = 0
 
     def __init__(self) -> None:
         self._seen: weakref.WeakKeyDictionary[Scheduled, _Seen] = weakref.WeakKeyDictionary()
@@ -43,7 +43,11 @@ class PromptLookup:
         """There is nothing to look at."""
 
     def draft(
-        self, rows: Sequence[Scheduled], most: Sequence[int], worth: Callable[[int], int]
+        self,
+        rows: Sequence[Scheduled],
+        most: Sequence[int],
+        worth: Callable[[int], int],
+        may_read: int,
     ) -> list[Draft]:
         """See `Drafter.draft`. The kind of a draft is how many tokens before it are the same, up to eight."""
         return [self._found(one, count, worth) for one, count in zip(rows, most, strict=True)]

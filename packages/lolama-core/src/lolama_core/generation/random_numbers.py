@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import starmap
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 class drawn_again:
@@ -23,12 +27,16 @@ class drawn_again:
             self._generator.set_state(self._before)
 
 
-@contextmanager
-def drawn_in_advance(generator: torch.Generator | None) -> Iterator[None]:
-    """Whoever draws after this draws the numbers that were drawn here."""
-    before = None if generator is None else generator.get_state()
+def drawn_in_advance(generators: Iterable[torch.Generator | None], work: Callable[[], T]) -> T:
+    """Call ``work``. Whoever draws after it draws the numbers that were drawn there.
+
+    Returns:
+        What ``work`` returns.
+    """
+    before = [(each, each.get_state()) for each in generators if each is not None]
+    restore = starmap(torch.Generator.set_state, before)
     try:
-        yield
+        return work()
     finally:
-        if generator is not None and before is not None:
-            generator.set_state(before)
+        # One call restores all of them. Ctrl-C is raised behind it.
+        deque(restore, maxlen=0)

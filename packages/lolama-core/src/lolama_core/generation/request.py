@@ -16,6 +16,7 @@ from lolama_core.generation.logprobs import PromptLogprobs, TokenLogprobs, token
 from lolama_core.generation.random_numbers import drawn_again
 from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
+from lolama_core.protocols.inference import ordinary
 
 FinishReason = Literal["eos", "stop", "length"]
 
@@ -132,10 +133,9 @@ class Request:
         self._logprobs: list[TokenLogprobs] = []  # of the tokens chosen so far
         self._text = ""
         # An ordinary tensor wherever the request is made: it is written to at every step, wherever that is.
-        with torch.inference_mode(False):
-            length = len(prompt_ids) + self.limit
-            self._history = torch.zeros((1, length), dtype=torch.int64, device=device)
-            self._history[0, : len(prompt_ids)] = torch.tensor(prompt_ids, device=device)
+        length = len(prompt_ids) + self.limit
+        self._history = ordinary(lambda: torch.zeros((1, length), dtype=torch.int64, device=device))
+        self._history[0, : len(prompt_ids)] = torch.tensor(prompt_ids, device=device)
 
     def restrict(self, room: int) -> None:
         """Let it go on for ``room`` positions at most: pictures took more of them than their ids did."""

@@ -17,11 +17,12 @@ from lolama_core.generation.logprobs import PromptLogprobs
 from lolama_core.generation.request import Request
 from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
-from lolama_core.model.device import inference, memory_errors
+from lolama_core.model.device import memory_errors
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
 from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.inference import run_inference
 from lolama_core.protocols.types import Prompt, PromptKey
 from lolama_core.runtime.runner import runner_of
 from lolama_core.text.plain_numbers import whole_number
@@ -94,13 +95,17 @@ class RequestFactory:
         padded = torch.zeros((len(prompts), max(lengths)), dtype=torch.int64, device="cpu")
         for row, ids in enumerate(all_ids):
             padded[row, : len(ids)] = torch.tensor(ids, device="cpu")
-        with memory_errors(self.model.device), inference(self.model.device):
-            try:
-                # What encodes pictures runs by fast products; looking at the model is for these alone.
-                model = runner_of(self.model) if inputs else self.model
-                prompt = model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
-            except UsageError as error:
-                raise (with_suggestion(error) if error.subject in inputs else error) from None
+
+        def embed() -> Prompt:
+            # What encodes pictures runs by fast products; looking at the model is for these alone.
+            model = runner_of(self.model) if inputs else self.model
+            return model.embed_prompt(padded.to(self.model.device), lengths, **inputs)
+
+        try:
+            with memory_errors(self.model.device):
+                prompt = run_inference(self.model.device, embed)
+        except UsageError as error:
+            raise (with_suggestion(error) if error.subject in inputs else error) from None
         made = []
         for row, (length, keys) in enumerate(zip(prompt.lengths, prompt.keys, strict=True)):
             own = Prompt(prompt.embeds[row : row + 1, :length], (length,), (keys,))

@@ -37,6 +37,7 @@ from lolama_core.generation.truncation import (
 )
 from lolama_core.protocols import LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.inference import ordinary
 
 
 def repetition_penalty(input_ids: Tensor, scores: Tensor, *, penalty: float) -> Tensor:
@@ -223,11 +224,14 @@ class Sampler:
     def _processed(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores after the whole chain, float32."""
         # A processor may write into its scores or learn from them, which tensors of inference mode forbid.
-        with torch.inference_mode(False), torch.no_grad():
-            if scores.is_inference():
-                scores = scores.clone()
-            for process in self.chain:
-                scores = _checked(process, process(input_ids, scores), scores)
+        return ordinary(partial(self._run_chain, input_ids, scores))
+
+    @torch.no_grad()
+    def _run_chain(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if scores.is_inference():
+            scores = scores.clone()
+        for process in self.chain:
+            scores = _checked(process, process(input_ids, scores), scores)
         return scores
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, TypeAlias
 
 from torch import Tensor
 
-from lolama_core.generation.draft_model import DraftModel
-from lolama_core.generation.pass_costs import PassCosts
+from lolama_core.generation.draft_model import MOST_ROWS, DraftModel, MemoryOf
+from lolama_core.generation.pass_costs import MOST_POSITIONS, PassCosts
 from lolama_core.generation.prompt_lookup import PromptLookup
 from lolama_core.generation.request import Emission
 from lolama_core.generation.scheduled import NO_DRAFT, Draft, Part, Scheduled
@@ -26,6 +27,8 @@ from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
+from lolama_core.runtime.int8_cache import CacheDtype
+from lolama_core.runtime.pages import position_bytes
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import Runner
 
@@ -47,26 +50,31 @@ _ASSUMED_COST = 0.2
 """What a token tried ahead costs, as a part of a step, where no time is measured."""
 
 _TRY_AGAIN = 64
-"""Drafts that are not worth their time are tried again after 64 times, since texts change.
+"""Drafts that are not worth their time are tried again after 64 times, since texts change."""
 
-They are tried twice, since a draft model first catches up."""
+_TRIES = 8
+"""So often they are tried, since a draft model first catches up, in several steps."""
 
 
 class Drafter(Protocol):
     """Guesses how texts go on.
 
     Attributes:
-        caught_up: Whether the last drafts took longer than others, to read what had not been read before.
+        read: Positions that were read for the last drafts, to catch up with texts.
     """
 
-    caught_up: bool
+    read: int
 
     def start(self, runner: CausalLM) -> None:
         """Look at what it guesses with, as it is now, before texts of ``runner`` begin."""
         ...
 
     def draft(
-        self, rows: Sequence[Scheduled], most: Sequence[int], worth: Callable[[int], int]
+        self,
+        rows: Sequence[Scheduled],
+        most: Sequence[int],
+        worth: Callable[[int], int],
+        may_read: int,
     ) -> list[Draft]:
         """A draft of each text, maybe empty.
 
@@ -74,6 +82,7 @@ class Drafter(Protocol):
             rows: Texts whose next token is to be chosen.
             most: Tokens that may be guessed for each.
             worth: A kind of drafts → how many tokens are worth their time.
+            may_read: Positions that may be read to catch up with texts, of all together.
         """
         ...
 
@@ -102,7 +111,7 @@ class _Rate:
         if rate > cost:
             return MOST_DRAFTED if rate > 0.99 else int(math.log(max(cost, 1e-9)) / math.log(rate))
         self.left_out += 1
-        return int(self.left_out >= _TRY_AGAIN and self.left_out % _TRY_AGAIN < 2)
+        return int(self.left_out >= _TRY_AGAIN and self.left_out % _TRY_AGAIN < _TRIES)
 
 
 class Speculation:
@@ -112,20 +121,20 @@ class Speculation:
         drafting: Where drafts come from.
         costs: What passes cost. Where time cannot change a text, it tells what drafts cost; elsewhere a fifth
             of a step is assumed, so that the same settings always lead to the same text.
-        draft_cache_bytes: What keys and values of a draft model may take; see `RowMemory`.
+        draft_memory_of: A runner of a draft model → where its rows are; see `DraftModel`.
 
     Raises:
         UsageError: if ``drafting`` is nothing that makes drafts.
     """
 
     def __init__(
-        self, drafting: Drafting, costs: PassCosts, draft_cache_bytes: int | None = None
+        self, drafting: Drafting, costs: PassCosts, draft_memory_of: MemoryOf | None = None
     ) -> None:
         self._drafter: Drafter | None = None
         if isinstance(drafting, str) and drafting in ("auto", "lookup"):
             self._drafter = PromptLookup()
         elif isinstance(drafting, CausalLM):
-            self._drafter = DraftModel(drafting, draft_cache_bytes)
+            self._drafter = DraftModel(drafting, draft_memory_of)
         elif drafting != "off":
             reason, remedy = (
                 f"{shown(drafting)} makes no drafts",
@@ -149,15 +158,17 @@ class Speculation:
         # A row whose earlier positions change as it grows cannot be cut back.
         if not self._active or memory.rows_run_alone or any(one.to_run for one in rows):
             return parts
-        # Without this step, no prompt would run beside these rows.
+        # A step without drafts is measured now and then. A prompt that comes runs beside rows whose step is
+        # known, and steps with drafts tell nothing of it.
         if not self.costs.knows_step(len(rows)):
             return parts
         assert self._drafter is not None
         most = [min(MOST_DRAFTED, one.request.limit - len(one.request.tokens) - 1) for one in rows]
         begin = self.costs.clock()
-        drafts = self._drafter.draft(rows, most, lambda kind: self._worth(len(rows), kind))
-        seconds = self.costs.clock() - begin
-        self.costs.drafting = None if self._drafter.caught_up else seconds
+        may_read = self.costs.draft_chunk(len(rows)) if self._measures else MOST_POSITIONS
+        worth = partial(self._worth, len(rows))
+        drafts = self._drafter.draft(rows, most, worth, may_read)
+        self.costs.note_drafting(self.costs.clock() - begin, self._drafter.read)
         counts = [1 + len(draft.tokens) for draft in drafts]
         if max(counts, default=1) == 1 or not memory.has_room([one.row for one in rows], counts):
             return parts
@@ -197,7 +208,11 @@ class Speculation:
 
 
 def speculation_of(
-    draft: Drafting | Speculation, model: CausalLM, cache_bytes: int | None = None
+    draft: Drafting | Speculation,
+    model: CausalLM,
+    cache_bytes: int | None = None,
+    cache_dtype: CacheDtype | None = None,
+    draft_memory_of: MemoryOf | None = None,
 ) -> tuple[Speculation, int | None]:
     """What lets rows of an engine try tokens ahead; it is made anew unless several engines share it.
 
@@ -205,15 +220,18 @@ def speculation_of(
         draft: Where drafts come from.
         model: What generates.
         cache_bytes: What keys and values of all models may take.
+        cache_dtype: What those of ``model`` are stored in.
+        draft_memory_of: Where rows of a draft model are, if ``cache_bytes`` say nothing of it.
 
     Returns:
         It, and what is left of ``cache_bytes``: each model gets as much of them as a position of it takes.
     """
     if isinstance(draft, Speculation):
         return draft, cache_bytes
-    own = None
     if cache_bytes is not None and isinstance(draft, CausalLM):
-        sizes = [own_cache(each.make_cache(1, 1)).nbytes for each in (model, draft)]
-        own = cache_bytes * sizes[1] // sum(sizes)
-        cache_bytes -= own
-    return Speculation(draft, PassCosts(), own), cache_bytes
+        own = position_bytes(own_cache(model.make_cache(1, 1)), cache_dtype)
+        drafts = position_bytes(own_cache(draft.make_cache(1, 1)))
+        draft_bytes = cache_bytes * drafts // (own + drafts)
+        draft_memory_of = partial(RowMemory, rows=MOST_ROWS, max_bytes=draft_bytes)
+        cache_bytes -= draft_bytes
+    return Speculation(draft, PassCosts(), draft_memory_of), cache_bytes

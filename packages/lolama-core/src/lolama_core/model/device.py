@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import cast
 
@@ -95,22 +93,6 @@ def suit_threads(model: CausalLM) -> None:
     weights = sum(parameter.nbytes for parameter in model.parameters())
     if model.device.type == "cpu" and weights < _ONE_THREAD_BYTES:
         torch.set_num_threads(1)
-
-
-def inference(device: torch.device) -> AbstractContextManager[object]:
-    """How a model is run to generate or to score, whatever somebody else has set for the process.
-
-    Without gradients, and without autocast: the weights' dtype says how products are taken, in blocks and in
-    kernels alike. (A model that is called itself obeys autocast, as whoever trains it needs.)
-    """
-    without_autocast = torch.is_autocast_enabled(device.type)
-    return _without_autocast(device) if without_autocast else torch.inference_mode()
-
-
-@contextmanager
-def _without_autocast(device: torch.device) -> Iterator[None]:
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        yield
 
 
 class memory_errors:

@@ -21,6 +21,7 @@ from lolama_core.model.kv_cache import KVCache, write_rows
 from lolama_core.model.rope_scaling import dynamic_beyond
 from lolama_core.protocols import CacheSlots
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.inference import ordinary
 
 RunBlocks: TypeAlias = Callable[[Tensor, CacheSlots, KVCache | None], Tensor]
 """(B, T, D), its places and the cache → (B, T, D) behind all blocks."""
@@ -72,8 +73,7 @@ class DynamicCache(KVCache):
         self._limit, self._settles = limit, settles
         shape = (self.batch_size, self.capacity, width)
         wide = torch.promote_types(self.dtype, torch.float32)
-        with torch.inference_mode(False):
-            self._inputs = torch.zeros(shape, dtype=wide, device=self.device)
+        self._inputs = ordinary(lambda: torch.zeros(shape, dtype=wide, device=self.device))
         # How many leading positions of each row have keys and values.
         self._written: tuple[int, ...] = self.lengths
         # Whether they are those of a row past the limit.

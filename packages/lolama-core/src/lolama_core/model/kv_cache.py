@@ -6,7 +6,7 @@ The rows of a batch are in pages instead: `runtime.paged_cache`. `dynamic_rope` 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from lolama_core.model.cache_slots import Slots
 from lolama_core.protocols import CacheSlots
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.inference import ordinary
 
 
 class KVCache:
@@ -54,9 +55,9 @@ class KVCache:
         shape = (batch_size, num_kv_heads, capacity, head_dim)
         # Zeros, not empty: a masked position still takes part in softmax(...) @ v, and 0 · NaN is NaN.
         # Tensors made in inference mode can be written to only there, so these are made outside of it.
-        with torch.inference_mode(False):
-            self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-            self._values = [torch.zeros_like(keys) for keys in self._keys]
+        make = partial(torch.zeros, shape, dtype=dtype, device=device)
+        self._keys = ordinary(lambda: [make() for _ in range(num_layers)])
+        self._values = ordinary(lambda: [make() for _ in range(num_layers)])
         self._lengths = (0,) * batch_size
 
     @property

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lolama_core.model.kv_cache import KVCache
+from lolama_core.protocols.inference import ordinary
 from lolama_core.runtime.int8_cache import CacheDtype, quantized
 
 PAGE = 32
@@ -272,7 +273,8 @@ def _address_space(like: Sequence[Tensor], count: int) -> tuple[mmap.mmap, int]:
 def _memory(like: Sequence[Tensor], count: int, space: mmap.mmap | None = None) -> list[Tensor]:
     """(count, K, PAGE, hd) each, a head's pages behind each other; ``like`` are (any, K, any, hd)."""
     shapes = [(each.shape[1], count, PAGE, each.shape[3]) for each in like]
-    with torch.inference_mode(False):
+
+    def make() -> list[Tensor]:
         if space is None:
             made = [
                 torch.zeros(shape, dtype=each.dtype, device=each.device)
@@ -283,3 +285,5 @@ def _memory(like: Sequence[Tensor], count: int, space: mmap.mmap | None = None) 
             pieces = torch.split(raw, [prod(shape) for shape in shapes])
             made = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
         return [each.transpose(0, 1) for each in made]
+
+    return ordinary(make)

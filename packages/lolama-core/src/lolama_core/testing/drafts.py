@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from lolama_core.generation.draft_model import MemoryOf
 from lolama_core.generation.pass_costs import PassCosts
 from lolama_core.generation.request import Request
 from lolama_core.generation.scheduled import Draft, Scheduled
@@ -18,13 +19,13 @@ class EagerSpeculation(Speculation):
     Args:
         drafting: Where drafts come from.
         seed: Decides how many tokens are tried.
-        draft_cache_bytes: See `Speculation`.
+        draft_memory_of: See `Speculation`.
     """
 
     def __init__(
-        self, drafting: Drafting, seed: int = 0, draft_cache_bytes: int | None = None
+        self, drafting: Drafting, seed: int = 0, draft_memory_of: MemoryOf | None = None
     ) -> None:
-        super().__init__(drafting, PassCosts(), draft_cache_bytes)
+        super().__init__(drafting, PassCosts(), draft_memory_of)
         self._draw = random.Random(seed)
 
     def _worth(self, rows: int, kind: int) -> int:
@@ -50,14 +51,18 @@ class ScriptedDrafts:
         right: float = 0.7,
     ) -> None:
         self._text_of, self._vocabulary, self._right = text_of, vocabulary, right
-        self.caught_up = False
+        self.read = 0
         self._draw = random.Random(seed)
 
     def start(self, runner: CausalLM) -> None:
         """There is nothing to look at."""
 
     def draft(
-        self, rows: Sequence[Scheduled], most: Sequence[int], worth: Callable[[int], int]
+        self,
+        rows: Sequence[Scheduled],
+        most: Sequence[int],
+        worth: Callable[[int], int],
+        may_read: int,
     ) -> list[Draft]:
         """See `Drafter.draft`."""
         return [
