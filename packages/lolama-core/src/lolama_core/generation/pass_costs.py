@@ -9,8 +9,8 @@ MOST_POSITIONS = 512
 """Positions of prompts that run in one pass at most: the activations of more need not fit."""
 
 LEAST_POSITIONS = 8
-"""Positions of prompts that run at first, and at least where they have a pass of their own: fewer take about the
-same time there."""
+"""Positions of prompts that run at first, and at least where they have a pass of their own: fewer take about
+the same time there."""
 
 _MEASURE_AGAIN = 32
 """After 32 passes with a chunk one runs without, to measure a step: it costs more as texts grow."""
