@@ -38,19 +38,8 @@ from lolama_core.runtime.kernels import Kernels, set_kernels
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
-from lolama_core.testing.engine import (
-    ALONE,
-    CONTEXT,
-    DEFAULTS,
-    FEW_WAYS,
-    VOCABULARY,
-    WAYS,
-    Job,
-    Way,
-    check_logprobs,
-    make_jobs,
-    run_jobs,
-)
+from lolama_core.testing.engine import ALONE, FEW_WAYS, WAYS, Way, check_logprobs, run_jobs
+from lolama_core.testing.engine_jobs import CONTEXT, DEFAULTS, VOCABULARY, Job, make_jobs
 
 PROMPTS = int(os.environ.get("LOLAMA_FUZZ_CASES", "20"))
 SOME_WAYS = WAYS if PROMPTS >= 200 else FEW_WAYS

@@ -16,17 +16,8 @@ from lolama_core.model.switches import Switches
 from lolama_core.protocols.errors import ModelError
 from lolama_core.runtime.runner import runner_of
 from lolama_core.testing.decoder_kernel import logits_of_row
-from lolama_core.testing.engine import (
-    ALONE,
-    CONTEXT,
-    DEFAULTS,
-    FEW_WAYS,
-    VOCABULARY,
-    Way,
-    content,
-    make_jobs,
-    run_jobs,
-)
+from lolama_core.testing.engine import ALONE, FEW_WAYS, Way, content, run_jobs
+from lolama_core.testing.engine_jobs import CONTEXT, DEFAULTS, VOCABULARY, make_jobs
 from lolama_core.testing.switches import SWITCHED
 
 SMALL: dict[str, Any] = {

@@ -15,19 +15,8 @@ from lolama_core import Generation, Llama, LlamaConfig, slower_blocks
 from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.runtime.runner import runner_of
 from lolama_core.testing.decoder_kernel import logits_of_row
-from lolama_core.testing.engine import (
-    ALONE,
-    CONTEXT,
-    DEFAULTS,
-    FEW_WAYS,
-    VOCABULARY,
-    WAYS,
-    Way,
-    content,
-    make_jobs,
-    make_tokenizer,
-    run_jobs,
-)
+from lolama_core.testing.engine import ALONE, FEW_WAYS, WAYS, Way, content, run_jobs
+from lolama_core.testing.engine_jobs import CONTEXT, DEFAULTS, VOCABULARY, make_jobs, make_tokenizer
 from lolama_core.testing.switches import SWITCHED
 from lolama_quant.cpu.library import native_library
 from lolama_quant.int8.quantizer import Int8Quantizer
