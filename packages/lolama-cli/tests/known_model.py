@@ -29,29 +29,41 @@ SCRIPT = (
     "é✓",
 )
 REPLY = "As asked."
+# Tokens that cut the tags of a thought, which stands before a reply.
+THOUGHT = ("<thi", "nk>", "\nI wonder", ".\n</th", "ink>\n\n")
 SPECIALS = ("<s>", "</s>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+THINKING_TEMPLATE = (
+    CHAT_TEMPLATE
+    + "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+)
+"""Its switch writes an empty thought, as that of Qwen3 does."""
+OPENED_TEMPLATE = CHAT_TEMPLATE + "{% if add_generation_prompt %}<think>\n{% endif %}{# </think> #}"
+"""It begins every thought itself, as those of DeepSeek-R1 do."""
 BOS, EOS = 0, 1
 SHARP = 1.0  # times sqrt(width) = 17: nothing else has a chance
 WIDTH = 288
 
 
 VOCABULARY = {
-    token: index for index, token in enumerate((*SPECIALS, *tiny.byte_characters(), *SCRIPT, REPLY))
+    token: index
+    for index, token in enumerate(
+        (*SPECIALS, *tiny.byte_characters(), *SCRIPT, REPLY, *THOUGHT),
+    )
 }
 
 
 def tokenizer_json() -> str:
     """Byte-level, one token a byte, and the pieces of the script as tokens of their own."""
-    added = (*SCRIPT, REPLY)
+    added = (*SCRIPT, REPLY, *THOUGHT)
     return tiny.byte_level(VOCABULARY, specials=SPECIALS, added=added, bos="<s>", words=False)
 
 
-def transitions() -> Tensor:
-    """(V, D): row = next token, column = the token before."""
+def transitions(*, thinks: bool = False) -> Tensor:
+    """(V, D): row = next token, column = the token before. One that ``thinks`` does so before it replies."""
     table = torch.zeros(len(VOCABULARY), WIDTH)
 
     def follow(*tokens: str) -> None:
@@ -60,7 +72,9 @@ def transitions() -> Tensor:
 
     follow(*LETTERS, "a")
     follow("!", *SCRIPT, "</s>")
-    follow("<|assistant|>", REPLY, "</s>")
+    follow("<|assistant|>", *(THOUGHT if thinks else ()), REPLY, "</s>")
+    if thinks:
+        follow("\u010a", THOUGHT[3])  # after a line break, the end of a thought
     for letter in LETTERS:
         table[VOCABULARY[letter], VOCABULARY["?"]] = 0.51 if letter == "a" else 0.5
     return table
@@ -78,7 +92,7 @@ def model_config(max_seq_len: int) -> LlamaConfig:
     )
 
 
-def tensors(scale: float = 1.0) -> dict[str, Tensor]:
+def tensors(scale: float = 1.0, *, thinks: bool = False) -> dict[str, Tensor]:
     """The weights; a ``scale`` of 1e37 makes logits overflow while every weight is finite."""
     state = Llama(model_config(16)).state_dict()
     weights = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
@@ -86,7 +100,7 @@ def tensors(scale: float = 1.0) -> dict[str, Tensor]:
         if name.endswith("norm.weight"):
             weights[name] = torch.ones(WIDTH)
     weights["embed_tokens.weight"] = torch.eye(len(VOCABULARY), WIDTH)
-    weights["lm_head.weight"] = transitions() * scale
+    weights["lm_head.weight"] = transitions(thinks=thinks) * scale
     return weights
 
 
@@ -96,6 +110,7 @@ def write(
     max_seq_len: int = 4096,
     chat_template: str | None = None,
     scale: float = 1.0,
+    thinks: bool = False,
 ) -> Path:
     """Write it as a lolama checkpoint.
 
@@ -104,6 +119,7 @@ def write(
         max_seq_len: Its context.
         chat_template: Its template, if it is to have one.
         scale: See `tensors`.
+        thinks: Whether it thinks before it replies.
     """
     names = ("vocab_size", "d_model", "num_heads", "num_kv_heads", "num_layers", "hidden_dim")
     shape = model_config(max_seq_len)
@@ -119,7 +135,7 @@ def write(
     write_checkpoint(
         directory,
         config,
-        tensors(scale).items(),
+        tensors(scale, thinks=thinks).items(),
         tokenizer_json=tokenizer_json(),
         chat_template=chat_template,
     )

@@ -61,7 +61,9 @@ def test_commands_that_run_a_model(chatty: Path, tmp_path: Path) -> None:
     prompts.write_text('{"prompt": "a", "id": 1}\n{"promt": "b"}\n')
     first, second = run("generate", "-m", chatty, "--batch", prompts).out.splitlines()
     check(schemas.BATCH, first, "error")
-    answer = "text ids finish_reason context_full prompt_tokens cached_tokens seed logprobs id"
+    answer = (
+        "text thinking ids finish_reason context_full prompt_tokens cached_tokens seed logprobs id"
+    )
     answer += " drafted_tokens accepted_tokens"
     check(schemas.BATCH, second, answer)
     check(schemas.BENCH, run("bench", "-m", chatty, "--repeats", "1", "--json").out)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 from lolama.memory import context_bytes
 from lolama.prompts import check_messages, message_content
 from lolama.reply_stream import ReplyStream
+from lolama.thinking import ThoughtSplitter, thought_format
 from lolama.vision import open_pictures
 from lolama_core import Generation, PrefixCache, TextGenerator
 from lolama_core.protocols.types import Message
@@ -34,7 +35,11 @@ class EncodesChats(Protocol):
         ...
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, object]], images: Sequence[Image]
+        self,
+        messages: Sequence[Mapping[str, object]],
+        images: Sequence[Image],
+        *,
+        thinking: bool | None = None,
     ) -> tuple[list[int], Mapping[str, Any]]:
         """See `LanguageModel.encode_chat`."""
         ...
@@ -50,6 +55,7 @@ class Conversation:
     Args:
         llm: Who replies: a `LanguageModel`.
         system: What it is told before everything else.
+        thinking: As for `LanguageModel.chat`. Only the replies are remembered, without their thoughts.
 
     Example:
         >>> talk = Conversation(lolama.load("demo"))
@@ -59,8 +65,10 @@ class Conversation:
         2
     """
 
-    def __init__(self, llm: EncodesChats, system: str | None = None) -> None:
-        self._llm = llm
+    def __init__(
+        self, llm: EncodesChats, system: str | None = None, *, thinking: bool | None = None
+    ) -> None:
+        self._llm, self._thinking = llm, thinking
         self._messages: list[Message] = []
         if system is not None:
             self._messages += check_messages([{"role": "system", "content": system}])
@@ -101,9 +109,13 @@ class Conversation:
         pictures = open_pictures(images)
         content = message_content(question, len(pictures), parts=bool(pictures))
         asked: Message = {"role": "user", "content": content}
-        ids, inputs = self._llm.encode_chat([*self._messages, asked], [*self._pictures, *pictures])
+        ids, inputs = self._llm.encode_chat(
+            [*self._messages, asked], [*self._pictures, *pictures], thinking=self._thinking
+        )
         tokens = self._generator.generate_stream(ids, config, **settings, **inputs)
-        return ReplyStream(tokens, self._remembered(asked, pictures, tokens.text()))
+        splitter = ThoughtSplitter(thought_format(self._llm.tokenizer, ids))
+        pieces = splitter.replies(tokens.text())
+        return ReplyStream(tokens, self._remembered(asked, pictures, pieces), splitter)
 
     def _remembered(
         self, asked: Message, pictures: Sequence[Image], pieces: Iterator[str]

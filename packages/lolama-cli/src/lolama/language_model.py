@@ -19,6 +19,7 @@ from lolama.prompts import (
     without_template,
 )
 from lolama.reply_stream import ReplyStream
+from lolama.thinking import ThoughtSplitter, thought_format, with_thinking
 from lolama.vision import image_token_id, open_pictures, processor_of
 from lolama_core import Generation, TextGenerator, TokenStream
 from lolama_core.protocols.arguments import truth
@@ -149,6 +150,7 @@ class LanguageModel:
         *,
         images: ImageSource | Sequence[ImageSource] = ...,
         stream: Literal[False] = ...,
+        thinking: bool | None = ...,
         logits_processors: Sequence[LogitsProcessor] = ...,
         **settings: Unpack[Keywords],
     ) -> Generation: ...
@@ -160,6 +162,7 @@ class LanguageModel:
         *,
         images: ImageSource | Sequence[ImageSource] = ...,
         stream: Literal[True],
+        thinking: bool | None = ...,
         logits_processors: Sequence[LogitsProcessor] = ...,
         **settings: Unpack[Keywords],
     ) -> ReplyStream: ...
@@ -170,6 +173,7 @@ class LanguageModel:
         *,
         images: ImageSource | Sequence[ImageSource] = (),
         stream: bool = False,
+        thinking: bool | None = None,
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Unpack[Keywords],
     ) -> Generation | ReplyStream:
@@ -182,34 +186,45 @@ class LanguageModel:
             images: As for `generate`. They are shown with the last message of the user, unless the messages
                 say where each stands: ``"content": [{"type": "image"}, {"type": "text", "text": ...}]``.
             stream: Return the pieces as they come, a `ReplyStream`.
+            thinking: Have a model that can think do so before it replies, or not; None for the default of its
+                template. What it thinks is the result's ``thinking``, and no part of its ``text``.
 
         Raises:
-            UsageError: as `generate`; also for a system message that the template leaves out.
+            UsageError: as `generate`; also for a system message that the template leaves out, or ``thinking``
+                if the template has no switch for it.
             ModelError: as `generate`; also if the model has no chat template, or it cannot be used.
         """
         stream = truth("stream", stream)
-        ids, inputs = self.encode_chat(messages, images)
+        ids, inputs = self.encode_chat(messages, images, thinking=thinking)
+        splitter = ThoughtSplitter(thought_format(self.tokenizer, ids))
         run = self.generator.generate_stream if stream else self.generator.generate
         begun = run(ids, config, logits_processors=logits_processors, **settings, **inputs)
-        return ReplyStream(begun) if isinstance(begun, TokenStream) else begun
+        if isinstance(begun, TokenStream):
+            return ReplyStream(begun, splitter.replies(begun.text()), splitter)
+        return splitter.apart(begun)
 
-    def conversation(self, system: str | None = None) -> Conversation:
+    def conversation(
+        self, system: str | None = None, *, thinking: bool | None = None
+    ) -> Conversation:
         """A conversation that remembers what was said.
 
         Args:
             system: What the model is told before everything else.
+            thinking: As for `chat`.
 
         Example:
             >>> talk = llm.conversation()
             >>> print(talk.ask("Tell me a story about a dog."))
             >>> print(talk.ask("What is two plus three?"))
         """
-        return Conversation(self, system)
+        return Conversation(self, system, thinking=thinking)
 
     def encode_chat(
         self,
         messages: str | Sequence[Mapping[str, object]],
         images: ImageSource | Sequence[ImageSource] = (),
+        *,
+        thinking: bool | None = None,
     ) -> tuple[list[int], Mapping[str, Any]]:
         """The prompt of `chat`, for the `generator`: ids, and what the model is given beside them.
 
@@ -223,10 +238,11 @@ class LanguageModel:
         inputs = self._prepared(pictures)
         if self.processor is not None:
             turns = with_pictures(turns, len(pictures))
-        if turns and turns[0]["role"] == "system" and not hears_system(self.tokenizer, turns):
+        tokenizer = with_thinking(self.tokenizer, thinking)
+        if turns and turns[0]["role"] == "system" and not hears_system(tokenizer, turns):
             reason = f"the chat template of {self.name} leaves system messages out"
             raise UsageError("messages", reason, "say it in a message of the user")
-        return render(self.tokenizer, turns), inputs
+        return render(tokenizer, turns), inputs
 
     def _continued(
         self, text: str, images: ImageSource | Sequence[ImageSource]

@@ -11,6 +11,11 @@ import re
 from lolama_cli.settings import SETTINGS, option_of
 from lolama_core.protocols.errors import LolamaError
 
+STILL_THINKING = (
+    "the model still thought when it had no tokens left: raise --max-tokens, or give --no-think"
+)
+"""What to say of a reply that never began."""
+
 OPTIONS = {
     "cache_bytes": "--cache-memory",
     "cache_dtype": "--cache-dtype",
@@ -25,6 +30,7 @@ OPTIONS = {
     "logprobs": "--logprobs",
     "mode": "--image-mode",
     "quantize": "--quantize",
+    "thinking": "--no-think",
     **{row.name: option_of(key) for key, row in SETTINGS.items()},
 }
 

@@ -126,6 +126,7 @@ class Output:
         self.is_terminal = sys.stdout.isatty()
         self._encoding = sys.stdout.encoding if self.is_terminal else "utf-8"
         self._at_line_start = True
+        self._in_thought = False
         self._wrap = WordWrap(lambda: columns_of(sys.stdout))
 
     def write(self, text: str) -> None:
@@ -154,8 +155,26 @@ class Output:
         """`stream` for a terminal: control characters in it are the program's own, and only set styles."""
         self.write_styled(self._wrap.push(text))
 
+    def thought(self, text: str) -> None:
+        """Write the next piece of what a model thinks before it replies: faint, and on a terminal alone."""
+        if not self.is_terminal or not text:
+            return
+        faint = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        if not self._in_thought and not faint:
+            self.stream("thinking: ")
+        self._in_thought = True
+        text = visible(text, keep="\n\t")
+        self.stream_styled(f"\x1b[2m{text}\x1b[0m" if faint else text)
+
+    def end_thought(self) -> None:
+        """Leave a line free between a thought, if there was one, and the reply."""
+        if self._in_thought:
+            self.stream_styled("\n\n")
+        self._in_thought = False
+
     def end_line(self) -> None:
         """On a terminal, begin a new line unless at the start of one; elsewhere add nothing."""
+        self._in_thought = False
         self.write_styled(self._wrap.finish())
         if self.is_terminal and not self._at_line_start:
             self.write("\n")

@@ -54,7 +54,9 @@ class DraftChoice:
 
     def __init__(self, name: str, main: ModelChoice) -> None:
         self._name = name
-        self._chosen = None if _is_word(name) else replace(main, name=name, template=None)
+        self._chosen = (
+            None if _is_word(name) else replace(main, name=name, template=None, no_think=False)
+        )
         self._opened: tuple[ModelFiles, Tokenizer] | None = None
         self._model: CausalLM | None = None
         self.load_seconds = 0.0

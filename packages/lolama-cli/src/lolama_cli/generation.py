@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from lolama.thinking import is_cut_off, is_thought
+from lolama_cli.command_words import STILL_THINKING
 from lolama_cli.console import Output, note, progress
 from lolama_cli.draft import tried_ahead
 from lolama_cli.logprobs import logprob_facts
@@ -16,6 +18,7 @@ from lolama_cli.settings import SETTINGS, to_json
 
 if TYPE_CHECKING:
     from lolama import Drafting, Generation, GenerationConfig, PrefixCache
+    from lolama.thinking import ThoughtFormat
     from lolama_cli.pictures import PreparedImages
     from lolama_core.protocols import CausalLM, Tokenizer
 
@@ -43,6 +46,7 @@ class GenerationRun:
         prefixes: What the model has read before, if that is kept.
         draft: What tries tokens ahead.
         cache_dtype: What keys and values are stored in; None for the dtype of the model.
+        thoughts: How a reply begins with a thought; None if it does not, or is to stay as it is.
     """
 
     model: CausalLM
@@ -54,6 +58,7 @@ class GenerationRun:
     prefixes: PrefixCache | None = None
     draft: Drafting = "auto"
     cache_dtype: Literal["int8"] | None = None
+    thoughts: ThoughtFormat | None = None
 
     def generate(self, *, write: bool, stream: bool) -> None:
         """Generate to the end.
@@ -63,10 +68,12 @@ class GenerationRun:
             stream: Piece by piece, not all of it at the end.
         """
         from lolama import TextGenerator
+        from lolama.thinking import ThoughtSplitter
 
         self.started = time.perf_counter()
         self.first: float | None = None
         pieces = []
+        splitter = ThoughtSplitter(self.thoughts)
         generator = TextGenerator(
             self.model,
             self.tokenizer,
@@ -81,21 +88,30 @@ class GenerationRun:
             )
         try:
             with stream_of as tokens:
-                for piece in tokens.text():
+                for piece in splitter.parts(tokens.text()):
                     if self.first is None:
                         self.first = time.perf_counter()
                     if write and stream:
-                        self.output.stream(piece)
+                        self._show(piece)
                     else:
                         pieces.append(piece)
-            if write:
-                self.output.write("".join(pieces))
+            if write and not stream:
+                self.output.thought(splitter.thinking or "")
+                self.output.end_thought()
+                self.output.write("".join(piece for piece in pieces if not is_thought(piece)))
         finally:
             # Before an error says anything, and where Ctrl-C leaves the cursor.
             self.output.end_line()
         assert tokens.result is not None
-        self.result = tokens.result
+        self.result = splitter.apart(tokens.result)
         self.ended = time.perf_counter()
+
+    def _show(self, piece: str) -> None:
+        if is_thought(piece):
+            self.output.thought(piece)
+        else:
+            self.output.end_thought()
+            self.output.stream(piece)
 
     @property
     def prompt_length(self) -> int:
@@ -117,6 +133,8 @@ class GenerationRun:
                 f"note: the text ends here because the model's context of {self.model.max_seq_len:,} "
                 f"tokens is full ({self.prompt_length:,} of the prompt, {len(self.result.ids):,} new)"
             )
+        if is_cut_off(self.result):
+            note(f"note: {STILL_THINKING}")
         if not verbose:
             return
         new = len(self.result.ids)
@@ -165,6 +183,7 @@ def answer_facts(
     """What ``--json`` and ``--batch`` both tell about an answer."""
     return {
         "text": result.text,
+        "thinking": result.thinking,
         "ids": list(result.ids),
         "finish_reason": result.finish_reason,
         "context_full": result.context_full,

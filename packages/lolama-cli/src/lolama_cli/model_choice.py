@@ -25,6 +25,7 @@ class ModelChoice:
         name: What the user called it.
         quantize, device, dtype, cache_dtype, yes: The options of these names.
         template: Source of a chat template in the place of its own.
+        no_think: Have its chat template turn thinking off.
         load_seconds: How long `load` took.
     """
 
@@ -35,15 +36,20 @@ class ModelChoice:
     cache_dtype: Literal["auto", "int8"] = "auto"
     yes: bool = False
     template: str | None = None
+    no_think: bool = False
     load_seconds: float = 0.0
 
     def open(self) -> tuple[ModelFiles, Tokenizer]:
         """Its files, downloaded if need be, and its tokenizer. No weight is read.
 
         What can be refused is refused here, without torch: it takes seconds to import.
+
+        Raises:
+            UsageError: also if the chat template has no switch for ``no_think``.
         """
         from lolama import names, wiring
         from lolama.devices import check_device
+        from lolama.thinking import with_thinking
 
         check_device(self.device)
         with transfer_bars() as bars:
@@ -52,7 +58,7 @@ class ModelChoice:
         # Not before: a refusal so far has read nothing of torch. Reading the tokenizer takes the longest.
         load_libraries_ahead()
         asked = files if self.template is None else names.with_chat_template(files, self.template)
-        return files, wiring.tokenizer_of(asked)
+        return files, with_thinking(wiring.tokenizer_of(asked), False if self.no_think else None)
 
     def load(self, files: ModelFiles, *, verbose: bool = False, is_draft: bool = False) -> CausalLM:
         """The model, on its device.

@@ -66,6 +66,14 @@ System = Annotated[
     str | None,
     typer.Option("--system", help="What the model is told before the prompt.", metavar="TEXT"),
 ]
+NoThink = Annotated[
+    bool,
+    typer.Option(
+        "--no-think",
+        help="Turn off the thinking of a model that thinks before it replies.",
+        show_default=False,
+    ),
+]
 Template = Annotated[
     Path | None,
     typer.Option(
@@ -102,6 +110,17 @@ def check_device(device: str) -> None:
         raise UsageError(
             "--device", f"{device!r:.40} is not a device", "use cpu, cuda, cuda:N or mps"
         )
+
+
+def check_no_think(no_think: bool, *, raw: bool) -> None:
+    """Refuse ``--no-think`` with ``--raw``, which leaves out the template that has the switch.
+
+    Raises:
+        UsageError: if both are given.
+    """
+    if no_think and raw:
+        reason = "is a switch of a chat template, which --raw leaves aside"
+        raise UsageError("--no-think", reason, "leave one of them out")
 
 
 def check_system(system: str | None, *, raw: bool = False) -> str | None:

@@ -14,7 +14,11 @@ _COUNT, _SECONDS, _TEXT = "integer", "number", "string"
 
 _ANSWER = {
     "text": (_TEXT, "the new text"),
-    "ids": ("list of integers", "its tokens, without the end token"),
+    "thinking": (
+        "string or null",
+        "what the model thought before it, apart from it; null: nothing",
+    ),
+    "ids": ("list of integers", "its tokens, after those of the thought, without the end token"),
     "finish_reason": (
         _TEXT,
         "eos: the model ended it; stop: a stop text came; length: there was no room",

@@ -14,7 +14,7 @@ import platformdirs
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.source import ModelInfo
 from lolama_core.protocols.utf8 import decode_utf8
-from lolama_hub.catalog import MODELS
+from lolama_hub.catalog import MODELS as MODELS
 from lolama_hub.folder.fields import shown
 
 # The Hub's own rules for each part: letters, digits, "-", "_" and ".", the last two not at either end.

@@ -123,6 +123,7 @@ def generate_batch(
         "model": [files.name, files.revision],
         "settings": [chosen.quantize, chosen.dtype, chosen.template, logprobs],
         **({} if image_mode is None else {"image_mode": image_mode}),
+        **({"thinking": False} if chosen.no_think else {}),
     }
     config = replace(with_models_own(asked.config, files, asked.given), logprobs=logprobs)
     common = BatchSettings(config, system, raw, identity)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from lolama.thinking import thought_format
 from lolama_cli.batch.answers import Answers
 from lolama_cli.batch.prompts import BatchPrompt, BatchSettings, Line, line_id, parse
 from lolama_cli.command_words import in_options
@@ -21,6 +22,7 @@ from lolama_core.protocols.errors import LolamaError
 
 if TYPE_CHECKING:
     from lolama import BatchGenerator, Drafting, Generation, GenerationConfig
+    from lolama.thinking import ThoughtFormat
     from lolama_cli.pictures import PreparedImages
     from lolama_core.protocols import CausalLM, Tokenizer
 
@@ -36,6 +38,7 @@ class _PendingPrompt:
     line: Line
     prompt_length: int = 0
     config: GenerationConfig | None = None
+    thoughts: ThoughtFormat | None = None
     answer: Generation | LolamaError | None = None
 
 
@@ -140,6 +143,8 @@ class Batch:
             prompt = parse(line, self.common)
             ids, images = self.encode(prompt)
             pending.prompt_length = len(ids) if images is None else images.count_positions(ids)
+            if not self.common.raw:
+                pending.thoughts = thought_format(self.tokenizer, ids)
             pending.config = with_seed(prompt.config)
             inputs = {} if images is None else images.model_inputs
             ticket = batch.submit(ids, pending.config, **inputs)
@@ -156,6 +161,8 @@ class Batch:
             reported = type(result)(result.subject, result.reason, in_options(result.remedy))
             return {**facts, "error": {"message": str(reported), "exit_code": result.exit_code}}
         assert result is not None and pending.config is not None
+        if pending.thoughts is not None:
+            result = pending.thoughts.apart(result)
         return facts | answer_facts(result, pending.prompt_length, pending.config, self.tokenizer)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from lolama.thinking import Thought, is_thought
 from lolama_cli.chat.commands import Commands, Leave
 from lolama_cli.chat.interrupts import Interrupts
 from lolama_cli.chat.screen import Screen
@@ -135,7 +136,8 @@ class Chat:
         self._finish(held)
 
     def _finish(self, held: list[str]) -> None:
-        self._screen.reply("".join(held))
+        self._screen.reply(Thought("".join(filter(is_thought, held))))
+        self._screen.reply("".join(piece for piece in held if not is_thought(piece)))
         self._screen.end_reply()
 
     def _failed(self, error: Exception) -> None:

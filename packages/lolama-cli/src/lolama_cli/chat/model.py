@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from lolama.files import expanded
 from lolama.memory import context_bytes
 from lolama.prompts import hears_system, render, sees_none, without_template
+from lolama.thinking import thought_format
 from lolama_cli.chat.conversation import (
     Conversation,
     Exchange,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lolama import Drafting, PrefixCache, TextGenerator
+    from lolama.thinking import ThoughtFormat
     from lolama_core.protocols import CausalLM, ImageProcessor, Tokenizer
     from lolama_core.protocols.types import ImageInputs, ModelFiles
 
@@ -117,6 +119,10 @@ class ChatModel:
         return TextGenerator(
             self.model, self.tokenizer, prefix_cache=self.prefixes, draft=self._draft()
         )
+
+    def thought_format(self, prompt: ChatPrompt) -> ThoughtFormat | None:
+        """How the reply to a prompt begins with a thought; None if it does not."""
+        return None if self.continues_text else thought_format(self.tokenizer, prompt.ids)
 
     def read_picture(self, name: str) -> tuple[PictureFile, Image, str]:
         """Read a picture and prepare it for the model.

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from lolama.thinking import is_thought
 from lolama_cli.chat.markdown import MarkdownStream
 from lolama_cli.console import Output, note, visible
 
@@ -18,7 +19,8 @@ class Screen:
     """Shows replies while they come.
 
     Into a pipe or file a reply goes byte for byte, and a line break ends it. On a terminal control
-    characters are spelled out, and Markdown becomes styles.
+    characters are spelled out, and Markdown becomes styles. What a model thinks before it replies is faint
+    on a terminal, and left out elsewhere.
 
     Args:
         plain: No styles, no colors, no pictures: text alone, as a screen reader takes it.
@@ -36,6 +38,11 @@ class Screen:
         Raises:
             ClosedPipeError, ResourceError: if standard output cannot be written.
         """
+        if is_thought(piece):
+            self._output.thought(piece)
+            return
+        if piece:
+            self._output.end_thought()
         if self.styled:
             self._output.stream_styled(self._markdown.push(visible(piece, keep="\n\t")))
         else:

@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from lolama.thinking import ThoughtSplitter, is_cut_off, is_thought
 from lolama_cli.chat.context import NEARLY_FULL, Overflow, fitted, full, nearly_full
 from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
-from lolama_cli.draft import tried_ahead
+from lolama_cli.chat.timings import Timings, Totals
+from lolama_cli.command_words import STILL_THINKING
 from lolama_cli.setting_options import with_models_own
 from lolama_core.protocols.errors import UsageError
 
@@ -19,63 +21,6 @@ if TYPE_CHECKING:
 
     from lolama import GenerationConfig
     from lolama_cli.chat.model import ChatModel
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timings:
-    """What a reply took.
-
-    Attributes:
-        prompt: Positions of the prompt, pictures included.
-        cached: Those that were run in an earlier turn.
-        new: Tokens of the reply.
-        drafted: Tokens that were tried ahead of their turn.
-        accepted: Those of them that were right.
-        first: Seconds to the first text; None if there was none.
-        seconds: Seconds in all.
-    """
-
-    prompt: int
-    cached: int
-    new: int
-    drafted: int
-    accepted: int
-    first: float | None
-    seconds: float
-
-    @property
-    def prefilled(self) -> int:
-        """Positions of the prompt that were run."""
-        return self.prompt - self.cached
-
-    def __str__(self) -> str:
-        line = f"{self.prompt:,} prompt tokens, {self.prefilled:,} of them new to the model, {self.new:,} new"
-        if self.first is not None:
-            line += f"; first text after {self.first:.2f} s"
-            if self.new > 1:
-                line += (
-                    f", then {(self.new - 1) / max(self.seconds - self.first, 1e-9):.1f} tokens/s"
-                )
-        return f"{line}; {tried_ahead(self.drafted, self.accepted)}"
-
-
-@dataclass
-class Totals:
-    """The number of a session's replies, and the sums of their `Timings`."""
-
-    replies: int = 0
-    prompt: int = 0
-    cached: int = 0
-    new: int = 0
-    seconds: float = 0.0
-
-    def add(self, timings: Timings) -> None:
-        """Count one more reply."""
-        self.replies += 1
-        self.prompt += timings.prompt
-        self.cached += timings.cached
-        self.new += timings.new
-        self.seconds += timings.seconds
 
 
 @dataclass
@@ -118,7 +63,7 @@ class Session:
     totals: Totals = field(default_factory=Totals)
 
     def ask(self, question: str) -> Iterator[str]:
-        """Say something; the pieces of the reply, as they come.
+        """Say something; the pieces of the thought, if there is one, and of the reply, as they come.
 
         Breaking off the iteration (closing it, or KeyboardInterrupt) keeps what was said so far as the reply.
 
@@ -244,12 +189,13 @@ class Session:
                 notice=self.notice,
             )
             stream = self.model.generator.generate_stream(prompt.ids, config, **prompt.inputs)
+        splitter = ThoughtSplitter(self.model.thought_format(prompt))
         said: list[str] = []
         first: float | None = None
         reason: str | None = INTERRUPTED
         try:
             with stream:
-                pieces = stream.text()
+                pieces = splitter.parts(stream.text())
                 while True:
                     with self.interruptible():
                         piece = next(pieces, None)
@@ -257,7 +203,8 @@ class Session:
                         break
                     if first is None:
                         first = time.perf_counter() - started
-                    said.append(piece)
+                    if not is_thought(piece):
+                        said.append(piece)
                     yield piece
             assert stream.result is not None
             reason = stream.result.finish_reason
@@ -289,6 +236,8 @@ class Session:
                     seconds=time.perf_counter() - started,
                 )
                 self.totals.add(self.last)
+        if is_cut_off(splitter.apart(stream.result)):
+            self.notice(STILL_THINKING)
         used, limit = prompt.positions + stream.new_tokens, self.model.max_seq_len
         if stream.result.context_full:
             self.notice(full(limit, self.overflow))

@@ -54,6 +54,7 @@ def chat(
     image_mode: options.ImageMode = "auto",
     system: options.System = None,
     template: options.Template = None,
+    no_think: options.NoThink = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the text; leave the chat template aside.")
     ] = False,
@@ -98,6 +99,7 @@ def chat(
         raise UsageError("--image", reason, "give the path of a picture")
     check_names(pictures, prompt_from_stdin=True)
     system_message = options.check_system(system, raw=raw)
+    options.check_no_think(no_think, raw=raw)
     own_template = options.read_template(template, raw=raw)
     settings: Settings = context.obj
     kept = None if prompt_cache is None else PromptCacheFile(prompt_cache, settings.verbose)
@@ -125,6 +127,7 @@ def chat(
         cache_dtype=cache_dtype,
         yes=yes,
         template=own_template,
+        no_think=no_think,
     )
     drafts = DraftChoice(draft, chosen)
 

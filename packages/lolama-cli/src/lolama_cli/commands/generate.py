@@ -64,6 +64,7 @@ def generate(
     image_mode: options.ImageMode = "auto",
     system: options.System = None,
     template: options.Template = None,
+    no_think: options.NoThink = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the text; leave the chat template aside.")
     ] = False,
@@ -138,6 +139,7 @@ def generate(
         raise UsageError("--image-mode", "there is no picture to prepare", "give one with --image")
     check_logprobs(logprobs, as_json=as_json or batch is not None)
     system_message = options.check_system(system, raw=raw)
+    options.check_no_think(no_think, raw=raw)
     chosen = ModelChoice(
         name=model,
         quantize=quantize,
@@ -146,6 +148,7 @@ def generate(
         cache_dtype=cache_dtype,
         yes=yes,
         template=options.read_template(template, raw=raw),
+        no_think=no_think,
     )
     settings: Settings = context.obj
     together = BatchOptions(batch, output, batch_size, cache_memory)
@@ -163,6 +166,8 @@ def generate(
             verbose=settings.verbose,
         )
         return
+    from lolama.thinking import thought_format
+
     text = read_prompt(prompt, leave_stdin=no_stdin or "-" in pictures)
     files, tokenizer = chosen.open()
     drafts.open(files, tokenizer)
@@ -175,7 +180,8 @@ def generate(
     config = replace(with_seed(config), logprobs=logprobs) if as_json else config
     with kept_prefixes(kept, loaded, chosen.stored) as prefixes:
         run = GenerationRun(
-            loaded, tokenizer, ids, config, stdout, images, prefixes, tried, chosen.stored
+            *(loaded, tokenizer, ids, config, stdout, images, prefixes, tried, chosen.stored),
+            thoughts=None if raw else thought_format(tokenizer, ids),
         )
         run.generate(write=not as_json, stream=not no_stream)
         if as_json:

@@ -42,6 +42,8 @@ class Generation(Generic[Text]):
         drafted_tokens: Tokens that were tried ahead of their turn; see `Drafting`. Results that differ in
             this alone are equal.
         accepted_tokens: How many of them the text has.
+        thinking: What the model thought before it replied, where the caller keeps that apart from ``text``,
+            as a chat does. The tokens of both are in ``ids``.
         logprobs: Log-probabilities of each of ``ids``; None unless the setting ``logprobs`` asked for them.
         prompt_logprobs: Log-probabilities of each token of the prompt but the first; None unless the setting
             ``prompt_logprobs`` asked for them. Positions of pictures have none.
@@ -56,6 +58,7 @@ class Generation(Generic[Text]):
     accepted_tokens: int = field(default=0, compare=False)
     logprobs: tuple[TokenLogprobs, ...] | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
+    thinking: str | None = None
 
     def __str__(self) -> str:
         return repr(self) if self.text is None else self.text

@@ -73,3 +73,25 @@ class Tokenizer(Protocol):
             ModelError: if there is no template, or it misbehaves.
         """
         ...
+
+
+@runtime_checkable
+class ThinkingTokenizer(Tokenizer, Protocol):
+    """A tokenizer that knows whether its model thinks before it answers."""
+
+    @property
+    def thought_tags(self) -> tuple[str, str] | None:
+        """What begins and ends a thought in front of a reply; None for a model that does not think."""
+        ...
+
+    def with_thinking(self, thinking: bool) -> Tokenizer:
+        """The same tokenizer, whose chat template turns thinking on or off.
+
+        Raises:
+            UsageError: if the template has no switch for it.
+        """
+        ...
+
+    def opens_thought(self, ids: Sequence[int]) -> bool:
+        """Whether a prompt that `render_chat` made ends within a thought, which the template begins."""
+        ...

@@ -18,6 +18,7 @@ from lolama_core.protocols.types import Message
 from lolama_core.protocols.utf8 import is_unicode
 from lolama_core.text.template_budget import BudgetExceeded, NotSupported
 from lolama_core.text.template_sandbox import TemplateRefusal, metered_environment
+from lolama_core.text.thinking import TAGS, thinking_switch
 
 _MAX_SOURCE = 1_000_000
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -29,6 +30,10 @@ class ChatTemplate:
     Args:
         source: Jinja source, with the extensions that transformers offers: ``break`` and ``continue``,
             ``raise_exception``, ``strftime_now`` and a plain ``tojson``.
+
+    Attributes:
+        switch: The variable that turns thinking on and off, if it has one.
+        thinks: Whether replies may begin with a thought.
 
     Raises:
         ModelError: if it is not valid Jinja, or too large.
@@ -42,6 +47,7 @@ class ChatTemplate:
         try:
             self._environment = metered_environment()
             self._template = self._environment.from_string(source)
+            self.switch = thinking_switch(source, self._environment)
         except (
             TemplateError,
             RecursionError,
@@ -51,6 +57,7 @@ class ChatTemplate:
             SyntaxError,
         ) as error:
             raise _refused(f"is not valid: {error}") from None
+        self.thinks = self.switch is not None or any(tag in source for tag in TAGS)
 
     def render(
         self,
@@ -59,6 +66,7 @@ class ChatTemplate:
         add_generation_prompt: bool,
         control_tokens: Mapping[str, str],
         special_tokens: Mapping[str, str] = _NONE,
+        thinking: bool | None = None,
     ) -> str:
         """The conversation as text, with each control token that the template wrote replaced.
 
@@ -68,6 +76,7 @@ class ChatTemplate:
             control_tokens: Text of a control token → what to write in its place.
             special_tokens: What the template calls ``bos_token``, ``pad_token`` and so on. A name that is not
                 here is undefined, as in transformers.
+            thinking: What `switch` is set to; None to leave it undefined.
 
         Raises:
             ModelError: if the template fails, refuses the conversation, or goes past its budget.
@@ -78,12 +87,14 @@ class ChatTemplate:
         )
         guard = _Guard(control_tokens, mark)
         self._environment.budget.start(len(every_text))
-        settings = {
+        settings: dict[str, Any] = {
             **special_tokens,
             "add_generation_prompt": add_generation_prompt,
             "tools": None,
             "documents": None,
         }
+        if thinking is not None and self.switch is not None:
+            settings[self.switch] = thinking
         text = self._run(guard.protect(list(messages)), settings)
         wary = guard.protect(list(messages), wary=True)
         if wary is not None:

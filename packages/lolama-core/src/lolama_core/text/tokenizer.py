@@ -18,6 +18,7 @@ from lolama_core.text.plain_numbers import whole_number
 from lolama_core.text.stacked_ids import stacked_ids
 from lolama_core.text.stand_ins import StandIns
 from lolama_core.text.streamed_id import known_text
+from lolama_core.text.thinking_chats import ThinkingChats
 from lolama_core.text.token_ids import TokenIds, token_ids
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
-class Tokenizer:
+class Tokenizer(ThinkingChats):
     """A tokenizer in the format of the ``tokenizers`` library, with its chat template.
 
     Args:
@@ -287,12 +288,12 @@ class Tokenizer:
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         """The conversation as text, with stand-ins in place of the template's control tokens."""
         if self._template is None:
-            raise ModelError(
-                self._source, "the model has no chat template", "use `generate`, or encode the text"
-            )
+            reason = "the model has no chat template"
+            raise ModelError(self._source, reason, "use `generate`, or encode the text")
         return self._template.render(
             messages,
             add_generation_prompt=add_generation_prompt,
             control_tokens=self._stand_ins.spellings,
             special_tokens=self._names,
+            thinking=self._thinking,
         )
