@@ -168,7 +168,8 @@ def test_steps_over_a_stored_prompt_are_those_of_a_pass(
         memory.run([row], model.embed(ids[:, :80]), [80])
         for place in range(80, 90):
             logits = memory.decode([row], [int(ids[0, place])])
-            torch.testing.assert_close(logits[0], whole[place], atol=1e-4, rtol=0)
+            # A kernel may weigh values by whole numbers of sixteen bits.
+            torch.testing.assert_close(logits[0], whole[place], atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("given", ["int4", "INT8", 8, torch.int8, ""])

@@ -98,7 +98,7 @@ def test_a_row_has_what_is_promised_to_itself(memory: RowMemory) -> None:
 
 
 def test_rows_that_try_tokens_ahead_need_pages_for_all_of_them(memory: RowMemory) -> None:
-    """Of four pages each row has one, which is full but for a position, or full; so two are left."""
+    """Each row has one of four pages, which is full but for a position, or full; so two are left."""
     first, second = Row(), Row()
     for row, count in ((first, PAGE - 1), (second, PAGE)):
         assert memory.begin(row, [], count, 1000)

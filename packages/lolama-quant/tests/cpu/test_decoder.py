@@ -13,7 +13,13 @@ from lolama_core.protocols import DecoderKernel
 from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.runtime.kernels import Kernels
 from lolama_core.runtime.runner import Runner
-from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite, run_by
+from lolama_core.testing.decoder_kernel import (
+    SHAPES,
+    DecoderKernelSuite,
+    logits_of_row,
+    run_by,
+)
+from lolama_core.testing.switches import SWITCHED
 from lolama_quant.cpu import decoder
 from lolama_quant.cpu.decoder import NativeDecoderKernel
 from lolama_quant.cpu.library import INSTRUCTION_SETS, NativeLibrary, native_library
@@ -69,6 +75,48 @@ def test_every_instruction_set(
         suite.compare(KERNEL, suite.model(**shape), [3, 280, 9], 2, 2e-5)
     finally:
         torch.set_num_threads(before)
+
+
+KNOWN = {name: shape for name, shape in SWITCHED.items() if name != "softcaps"}
+"""What the step does otherwise than LLaMA. It has no soft caps."""
+
+
+@pytest.mark.parametrize("instruction_set", usable_sets())
+@pytest.mark.parametrize("name", SWITCHED)
+@torch.inference_mode()
+def test_switches_on_every_instruction_set(
+    monkeypatch: pytest.MonkeyPatch, instruction_set: int, name: str
+) -> None:
+    """Every switch but soft caps runs natively, and a position is the same alone and among others."""
+    monkeypatch.setattr(decoder, "native_library", lambda: on(instruction_set))
+    model = DecoderKernelSuite().model(vocab_size=48, **SWITCHED[name])
+    model.lm_head.weight.copy_(torch.eye(48))
+    fast = Runner(model, Kernels(decoder=[KERNEL]))
+    assert (fast.reasons == {}) == (name in KNOWN)
+    ids = torch.randint(0, 48, (1, 100))
+    expected = logits_of_row(model, ids, 100)
+    alone = logits_of_row(fast, ids, 1)
+    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
+    for chunk, rows in ((7, 1), (100, 1), (45, 3)) if name in KNOWN else ():
+        assert torch.equal(logits_of_row(fast, ids, chunk, rows), alone), (chunk, rows)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("prompts", [[40], [3, 70, 1]])
+def test_prompts_with_switches_in_sixteen_bits(name: str, prompts: list[int]) -> None:
+    suite = DecoderKernelSuite()
+    model = suite.model(torch.bfloat16, **KNOWN[name])
+    fast = Runner(model, Kernels(decoder=[KERNEL]))
+    if torch.bfloat16 not in fast.native[0].step.prompt_dtypes:
+        pytest.skip("takes no prompts of this dtype")
+    ids = torch.randint(0, model.vocab_size, (len(prompts), max(prompts)))
+    results = []
+    for one in (model, fast):
+        cache = model.make_cache(len(prompts), max(prompts))
+        with torch.inference_mode():
+            results.append(one.forward_embeds(model.embed(ids), cache, prompts))
+    largest = results[0].abs().max().item()
+    torch.testing.assert_close(results[1], results[0], atol=0.04 * largest, rtol=0)
 
 
 @pytest.mark.parametrize("instruction_set", usable_sets())

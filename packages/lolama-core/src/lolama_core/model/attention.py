@@ -42,14 +42,15 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
         plan = plan.of_kind(self.kind)
-        queries = self.queries_of(x, plan.cos, plan.sin)  # (B, H, T, hd)
-        if self.growth is not None:
-            queries = grown(queries, plan.positions, self.growth, self.growth_length)
+        queries = self.queries_of(x, plan.cos, plan.sin, plan.positions)  # (B, H, T, hd)
         return self.answer(x, queries, plan, cache)
 
-    def queries_of(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """(B, Q, D) and the angles of its positions → (B, H, Q, hd)."""
-        return rotate(self.split_heads(norm_heads(self.q_proj(x), self.q_norm)), cos, sin)
+    def queries_of(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) -> Tensor:
+        """(B, Q, D), its positions (B, Q) and their angles → (B, H, Q, hd)."""
+        queries = rotate(self.split_heads(norm_heads(self.q_proj(x), self.q_norm)), cos, sin)
+        if self.growth is not None:
+            queries = grown(queries, positions, self.growth, self.growth_length)
+        return queries
 
     def answer(self, x: Tensor, queries: Tensor, plan: PassPlan, cache: KVCache | None) -> Tensor:
         """Queries (B, H, Q, hd) over the keys of ``x`` (B, T, D) and those in the cache → (B, Q, D).

@@ -22,10 +22,15 @@ def final_logits(logits: Tensor, switches: Switches) -> Tensor:
     return logits if switches.logit_softcap is None else softcap(logits, switches.logit_softcap)
 
 
+def query_scales(positions: Tensor, beta: float, length: int) -> Tensor:
+    """1 + β ln(1 + ⌊p / length⌋) of int64 ``positions`` p, float32 (Ministral 3)."""
+    return 1 + beta * (positions // length).log1p()
+
+
 def grown(queries: Tensor, positions: Tensor, beta: float, length: int | None) -> Tensor:
-    """Queries (B, H, T, hd) at ``positions`` (B, T), times 1 + β ln(1 + ⌊p / length⌋) (Ministral 3)."""
+    """Queries (B, H, T, hd) at ``positions`` (B, T), each multiplied with its `query_scales`."""
     assert length is not None, "a configuration has both numbers or none"
-    return queries * (1 + beta * (positions // length).log1p())[:, None, :, None]
+    return queries * query_scales(positions, beta, length)[:, None, :, None]
 
 
 def attend_capped(

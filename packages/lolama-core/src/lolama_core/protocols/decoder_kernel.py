@@ -34,27 +34,66 @@ class HasLinearWeights(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class BlockWeights:
-    """What one block is made of: pre-norm attention and SwiGLU, each added to the stream."""
+    """What one block is made of: attention and a gated feed-forward network, each added to the stream.
 
-    attention_norm: Tensor
+    Norms that a block does not have are None: a LLaMA has ``attention_norm`` and ``ffn_norm`` alone.
+
+    Attributes:
+        attention_norm, ffn_norm: (D,), norms of what attention and feed-forward read.
+        q_norm, k_norm: Norms of queries and keys, before they are rotated: (head_dim,) of each head, or
+            (heads · head_dim,) of all of them.
+        attention_post_norm, ffn_post_norm: (D,), norms of what is added to the stream.
+    """
+
+    attention_norm: Tensor | None
     q_proj: LinearWeights
     k_proj: LinearWeights
     v_proj: LinearWeights
     o_proj: LinearWeights
-    ffn_norm: Tensor
+    ffn_norm: Tensor | None
     w_gate: LinearWeights
     w_up: LinearWeights
     w_down: LinearWeights
+    q_norm: Tensor | None = None
+    k_norm: Tensor | None = None
+    attention_post_norm: Tensor | None = None
+    ffn_post_norm: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderShape:
-    """What the weights' own shapes do not tell."""
+    """What the weights' own shapes do not tell.
+
+    Attributes:
+        activation: What the gate goes through: ``"silu"``, ``"gelu"`` or ``"gelu_tanh"``.
+        attention_scale: What q kᵀ is multiplied with. None: 1 / √head_dim.
+        residual_scale: What attention and feed-forward are multiplied with before they are added. None: 1.
+        query_scale_beta, query_scale_length: What `NewPositions.query_scales` are made of; None without them.
+    """
 
     num_heads: int
     num_kv_heads: int
     head_dim: int
     eps: float
+    activation: str = "silu"
+    attention_scale: float | None = None
+    residual_scale: float | None = None
+    query_scale_beta: float | None = None
+    query_scale_length: int | None = None
+
+
+def switches_on(weights: BlockWeights, shape: DecoderShape) -> set[str]:
+    """What a block does otherwise than LLaMA's, by the names of the fields of `LlamaConfig`."""
+    before, after = weights.attention_norm, weights.attention_post_norm
+    used = {
+        "qk_norm": weights.q_norm is not None,
+        "norms": before is None or after is not None,
+        "activation": shape.activation != "silu",
+        "attention_scale": shape.attention_scale is not None,
+        "residual_scale": shape.residual_scale is not None,
+        "query_scale_beta": shape.query_scale_beta is not None,
+    }
+    return {name for name, is_on in used.items() if is_on}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +113,7 @@ class NewPositions:
         counts: New positions of each row, at least one.
         window: The number of keys that a position sees, its own included; None for all.
         only_last: Nobody reads any but the last position of each row.
+        query_scales: (P,) float32: what the queries of each position are multiplied with; None for 1.
     """
 
     x: Tensor
@@ -85,6 +125,7 @@ class NewPositions:
     counts: Sequence[int]
     window: int | None
     only_last: bool
+    query_scales: Tensor | None = None
 
 
 class DecoderStep(Protocol):
@@ -133,6 +174,16 @@ class DecoderStep(Protocol):
         Returns:
             (P, D) float32, what the last block hands on; with ``only_last`` (B, D).
         """
+        ...
+
+
+@runtime_checkable
+class KnowsSwitches(Protocol):
+    """A `DecoderKernel` also for blocks that do something otherwise than LLaMA's. Others are given none."""
+
+    @property
+    def switches(self) -> Collection[str]:
+        """Which of `switches_on` it computes."""
         ...
 
 

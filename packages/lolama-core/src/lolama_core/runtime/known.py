@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from lolama_core.model.attention import Attention
@@ -30,15 +32,33 @@ _CHILDREN: dict[type[nn.Module], frozenset[str]] = {
     Linear: frozenset(),
     OutputProjection: frozenset(),
     RotaryEmbedding: frozenset(),
+    nn.Identity: frozenset(),
 }
+_OPTIONAL: dict[type[nn.Module], frozenset[str]] = {
+    Block: frozenset({"attention_post_norm", "ffn_post_norm"}),
+    Attention: frozenset({"q_norm", "k_norm"}),
+}
+"""Norms that blocks of some families have. A block that has one of a pair has both."""
 _NUMBERS: dict[type[nn.Module], frozenset[str]] = {
-    Block: frozenset(),
-    Attention: frozenset({"layer", "kind", "num_heads", "num_kv_heads", "head_dim"}),
-    FeedForward: frozenset(),
+    Block: frozenset({"residual_scale"}),
+    Attention: frozenset(
+        {
+            "layer",
+            "kind",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "scale",
+            "growth",
+            "growth_length",
+        }
+    ),
+    FeedForward: frozenset({"activation"}),
     RMSNorm: frozenset({"eps"}),
     Linear: frozenset({"in_features", "out_features"}),
     OutputProjection: frozenset({"in_features", "out_features"}),
     RotaryEmbedding: frozenset({"head_dim", "rotary_dim", "base", "scaling", "attention_factor"}),
+    nn.Identity: frozenset(),
 }
 """What kernels read beside modules and parameters. Whatever else is set, and not None, they do not know."""
 _PARAMETERS: dict[type[nn.Module], frozenset[str]] = {
@@ -80,8 +100,9 @@ def check_block(block: nn.Module) -> Block:
     assert isinstance(block, Block)
     check(block.attention, Attention, "attention")
     check(block.feed_forward, FeedForward, "feed_forward")
-    for name in ("attention_norm", "ffn_norm"):
-        check(block.get_submodule(name), RMSNorm, name)
+    for name, norm in _norms(block).items():
+        if norm is not None:
+            check(norm, RMSNorm, name)
     for name, linear in _linears(block).items():
         if not isinstance(linear, HasLinearWeights):
             check(linear, Linear, name)
@@ -115,23 +136,47 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
     Raises:
         UnknownPart: if its numbers or linears are of a kind that no kernel reads.
     """
-    attention, norms = block.attention, (block.attention_norm, block.ffn_norm)
-    assert isinstance(norms[0], RMSNorm) and isinstance(norms[1], RMSNorm)  # `check_block` saw them
-    eps = norms[0].eps
-    if eps != norms[1].eps:
+    attention, norms = block.attention, _norms(block)
+    eps = {norm.eps for norm in norms.values() if isinstance(norm, RMSNorm)}
+    if len(eps) != 1:
         raise UnknownPart("its norms differ in eps")
-    weights = BlockWeights(
-        attention_norm=norms[0].weight,
-        ffn_norm=norms[1].weight,
-        **{name: _linear_weights(linear, name) for name, linear in _linears(block).items()},
-    )
+    weights: dict[str, Any] = {
+        name: norm.weight if isinstance(norm, RMSNorm) else None for name, norm in norms.items()
+    }
+    for name, linear in _linears(block).items():
+        weights[name] = _linear_weights(linear, name)
     shape = DecoderShape(
         num_heads=attention.num_heads,
         num_kv_heads=attention.num_kv_heads,
         head_dim=attention.head_dim,
-        eps=eps,
+        eps=eps.pop(),
+        activation=block.feed_forward.activation or "silu",
+        attention_scale=attention.scale,
+        residual_scale=block.residual_scale,
+        query_scale_beta=attention.growth,
+        query_scale_length=attention.growth_length,
     )
-    return weights, shape
+    return BlockWeights(**weights), shape
+
+
+def _norms(block: Block) -> dict[str, nn.Module | None]:
+    """Each norm by its name; None for one that the block does not have."""
+    norms: dict[str, nn.Module | None] = {
+        "attention_norm": block.attention_norm,
+        "ffn_norm": block.ffn_norm,
+        "q_norm": block.attention.q_norm,
+        "k_norm": block.attention.k_norm,
+        "attention_post_norm": block.attention_post_norm,
+        "ffn_post_norm": block.ffn_post_norm,
+    }
+    for one, other in (("attention_norm", "ffn_norm"), *map(sorted, _OPTIONAL.values())):
+        if type(norms[one]) is not type(norms[other]):
+            raise UnknownPart(f"it has one of {one} and {other}")
+    if type(block.attention_norm) is nn.Identity and block.attention_post_norm is not None:
+        for name in ("attention_norm", "ffn_norm"):
+            check(block.get_submodule(name), nn.Identity, name)
+            norms[name] = None
+    return norms
 
 
 def _linears(block: Block) -> dict[str, nn.Module]:
@@ -160,7 +205,7 @@ def check(module: nn.Module, kind: type[nn.Module], name: str) -> None:
         raise UnknownPart(f"{name} has a hook or a forward of its own")
     children, parameters = _CHILDREN[kind], _PARAMETERS.get(kind, frozenset())
     found: dict[str, object] = {**module._modules, **module._parameters, **module._buffers}
-    strange = set(found) - children - parameters
+    strange = set(found) - children - parameters - _OPTIONAL.get(kind, frozenset())
     if strange:
         raise UnknownPart(f"{name} has {min(strange)}, which no kernel knows")
     for number, value in vars(module).items():

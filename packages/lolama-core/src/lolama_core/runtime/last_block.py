@@ -29,7 +29,8 @@ def run_last_block(
     last = replace(plan, first_key=first_key, mask=mask, causal=causal)
     cos, sin = (angles[rows, :, columns][:, :, None] for angles in (plan.cos, plan.sin))
     attention, normed = block.attention, block.attention_norm(x).to(plan.dtype)
-    queries = attention.queries_of(normed[rows, columns][:, None], cos, sin)  # (B, H, 1, hd)
-    x = x[rows, columns][:, None] + attention.answer(normed, queries, last, cache)
-    x = x + block.feed_forward(block.ffn_norm(x).to(plan.dtype))
-    return x
+    last_normed, places = (part[rows, columns][:, None] for part in (normed, plan.positions))
+    queries = attention.queries_of(last_normed, cos, sin, places)  # (B, H, 1, hd)
+    attended = attention.answer(normed, queries, last, cache)
+    x = block.add(x[rows, columns][:, None], attended, block.attention_post_norm)
+    return block.add(x, block.feed_forward(block.ffn_norm(x).to(plan.dtype)), block.ffn_post_norm)

@@ -13,9 +13,16 @@ from lolama_core.model.cache_slots import FixedSlots, Slots
 from lolama_core.model.config import LlamaConfig
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.model.layer_kinds import Angles
+from lolama_core.model.scaling import query_scales
 from lolama_core.protocols import CacheSlots, DecoderKernel, DecoderStep
 from lolama_core.protocols import KVCache as KVCacheProtocol
-from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape, NewPositions
+from lolama_core.protocols.decoder_kernel import (
+    BlockWeights,
+    DecoderShape,
+    KnowsSwitches,
+    NewPositions,
+    switches_on,
+)
 from lolama_core.runtime.known import UnknownPart, block_weights, check_block, tensors_of
 from lolama_core.runtime.paged_cache import PagedCache
 
@@ -29,6 +36,7 @@ class NativeRun:
         step: Reads the weights where they are, at every call.
         layers: Which layer of the cache each block writes to.
         kind: Which kind of layers of the model they are; see `layer_kinds`.
+        shape: What their weights do not tell.
         memory: The memory of the weights, which the step knows by its address.
     """
 
@@ -36,6 +44,7 @@ class NativeRun:
     step: DecoderStep
     layers: Sequence[int]
     kind: int
+    shape: DecoderShape
     memory: Sequence[Tensor]
 
     def takes(self, x: Tensor, slots: CacheSlots, cache: KVCacheProtocol | None) -> bool:
@@ -83,6 +92,7 @@ class NativeRun:
             counts=slots.counts,
             window=kinds[self.kind].sliding_window,
             only_last=only_last,
+            query_scales=self._query_scales(slots, real),
         )
         hidden = self.step(
             new, [keys[layer] for layer in self.layers], [values[layer] for layer in self.layers]
@@ -94,6 +104,17 @@ class NativeRun:
         whole = hidden.new_zeros(x.shape)
         whole[real] = hidden
         return whole
+
+    def _query_scales(self, slots: CacheSlots, real: tuple[Tensor, Tensor] | None) -> Tensor | None:
+        """See `NewPositions`."""
+        beta, length = self.shape.query_scale_beta, self.shape.query_scale_length
+        if beta is None or length is None:
+            return None
+        scales = query_scales(slots.positions, beta, length)
+        return scales.flatten() if real is None else scales[real]
+
+
+_NO_KERNEL = "takes its weights on this device"
 
 
 def native_runs(
@@ -131,7 +152,9 @@ def native_runs(
         if run is not None:
             runs[neighbors[0]] = run
         else:
-            reasons |= dict.fromkeys(neighbors, "no kernel takes its weights on this device")
+            unknown = switches_on(*known[neighbors[0]][1:]) - _switches(kernels)
+            what = f"knows its {', '.join(sorted(unknown))}" if unknown else _NO_KERNEL
+            reasons |= dict.fromkeys(neighbors, f"no kernel {what}")
     return runs, checked, reasons
 
 
@@ -141,14 +164,22 @@ def _bind(
     """The step of the first kernel that takes these blocks; None if none does."""
     weights, shape = [read for _, read, _ in blocks], blocks[0][2]
     for kernel in kernels:
-        step = kernel.bind(weights, shape)
+        known = switches_on(weights[0], shape) <= _switches([kernel])
+        step = kernel.bind(weights, shape) if known else None
         if step is not None:
             layers = [block.attention.layer for block, _, _ in blocks]
             kind = blocks[0][0].attention.kind
             read = chain.from_iterable(map(tensors_of, weights))
             memory = [tensor.detach() for tensor in read if tensor is not None]
-            return NativeRun(kernel, step, layers, kind, memory)
+            return NativeRun(kernel, step, layers, kind, shape, memory)
     return None
+
+
+def _switches(kernels: Sequence[DecoderKernel]) -> set[str]:
+    """What some of these kernels can do otherwise than LLaMA."""
+    return {
+        name for kernel in kernels if isinstance(kernel, KnowsSwitches) for name in kernel.switches
+    }
 
 
 def _format(tensor: Tensor | None) -> object:

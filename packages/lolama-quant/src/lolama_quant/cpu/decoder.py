@@ -6,8 +6,9 @@ torch is imported where a model is there already: reports ask the kernel what it
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lolama_quant.cpu.library import (
     ANY_ROWS,
@@ -35,7 +36,11 @@ _SCALE_BYTES = 2
 _MOST_INT8_HEAD_DIM = 512
 """Sums of whole numbers of wider heads would not fit 32 bits: see native/int8_tiles.h."""
 
-_NORMS = ("attention_norm", "ffn_norm")
+_NORMS = (
+    *("attention_norm", "ffn_norm", "q_norm", "k_norm"),
+    *("attention_post_norm", "ffn_post_norm"),
+)
+_ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
 
 
@@ -66,7 +71,8 @@ class _Model(ctypes.Structure):
             (name, ctypes.c_int)
             for name in ("weight_dtype", "cache_dtype", "isa", "int8_isa", "tiled")
         ),
-        ("eps", ctypes.c_float),
+        *((name, ctypes.c_int) for name in ("wide_norm", "activation")),
+        *((name, ctypes.c_float) for name in ("eps", "query_scale", "residual_scale")),
     ]
 
 
@@ -74,7 +80,7 @@ class _Batch(ctypes.Structure):
     """``Batch`` of native/decoder.c."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("x", "cosine", "sine")),
+        *((name, ctypes.c_void_p) for name in ("x", "cosine", "sine", "query_scales")),
         *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("starts", "counts")),
         *((name, ctypes.c_int64) for name in ("row_count", "window")),
     ]
@@ -102,6 +108,12 @@ class NativeDecoderKernel:
     """All blocks of a decoding step, or a prompt, in one call, on a CPU: a `protocols.DecoderKernel`."""
 
     name = "native"
+    switches = frozenset(
+        {
+            *("qk_norm", "norms", "activation"),
+            *("attention_scale", "residual_scale", "query_scale_beta"),
+        }
+    )
 
     def describe(self) -> str:
         """What it runs on here, or why it does not run."""
@@ -110,7 +122,7 @@ class NativeDecoderKernel:
     def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> NativeStep | None:
         """A step for blocks of one shape, on the CPU, with linears of one dtype; else None."""
         library = native_library()
-        if isinstance(library, str) or not blocks:
+        if isinstance(library, str) or not blocks or shape.activation not in _ACTIVATIONS:
             return None
         first = _shapes(blocks[0])
         dtype = blocks[0].q_proj.weight.dtype
@@ -158,6 +170,7 @@ class NativeStep:
             isa=library.instruction_set,
             int8_isa=library.int8_instruction_set,
             eps=shape.eps,
+            **_switches(blocks[0], shape),
         )
         self._blocks = (_Block * len(blocks))(*map(_block, blocks))
         self._pointers = ctypes.c_void_p * len(blocks)
@@ -226,11 +239,13 @@ class NativeStep:
         model.cache_dtype, model.tiled = cache_dtype, self._is_tiled(positions)
         hidden = new.x.resolve_neg().to(torch.float32, copy=True).contiguous()
         cos, sin = (table.resolve_neg().contiguous() for table in (new.cos, new.sin))
+        scales = None if new.query_scales is None else new.query_scales.contiguous()
         threads, integers = torch.get_num_threads(), ctypes.c_int64 * batch
         places = _Batch(
             x=hidden.data_ptr(),
             cosine=cos.data_ptr(),
             sine=sin.data_ptr(),
+            query_scales=None if scales is None else scales.data_ptr(),
             starts=integers(*new.starts),
             counts=integers(*new.counts),
             row_count=batch,
@@ -262,8 +277,20 @@ class NativeStep:
         return hidden[:batch] if new.only_last and positions > batch else hidden
 
 
+def _switches(block: BlockWeights, shape: DecoderShape) -> dict[str, Any]:
+    """The fields of ``Model`` that families differ in."""
+    scale, residual = shape.attention_scale, shape.residual_scale
+    return {
+        "wide_norm": block.q_norm is not None and len(block.q_norm) != shape.head_dim,
+        "activation": _ACTIVATIONS.index(shape.activation),
+        # Scores are divided by the square root of head_dim.
+        "query_scale": 1.0 if scale is None else scale * math.sqrt(shape.head_dim),
+        "residual_scale": 1.0 if residual is None else residual,
+    }
+
+
 def _block(block: BlockWeights) -> _Block:
-    norms = {name: getattr(block, name).data_ptr() for name in _NORMS}
+    norms = {name: norm.data_ptr() for name in _NORMS if (norm := getattr(block, name)) is not None}
     return _Block(**norms, **{name: _linear(getattr(block, name)) for name in _LINEARS})
 
 
@@ -287,7 +314,7 @@ def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
     import torch
 
     linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
-    vectors = [getattr(block, name) for name in _NORMS]
+    vectors = [norm for name in _NORMS if (norm := getattr(block, name)) is not None]
     vectors += [linear.bias for linear in linears if linear.bias is not None]
     scales = [linear.scale for linear in linears if linear.scale is not None]
     if len(scales) != (len(linears) if dtype == torch.int8 else 0):

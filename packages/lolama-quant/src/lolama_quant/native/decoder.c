@@ -1,7 +1,7 @@
 /* New positions of some rows, mostly one of each, through all blocks of a decoder.
  *
  * The same arithmetic as the blocks in Python, step by step: norm, q/k/v, rotation, cache, attention, output
- * projection; norm, gate/up, SiLU, down. Called through Python one by one, these steps cost more than the
+ * projection; norm, gate/up, SiLU, down. Families have norms elsewhere, too, and scales: see switches.py. Called through Python one by one, these steps cost more than the
  * arithmetic of a small model, and threads gather for each. Here they gather once a token, and wait for
  * each other only where one step reads what another thread has written.
  *
@@ -22,16 +22,20 @@ typedef struct {
     const float *scales, *bias;
 } Linear;
 
+/* Norms that a block does not have are NULL. */
 typedef struct {
-    const float *attention_norm, *ffn_norm;
+    const float *attention_norm, *ffn_norm, *q_norm, *k_norm, *attention_post_norm, *ffn_post_norm;
     Linear q, k, v, o, gate, up, down;
 } Block;
 
 typedef struct {
     int64_t layers, width, heads, kv_heads, head_dim, hidden;
     int weight_dtype, cache_dtype, isa, int8_isa, tiled;
-    float eps;
+    int wide_norm, activation; /* whether q_norm and k_norm are over all heads */
+    float eps, query_scale, residual_scale; /* what queries are multiplied with, and what is added to the stream */
 } Model;
+
+enum { SILU = 0, GELU = 1, GELU_TANH = 2 };
 
 /* ---- storing: in sixteen bits to nearest, ties to even -------------------------------------------- */
 
@@ -142,6 +146,32 @@ static void shared_product(const Model *m, const Linear *l, const Input *input, 
         part_product(m, l, input, begin, end, y, y_stride, add);
 }
 
+/* gate (n) becomes what the activation makes of it, times up. */
+static void activate(const Model *m, float *gate, const float *up, int64_t n) {
+    if (m->activation == GELU) CHOOSE(m->isa, gelu, gate, up, n);
+    else if (m->activation == GELU_TANH) CHOOSE(m->isa, gelu_tanh, gate, up, n);
+    else CHOOSE(m->isa, silu, gate, up, n);
+}
+
+/* What this thread adds to the stream x (rows, width) of an input times a weight, by way of `change` if that is normed
+ * or scaled before. All threads are done with x afterwards. */
+static void add_product(const Model *m, const Linear *l, const Input *input, const float *norm, int64_t *taken,
+                        float *change, float *x) {
+    const int64_t d = m->width;
+    const int at_once = !norm && m->residual_scale == 1;
+    shared_product(m, l, input, d, taken, at_once ? x : change, d, at_once);
+#pragma omp barrier
+    if (at_once) return;
+    int64_t begin, end;
+    share(input->rows, thread_number(), thread_count(), &begin, &end);
+    for (int64_t r = begin; r < end; r++) {
+        float *row = change + r * d;
+        if (norm) CHOOSE(m->isa, norm, row, norm, row, d, m->eps);
+        for (int64_t i = 0; i < d; i++) x[r * d + i] += row[i] * m->residual_scale;
+    }
+#pragma omp barrier
+}
+
 /* Turn one head; see `rotate` in Python: the first half of `sine` carries the minus sign. */
 static void turn(float *head, const float *cosine, const float *sine, int64_t head_dim) {
     int64_t half = head_dim / 2;
@@ -167,6 +197,7 @@ static int64_t input_bytes(const Model *m, int64_t rows) {
 typedef struct {
     float *x;                       /* (positions, width): those of the first row, of the second, ... */
     const float *cosine, *sine;     /* (positions, head_dim) */
+    const float *query_scales;      /* (positions): what queries are multiplied with, or NULL */
     const int64_t *starts, *counts; /* positions that each row holds, and new ones */
     int64_t row_count, window;      /* keys that a position sees, its own included; 0: all */
 } Batch;
@@ -286,7 +317,7 @@ EXPORT int lolama_decodes_prompts(const Model *m) { return m->head_dim <= MOST_H
 EXPORT int64_t lolama_decode_scratch(const Model *m, int64_t positions, int threads) {
     const int64_t joined = (m->heads + 2 * m->kv_heads) * m->head_dim, inner = m->heads * m->head_dim;
     const int64_t inputs = positions >= SHARED_LEAST ? 1 : threads;
-    return 8 * PRODUCTS * m->layers + positions * (16 + 4 * (joined + inner + 2 * m->hidden + inputs * m->width)) +
+    return 8 * PRODUCTS * m->layers + positions * (16 + 4 * (joined + inner + 2 * m->hidden + (inputs + 1) * m->width)) +
            inputs * input_bytes(m, positions) + threads * attention_bytes(m);
 }
 
@@ -309,7 +340,7 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
     }
     float *x = batch->x, *qkv = (float *)(owners + 2 * positions), *attended = qkv + positions * joined;
     float *gate = attended + positions * inner, *up = gate + positions * m->hidden;
-    float *normed_all = up + positions * m->hidden;
+    float *change = up + positions * m->hidden, *normed_all = change + positions * d;
     const int shared = positions >= SHARED_LEAST;
     const int64_t inputs = shared ? 1 : threads;
     char *memory_all = (char *)(normed_all + inputs * positions * d);
@@ -333,10 +364,23 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
             shared_product(m, &b->k, &input, kv * hd, taken + 1, qkv + inner, joined, 0);
             shared_product(m, &b->v, &input, kv * hd, taken + 2, qkv + inner + kv * hd, joined, 0);
 #pragma omp barrier
+            if (b->q_norm && m->wide_norm) {
+#pragma omp for schedule(static)
+                for (int64_t i = 0; i < positions; i++) {
+                    float *queries = qkv + i * joined, *keys = queries + inner;
+                    CHOOSE(m->isa, norm, queries, b->q_norm, queries, inner, m->eps);
+                    CHOOSE(m->isa, norm, keys, b->k_norm, keys, kv * hd, m->eps);
+                }
+            }
 #pragma omp for schedule(static)
             for (int64_t head = 0; head < positions * (heads + kv); head++) { /* keys follow queries */
                 const int64_t i = head / (heads + kv), h = head % (heads + kv), r = owners[i];
                 float *vector = qkv + i * joined + h * hd;
+                if (b->q_norm && !m->wide_norm)
+                    CHOOSE(m->isa, norm, vector, h < heads ? b->q_norm : b->k_norm, vector, hd, m->eps);
+                const float scale = m->query_scale * (batch->query_scales ? batch->query_scales[i] : 1);
+                if (h < heads && scale != 1)
+                    for (int64_t c = 0; c < hd; c++) vector[c] *= scale;
                 turn(vector, batch->cosine + i * hd, batch->sine + i * hd, hd);
                 if (h < heads) continue;
                 const int64_t place = vector_at(&cache->pages, r, batch->starts[r] + i - offsets[r]);
@@ -365,20 +409,20 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
             if (count > row_count)
                 attend_prompts(m, batch, cache, layer, offsets, qkv, attended, attention_memory);
             input = input_of(m, attended, count, inner, NULL, NULL, memory, shared);
-            shared_product(m, &b->o, &input, d, taken + 3, x, d, 1);
-#pragma omp barrier
+            add_product(m, &b->o, &input, b->attention_post_norm, taken + 3, change, x);
             input = input_of(m, x, count, d, b->ffn_norm, normed, memory, shared);
             int64_t begin, end;
             for (int64_t turn = 0; take(m->hidden, taken + 4, turn, &begin, &end); turn++) {
                 part_product(m, &b->gate, &input, begin, end, gate, m->hidden, 0);
                 part_product(m, &b->up, &input, begin, end, up, m->hidden, 0);
-                for (int64_t i = 0; i < count; i++)
-                    CHOOSE(m->isa, silu, gate + i * m->hidden + begin, up + i * m->hidden + begin, end - begin);
+                for (int64_t i = 0; i < count; i++) {
+                    const int64_t place = i * m->hidden + begin;
+                    activate(m, gate + place, up + place, end - begin);
+                }
             }
 #pragma omp barrier
             input = input_of(m, gate, count, m->hidden, NULL, NULL, memory, shared);
-            shared_product(m, &b->down, &input, d, taken + 5, x, d, 1);
-#pragma omp barrier
+            add_product(m, &b->down, &input, b->ffn_post_norm, taken + 5, change, x);
         }
     }
 }

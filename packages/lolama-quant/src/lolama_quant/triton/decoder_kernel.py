@@ -56,6 +56,8 @@ class TritonDecoderKernel:
         import torch
 
         linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
+        if block.attention_norm is None or block.ffn_norm is None:
+            return False
         tensors = [block.attention_norm, block.ffn_norm]
         for linear in linears:
             tensors += [t for t in (linear.weight, linear.scale, linear.bias) if t is not None]
