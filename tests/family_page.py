@@ -46,13 +46,15 @@ TAIL = """
 Every other `model_type` is refused by name, before weights are downloaded, with the three types that are
 spelled most like it. So is what would compute something else within a type: Mamba layers and experts of
 `granitemoehybrid`, a soft cap of attention in `gemma3_text`, `use_bidirectional_attention`, other
-activations, and a part of each head that is rotated in any type but `phi3`, `glm` and `glm4`.
+activations, `clip_qkv` of `olmoe`, and a part of each head that is rotated in any type but `phi3`, `glm` and
+`glm4`.
 
 Of `gemma3` and `mistral3`, which are vision models, the language model runs alone, without pictures;
 [Pictures](vision.md) lists the vision models that are read as a whole.
 
-Weights become canonical while they are read: fused tensors of Phi, GLM and Granite 4 are split, dimensions of
-heads of which a part is rotated change places, and the weights of Gemma's norms become 1 + w.
+Weights become canonical while they are read: fused tensors of Phi, GLM, Granite 4 and experts are
+split, dimensions of heads of which a part is rotated change places, and the weights of Gemma's norms become
+1 + w.
 """
 
 
@@ -84,6 +86,7 @@ def differences(model_type: str) -> str:
     names = [switch.name for switch in fields(Switches) if switch.name not in off]
     plain = {name: getattr(configs[0], name) for name in LlamaConfig.__dataclass_fields__}
     plain |= {switch.name: switch.default for switch in fields(Switches)}
+    plain["num_layers"] = max(config.num_layers for config in configs)
     shown = []
     for name in names:
         values = {getattr(one, name) for one in configs} - {plain[name]}
@@ -99,7 +102,11 @@ def differences(model_type: str) -> str:
 
 def _with(plain: dict[str, Any], name: str, value: object) -> dict[str, Any]:
     """A LLaMA with one switch."""
-    other = {"query_scale_beta": 1.0, "query_scale_length": 1} if "query_scale" in name else {}
+    other: dict[str, Any] = {}
+    if "query_scale" in name:
+        other = {"query_scale_beta": 1.0, "query_scale_length": 1}
+    elif "expert" in name or name == "dense_layers":
+        other = {"num_experts": 8, "experts_per_token": 1, "expert_dim": 8}
     return {**plain, "rope_scaling": None, "rotary_dim": None, **other, name: value}
 
 

@@ -108,6 +108,9 @@ QUERIES_GROW = rope(
     mscale=1.0,
     mscale_all_dim=1.0,
 )
+EIGHT = {"num_experts": 8, "num_experts_per_tok": 3}
+QWEN_EXPERTS = {**EIGHT, "moe_intermediate_size": 40}
+SHARED_EXPERT = {**QWEN_EXPERTS, "shared_expert_intermediate_size": 48}
 DESCENDANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_longrope": ("llama", LONGROPE),
     "llama_gelu": ("llama", {"hidden_act": "gelu"}),
@@ -236,6 +239,42 @@ DESCENDANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ernie4_5_bias": ("ernie4_5", {"head_dim": 16, "use_bias": True}),
     "helium": ("helium", {"head_dim": 16, "attention_bias": True}),
     "vaultgemma": ("vaultgemma", {"head_dim": 24, "sliding_window": 7}),
+    "mixtral": ("mixtral", {}),
+    "mixtral_window_fused": (
+        "mixtral",
+        {"sliding_window": 7, "num_local_experts": 5, "num_experts_per_tok": 1, "head_dim": 24},
+    ),
+    "mixtral_one_expert_fused": ("mixtral", {"num_local_experts": 1, "num_experts_per_tok": 1}),
+    "mixtral_ties": ("mixtral", {"num_experts_per_tok": 3}),
+    "qwen2_moe": ("qwen2_moe", SHARED_EXPERT),
+    "qwen2_moe_fused": ("qwen2_moe", {**SHARED_EXPERT, "norm_topk_prob": True, "qkv_bias": False}),
+    "qwen2_moe_dense_layers": (
+        "qwen2_moe",
+        {
+            **SHARED_EXPERT,
+            "num_hidden_layers": 6,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [1],
+            "tie_word_embeddings": True,
+        },
+    ),
+    "qwen2_moe_windows": (
+        "qwen2_moe",
+        {**SHARED_EXPERT, **SLIDING, "num_hidden_layers": 5, "max_window_layers": 4},
+    ),
+    "qwen3_moe": ("qwen3_moe", {**QWEN_EXPERTS, "head_dim": 24, "norm_topk_prob": True}),
+    "qwen3_moe_fused": ("qwen3_moe", {**QWEN_EXPERTS, "attention_bias": True}),
+    "qwen3_moe_dense_layers": (
+        "qwen3_moe",
+        {**QWEN_EXPERTS, **SLIDING, "mlp_only_layers": [0], "num_experts_per_tok": 8},
+    ),
+    "qwen3_moe_published": ("qwen3_moe", {**QWEN_EXPERTS, "head_dim": 16}),
+    "olmoe": ("olmoe", EIGHT),
+    "olmoe_fused": (
+        "olmoe",
+        {**EIGHT, "norm_topk_prob": True, "attention_bias": True, "num_key_value_heads": 4},
+    ),
+    "olmoe_ties": ("olmoe", EIGHT),
     "qwen2_windows": ("qwen2", {**SLIDING, "max_window_layers": 2}),
     "qwen2_layer_types": (
         "qwen2",
@@ -281,7 +320,10 @@ def save(name: str, folder: Path) -> Any:
             # Gemma adds 1 to these.
             around = 1.0 if "norm" in key and "gemma" not in model_type else 0.0
             parameter.copy_(torch.randn_like(parameter) * 0.1 + around)
-    model.save_pretrained(folder)
+            if "ties" in name and key.endswith("mlp.gate.weight"):
+                parameter[1:] = parameter[:1]  # all experts but the first score alike
+                parameter[0] = 0
+    model.save_pretrained(folder, save_original_format="fused" not in name)
     rewrite(name, folder)
     return model
 
@@ -297,6 +339,11 @@ def rewrite(name: str, folder: Path) -> None:
         if "only" in name:
             del tensors["model.embed_tokens.weight"]
         save_file(tensors, weights, metadata={"format": "pt"})
+    if "qwen3_moe_published" in name:
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        config["num_experts"] = config.pop("num_local_experts")
+        path.write_text(json.dumps(config))
     if "old_style" in name:
         path = folder / "config.json"
         config = json.loads(path.read_text())

@@ -16,7 +16,10 @@ from program import environment
 from torch import Tensor
 from warm_program import WarmProgram, on_terminal, run
 
+import lolama
 import lolama_core
+from lolama import names, quantize
+from lolama.memory import weight_bytes
 from lolama_core import Llama, LlamaConfig, write_checkpoint
 from lolama_core.protocols.types import CanonicalConfig
 from lolama_hub.testing.repository import SMALL_FILES
@@ -176,6 +179,37 @@ def test_what_does_not_fit_is_said(published: Path, tmp_path: Path) -> None:
     found = facts(folder, "--context", "1000000000")
     assert not any(need["fits"] for need in found["memory"])
     assert b"does not fit" in run("info", folder, "--context", "1000000000").out
+
+
+def test_experts_count_in_size_and_memory(tmp_path: Path) -> None:
+    shape = LlamaConfig(
+        vocab_size=64,
+        d_model=64,
+        num_heads=4,
+        num_layers=2,
+        hidden_dim=96,
+        max_seq_len=64,
+        num_experts=6,
+        experts_per_token=2,
+        expert_dim=48,
+        shared_expert_dim=32,
+        dense_layers=(0,),
+    )
+    model = Llama(shape).bfloat16()
+    lolama.save(model, tmp_path / "experts")
+    found = facts(tmp_path / "experts")
+    assert found["parameters"] == sum(weight.numel() for weight in model.parameters())
+    assert found["shape"]["num_experts"] == 6
+    shown = run("info", tmp_path / "experts").out.decode()
+    assert "2 of 6 experts of width 48 for each token, and a shared one of 32" in shown
+    assert "; in 1 of 2 layers none, but width 96" in shown
+    files = names.resolve(str(tmp_path / "experts"))
+    told = weight_bytes(files, "bfloat16", quantize=True)
+    saved = quantize.describe(files, quantize.save(files, tmp_path / "int8"))
+    int8 = lolama.load_model(str(tmp_path / "int8"), device="cpu", dtype="bfloat16")
+    assert len(saved.replaced) == 2 * 4 + 3 + 3 * 7
+    assert told == sum(weight.nbytes for weight in int8.parameters())
+    assert told == weight_bytes(names.resolve(str(tmp_path / "int8")), "bfloat16")
 
 
 def test_options_and_names_that_make_no_sense() -> None:

@@ -113,6 +113,13 @@ def test_int8_models_that_were_saved_or_have_outliers(tmp_path: Path) -> None:
         {"attention_bias": "qkv", "num_kv_heads": 2, "head_dim": 16, "sliding_window": 8},
         {"rope_scaling": {"type": "linear", "factor": 2.0, "original_max_seq_len": 32}},
         {"qk_norm": "head", "sliding_window": 8, "sliding_layers": (0,)},
+        {
+            "num_experts": 4,
+            "experts_per_token": 2,
+            "expert_dim": 24,
+            "shared_expert_dim": 16,
+            "dense_layers": (0,),
+        },
     ],
     ids=str,
 )

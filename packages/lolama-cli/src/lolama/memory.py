@@ -32,6 +32,12 @@ _RESIDUALS, _PRODUCTS = 8, 4
 """Copies of (chunk, D) and of (chunk, hidden) activations at the peak of a pass, in float32: fitted."""
 
 
+_NOT_QUANTIZED = ("lm_head.weight", ".router.weight", ".shared_gate.weight")
+
+_OF_EXPERTS = 4
+"""Copies of (chunk, D) for each expert of a token: sorted, answered, put back, weighted."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PeakMemory:
     """Bytes that a generation needs at its peak.
@@ -80,7 +86,9 @@ def needed(
     keys = (size("num_kv_heads") or heads) * head_dim
     chunk = min(_CHUNK, context)
     activation = 4 if on_cpu else _WIDTHS[dtype]
-    activations = chunk * (_RESIDUALS * width + _PRODUCTS * size("hidden_dim")) * activation
+    inner = max(size("hidden_dim"), size("expert_dim"), size("shared_expert_dim"))
+    copies = _RESIDUALS + _OF_EXPERTS * size("experts_per_token")
+    activations = chunk * (copies * width + _PRODUCTS * inner) * activation
     if on_cpu and dtype != "float32":  # attention over many positions widens keys and values
         activations += 2 * context * keys * 4
     return PeakMemory(
@@ -101,7 +109,7 @@ def weight_bytes(files: ModelFiles, dtype: str, *, quantize: bool = False) -> in
         if name in declared:
             total += elements * _BYTES.get(stored, 4)
         elif quantize and not declared and _is_quantized(name, dims):
-            total += elements + 4 * dims[0]  # a scale for each row
+            total += elements + 4 * math.prod(dims[:-1])  # a scale for each row
         else:
             total += elements * (4 if len(dims) == 1 else _WIDTHS[dtype])
     return total
@@ -114,8 +122,9 @@ def parameters(files: ModelFiles) -> int:
 
 def _is_quantized(name: str, dims: tuple[int, ...]) -> bool:
     """Whether it is the weight of a linear that `QuantizationScheme` does not skip."""
-    is_linear = len(dims) == 2 and name.endswith(".weight") and "embed" not in name
-    return is_linear and not name.endswith("lm_head.weight")
+    # All experts of a layer may be one tensor.
+    is_weight = name.endswith(".weight") and (len(dims) == 2 or ".experts." in name)
+    return is_weight and "embed" not in name and not name.endswith(_NOT_QUANTIZED)
 
 
 def _tensors(files: ModelFiles) -> list[tuple[str, tuple[int, ...], str]]:

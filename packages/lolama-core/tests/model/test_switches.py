@@ -81,6 +81,13 @@ def test_what_is_off_is_not_written() -> None:
         ("sliding_rope_base", 0.5),
         ("query_scale_beta", 0.1),
         ("query_scale_length", 16),
+        ("num_experts", 4),
+        ("num_experts", True),
+        ("experts_per_token", 2),
+        ("expert_dim", 8),
+        ("shared_expert_dim", 8),
+        ("normalize_expert_weights", None),
+        ("dense_layers", [3]),
     ],
 )
 def test_impossible_values_are_named(field: str, value: object) -> None:

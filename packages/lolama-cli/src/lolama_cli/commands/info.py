@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,7 @@ from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
     from lolama.info import Information, MemoryNeed
+    from lolama_core.protocols.types import JSON
 
 EXAMPLES = """\b
 Examples:
@@ -115,7 +116,7 @@ def _shape(found: Information) -> Iterator[tuple[str, str]]:
     yield "layers", f"{shape.get('num_layers')} of width {shape.get('d_model')}"
     heads, shared = shape.get("num_heads"), shape.get("num_kv_heads")
     yield "heads", f"{heads}, of keys and values {shared or heads}"
-    yield "feed-forward", f"width {shape.get('hidden_dim')}"
+    yield "feed-forward", _feed_forward(shape)
     yield "vocabulary", f"{shape.get('vocab_size'):,}"
     window = shape.get("sliding_window")
     seen = f", {window:,} of them seen from each" if isinstance(window, int) else ""
@@ -123,6 +124,20 @@ def _shape(found: Information) -> Iterator[tuple[str, str]]:
     if seen and isinstance(sliding, list):
         seen += f" in {len(sliding)} of {shape.get('num_layers')} layers"
     yield "context", f"{found.context_length:,} tokens{seen}"
+
+
+def _feed_forward(shape: Mapping[str, JSON]) -> str:
+    experts, dense = shape.get("num_experts"), shape.get("dense_layers")
+    if experts is None:
+        return f"width {shape.get('hidden_dim')}"
+    chosen = shape.get("experts_per_token")
+    text = f"{chosen} of {experts} experts of width {shape.get('expert_dim')} for each token"
+    if shape.get("shared_expert_dim"):
+        text += f", and a shared one of {shape['shared_expert_dim']}"
+    if isinstance(dense, list):
+        layers = f"{len(dense)} of {shape.get('num_layers')} layers"
+        text += f"; in {layers} none, but width {shape.get('hidden_dim')}"
+    return text
 
 
 def _files(found: Information) -> Iterator[tuple[str, str]]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from lolama_core.files.safetensors_reader import SafetensorsFile
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
@@ -160,12 +162,23 @@ class FileCheckpoint:
                 by_path[location.path].append(name)
         for path in sorted(by_path):
             shard = SafetensorsFile(self._headers[path])
+            part_of: tuple[str, Tensor] | None = None
             for name in sorted(by_path[path], key=lambda name: self._info(name).begin):
                 location = self._files.tensors[name]
-                tensor = (shard.map if self._files.immutable else shard.read)(location.key)
-                if not self._files.finite:
-                    check_finite(name, tensor, str(path))
+                # Parts of one tensor, such as all experts of a layer, are made of it one after another.
+                if part_of is not None and location.transform and part_of[0] == location.key:
+                    yield name, location.transform(part_of[1])
+                    continue
+                tensor = self._read(shard, name)
+                part_of = (location.key, tensor) if location.transform else None
                 yield name, tensor if location.transform is None else location.transform(tensor)
+
+    def _read(self, shard: SafetensorsFile, name: str) -> Tensor:
+        location = self._files.tensors[name]
+        tensor = (shard.map if self._files.immutable else shard.read)(location.key)
+        if not self._files.finite:
+            check_finite(name, tensor, str(location.path))
+        return tensor
 
     def _info(self, name: str) -> TensorInfo:
         location = self._files.tensors[name]

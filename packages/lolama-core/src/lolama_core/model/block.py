@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lolama_core.model.attention import Attention
 from lolama_core.model.config import LlamaConfig
+from lolama_core.model.experts import Experts
 from lolama_core.model.feed_forward import FeedForward
 from lolama_core.model.masks import PassPlan
 from lolama_core.model.norm import RMSNorm
@@ -21,7 +22,7 @@ class Block(nn.Module):
     def __init__(self, config: LlamaConfig, layer: int, kind: int = 0) -> None:
         super().__init__()
         self.attention = Attention(config, layer, kind)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = Experts(config) if config.has_experts(layer) else FeedForward(config)
         self.attention_norm: nn.Module = nn.Identity()
         self.ffn_norm: nn.Module = nn.Identity()
         self.attention_post_norm: RMSNorm | None = None

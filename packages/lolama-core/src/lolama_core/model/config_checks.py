@@ -28,6 +28,7 @@ _LIMITS = {
 }
 _MOST_HEADS = 1 << 12
 _WIDEST_HEAD = 1 << 12
+_MOST_EXPERTS = 1 << 12
 _LONGEST_WINDOW = 1 << 40
 
 
@@ -118,11 +119,28 @@ def _checked_switches(given: Mapping[str, Any]) -> dict[str, Any]:
     if (given["query_scale_beta"] is None) != (given["query_scale_length"] is None):
         expected = "given together with query_scale_length"
         raise refused("query_scale_beta", given["query_scale_beta"], expected)
+    _check_experts(given)
     sliding = given["sliding_layers"]
     return {
         "sliding_layers": None if sliding is None else _layers("sliding_layers", given),
         "unrotated_layers": _layers("unrotated_layers", given),
+        "dense_layers": _layers("dense_layers", given),
     }
+
+
+def _check_experts(given: Mapping[str, Any]) -> None:
+    check_boolean("normalize_expert_weights", given["normalize_expert_weights"])
+    count = given["num_experts"]
+    if count is None:
+        for name in ("experts_per_token", "expert_dim", "shared_expert_dim"):
+            if given[name] is not None:
+                raise refused(name, given[name], "null, where num_experts is null")
+        return
+    check_integer("num_experts", count, _MOST_EXPERTS)
+    check_integer("experts_per_token", given["experts_per_token"], count)
+    check_integer("expert_dim", given["expert_dim"], _LIMITS["hidden_dim"])
+    if given["shared_expert_dim"] is not None:
+        check_integer("shared_expert_dim", given["shared_expert_dim"], _LIMITS["hidden_dim"])
 
 
 def _check_rotary_dim(given: Mapping[str, Any], head_dim: int) -> None:

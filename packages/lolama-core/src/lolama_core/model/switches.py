@@ -33,6 +33,14 @@ class Switches:
         attention_softcap, logit_softcap: q kᵀ, and the logits, become cap · tanh(x / cap) (Gemma 2).
         query_scale_beta, query_scale_length: β and L: a query at position p is multiplied with
             1 + β ln(1 + ⌊p / L⌋) (Ministral 3).
+        num_experts: How many experts the feed-forward network is a mixture of (Mixtral); see `experts`. None:
+            it is one network.
+        experts_per_token: How many of them each token goes through.
+        expert_dim: Inner width of an expert.
+        shared_expert_dim: The same of one more expert, which all tokens go through (Qwen2-MoE). None: there
+            is none.
+        normalize_expert_weights: Whether the weights of a token's experts sum to 1.
+        dense_layers: Layers without experts, whose feed-forward network is LLaMA's.
     """
 
     activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
@@ -50,6 +58,16 @@ class Switches:
     logit_softcap: float | None = None
     query_scale_beta: float | None = None
     query_scale_length: int | None = None
+    num_experts: int | None = None
+    experts_per_token: int | None = None
+    expert_dim: int | None = None
+    shared_expert_dim: int | None = None
+    normalize_expert_weights: bool = False
+    dense_layers: tuple[int, ...] = ()
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether the feed-forward network of a layer is a mixture of experts."""
+        return self.num_experts is not None and layer not in self.dense_layers
 
     def switches_off(self) -> set[str]:
         """Names of the switches that are off. A checkpoint does without them, so older versions read it."""

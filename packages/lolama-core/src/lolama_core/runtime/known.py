@@ -136,7 +136,8 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
     Raises:
         UnknownPart: if its numbers or linears are of a kind that no kernel reads.
     """
-    attention, norms = block.attention, _norms(block)
+    attention, feed_forward, norms = block.attention, block.feed_forward, _norms(block)
+    assert isinstance(feed_forward, FeedForward), "`check_block` saw it"
     eps = {norm.eps for norm in norms.values() if isinstance(norm, RMSNorm)}
     if len(eps) != 1:
         raise UnknownPart("its norms differ in eps")
@@ -150,7 +151,7 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
         num_kv_heads=attention.num_kv_heads,
         head_dim=attention.head_dim,
         eps=eps.pop(),
-        activation=block.feed_forward.activation or "silu",
+        activation=feed_forward.activation or "silu",
         attention_scale=attention.scale,
         residual_scale=block.residual_scale,
         query_scale_beta=attention.growth,

@@ -10,14 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lolama_core.model.experts import Experts
 from lolama_core.protocols import CausalLM
 from lolama_core.runtime.paged_cache import FixedPagedCache, PagedCache, Row
 from lolama_core.runtime.pages import Pages
+from lolama_core.runtime.runner import Runner
 
 _LEAST_PAGES = 64
 """Pages of a row that a recorded step looks at, at least: texts of every usual length share one recording."""
+
+
+def can_be_recorded(model: CausalLM) -> bool:
+    """Whether it runs on CUDA and nothing in its steps depends on the host, as which experts run does."""
+    whole = model.model if isinstance(model, Runner) else model
+    parts = whole.modules() if isinstance(whole, nn.Module) else ()
+    return model.device.type == "cuda" and not any(isinstance(part, Experts) for part in parts)
 
 
 class RecordedSteps:

@@ -17,7 +17,7 @@ from lolama_core.runtime.int8_cache import CacheDtype, check_cache_dtype
 from lolama_core.runtime.paged_cache import PagedCache, Row
 from lolama_core.runtime.pages import PAGE, Pages, pages_for, position_bytes
 from lolama_core.runtime.prefix_tree import PrefixTree
-from lolama_core.runtime.recorded_step import RecordedSteps
+from lolama_core.runtime.recorded_step import RecordedSteps, can_be_recorded
 from lolama_core.runtime.runner import Runner
 from lolama_core.runtime.turns import Turns
 
@@ -68,7 +68,7 @@ class RowMemory:
         self._model, self._rows, self._max_bytes = weakref.ref(model), rows, max_bytes
         self.cache_dtype = cache_dtype
         self.is_limited = max_bytes is not None
-        self._record = model.device.type == "cuda" if record is None else record
+        self._record = can_be_recorded(model) if record is None else record
         self.positions = model.max_seq_len if self._record or positions is None else positions
         self._pages: Pages | None = None
         self._tree: PrefixTree | None = None

@@ -27,6 +27,19 @@ SWITCHED: dict[str, dict[str, Any]] = {
         "logit_divisor": 3.0,
     },
     "softcaps": {"attention_softcap": 2.0, "logit_softcap": 1.5},
+    "experts": {
+        "num_experts": 8,
+        "experts_per_token": 2,
+        "expert_dim": 24,
+        "normalize_expert_weights": True,
+    },
+    "experts beside a shared one, in some layers": {
+        "num_experts": 5,
+        "experts_per_token": 3,
+        "expert_dim": 16,
+        "shared_expert_dim": 32,
+        "dense_layers": [1],
+    },
     "queries by position": {"query_scale_beta": 0.5, "query_scale_length": 4},
 }
 """What is asked for → the fields of a `LlamaConfig` of three layers or more."""

@@ -113,7 +113,7 @@ def write_conversion(
     """
     tensors = _read_all(files, shards, listing)
     layout = LAYOUTS[model_type]
-    names, tied = match_names(listing, tensors, layout.tensors, config["model"])
+    names, tied = match_names(listing, tensors, layout, config["model"])
     made = transforms(layout, config["model"], names)
     if config["model"]["tie_word_embeddings"] and not tied and _equal_embeddings(tensors, names):
         # A .bin stores both names of one tensor; safetensors, and we, store it once.

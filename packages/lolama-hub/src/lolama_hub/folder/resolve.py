@@ -153,7 +153,7 @@ class _Text:
         model = self.config["model"]
         if self.inside is not None:
             return resolve_vision.match_language_model(listing, keys, layout, model)
-        return match_names(listing, keys, layout.tensors, model)
+        return match_names(listing, keys, layout, model)
 
 
 def _read_text(folder: Folder, path: Path, values: Mapping[str, JSON]) -> _Text:

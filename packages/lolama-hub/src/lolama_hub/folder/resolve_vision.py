@@ -135,7 +135,7 @@ def match_vision_names(
         ModelError: naming what is missing, unexpected, or there under two names.
     """
     common, own = _common_names(listing, keys)
-    text, tied = match_names(listing, common.keys() - own, model.layout.tensors, model.text)
+    text, tied = match_names(listing, common.keys() - own, model.layout, model.text)
     _check_layers(listing, own, model)
     wanted = {
         f"vision_tower.{ours}": llava.VISION + theirs
@@ -178,7 +178,7 @@ def match_language_model(
         ModelError: naming what is missing, unexpected, or there under two names.
     """
     common, own = _common_names(listing, keys)
-    names, tied = match_names(listing, common.keys() - own, layout.tensors, model)
+    names, tied = match_names(listing, common.keys() - own, layout, model)
     return {canonical: common[name] for canonical, name in names.items()}, tied
 
 

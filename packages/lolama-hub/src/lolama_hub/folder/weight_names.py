@@ -16,7 +16,7 @@ from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, TensorLocation
 from lolama_hub.folder.fields import shown
 from lolama_hub.folder.files import SAFETENSORS, Folder, index_shards
-from lolama_hub.folder.layouts import tensor_names
+from lolama_hub.folder.layouts import TextLayout, tensor_names
 from lolama_hub.folder.layouts.transforms import Transform
 
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -110,7 +110,7 @@ def check_index(
 
 
 def match_names(
-    listing: Path, keys: Iterable[str], tensors: Mapping[str, str], model: Mapping[str, JSON]
+    listing: Path, keys: Iterable[str], layout: TextLayout, model: Mapping[str, JSON]
 ) -> tuple[dict[str, str], bool]:
     """Canonical name → stored name for a whole model, and whether its embeddings are tied after all.
 
@@ -121,7 +121,7 @@ def match_names(
     Args:
         listing: The file to name in errors.
         keys: The stored names.
-        tensors: The layout's table, canonical → published.
+        layout: How the architecture is published.
         model: The canonical ``model`` block.
 
     Raises:
@@ -130,6 +130,7 @@ def match_names(
     present = {key for key in keys if not key.endswith(_IGNORED)}
     num_layers = _count_layers(listing, present, model)
     prefixed = any(key.startswith("model.") for key in present)
+    tensors = layout.names_among(present)
     table = tensors if prefixed else {k: v.removeprefix("model.") for k, v in tensors.items()}
     tied = bool(model["tie_word_embeddings"])
     if tied:

@@ -11,11 +11,15 @@ from lolama_hub.folder.layouts.llama import LLAMA
 from lolama_hub.folder.layouts.ministral import MINISTRAL
 from lolama_hub.folder.layouts.ministral3 import MINISTRAL3
 from lolama_hub.folder.layouts.mistral import MISTRAL
+from lolama_hub.folder.layouts.mixtral import MIXTRAL
 from lolama_hub.folder.layouts.olmo2 import OLMO2
 from lolama_hub.folder.layouts.olmo3 import OLMO3
+from lolama_hub.folder.layouts.olmoe import OLMOE
 from lolama_hub.folder.layouts.phi3 import PHI3
 from lolama_hub.folder.layouts.qwen2 import QWEN2
+from lolama_hub.folder.layouts.qwen2_moe import QWEN2_MOE
 from lolama_hub.folder.layouts.qwen3 import QWEN3
+from lolama_hub.folder.layouts.qwen3_moe import QWEN3_MOE
 from lolama_hub.folder.layouts.seed_oss import SEED_OSS
 from lolama_hub.folder.layouts.smollm3 import SMOLLM3
 from lolama_hub.folder.layouts.transforms import transforms
@@ -37,11 +41,15 @@ LAYOUTS = {
         MINISTRAL,
         MINISTRAL3,
         MISTRAL,
+        MIXTRAL,
         OLMO2,
         OLMO3,
+        OLMOE,
         PHI3,
         QWEN2,
+        QWEN2_MOE,
         QWEN3,
+        QWEN3_MOE,
         SEED_OSS,
         SMOLLM3,
         VAULT_GEMMA,

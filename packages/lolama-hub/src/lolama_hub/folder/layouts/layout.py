@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lolama_core.protocols.types import JSON
@@ -35,7 +35,8 @@ class TextLayout:
         model_type: Its name in config.json.
         models: What is published so, for docs/families.md.
         tensors: Canonical name → published name, ``{n}`` being the layer. Rows whose part a model does
-            not have (a bias, an untied ``lm_head``) are skipped.
+            not have (a bias, an untied ``lm_head``) are skipped. ``{e}`` is the expert.
+        other_tensors: Rows that are published in another way as well.
         defaults: What transformers assumes for keys that config.json leaves out.
         fixed: Canonical fields that the architecture decides, whatever config.json says.
         windows: Reads the attention window, and which layers have it.
@@ -53,12 +54,21 @@ class TextLayout:
     tensors: Mapping[str, str]
     defaults: Mapping[str, JSON]
     fixed: Mapping[str, JSON] = field(default_factory=dict)
+    other_tensors: Mapping[str, str] = field(default_factory=dict)
     windows: Windows = full_attention
     switches: Switches = no_switches
     rope: Callable[[Fields], Rope] = read_rope
     activation: str = "hidden_act"
     norm_offset: int = 0
     interleaved: bool = False
+
+    def names_among(self, keys: Iterable[str]) -> Mapping[str, str]:
+        """`tensors`, with those of ``other_tensors`` if a model has any tensor that is only named there."""
+        others = set(self.other_tensors.values()) - set(self.tensors.values())
+        ends = tuple(published.partition("{n}")[2] for published in others)
+        if ends and any(key.endswith(ends) for key in keys):
+            return {**self.tensors, **self.other_tensors}
+        return self.tensors
 
 
 def _has(name: str, model: Mapping[str, JSON]) -> bool:
@@ -74,6 +84,19 @@ def _has(name: str, model: Mapping[str, JSON]) -> bool:
     return bool(model["attention_bias"])
 
 
+_OF_EXPERTS = ("experts", "router", "shared_expert", "shared_gate")
+
+
+def _in_layer(name: str, model: Mapping[str, JSON], layer: int) -> bool:
+    """Whether this layer has the tensor of this row: experts, or one feed-forward network."""
+    _, feed_forward, part = name.partition(".feed_forward.")
+    if not feed_forward or model.get("num_experts") is None:
+        return True
+    dense = model.get("dense_layers", [])
+    assert isinstance(dense, list)
+    return part.startswith(_OF_EXPERTS) != (layer in dense)
+
+
 def tensor_names(
     tensors: Mapping[str, str], model: Mapping[str, JSON], num_layers: int
 ) -> Iterator[tuple[str, str]]:
@@ -82,7 +105,11 @@ def tensor_names(
     for name, published in rows:
         if "{n}" not in name:
             yield name, published
+    num_experts = model.get("num_experts") or 0
+    assert isinstance(num_experts, int)
+    experts = range(num_experts)
     for layer in range(num_layers):
         for name, published in rows:
-            if "{n}" in name:
-                yield name.format(n=layer), published.format(n=layer)
+            if "{n}" in name and _in_layer(name, model, layer):
+                for expert in experts if "{e}" in name else (0,):
+                    yield name.format(n=layer, e=expert), published.format(n=layer, e=expert)

@@ -20,12 +20,14 @@ class Transform:
 
     Args:
         key: The published name.
+        expert: Which expert it is of, and how many the tensor has; None if it has no others.
         rows: First and last of its rows, and how many it has; None for all.
         head: The order in which the dimensions of each head become canonical; None if they are.
         offset: What is added to it, in float32.
     """
 
     key: str
+    expert: tuple[int, int] | None = None
     rows: tuple[int, int, int] | None = None
     head: tuple[int, ...] | None = None
     offset: int = 0
@@ -34,20 +36,28 @@ class Transform:
         """A tensor with memory of its own.
 
         Raises:
-            ModelError: if it has another number of rows.
+            ModelError: if it has another number of experts or rows.
         """
+        if self.expert is not None:
+            place, count = self.expert
+            self._check(tensor, count, "experts")
+            tensor = tensor[place] if self.rows is not None else tensor[place].clone()
         if self.rows is not None:
             first, last, whole = self.rows
-            if tensor.shape[0] != whole:
-                raise ModelError(
-                    self.key,
-                    f"has {tensor.shape[0]} rows, expected {whole}",
-                    "the weights and config.json must be of the same model",
-                )
+            self._check(tensor, whole, "rows")
             tensor = tensor[first:last].clone()
         if self.head is not None:
             tensor = tensor.unflatten(0, (-1, len(self.head)))[:, list(self.head)].flatten(0, 1)  # type: ignore[no-untyped-call]
         return tensor.float() + self.offset if self.offset else tensor
+
+    def _check(self, tensor: Tensor, count: int, what: str) -> None:
+        found = tensor.shape[0] if tensor.dim() else 0
+        if found != count:
+            raise ModelError(
+                self.key,
+                f"has {found} {what}, expected {count}",
+                "the weights and config.json must be of the same model",
+            )
 
 
 def transforms(
@@ -60,22 +70,34 @@ def transforms(
         model: The canonical ``model`` block.
         names: Canonical name → published name of all tensors.
     """
-    parts: dict[str, list[str]] = {}
+    parts: dict[tuple[str, int | None], list[str]] = {}
+    experts: dict[str, set[int]] = {}
     for name, key in names.items():
-        parts.setdefault(key, []).append(name)
+        expert = _expert(name)
+        parts.setdefault((key, expert), []).append(name)
+        if expert is not None:
+            experts.setdefault(key, set()).add(expert)
     head = _head_order(model, layout.interleaved)
     made = {}
     for name, key in names.items():
-        part = name.rsplit(".", 2)[-2]
+        part, expert = name.rsplit(".", 2)[-2], _expert(name)
+        fused = expert is not None and f".experts.{expert}." not in key
         own = Transform(
             key,
-            _rows(name, parts[key], model),
+            (expert, len(experts[key])) if expert is not None and fused else None,
+            _rows(name, parts[key, expert], model),
             head if part in ("q_proj", "k_proj") else None,
             layout.norm_offset if "norm" in part else 0,
         )
         if own != Transform(key):
             made[name] = own
     return made
+
+
+def _expert(name: str) -> int | None:
+    """The number of the expert whose tensor this is; None if it is of none."""
+    number = name.partition(".experts.")[2].partition(".")[0]
+    return int(number) if number else None
 
 
 def _rows(
@@ -91,7 +113,8 @@ def _rows(
 
 def _height(name: str, model: Mapping[str, JSON]) -> int:
     part = name.rsplit(".", 2)[-2]
-    heads, hidden = {"q_proj": "num_heads"}.get(part, "num_kv_heads"), model["hidden_dim"]
+    heads = {"q_proj": "num_heads"}.get(part, "num_kv_heads")
+    hidden = model["hidden_dim" if _expert(name) is None else "expert_dim"]
     number, width = model[heads], model["head_dim"]
     assert isinstance(hidden, int) and isinstance(number, int) and isinstance(width, int)
     return hidden if part.startswith("w_") else number * width
