@@ -133,7 +133,7 @@ BF16 static void tile_product(const uint16_t *weight, const float *bias, const u
 
 /* Rows `begin` to `end` of x (rows, k) as sums of two parts of bfloat16, (rows, 2, k), which have twice as many digits
  * as one. */
-BF16 static void take_parts(const float *x, int64_t begin, int64_t end, int64_t k, uint16_t *parts) {
+BF16 static inline void take_parts(const float *x, int64_t begin, int64_t end, int64_t k, uint16_t *parts) {
     for (int64_t r = begin; r < end; r++) {
         uint16_t *near = parts + 2 * r * k;
         narrow(x + r * k, near, k);
