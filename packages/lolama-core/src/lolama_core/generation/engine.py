@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import sleep
 from typing import Any, ClassVar, Generic, TypeAlias, Unpack, overload
 
 from torch import Tensor
@@ -111,9 +112,8 @@ class Engine(Generic[Text]):
         self.costs = self.speculation.costs
         self._model, self._chunk = model, prefill_chunk or self.default_chunk
         self.prepare = RequestFactory(model, tokenizer).requests
-        self._memory_of = memory_of or partial(
-            RowMemory, rows=rows, max_bytes=cache_bytes, cache_dtype=cache_dtype
-        )
+        own = partial(RowMemory, rows=rows, max_bytes=cache_bytes, cache_dtype=cache_dtype)
+        self._memory_of = memory_of or own
         self.memory: RowMemory | None = None
         self._runner: CausalLM | None = None
         self._schedule = Schedule(rows)
@@ -228,19 +228,19 @@ class Engine(Generic[Text]):
         return emitted
 
     def _run_step(self) -> None:
-        broken, self._broken = self._broken, True
-        runner = self._runner
+        broken, self._broken, runner = self._broken, True, self._runner
         if runner is None or self._schedule.waiting or broken:  # else all have begun already
             runner = self._looks_for_memory.take(partial(self._current_runner, broken))
         assert self.memory is not None
         self.memory.turns.take(partial(self._step, runner, self.memory))
         self._broken = False
+        if self._schedule.held_up:
+            sleep(0.001)
 
     def _current_runner(self, broken: bool) -> CausalLM:
         """The runner of the model as it is now. What an earlier one has run, or a broken step, runs again."""
-        before = self.memory
         self._runner = runner = runner_of(self._model)
-        changed = before is None or before.model is not runner
+        changed = self.memory is None or self.memory.model is not runner
         if broken or changed:  # at first, since prompts were submitted, maybe
             self._turns.take(partial(self._start_over, runner))
         if changed:

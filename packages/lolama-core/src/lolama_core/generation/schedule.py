@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Collection, Sequence
 from itertools import islice
+from time import monotonic
 
 import torch
 
@@ -14,6 +16,7 @@ from lolama_core.generation.request_factory import embedded_again
 from lolama_core.generation.scheduled import NO_DRAFT, Part, Scheduled
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
+from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
 
@@ -22,6 +25,9 @@ _OLDEST_FIRST = 4
 
 _WORTH_WAITING = 2
 """A prompt waits for one that it shares pages with, if that has at most twice as much to run."""
+
+_PATIENCE = 60.0
+"""Seconds that a request waits for rows of other threads that hold the memory and do not go on."""
 
 _BROKEN_OFF = "was broken off while a token was given out", "submit it again"
 
@@ -59,6 +65,7 @@ class Schedule:
         waiting: Requests that hold nothing, in the order of their tickets.
         half_run: Those with a part of their prompt that is to be run.
         running: Those with a token that is to be run.
+        held_up: Whether all of them wait for rows of other threads, which hold the memory.
     """
 
     memory: RowMemory
@@ -70,6 +77,9 @@ class Schedule:
         self.waiting: deque[Scheduled] = deque()
         self.half_run: list[Scheduled] = []
         self.running: list[Scheduled] = []
+        self.held_up = False
+        self._others: list[tuple[Row, int]] = []
+        self._since = 0.0
 
     def add(self, one: Scheduled) -> None:
         """Let a request wait for its turn, unless it has had one."""
@@ -105,6 +115,7 @@ class Schedule:
             oldest = min(in_order, key=lambda one: one.ticket)
             in_order = [oldest, *(one for one in in_order if one is not oldest)]
         self._chunks += bool(in_order) and chunk > 0
+        self.held_up = not self.begun
         for one in in_order:
             if chunk <= 0:
                 break
@@ -121,11 +132,23 @@ class Schedule:
             if self._may_share(one):
                 continue
             if not self._begins(one):
-                if not self.begun:
+                if not self.begun and not self._others_go_on():
                     raise TooLittleMemory(one, one.first_positions, self.memory)
                 return
             self.half_run.append(one)
             self.waiting.remove(one)
+
+    def _others_go_on(self) -> bool:
+        """Whether rows of other threads have memory that they may give back.
+
+        Nobody waits for rows of its own thread, since they go on in no step of this engine.
+        """
+        alive = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        rows = [row for row in self.memory.rows if row.thread in alive]
+        others, now = [(row, self.memory.held(row)) for row in rows], monotonic()
+        if others != self._others or not self.held_up:
+            self._others, self._since = others, now
+        return bool(others) and now - self._since < _PATIENCE
 
     def _may_share(self, one: Scheduled) -> bool:
         """Whether a prompt that is half run shares a page more with this one than what is known already."""
@@ -182,7 +205,7 @@ class Schedule:
         """
         while not self.memory.has_room([one.row for one in self.running], [1] * len(self.running)):
             *others, last = self.begun
-            if not others:
+            if not others and not self._others_go_on():
                 raise TooLittleMemory(last, last.length, self.memory)
             self.put_back(last, model)
 

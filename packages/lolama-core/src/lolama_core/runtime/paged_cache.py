@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,10 +17,15 @@ from lolama_core.runtime.pages import PAGE, NoPages, Pages, pages_for
 
 @dataclass(eq=False)
 class Row:
-    """The positions that a row holds, and the pages that they are in."""
+    """The positions that a row holds, and the pages that they are in.
+
+    Attributes:
+        thread: Who made it, and runs it.
+    """
 
     pages: list[int] = field(default_factory=list)
     length: int = 0
+    thread: int = field(default_factory=threading.get_ident)
 
 
 class PagedCache:

@@ -143,6 +143,11 @@ class RowMemory:
         return paged + sum(cache.nbytes for cache in self._own.values())
 
     @property
+    def rows(self) -> list[Row]:
+        """Those that may take memory."""
+        return [*self._promised, *self._own]
+
+    @property
     def texts(self) -> int:
         """How many texts are kept, each with all that it begins with."""
         return 0 if self._tree is None else self._tree.texts
@@ -229,7 +234,7 @@ class RowMemory:
     def _recount(self) -> None:
         """Count anew which pages rows have, and which are kept for others."""
         if self._pages is not None and self._tree is not None:
-            rows = [*self._promised, *([self.recorded.spare] if self.recorded else [])]
+            rows = [*self.rows, *([self.recorded.spare] if self.recorded else [])]
             self._pages.recount([page for row in rows for page in row.pages], self._tree.pages)
 
     def held(self, row: Row) -> int:
