@@ -54,7 +54,7 @@ def finish(engine: Engine[None]) -> list[Any]:
 
 @contextmanager
 def held_elsewhere(shared: Shared, length: int) -> Iterator[tuple[threading.Event, Future[Any]]]:
-    """A row of another thread holds so many positions; it goes on, to its end, once the event is set."""
+    """A row of another thread that holds positions, and goes on to its end once the event is set."""
     begun, go_on = threading.Event(), threading.Event()
 
     def run() -> list[Any]:

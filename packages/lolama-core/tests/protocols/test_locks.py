@@ -22,7 +22,7 @@ def is_free(lock: Any) -> bool:
     """Whether another thread can have it."""
 
     def take() -> bool:
-        found: bool = lock.acquire(timeout=0.2)
+        found: bool = lock.acquire(blocking=False)
         if found:
             lock.release()
         return found
