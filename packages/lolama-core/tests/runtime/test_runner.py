@@ -98,7 +98,8 @@ class PlainStep:
             heads.append(scores.softmax(0) @ values[head // group, seen].float())
         return product(torch.cat(heads), block.o_proj)
 
-    def norm(self, x: Tensor, weight: Tensor) -> Tensor:
+    def norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        assert weight is not None
         return x / (x.pow(2).mean(-1, keepdim=True) + self.shape.eps).sqrt() * weight
 
 

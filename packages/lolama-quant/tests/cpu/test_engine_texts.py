@@ -72,7 +72,7 @@ def test_row_270_every_text_is_as_it_would_be_alone(
 @pytest.mark.parametrize("name", SWITCHED)
 @torch.inference_mode()
 def test_int8_models_with_switches(name: str) -> None:
-    """In chunks, pages and rows, by kernels that know the switch, or by none: to the rounding of int8."""
+    """In chunks and rows, by kernels that know the switch, or by none: to the rounding of int8."""
     torch.manual_seed(0)
     model = Llama(LlamaConfig(**{**SHAPE, "num_layers": 3}, **SWITCHED[name]))
     model.eval().requires_grad_(False)
@@ -80,5 +80,5 @@ def test_int8_models_with_switches(name: str) -> None:
     ids = torch.randint(0, VOCABULARY, (1, 60))
     expected = model(ids)[0]
     for chunk, rows in ((1, 1), (7, 1), (60, 1), (13, 3)):
-        found = logits_of_row(runner_of(model), ids, chunk, rows, torch.float32)
+        found = logits_of_row(runner_of(model), ids, chunk, rows)
         assert (found - expected).std() < 0.03 * expected.std()

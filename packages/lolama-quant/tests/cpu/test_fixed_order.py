@@ -204,7 +204,7 @@ def test_row_270_a_row_of_a_product_alone_and_among_others(
 
 
 def has_tiles() -> bool:
-    known = linear.native_library()
+    known = vars(linear)["native_library"]()
     return isinstance(known, NativeLibrary) and known.tiled is not None
 
 
