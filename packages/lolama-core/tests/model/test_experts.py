@@ -13,6 +13,7 @@ from lolama_core import Kernels, Llama, LlamaConfig, TextGenerator, set_kernels,
 from lolama_core.model.experts import Experts
 from lolama_core.model.feed_forward import FeedForward
 from lolama_core.protocols import CausalLM
+from lolama_core.runtime.model_identity import model_identity
 from lolama_core.runtime.recorded_step import can_be_recorded
 from lolama_core.runtime.runner import runner_of
 
@@ -185,6 +186,19 @@ def test_a_decoding_step_reads_no_other_expert(dtype: torch.dtype) -> None:
                 for parameter in expert.parameters():
                     parameter.fill_(float("nan"))
     assert TextGenerator(model).generate(prompt, temperature=0.0, max_new_tokens=answer).ids == ids
+
+
+@pytest.mark.parametrize("name", ["experts.5.w_up.weight", "router.weight", "shared_gate.weight"])
+@torch.inference_mode()
+def test_the_identity_of_a_model_covers_its_experts(name: str) -> None:
+    model = Llama(config(shared_expert_dim=16))
+    before = model_identity(model)
+    weight = model.get_parameter(f"layers.1.feed_forward.{name}")
+    weight[0, 0] += 1
+    assert model_identity(model) != before
+    weight[0, 0] -= 1
+    mixtures(model)[1].normalize = True
+    assert model_identity(model) != before
 
 
 class OnCuda:

@@ -81,7 +81,7 @@ def test_what_is_off_is_not_written() -> None:
         ("sliding_rope_base", 0.5),
         ("query_scale_beta", 0.1),
         ("query_scale_length", 16),
-        ("num_experts", 4),
+        ("num_experts", 0),
         ("num_experts", True),
         ("experts_per_token", 2),
         ("expert_dim", 8),
