@@ -137,7 +137,7 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
         UnknownPart: if its numbers or linears are of a kind that no kernel reads.
     """
     attention, feed_forward, norms = block.attention, block.feed_forward, _norms(block)
-    assert isinstance(feed_forward, FeedForward), "`check_block` saw it"
+    assert isinstance(feed_forward, FeedForward), "the check saw it"
     eps = {norm.eps for norm in norms.values() if isinstance(norm, RMSNorm)}
     if len(eps) != 1:
         raise UnknownPart("its norms differ in eps")
