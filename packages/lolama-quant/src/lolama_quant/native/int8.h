@@ -90,34 +90,26 @@ VNNI static inline void vnni_weights(const int8_t *w, int64_t gap, int64_t left,
 
 /* Sums of a group are whole numbers, so nobody sees in which order they were added. Groups are added in the order
  * of vnni_panels.h: those of WIDE_BYTES inputs, then what was rounded again of them. */
-#define VNNI_TILE(NAME, ROWS)                                                                            \
-    VNNI static void NAME(const int8_t *w, int64_t gap, const Rounded *x, int64_t first, int64_t k,      \
-                          float *sums) {                                                                 \
-        const Integers near = x->near, rest = x->rest;                                                   \
-        __m128 acc[ROWS];                                                                                \
-        __m512i weights[4];                                                                              \
-        UNROLL for (int r = 0; r < ROWS; r++) acc[r] = _mm_setzero_ps();                                 \
-        for (int64_t begin = 0; begin < k; begin += WIDE_BYTES) {                                        \
-            const int64_t end = k - begin < WIDE_BYTES ? k : begin + WIDE_BYTES;                         \
-            for (int64_t i = begin; i < end; i += GROUP) {                                               \
-                vnni_weights(w + i, gap, k - i, weights);                                                \
-                UNROLL for (int r = 0; r < ROWS; r++)                                                    \
-                    acc[r] = vnni_add(acc[r], weights, &near, (first + r) * x->padded + i);              \
-            }                                                                                            \
-            for (int64_t i = begin; i < end; i += GROUP)                                                 \
-                UNROLL for (int r = 0; r < ROWS; r++) {                                                  \
-                    const int64_t place = (first + r) * x->padded + i;                                   \
-                    if (rest.scales[place / GROUP] == 0) continue;                                       \
-                    vnni_weights(w + i, gap, k - i, weights);                                            \
-                    acc[r] = vnni_add(acc[r], weights, &rest, place);                                    \
-                }                                                                                        \
-        }                                                                                                \
-        UNROLL for (int r = 0; r < ROWS; r++) _mm_storeu_ps(sums + 4 * r, acc[r]);                       \
+VNNI static void vnni_int8_1(const int8_t *w, int64_t gap, const Rounded *x, int64_t first, int64_t k,
+                             float *sums) {
+    const Integers near = x->near, rest = x->rest;
+    const int64_t row = first * x->padded;
+    __m128 acc = _mm_setzero_ps();
+    __m512i weights[4];
+    for (int64_t begin = 0; begin < k; begin += WIDE_BYTES) {
+        const int64_t end = k - begin < WIDE_BYTES ? k : begin + WIDE_BYTES;
+        for (int64_t i = begin; i < end; i += GROUP) {
+            vnni_weights(w + i, gap, k - i, weights);
+            acc = vnni_add(acc, weights, &near, row + i);
+        }
+        for (int64_t i = begin; i < end; i += GROUP) {
+            if (rest.scales[(row + i) / GROUP] == 0) continue;
+            vnni_weights(w + i, gap, k - i, weights);
+            acc = vnni_add(acc, weights, &rest, row + i);
+        }
     }
-VNNI_TILE(vnni_int8_1, 1)
-VNNI_TILE(vnni_int8_2, 2)
-VNNI_TILE(vnni_int8_3, 3)
-VNNI_TILE(vnni_int8_4, 4)
+    _mm_storeu_ps(sums, acc);
+}
 
 #elif defined(__aarch64__)
 
@@ -169,7 +161,7 @@ static inline int best_int8_isa(void) {
 static inline const int8_function *int8_functions_for(int isa) {
     static const int8_function portable_table[4] = TABLE(portable_int8);
 #if defined(__x86_64__)
-    static const int8_function vnni_table[4] = TABLE(vnni_int8);
+    static const int8_function vnni_table[4] = {vnni_int8_1}; /* more rows: vnni_few.h */
     if (isa == INT8_VNNI) return vnni_table;
 #elif defined(__aarch64__)
     static const int8_function neon_table[4] = TABLE(neon_int8), dot_table[4] = TABLE(neon_dot_int8);
@@ -189,12 +181,9 @@ static inline void int8_product(int isa, const int8_t *weight, const float *weig
         whole_product(weight, weight_scales, bias, &x->whole, rows, begin, end, k, y, y_stride, add);
         return;
     }
-    if (isa == INT8_VNNI && rows >= FEW_LEAST && rows <= FEW_MOST) {
-        vnni_few_product(weight, weight_scales, bias, x, rows, begin, end, k, y, y_stride, add);
-        return;
-    }
-    if (takes_vnni_panels(isa == INT8_VNNI, rows)) {
-        vnni_panel_product(weight, weight_scales, bias, x, rows, begin, end, k, y, y_stride, add);
+    if (isa == INT8_VNNI && rows > 1) {
+        (rows <= FEW_MOST ? vnni_few_product : vnni_panel_product)(weight, weight_scales, bias, x, rows, begin, end, k, y,
+                                                                   y_stride, add);
         return;
     }
 #endif

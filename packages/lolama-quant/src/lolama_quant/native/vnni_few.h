@@ -11,7 +11,6 @@
 #if defined(__x86_64__)
 
 #define FEW_OUTPUTS 16
-#define FEW_LEAST 2
 #define FEW_MOST 16 /* rows; more are faster by panels */
 
 /* A group of sixteen weight rows, raised by 128, with ROWS rows of x, whose values lie `padded` apart, added to sums. */
@@ -41,7 +40,7 @@
     }
 FOUR(VNNI_FEW, vnni_few, __m512i)
 
-/* As `int8_product`, of FEW_LEAST to FEW_MOST rows. */
+/* As `int8_product`, of 2 to FEW_MOST rows. */
 VNNI static void vnni_few_product(const int8_t *weight, const float *scales, const float *bias, const Rounded *x,
                                   int64_t rows, int64_t begin, int64_t end, int64_t k, float *y, int64_t y_stride,
                                   int add) {

@@ -121,11 +121,6 @@ static inline void vnni_panel_product(const int8_t *weight, const float *scales,
     wide_product(vnni_multiply, weight, k, 0x80, scales, bias, x, rows, begin, end, y, y_stride, add);
 }
 
-/* Whether these panels take a product of `rows` rows: with fewer, weights are read once as they are. */
-static inline int takes_vnni_panels(int is_vnni, int64_t rows) { return is_vnni && rows >= 5; }
-
-#else
-static inline int takes_vnni_panels(int is_vnni, int64_t rows) { return (void)is_vnni, (void)rows, 0; }
 #endif
 
 #endif
