@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks import family_models
 from benchmarks.shapes import SHAPES
 from lolama_core import LlamaConfig
 
@@ -174,8 +175,12 @@ def model_path(shape: str, layout: str, root: Path) -> Path:
     staged = path.with_name(f"{path.name}.partial")
     shutil.rmtree(staged, ignore_errors=True)
     staged.unlink(missing_ok=True)
-    if kind == "hf":
+    if kind == "hf" and shape in family_models.SHAPES:
+        family_models.write_hugging_face(staged, shape)
+    elif kind == "hf":
         write_hugging_face(staged, SHAPES[shape], dtype)
+    elif kind == "gguf" and shape in family_models.SHAPES:
+        family_models.write_gguf(staged, model_path(shape, "hf-bf16", root), shape, dtype)
     elif kind == "gguf":
         write_gguf(staged, SHAPES[shape], random_weights(SHAPES[shape]), dtype)
     elif kind == "int8":

@@ -182,13 +182,13 @@ class TransformersEngine(TorchEngine):
     @staticmethod
     def import_library() -> None:
         """See `Engine`. By name, since transformers imports each module when it is first asked for."""
-        from transformers import DynamicCache, LlamaForCausalLM  # noqa: F401
+        from transformers import AutoModelForCausalLM, DynamicCache, LlamaForCausalLM  # noqa: F401
 
     def __init__(self, path: str, threads: int) -> None:
-        from transformers import LlamaForCausalLM
+        from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(threads)
-        self.model = LlamaForCausalLM.from_pretrained(path, dtype="auto").eval()
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
 
     def detail(self) -> str:
         """See `Engine`."""
@@ -203,10 +203,11 @@ class TransformersEngine(TorchEngine):
     def cache_shape(self) -> tuple[int, int, int]:
         """See `TorchEngine`."""
         config = self.model.config
+        head_dim = getattr(config, "head_dim", None)
         return (
             config.num_hidden_layers,
             config.num_key_value_heads,
-            config.hidden_size // config.num_attention_heads,
+            head_dim or config.hidden_size // config.num_attention_heads,
         )
 
     def dtype(self) -> torch.dtype:

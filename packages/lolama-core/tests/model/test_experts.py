@@ -156,12 +156,55 @@ def test_the_layers_that_are_dense() -> None:
 
 
 @torch.inference_mode()
-def test_kernels_of_whole_blocks_decline_it() -> None:
+def test_kernels_that_do_not_know_it_decline_it() -> None:
     model = Llama(config(dense_layers=(0,))).eval()
     set_kernels(model, Kernels())
     reasons = slower_blocks(model)
-    assert reasons[1] == "feed_forward is a Experts, not a FeedForward"
+    assert reasons[1] == "no kernel knows its num_experts"
     assert reasons[0] == "no kernel takes its weights on this device"
+
+
+def other_part(mixture: Any) -> None:
+    mixture.experts[3].bonus = torch.nn.Identity()
+
+
+def other_activation(mixture: Any) -> None:
+    mixture.experts[0].activation = "gelu"
+
+
+def other_expert(mixture: Any) -> None:
+    mixture.experts[1] = torch.nn.Identity()
+
+
+def other_list(mixture: Any) -> None:
+    mixture.experts = torch.nn.Sequential(*mixture.experts)
+
+
+def half_a_shared_expert(mixture: Any) -> None:
+    mixture.shared_expert = None
+
+
+def other_router(mixture: Any) -> None:
+    mixture.router.register_forward_hook(lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (other_part, "expert 3 has bonus, which no kernel knows"),
+        (other_activation, "its experts differ in activation"),
+        (other_expert, "expert 1 is a Identity, not a FeedForward"),
+        (other_list, "its experts are not what a mixture has"),
+        (half_a_shared_expert, "it has one of shared_expert and shared_gate"),
+        (other_router, "router has a hook or a forward of its own"),
+    ],
+)
+@torch.inference_mode()
+def test_kernels_are_given_no_mixture_that_does_anything_else(change: Any, reason: str) -> None:
+    model = Llama(config(shared_expert_dim=16)).eval()
+    set_kernels(model, Kernels())
+    change(mixtures(model)[1])
+    assert slower_blocks(model)[1] == reason
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -77,36 +77,31 @@ def test_every_instruction_set(
         torch.set_num_threads(before)
 
 
-UNKNOWN = {"attention_softcap", "num_experts"}
-KNOWN = {name: shape for name, shape in SWITCHED.items() if not UNKNOWN & shape.keys()}
-"""What the step does otherwise than LLaMA. It has no soft caps, and no experts."""
-
-
 @pytest.mark.parametrize("instruction_set", usable_sets())
 @pytest.mark.parametrize("name", SWITCHED)
 @torch.inference_mode()
 def test_switches_on_every_instruction_set(
     monkeypatch: pytest.MonkeyPatch, instruction_set: int, name: str
 ) -> None:
-    """Switches that it knows run natively, and a position is the same alone and among others."""
+    """It knows all of them, and a position is the same alone and among others."""
     monkeypatch.setattr(decoder, "native_library", lambda: on(instruction_set))
     model = DecoderKernelSuite().model(vocab_size=48, **SWITCHED[name])
     model.lm_head.weight.copy_(torch.eye(48))
     fast = Runner(model, Kernels(decoder=[KERNEL]))
-    assert (fast.reasons == {}) == (name in KNOWN)
+    assert fast.reasons == {}
     ids = torch.randint(0, 48, (1, 100))
     expected = logits_of_row(model, ids, 100)
     alone = logits_of_row(fast, ids, 1)
     torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
-    for chunk, rows in ((7, 1), (100, 1), (45, 3)) if name in KNOWN else ():
+    for chunk, rows in ((7, 1), (100, 1), (45, 3)):
         assert torch.equal(logits_of_row(fast, ids, chunk, rows), alone), (chunk, rows)
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", SWITCHED)
 @pytest.mark.parametrize("prompts", [[40], [3, 70, 1]])
 def test_prompts_with_switches_in_sixteen_bits(name: str, prompts: list[int]) -> None:
     suite = DecoderKernelSuite()
-    model = suite.model(torch.bfloat16, **KNOWN[name])
+    model = suite.model(torch.bfloat16, **SWITCHED[name])
     fast = Runner(model, Kernels(decoder=[KERNEL]))
     if torch.bfloat16 not in fast.native[0].step.prompt_dtypes:
         pytest.skip("takes no prompts of this dtype")

@@ -33,6 +33,36 @@ class HasLinearWeights(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeedForwardWeights:
+    """A gated feed-forward network."""
+
+    w_gate: LinearWeights
+    w_up: LinearWeights
+    w_down: LinearWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureWeights:
+    """A mixture of experts; see `lolama_core.model.experts`.
+
+    Attributes:
+        router: (experts, D).
+        experts: All of one shape.
+        shared_expert, shared_gate: One that all tokens go through, and (1, D), what it is multiplied with.
+    """
+
+    router: Tensor
+    experts: Sequence[FeedForwardWeights]
+    shared_expert: FeedForwardWeights | None = None
+    shared_gate: Tensor | None = None
+
+    @property
+    def networks(self) -> list[FeedForwardWeights]:
+        """The experts, and behind them the shared one if there is one."""
+        return [*self.experts, *([self.shared_expert] if self.shared_expert else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlockWeights:
     """What one block is made of: attention and a gated feed-forward network, each added to the stream.
 
@@ -43,6 +73,8 @@ class BlockWeights:
         q_norm, k_norm: Norms of queries and keys, before they are rotated: (head_dim,) of each head, or
             (heads · head_dim,) of all of them.
         attention_post_norm, ffn_post_norm: (D,), norms of what is added to the stream.
+        w_gate, w_up, w_down: The feed-forward network; None of a block that has a ``mixture``.
+        mixture: What it has in the place of that.
     """
 
     attention_norm: Tensor | None
@@ -51,13 +83,19 @@ class BlockWeights:
     v_proj: LinearWeights
     o_proj: LinearWeights
     ffn_norm: Tensor | None
-    w_gate: LinearWeights
-    w_up: LinearWeights
-    w_down: LinearWeights
+    w_gate: LinearWeights | None
+    w_up: LinearWeights | None
+    w_down: LinearWeights | None
     q_norm: Tensor | None = None
     k_norm: Tensor | None = None
     attention_post_norm: Tensor | None = None
     ffn_post_norm: Tensor | None = None
+    mixture: MixtureWeights | None = None
+
+    def feed_forward(self) -> FeedForwardWeights:
+        """The feed-forward network of a block that has no mixture."""
+        assert self.w_gate is not None and self.w_up is not None and self.w_down is not None
+        return FeedForwardWeights(w_gate=self.w_gate, w_up=self.w_up, w_down=self.w_down)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +106,10 @@ class DecoderShape:
         activation: What the gate goes through: ``"silu"``, ``"gelu"`` or ``"gelu_tanh"``.
         attention_scale: What q kᵀ is multiplied with. None: 1 / √head_dim.
         residual_scale: What attention and feed-forward are multiplied with before they are added. None: 1.
+        attention_softcap: q kᵀ becomes cap · tanh(q kᵀ / cap). None: it stays as it is.
         query_scale_beta, query_scale_length: What `NewPositions.query_scales` are made of; None without them.
+        experts_per_token: How many experts each token goes through. None: there are none.
+        normalize_expert_weights: Whether the weights of a token's experts sum to 1.
     """
 
     num_heads: int
@@ -78,8 +119,11 @@ class DecoderShape:
     activation: str = "silu"
     attention_scale: float | None = None
     residual_scale: float | None = None
+    attention_softcap: float | None = None
     query_scale_beta: float | None = None
     query_scale_length: int | None = None
+    experts_per_token: int | None = None
+    normalize_expert_weights: bool = False
 
 
 def switches_on(weights: BlockWeights, shape: DecoderShape) -> set[str]:
@@ -91,7 +135,9 @@ def switches_on(weights: BlockWeights, shape: DecoderShape) -> set[str]:
         "activation": shape.activation != "silu",
         "attention_scale": shape.attention_scale is not None,
         "residual_scale": shape.residual_scale is not None,
+        "attention_softcap": shape.attention_softcap is not None,
         "query_scale_beta": shape.query_scale_beta is not None,
+        "num_experts": weights.mixture is not None,
     }
     return {name for name, is_on in used.items() if is_on}
 

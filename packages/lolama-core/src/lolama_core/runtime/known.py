@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from lolama_core.model.attention import Attention
 from lolama_core.model.block import Block
+from lolama_core.model.experts import Experts, Router
 from lolama_core.model.feed_forward import FeedForward
 from lolama_core.model.linear import Linear, OutputProjection
 from lolama_core.model.llama import Llama
@@ -18,8 +19,10 @@ from lolama_core.protocols import CausalLM
 from lolama_core.protocols.decoder_kernel import (
     BlockWeights,
     DecoderShape,
+    FeedForwardWeights,
     HasLinearWeights,
     LinearWeights,
+    MixtureWeights,
 )
 from lolama_core.protocols.look import global_hooks, has_own_functions, is_as_written
 from lolama_core.protocols.model import HasTextModel
@@ -28,6 +31,8 @@ _CHILDREN: dict[type[nn.Module], frozenset[str]] = {
     Block: frozenset({"attention", "attention_norm", "feed_forward", "ffn_norm"}),
     Attention: frozenset({"q_proj", "k_proj", "v_proj", "o_proj"}),
     FeedForward: frozenset({"w_gate", "w_up", "w_down"}),
+    Experts: frozenset({"router", "experts"}),
+    Router: frozenset(),
     RMSNorm: frozenset(),
     Linear: frozenset(),
     OutputProjection: frozenset(),
@@ -37,8 +42,9 @@ _CHILDREN: dict[type[nn.Module], frozenset[str]] = {
 _OPTIONAL: dict[type[nn.Module], frozenset[str]] = {
     Block: frozenset({"attention_post_norm", "ffn_post_norm"}),
     Attention: frozenset({"q_norm", "k_norm"}),
+    Experts: frozenset({"shared_expert", "shared_gate"}),
 }
-"""Norms that blocks of some families have. A block that has one of a pair has both."""
+"""What blocks of some families have. A block that has one of a pair has both."""
 _NUMBERS: dict[type[nn.Module], frozenset[str]] = {
     Block: frozenset({"residual_scale"}),
     Attention: frozenset(
@@ -49,11 +55,14 @@ _NUMBERS: dict[type[nn.Module], frozenset[str]] = {
             "num_kv_heads",
             "head_dim",
             "scale",
+            "softcap",
             "growth",
             "growth_length",
         }
     ),
     FeedForward: frozenset({"activation"}),
+    Experts: frozenset({"per_token", "normalize"}),
+    Router: frozenset(),
     RMSNorm: frozenset({"eps"}),
     Linear: frozenset({"in_features", "out_features"}),
     OutputProjection: frozenset({"in_features", "out_features"}),
@@ -63,6 +72,7 @@ _NUMBERS: dict[type[nn.Module], frozenset[str]] = {
 """What kernels read beside modules and parameters. Whatever else is set, and not None, they do not know."""
 _PARAMETERS: dict[type[nn.Module], frozenset[str]] = {
     RMSNorm: frozenset({"weight"}),
+    Router: frozenset({"weight"}),
     Linear: frozenset({"weight", "bias"}),
     OutputProjection: frozenset({"weight", "bias"}),
     RotaryEmbedding: frozenset({"inv_freq"}),
@@ -99,7 +109,6 @@ def check_block(block: nn.Module) -> Block:
     check(block, Block, "it")
     assert isinstance(block, Block)
     check(block.attention, Attention, "attention")
-    check(block.feed_forward, FeedForward, "feed_forward")
     for name, norm in _norms(block).items():
         if norm is not None:
             check(norm, RMSNorm, name)
@@ -137,25 +146,36 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
         UnknownPart: if its numbers or linears are of a kind that no kernel reads.
     """
     attention, feed_forward, norms = block.attention, block.feed_forward, _norms(block)
-    assert isinstance(feed_forward, FeedForward), "the check saw it"
     eps = {norm.eps for norm in norms.values() if isinstance(norm, RMSNorm)}
     if len(eps) != 1:
         raise UnknownPart("its norms differ in eps")
     weights: dict[str, Any] = {
         name: norm.weight if isinstance(norm, RMSNorm) else None for name, norm in norms.items()
     }
-    for name, linear in _linears(block).items():
-        weights[name] = _linear_weights(linear, name)
+    for name in _CHILDREN[Attention]:
+        weights[name] = _linear_weights(getattr(attention, name), name)
+    networks = [_network_weights(name, network) for name, network in _networks(block).items()]
+    if isinstance(feed_forward, Experts):
+        weights |= dict.fromkeys(_CHILDREN[FeedForward])
+        weights["mixture"] = _mixture(feed_forward, networks)
+    else:
+        weights |= vars(networks[0])
+    activations = {network.activation for network in _networks(block).values()}
+    if len(activations) != 1:
+        raise UnknownPart("its experts differ in activation")
     shape = DecoderShape(
         num_heads=attention.num_heads,
         num_kv_heads=attention.num_kv_heads,
         head_dim=attention.head_dim,
         eps=eps.pop(),
-        activation=feed_forward.activation or "silu",
+        activation=activations.pop() or "silu",
         attention_scale=attention.scale,
         residual_scale=block.residual_scale,
+        attention_softcap=attention.softcap,
         query_scale_beta=attention.growth,
         query_scale_length=attention.growth_length,
+        experts_per_token=getattr(feed_forward, "per_token", None),
+        normalize_expert_weights=getattr(feed_forward, "normalize", False),
     )
     return BlockWeights(**weights), shape
 
@@ -170,7 +190,8 @@ def _norms(block: Block) -> dict[str, nn.Module | None]:
         "attention_post_norm": block.attention_post_norm,
         "ffn_post_norm": block.ffn_post_norm,
     }
-    for one, other in (("attention_norm", "ffn_norm"), *map(sorted, _OPTIONAL.values())):
+    pairs = sorted(_OPTIONAL[Block]), sorted(_OPTIONAL[Attention])
+    for one, other in (("attention_norm", "ffn_norm"), *pairs):
         if type(norms[one]) is not type(norms[other]):
             raise UnknownPart(f"it has one of {one} and {other}")
     if type(block.attention_norm) is nn.Identity and block.attention_post_norm is not None:
@@ -180,12 +201,64 @@ def _norms(block: Block) -> dict[str, nn.Module | None]:
     return norms
 
 
-def _linears(block: Block) -> dict[str, nn.Module]:
-    return {
-        name: getattr(part, name)
-        for part in (block.attention, block.feed_forward)
-        for name in sorted(_CHILDREN[type(part)])
+def _networks(block: Block) -> dict[str, FeedForward]:
+    """Each feed-forward network by its name: one, or the experts.
+
+    Raises:
+        UnknownPart: if they are anything else besides.
+    """
+    whole = block.feed_forward
+    if not isinstance(whole, Experts):
+        check(whole, FeedForward, "feed_forward")
+        assert isinstance(whole, FeedForward)
+        return {"feed_forward": whole}
+    check(whole, Experts, "feed_forward")
+    check(whole.router, Router, "router")
+    if type(whole.experts) is not nn.ModuleList or not is_as_written(whole.experts):
+        raise UnknownPart("its experts are not what a mixture has")
+    if (whole.shared_expert is None) is not (whole.shared_gate is None):
+        raise UnknownPart("it has one of shared_expert and shared_gate")
+    networks: dict[str, nn.Module] = {
+        f"expert {place}": expert for place, expert in enumerate(whole.experts)
     }
+    if whole.shared_expert is not None and whole.shared_gate is not None:
+        check(whole.shared_gate, Router, "shared_gate")
+        networks["shared_expert"] = whole.shared_expert
+    for name, network in networks.items():
+        check(network, FeedForward, name)
+    return cast(dict[str, FeedForward], networks)
+
+
+def _in(network: str, part: str) -> str:
+    return part if network == "feed_forward" else f"{part} of {network}"
+
+
+def _linears(block: Block) -> dict[str, nn.Module]:
+    """Each linear by its name."""
+    of_attention = {name: getattr(block.attention, name) for name in sorted(_CHILDREN[Attention])}
+    of_networks = {
+        _in(name, part): getattr(network, part)
+        for name, network in _networks(block).items()
+        for part in sorted(_CHILDREN[FeedForward])
+    }
+    return of_attention | of_networks
+
+
+def _network_weights(name: str, network: FeedForward) -> FeedForwardWeights:
+    parts = sorted(_CHILDREN[FeedForward])
+    return FeedForwardWeights(
+        **{part: _linear_weights(getattr(network, part), _in(name, part)) for part in parts}
+    )
+
+
+def _mixture(whole: Experts, networks: list[FeedForwardWeights]) -> MixtureWeights:
+    """A mixture of these networks, of which the shared expert is the last."""
+    return MixtureWeights(
+        router=whole.router.weight,
+        experts=networks[: len(whole.experts)],
+        shared_expert=None if whole.shared_expert is None else networks[-1],
+        shared_gate=None if whole.shared_gate is None else whole.shared_gate.weight,
+    )
 
 
 def _linear_weights(linear: nn.Module, name: str) -> LinearWeights:
@@ -221,5 +294,12 @@ def tensors_of(weights: BlockWeights) -> list[Tensor | None]:
     """All that a kernel reads of a block, in one order; None for what there is not."""
     parts: list[Tensor | None] = []
     for part in vars(weights).values():
-        parts += [part.weight, part.bias, part.scale] if isinstance(part, LinearWeights) else [part]
+        if isinstance(part, MixtureWeights):
+            linears = [linear for network in part.networks for linear in vars(network).values()]
+            parts += [part.router, part.shared_gate]
+        else:
+            linears = [part] if isinstance(part, LinearWeights) else []
+            parts += [] if linears else [part]
+        for linear in linears:
+            parts += [linear.weight, linear.bias, linear.scale]
     return parts

@@ -6,17 +6,22 @@ torch is imported where a model is there already: reports ask the kernel what it
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lolama_quant.cpu.library import (
-    ANY_ROWS,
-    NativeLibrary,
-    describe,
-    dtype_number,
-    most_rows,
-    native_library,
+from lolama_quant.cpu.library import ANY_ROWS, NativeLibrary, describe, most_rows, native_library
+from lolama_quant.cpu.structures import (
+    ACTIVATIONS,
+    Batch,
+    Block,
+    Cache,
+    Model,
+    Pages,
+    block_of,
+    linears_of,
+    model_of,
+    number_of,
+    vectors_of,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
     from lolama_core.protocols.decoder_kernel import (
         BlockWeights,
         DecoderShape,
-        LinearWeights,
         NewPositions,
     )
 
@@ -36,73 +40,6 @@ _SCALE_BYTES = 2
 _MOST_INT8_HEAD_DIM = 512
 """Sums of whole numbers of wider heads would not fit 32 bits: see native/int8_tiles.h."""
 
-_NORMS = (
-    *("attention_norm", "ffn_norm", "q_norm", "k_norm"),
-    *("attention_post_norm", "ffn_post_norm"),
-)
-_ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
-_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
-
-
-class _Linear(ctypes.Structure):
-    """``Linear`` of native/decoder.c."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ("weight", "scales", "bias")]
-
-
-class _Block(ctypes.Structure):
-    """``Block`` of native/decoder.c."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in _NORMS),
-        *((name, _Linear) for name in _LINEARS),
-    ]
-
-
-class _Model(ctypes.Structure):
-    """``Model`` of native/decoder.c."""
-
-    _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in ("layers", "width", "heads", "kv_heads", "head_dim", "hidden")
-        ),
-        *(
-            (name, ctypes.c_int)
-            for name in ("weight_dtype", "cache_dtype", "isa", "int8_isa", "tiled")
-        ),
-        *((name, ctypes.c_int) for name in ("wide_norm", "activation")),
-        *((name, ctypes.c_float) for name in ("eps", "query_scale", "residual_scale")),
-    ]
-
-
-class _Batch(ctypes.Structure):
-    """``Batch`` of native/decoder.c."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("x", "cosine", "sine", "query_scales")),
-        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("starts", "counts")),
-        *((name, ctypes.c_int64) for name in ("row_count", "window")),
-    ]
-
-
-class _Pages(ctypes.Structure):
-    """``Pages`` of native/pages.h."""
-
-    _fields_ = [
-        ("tables", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("width", "size", "stride", "head_stride")),
-    ]
-
-
-class _Cache(ctypes.Structure):
-    """``Cache`` of native/decoder.c."""
-
-    _fields_ = [
-        *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("keys", "values")),
-        ("pages", _Pages),
-    ]
-
 
 class NativeDecoderKernel:
     """All blocks of a decoding step, or a prompt, in one call, on a CPU: a `protocols.DecoderKernel`."""
@@ -111,7 +48,8 @@ class NativeDecoderKernel:
     switches = frozenset(
         {
             *("qk_norm", "norms", "activation"),
-            *("attention_scale", "residual_scale", "query_scale_beta"),
+            *("attention_scale", "residual_scale", "query_scale_beta", "attention_softcap"),
+            "num_experts",
         }
     )
 
@@ -122,7 +60,7 @@ class NativeDecoderKernel:
     def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> NativeStep | None:
         """A step for blocks of one shape, on the CPU, with linears of one dtype; else None."""
         library = native_library()
-        if isinstance(library, str) or not blocks or shape.activation not in _ACTIVATIONS:
+        if isinstance(library, str) or not blocks or shape.activation not in ACTIVATIONS:
             return None
         first = _shapes(blocks[0])
         dtype = blocks[0].q_proj.weight.dtype
@@ -153,26 +91,12 @@ class NativeStep:
 
         self._library, self._layers = library, len(blocks)
         dtype = blocks[0].q_proj.weight.dtype
-        number = _number(dtype)
-        assert number is not None
         self._can_tile = library.tiled is not None and dtype == torch.bfloat16
         self._weight_dtype = dtype
-        self._fewest_outputs = min(shape[0] for shape in _shapes(blocks[0]))
+        self._fewest_outputs = min(outputs for outputs, _ in _shapes(blocks[0]))
         self._most_rows = most_rows(library, dtype)
-        self._model = _Model(
-            layers=len(blocks),
-            width=blocks[0].q_proj.weight.shape[1],
-            heads=shape.num_heads,
-            kv_heads=shape.num_kv_heads,
-            head_dim=shape.head_dim,
-            hidden=blocks[0].w_gate.weight.shape[0],
-            weight_dtype=number,
-            isa=library.instruction_set,
-            int8_isa=library.int8_instruction_set,
-            eps=shape.eps,
-            **_switches(blocks[0], shape),
-        )
-        self._blocks = (_Block * len(blocks))(*map(_block, blocks))
+        self._model = model_of(blocks, shape, library)
+        self._blocks = (Block * len(blocks))(*map(block_of, blocks))
         self._pointers = ctypes.c_void_p * len(blocks)
 
     @property
@@ -221,7 +145,7 @@ class NativeStep:
 
         batch, width = new.pages.shape
         positions, first = len(new.x), keys[0]
-        cache_dtype = _number(first.dtype)
+        cache_dtype = number_of(first.dtype)
         assert cache_dtype is not None and len(keys) == len(values) == self._layers
         page_stride, head_stride, position_stride, _ = first.stride()
         vector = self._model.head_dim + (_SCALE_BYTES if first.dtype == torch.int8 else 0)
@@ -235,13 +159,13 @@ class NativeStep:
         assert max(ends) <= width * first.shape[2] and sum(new.counts) == positions
         lowest, highest = pages.aminmax()
         assert lowest.item() >= 0 and highest.item() < len(first)
-        model = _Model.from_buffer_copy(self._model)
+        model = Model.from_buffer_copy(self._model)
         model.cache_dtype, model.tiled = cache_dtype, self._is_tiled(positions)
         hidden = new.x.resolve_neg().to(torch.float32, copy=True).contiguous()
         cos, sin = (table.resolve_neg().contiguous() for table in (new.cos, new.sin))
         scales = None if new.query_scales is None else new.query_scales.contiguous()
         threads, integers = torch.get_num_threads(), ctypes.c_int64 * batch
-        places = _Batch(
+        places = Batch(
             x=hidden.data_ptr(),
             cosine=cos.data_ptr(),
             sine=sin.data_ptr(),
@@ -251,10 +175,10 @@ class NativeStep:
             row_count=batch,
             window=new.window or 0,
         )
-        cache = _Cache(
+        cache = Cache(
             keys=self._pointers(*[layer.data_ptr() for layer in keys]),
             values=self._pointers(*[layer.data_ptr() for layer in values]),
-            pages=_Pages(
+            pages=Pages(
                 tables=pages.data_ptr(),
                 width=width,
                 size=first.shape[2],
@@ -277,44 +201,15 @@ class NativeStep:
         return hidden[:batch] if new.only_last and positions > batch else hidden
 
 
-def _switches(block: BlockWeights, shape: DecoderShape) -> dict[str, Any]:
-    """The fields of ``Model`` that families differ in."""
-    scale, residual = shape.attention_scale, shape.residual_scale
-    return {
-        "wide_norm": block.q_norm is not None and len(block.q_norm) != shape.head_dim,
-        "activation": _ACTIVATIONS.index(shape.activation),
-        # Scores are divided by the square root of head_dim.
-        "query_scale": 1.0 if scale is None else scale * math.sqrt(shape.head_dim),
-        "residual_scale": 1.0 if residual is None else residual,
-    }
-
-
-def _block(block: BlockWeights) -> _Block:
-    norms = {name: norm.data_ptr() for name in _NORMS if (norm := getattr(block, name)) is not None}
-    return _Block(**norms, **{name: _linear(getattr(block, name)) for name in _LINEARS})
-
-
-def _linear(linear: LinearWeights) -> _Linear:
-    parts = (linear.weight, linear.scale, linear.bias)
-    return _Linear(*(None if part is None else part.data_ptr() for part in parts))
-
-
-def _number(dtype: torch.dtype) -> int | None:
-    """How native/decoder.c calls a dtype; None for one that it does not know."""
-    import torch
-
-    return 3 if dtype == torch.int8 else dtype_number(dtype)
-
-
 def _shapes(block: BlockWeights) -> list[tuple[int, ...]]:
-    return [tuple(getattr(block, name).weight.shape) for name in _LINEARS]
+    return [tuple(linear.weight.shape) for linear in linears_of(block)]
 
 
 def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
     import torch
 
-    linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
-    vectors = [norm for name in _NORMS if (norm := getattr(block, name)) is not None]
+    linears = linears_of(block)
+    vectors = vectors_of(block)
     vectors += [linear.bias for linear in linears if linear.bias is not None]
     scales = [linear.scale for linear in linears if linear.scale is not None]
     if len(scales) != (len(linears) if dtype == torch.int8 else 0):
@@ -324,9 +219,15 @@ def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
     # The library reads norms, biases and scales where they are, too, so they must be as it wants them, and no
     # negative of what their memory holds.
     pairs += [(vector, torch.float32) for vector in vectors]
-    return _number(dtype) is not None and all(
+    if block.mixture is not None:
+        router, gate = block.mixture.router, block.mixture.shared_gate
+        pairs += [(part, router.dtype) for part in (router, gate) if part is not None]
+        if router.dtype == torch.int8:
+            return False
+    return all(
         tensor.device.type == "cpu"
         and tensor.dtype == wanted
+        and number_of(wanted) is not None
         and tensor.is_contiguous()
         and not tensor.is_neg()
         for tensor, wanted in pairs

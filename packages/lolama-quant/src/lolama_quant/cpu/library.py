@@ -22,7 +22,7 @@ LIBRARY = (
     / "native"
     / ("lolama.dylib" if sys.platform == "darwin" else "lolama.so")
 )
-INTERFACE = 6
+INTERFACE = 7
 """What ``lolama_interface`` of native/linear.c has to say."""
 
 INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512", "NEON")

@@ -72,8 +72,8 @@ static void weigh_values(const Queries *q, const char *values, int64_t count, fl
 
 /* `heads`, at most MOST_HEADS, queries (heads, hd) over keys and values, tile by tile: after each, what was
  * summed up is rescaled to the best score so far (Milakov and Gimelshein 2018). */
-static void attend(int isa, int dtype, int64_t hd, const float *queries, int64_t heads, const Stored *stored,
-                   float *out) {
+static void attend(int isa, int dtype, int64_t hd, float cap, const float *queries, int64_t heads,
+                   const Stored *stored, float *out) {
     Queries q = {.values = queries, .heads = heads, .hd = hd, .isa = isa, .dtype = dtype};
     const int64_t row_bytes = hd * item_bytes(dtype);
     float scores[MOST_HEADS][TILE], best[MOST_HEADS], total[MOST_HEADS];
@@ -92,6 +92,7 @@ static void attend(int isa, int dtype, int64_t hd, const float *queries, int64_t
         score(&q, contiguous(stored->pages, stored->row, stored->keys, place, width, row_bytes, stored->copy), width,
               scores);
         for (int64_t r = 0; r < heads; r++) {
+            if (cap != 0) CHOOSE(isa, softcap, scores[r], width, cap);
             float high = CHOOSE(isa, largest, scores[r], width, best[r]);
             float shrink = exponential(best[r] - high); /* of the first tile e^-inf: nothing yet */
             best[r] = high;

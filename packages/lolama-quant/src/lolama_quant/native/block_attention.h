@@ -110,6 +110,7 @@ static void block_attend(int isa, int dtype, const Prompt *p, int64_t from, int6
             const int64_t position = p->start + (from + q) / p->group, seen = first_seen(p, position) - tile;
             const int32_t first = (int32_t)(seen > at ? seen : at);
             const int32_t last = (int32_t)(position - tile < BLOCK_KEYS ? position - tile + 1 : BLOCK_KEYS);
+            if (p->cap != 0) CHOOSE(isa, softcap, scores[q] + at, width, p->cap);
             CHOOSE(isa, soften, scores[q], first, last, best + q, total + q, out + q * hd, hd);
         }
         const char *values = contiguous(p->pages, p->row, p->values, low, width, bytes, copy);

@@ -1,9 +1,10 @@
 /* New positions of some rows, mostly one of each, through all blocks of a decoder.
  *
  * The same arithmetic as the blocks in Python, step by step: norm, q/k/v, rotation, cache, attention, output
- * projection; norm, gate/up, SiLU, down. Families have norms elsewhere, too, and scales: see switches.py. Called through Python one by one, these steps cost more than the
- * arithmetic of a small model, and threads gather for each. Here they gather once a token, and wait for
- * each other only where one step reads what another thread has written.
+ * projection; norm, gate/up, SiLU, down. Families have norms elsewhere, too, scales, and experts: see switches.py.
+ * Called through Python one by one, these steps cost more than the arithmetic of a small model, and threads gather
+ * for each. Here they gather once a token, and wait for each other only where one step reads what another thread has
+ * written.
  *
  * Activations and sums are float32, but for what attention.h and prompt_attention.h say; weights are float32,
  * bfloat16, float16 or int8, and so is the cache. With weights of float32 and int8 a position has
@@ -11,31 +12,18 @@
  */
 #include "attention.h"
 #include "block_attention.h"
-#include "int8.h"
+#include "block_products.h"
+#include "experts.h"
 #include "int8_attention.h"
 #include "prompt_attention.h"
-#include "tiles.h"
-
-/* A weight (outputs, inputs), row by row; of int8, a scale for each row; a bias for each row, or NULL. */
-typedef struct {
-    const void *weight;
-    const float *scales, *bias;
-} Linear;
 
 /* Norms that a block does not have are NULL. */
 typedef struct {
     const float *attention_norm, *ffn_norm, *q_norm, *k_norm, *attention_post_norm, *ffn_post_norm;
-    Linear q, k, v, o, gate, up, down;
+    Linear q, k, v, o;
+    FeedForward feed_forward;
+    Mixture mixture; /* in the place of it, if the model has experts */
 } Block;
-
-typedef struct {
-    int64_t layers, width, heads, kv_heads, head_dim, hidden;
-    int weight_dtype, cache_dtype, isa, int8_isa, tiled;
-    int wide_norm, activation; /* whether q_norm and k_norm are over all heads */
-    float eps, query_scale, residual_scale; /* what queries are multiplied with, and what is added to the stream */
-} Model;
-
-enum { SILU = 0, GELU = 1, GELU_TANH = 2 };
 
 /* ---- storing: in sixteen bits to nearest, ties to even -------------------------------------------- */
 
@@ -80,79 +68,6 @@ static void store(void *target, int dtype, const float *values, int64_t count) {
 
 /* ---- the steps ------------------------------------------------------------------------------------ */
 
-/* Activations (rows, k), and what products with weights of some dtype take in their place. */
-typedef struct {
-    const float *x;
-    int64_t rows, k;
-    const uint16_t *narrowed;
-    Rounded rounded;
-} Input;
-
-/* From this many positions on, threads share the work of making an input of products. With fewer, each thread
- * makes all of it, which takes less time than waiting for the others. */
-#define SHARED_LEAST 8
-
-/* x (rows, k), normed into `normed` if there are weights for that, as products take it. `memory` has
- * input_bytes(); both are of this thread alone unless `shared`. */
-static Input input_of(const Model *m, const float *x, int64_t rows, int64_t k, const float *norm,
-                      float *normed, void *memory, int shared) {
-    int64_t begin = 0, end = rows;
-    if (shared) share(rows, thread_number(), thread_count(), &begin, &end);
-    if (norm) {
-        for (int64_t r = begin; r < end; r++) CHOOSE(m->isa, norm, x + r * k, norm, normed + r * k, k, m->eps);
-        x = normed;
-    }
-    Input input = {.x = x, .rows = rows, .k = k};
-    if (m->weight_dtype == INT8) {
-        input.rounded = rounded_in(m->int8_isa, x, rows, k, memory);
-        round_rows(m->int8_isa, &input.rounded, begin, end, k);
-    }
-#if HAS_TILES
-    if (m->tiled) {
-        narrow(x + begin * k, (uint16_t *)memory + begin * k, (end - begin) * k);
-        input.narrowed = (const uint16_t *)memory;
-    }
-#endif
-    if (shared) {
-#pragma omp barrier
-    }
-    return input;
-}
-
-/* Outputs `begin` to `end` of an input times a weight; see `product`. */
-static void part_product(const Model *m, const Linear *l, const Input *input, int64_t begin, int64_t end,
-                         float *y, int64_t y_stride, int add) {
-    const int64_t rows = input->rows, k = input->k;
-    if (m->weight_dtype == INT8) {
-        int8_product(m->int8_isa, (const int8_t *)l->weight, l->scales, l->bias, &input->rounded, rows, begin,
-                     end, k, y, y_stride, add);
-        return;
-    }
-#if HAS_TILES
-    if (m->tiled) {
-        tile_product((const uint16_t *)l->weight, l->bias, input->narrowed, rows, begin, end, k, y, y_stride,
-                     add);
-        return;
-    }
-#endif
-    float_product(m->isa, m->weight_dtype, l->weight, l->bias, input->x, rows, begin, end, k, y, y_stride, add);
-}
-
-/* What this thread takes of an input times weight (n, k). */
-static void shared_product(const Model *m, const Linear *l, const Input *input, int64_t n, int64_t *taken,
-                           float *y, int64_t y_stride, int add) {
-    int64_t begin, end;
-    for (int64_t turn = 0; take(n, taken, turn, &begin, &end); turn++)
-        part_product(m, l, input, begin, end, y, y_stride, add);
-}
-
-/* gate (n) becomes what the activation makes of it, times up. */
-static void activate(const Model *m, float *gate, const float *up, int64_t n) {
-    if (m->activation == GELU) CHOOSE(m->isa, gelu, gate, up, n);
-    else if (m->activation == GELU_TANH) CHOOSE(m->isa, gelu_tanh, gate, up, n);
-    else CHOOSE(m->isa, silu, gate, up, n);
-}
-
 /* What this thread adds to the stream x (rows, width) of an input times a weight, by way of `change` if that is normed
  * or scaled before. All threads are done with x afterwards. */
 static void add_product(const Model *m, const Linear *l, const Input *input, const float *norm, int64_t *taken,
@@ -164,11 +79,7 @@ static void add_product(const Model *m, const Linear *l, const Input *input, con
     if (at_once) return;
     int64_t begin, end;
     share(input->rows, thread_number(), thread_count(), &begin, &end);
-    for (int64_t r = begin; r < end; r++) {
-        float *row = change + r * d;
-        if (norm) CHOOSE(m->isa, norm, row, norm, row, d, m->eps);
-        for (int64_t i = 0; i < d; i++) x[r * d + i] += row[i] * m->residual_scale;
-    }
+    for (int64_t r = begin; r < end; r++) add_row(m, change + r * d, norm, x + r * d);
 #pragma omp barrier
 }
 
@@ -180,17 +91,6 @@ static void turn(float *head, const float *cosine, const float *sine, int64_t he
         head[i] = a * cosine[i] + b * sine[i];
         head[i + half] = b * cosine[i + half] + a * sine[i + half];
     }
-}
-
-/* The longest row that a product reads. */
-static int64_t widest(const Model *m) {
-    int64_t inner = m->heads * m->head_dim, longest = m->width > inner ? m->width : inner;
-    return longest > m->hidden ? longest : m->hidden;
-}
-
-/* Bytes of working memory that an input of any of the products needs, a multiple of four. */
-static int64_t input_bytes(const Model *m, int64_t rows) {
-    return m->weight_dtype == INT8 ? rounded_bytes(rows, widest(m)) : (2 * rows * widest(m) + 3) / 4 * 4;
 }
 
 /* The new positions of some rows, in float32. */
@@ -247,6 +147,7 @@ static Prompt prompt_of(const Model *m, const Batch *batch, const Cache *cache, 
         .hd = hd,
         .start = start,
         .window = batch->window,
+        .cap = m->softcap,
     };
 }
 
@@ -263,7 +164,7 @@ static void attend_last(const Model *m, const Batch *batch, const Cache *cache, 
         end = to - g < most ? to : g + most;
         if (m->cache_dtype == INT8) int8_attend(m->isa, m->int8_isa, &p, g, end, memory);
         else if (is_fixed(m)) block_attend(m->isa, m->cache_dtype, &p, g, end, memory);
-        else attend(m->isa, m->cache_dtype, p.hd, query_at(&p, g), end - g, &stored, out_at(&p, g));
+        else attend(m->isa, m->cache_dtype, p.hd, p.cap, query_at(&p, g), end - g, &stored, out_at(&p, g));
     }
 }
 
@@ -318,7 +219,8 @@ EXPORT int64_t lolama_decode_scratch(const Model *m, int64_t positions, int thre
     const int64_t joined = (m->heads + 2 * m->kv_heads) * m->head_dim, inner = m->heads * m->head_dim;
     const int64_t inputs = positions >= SHARED_LEAST ? 1 : threads;
     return 8 * PRODUCTS * m->layers + positions * (16 + 4 * (joined + inner + 2 * m->hidden + (inputs + 1) * m->width)) +
-           inputs * input_bytes(m, positions) + threads * attention_bytes(m);
+           inputs * input_bytes(m, positions) + threads * (attention_bytes(m) + own_mixing_bytes(m, positions)) +
+           mixing_bytes(m, positions);
 }
 
 /* The new positions of a batch through all blocks: its x, changed in place. With `only_last` the last block
@@ -338,23 +240,28 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
         offsets[r] = i;
         while (i < offsets[r] + batch->counts[r]) owners[i++] = r;
     }
-    float *x = batch->x, *qkv = (float *)(owners + 2 * positions), *attended = qkv + positions * joined;
+    const Mixing mixing = mixing_in(m, positions, owners + 2 * positions);
+    float *x = batch->x, *qkv = (float *)((char *)(owners + 2 * positions) + mixing_bytes(m, positions));
+    float *attended = qkv + positions * joined;
     float *gate = attended + positions * inner, *up = gate + positions * m->hidden;
     float *change = up + positions * m->hidden, *normed_all = change + positions * d;
     const int shared = positions >= SHARED_LEAST;
     const int64_t inputs = shared ? 1 : threads;
     char *memory_all = (char *)(normed_all + inputs * positions * d);
     char *attention_all = memory_all + inputs * input_bytes(m, positions);
+    char *mixing_all = attention_all + threads * attention_bytes(m);
     /* With fewer heads of keys than threads, the query heads of a group are split, four or more together. */
     const int64_t parts = row_count * kv >= threads ? 1 : (group + 3) / 4;
     const int64_t part = (group + parts - 1) / parts;
-    const int worth_threads = positions * d * (joined + inner + 3 * m->hidden) >= SMALLEST_PARALLEL;
+    const int64_t hidden = m->hidden + m->per_token * m->expert_hidden + m->shared_hidden;
+    const int worth_threads = positions * d * (joined + inner + 3 * hidden) >= SMALLEST_PARALLEL;
 #pragma omp parallel num_threads(threads) if (worth_threads)
     {
         const int64_t own = shared ? 0 : thread_number();
         float *normed = normed_all + own * positions * d;
         void *memory = memory_all + own * input_bytes(m, positions);
         char *attention_memory = attention_all + thread_number() * attention_bytes(m);
+        float *mixing_memory = (float *)(mixing_all + thread_number() * own_mixing_bytes(m, positions));
         int64_t count = positions;
         for (int64_t layer = 0; layer < m->layers; layer++) {
             const Block *b = blocks + layer;
@@ -411,18 +318,16 @@ EXPORT void lolama_decode(const Model *m, const Block *blocks, const Batch *batc
             input = input_of(m, attended, count, inner, NULL, NULL, memory, shared);
             add_product(m, &b->o, &input, b->attention_post_norm, taken + 3, change, x);
             input = input_of(m, x, count, d, b->ffn_norm, normed, memory, shared);
-            int64_t begin, end;
-            for (int64_t turn = 0; take(m->hidden, taken + 4, turn, &begin, &end); turn++) {
-                part_product(m, &b->gate, &input, begin, end, gate, m->hidden, 0);
-                part_product(m, &b->up, &input, begin, end, up, m->hidden, 0);
-                for (int64_t i = 0; i < count; i++) {
-                    const int64_t place = i * m->hidden + begin;
-                    activate(m, gate + place, up + place, end - begin);
-                }
+            if (m->experts) {
+                mix(m, &b->mixture, &input, &mixing, mixing_memory, b->ffn_post_norm, x);
+                continue;
             }
+            int64_t begin, end;
+            for (int64_t turn = 0; take(m->hidden, taken + 4, turn, &begin, &end); turn++)
+                gated_product(m, &b->feed_forward, &input, begin, end, gate, up, m->hidden);
 #pragma omp barrier
             input = input_of(m, gate, count, m->hidden, NULL, NULL, memory, shared);
-            add_product(m, &b->down, &input, b->ffn_post_norm, taken + 5, change, x);
+            add_product(m, &b->feed_forward.down, &input, b->ffn_post_norm, taken + 5, change, x);
         }
     }
 }

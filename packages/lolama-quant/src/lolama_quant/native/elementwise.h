@@ -63,6 +63,17 @@ static inline __attribute__((always_inline)) float exponential(float x) {
             best = scores[i] > best ? scores[i] : best;                                                  \
         return best;                                                                                     \
     }                                                                                                    \
+    /* scores become cap tanh(score / cap), with u = score / cap by tanh(u) = 1 - 2 / (1 + e^(2 u)), and near zero, where\
+     * that would lose digits, by its series. */                                                         \
+    TARGET static void NAME##_softcap(float *scores, int64_t n, float cap) {                             \
+        for (int64_t i = 0; i < n; i++) {                                                                \
+            const float u = scores[i] / cap, square = u * u;                                             \
+            float series = 62.0f / 2835.0f * square - 17.0f / 315.0f;                                    \
+            series = (series * square + 2.0f / 15.0f) * square - 1.0f / 3.0f;                            \
+            const float near = u + u * square * series, far = 1.0f - 2.0f / (1.0f + exponential(2.0f * u));\
+            scores[i] = cap * (square < 0.0625f ? near : far);                                           \
+        }                                                                                                \
+    }                                                                                                    \
     /* scores become e^(score - best); their sum. */                                                     \
     TARGET static float NAME##_exponentials(float *scores, int64_t n, float best) {                      \
         float sum = 0;                                                                                   \

@@ -85,6 +85,7 @@ static void int8_attend(int isa, int int8_isa, const Prompt *p, int64_t from, in
             const int64_t position = p->start + (from + q) / p->group, seen = first_seen(p, position) - tile;
             const int32_t first = (int32_t)(seen > at ? seen : at);
             const int32_t last = (int32_t)(position - tile < BLOCK_KEYS ? position - tile + 1 : BLOCK_KEYS);
+            if (p->cap != 0) CHOOSE(isa, softcap, scores[q] + at, width, p->cap);
             of_weights[q] = soft_weights(isa, int8_isa, scores[q], of_values, first, last, best + q, total + q,
                                          out + q * padded, padded, weights + q * BLOCK_KEYS);
         }

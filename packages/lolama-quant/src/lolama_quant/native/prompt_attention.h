@@ -84,6 +84,7 @@ BF16 static void prompt_attend(const Prompt *p, int64_t from, int64_t to) {
         pair_sums(b->keys, b->queries, hd, 2 * hd, count, b->scores);
         for (int64_t q = 0; q < count; q++) {
             const int64_t seen = p->start + (from + q) / p->group + 1 - k; /* keys of these, and none later */
+            if (p->cap != 0) avx512_softcap(b->scores[q], keys, p->cap);
             weigh(b, q, p->window && seen > p->window ? seen - p->window : 0, seen < keys ? seen : keys, panels);
         }
         vectors = contiguous(p->pages, p->row, p->values, k, keys, 2 * hd, (char *)b->copy);

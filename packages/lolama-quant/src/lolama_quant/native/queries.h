@@ -11,6 +11,7 @@ typedef struct {
     const char *keys, *values; /* the first vector of the head */
     const Pages *pages;
     int64_t row, query_stride, out_stride, group, hd, start, window;
+    float cap; /* what scores stay below; 0: anything */
 } Prompt;
 
 /* A query's vector, or that of what it makes. */

@@ -120,7 +120,7 @@ class TritonStep:
             dtype = torch.float32 if weight == torch.int8 else weight
         inner = shape.num_heads * shape.head_dim
         kv_inner = shape.num_kv_heads * shape.head_dim
-        feed_forward = len(block.w_gate.weight)
+        feed_forward = len(block.feed_forward().w_gate.weight)
 
         def scratch(size: int, dtype: torch.dtype) -> Tensor:
             return torch.empty(size, dtype=dtype, device=device)
@@ -144,8 +144,9 @@ class TritonStep:
             decoding.attend(queries, own_keys, own_values, pages, starts, first_keys, attended)
             multiply(attended.view(-1), block.o_proj, y=stream, add=True)
             norm["norm"] = block.ffn_norm
-            multiply(stream, block.w_gate, block.w_up, y=hidden, gates=True, **norm)
-            multiply(hidden, block.w_down, y=stream, add=True)
+            network = block.feed_forward()
+            multiply(stream, network.w_gate, network.w_up, y=hidden, gates=True, **norm)
+            multiply(hidden, network.w_down, y=stream, add=True)
         return stream[None]
 
 

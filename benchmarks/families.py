@@ -1,0 +1,92 @@
+"""Decoding of other families than LLaMA, beside transformers and llama.cpp with the same weights.
+
+    python -m benchmarks.families                            all shapes
+    python -m benchmarks.families --only qwen3_0.6b --pairs 20
+
+The shapes are those of real models, the weights are random; see `benchmarks.family_models`. One row decodes
+behind 128 positions. All engines take their turn in each round. A figure is the median of the rounds'
+ratios, with the interval that holds it with a probability of at least 95 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.contestants import EIGHT_BITS, SIXTEEN_BITS, Contestant, PeerProcess
+from benchmarks.family_models import SHAPES
+from benchmarks.make_model import model_path
+from benchmarks.run import processor, versions
+from benchmarks.versions import interval
+
+CONTEXT, STEPS = 128, 8
+MINE = ("lolama bf16 (core + quant)", "lolama int8", "lolama int8, lm_head too")
+OTHERS = ("transformers bf16", "llama.cpp BF16", "llama.cpp Q8_0")
+COMPARED = {
+    "lolama bf16 (core + quant)": ("transformers bf16", "llama.cpp BF16"),
+    "lolama int8": ("transformers bf16", "llama.cpp Q8_0"),
+    # As Q8_0 has its output matrix.
+    "lolama int8, lm_head too": ("transformers bf16", "llama.cpp Q8_0"),
+}
+
+
+def decoding(shape: str, root: Path, rounds: int) -> dict[str, Any]:
+    """Figure → its value, or median and interval."""
+    everyone = {each.label: each for each in (*EIGHT_BITS, *SIXTEEN_BITS)}
+    job = {"do": "steps", "rows": 1, "context": CONTEXT, "steps": STEPS}
+    processes: dict[str, PeerProcess] = {}
+    seconds: dict[str, list[float]] = {label: [] for label in (*MINE, *OTHERS)}
+    try:
+        for label in seconds:
+            contestant: Contestant = everyone[label]
+            path = model_path(shape, contestant.layout, root)
+            processes[label] = PeerProcess(contestant, path, os.cpu_count() or 1)
+        for number in range(rounds):
+            print(f"{shape}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+            for label in list(seconds)[:: -1 if number % 2 else 1]:
+                seconds[label].append(median(processes[label].ask(job)))
+    finally:
+        for process in processes.values():
+            process.close()
+    found: dict[str, Any] = {
+        f"{label}: tokens/s": round(1 / median(times), 2) for label, times in seconds.items()
+    }
+    for mine, others in COMPARED.items():
+        for other in others:
+            ratios = [b / a for a, b in zip(seconds[mine], seconds[other], strict=True)]
+            found[f"{mine} / {other}"] = [median(ratios), *interval(ratios)]
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.families",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--only", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--pairs", type=int, default=20, help="rounds; default: 20")
+    parser.add_argument(
+        "--models", type=Path, help="where models are kept; default: a temporary folder"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    arguments = parser.parse_args()
+    root = arguments.models or Path(tempfile.gettempdir()) / "lolama-benchmarks"
+    report = {"processor": processor(), "versions": versions()}
+    for shape in arguments.only:
+        report[shape] = decoding(shape, root, arguments.pairs)
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Mixtures of experts in the native step: equal to the model's, and the same in any company."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from lolama_core import Llama
+from lolama_core.protocols.quantizer import QuantizationScheme
+from lolama_core.runtime.kernels import Kernels
+from lolama_core.runtime.runner import Runner
+from lolama_core.testing.decoder_kernel import DecoderKernelSuite, logits_of_row, run_by
+from lolama_quant.cpu import decoder
+from lolama_quant.cpu.decoder import NativeDecoderKernel
+from lolama_quant.cpu.library import INSTRUCTION_SETS, NativeLibrary, native_library
+from lolama_quant.int8.quantizer import Int8Quantizer
+
+KERNEL = NativeDecoderKernel()
+LIBRARY = native_library()
+pytestmark = pytest.mark.skipif(isinstance(LIBRARY, str), reason=f"no native library: {LIBRARY}")
+
+SIZES: dict[str, dict[str, Any]] = {
+    "one": {"num_experts": 1, "experts_per_token": 1, "expert_dim": 40},
+    "all": {"num_experts": 3, "experts_per_token": 3, "expert_dim": 33},
+    "wide ones, which threads share": {"num_experts": 4, "experts_per_token": 2, "expert_dim": 390},
+    "many": {
+        "num_experts": 64,
+        "experts_per_token": 8,
+        "expert_dim": 24,
+        "normalize_expert_weights": True,
+    },
+    "beside a wider one": {
+        "num_experts": 5,
+        "experts_per_token": 2,
+        "expert_dim": 20,
+        "shared_expert_dim": 200,
+    },
+    "beside a narrower one, with norms after": {
+        "num_experts": 5,
+        "experts_per_token": 2,
+        "expert_dim": 200,
+        "shared_expert_dim": 20,
+        "norms": "both",
+        "residual_scale": 0.5,
+    },
+}
+
+
+def model_of(size: str, dtype: torch.dtype = torch.float32) -> Llama:
+    """Its logits are what comes behind the last norm, so that they are in a fixed order, too."""
+    model = DecoderKernelSuite().model(
+        dtype, vocab_size=240, d_model=240, num_layers=2, **SIZES[size]
+    )
+    with torch.no_grad():
+        model.lm_head.weight.copy_(torch.eye(240))
+    return model
+
+
+def usable_sets() -> list[int]:
+    if isinstance(LIBRARY, str):
+        return []
+    best = INSTRUCTION_SETS[LIBRARY.instruction_set]
+    return {"portable": [0], "AVX2": [0, 1], "AVX-512": [0, 1, 2], "NEON": [0, 3]}[best]
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request: pytest.FixtureRequest) -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("instruction_set", usable_sets())
+@pytest.mark.parametrize("size", SIZES)
+@torch.inference_mode()
+def test_a_token_has_the_same_result_alone_and_among_others(
+    monkeypatch: pytest.MonkeyPatch, instruction_set: int, size: str, threads: int
+) -> None:
+    assert isinstance(LIBRARY, NativeLibrary)
+    limited = dataclasses.replace(LIBRARY, instruction_set=instruction_set)
+    monkeypatch.setattr(decoder, "native_library", lambda: limited)
+    model = model_of(size)
+    fast = run_by(KERNEL, model)
+    ids = torch.randint(0, model.vocab_size, (1, 70))
+    alone = logits_of_row(fast, ids, 1)
+    torch.testing.assert_close(alone, logits_of_row(model, ids, 70), atol=1e-5, rtol=1e-5)
+    for chunk, rows in ((3, 1), (70, 1), (25, 3)):
+        assert torch.equal(logits_of_row(fast, ids, chunk, rows), alone), (chunk, rows)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@torch.inference_mode()
+def test_experts_in_int8(size: str) -> None:
+    model = model_of(size)
+    Int8Quantizer().quantize_(model, QuantizationScheme(name="int8"))
+    fast = run_by(KERNEL, model)
+    ids = torch.randint(0, model.vocab_size, (1, 40))
+    expected, alone = logits_of_row(model, ids, 40), logits_of_row(fast, ids, 1)
+    torch.testing.assert_close(alone, expected, atol=2e-2, rtol=2e-2)
+    for chunk, rows in ((3, 1), (40, 1), (25, 3)):
+        assert torch.equal(logits_of_row(fast, ids, chunk, rows), alone), (chunk, rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", SIZES)
+@torch.inference_mode()
+def test_experts_in_sixteen_bits(dtype: torch.dtype, size: str) -> None:
+    """Weights are read as they are, and nothing but the cache is rounded."""
+    model = model_of(size, dtype)
+    wide = model_of(size)
+    wide.load_state_dict({name: t.float() for name, t in model.state_dict().items()})
+    fast, same = run_by(KERNEL, model), run_by(KERNEL, wide)
+    caches = [model.make_cache(1, 12) for _ in range(2)]
+    for token in range(12):
+        ids = torch.tensor([[token]])
+        found, expected = (
+            one.forward_embeds(one.embed(ids), cache)
+            for one, cache in zip((fast, same), caches, strict=True)
+        )
+        for cache in caches:
+            cache.advance([1])
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_scores_that_are_no_numbers_choose_an_expert_once() -> None:
+    model = model_of("many")
+    mixture: Any = model.layers[0].feed_forward
+    mixture.router.weight[3:].fill_(float("nan"))
+    fast = run_by(KERNEL, model)
+    assert logits_of_row(fast, torch.tensor([[1, 2, 3]]), 3).isnan().all()
+
+
+@torch.inference_mode()
+def test_weights_are_read_where_they_are() -> None:
+    model = model_of("beside a wider one")
+    fast, ids = run_by(KERNEL, model), torch.randint(0, model.vocab_size, (1, 9))
+    before = logits_of_row(fast, ids, 9)
+    mixture: Any = model.layers[1].feed_forward
+    for weight in (
+        mixture.router.weight,
+        mixture.shared_gate.weight,
+        mixture.shared_expert.w_up.weight,
+        mixture.experts[1].w_down.weight,
+    ):
+        weight.mul_(-1.5)
+        found = logits_of_row(fast, ids, 9)
+        torch.testing.assert_close(found, logits_of_row(model, ids, 9), atol=1e-5, rtol=1e-5)
+        assert not torch.equal(found, before)
+        before = found
+
+
+@pytest.mark.parametrize("part", ["router", "shared_gate"])
+def test_routers_of_another_layout_are_declined(part: str) -> None:
+    model = model_of("beside a wider one")
+    for block in model.layers:
+        router: Any = getattr(block.feed_forward, part)
+        weight = router.weight.detach()
+        router.weight = torch.nn.Parameter(weight.repeat(1, 2)[:, ::2], requires_grad=False)
+    assert not Runner(model, Kernels(decoder=[KERNEL])).native
