@@ -50,6 +50,17 @@ def test_prompts_from_standard_input(base: Path) -> None:
     assert [(a["line"], a["text"]) for a in answers(outcome.out)] == [(2, "bcdef"), (4, "cdefg")]
 
 
+def test_row_363_answers_by_another_cache_dtype_are_others(base: Path, tmp_path: Path) -> None:
+    prompts, out = write(tmp_path / "in", "a", "b"), tmp_path / "out"
+    command = ("generate", "-m", base, *OPTIONS, "--batch", prompts, "-o", out)
+    assert run(*command, "--cache-dtype", "int8").code == 0
+    before = out.read_bytes()
+    run(*command).refused(2, str(out), "answers another prompt, setting or model")
+    assert out.read_bytes() == before
+    again = run(*command, "--cache-dtype", "int8")
+    assert (again.code, again.err) == (0, "2 answers are there\n")
+
+
 def test_a_line_that_cannot_be_answered_does_not_stop_the_rest(base: Path, tmp_path: Path) -> None:
     prompts = write(
         tmp_path / "in",

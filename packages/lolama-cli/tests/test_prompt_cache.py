@@ -8,6 +8,7 @@ import signal
 import stat
 from pathlib import Path
 
+import pytest
 from known_model import LETTERS, REPLY, write
 from program import ENDLESS, Outcome, shell
 from warm_program import run, start
@@ -38,6 +39,14 @@ def test_the_second_run_runs_only_what_is_new(base: Path, tmp_path: Path) -> Non
     assert cached(base, file, LONG[:50] + LONG[50:].upper() + "z") == (80, 51)
     assert cached(base, file, LONG + "abcdez") == (85, 83)
     assert [entry.name for entry in tmp_path.iterdir()] == ["prompts"]
+
+
+def test_row_366_a_draft_takes_no_room_from_it(base: Path, tmp_path: Path) -> None:
+    """The prompt fills the context."""
+    file, prompt = tmp_path / "prompts", LETTERS * 157
+    command = ("generate", "-m", base, "--draft", base, "--prompt-cache", file, *OPTIONS, "--json")
+    known = [json.loads(run(*command, prompt).out)["cached_tokens"] for _ in range(2)]
+    assert known == [0, len(prompt)]
 
 
 def test_verbose_tells_what_came_from_it(base: Path, tmp_path: Path) -> None:
@@ -73,6 +82,30 @@ def test_row_295_a_file_of_another_cache_dtype(base: Path, tmp_path: Path) -> No
     refused = generate(base, plain, LONG, "--cache-dtype", "int8")
     refused.refused(2, str(plain), "no keys and values in int8; leave out --cache-dtype")
     assert (small.read_bytes(), plain.read_bytes()) == before
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_row_365_what_is_no_file_of_a_model_is_refused_before_weights_are_read(
+    base: Path, tmp_path: Path, command: str
+) -> None:
+    """Also before an int8 model is made."""
+    file = tmp_path / "prompts"
+    generate(base, file)
+    whole = file.read_bytes()
+    dynamic = write_dynamic(base, tmp_path / "dynamic")
+
+    def refused(code: int, model: Path | str, reason: str, *options: str) -> None:
+        given = ("-m", model, "--prompt-cache", file, *options)
+        words = ("z",) if command == "generate" else ()
+        outcome = run("-v", command, *given, *words, stdin=b"z\n")
+        outcome.refused(code, reason)  # of which "loaded in ..." would be more than a line
+
+    refused(2, "demo", "of another model")
+    refused(2, base, "leave out --cache-dtype", "--cache-dtype", "int8")
+    refused(2, dynamic, "dynamic RoPE")
+    for content in (b"my notes", whole[:-40], whole.replace(b'"pages"', b'"pagez"')):
+        file.write_bytes(content)
+        refused(3, base, "give another name", "--quantize")
 
 
 def test_row_280_a_file_of_another_model(base: Path, overflowing: Path, tmp_path: Path) -> None:
@@ -140,13 +173,17 @@ def test_ctrl_c_keeps_what_was_run(endless: Path, tmp_path: Path) -> None:
     assert cached(endless, file, "z" + LONG) == (80, 79)
 
 
-def test_under_dynamic_rope_nothing_can_be_kept(base: Path, tmp_path: Path) -> None:
-    model = tmp_path / "dynamic"
+def write_dynamic(base: Path, model: Path) -> Path:
     shutil.copytree(base, model)
     config = json.loads((model / "config.json").read_text())
     scaling = {"type": "dynamic", "factor": 2.0, "original_max_seq_len": 2048}
     config["model"]["rope_scaling"] = scaling
     (model / "config.json").write_text(json.dumps(config))
+    return model
+
+
+def test_under_dynamic_rope_nothing_can_be_kept(base: Path, tmp_path: Path) -> None:
+    model = write_dynamic(base, tmp_path / "dynamic")
     generate(model, tmp_path / "prompts").refused(2, "dynamic RoPE", "leave out the prompt cache")
     assert not (tmp_path / "prompts").exists()
 

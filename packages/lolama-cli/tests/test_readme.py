@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -174,6 +175,16 @@ def test_every_command_runs(folder: Path, warm: WarmProgram) -> None:
     # The last of them set a default; the answers of the batch are where it says.
     assert "demo" in (folder / "config.toml").read_text()
     assert (folder / "answers.jsonl").read_text().count("\n") == 2
+
+
+def test_row_364_the_second_run_with_a_prompt_cache_knows_the_prompt(
+    folder: Path, warm: WarmProgram
+) -> None:
+    [line] = [line for line in README.read_text("utf-8").splitlines() if "--prompt-cache" in line]
+    line = line.partition("#")[0] + "--json"
+    run_line(line, folder, warm)
+    facts = json.loads(run_line(line, folder, warm))
+    assert facts["cached_tokens"] == facts["prompt_tokens"] - 1
 
 
 def test_what_was_captured_can_be_done_again(folder: Path, warm: WarmProgram) -> None:

@@ -21,7 +21,7 @@ def check_tried(files: ModelFiles) -> None:
     Raises:
         UsageError: for dynamic RoPE: what it holds of a text cannot be cut back.
     """
-    if _has_dynamic_rope(files):
+    if names.has_dynamic_rope(files):
         reason = "has dynamic RoPE, so it tries no token ahead"
         raise UsageError(files.name, reason, 'use `draft="off"`')
 
@@ -44,7 +44,7 @@ def check_draft(
     if names.text_shape(draft) is not draft.config["model"]:
         reason = "is a vision model, and what guesses for another model reads text alone"
         raise UsageError(draft.name, reason, _REMEDY)
-    if _has_dynamic_rope(draft):
+    if names.has_dynamic_rope(draft):
         reason = "has dynamic RoPE, so it cannot guess for another model"
         raise UsageError(draft.name, reason, _REMEDY)
     assert isinstance(draft_tokenizer, lolama_core.Tokenizer)
@@ -53,8 +53,3 @@ def check_draft(
     if difference is not None:
         reason = f"cannot guess for {files.name}, which has other tokens: {difference}"
         raise UsageError(draft.name, reason, _REMEDY)
-
-
-def _has_dynamic_rope(files: ModelFiles) -> bool:
-    scaling = names.text_shape(files).get("rope_scaling")
-    return isinstance(scaling, dict) and scaling.get("type") in ("dynamic", "longrope")

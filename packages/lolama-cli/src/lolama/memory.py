@@ -141,6 +141,14 @@ def _tensors(files: ModelFiles) -> list[tuple[str, tuple[int, ...], str]]:
     return found
 
 
+def kept_bytes(
+    model: CausalLM, cache_dtype: Literal["int8"] | None = None, draft: object = None
+) -> int:
+    """What a `PrefixCache` has to keep of one whole context, also for a model that makes drafts."""
+    drafts = context_bytes(draft) if isinstance(draft, CausalLM) else 0
+    return context_bytes(model, cache_dtype) + drafts
+
+
 def context_bytes(model: CausalLM, cache_dtype: Literal["int8"] | None = None) -> int:
     """Bytes of the keys and values of a loaded model's whole context."""
     cache = cast(lolama_core.KVCache, model.make_cache(1, 1))

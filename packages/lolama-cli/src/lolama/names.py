@@ -115,6 +115,12 @@ def text_shape(files: ModelFiles) -> Mapping[str, JSON]:
     return _text_shape(files.config)
 
 
+def has_dynamic_rope(files: ModelFiles) -> bool:
+    """Whether the language model changes what it holds of a text as that grows."""
+    scaling = text_shape(files).get("rope_scaling")
+    return isinstance(scaling, dict) and scaling.get("type") in ("dynamic", "longrope")
+
+
 def _context_length(config: CanonicalConfig) -> int | None:
     length = _text_shape(config).get("max_seq_len")
     return length if isinstance(length, int) else None

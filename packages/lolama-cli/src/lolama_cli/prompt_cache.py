@@ -14,8 +14,9 @@ from lolama_cli.regular_files import check_regular
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
-    from lolama import PrefixCache
+    from lolama import Drafting, PrefixCache
     from lolama_core.protocols import CausalLM
+    from lolama_core.protocols.types import ModelFiles
 
 OPTION = "--prompt-cache"
 
@@ -49,6 +50,16 @@ class PromptCacheFile:
         if not self._path.parent.is_dir():
             raise UsageError(str(path), "its folder does not exist", "create it first")
 
+    def check(self, files: ModelFiles, cache_dtype: Literal["int8"] | None) -> None:
+        """Refuse what `read` would refuse, as far as can be told without the model's weights.
+
+        Raises:
+            UsageError, ModelError: as `read`.
+        """
+        from lolama.prompt_caches import check_prompt_cache
+
+        check_prompt_cache(self._path, files, cache_dtype)
+
     def read(self, prefixes: PrefixCache, model: CausalLM) -> None:
         """Let ``prefixes`` know what is in the file.
 
@@ -72,16 +83,22 @@ class PromptCacheFile:
 
 @contextmanager
 def kept_prefixes(
-    file: PromptCacheFile | None, model: CausalLM, cache_dtype: Literal["int8"] | None = None
+    file: PromptCacheFile | None,
+    model: CausalLM,
+    cache_dtype: Literal["int8"] | None = None,
+    draft: Drafting = "auto",
 ) -> Iterator[PrefixCache | None]:
-    """What ``model`` has read, from ``file`` and back into it: one context at most. None without a file."""
+    """What ``model`` has read, from ``file`` and back into it: one context at most. None without a file.
+
+    What a ``draft`` has read is kept beside it, and not in the file.
+    """
     from lolama import PrefixCache
-    from lolama.memory import context_bytes
+    from lolama.memory import kept_bytes
 
     if file is None:
         yield None
         return
-    prefixes = PrefixCache(context_bytes(model, cache_dtype), cache_dtype=cache_dtype)
+    prefixes = PrefixCache(kept_bytes(model, cache_dtype, draft), cache_dtype=cache_dtype)
     file.read(prefixes, model)
     with writing(lambda: file.write(prefixes, model)):
         yield prefixes

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lolama_core.files.checkpoint_reader import open_checkpoint as open_checkpoint
     from lolama_core.files.checkpoint_writer import write_checkpoint as write_checkpoint
     from lolama_core.files.load_weights import load_into as load_into
+    from lolama_core.files.prefix_file import read_prefix_file as read_prefix_file
     from lolama_core.files.quantization import quantization_block as quantization_block
     from lolama_core.generation.batch_generator import BatchGenerator as BatchGenerator
     from lolama_core.generation.engine import Engine as Engine
@@ -106,6 +107,7 @@ else:
                 "plugin_attempts",
             ],
             ".protocols.causal_module": ["CausalLMModule"],
+            ".files.prefix_file": ["read_prefix_file"],
             ".files.quantization": ["quantization_block"],
             ".generation.request": ["Emission", "Generation"],
             ".generation.logprobs": ["TokenLogprobs"],

@@ -401,6 +401,23 @@ def test_row_330_what_a_draft_model_keeps_counts_under_the_limit_of_a_prefix_cac
     assert drafter._memory.idle_bytes == 0
 
 
+def test_row_366_what_drafts_have_read_leaves_room_for_what_the_model_has(
+    tiny_llama: MakeLlama,
+) -> None:
+    """A page of either model takes as much here, so each has half of the twelve."""
+    cache = PrefixCache(12 * PAGE * POSITION)
+    generator = TextGenerator(
+        tiny_llama(max_seq_len=200), draft=tiny_llama(1, max_seq_len=200), prefix_cache=cache
+    )
+    for first in range(6):
+        generator.generate([first] * 150, max_new_tokens=40, ignore_eos=True, seed=1)
+    gc.collect()
+    drafter: Any = generator._speculation._drafter
+    assert 0 < drafter._memory.idle_bytes <= cache.max_bytes // 2
+    assert cache.nbytes <= cache.max_bytes
+    assert generator.generate([5] * 150, max_new_tokens=1, seed=1).cached_tokens == 149
+
+
 def test_row_330_one_model_may_generate_and_make_drafts_with_a_prefix_cache(
     tiny_llama: MakeLlama,
 ) -> None:

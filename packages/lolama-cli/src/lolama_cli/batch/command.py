@@ -124,6 +124,7 @@ def generate_batch(
         "settings": [chosen.quantize, chosen.dtype, chosen.template, logprobs],
         **({} if image_mode is None else {"image_mode": image_mode}),
         **({"thinking": False} if chosen.no_think else {}),
+        **({} if chosen.stored is None else {"cache_dtype": chosen.stored}),
     }
     config = replace(with_models_own(asked.config, files, asked.given), logprobs=logprobs)
     common = BatchSettings(config, system, raw, identity)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lolama.files import expanded
-from lolama.memory import context_bytes
+from lolama.memory import kept_bytes
 from lolama.prompts import hears_system, render, sees_none, without_template
 from lolama.thinking import thought_format
 from lolama_cli.chat.conversation import (
@@ -104,12 +104,11 @@ class ChatModel:
 
     @cached_property
     def prefixes(self) -> PrefixCache:
-        """The keys and values of what it has read: one whole context of them at most."""
+        """The keys and values of what it has read, and its draft: one whole context of them at most."""
         from lolama import PrefixCache
 
-        return PrefixCache(
-            context_bytes(self.model, self._cache_dtype), cache_dtype=self._cache_dtype
-        )
+        most = kept_bytes(self.model, self._cache_dtype, self._draft())
+        return PrefixCache(most, cache_dtype=self._cache_dtype)
 
     @cached_property
     def generator(self) -> TextGenerator:

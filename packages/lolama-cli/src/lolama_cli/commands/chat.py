@@ -154,6 +154,8 @@ def chat(
         given=asked.given,
         notice=lambda text: note(f"note: {text}"),
     )
+    if kept is not None:
+        kept.check(session.model.files, chosen.stored)
     commands = Commands(session, screen, load_model)
     if saved is not None:
         assert load is not None

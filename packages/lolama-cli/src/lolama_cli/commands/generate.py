@@ -171,6 +171,8 @@ def generate(
     text = read_prompt(prompt, leave_stdin=no_stdin or "-" in pictures)
     files, tokenizer = chosen.open()
     drafts.open(files, tokenizer)
+    if kept is not None:
+        kept.check(files, chosen.stored)
     config = with_models_own(asked.config, files, asked.given)
     images = prepare_images(files, pictures, mode)
     ids = encode_prompt(text, files, tokenizer, raw=raw, system=system_message, images=images)
@@ -178,7 +180,7 @@ def generate(
     loaded = chosen.load(files, verbose=settings.verbose)
     tried = drafts.load(verbose=settings.verbose)
     config = replace(with_seed(config), logprobs=logprobs) if as_json else config
-    with kept_prefixes(kept, loaded, chosen.stored) as prefixes:
+    with kept_prefixes(kept, loaded, chosen.stored, tried) as prefixes:
         run = GenerationRun(
             *(loaded, tokenizer, ids, config, stdout, images, prefixes, tried, chosen.stored),
             thoughts=None if raw else thought_format(tokenizer, ids),

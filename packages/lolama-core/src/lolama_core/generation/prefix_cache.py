@@ -39,7 +39,9 @@ class PrefixCache:
     several generators, which take turns. Under dynamic RoPE a position does depend on what follows, and such
     texts are not kept.
 
-    What was not used for longest is dropped first, page by page from the end of a text.
+    What was not used for longest is dropped first, page by page from the end of a text. Draft models have a
+    share of ``max_bytes``, as large as their positions are beside those of the others. What they keep beyond
+    that is dropped before anything else.
 
     Args:
         max_bytes: The most bytes of keys and values that are kept for texts to come, of draft models as well.
@@ -154,12 +156,17 @@ class PrefixCache:
         return found
 
     def _drop_excess(self) -> None:
-        excess = self.nbytes - self.max_bytes
-        for memory in self._memories:
+        memories, excess = self._memories, self.nbytes - self.max_bytes
+        if excess <= 0:
+            return
+        kept_here = {m: kept for m in memories if m.idle_bytes and (kept := m.kept) is not None}
+        page = {memory: pages.page_bytes for memory, (_, pages) in kept_here.items()}
+        for memory in sorted(page, key=lambda m: not memories[m]):  # those of draft models first
             if excess <= 0:
                 return
             held = memory.idle_bytes
-            kept = max(0, held - excess)
+            share = self.max_bytes * page[memory] // sum(page.values()) if memories[memory] else 0
+            kept = min(held, max(share, held - excess))
             # It may be done later only, if a step runs there.
             memory.turns.when_free(partial(memory.reclaim, kept))
             excess -= held - kept

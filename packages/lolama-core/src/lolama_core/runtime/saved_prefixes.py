@@ -19,11 +19,18 @@ import torch
 from torch import Tensor
 
 from lolama_core.files.checkpoint_reader import check_finite
-from lolama_core.files.safetensors_reader import DTYPE_NAMES, SafetensorsFile, byte_view
+from lolama_core.files.prefix_file import (
+    SCHEMA,
+    PrefixFile,
+    damaged,
+    other_model,
+    read_prefix_file,
+)
+from lolama_core.files.safetensors_reader import DTYPE_NAMES, SafetensorsFile
 from lolama_core.files.safetensors_writer import SafetensorsWriter
-from lolama_core.files.untrusted import MAX_JSON_BYTES, parse_json
+from lolama_core.files.untrusted import MAX_JSON_BYTES
 from lolama_core.protocols import CausalLM
-from lolama_core.protocols.checks import is_integer, shown
+from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.errors import (
     FULL_DISK,
     LolamaError,
@@ -38,9 +45,6 @@ from lolama_core.runtime.model_identity import model_identity, sums_of
 from lolama_core.runtime.pages import PAGE, Pages
 from lolama_core.runtime.prefix_tree import KeptPage, PrefixTree
 from lolama_core.runtime.saved_keys import keys_from_json, keys_to_json
-
-SCHEMA = "lolama.prompt_cache/1"
-_REMEDY = "give another name, or remove the file to begin anew"
 
 
 def save_prefixes(tree: PrefixTree, pages: Pages, path: Path, model: CausalLM) -> None:
@@ -105,8 +109,9 @@ def restore_prefixes(
         ResourceError: if there is no memory to read it.
     """
     try:
-        file = SafetensorsFile(path)
-        sums, kept = _read_texts(file, pages, model)
+        found = read_prefix_file(path)
+        file = SafetensorsFile(found.header)
+        sums, kept = _read_texts(found, pages, model)
         free = pages.left - pages.idle
         kept = kept[: free if most is None else min(free, most)]
         taken = pages.take(len(kept))
@@ -114,14 +119,14 @@ def restore_prefixes(
             for name, layer in _layers(pages):
                 tensor = file.read(name)
                 if sums[name] != sums_of(tensor).hex():
-                    raise _damaged(path, f"{name} is not what was written")
+                    raise damaged(path, f"{name} is not what was written")
                 check_finite(name, _numbers(tensor), str(path))
                 layer[torch.tensor(taken, dtype=torch.int64)] = tensor[: len(kept)].to(layer.device)
             tree.add([replace(one, page=page) for one, page in zip(kept, taken, strict=True)])
         finally:
             pages.give_back(taken)
     except ModelError as error:
-        raise _damaged(path, error.reason) from None
+        raise damaged(path, error.reason) from None
     return sum(len(one.keys) for one in kept)
 
 
@@ -172,67 +177,28 @@ def _tensor(content: bytes) -> Tensor:
 
 
 def _read_texts(
-    file: SafetensorsFile, pages: Pages, model: CausalLM
+    found: PrefixFile, pages: Pages, model: CausalLM
 ) -> tuple[dict[str, JSON], list[KeptPage]]:
     """The sums of the layers, and the pages of a file: those that ``pages`` can take, of this model.
 
     Raises:
-        ModelError: if it is not such a file, or damaged.
-        UsageError: if another model wrote it.
+        ModelError: if it is damaged.
+        UsageError: if another model wrote it, or keys and values are in another dtype.
     """
-    path = file.path
-    described = parse_json(_content(file), str(path))
-    if described.get("schema") != SCHEMA:
-        raise _damaged(
-            path, f"has the schema {shown(described.get('schema'))}, expected {SCHEMA!r}"
-        )
+    path, described = found.header.path, found.described
     if described.get("model") != model_identity(model):
-        reason = "is of another model, or of this one with other weights, dtype or quantization"
-        raise UsageError(str(path), reason, _REMEDY)
-    _check_cache_dtype(described.get("cache_dtype"), pages, path)
+        raise other_model(path)
+    found.check_cache_dtype(pages.cache_dtype)
     sums, kept = described.get("sums"), _read_pages(described.get("pages"), path)
     expected = {
         name: (DTYPE_NAMES[layer.dtype], (len(kept), *layer.shape[1:]))
         for name, layer in _layers(pages)
     }
-    found = {name: (info.dtype, info.shape) for name, info in file.header().items()}
-    del found["texts"], found["digest"]
-    if found != expected or not isinstance(sums, dict) or sums.keys() != expected.keys():
-        raise _damaged(path, "does not hold keys and values of the model's layers")
+    layers = {name: (info.dtype, info.shape) for name, info in found.header.tensors.items()}
+    del layers["texts"], layers["digest"]
+    if layers != expected or not isinstance(sums, dict) or sums.keys() != expected.keys():
+        raise damaged(path, "does not hold keys and values of the model's layers")
     return sums, kept
-
-
-def _check_cache_dtype(found: JSON, pages: Pages, path: Path) -> None:
-    """Refuse keys and values that are stored in another dtype.
-
-    Raises:
-        ModelError: for one that nobody writes.
-        UsageError: for another than that of ``pages``.
-    """
-    if found not in (None, "int8"):
-        raise _damaged(path, f"has the cache dtype {shown(found)}")
-    if found != pages.cache_dtype:
-        reason = "holds keys and values in int8" if found else "holds no keys and values in int8"
-        what = 'give `cache_dtype="int8"`' if found else "leave out `cache_dtype`"
-        raise UsageError(str(path), reason, f"{what}, or give another name")
-
-
-def _content(file: SafetensorsFile) -> bytes:
-    """``texts``, if it is what was written.
-
-    Raises:
-        ModelError: if not.
-    """
-    sizes = {name: info.end - info.begin for name, info in file.header().items()}
-    if sizes.get("digest") != hashlib.sha256().digest_size or "texts" not in sizes:
-        raise _damaged(file.path, "is no prompt cache")
-    if sizes["texts"] > MAX_JSON_BYTES:
-        raise _damaged(file.path, "has longer texts than any prompt cache")
-    texts, digest = file.read("texts"), file.read("digest")
-    content = bytes(byte_view(texts))
-    if bytes(byte_view(digest)) != hashlib.sha256(content).digest():
-        raise _damaged(file.path, "texts is not what was written")
-    return content
 
 
 def _read_pages(listed: JSON, path: Path) -> list[KeptPage]:
@@ -242,29 +208,25 @@ def _read_pages(listed: JSON, path: Path) -> list[KeptPage]:
         ModelError: if it makes no sense.
     """
     if not isinstance(listed, list):
-        raise _damaged(path, "has no list of pages")
+        raise damaged(path, "has no list of pages")
     kept: list[KeptPage] = []
     for place, one in enumerate(listed):
         match one:
             case [parent, [_, *_] as values] if len(values) <= PAGE:
                 pass
             case _:
-                raise _damaged(path, f"page {place} is not described as a page is")
+                raise damaged(path, f"page {place} is not described as a page is")
         # Whatever follows a page has the whole page before it.
         if parent is not None and not (
             is_integer(parent, 0, place - 1) and len(kept[parent].keys) == PAGE
         ):
-            raise _damaged(path, f"page {place} follows none")
+            raise damaged(path, f"page {place} follows none")
         try:
             keys = keys_from_json(values)
         except ValueError:
-            raise _damaged(path, f"page {place} has keys that no text has") from None
+            raise damaged(path, f"page {place} has keys that no text has") from None
         kept.append(KeptPage(parent, keys, -1))
     return kept
-
-
-def _damaged(path: Path, reason: str) -> ModelError:
-    return ModelError(str(path), reason, _REMEDY)
 
 
 def _not_written(path: Path, error: OSError) -> LolamaError:
