@@ -159,8 +159,7 @@ class PrefixCache:
         memories, excess = self._memories, self.nbytes - self.max_bytes
         if excess <= 0:
             return
-        kept_here = {m: kept for m in memories if m.idle_bytes and (kept := m.kept) is not None}
-        page = {memory: pages.page_bytes for memory, (_, pages) in kept_here.items()}
+        page = {m: _kept(m)[1].page_bytes for m in memories if m.idle_bytes}
         for memory in sorted(page, key=lambda m: not memories[m]):  # those of draft models first
             if excess <= 0:
                 return
