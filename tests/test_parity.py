@@ -128,6 +128,19 @@ DESCENDANTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "granite_off": ("granite", {"attention_bias": True, "mlp_bias": True}),
+    "granitemoe": (
+        "granitemoe",
+        {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.3,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 3.0,
+        },
+    ),
+    "granitemoe_fused": (
+        "granitemoe",
+        {"num_local_experts": 5, "num_experts_per_tok": 1, "attention_bias": True},
+    ),
     "granite4": (
         "granitemoehybrid",
         {

@@ -34,6 +34,7 @@ EXPERTS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 12,
         "head_dim": 8,
     },
+    "granitemoe": {"num_local_experts": 4},
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2, "eos_token_id": 2},
 }
 

@@ -5,6 +5,7 @@ from lolama_hub.folder.layouts.exaone4 import EXAONE4
 from lolama_hub.folder.layouts.gemma import GEMMA, GEMMA2, GEMMA3, VAULT_GEMMA
 from lolama_hub.folder.layouts.glm import GLM, GLM4
 from lolama_hub.folder.layouts.granite import GRANITE, GRANITE_HYBRID
+from lolama_hub.folder.layouts.granite_moe import GRANITE_MOE
 from lolama_hub.folder.layouts.helium import HELIUM
 from lolama_hub.folder.layouts.layout import TextLayout, tensor_names
 from lolama_hub.folder.layouts.llama import LLAMA
@@ -36,6 +37,7 @@ LAYOUTS = {
         GLM4,
         GRANITE,
         GRANITE_HYBRID,
+        GRANITE_MOE,
         HELIUM,
         LLAMA,
         MINISTRAL,
