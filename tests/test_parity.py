@@ -380,13 +380,16 @@ def write_tokenizer(folder: Path) -> None:
 
 @pytest.fixture(scope="module", params=list(CASES | DESCENDANTS))
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp(request.param)
-    theirs = save(request.param, folder)
+    return make_pair(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def make_pair(name: str, folder: Path) -> Pair:
+    theirs = save(name, folder)
     write_tokenizer(folder)
     files = HuggingFaceSource().resolve(str(folder), FileCheckpointIO())
     ours = load_model(files, {"llama": LlamaFamily()}, device="cpu", dtype="float32")
     assert isinstance(ours, Llama)
-    return Pair(request.param, ours, theirs)
+    return Pair(name, ours, theirs)
 
 
 def random_ids(batch: int, length: int) -> Tensor:

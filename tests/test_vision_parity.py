@@ -134,9 +134,14 @@ class Pair(NamedTuple):
 
 @pytest.fixture(scope="module", params=CASES)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(request.param, tmp_path_factory.mktemp("vision") / "model")
+
+
+def config_of(name: str) -> Any:
+    """transformers' configuration of a case."""
     import transformers
 
-    kind, encoder, text, changes, settings = CASES[request.param]
+    kind, encoder, text, changes, settings = CASES[name]
     sizes = {
         "vocab_size": 96,
         "hidden_size": 64,
@@ -157,7 +162,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         image_size=SIDE,
         patch_size=14,
     )
-    config = getattr(transformers, f"{kind}Config")(
+    return getattr(transformers, f"{kind}Config")(
         vision_config=vision,
         text_config=transformers.AutoConfig.for_model(text, **{**sizes, **changes}),
         **{
@@ -167,8 +172,14 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         },
         **settings,
     )
+
+
+def make_pair(name: str, folder: Path) -> Pair:
+    import transformers
+
+    kind, encoder, text, _, _ = CASES[name]
     torch.manual_seed(3)
-    model: Any = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    model: Any = getattr(transformers, f"{kind}ForConditionalGeneration")(config_of(name))
     model.set_attn_implementation("eager")  # others of its ways leave out soft caps
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -176,11 +187,10 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             added = text.startswith("gemma") and "language_model" in key
             around = 1.0 if "norm" in key and key.endswith("weight") and not added else 0.0
             parameter.copy_(torch.randn_like(parameter) * 0.1 + around)
-    folder = tmp_path_factory.mktemp("vision") / "model"
     model.eval().save_pretrained(folder)
     write_tokenizer(folder)
     size = {"height": SIDE, "width": SIDE}
-    settings = {"size": {"shortest_edge": SIDE}, "crop_size": size}
+    settings: dict[str, Any] = {"size": {"shortest_edge": SIDE}, "crop_size": size}
     if encoder == "Siglip":
         settings = {"size": size, "image_processor_type": "SiglipImageProcessor"}
     elif encoder in ("Idefics3", "SmolVLM"):
