@@ -85,6 +85,10 @@ def test_the_six_aliases_and_their_repositories() -> None:
     [
         ("qwen3:0.6b", "Qwen/Qwen3-0.6B", "Apache-2.0", 40_960, "text"),
         ("qwen2.5:3b", "Qwen/Qwen2.5-3B-Instruct", "Qwen Research License", 32_768, "text"),
+        (
+            *("ministral3:3b", "mistralai/Ministral-3-3B-Instruct-2512-BF16"),
+            *("Apache-2.0", 262_144, "text"),
+        ),
         ("phi4-mini", "microsoft/Phi-4-mini-instruct", "MIT", 131_072, "text"),
         (
             *("llava-onevision:7b", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
