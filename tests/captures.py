@@ -63,6 +63,9 @@ SCRIPTS: dict[str, list[Step]] = {
     ],
 }
 
+LEFT_OUT = {"models": ("granite3.3:2b", "text and pictures")}
+"""What stands in the first of the lines that a picture leaves out, and in the next one that it shows."""
+
 
 class Screen:
     """A terminal that tmux runs.
@@ -110,7 +113,7 @@ class Screen:
 def terminal() -> Iterator[Screen]:
     """A shell of its own, in the repository."""
     screen = Screen(f"lolama-{uuid.uuid4().hex[:8]}")
-    with tempfile.TemporaryDirectory() as home:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         environment = {
             "HOME": home,
             "LOLAMA_HOME": f"{home}/lolama",
@@ -139,6 +142,18 @@ def draw(name: str, shown: str) -> None:
     console.save_svg(str(IMAGES / f"terminal-{name}.svg"), title="lolama")
 
 
+def shortened(name: str, shown: str) -> str:
+    """The screen without the lines of `LEFT_OUT`."""
+    lines = shown.split("\n")
+    if name in LEFT_OUT:
+        first, after = (
+            next(place for place, line in enumerate(lines) if words in line)
+            for words in LEFT_OUT[name]
+        )
+        lines[first : after - 1] = ["⋮"]
+    return "\n".join(lines)
+
+
 def main(names: Sequence[str]) -> None:
     """Play the scripts of these names, or all."""
     for name in names or SCRIPTS:
@@ -146,7 +161,7 @@ def main(names: Sequence[str]) -> None:
             time.sleep(0.5)
             for keys, until in SCRIPTS[name]:
                 screen.play(keys, until)
-            draw(name, screen.shows("-e", "-S", "-"))
+            draw(name, shortened(name, screen.shows("-e", "-S", "-")))
         print(IMAGES / f"terminal-{name}.svg")
 
 

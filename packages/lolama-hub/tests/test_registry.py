@@ -146,9 +146,13 @@ def test_the_closest_alias_is_suggested(typed: str, meant: str) -> None:
 
 def test_a_name_like_none_of_them_gets_the_list() -> None:
     advice = registry.suggest("zzz" * 2000).removeprefix("the aliases are ").partition("; ")[0]
-    named = [
-        f"{family}:{size}" if size else family
-        for family, _, sizes in (one.partition(":") for one in advice.split(", "))
-        for size in sizes.split("/")
-    ]
+    named = []
+    for one in advice.split(", "):
+        first, more, _ = one.partition("/…")
+        if more:  # the family alone gets all its sizes
+            sizes = registry.suggest(first.partition(":")[0]).removeprefix("say which size: ")
+            assert sizes.startswith(f"{first}, ")
+            named += sizes.split(", ")
+        else:
+            named.append(one)
     assert sorted(named) == sorted(model.alias for model in registry.MODELS)

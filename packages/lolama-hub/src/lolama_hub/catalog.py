@@ -69,7 +69,7 @@ _DESCRIPTIONS = {
     "llava-1.5-7b": "LLaVA 1.5 7B: general-purpose image understanding",
     "llava-med": "LLaVA-Med 7B: medical and radiology images",
     "gemma3": "Gemma 3 {} (gated)",
-    "granite3.1-moe": "Granite 3.1 MoE {} Instruct: a few experts for each token",
+    "granite3.1-moe": "Granite 3.1 MoE {}: mixture of experts",
     "granite3.3": "Granite 3.3 {} Instruct",
     "llama3.1": "Llama 3.1 {} Instruct (gated)",
     "llama3.2": "Llama 3.2 {} Instruct (gated)",

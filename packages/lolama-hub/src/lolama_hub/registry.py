@@ -63,7 +63,10 @@ def suggest(name: str) -> str:
     families: dict[str, list[str]] = {}
     for family, _, size in (alias.partition(":") for alias in aliases):
         families.setdefault(family, []).extend([size] if size else [])
-    listed = (f"{name}:{'/'.join(sizes)}" if sizes else name for name, sizes in families.items())
+    more = {name: "/…" if len(sizes) > 1 else "" for name, sizes in families.items()}
+    listed = (
+        f"{name}:{sizes[0]}{more[name]}" if sizes else name for name, sizes in families.items()
+    )
     return f"the aliases are {', '.join(listed)}; a folder is given by its path"
 
 
