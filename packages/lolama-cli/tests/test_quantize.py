@@ -19,7 +19,14 @@ from warm_program import on_terminal, run
 
 import lolama
 from lolama import names, quantize
-from lolama_core import FileCheckpointIO, GenerationConfig, Llama, TextGenerator, open_checkpoint
+from lolama_core import (
+    FileCheckpointIO,
+    GenerationConfig,
+    Llama,
+    LlamaConfig,
+    TextGenerator,
+    open_checkpoint,
+)
 from lolama_core.protocols.errors import ModelError, NotAvailableError, UsageError
 from lolama_quant.cpu.library import native_library
 
@@ -137,12 +144,51 @@ def test_lm_head_and_outliers(base: Path, tmp_path: Path) -> None:
     facts = json.loads(outcome.out)
     assert facts["schema"] == "lolama.quantize/1" and facts["quality"] is None
     assert facts["directory"] == str(tmp_path / "m")
-    tied = names.resolve(base).config["model"].get("tie_word_embeddings", False)
-    assert ("lm_head" in facts["replaced"]) is (not tied)
-    assert ("shares its weight" in outcome.err) is tied
+    assert "lm_head" in facts["replaced"]
     block = json.loads((tmp_path / "m" / "config.json").read_text())["quantization"]
     assert set(map(len, block["outlier_columns"].values())) == {2}
     assert logits(tmp_path / "m").isfinite().all()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_tied_lm_head_gets_a_weight_of_its_own(tmp_path: Path, nested: bool) -> None:
+    """Its int8 rows stand in for the embedding's, which keep their precision."""
+    if nested:
+        source = names.resolve("demo-vision")
+        assert source.config["model"]["text_config"]["tie_word_embeddings"]  # type: ignore[index, call-overload]
+    else:
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=300,
+            d_model=64,
+            num_heads=4,
+            num_kv_heads=2,
+            num_layers=2,
+            hidden_dim=96,
+            max_seq_len=64,
+            tie_word_embeddings=True,
+        )
+        own = lolama.load_tokenizer("demo")
+        config = replace(config, vocab_size=own.vocab_size)
+        lolama.save(Llama(config).to(torch.bfloat16), tmp_path / "tied", tokenizer=own)
+        source = names.resolve(str(tmp_path / "tied"))
+    with_head, without = tmp_path / "with", tmp_path / "without"
+    quantize.save(source, with_head, quantize.Options(lm_head=True))
+    quantize.save(source, without)
+    model, kept = (lolama.load_model(folder, device="cpu") for folder in (with_head, without))
+    weights, others = model.state_dict(), kept.state_dict()
+    (head,) = [name for name in weights if name.endswith("lm_head.weight")]
+    embedding = head.replace("lm_head", "embed_tokens")
+    assert weights[head].dtype == torch.int8 and others[head].dtype == torch.bfloat16
+    assert torch.equal(weights[embedding], others[embedding])
+    scale = weights[head.replace("weight", "scale")]
+    rows = weights[head].float() * scale[:, None]
+    torch.testing.assert_close(rows, others[embedding].float(), atol=2e-2, rtol=2e-2)
+    replaced = quantize.describe(source, names.resolve(str(with_head))).replaced
+    assert head.removesuffix(".weight") in replaced
+    found, expected = logits(with_head), logits(without)
+    assert not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=0.05 * float(expected.abs().max()), rtol=0)
 
 
 def test_report_on_a_terminal(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

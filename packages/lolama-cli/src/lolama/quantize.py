@@ -7,7 +7,7 @@ and place do not matter, so a folder that was moved is not quantized again, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,8 @@ class Options:
     """How a model is quantized.
 
     Attributes:
-        lm_head: Whether ``lm_head`` is, too. One that is tied to the embedding stays as it is.
+        lm_head: Whether ``lm_head`` is, too. One that is tied to the embedding gets a weight of its own: the
+            embedding keeps its precision.
         outliers: Input columns of each linear that keep their precision: those with the largest activations
             on the text that ships with lolama-quant.
     """
@@ -107,7 +108,7 @@ def keep(
     options = options or Options()
     digest = source_digest(files)
     # No name of the source in it: the same model under another name is the same model.
-    place = Store().place(KIND, files.family, {"source": digest, **_key(options)})
+    place = Store().place(KIND, files.family, {"source": digest, **_key(files, options)})
     if force or not place.exists():
         if tell is not None:
             tell(f"quantizing {files.name} to int8, to be kept in {place}")
@@ -202,6 +203,7 @@ def _write(
     """Tensor by tensor, so that the model need not fit into memory."""
     # What no package builds is refused before torch is imported.
     family = lolama_core.installed_family(files.family, files.name)
+    files = _untied(files) if options.lm_head else files
     quantizer = lolama_core.installed_quantizer("int8")
     scheme = _scheme(files, options, steps)
     tensors = counted(lolama_core.FileCheckpoint(files).tensors(), len(files.tensors), steps)
@@ -217,6 +219,34 @@ def _write(
         chat_template=files.tokenizer.chat_template,
         replace=force,
     )
+
+
+def _untied(files: ModelFiles) -> ModelFiles:
+    """The same model with a weight of its own for ``lm_head``, if that is the embedding's."""
+    if not _is_tied(files.config["model"]):
+        return files
+    embeddings = [name for name in files.tensors if name.endswith("embed_tokens.weight")]
+    heads = {
+        name.replace("embed_tokens.weight", "lm_head.weight"): files.tensors[name]
+        for name in embeddings
+    }
+    config = cast(CanonicalConfig, dict(files.config))
+    config["model"] = _without_tie(config["model"])
+    return replace(files, config=config, tensors={**files.tensors, **heads})
+
+
+def _is_tied(model: Mapping[str, JSON]) -> bool:
+    """Whether ``lm_head`` is the embedding, of a model or of the text model in it."""
+    inner = [value for value in model.values() if isinstance(value, dict)]
+    return model.get("tie_word_embeddings") is True or any(map(_is_tied, inner))
+
+
+def _without_tie(model: Mapping[str, JSON]) -> dict[str, JSON]:
+    return {
+        name: _without_tie(value) if isinstance(value, dict) else value
+        for name, value in model.items()
+        if name != "tie_word_embeddings"
+    }
 
 
 def _with_source(files: ModelFiles, **facts: JSON) -> CanonicalConfig:
@@ -250,14 +280,16 @@ def _read(model: CausalLM, tokenizer: lolama_core.Tokenizer, steps: Steps | None
         model.forward_embeds(prompt, logits="all")
 
 
-def _key(options: Options) -> dict[str, str | int | bool]:
+def _key(files: ModelFiles, options: Options) -> dict[str, str | int | bool]:
     scheme = QuantizationScheme(name="int8")
-    return {
+    key: dict[str, str | int | bool] = {
         "quantizer": scheme.name,
         "version": scheme.version,
         "lm_head": options.lm_head,
         "outliers": options.outliers,
     }
+    # Before 0.2 one that was tied stayed so.
+    return key | ({"untied": True} if options.lm_head and _is_tied(files.config["model"]) else {})
 
 
 def _tensor_bytes(files: ModelFiles) -> int:

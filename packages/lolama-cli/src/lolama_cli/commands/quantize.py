@@ -83,8 +83,6 @@ def quantize(
         else:
             files = keep(source, chosen, force=force, tell=note, steps=steps)
     saved = describe(source, files)
-    if lm_head and "lm_head" not in saved.replaced:
-        note("note: lm_head shares its weight with the embedding, and both keep their precision")
     quality = _measure(source, files) if report else None
     if as_json:
         QUANTIZE.write(stdout, _as_json(saved, quality))
