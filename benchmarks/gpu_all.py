@@ -64,8 +64,8 @@ def parts(device: str, small: bool) -> list[Part]:
     """All of them, the most telling first: together they fit into `LIMIT`.
 
     Args:
-        device: ``cuda``, or ``cpu``, where recorded steps run the same operators one by one, and Triton its
-            interpreter.
+        device: ``cuda``, or ``cpu``, where recorded steps run the same operators one by one, Triton its
+            interpreter, and other kernels stand in for Triton's.
         small: Whether tiny models are enough.
     """
     core, quant = "packages/lolama-core/tests", "packages/lolama-quant/tests"
@@ -90,17 +90,27 @@ def parts(device: str, small: bool) -> list[Part]:
             ["-m", "benchmarks.gpu", *(tiny if small else []), *compiled, *measured],
         ),
         Part(
-            "triton",
-            "Triton's kernels in its interpreter",
+            "switches",
+            "steps of kernels with each switch of LLaMA's descendants, beside the blocks",
             80,
-            tests(f"{quant}/triton", "-k", "triton or compiler"),
-            {"TRITON_INTERPRET": "1"},
+            ["-m", "benchmarks.gpu_switches", *(tiny if small else []), *measured],
         ),
     ]
     if device == "cpu":
+        # It takes a part of a second for each program of a kernel: one shape with each dtype of weights.
+        few = "test_equals_the_blocks and (grouped or int8) or compiler"
+        found.append(
+            Part(
+                "triton",
+                "Triton's kernels in its interpreter",
+                80,
+                tests(f"{quant}/triton", "-k", few),
+                {"TRITON_INTERPRET": "1"},
+            )
+        )
         alone = {"OMP_NUM_THREADS": "1"}  # tiny products take longer on several threads
         found = [replace(each, environment={**each.environment, **alone}) for each in found]
-    if not small:
+    elif not small:
         more = ["--shape", "7b", *measured]
         found.append(
             Part("steps-7b", "the same of 7 billion weights", 90, ["-m", "benchmarks.gpu", *more])

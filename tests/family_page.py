@@ -56,6 +56,9 @@ batches, and the same 64 greedy tokens.
   models refuse:
 {common}
 
+On NVIDIA GPUs kernels run whole blocks with all of these switches but experts. With a switch on they were
+run in Triton's interpreter, and not on a GPU yet.
+
 `python -m tests.family_page` makes this page; with `--measure` it measures the differences again. These are
 of {date}, with transformers {transformers} and torch {torch}.
 

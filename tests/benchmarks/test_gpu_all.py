@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,14 @@ import pytest
 import torch
 from benchmarks.gpu_all import LIMIT, Part, main, parts
 
-from benchmarks import gpu_all
+from benchmarks import gpu_all, gpu_switches
+from lolama_core.protocols.decoder_kernel import BlockWeights, DecoderShape
+from lolama_core.runtime.kernels import Kernels
+from lolama_core.testing.switches import SWITCHED
+from lolama_quant.cpu.decoder import NativeDecoderKernel, NativeStep
+from lolama_quant.cpu.library import native_library
+
+NATIVE = pytest.mark.skipif(isinstance(native_library(), str), reason="no native library")
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
@@ -69,12 +79,48 @@ def test_all_parts_fit_into_the_limit() -> None:
             assert len({part.name for part in chosen}) == len(chosen)
 
 
+def run_part(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a part has measured of tiny models on the CPU."""
+    [part] = [part for part in parts("cpu", True) if part.name == name]
+    monkeypatch.setattr(gpu_all, "parts", lambda device, small: [part])
+    status = main([str(folder), "--device", "cpu", "--small"])
+    assert status == 0, (folder / f"{name}.log").read_text()
+    measured: dict[str, Any] = results(folder)[1]["measured"]
+    return measured
+
+
 def test_the_rows_of_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This part is run as it is: recorded steps run the same operators one by one."""
-    [rows] = [part for part in parts("cpu", True) if part.name == "rows"]
-    monkeypatch.setattr(gpu_all, "parts", lambda device, small: [rows])
-    status = main([str(tmp_path), "--device", "cpu", "--small"])
-    assert status == 0, (tmp_path / "rows.log").read_text()
-    measured = results(tmp_path)[1]["measured"]["steps"]
+    measured = run_part("rows", tmp_path, monkeypatch)["steps"]
     assert len(measured) == 8
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in measured.values())
+
+
+@NATIVE
+def test_each_switch_of_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This part is run as it is, with the kernels of the CPU."""
+    measured = run_part("switches", tmp_path, monkeypatch)["switches"]
+    assert len(measured) == len(gpu_switches.CASES) * len(SWITCHED)
+    assert all("distance" in one for one in measured.values())
+
+
+class ForgetfulKernel(NativeDecoderKernel):
+    """Takes every activation for SiLU."""
+
+    def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> NativeStep | None:
+        return super().bind(blocks, dataclasses.replace(shape, activation="silu"))
+
+
+@NATIVE
+def test_a_kernel_that_computes_something_else_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Kernels, "installed", lambda: Kernels(decoder=[ForgetfulKernel()]))
+    monkeypatch.setattr(gpu_switches, "CASES", [("bfloat16", None)])
+    monkeypatch.setattr(gpu_switches, "SWITCHED", {"gelu": {"activation": "gelu"}, "window": {}})
+    options = ["--device", "cpu", "--shape", "stories260k", "--context", "20"]
+    monkeypatch.setattr(sys, "argv", ["gpu_switches", *options])
+    assert gpu_switches.main() == 1
+    told = capsys.readouterr()
+    assert told.err.startswith("wrong: gelu, weights bfloat16, cache as wide: kernels are ")
+    assert "gelu" not in told.out and "window" in told.out

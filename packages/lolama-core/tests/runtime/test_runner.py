@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -228,6 +228,44 @@ def test_a_block_with_a_number_that_kernels_do_not_know_is_not_taken(
     assert runner.reasons == {1: "feed_forward has scale, which no kernel knows"}
     model.get_submodule("layers.2.attention")._scale = 0.5  # type: ignore[assignment]
     assert list(Runner(model, Kernels(decoder=[kernel])).native) == [0]
+
+
+class SwitchedKernel(PlainKernel):
+    """Says that it knows switches. Its steps are never run."""
+
+    def __init__(self, name: str, switches: Collection[str], takes: bool) -> None:
+        super().__init__()
+        self.name, self.switches, self.takes = name, switches, takes
+
+    def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> DecoderStep | None:
+        return super().bind(blocks, shape) if self.takes else None
+
+
+@pytest.mark.parametrize(
+    ("kernels", "reason"),
+    [
+        ([], "no kernel knows its activation, residual_scale"),
+        ([("one", {"activation"}, True)], "no kernel knows its residual_scale"),
+        (
+            [("one", {"activation"}, True), ("two", {"residual_scale"}, True)],
+            "one does not know its residual_scale; two does not know its activation",
+        ),
+        (
+            [("one", {"activation", "residual_scale"}, False), ("two", {"activation"}, True)],
+            "one does not take its weights on this device; two does not know its residual_scale",
+        ),
+        (
+            [("one", {"activation", "residual_scale"}, False)],
+            "no kernel takes its weights on this device",
+        ),
+    ],
+)
+def test_row_384_reports_say_of_each_kernel_why_it_takes_no_block(
+    kernels: list[tuple[str, set[str], bool]], reason: str
+) -> None:
+    model = DecoderKernelSuite().model(activation="gelu", residual_scale=0.5)
+    runner = Runner(model, Kernels(decoder=[SwitchedKernel(*each) for each in kernels]))
+    assert runner.reasons == dict.fromkeys(range(3), reason)
 
 
 def test_a_model_is_run_by_the_kernels_that_it_was_given(kernel: PlainKernel) -> None:

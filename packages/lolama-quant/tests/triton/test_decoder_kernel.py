@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +18,12 @@ from lolama_core import Llama
 from lolama_core.protocols import DecoderKernel
 from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.runtime.kernels import Kernels
-from lolama_core.runtime.paged_cache import Row
+from lolama_core.runtime.paged_cache import PagedCache, Row
+from lolama_core.runtime.pages import Pages
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import Runner
 from lolama_core.testing.decoder_kernel import SHAPES, DecoderKernelSuite, run_by
+from lolama_core.testing.switches import SWITCHED
 from lolama_quant.int8.quantizer import Int8Quantizer
 from lolama_quant.triton import compiler
 from lolama_quant.triton.decoder_kernel import TritonDecoderKernel
@@ -25,6 +32,85 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 NO_TRITON = pytest.mark.skipif(
     not INTERPRETED or find_spec("triton") is None, reason="runs in the session `triton`"
 )
+
+TINY = {"d_model": 16, "num_heads": 4, "head_dim": 8, "hidden_dim": 20}
+"""The interpreter takes milliseconds for each program of a kernel."""
+DECLINED = {name for name, shape in SWITCHED.items() if "num_experts" in shape}
+
+
+def two_models(weights: str, **shape: Any) -> tuple[Llama, Llama]:
+    """A tiny model whose blocks have such weights, and one of float32 with the same numbers."""
+    suite = DecoderKernelSuite()
+    model, plain = (suite.model(**{**TINY, **shape}) for _ in range(2))
+    if weights == "int8":
+        Int8Quantizer().quantize_(model, QuantizationScheme(name="int8"))
+    for path, module in model.get_submodule("layers").named_modules(prefix="layers"):
+        linear = module.get_parameter("weight") if hasattr(module, "in_features") else None
+        if linear is None:
+            continue
+        if weights == "bfloat16":
+            linear.data = linear.bfloat16()
+        scale = module.get_parameter("scale")[:, None] if weights == "int8" else 1.0
+        plain.get_submodule(path).get_parameter("weight").copy_(linear.float() * scale)
+    return model, plain
+
+
+@NO_TRITON
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", SWITCHED.keys() - DECLINED)
+@torch.inference_mode()
+def test_row_383_switches_are_computed(name: str, weights: str) -> None:
+    """A step behind a prompt of the blocks, with keys of float32: rounding is all that differs."""
+    model, plain = two_models(weights, **SWITCHED[name])
+    fast = Runner(model, Kernels(decoder=[TritonDecoderKernel("cpu")]))
+    assert not fast.reasons
+    ids = torch.randint(0, 50, (1, 10))
+    cache = plain.make_cache(1, 12)
+    plain.forward_embeds(plain.embed(ids[:, :9]), cache)
+    cache.advance([9])
+    caches = [cache, copy.deepcopy(cache)]
+    embeds = plain.embed(ids[:, 9:])
+    found, expected = (
+        one.forward_embeds(embeds, own) for one, own in zip((fast, plain), caches, strict=True)
+    )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for own in caches:
+        own.advance([1])
+    for (keys, values), (own_keys, own_values) in zip(
+        *(own.read_row(0) for own in caches), strict=True
+    ):
+        torch.testing.assert_close(keys, own_keys, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(values, own_values, atol=1e-5, rtol=1e-5)
+
+
+@NO_TRITON
+@pytest.mark.parametrize("name", ["norm of each head", "queries by position", "softcaps"])
+@torch.inference_mode()
+def test_row_383_switches_with_keys_and_values_of_int8(name: str) -> None:
+    """There is one block alone, since another order of sums may move a code, which the next one would see."""
+    model, _ = two_models("float32", **SWITCHED[name], num_layers=1)
+    fast = run_by(TritonDecoderKernel("cpu"), model)
+    ids = torch.randint(0, 50, (1, 11))
+    results = []
+    for one in (model, fast):
+        row = Row()
+        cache = PagedCache(Pages(model.make_cache(1, 1), 4, cache_dtype="int8"), [row])
+        model.forward_embeds(model.embed(ids[:, :9]), cache)
+        cache.advance([9])
+        for place in (9, 10):
+            results.append(one.forward_embeds(model.embed(ids[:, place : place + 1]), cache))
+            cache.advance([1])
+    torch.testing.assert_close(results[2:], results[:2], atol=1e-4, rtol=1e-4)
+
+
+@NO_TRITON
+@pytest.mark.parametrize("name", sorted(DECLINED))
+def test_row_383_experts_are_declined_by_name(name: str) -> None:
+    model = DecoderKernelSuite().model(**SWITCHED[name])
+    runner = Runner(model, Kernels(decoder=[TritonDecoderKernel("cpu")]))
+    mixtures = set(range(3)) - set(SWITCHED[name].get("dense_layers", ()))
+    assert runner.reasons.keys() == mixtures and runner.native.keys() == set(range(3)) - mixtures
+    assert set(runner.reasons.values()) == {"no kernel knows its num_experts"}
 
 
 @NO_TRITON
@@ -86,6 +172,23 @@ class TestTritonDecoderKernel(DecoderKernelSuite):
         projection = model.get_submodule("layers.1.attention.k_proj")
         projection.to(torch.bfloat16)
         assert list(Runner(model, Kernels(decoder=[kernel])).native) == [0, 2]
+
+
+@NO_TRITON
+@pytest.mark.parametrize(
+    ("capability", "shared"), [(90, 227 << 10), (89, 99 << 10)], ids=["Hopper", "Ada"]
+)
+def test_all_kernels_compile_for_gpus(capability: int, shared: int) -> None:
+    """Into no more shared memory than a GPU has. No GPU is needed, and none of Triton's interpreter."""
+    script = Path(__file__).with_name("compile_step.py")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, str(script), str(capability)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    compiled = [line.split(" ", 2) for line in done.stdout.splitlines()]
+    kernels = {"_one_row_kernel", "_rotate_kernel", "_attend_kernel", "_join_kernel"}
+    assert {name for name, *_ in compiled} == kernels | {"_add_normed_kernel"}
+    assert max(int(taken) for _, taken, _ in compiled) <= shared
 
 
 def test_is_found_by_its_name() -> None:

@@ -114,9 +114,6 @@ class NativeRun:
         return scales.flatten() if real is None else scales[real]
 
 
-_NO_KERNEL = "takes its weights on this device"
-
-
 def native_runs(
     blocks: Sequence[nn.Module], kernels: Sequence[DecoderKernel]
 ) -> tuple[dict[int, NativeRun], set[int], dict[int, str]]:
@@ -152,9 +149,8 @@ def native_runs(
         if run is not None:
             runs[neighbors[0]] = run
         else:
-            unknown = switches_on(*known[neighbors[0]][1:]) - _switches(kernels)
-            what = f"knows its {', '.join(sorted(unknown))}" if unknown else _NO_KERNEL
-            reasons |= dict.fromkeys(neighbors, f"no kernel {what}")
+            used = switches_on(*known[neighbors[0]][1:])
+            reasons |= dict.fromkeys(neighbors, _why_none(used, kernels))
     return runs, checked, reasons
 
 
@@ -164,7 +160,7 @@ def _bind(
     """The step of the first kernel that takes these blocks; None if none does."""
     weights, shape = [read for _, read, _ in blocks], blocks[0][2]
     for kernel in kernels:
-        known = switches_on(weights[0], shape) <= _switches([kernel])
+        known = switches_on(weights[0], shape) <= _switches(kernel)
         step = kernel.bind(weights, shape) if known else None
         if step is not None:
             layers = [block.attention.layer for block, _, _ in blocks]
@@ -175,11 +171,24 @@ def _bind(
     return None
 
 
-def _switches(kernels: Sequence[DecoderKernel]) -> set[str]:
-    """What some of these kernels can do otherwise than LLaMA."""
-    return {
-        name for kernel in kernels if isinstance(kernel, KnowsSwitches) for name in kernel.switches
-    }
+def _why_none(used: set[str], kernels: Sequence[DecoderKernel]) -> str:
+    """Why no kernel takes blocks that do this otherwise than LLaMA's."""
+    unknown = {kernel.name: used - _switches(kernel) for kernel in kernels}
+    if names := used.intersection(*unknown.values()):
+        return f"no kernel knows its {', '.join(sorted(names))}"
+    if not any(unknown.values()):
+        return "no kernel takes its weights on this device"
+    return "; ".join(
+        f"{kernel} does not know its {', '.join(sorted(names))}"
+        if names
+        else f"{kernel} does not take its weights on this device"
+        for kernel, names in unknown.items()
+    )
+
+
+def _switches(kernel: DecoderKernel) -> set[str]:
+    """What a kernel can do otherwise than LLaMA."""
+    return set(kernel.switches) if isinstance(kernel, KnowsSwitches) else set()
 
 
 def _format(tensor: Tensor | None) -> object:

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
         NewPositions,
     )
 
+_NORMS = (
+    *("attention_norm", "ffn_norm", "q_norm", "k_norm"),
+    *("attention_post_norm", "ffn_post_norm"),
+)
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
+_ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 
 
 class TritonDecoderKernel:
@@ -34,6 +39,12 @@ class TritonDecoderKernel:
     """
 
     name = "triton"
+    switches = frozenset(
+        {
+            *("qk_norm", "norms", "activation"),
+            *("attention_scale", "residual_scale", "query_scale_beta", "attention_softcap"),
+        }
+    )
 
     def __init__(self, device_type: str = "cuda") -> None:
         self._device_type = device_type
@@ -46,7 +57,7 @@ class TritonDecoderKernel:
 
     def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> TritonStep | None:
         """A step for blocks on the GPU, each with linears of one dtype; else None."""
-        if not all(self._usable(block) for block in blocks):
+        if shape.activation not in _ACTIVATIONS or not all(map(self._usable, blocks)):
             return None
         if self._device_type == "cuda" and not has_triton():
             return None
@@ -55,10 +66,10 @@ class TritonDecoderKernel:
     def _usable(self, block: BlockWeights) -> bool:
         import torch
 
-        linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
-        if block.attention_norm is None or block.ffn_norm is None:
+        if block.mixture is not None:
             return False
-        tensors = [block.attention_norm, block.ffn_norm]
+        linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
+        tensors = [norm for name in _NORMS if (norm := getattr(block, name)) is not None]
         for linear in linears:
             tensors += [t for t in (linear.weight, linear.scale, linear.bias) if t is not None]
         dtype = linears[0].weight.dtype
@@ -74,6 +85,7 @@ class TritonDecoderKernel:
             )
             and len({linear.bias is None for linear in linears[:3]}) == 1  # of q, k and v
             and len({linear.bias is None for linear in linears[4:6]}) == 1  # of gate and up
+            and len({norm.dtype for norm in (block.q_norm, block.k_norm) if norm is not None}) < 2
         )
 
 
@@ -82,7 +94,7 @@ class TritonStep:
 
     Args:
         blocks: The weights, read where they are at every step.
-        shape: Heads and epsilon.
+        shape: What the weights do not tell.
     """
 
     max_rows = 1
@@ -106,8 +118,10 @@ class TritonStep:
         """See `protocols.DecoderStep`."""
         import torch
 
-        from lolama_quant.triton.kernels import decoding
+        from lolama_quant.triton.kernels.attention import attend
+        from lolama_quant.triton.kernels.norms import add_normed
         from lolama_quant.triton.kernels.products import one_row
+        from lolama_quant.triton.kernels.rotation import rotate_and_store
 
         assert new.positions is not None
         starts, (pages,) = new.positions[:, 0].contiguous(), new.pages.contiguous()
@@ -121,6 +135,7 @@ class TritonStep:
         inner = shape.num_heads * shape.head_dim
         kv_inner = shape.num_kv_heads * shape.head_dim
         feed_forward = len(block.feed_forward().w_gate.weight)
+        eps, factor = shape.eps, shape.residual_scale
 
         def scratch(size: int, dtype: torch.dtype) -> Tensor:
             return torch.empty(size, dtype=dtype, device=device)
@@ -130,23 +145,49 @@ class TritonStep:
             scales = [linear.scale for linear in linears]
             one_row(x, weights, scales, [linear.bias for linear in linears], y, **options)
 
+        def add_product(x: Tensor, linear: LinearWeights, post_norm: Tensor | None) -> None:
+            """To the stream, in one launch if it is not normed."""
+            if post_norm is None:
+                multiply(x, linear, y=stream, add=True, factor=factor)
+                return
+            multiply(x, linear, y=change)
+            add_normed(change, post_norm, stream, eps, 1.0 if factor is None else factor)
+
         stream = new.x[0].to(torch.float32, copy=True).contiguous()
+        change = torch.empty_like(stream)
         cos, sin = new.cos[0].contiguous(), new.sin[0].contiguous()
         projected = scratch(inner + 2 * kv_inner, torch.float32)
         queries, attended = (scratch(inner, dtype).view(-1, shape.head_dim) for _ in range(2))
         hidden = scratch(feed_forward, dtype)
         for block, own_keys, own_values in zip(self._blocks, keys, values, strict=True):
-            norm = {"norm": block.attention_norm, "eps": shape.eps}
-            multiply(stream, block.q_proj, block.k_proj, block.v_proj, y=projected, **norm)
-            decoding.rotate_and_store(
-                projected, cos, sin, starts, queries, own_keys, own_values, pages
+            multiply(
+                *(stream, block.q_proj, block.k_proj, block.v_proj),
+                y=projected,
+                norm=block.attention_norm,
+                eps=eps,
             )
-            decoding.attend(queries, own_keys, own_values, pages, starts, first_keys, attended)
-            multiply(attended.view(-1), block.o_proj, y=stream, add=True)
-            norm["norm"] = block.ffn_norm
+            rotate_and_store(
+                *(projected, cos, sin, starts, queries, own_keys, own_values, pages),
+                q_norm=block.q_norm,
+                k_norm=block.k_norm,
+                eps=eps,
+                query_scale=new.query_scales,
+            )
+            attend(
+                *(queries, own_keys, own_values, pages, starts, first_keys, attended),
+                scale=shape.attention_scale,
+                cap=shape.attention_softcap,
+            )
+            add_product(attended.view(-1), block.o_proj, block.attention_post_norm)
             network = block.feed_forward()
-            multiply(stream, network.w_gate, network.w_up, y=hidden, gates=True, **norm)
-            multiply(hidden, network.w_down, y=stream, add=True)
+            multiply(
+                *(stream, network.w_gate, network.w_up),
+                y=hidden,
+                norm=block.ffn_norm,
+                eps=eps,
+                activation=shape.activation,
+            )
+            add_product(hidden, network.w_down, block.ffn_post_norm)
         return stream[None]
 
 

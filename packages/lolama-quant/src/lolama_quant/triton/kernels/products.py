@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lolama_quant.triton.kernels.activations import gated
 from lolama_quant.triton.kernels.overlap import can_overlap, let_next_begin, wait_for_inputs
 
 _TILE_ROWS = 16  # the least that tl.dot takes
@@ -49,9 +50,11 @@ def _one_row_kernel(  # type: ignore[no-untyped-def]
     outputs_2,
     NORMS: tl.constexpr,
     GATES: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     ADDS: tl.constexpr,
+    FACTOR: tl.constexpr,
     OVERLAPS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_INPUTS: tl.constexpr,
@@ -60,7 +63,7 @@ def _one_row_kernel(  # type: ignore[no-untyped-def]
     """BLOCK_ROWS rows of weights; y (N of all,) is overwritten or added to.
 
     Up to three weights lie one after the other. With GATES rows of the first two take turns, since what
-    becomes of them, silu(first) · second, needs both.
+    becomes of them, ACTIVATION(first) · second, needs both.
     """
     block = tl.program_id(0)
     row = tl.arange(0, BLOCK_ROWS)
@@ -117,9 +120,11 @@ def _one_row_kernel(  # type: ignore[no-untyped-def]
         result += tl.load(biases, mask=exists, other=0.0).to(tl.float32)
     if GATES:
         gate, up = tl.split(tl.reshape(result, (BLOCK_ROWS // 2, 2)))
-        result = gate * tl.sigmoid(gate) * up
+        result = gated(gate, up, ACTIVATION)
         channel = block * (BLOCK_ROWS // 2) + tl.arange(0, BLOCK_ROWS // 2)
         exists = channel < outputs
+    if FACTOR is not None:
+        result *= FACTOR
     if ADDS:
         result += tl.load(y + channel, mask=exists, other=0.0).to(tl.float32)
     tl.store(y + channel, result.to(y.dtype.element_ty), mask=exists)
@@ -174,8 +179,9 @@ def one_row(
     *,
     norm: Tensor | None = None,
     eps: float = 0.0,
-    gates: bool = False,
+    activation: str | None = None,
     add: bool = False,
+    factor: float | None = None,
 ) -> None:
     """The products of one row with up to three weights, one after the other in ``y``.
 
@@ -186,12 +192,15 @@ def one_row(
         biases: (N,) each, or None for all.
         y: (N of all,), written; float32, or any other dtype.
         norm: (K,): ``x`` goes through RMSNorm with these weights and ``eps`` first.
-        gates: silu(first product) · second product, of two weights, is written to ``y`` (N,).
+        activation: One of `ACTIVATIONS`: activation(first product) · second product, of two weights, is
+            written to ``y`` (N,).
         add: Add to what ``y`` holds.
+        factor: What is written or added is multiplied with it.
     """
     outputs = [len(weight) for weight in weights]
     options = _ONE_ROW[weights[0].itemsize, norm is not None]
     spare = _MOST_WEIGHTS - len(weights)
+    gates = activation is not None
     rows = 2 * outputs[0] if gates else 0
     block = options["BLOCK_ROWS"]
     blocks = triton.cdiv(rows, block) if gates else sum(triton.cdiv(n, block) for n in outputs)
@@ -211,9 +220,11 @@ def one_row(
         *(*outputs, *[0] * spare),
         NORMS=norm is not None,
         GATES=gates,
+        ACTIVATION=activation,
         HAS_SCALE=has_scale,
         HAS_BIAS=has_bias,
         ADDS=add,
+        FACTOR=factor,
         OVERLAPS=overlaps,
         launch_pdl=overlaps,
         **options,
