@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def table() -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_test_lies_as_its_module_does_or_is_in_the_table(package: str) -> None:
     assert set(table().get(package, {})) == by_behavior(ROOT / "packages" / package)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_two_test_files_of_a_package_share_a_name(package: str) -> None:
+    """Type checkers take them for one module."""
+    files = sorted(path.name for path in (ROOT / "packages" / package / "tests").rglob("test_*.py"))
+    assert [name for name, next_name in pairwise(files) if name == next_name] == []
 
 
 def test_the_table_knows_no_other_packages_and_says_what_each_test_holds() -> None:

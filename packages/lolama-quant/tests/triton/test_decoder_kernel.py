@@ -69,10 +69,8 @@ def test_row_383_switches_are_computed(name: str, weights: str) -> None:
     plain.forward_embeds(plain.embed(ids[:, :9]), cache)
     cache.advance([9])
     caches = [cache, copy.deepcopy(cache)]
-    embeds = plain.embed(ids[:, 9:])
-    found, expected = (
-        one.forward_embeds(embeds, own) for one, own in zip((fast, plain), caches, strict=True)
-    )
+    embeds, ways = plain.embed(ids[:, 9:]), (fast, plain)
+    found, expected = (ways[place].forward_embeds(embeds, caches[place]) for place in range(2))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     for own in caches:
         own.advance([1])
