@@ -149,7 +149,8 @@ def run(part: Part, folder: Path, left: float) -> dict[str, Any]:
     outcome = {0: "passed", None: f"took longer than {part.seconds} s"}.get(status)
     found["outcome"] = outcome or f"failed with {status}"
     found["seconds"] = round(time.monotonic() - begin, 1)
-    said = log.read_text("utf-8", errors="replace").strip().splitlines()
+    lines = log.read_text("utf-8", errors="replace").strip().splitlines()
+    said = [line for line in lines if not line.startswith("|")]  # its tables are in the log
     found["said"] = said[-1] if said else ""
     if result.exists():
         found["measured"] = json.loads(result.read_text("utf-8"))

@@ -30,7 +30,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
 def test_a_part_that_fails_or_hangs_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    writes = "import sys; open(sys.argv[1], 'w').write('[7]'); print('well')"
+    writes = "import sys; open(sys.argv[1], 'w').write('[7]'); print('well'); print('| 7 | 8 |')"
     chosen = [
         Part("breaks", "an error", 60, ["-c", "raise SystemExit('oh')"]),
         Part("hangs", "no end", 1, ["-c", "while True: pass"]),
