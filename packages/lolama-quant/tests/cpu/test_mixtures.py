@@ -162,3 +162,16 @@ def test_routers_of_another_layout_are_declined(part: str) -> None:
         weight = router.weight.detach()
         router.weight = torch.nn.Parameter(weight.repeat(1, 2)[:, ::2], requires_grad=False)
     assert not Runner(model, Kernels(decoder=[KERNEL])).native
+
+
+def test_row_376_experts_that_score_alike_are_chosen_as_torch_does() -> None:
+    model = model_of("many")
+    router = model.get_parameter("layers.1.feed_forward.router.weight")
+    assert Runner(model, Kernels(decoder=[KERNEL])).native
+    with torch.no_grad():
+        router[7:] = router[7].clone()
+    runner = Runner(model, Kernels(decoder=[KERNEL]))
+    assert not runner.native
+    ids = torch.randint(240, (2, 9), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        assert torch.equal(runner.forward_embeds(model.embed(ids), logits="all"), model(ids))

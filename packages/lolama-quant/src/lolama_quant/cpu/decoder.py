@@ -224,7 +224,7 @@ def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
         pairs += [(part, router.dtype) for part in (router, gate) if part is not None]
         if router.dtype == torch.int8:
             return False
-    return all(
+    readable = all(
         tensor.device.type == "cpu"
         and tensor.dtype == wanted
         and number_of(wanted) is not None
@@ -232,3 +232,9 @@ def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
         and not tensor.is_neg()
         for tensor, wanted in pairs
     )
+    return readable and (block.mixture is None or _scores_differ(block.mixture.router))
+
+
+def _scores_differ(router: torch.Tensor) -> bool:
+    """Whether no two experts score every token alike: which of them torch chooses is its own affair."""
+    return len(router.unique(dim=0)) == len(router)  # type: ignore[no-untyped-call]
