@@ -29,7 +29,10 @@ if not README.is_file():
 
 # What sets up an environment, or runs these very tests.
 _NOT_RUN = ("pip", "python3")
-_DOWNLOADED = ('lolama generate "The capital', "lolama pull tinyllama")
+_DOWNLOADED = (
+    *('lolama generate "The capital', "lolama pull tinyllama"),
+    "lolama generate -m qwen3:0.6b",
+)
 
 # The commands that lolama's first README showed: they mean the same as then.
 FIRST_COMMANDS = """
