@@ -125,7 +125,8 @@ def test_tiles_are_bit_equal() -> None:
         assert inputs["tiles_per_image"] == [len(expected)]
 
 
-def test_tiles_of_onevision_are_bit_equal() -> None:
+def onevision() -> tuple[Any, Preprocessing]:
+    """transformers' image processor, and the same settings here."""
     from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
         LlavaOnevisionImageProcessorPil,
     )
@@ -138,6 +139,11 @@ def test_tiles_of_onevision_are_bit_equal() -> None:
         image_std=half,
     )
     settings = replace(tiled(max_tiles=2), stretch=True, mean=half, std=half)
+    return theirs, settings
+
+
+def test_tiles_of_onevision_are_bit_equal() -> None:
+    theirs, settings = onevision()
     ours = CLIPImageProcessor(vision_config(preprocessing=settings))
     for picture in pictures(120, "onevision"):
         expected = theirs.preprocess(picture.copy())["pixel_values"][0]
@@ -146,18 +152,7 @@ def test_tiles_of_onevision_are_bit_equal() -> None:
 
 
 def test_several_pictures_of_onevision_in_mode_pad_are_bit_equal() -> None:
-    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
-        LlavaOnevisionImageProcessorPil,
-    )
-
-    half = (0.5, 0.5, 0.5)
-    theirs = LlavaOnevisionImageProcessorPil(
-        image_grid_pinpoints=PINPOINTS,
-        size={"height": SIDE, "width": SIDE},
-        image_mean=half,
-        image_std=half,
-    )
-    settings = replace(tiled(max_tiles=2), stretch=True, mean=half, std=half)
+    theirs, settings = onevision()
     config = vision_config(preprocessing=settings, **SIGLIP)
     ours = CLIPImageProcessor.from_config(config, mode="pad")
     shown = [picture.convert("RGB") for picture in pictures(60, "onevision pad")]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_folders import VOCAB, edit_json, read, tiny_tokenizer_json, write_json
+from tiny_folders import published_name as published_text_name
 from torch import Tensor
 
 from lolama_core.protocols.errors import ModelError
@@ -163,17 +164,8 @@ def published_name(canonical: str) -> str:
         return "model.image_newline"
     if name.startswith("projector."):
         return "model.multi_modal_" + name
-    for ours, theirs in [
-        ("attention.", "self_attn."),
-        ("feed_forward.w_gate", "mlp.gate_proj"),
-        ("feed_forward.w_up", "mlp.up_proj"),
-        ("feed_forward.w_down", "mlp.down_proj"),
-        ("attention_norm", "input_layernorm"),
-        ("ffn_norm", "post_attention_layernorm"),
-    ]:
-        name = name.replace(ours, theirs)
-    name = name.removeprefix("language_model.")
-    return name if name.startswith("lm_head") else f"model.language_model.{name}"
+    name = published_text_name(name.removeprefix("language_model."))
+    return name.replace("model.", "model.language_model.", 1)
 
 
 def assert_same(files: ModelFiles, state: dict[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import Fields
 from lolama_hub.folder.layouts import llama
 from lolama_hub.folder.layouts.layout import TextLayout
-from lolama_hub.folder.layouts.windows import listed_layers, window_fields
+from lolama_hub.folder.layouts.windows import optional_window, window_fields
 
 DEFAULTS: dict[str, JSON] = llama.DEFAULTS | {
     "max_position_embeddings": 32768,
@@ -26,17 +26,11 @@ def windows(config: Fields, num_layers: int, max_seq_len: int) -> dict[str, JSON
     Raises:
         ModelError: for layers that slide without a window.
     """
-    window = None
-    if config.boolean("use_sliding_window"):
-        window = config.optional_integer("sliding_window")
-    sliding = listed_layers(config, num_layers)
-    if sliding is None:
-        first = config.integer("max_window_layers", low=0)
-        sliding = list(range(first, num_layers))
-    elif sliding and window is None:
-        raise config.refuse(
-            "sliding_window", "a window in use, for the layers of layer_types that slide"
-        )
+    window, sliding = optional_window(
+        config,
+        num_layers,
+        lambda: list(range(config.integer("max_window_layers", low=0), num_layers)),
+    )
     if window is not None and len(sliding) < num_layers and window >= max_seq_len:
         window = None  # it never closes, so both kinds of layers are the same
     return window_fields(window, sliding, num_layers)

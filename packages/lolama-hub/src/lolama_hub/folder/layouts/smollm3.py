@@ -7,7 +7,7 @@ from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import Fields
 from lolama_hub.folder.layouts import llama
 from lolama_hub.folder.layouts.layout import TextLayout
-from lolama_hub.folder.layouts.windows import listed_layers, window_fields
+from lolama_hub.folder.layouts.windows import optional_window, window_fields
 
 DEFAULTS: dict[str, JSON] = llama.DEFAULTS | {
     "max_position_embeddings": 32768,
@@ -50,16 +50,9 @@ def windows(config: Fields, num_layers: int, _max_seq_len: int) -> dict[str, JSO
     Raises:
         ModelError: for layers that slide without a window.
     """
-    window = None
-    if config.boolean("use_sliding_window"):
-        window = config.optional_integer("sliding_window")
-    sliding = listed_layers(config, num_layers)
-    if sliding is None:
-        sliding = unrotated_layers(config, num_layers)
-    elif sliding and window is None:
-        raise config.refuse(
-            "sliding_window", "a window in use, for the layers of layer_types that slide"
-        )
+    window, sliding = optional_window(
+        config, num_layers, lambda: unrotated_layers(config, num_layers)
+    )
     return window_fields(window, sliding, num_layers)
 
 

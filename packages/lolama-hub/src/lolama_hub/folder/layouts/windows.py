@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lolama_core.protocols.types import JSON
@@ -39,6 +39,32 @@ def window_fields(window: int | None, sliding: Sequence[int], num_layers: int) -
     if len(sliding) == num_layers:
         return {"sliding_window": window}
     return {"sliding_window": window, "sliding_layers": list(sliding)}
+
+
+def optional_window(
+    config: Fields, num_layers: int, usual: Callable[[], list[int]]
+) -> tuple[int | None, list[int]]:
+    """The window, where ``use_sliding_window`` is true, and the layers that have it.
+
+    Args:
+        config: config.json.
+        num_layers: How many layers there are.
+        usual: The layers, where ``layer_types`` lists no kinds.
+
+    Raises:
+        ModelError: for layers that slide without a window.
+    """
+    window = None
+    if config.boolean("use_sliding_window"):
+        window = config.optional_integer("sliding_window")
+    sliding = listed_layers(config, num_layers)
+    if sliding is None:
+        return window, usual()
+    if sliding and window is None:
+        raise config.refuse(
+            "sliding_window", "a window in use, for the layers of layer_types that slide"
+        )
+    return window, sliding
 
 
 def every_nth_is_full(config: Fields, num_layers: int, interval: int) -> dict[str, JSON]:
