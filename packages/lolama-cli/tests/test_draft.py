@@ -256,8 +256,8 @@ def test_dynamic_rope_is_no_hindrance_to_who_asks_for_nothing(base: Path, tmp_pa
         for draft in ("auto", "off"):
             outcome = generate(bent, draft, "--max-tokens", "5")
             assert (outcome.code, outcome.out) == (0, b"abcde")
-        refusal = "dynamic RoPE, so it tries no token ahead"
-        generate(bent, "lookup").refused(2, refusal)
+        named = {"dynamic": "dynamic RoPE", "longrope": "LongRoPE"}[kind]
+        generate(bent, "lookup").refused(2, f"has {named}, so it tries no token ahead")
 
 
 def test_row_299_a_small_draft_leaves_the_threads_to_its_model(base: Path) -> None:

@@ -176,7 +176,7 @@ def test_row_190_pictures_that_cannot_be_shown(
         demo.generate(ASKED, images=[circle(), circle()])
     with pytest.raises(ModelError, match=r"none\.png: does not exist"):
         seeing.chat(ASKED, images=str(tmp_path / "none.png"))
-    with pytest.raises(UsageError, match="images: holds a int"):
+    with pytest.raises(UsageError, match="images: holds an int"):
         seeing.chat(ASKED, images=[3])  # type: ignore[list-item]
     nobody = [{"role": "assistant", "content": "Hello"}]
     with pytest.raises(UsageError, match="messages: show 0 pictures, and 1 are given"):

@@ -292,9 +292,9 @@ def _no_weights(model: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_swap_attention, "layers.1.attention: is a OwnAttention, where .* a plain Attention"),
+        (_swap_attention, "layers.1.attention: is an OwnAttention, where .* a plain Attention"),
         (_swap_linear, "layers.1.attention.q_proj: is a Linear, where .* a plain Linear"),
-        (_subclass, "model: is a OwnLlama, where this kind of model has a plain Llama"),
+        (_subclass, "model: is an OwnLlama, where this kind of model has a plain Llama"),
         (_own_forward, "layers.0.feed_forward: has a forward of its own"),
         (_further_part, "adapter: is a Linear, where this kind of model has nothing"),
         (_further_weight, "layers.0.gate: is no tensor of this kind of model"),

@@ -142,6 +142,25 @@ def test_row_344_thinking_without_a_switch_is_refused(chatty: Path, opened: Path
     assert "which --raw leaves aside" in outcome.err
 
 
+def test_row_353_another_model_of_a_silent_chat_needs_no_switch(
+    thinker: Path, chatty: Path, opened: Path
+) -> None:
+    """It goes on; one that thinks nevertheless is told of once, when the chat comes to it."""
+    base = chatty.parent / "base"
+    known_model.write(base)
+    lines = f"a\n/model {chatty}\nb\n/model {opened}\nc\n/model {base}\nx\n/model {thinker}\nd\n"
+    outcome = run(
+        "chat", "-m", thinker, "--no-think", "--temperature", "0", "--max-tokens", "20",
+        stdin=lines.encode(),
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    said = outcome.out.decode().splitlines()
+    assert said[:3] == [REPLY] * 3 and said[-1] == REPLY and len(said) == 5
+    notes = [line for line in outcome.err.splitlines() if "switch" in line]
+    expected = f"note: {opened} thinks, and its chat template has no switch to turn that off"
+    assert notes == [expected]
+
+
 def test_generate_writes_the_reply_and_json_has_both(thinker: Path) -> None:
     for stream in ((), ("--no-stream",)):
         outcome = run("generate", "-m", thinker, "--temperature", "0", *stream, "hi")

@@ -19,10 +19,11 @@ def check_tried(files: ModelFiles) -> None:
     """Refuse a model that can try no token ahead.
 
     Raises:
-        UsageError: for dynamic RoPE: what it holds of a text cannot be cut back.
+        UsageError: for dynamic RoPE and LongRoPE: what it holds of a text cannot be cut back.
     """
-    if names.has_dynamic_rope(files):
-        reason = "has dynamic RoPE, so it tries no token ahead"
+    changed_by = names.keys_changed_by(files)
+    if changed_by is not None:
+        reason = f"has {changed_by}, so it tries no token ahead"
         raise UsageError(files.name, reason, 'use `draft="off"`')
 
 
@@ -39,13 +40,14 @@ def check_draft(
         files, tokenizer: The model whose text it is, likewise.
 
     Raises:
-        UsageError: for a vision model, dynamic RoPE, or other tokens.
+        UsageError: for a vision model, dynamic RoPE, LongRoPE, or other tokens.
     """
     if names.text_shape(draft) is not draft.config["model"]:
         reason = "is a vision model, and what guesses for another model reads text alone"
         raise UsageError(draft.name, reason, _REMEDY)
-    if names.has_dynamic_rope(draft):
-        reason = "has dynamic RoPE, so it cannot guess for another model"
+    changed_by = names.keys_changed_by(draft)
+    if changed_by is not None:
+        reason = f"has {changed_by}, so it cannot guess for another model"
         raise UsageError(draft.name, reason, _REMEDY)
     assert isinstance(draft_tokenizer, lolama_core.Tokenizer)
     assert isinstance(tokenizer, lolama_core.Tokenizer)

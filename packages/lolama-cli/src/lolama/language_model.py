@@ -23,6 +23,7 @@ from lolama.thinking import ThoughtSplitter, thought_format, with_thinking
 from lolama.vision import image_token_id, open_pictures, processor_of
 from lolama_core import Generation, TextGenerator, TokenStream
 from lolama_core.protocols.arguments import truth
+from lolama_core.protocols.checks import kind_of
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.types import ModelFiles
 
@@ -248,9 +249,7 @@ class LanguageModel:
         self, text: str, images: ImageSource | Sequence[ImageSource]
     ) -> tuple[list[int], Mapping[str, Any]]:
         if not isinstance(text, str):
-            raise UsageError(
-                "text", f"is a {type(text).__name__}", "give text; `chat` takes messages"
-            )
+            raise UsageError("text", f"is {kind_of(text)}", "give text; `chat` takes messages")
         if not text:
             raise empty_prompt()
         pictures = open_pictures(images)

@@ -115,10 +115,11 @@ def text_shape(files: ModelFiles) -> Mapping[str, JSON]:
     return _text_shape(files.config)
 
 
-def has_dynamic_rope(files: ModelFiles) -> bool:
-    """Whether the language model changes what it holds of a text as that grows."""
+def keys_changed_by(files: ModelFiles) -> str | None:
+    """What changes the keys that the language model holds of a text as that grows; None for nothing."""
     scaling = text_shape(files).get("rope_scaling")
-    return isinstance(scaling, dict) and scaling.get("type") in ("dynamic", "longrope")
+    kind = scaling.get("type") if isinstance(scaling, dict) else None
+    return {"dynamic": "dynamic RoPE", "longrope": "LongRoPE"}.get(str(kind))
 
 
 def _context_length(config: CanonicalConfig) -> int | None:

@@ -20,11 +20,12 @@ def check_prompt_cache(path: Path, files: ModelFiles, cache_dtype: str | None) -
         cache_dtype: What its keys and values are stored in; None for its dtype.
 
     Raises:
-        UsageError: if it is of a model with other sizes, or of another cache dtype; under dynamic RoPE.
+        UsageError: if it is of a model with other sizes, or of another cache dtype; under dynamic RoPE or LongRoPE.
         ModelError: if it is no such file, or what it says of itself is damaged.
     """
-    if names.has_dynamic_rope(files):
-        reason = "has dynamic RoPE, so nothing that it has read can be kept"
+    changed_by = names.keys_changed_by(files)
+    if changed_by is not None:
+        reason = f"has {changed_by}, so nothing that it has read can be kept"
         raise UsageError(files.name, reason, "leave out the prompt cache")
     if not os.path.lexists(path):
         return

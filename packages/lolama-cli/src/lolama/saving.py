@@ -20,6 +20,7 @@ from lolama.files import expanded
 from lolama.language_model import LanguageModel
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.arguments import truth
+from lolama_core.protocols.checks import kind_of
 from lolama_core.protocols.errors import UsageError, exists_already
 from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.protocols.types import (
@@ -204,7 +205,7 @@ def _check_parts(module: nn.Module, plain: nn.Module) -> None:
     for name in {**expected, **parts}:
         found, wanted = parts.get(name), expected.get(name)
         if _kind(found) is not _kind(wanted):
-            what = "is missing" if found is None else f"is a {type(found).__name__}"
+            what = "is missing" if found is None else f"is {kind_of(found)}"
         elif "forward" in vars(found):
             what = "has a forward of its own"
         else:

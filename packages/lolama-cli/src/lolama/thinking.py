@@ -61,6 +61,11 @@ def with_thinking(tokenizer: Tokenizer, thinking: bool | None) -> Tokenizer:
     return tokenizer.with_thinking(thinking)
 
 
+def thinks(tokenizer: Tokenizer) -> bool:
+    """Whether the model may think before it replies."""
+    return isinstance(tokenizer, ThinkingTokenizer) and tokenizer.thought_tags is not None
+
+
 def thought_format(tokenizer: Tokenizer, ids: Sequence[int]) -> ThoughtFormat | None:
     """How a reply to a chat's prompt begins with a thought; None for a model that does not think."""
     if not isinstance(tokenizer, ThinkingTokenizer) or tokenizer.thought_tags is None:

@@ -11,6 +11,7 @@ import lolama_core
 from lolama.files import expanded
 from lolama_core.protocols import ImageProcessor
 from lolama_core.protocols.arguments import listed
+from lolama_core.protocols.checks import kind_of
 from lolama_core.protocols.config_errors import naming_file
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.lazy_names import directory
@@ -126,6 +127,6 @@ def open_pictures(images: ImageSource | Sequence[ImageSource]) -> list[Image]:
                 warnings.warn(picture.notice, stacklevel=4)
             opened.append(picture.image)
         else:
-            reason = f"holds a {type(one).__name__}"
+            reason = f"holds {kind_of(one)}"
             raise UsageError("images", reason, _PICTURES)
     return opened

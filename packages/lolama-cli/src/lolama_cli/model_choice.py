@@ -10,6 +10,7 @@ from lolama_cli.ahead import load_libraries_ahead, read_ahead
 from lolama_cli.console import note
 from lolama_cli.progress_line import progress_line
 from lolama_cli.transfer_bars import transfer_bars
+from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.notices import unsupported
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class ModelChoice:
         quantize, device, dtype, cache_dtype, yes: The options of these names.
         template: Source of a chat template in the place of its own.
         no_think: Have its chat template turn thinking off.
+        needs_switch: Refuse a model whose template has no switch for ``no_think``.
         load_seconds: How long `load` took.
     """
 
@@ -37,6 +39,7 @@ class ModelChoice:
     yes: bool = False
     template: str | None = None
     no_think: bool = False
+    needs_switch: bool = True
     load_seconds: float = 0.0
 
     def open(self) -> tuple[ModelFiles, Tokenizer]:
@@ -45,11 +48,10 @@ class ModelChoice:
         What can be refused is refused here, without torch: it takes seconds to import.
 
         Raises:
-            UsageError: also if the chat template has no switch for ``no_think``.
+            UsageError: also if the chat template has no switch for ``no_think``, and needs one.
         """
         from lolama import names, wiring
         from lolama.devices import check_device
-        from lolama.thinking import with_thinking
 
         check_device(self.device)
         with transfer_bars() as bars:
@@ -58,7 +60,20 @@ class ModelChoice:
         # Not before: a refusal so far has read nothing of torch. Reading the tokenizer takes the longest.
         load_libraries_ahead()
         asked = files if self.template is None else names.with_chat_template(files, self.template)
-        return files, with_thinking(wiring.tokenizer_of(asked), False if self.no_think else None)
+        tokenizer = wiring.tokenizer_of(asked)
+        return files, self._without_thinking(tokenizer) if self.no_think else tokenizer
+
+    def _without_thinking(self, tokenizer: Tokenizer) -> Tokenizer:
+        from lolama.thinking import thinks, with_thinking
+
+        try:
+            return with_thinking(tokenizer, False)
+        except UsageError:
+            if self.needs_switch:
+                raise
+        if thinks(tokenizer):
+            note(f"note: {self.name} thinks, and its chat template has no switch to turn that off")
+        return tokenizer
 
     def load(self, files: ModelFiles, *, verbose: bool = False, is_draft: bool = False) -> CausalLM:
         """The model, on its device.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -343,10 +344,16 @@ def test_pictures_are_not_guessed_behind(texts: Texts) -> None:
 def test_row_329_a_model_under_dynamic_rope_makes_no_drafts(tiny_llama: MakeLlama) -> None:
     scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=40)
     dynamic = tiny_llama(rope_scaling=scaling)
+    factors = (1.0,) * (dynamic.config.head_dim // 2)
+    longrope = tiny_llama(
+        rope_scaling=replace(scaling, type="longrope", short_factor=factors, long_factor=factors)
+    )
     for make in (Engine, TextGenerator):  # before anything has run
-        with pytest.raises(UsageError, match="draft: changes what it holds of a text") as refused:
-            make(tiny_llama(), draft=dynamic)
-        assert "\n" not in str(refused.value)
+        for draft, name in ((dynamic, "dynamic RoPE"), (longrope, "LongRoPE")):
+            reason = rf"draft: changes what it holds of a text as that grows \({name}\)"
+            with pytest.raises(UsageError, match=reason) as refused:
+                make(tiny_llama(), draft=draft)
+            assert "\n" not in str(refused.value)
     # It may have some.
     expected = TextGenerator(dynamic, draft="off").generate([1, 2], seed=1)
     found = TextGenerator(dynamic, draft=tiny_llama()).generate([1, 2], seed=1)

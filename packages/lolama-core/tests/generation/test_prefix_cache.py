@@ -899,15 +899,22 @@ def test_a_model_that_was_changed_reads_nothing_from_before(
     assert result.cached_tokens == 0 and same(result, cold.generate(TEXT[:70], GREEDY))
 
 
-def test_under_dynamic_rope_nothing_is_saved_or_loaded(
-    make_llama: MakeLlama, tmp_path: Path
+@pytest.mark.parametrize("name", ["dynamic RoPE", "LongRoPE"])
+def test_where_keys_do_not_stay_nothing_is_saved_or_loaded(
+    make_llama: MakeLlama, tmp_path: Path, name: str
 ) -> None:
-    scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=64)
+    model = make_llama()
+    pairs = model.config.head_dim // 2
+    factors = {"short_factor": (1.0,) * pairs, "long_factor": (2.0,) * pairs}
+    if name == "LongRoPE":
+        scaling = RopeScaling(type="longrope", factor=2.0, original_max_seq_len=64, **factors)
+    else:
+        scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=64)
     model, prefixes = make_llama(rope_scaling=scaling), PrefixCache(MAX_BYTES)
     for act in (prefixes.save, prefixes.load):
-        with pytest.raises(UsageError, match="has dynamic RoPE"):
+        with pytest.raises(UsageError, match=f"has {name}, so"):
             act(tmp_path / "kept", model)
-    with pytest.raises(UsageError, match="has dynamic RoPE"):
+    with pytest.raises(UsageError, match=f"has {name}, so"):
         prefixes.load(tmp_path / "kept", model, missing_ok=True)
     assert not [*tmp_path.iterdir()]
 

@@ -193,7 +193,7 @@ def other_router(mixture: Any) -> None:
     [
         (other_part, "expert 3 has bonus, which no kernel knows"),
         (other_activation, "its experts differ in activation"),
-        (other_expert, "expert 1 is a Identity, not a FeedForward"),
+        (other_expert, "expert 1 is an Identity, not a FeedForward"),
         (other_list, "its experts are not what a mixture has"),
         (half_a_shared_expert, "it has one of shared_expert and shared_gate"),
         (other_router, "router has a hook or a forward of its own"),

@@ -14,7 +14,9 @@ from lolama_core.protocols.checks import (
     from_mapping,
     is_integer,
     is_number,
+    kind_of,
     shown,
+    with_article,
 )
 from lolama_core.protocols.errors import ModelError
 
@@ -38,6 +40,13 @@ from lolama_core.protocols.errors import ModelError
 )
 def test_a_value_is_shown_escaped_and_cut(value: object, expected: str) -> None:
     assert shown(value) == expected
+
+
+def test_a_type_has_its_article() -> None:
+    assert [kind_of(value) for value in (1, "x", None)] == ["an int", "a str", "a NoneType"]
+    nouns = "Experts", "OwnLlama", "Identity", "UserNorm", "RMSNorm", "Linear"
+    expected = "an Experts|an OwnLlama|an Identity|a UserNorm|a RMSNorm|a Linear"
+    assert "|".join(map(with_article, nouns)) == expected
 
 
 def test_booleans_are_no_numbers() -> None:

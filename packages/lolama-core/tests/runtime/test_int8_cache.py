@@ -23,6 +23,13 @@ from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
 
 DYNAMIC = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=32)
+LONGROPE = RopeScaling(
+    type="longrope",
+    factor=2.0,
+    original_max_seq_len=32,
+    short_factor=(1.0,) * 4,
+    long_factor=(2.0,) * 4,
+)
 
 
 def seen(x: Tensor) -> Tensor:
@@ -189,15 +196,18 @@ def test_row_294_a_cache_dtype_that_there_is_not(
             make()
 
 
-def test_row_294_a_model_whose_keys_do_not_stay(tiny_llama: Callable[..., Llama]) -> None:
-    model = tiny_llama(max_seq_len=64, rope_scaling=DYNAMIC)
+@pytest.mark.parametrize(("scaling", "name"), [(DYNAMIC, "dynamic RoPE"), (LONGROPE, "LongRoPE")])
+def test_row_294_a_model_whose_keys_do_not_stay(
+    tiny_llama: Callable[..., Llama], scaling: RopeScaling, name: str
+) -> None:
+    model = tiny_llama(max_seq_len=64, rope_scaling=scaling)
     prefixes = PrefixCache(1000, cache_dtype="int8")
     for make in (
         lambda: TextGenerator(model, cache_dtype="int8"),
         lambda: TextGenerator(model, prefix_cache=prefixes),
         lambda: Engine(model, cache_dtype="int8"),
     ):
-        with pytest.raises(UsageError, match="dynamic RoPE"):
+        with pytest.raises(UsageError, match=f"for models with {name}, whose"):
             make()
 
 

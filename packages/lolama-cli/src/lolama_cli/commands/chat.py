@@ -133,7 +133,10 @@ def chat(
 
     def load_model(name: str) -> ChatModel:
         return _load(
-            chosen if name == model else replace(chosen, name=name, template=None),
+            # What the options said of the first model is no reason to refuse another.
+            chosen
+            if name == model
+            else replace(chosen, name=name, template=None, needs_switch=False),
             drafts,
             image_mode=None if image_mode == "auto" else image_mode,
             raw=raw,

@@ -54,9 +54,10 @@ class _Followed:
     kept: bool = False
 
 
-def _check_stable(stable: bool) -> None:
-    if not stable:
-        reason = "changes what it holds of a text as that grows (dynamic RoPE)"
+def _check_stable(model: CausalLM) -> None:
+    changed_by = own_cache(model.make_cache(1, 1)).changed_by
+    if changed_by is not None:
+        reason = f"changes what it holds of a text as that grows ({changed_by})"
         raise UsageError("draft", reason, "use another model, or none")
 
 
@@ -69,14 +70,14 @@ class DraftModel:
             no drafts.
 
     Raises:
-        UsageError: if what it holds of a text changes as that grows (dynamic RoPE).
+        UsageError: if what it holds of a text changes as that grows (dynamic RoPE, LongRoPE).
 
     Attributes:
         read: See `Drafter`.
     """
 
     def __init__(self, model: CausalLM, memory_of: MemoryOf | None = None) -> None:
-        _check_stable(own_cache(model.make_cache(1, 1)).stable)
+        _check_stable(model)
         self._model, self.read, self._may_read = model, 0, 0
         self._memory_of = memory_of or partial(RowMemory, rows=MOST_ROWS)
         self._memory: RowMemory | None = None
@@ -88,7 +89,7 @@ class DraftModel:
         """Look at the model as it is now. What it guesses for is ``runner``.
 
         Raises:
-            UsageError: if it has dynamic RoPE by now.
+            UsageError: if it has dynamic RoPE or LongRoPE by now.
         """
         while_locked(self._lock, partial(self._look, runner))
 
@@ -97,7 +98,7 @@ class DraftModel:
         if self._memory is None or self._memory.model is not self._runner:
             self._memory = self._memory_of(self._runner)
             self._texts.clear()
-        _check_stable(not self._memory.rows_run_alone)
+        _check_stable(self._runner)
 
     def draft(
         self,

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from lolama_core.model.device import memory_errors
+from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.arguments import path_of
 from lolama_core.protocols.errors import UsageError
@@ -36,8 +37,8 @@ class PrefixCache:
     Texts are compared by `Prompt.keys`, never by ids alone, since different pictures have the same ids; and
     only texts of the same model match, as it is: `TextGenerator` sees that one has changed (see `runner_of`),
     unless by writes through ``tensor.data``; call `clear` after those. One cache may serve several models and
-    several generators, which take turns. Under dynamic RoPE a position does depend on what follows, and such
-    texts are not kept.
+    several generators, which take turns. Under dynamic RoPE and LongRoPE a position does depend on what
+    follows, and such texts are not kept.
 
     What was not used for longest is dropped first, page by page from the end of a text. Draft models have a
     share of ``max_bytes``, as large as their positions are beside those of the others. What they keep beyond
@@ -99,8 +100,8 @@ class PrefixCache:
             model: What has read it. Texts of other models are left out.
 
         Raises:
-            UsageError: if ``path`` is no place for a file, under dynamic RoPE, or for a model that has hooks,
-                replaced functions or compiled code: nobody could tell it from another one.
+            UsageError: if ``path`` is no place for a file, under dynamic RoPE or LongRoPE, or for a model
+                that has hooks, replaced functions or compiled code: nobody could tell it from another one.
             ResourceError: if it cannot be written. A file that was there stays.
         """
         place, memory = path_of("path", path), self.memory_of(runner_of(model))
@@ -174,7 +175,8 @@ class PrefixCache:
 def _kept(memory: RowMemory) -> tuple[PrefixTree, Pages]:
     """The texts of a memory, and its pages."""
     if memory.kept is None:
-        reason = "has dynamic RoPE, so nothing that it has read can be kept"
+        changed_by = own_cache(memory.model.make_cache(1, 1)).changed_by
+        reason = f"has {changed_by}, so nothing that it has read can be kept"
         raise UsageError("model", reason, "leave out the prompt cache")
     return memory.kept
 

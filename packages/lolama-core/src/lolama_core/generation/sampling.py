@@ -36,6 +36,7 @@ from lolama_core.generation.truncation import (
     xtc,
 )
 from lolama_core.protocols import LogitsProcessor, Tokenizer
+from lolama_core.protocols.checks import kind_of
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.inference import ordinary
 
@@ -245,7 +246,7 @@ def _checked(process: LogitsProcessor, result: object, scores: Tensor) -> Tensor
         return result.float()
     named = getattr(process, "func", process)  # a partial has no name of its own
     name = getattr(named, "__name__", type(named).__name__)
-    found = str(result) if result is None else f"a {type(result).__name__}"
+    found = str(result) if result is None else kind_of(result)
     if isinstance(result, Tensor):
         found = f"{tuple(result.shape)} {str(result.dtype)[6:]} on {result.device}"
     expected = f"{tuple(scores.shape)} floating-point scores on {scores.device}"

@@ -80,9 +80,9 @@ class DynamicCache(KVCache):
         self._long = (False,) * self.batch_size
 
     @property
-    def stable(self) -> bool:
-        """False: what is held of a position depends on what follows."""
-        return False
+    def changed_by(self) -> str:
+        """See `KVCache.changed_by`."""
+        return "LongRoPE" if self._settles else "dynamic RoPE"
 
     def run(self, blocks: RunBlocks, embeds: Tensor, slots: CacheSlots) -> Tensor:
         """(B, T, D) new embeddings → (B, T, D) behind all blocks, whatever the row's length."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from lolama_core.model.cache_slots import Slots
 from lolama_core.protocols import CacheSlots
 from lolama_core.protocols import KVCache as KVCacheProtocol
+from lolama_core.protocols.checks import kind_of
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.inference import ordinary
 
@@ -91,9 +92,14 @@ class KVCache:
         return sum(t.nbytes for t in (*self._keys, *self._values))
 
     @property
+    def changed_by(self) -> str | None:
+        """What changes what is held of a position as its row grows: dynamic RoPE or LongRoPE; else None."""
+        return None
+
+    @property
     def stable(self) -> bool:
-        """Whether what is held of a position stays right whatever follows; not under dynamic RoPE."""
-        return True
+        """Whether what is held of a position stays right whatever follows."""
+        return self.changed_by is None
 
     @cached_property
     def pages(self) -> Tensor:
@@ -171,7 +177,7 @@ def own_cache(cache: KVCacheProtocol) -> KVCache:
         UsageError: for a cache of another class.
     """
     if not isinstance(cache, KVCache):
-        reason = f"makes a {type(cache).__name__}, which generation cannot keep or share"
+        reason = f"makes {kind_of(cache)}, which generation cannot keep or share"
         raise UsageError("make_cache", reason, "let it make a lolama_core.KVCache")
     return cache
 

@@ -35,8 +35,23 @@ def shown(value: object, longest: int = 80) -> str:
     try:
         text = repr(value)
     except ValueError:  # Python refuses to spell an integer of more than 4300 digits
-        return f"a {type(value).__name__} with a huge integer"
+        return f"{kind_of(value)} with a huge integer"
     return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def kind_of(value: object) -> str:
+    """The type of ``value`` with its article, for messages.
+
+    Example:
+        >>> kind_of(1), kind_of("text")
+        ('an int', 'a str')
+    """
+    return with_article(type(value).__name__)
+
+
+def with_article(noun: str) -> str:
+    """``noun`` with "a" or "an"."""
+    return f"{'an' if noun[:1].lower() in tuple('aeio') else 'a'} {noun}"
 
 
 def is_integer(value: object, low: float = -math.inf, high: float = math.inf) -> TypeGuard[int]:

@@ -31,15 +31,18 @@ def check_cache_dtype(cache_dtype: object, model: CausalLM | None = None) -> Non
     """Refuse what keys and values cannot be stored in.
 
     Raises:
-        UsageError: for anything but None and int8, and for int8 and a model with dynamic RoPE.
+        UsageError: for anything but None and int8, and for int8 and a model with dynamic RoPE or LongRoPE.
     """
     if cache_dtype is None:
         return
     if cache_dtype != "int8":
         remedy = 'give `cache_dtype="int8"`, or leave it out for the dtype of the model'
         raise UsageError("cache_dtype", f"is {shown(cache_dtype)}", remedy)
-    if model is not None and not own_cache(model.make_cache(1, 1)).stable:
-        reason = "is not for models with dynamic RoPE, which keep no keys and values for good"
+    changed_by = None if model is None else own_cache(model.make_cache(1, 1)).changed_by
+    if changed_by is not None:
+        reason = (
+            f"is not for models with {changed_by}, whose keys and values change as a text grows"
+        )
         raise UsageError("cache_dtype", reason, "leave it out")
 
 

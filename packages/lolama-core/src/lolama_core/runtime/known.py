@@ -16,6 +16,7 @@ from lolama_core.model.norm import RMSNorm
 from lolama_core.model.rope import RotaryEmbedding
 from lolama_core.model.rope_scaling import dynamic_beyond
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.checks import kind_of, with_article
 from lolama_core.protocols.decoder_kernel import (
     BlockWeights,
     DecoderShape,
@@ -267,14 +268,14 @@ def _linear_weights(linear: nn.Module, name: str) -> LinearWeights:
         return LinearWeights(weight=linear.weight, bias=linear.bias)
     declared = linear.linear_weights()
     if declared is None:
-        raise UnknownPart(f"{name} is a {type(linear).__name__} of a kind that no kernel reads")
+        raise UnknownPart(f"{name} is {kind_of(linear)} of a kind that no kernel reads")
     return declared
 
 
 def check(module: nn.Module, kind: type[nn.Module], name: str) -> None:
     """Raises: UnknownPart: if ``module`` is not a plain ``kind``, with nothing in it but what that has."""
     if type(module) is not kind:
-        raise UnknownPart(f"{name} is a {type(module).__name__}, not a {kind.__name__}")
+        raise UnknownPart(f"{name} is {kind_of(module)}, not {with_article(kind.__name__)}")
     if not is_as_written(module) or not has_own_functions(kind):
         raise UnknownPart(f"{name} has a hook or a forward of its own")
     children, parameters = _CHILDREN[kind], _PARAMETERS.get(kind, frozenset())

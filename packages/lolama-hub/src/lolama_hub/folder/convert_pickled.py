@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lolama_core.protocols.checkpoint import CheckpointIO
+from lolama_core.protocols.checks import kind_of
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.protocols.types import JSON, CanonicalConfig
 from lolama_hub.folder.child_process import run_in_child
@@ -165,9 +166,7 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
             remedy,
         ) from error
     if not isinstance(content, dict):
-        raise ModelError(
-            str(path), f"holds a {type(content).__name__}, expected named tensors", remedy
-        )
+        raise ModelError(str(path), f"holds {kind_of(content)}, expected named tensors", remedy)
     for key, tensor in content.items():
         if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
             raise ModelError(str(path), f"holds {shown(key)}, which is no named tensor", remedy)
