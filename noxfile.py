@@ -425,6 +425,39 @@ SOAK = {
 }
 
 
+# Published chat templates: llama.cpp has them beside its tests.
+TEMPLATES_FROM = "llama-cpp-python==0.3.36"
+TEMPLATES_HASH = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+TEMPLATES_FOLDER = "vendor/llama.cpp/models/templates"
+
+
+@nox.session
+def templates(session: nox.Session) -> None:
+    """Render some seventy published chat templates as transformers does (a minute; fetches them)."""
+    install(session, *editable(PACKAGES), *group("test"), "pip")
+    place = Path(session.create_tmp())
+    requirements = place / "requirements.txt"
+    requirements.write_text(f"{TEMPLATES_FROM} --hash=sha256:{TEMPLATES_HASH}\n")
+    name = TEMPLATES_FROM.partition("=")[0]
+    session.run(
+        *("python", "-m", "pip", "download", "--no-deps", "--no-binary", name),
+        *("--require-hashes", "-r", str(requirements), "-d", str(place)),
+    )
+    (archive,) = place.glob("*.tar.gz")
+    shutil.unpack_archive(archive, place, filter="data")
+    (folder,) = place.glob(f"*/{TEMPLATES_FOLDER}")
+    numbers = {"LOLAMA_TEMPLATES": str(folder)}
+    report = f"--junitxml={RESULTS / 'templates.xml'}"
+    tests = ROOT / "tests" / "test_published_templates.py"
+    run_tests(session, tests, group("test"), numbers, [report])
+
+
+@nox.session
+def families(session: nox.Session) -> None:
+    """Change each field of each text architecture's configuration, against transformers (some minutes)."""
+    run_long(session, {"tests/test_config_fields.py": {"LOLAMA_FIELDS": "all"}})
+
+
 # What takes how long is a promise at these many random moments.
 PROMISES = {"LOLAMA_INTERRUPTS": "100", "LOLAMA_LEAVES": "50"}
 

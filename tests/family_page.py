@@ -80,8 +80,8 @@ forward, with fast products of their weights. [Pictures](vision.md) says what ca
 
 TAIL = """
 {blind}
-Every other `model_type` is refused by name, before weights are downloaded, with the three types that are
-spelled most like it.
+Every other `model_type` is refused by name, before weights are downloaded, with the nearest types.
+[Model types](model_types.md) lists all that transformers has.
 
 Weights become canonical while they are read: fused tensors of Phi, GLM, Granite 4 and experts are
 split, dimensions of heads of which a part is rotated change places, and the weights of Gemma's norms become

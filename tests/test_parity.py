@@ -327,18 +327,25 @@ def save(name: str, folder: Path) -> Any:
     config = transformers.AutoConfig.for_model(model_type, **{**SIZES, **changes})
     # In this way its own operators, not torch's, compute attention: softcaps are left out otherwise.
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    model = model.eval()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            # Gemma adds 1 to these.
-            around = 1.0 if "norm" in key and "gemma" not in model_type else 0.0
-            parameter.copy_(torch.randn_like(parameter) * 0.1 + around)
-            if "ties" in name and key.endswith("mlp.gate.weight"):
-                parameter[1:] = parameter[:1]  # all experts but the first score alike
-                parameter[0] = 0
+    fill(model.eval(), model_type)
+    if "ties" in name:
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if key.endswith("mlp.gate.weight"):
+                    parameter[1:] = parameter[:1]  # all experts but the first score alike
+                    parameter[0] = 0
     model.save_pretrained(folder, save_original_format="fused" not in name)
     rewrite(name, folder)
     return model
+
+
+@torch.no_grad()
+def fill(model: Any, model_type: str) -> None:
+    """Give each parameter of a model of transformers random values, of which none does nothing."""
+    for key, parameter in model.named_parameters():
+        # Gemma adds 1 to these.
+        around = 1.0 if "norm" in key and "gemma" not in model_type else 0.0
+        parameter.copy_(torch.randn_like(parameter) * 0.1 + around)
 
 
 def rewrite(name: str, folder: Path) -> None:
@@ -378,6 +385,15 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
+def load(folder: Path) -> Llama:
+    """A folder that transformers saved, by lolama in float32; it gets a tokenizer."""
+    write_tokenizer(folder)
+    files = HuggingFaceSource().resolve(str(folder), FileCheckpointIO())
+    model = load_model(files, {"llama": LlamaFamily()}, device="cpu", dtype="float32")
+    assert isinstance(model, Llama)
+    return model
+
+
 @pytest.fixture(scope="module", params=list(CASES | DESCENDANTS))
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return make_pair(request.param, tmp_path_factory.mktemp(request.param))
@@ -385,11 +401,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def make_pair(name: str, folder: Path) -> Pair:
     theirs = save(name, folder)
-    write_tokenizer(folder)
-    files = HuggingFaceSource().resolve(str(folder), FileCheckpointIO())
-    ours = load_model(files, {"llama": LlamaFamily()}, device="cpu", dtype="float32")
-    assert isinstance(ours, Llama)
-    return Pair(name, ours, theirs)
+    return Pair(name, load(folder), theirs)
 
 
 def random_ids(batch: int, length: int) -> Tensor:

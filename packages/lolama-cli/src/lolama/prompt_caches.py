@@ -20,7 +20,8 @@ def check_prompt_cache(path: Path, files: ModelFiles, cache_dtype: str | None) -
         cache_dtype: What its keys and values are stored in; None for its dtype.
 
     Raises:
-        UsageError: if it is of a model with other sizes, or of another cache dtype; under dynamic RoPE or LongRoPE.
+        UsageError: if it is of a model with other sizes, or of another cache dtype; under dynamic
+            RoPE or LongRoPE.
         ModelError: if it is no such file, or what it says of itself is damaged.
     """
     changed_by = names.keys_changed_by(files)

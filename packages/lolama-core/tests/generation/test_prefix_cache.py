@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -904,12 +905,10 @@ def test_where_keys_do_not_stay_nothing_is_saved_or_loaded(
     make_llama: MakeLlama, tmp_path: Path, name: str
 ) -> None:
     model = make_llama()
-    pairs = model.config.head_dim // 2
-    factors = {"short_factor": (1.0,) * pairs, "long_factor": (2.0,) * pairs}
+    scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=64)
     if name == "LongRoPE":
-        scaling = RopeScaling(type="longrope", factor=2.0, original_max_seq_len=64, **factors)
-    else:
-        scaling = RopeScaling(type="dynamic", factor=2.0, original_max_seq_len=64)
+        ones = (1.0,) * (model.config.head_dim // 2)
+        scaling = replace(scaling, type="longrope", short_factor=ones, long_factor=ones)
     model, prefixes = make_llama(rope_scaling=scaling), PrefixCache(MAX_BYTES)
     for act in (prefixes.save, prefixes.load):
         with pytest.raises(UsageError, match=f"has {name}, so"):

@@ -175,6 +175,7 @@ class PrefixCache:
 def _kept(memory: RowMemory) -> tuple[PrefixTree, Pages]:
     """The texts of a memory, and its pages."""
     if memory.kept is None:
+        assert memory.model is not None, "its caller holds it"
         changed_by = own_cache(memory.model.make_cache(1, 1)).changed_by
         reason = f"has {changed_by}, so nothing that it has read can be kept"
         raise UsageError("model", reason, "leave out the prompt cache")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 from lolama_core.protocols.errors import ModelError
@@ -12,6 +11,7 @@ from lolama_hub.folder.fields import Fields, shown
 from lolama_hub.folder.layouts import LAYOUTS, TextLayout
 from lolama_hub.folder.layouts.vision import VISION_LAYOUTS
 from lolama_hub.folder.other_formats import refuse_quantized
+from lolama_hub.folder.relatives import nearest_types
 
 _BIASES = ("attention_bias", "mlp_bias")
 _ACTIVATIONS = {
@@ -37,17 +37,13 @@ def find_layout(path: Path, values: Mapping[str, JSON]) -> TextLayout:
     if not isinstance(model_type, str):
         raise ModelError(str(path), "the field model_type is missing or not text", remedy)
     if model_type not in LAYOUTS:
+        near = nearest_types(model_type, [*LAYOUTS, *VISION_LAYOUTS])
         raise ModelError(
             str(path),
             f"model_type {shown(model_type)} is not supported",
-            f"the nearest that are: {', '.join(_nearest(model_type))}; {remedy}",
+            f"the nearest that are: {', '.join(near)}; {remedy}",
         )
     return LAYOUTS[model_type]
-
-
-def _nearest(model_type: str) -> list[str]:
-    """Three supported types that are spelled most like an unsupported one."""
-    return get_close_matches(model_type[:80].lower(), [*LAYOUTS, *VISION_LAYOUTS], n=3, cutoff=0.0)
 
 
 def read_model(path: Path, values: Mapping[str, JSON], layout: TextLayout) -> dict[str, JSON]:
