@@ -138,6 +138,17 @@ def test_row_282_a_place_for_no_file_is_refused_before_a_model_is_loaded(tmp_pat
     run("generate", "-m", "none", *options).refused(2, "--prompt-cache", "--batch")
 
 
+def test_row_367_a_file_that_cannot_be_written_is_refused_before_a_model_is_loaded(
+    tmp_path: Path,
+) -> None:
+    """A name that is just short enough leaves no room for that of the unfinished file."""
+    file = tmp_path / ("x" * 250)
+    for command, words in (("generate", ("z",)), ("chat", ())):
+        outcome = run(command, "-m", "none", "--prompt-cache", file, *words, stdin=b"z\n")
+        outcome.refused(2, str(file), "cannot be written: File name too long", "another name")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_row_282_a_full_disk_leaves_the_old_file(base: Path, tmp_path: Path) -> None:
     file = tmp_path / "prompts"
     generate(base, file)

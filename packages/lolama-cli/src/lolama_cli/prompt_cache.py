@@ -12,6 +12,7 @@ import typer
 from lolama_cli.console import note
 from lolama_cli.regular_files import check_regular
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.whole_file import try_to_begin
 
 if TYPE_CHECKING:
     from lolama import Drafting, PrefixCache
@@ -49,6 +50,11 @@ class PromptCacheFile:
         check_regular(self._path, "give another name")
         if not self._path.parent.is_dir():
             raise UsageError(str(path), "its folder does not exist", "create it first")
+        try:  # it is written only at the end, maybe after hours
+            try_to_begin(self._path)
+        except OSError as error:
+            reason = f"cannot be written: {error.strerror}"
+            raise UsageError(str(path), reason, "give another name") from None
 
     def check(self, files: ModelFiles, cache_dtype: Literal["int8"] | None) -> None:
         """Refuse what `read` would refuse, as far as can be told without the model's weights.

@@ -8,7 +8,8 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from lolama_core import (
     BatchGenerator,
+    Engine,
     Generation,
     GenerationConfig,
     KVCache,
@@ -991,3 +993,26 @@ def test_a_text_alone_has_memory_for_itself(tiny_llama: MakeLlama) -> None:
     assert kept_after(2) is first
     longer = kept_after(8)
     assert (longer is first, longer.positions) == (False, 11)
+
+
+def test_row_368_what_is_no_model_no_tokenizer_and_no_cache(
+    tiny_llama: Callable[..., Llama], tmp_path: Path
+) -> None:
+    model = tiny_llama()
+    generator, engine, prefix_cache = (
+        cast(Any, kind) for kind in (TextGenerator, Engine, PrefixCache)
+    )
+    for wrong in ("demo", None, TextGenerator(model)):
+        for kind in (generator, engine):
+            with pytest.raises(UsageError, match="is no model; give what `load_model` returns"):
+                kind(wrong)
+    with pytest.raises(UsageError, match="'demo' is no tokenizer; give"):
+        generator(model, "demo")
+    for cache in (True, 1000):
+        with pytest.raises(UsageError, match=r"prefix_cache: .* is no PrefixCache; give"):
+            generator(model, prefix_cache=cache)
+    for size in ("1GB", None, 1e6, float("inf"), True, -1):
+        with pytest.raises(UsageError, match=r"max_bytes: is .*; give a whole number of bytes"):
+            prefix_cache(size)
+    with pytest.raises(ModelError, match="does not exist; check the path, or give `missing_ok=T"):
+        PrefixCache(1).load(tmp_path / "none", model)

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lolama_core.protocols.whole_file import remove_unfinished, whole_file, write_whole
+from lolama_core.protocols.whole_file import (
+    remove_unfinished,
+    try_to_begin,
+    whole_file,
+    write_whole,
+)
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -87,3 +92,14 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
         remove_unfinished(path)
     assert {*tmp_path.iterdir()} == {young, folder, *others}
     assert path.read_bytes() == b"new"
+
+
+def test_what_is_only_tried_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    try_to_begin(path)
+    path.write_bytes(b"old")
+    try_to_begin(path)
+    assert path.read_bytes() == b"old" and [*tmp_path.iterdir()] == [path]
+    for wrong in (tmp_path / "no" / "file", path / "file", tmp_path / ("x" * 250)):
+        with pytest.raises(OSError, match=r"No such file|Not a directory|File name too long"):
+            try_to_begin(wrong)

@@ -60,9 +60,12 @@ def chosen_cache_dtype(
     """What keys and values are stored in: that of a ``prefix_cache`` is its own.
 
     Raises:
-        UsageError: if the model, or the ``prefix_cache``, does not have ``cache_dtype``.
+        UsageError: if the model, or the ``prefix_cache``, does not have ``cache_dtype``; for another cache.
     """
     if prefix_cache is not None:
+        if not isinstance(prefix_cache, PrefixCache):
+            reason = f"{shown(prefix_cache)} is no PrefixCache"
+            raise UsageError("prefix_cache", reason, "give a PrefixCache(max_bytes=...)")
         if cache_dtype not in (None, prefix_cache.cache_dtype):
             reason = f"is {cache_dtype!r}, and the prefix cache has another one"
             raise UsageError("cache_dtype", reason, "give it to PrefixCache instead")

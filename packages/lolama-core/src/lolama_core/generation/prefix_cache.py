@@ -13,7 +13,8 @@ from lolama_core.model.device import memory_errors
 from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.arguments import path_of
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.checks import shown
+from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.locks import while_locked
 from lolama_core.runtime.int8_cache import CacheDtype, check_cache_dtype
 from lolama_core.runtime.pages import Pages
@@ -21,6 +22,7 @@ from lolama_core.runtime.prefix_tree import PrefixTree
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
 from lolama_core.runtime.saved_prefixes import restore_prefixes, save_prefixes
+from lolama_core.text.plain_numbers import whole_number
 
 _MOST_ROWS = 64
 """Texts as long as the context that may run at the same time with one cache."""
@@ -59,15 +61,17 @@ class PrefixCache:
         (121, 114)
 
     Raises:
-        UsageError: if ``max_bytes`` is negative, or for a ``cache_dtype`` that there is not. A model that
-            cannot have it is refused when it is to be used.
+        UsageError: if ``max_bytes`` is negative or no whole number, or for a ``cache_dtype`` that there is
+            not. A model that cannot have it is refused when it is to be used.
     """
 
     def __init__(self, max_bytes: int, *, cache_dtype: CacheDtype | None = None) -> None:
-        if max_bytes < 0:
-            raise UsageError("max_bytes", f"is {max_bytes}", "give a number of bytes, 0 or more")
+        most = whole_number(max_bytes)
+        if most is None or most < 0:
+            reason = f"is {shown(max_bytes)}"
+            raise UsageError("max_bytes", reason, "give a whole number of bytes, 0 or more")
         check_cache_dtype(cache_dtype)
-        self.max_bytes, self.cache_dtype = max_bytes, cache_dtype
+        self.max_bytes, self.cache_dtype = most, cache_dtype
         # Whether it is for drafts; the one used last comes last.
         self._memories: dict[RowMemory, bool] = {}
         self._making = threading.Lock()
@@ -127,8 +131,11 @@ class PrefixCache:
 
         def read() -> int:
             tree, pages = _kept(memory)
-            if missing_ok and not os.path.lexists(place):
-                return 0
+            if not os.path.lexists(place):
+                if missing_ok:
+                    return 0
+                remedy = "check the path, or give `missing_ok=True`"
+                raise ModelError(str(place), "does not exist", remedy)
             most = max(0, self.max_bytes - self.nbytes) // pages.page_bytes
             return restore_prefixes(tree, pages, place, model, most)
 

@@ -36,10 +36,22 @@ _SEEDS = 1 << 63
 
 @dataclass(frozen=True)
 class RequestFactory:
-    """Makes the requests for one model; without a tokenizer they have ids but no text."""
+    """Makes the requests for one model; without a tokenizer they have ids but no text.
+
+    Raises:
+        UsageError: for what is no model, or no tokenizer.
+    """
 
     model: CausalLM
     tokenizer: Tokenizer | None
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.model, "forward_embeds"):
+            remedy = "give what `load_model` returns, or the `model` of what `load` returns"
+            raise UsageError("model", f"{shown(self.model)} is no model", remedy)
+        if self.tokenizer is not None and not hasattr(self.tokenizer, "encode_ids"):
+            reason = f"{shown(self.tokenizer)} is no tokenizer"
+            raise UsageError("tokenizer", reason, "give what `load_tokenizer` returns")
 
     def requests(
         self,

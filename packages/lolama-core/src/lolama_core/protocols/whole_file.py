@@ -59,6 +59,20 @@ def whole_file(path: Path, *, replace: bool = True, mode: int = 0o666) -> Iterat
             beside.unlink()
 
 
+class _Tried(Exception):
+    """Ends the block of a file that is not to appear."""
+
+
+def try_to_begin(path: Path) -> None:
+    """Begin a file beside ``path``, as `whole_file` does, and remove it: what comes later can be told now.
+
+    Raises:
+        OSError: if there can be none.
+    """
+    with suppress(_Tried), whole_file(path, mode=0o600):
+        raise _Tried
+
+
 def remove_unfinished(path: Path) -> None:
     """Remove what killed writers of a file left beside it. Those that are at work hold a lock.
 
