@@ -131,3 +131,14 @@ def test_report(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit):
         main()
     assert page.read_text() == text
+
+
+def test_what_is_of_another_page_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("Nothing here.")
+    families = ROOT / "benchmarks" / "results" / "families.json"
+    monkeypatch.setattr(sys, "argv", ["report", str(families), "--page", str(page)])
+    main()
+    assert page.read_text() == "Nothing here."
