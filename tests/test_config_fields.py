@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from tests.test_parity import CASES, DESCENDANTS, LENGTH, SIZES, fill, load, ran
 
 from lolama_core.protocols.errors import LolamaError
 from lolama_hub.folder.layouts import LAYOUTS
+from lolama_hub.folder.layouts.layout import no_switches
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the oracle's
 
@@ -165,3 +167,12 @@ def test_row_355_a_field_that_changes_the_arithmetic_is_read_or_refused(
     told = ", ".join(f"{count} {name}" for name, count in known.items())
     print(f"{kind}: {told}")
     record_property("changes", told)
+
+
+def test_a_field_that_nobody_reads_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = Change("granite", "residual_multiplier", 0.7)
+    assert outcome(change, tmp_path / "read") == "equal"
+    monkeypatch.setitem(LAYOUTS, "granite", replace(LAYOUTS["granite"], switches=no_switches))
+    assert "differs by" in outcome(change, tmp_path / "ignored")
