@@ -68,8 +68,9 @@ class PlainStep:
                 for part, changed in ((keys, own_keys), (values, own_values)):
                     part[layer][pages[place // size], :, place % size] = changed[:, place]
             normed = self.norm(hidden, block.ffn_norm)
-            gate = F.silu(product(normed, block.w_gate)) * product(normed, block.w_up)
-            hidden += product(gate, block.w_down)
+            dense = block.feed_forward()
+            gate = F.silu(product(normed, dense.w_gate)) * product(normed, dense.w_up)
+            hidden += product(gate, dense.w_down)
         return hidden[torch.tensor(new.counts).cumsum(0) - 1] if new.only_last else hidden
 
     def attention(
