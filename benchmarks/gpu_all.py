@@ -103,7 +103,7 @@ def parts(device: str, small: bool) -> list[Part]:
             Part(
                 "triton",
                 "Triton's kernels in its interpreter",
-                80,
+                90,
                 tests(f"{quant}/triton", "-k", few),
                 {"TRITON_INTERPRET": "1"},
             )
