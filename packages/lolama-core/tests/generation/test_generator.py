@@ -35,7 +35,7 @@ from lolama_core.generation.request_factory import RequestFactory
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
-from lolama_core.protocols.types import GenerationDefaults, Prompt
+from lolama_core.protocols.types import GenerationDefaults, Prompt, Spans
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import runner_of
@@ -94,8 +94,9 @@ class Scripted:
         cache: KVCacheProtocol | None = None,
         lengths: Sequence[int] | None = None,
         logits: Literal["last", "all"] = "last",
+        spans: Spans = (),
     ) -> Tensor:
-        assert cache is not None and logits == "last"
+        assert cache is not None and logits == "last" and not spans
         self.batches.append(len(embeds))
         slots = cache.reserve(lengths or (embeds.shape[1],) * len(embeds), embeds.shape[1])
         held, _ = cache.update(0, embeds[:, None], embeds[:, None], slots)

@@ -10,6 +10,7 @@ from lolama_core.model.attention import attend
 from lolama_core.model.masks import plan_mask
 from lolama_core.protocols import CausalLM, ModelFamily
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import Spans
 from lolama_core.testing.model import CausalLMSuite, ModelFamilySuite
 
 SMALL: dict[str, Any] = {
@@ -175,21 +176,29 @@ def test_sixteen_bit_weights_keep_float32_activations_on_a_cpu() -> None:
 @pytest.mark.parametrize(
     ("starts", "counts"), [((0, 0), (5, 5)), ((0, 0), (5, 2)), ((4, 4), (1, 1)), ((6, 2), (3, 1))]
 )
+@pytest.mark.parametrize("spans", [(), (((0, 1),), ()), (((1, 3),), ((0, 1),)), (((0, 3),), ())])
 def test_every_mask_equals_the_definition(
-    window: int | None, starts: tuple[int, int], counts: tuple[int, int]
+    window: int | None, starts: tuple[int, int], counts: tuple[int, int], spans: Spans
 ) -> None:
-    """The cheap masks against attention written out: key k is seen iff q - W < k <= q."""
+    """The cheap masks against attention written out: key k is seen iff q - W < k <= q.
+
+    Within a span it is seen if it is ahead, too.
+    """
+    if any(stop > count for own, count in zip(spans, counts, strict=False) for _, stop in own):
+        return
     torch.manual_seed(0)
     width = max(counts)
     totals = tuple(s + c for s, c in zip(starts, counts, strict=True))
     queries = torch.randn(2, 4, width, 8)
     keys, values = torch.randn(2, 2, max(totals), 8), torch.randn(2, 2, max(totals), 8)
-    first, mask, causal = plan_mask(starts, totals, width, window, torch.device("cpu"))
+    first, mask, causal = plan_mask(starts, totals, width, window, torch.device("cpu"), spans)
     fast = attend(queries, keys[:, :, first:], values[:, :, first:], mask, causal)
     for row in range(2):
         for t in range(counts[row]):
             at = starts[row] + t
-            seen = [k for k in range(at + 1) if window is None or k > at - window]
+            own = spans[row] if spans else ()
+            last = max((stop - 1 for begin, stop in own if begin <= t < stop), default=t)
+            seen = [k for k in range(starts[row] + last + 1) if window is None or k > at - window]
             for head in range(4):
                 k, v = keys[row, head // 2, seen], values[row, head // 2, seen]
                 weights = (queries[row, head, t] @ k.T / 8**0.5).softmax(-1)

@@ -53,8 +53,8 @@ class Engine(Generic[Text]):
         model: The model.
         tokenizer: Needed for texts, as prompts, as stop texts and in results.
         rows: Requests that run at the same time; others wait their turn.
-        prefill_chunk: Positions of prompts that a step runs at most; None for 512, but beside rows that
-            decode for as many as cost no more than their step, which is measured, and for 8 at least.
+        prefill_chunk: Positions of prompts that a step runs at most, or a span of a `Prompt`; None for 512,
+            but beside rows that decode for as many as cost no more than their step, and 8 at least.
         cache_bytes: What keys and values may take, in bytes; None for four fifths of the memory that is free
             when the first request runs.
         cache_dtype: "int8" keeps keys and values in half the bytes, at some loss; None in the model's dtype.

@@ -9,21 +9,23 @@ from torch import Tensor
 
 from lolama_core.generation.scheduled import Part
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.types import Spans
 from lolama_core.runtime.row_memory import RowMemory
 
 
 def passes(parts: Sequence[Part], memory: RowMemory) -> Iterator[list[Part]]:
     """The passes in which these run: as few as can be, unless padding takes more time than a pass more.
 
-    A row that has its own cache runs alone, and so does one whose prompt is read.
+    A row that has its own cache runs alone, and so does one whose prompt is read. So does one with positions
+    that see each other in both directions: kernels decline its pass, and no row beside it is to notice.
     """
     if len(parts) == 1:
         yield [*parts]
         return
     decoding = [part for part in parts if not part[0].to_run]
     prompts = [part for part in parts if part[0].to_run]
-    alone = [part for part in prompts if part[0].reads_prompt]
-    together = [part for part in prompts if not part[0].reads_prompt]
+    alone = [(one, count) for one, count in prompts if one.reads_prompt or one.spans(count)]
+    together = [part for part in prompts if part not in alone]
     if memory.rows_run_alone:
         yield from ([part] for part in parts)
         return
@@ -74,11 +76,17 @@ def run_pass(together: Sequence[Part], runner: CausalLM, memory: RowMemory) -> S
         logits = memory.run(rows, embeds, counts, "all")
         return [own[:count] for own, count in zip(logits, counts, strict=True)]
     if not (first.to_run and first.reads_prompt):
-        return [*memory.run(rows, embeds, counts)[:, None]]
-    logits = memory.run(rows, embeds, counts, "all")
+        return [*memory.run(rows, embeds, counts, spans=_spans(together))[:, None]]
+    logits = memory.run(rows, embeds, counts, "all", _spans(together))
     assert first.request.prompt_reader is not None
     first.request.prompt_reader(logits[0], memory.held(first.row) - counts[0])
     return [logits[:, -1]]
+
+
+def _spans(together: Sequence[Part]) -> Spans:
+    """`Prompt.spans` of what runs in a pass."""
+    spans = tuple(one.spans(count) for one, count in together)
+    return spans if any(spans) else ()
 
 
 def _embeds(together: Sequence[Part], runner: CausalLM) -> Tensor:

@@ -120,7 +120,8 @@ class RequestFactory:
             raise (with_suggestion(error) if error.subject in inputs else error) from None
         made = []
         for row, (length, keys) in enumerate(zip(prompt.lengths, prompt.keys, strict=True)):
-            own = Prompt(prompt.embeds[row : row + 1, :length], (length,), (keys,))
+            spans = prompt.spans[row : row + 1]
+            own = Prompt(prompt.embeds[row : row + 1, :length], (length,), (keys,), spans)
             for request in requests[row]:
                 # A picture takes more positions than its ids.
                 request.restrict(self._room_after(length))

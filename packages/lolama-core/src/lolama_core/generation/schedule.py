@@ -120,7 +120,7 @@ class Schedule:
             if chunk <= 0:
                 break
             # A row that is not stable runs from its beginning for each chunk.
-            count = one.to_run if self.memory.rows_run_alone else min(one.to_run, chunk)
+            count = one.to_run if self.memory.rows_run_alone else one.uncut(chunk)
             parts.append((one, count))
             chunk -= count
         return parts

@@ -64,6 +64,30 @@ class Scheduled:
         """Positions of its prompt that are to be run."""
         return self.embeds.shape[1]
 
+    def spans(self, count: int) -> tuple[tuple[int, int], ...]:
+        """`Prompt.spans` among its next ``count`` positions, counted from these."""
+        start = self.length - self.to_run
+        return tuple(
+            (max(first - start, 0), stop - start)
+            for first, stop in self._all_spans
+            if start < stop <= start + count
+        )
+
+    def uncut(self, most: int) -> int:
+        """How many positions of its prompt run where ``most`` may: no pass ends within a span.
+
+        One may begin there, behind positions that another row has run as a part of the same span.
+        """
+        start, count = self.length - self.to_run, min(self.to_run, most)
+        for first, stop in self._all_spans:
+            if first < start + count < stop:
+                return first - start if first > start else stop - start
+        return count
+
+    @property
+    def _all_spans(self) -> tuple[tuple[int, int], ...]:
+        return self.prompt.spans[0] if self.prompt.spans else ()
+
     @property
     def most_positions(self) -> int:
         """Positions that it may ever have."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from lolama_core.protocols import CacheSlots, KVCache
+from lolama_core.protocols.types import Spans
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Slots:
     counts: tuple[int, ...]
     width: int
     device: torch.device
+    spans: Spans = ()
 
     @cached_property
     def totals(self) -> tuple[int, ...]:
@@ -49,14 +52,9 @@ class Slots:
     @cached_property
     def scatter(self) -> tuple[Tensor, Tensor, Tensor]:
         """Row, input column and cache position of every real (unpadded) position, each (sum(counts),)."""
-        rows = [row for row, count in enumerate(self.counts) for _ in range(count)]
-        columns = [column for count in self.counts for column in range(count)]
-        places = [
-            start + i
-            for start, count in zip(self.starts, self.counts, strict=True)
-            for i in range(count)
-        ]
-        as_index = torch.tensor([rows, columns, places], device=self.device)
+        rows = enumerate(zip(self.starts, self.counts, strict=True))
+        real = [(row, i, start + i) for row, (start, count) in rows for i in range(count)]
+        as_index = torch.tensor(real, device=self.device).view(-1, 3).T.contiguous()
         return as_index[0], as_index[1], as_index[2]
 
 
@@ -76,6 +74,7 @@ class FixedSlots:
     positions: Tensor
     capacity: int
     dtype: torch.dtype
+    spans: Spans = ()
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -102,13 +101,16 @@ class FixedSlots:
         return scores.masked_fill_(~seen, float("-inf"))[:, None, None]
 
 
-def reserve(embeds: Tensor, cache: KVCache | None, lengths: Sequence[int] | None) -> CacheSlots:
+def reserve(
+    embeds: Tensor, cache: KVCache | None, lengths: Sequence[int] | None, spans: Spans = ()
+) -> CacheSlots:
     """The places of (B, T, D) new positions, of which ``lengths`` are real; None if all are."""
     batch, width, _ = embeds.shape
     counts = tuple(lengths) if lengths is not None else (width,) * batch
     if cache is None:
-        return Slots((0,) * batch, counts, width, embeds.device)
-    return cache.reserve(counts, width)
+        return Slots((0,) * batch, counts, width, embeds.device, spans)
+    slots = cache.reserve(counts, width)
+    return replace(cast(Slots, slots), spans=spans) if spans else slots
 
 
 def last_positions(hidden: Tensor, slots: CacheSlots) -> Tensor:

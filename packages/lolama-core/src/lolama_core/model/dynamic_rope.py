@@ -20,7 +20,7 @@ from lolama_core.model.config import LlamaConfig
 from lolama_core.model.kv_cache import KVCache, write_rows
 from lolama_core.model.rope_scaling import dynamic_beyond
 from lolama_core.protocols import CacheSlots
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.inference import ordinary
 
 RunBlocks: TypeAlias = Callable[[Tensor, CacheSlots, KVCache | None], Tensor]
@@ -85,7 +85,14 @@ class DynamicCache(KVCache):
         return "LongRoPE" if self._settles else "dynamic RoPE"
 
     def run(self, blocks: RunBlocks, embeds: Tensor, slots: CacheSlots) -> Tensor:
-        """(B, T, D) new embeddings → (B, T, D) behind all blocks, whatever the row's length."""
+        """(B, T, D) new embeddings → (B, T, D) behind all blocks, whatever the row's length.
+
+        Raises:
+            ModelError: for positions that see each other in both directions, which it does not remember.
+        """
+        if slots.spans:
+            reason = "has dynamic RoPE, so positions of a picture cannot see each other"
+            raise ModelError("model", reason, "leave the picture out")
         history = self.remember_inputs(embeds, slots)  # (B, max(totals), D)
         long = tuple(total > self._limit for total in slots.totals)
         if self.is_written_before(slots) and self._are_right(slots, long):

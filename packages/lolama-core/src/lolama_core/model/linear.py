@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import torch
@@ -94,6 +95,23 @@ def processor_multiplies(dtype: torch.dtype) -> bool:
         return bool(getattr(torch.ops.mkldnn, supported[dtype])())
     except AttributeError:  # a torch without oneDNN, or one that asks in another way
         return False
+
+
+def inner_dtype(x: Tensor, layers: Iterable[nn.Module]) -> torch.dtype:
+    """The dtype of activations inside the blocks, for (B, T, D) new positions.
+
+    Many rows of bfloat16 are multiplied as such where the processor can (see `Linear`), so what is in
+    between need not be converted there and back. Memory limits a product of few rows, not arithmetic.
+    """
+    if x.shape[0] * x.shape[1] <= FEW_ROWS:
+        return x.dtype
+    first = next(iter(layers), None)
+    linear = getattr(getattr(first, "attention", None), "q_proj", None)
+    if not isinstance(linear, Linear):
+        return x.dtype
+    if linear.weight.dtype == torch.bfloat16 and processor_multiplies(torch.bfloat16):
+        return torch.bfloat16
+    return x.dtype
 
 
 def wide_product(x: Tensor, weight: Tensor) -> Tensor:

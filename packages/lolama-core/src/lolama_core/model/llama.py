@@ -24,7 +24,7 @@ from lolama_core.protocols import CacheSlots
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.inputs import refuse_inputs
-from lolama_core.protocols.types import GenerationDefaults, Prompt
+from lolama_core.protocols.types import GenerationDefaults, Prompt, Spans
 
 
 class Llama(CausalLMModule):
@@ -119,6 +119,7 @@ class Llama(CausalLMModule):
         cache: KVCacheProtocol | None = None,
         lengths: Sequence[int] | None = None,
         logits: Literal["last", "all"] = "last",
+        spans: Spans = (),
     ) -> Tensor:
         """(B, T, D) → float32 logits of the last real position (B, V), or of all positions (B, T, V).
 
@@ -127,8 +128,9 @@ class Llama(CausalLMModule):
             cache: Holds what came before; written to, not advanced.
             lengths: Real positions per row; None if all T are.
             logits: Computing ``all`` of a long prompt costs V · T numbers; generation wants the ``last``.
+            spans: Runs of columns that see each other in both directions; see `Prompt`.
         """
-        slots = reserve(embeds, cache, lengths)
+        slots = reserve(embeds, cache, lengths, spans)
         if isinstance(cache, DynamicCache):
             hidden = cache.run(self.run_blocks, embeds, slots)
         else:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core.model.cache_slots import FixedSlots
-from lolama_core.model.linear import FEW_ROWS, Linear, processor_multiplies
+from lolama_core.model.linear import inner_dtype
 from lolama_core.protocols import CacheSlots
 from lolama_core.protocols import KVCache as KVCacheProtocol
+from lolama_core.protocols.types import Spans
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def plan_pass(
     | pass | first key | mask | causal |
     |---|---|---|---|
     | prompt, every row from nothing | 0 | none | yes |
-    | prompt longer than the window | 0 | (B, 1, T, L) | no |
+    | prompt longer than the window, or with spans | 0 | (B, 1, T, L) | no |
     | later chunk, or rows that begin at different places | 0 | (B, 1, T, L) | no |
     | decoding, rows of equal length | 0, or the first in the window | none | no |
     | decoding, rows of different lengths | 0 | (B, 1, 1, L) | no |
@@ -78,28 +79,12 @@ def plan_pass(
     (cos, sin), width, dtype = angles, x.shape[1], inner_dtype(x, layers)
     if isinstance(slots, FixedSlots):
         return PassPlan(cos, sin, slots, 0, slots.mask(window), False, dtype, slots.positions)
-    first_key, mask, causal = plan_mask(slots.starts, slots.totals, width, window, cos.device)
+    places = slots.starts, slots.totals, width, window, cos.device
+    first_key, mask, causal = plan_mask(*places, slots.spans)
     if cache is None and mask is not None:
         mask = F.pad(mask, (0, width - mask.shape[-1]))  # keys are as wide as the input
     written = slots if cache is not None else None
     return PassPlan(cos, sin, written, first_key, mask, causal, dtype, slots.positions)
-
-
-def inner_dtype(x: Tensor, layers: Iterable[nn.Module]) -> torch.dtype:
-    """The dtype of activations inside the blocks, for (B, T, D) new positions.
-
-    Many rows of bfloat16 are multiplied as such where the processor can (see `Linear`), so what is in
-    between need not be converted there and back. Memory limits a product of few rows, not arithmetic.
-    """
-    if x.shape[0] * x.shape[1] <= FEW_ROWS:
-        return x.dtype
-    first = next(iter(layers), None)
-    linear = getattr(getattr(first, "attention", None), "q_proj", None)
-    if not isinstance(linear, Linear):
-        return x.dtype
-    if linear.weight.dtype == torch.bfloat16 and processor_multiplies(torch.bfloat16):
-        return torch.bfloat16
-    return x.dtype
 
 
 def plan_mask(
@@ -108,11 +93,12 @@ def plan_mask(
     width: int,
     window: int | None,
     device: torch.device,
+    spans: Spans = (),
 ) -> tuple[int, Tensor | None, bool]:
     """``first_key``, ``mask`` and ``causal`` of `PassPlan`, from the lengths of rows before and after."""
     longest = max(totals)
     window_cuts = window is not None and longest > window
-    if max(starts) == 0 and not window_cuts:
+    if max(starts) == 0 and not window_cuts and not spans:
         return 0, None, True
     if width == 1 and min(totals) == longest:
         first_key = longest - window if window is not None and window_cuts else 0
@@ -121,9 +107,17 @@ def plan_mask(
     queries = start[:, None, None] + torch.arange(width, device=device)[None, :, None]  # (B, T, 1)
     keys = torch.arange(longest, device=device)  # (L,)
     mask = keys <= queries
+    _show_spans(mask, starts, spans)
     if window is not None:
         mask &= keys > queries - window
         # A padding query may lie so far out that its window holds no key at all, and softmax over nothing
         # is NaN. Its result is thrown away; let it see the first key.
         mask[..., 0] |= ~mask.any(-1)
     return 0, mask[:, None], False
+
+
+def _show_spans(mask: Tensor, starts: tuple[int, ...], spans: Spans) -> None:
+    """Let queries of (B, T, L) see all keys of their spans. A window hides those that are far behind."""
+    for own, before, seen in zip(spans, starts, mask, strict=False):
+        for first, stop in own:
+            seen[first:stop, before + first : before + stop] = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from lolama_core.protocols.types import Spans
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,6 +27,11 @@ class CacheSlots(Protocol):
     @property
     def totals(self) -> tuple[int, ...]:
         """starts + counts: the valid length of each row while this pass attends."""
+        ...
+
+    @property
+    def spans(self) -> Spans:
+        """Runs of new positions that see each other in both directions, per row; () if there are none."""
         ...
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from lolama_core.protocols.types import GenerationDefaults, Prompt
+from lolama_core.protocols.types import GenerationDefaults, Prompt, Spans
 
 if TYPE_CHECKING:
     import torch
@@ -70,11 +70,15 @@ class CausalLM(Protocol):
         cache: KVCache | None = None,
         lengths: Sequence[int] | None = None,
         logits: Literal["last", "all"] = "last",
+        spans: Spans = (),
     ) -> Tensor:
         """(B, T, D) → logits of each row's last position (B, V), or of all positions (B, T, V), float32.
 
         Rows continue after what the cache holds; ``lengths[b]`` ≤ T of row b's positions are real, the
-        rest is padding (None: all are real). The cache is written to but never advanced here.
+        rest is padding (None: all are real). A position sees those before it, and those behind it that are in
+        the same of its row's ``spans``, which are columns of ``embeds``. No pass ends within a span, and only
+        a model whose `embed_prompt` has found some is given any. The cache is written to but never advanced
+        here.
         """
         ...
 

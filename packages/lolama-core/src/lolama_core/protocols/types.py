@@ -162,6 +162,9 @@ class ModelFiles:
 PromptKey: TypeAlias = Hashable
 """Identity of one embedded position: a token id, or (picture hash, preprocessing, patch)."""
 
+Spans: TypeAlias = tuple[tuple[tuple[int, int], ...], ...]
+"""Row → first and stop of runs of positions that see each other in both directions."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -172,11 +175,14 @@ class Prompt:
         lengths: positions in use per row, each ≤ T.
         keys: per row, one key per position in use. Prefixes are matched on keys, never on ids alone:
             two pictures share their ids.
+        spans: per row, positions that see each other in both directions: those of each picture, in some
+            models. () if no row has any.
     """
 
     embeds: Tensor
     lengths: tuple[int, ...]
     keys: tuple[tuple[PromptKey, ...], ...]
+    spans: Spans = ()
 
 
 class ImageInputs(TypedDict):

@@ -57,6 +57,7 @@ class NativeRun:
             and (width > 1 or rows <= self.step.max_rows)
             and isinstance(slots, Slots | FixedSlots if self.step.reads_places else Slots)
             and min(slots.counts) > 0
+            and not slots.spans
         )
 
     def run(

@@ -12,7 +12,7 @@ from torch import Tensor
 from lolama_core.model.free_memory import free_memory
 from lolama_core.model.kv_cache import KVCache, own_cache
 from lolama_core.protocols import CausalLM
-from lolama_core.protocols.types import PromptKey
+from lolama_core.protocols.types import PromptKey, Spans
 from lolama_core.runtime.int8_cache import CacheDtype, check_cache_dtype
 from lolama_core.runtime.paged_cache import PagedCache, Row
 from lolama_core.runtime.pages import PAGE, Pages, pages_for, position_bytes
@@ -39,10 +39,8 @@ class RowMemory:
         positions: How many a row has at most, if not as many as the context. What is small is near: its
             addresses need fewer pages of the system, which a processor looks up. Where steps are recorded,
             any text has room, since recording takes longer.
-        record: Whether decoding steps are recorded: on CUDA, if nobody says. (Elsewhere a recorded step runs
-            the same operators one by one, for tests.)
-        cache_dtype: What keys and values are stored in: int8, with half the bytes of sixteen bits and some
-            loss of quality; None for the dtype of the model.
+        record: Whether decoding steps are recorded: on CUDA, if nobody says; elsewhere in tests alone.
+        cache_dtype: What keys and values are stored in: int8, at some loss, or None for the model's dtype.
 
     Raises:
         UsageError: for another ``cache_dtype``, or one under dynamic RoPE.
@@ -282,6 +280,7 @@ class RowMemory:
         embeds: Tensor,
         counts: Sequence[int],
         logits: Literal["last", "all"] = "last",
+        spans: Spans = (),
     ) -> Tensor:
         """A pass: logits (B, V) or (B, T, V), and ``counts[b]`` more positions in each row.
 
@@ -289,11 +288,12 @@ class RowMemory:
             rows: One alone, where rows run alone.
             embeds: (B, T, D), padded behind the positions of each row.
             counts: New positions of each row.
-            logits: See `CausalLM.forward_embeds`.
+            logits, spans: See `CausalLM.forward_embeds`.
         """
         model = self.model
         assert model is not None
         cache = self._own[rows[0]] if self._pages is None else PagedCache(self._pages, rows)
-        result = model.forward_embeds(embeds, cache, counts, logits)
+        more = {"spans": spans} if spans else {}
+        result = model.forward_embeds(embeds, cache, counts, logits, **more)
         cache.advance(counts)
         return result

@@ -20,7 +20,7 @@ from lolama_core.model.llama import Llama
 from lolama_core.protocols import CacheSlots, CausalLM
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.look import Look
-from lolama_core.protocols.types import Prompt
+from lolama_core.protocols.types import Prompt, Spans
 from lolama_core.runtime.angles import AnglesAhead
 from lolama_core.runtime.fast_products import FastProducts
 from lolama_core.runtime.kernels import Kernels, given_kernels, kernels_of
@@ -131,26 +131,25 @@ class Runner:
         cache: KVCacheProtocol | None = None,
         lengths: Sequence[int] | None = None,
         logits: Literal["last", "all"] = "last",
+        spans: Spans = (),
     ) -> Tensor:
         """(B, T, D) → float32 logits (B, V) or (B, T, V); see `CausalLM.forward_embeds`.
 
         With gradients it is the model's own, without any kernel.
         """
-        text = self.text
+        text, more = self.text, {"spans": spans} if spans else {}
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.model.forward_embeds(embeds, cache, lengths, logits)
+            return self.model.forward_embeds(embeds, cache, lengths, logits, **more)
         if text is None:
             with self._fast:
-                return self.model.forward_embeds(embeds, cache, lengths, logits)
-        slots = reserve(embeds, cache, lengths)
+                return self.model.forward_embeds(embeds, cache, lengths, logits, **more)
+        slots = reserve(embeds, cache, lengths, spans)
         if isinstance(cache, DynamicCache):
             hidden = cache.run(partial(self._run_blocks, text), embeds, slots)
             hidden = last_positions(hidden, slots) if logits == "last" else hidden
-        elif logits == "last":
-            hidden = self._run_blocks(text, embeds, slots, cache, only_last=True)
         else:
-            hidden = self._run_blocks(text, embeds, slots, cache)
-            if isinstance(slots, Slots) and min(slots.counts) < slots.width:
+            hidden = self._run_blocks(text, embeds, slots, cache, only_last=logits == "last")
+            if logits == "all" and isinstance(slots, Slots) and min(slots.counts) < slots.width:
                 real = slots.scatter[:2]  # padding would cost as much as positions do
                 found = self._head(text, hidden[real])
                 padded = found.new_zeros(*hidden.shape[:2], found.shape[-1])
