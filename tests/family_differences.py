@@ -62,7 +62,8 @@ def vision_difference(case: str, folder: Path) -> float:
         expected = pair.expected(ids, inputs)
         for model in (pair.ours, runner_of(pair.ours)):
             prompt = model.embed_prompt(torch.tensor([ids]), [len(ids)], **inputs)
-            found.append(model.forward_embeds(prompt.embeds, logits="all")[0] - expected)
+            logits = model.forward_embeds(prompt.embeds, logits="all", spans=prompt.spans)
+            found.append(logits[0] - expected)
     return max(float(each.abs().max()) for each in found)
 
 

@@ -431,14 +431,17 @@ ENCODER_CHANGES: list[Callable[[LLaVA], None]] = [
 IMAGE_TOKEN = 90
 
 
-def seeing_model(text: Llama) -> LLaVA:
-    """A model of pictures of 28 pixels a side around ``text``."""
+def seeing_model(text: Llama, *, bidirectional: bool = False) -> LLaVA:
+    """A model of pictures of 28 pixels a side around ``text``; their positions may see each other."""
     torch.manual_seed(6)
     encoder = VisionConfig(
         image_size=28, patch_size=14, width=32, num_layers=3, num_heads=2, mlp_dim=48
     )
     config = VLMConfig(
-        vision_config=encoder, text_config=text.config.to_json(), image_token_id=IMAGE_TOKEN
+        vision_config=encoder,
+        text_config=text.config.to_json(),
+        image_token_id=IMAGE_TOKEN,
+        bidirectional_pictures=bidirectional,
     )
     model = LLaVA(config, text).eval().requires_grad_(False)
     for name, parameter in (

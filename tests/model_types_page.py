@@ -114,6 +114,7 @@ def types_with_parity() -> set[str]:
     """Types that a parity case is of."""
     kinds = {"Llava": "llava", "LlavaNext": "llava_next", "VipLlava": "vipllava"}
     kinds |= {"LlavaOnevision": "llava_onevision", "Idefics3": "idefics3", "SmolVLM": "smolvlm"}
+    kinds |= {"Gemma3": "gemma3"}
     text = {kind for kind, _ in (CASES | DESCENDANTS).values()}
     return text | {kinds[kind] for kind, *_ in VISION_CASES.values()}
 

@@ -62,6 +62,8 @@ TEXT: dict[str, tuple[str, str, int, bool, dict[str, Any]]] = {
     # The language models of those that see.
     "llava-1.5-7b": ("llama", "4096 11008 32 32 32", 32064, False, {}),
     "llava-med": ("mistral", "4096 14336 32 32 8", 32064, False, {}),
+    "gemma3:4b": ("gemma3_text", "2560 10240 34 8 4", 262208, True, {"sliding_window": 1024}),
+    "gemma3:12b": ("gemma3_text", "3840 15360 48 16 8", 262208, True, {"sliding_window": 1024}),
     "llava-onevision:0.5b": ("qwen2", "896 4864 24 14 2", 152000, True, {}),
     "llava-onevision:7b": ("qwen2", "3584 18944 28 28 4", 152128, False, {}),
     "smolvlm2:256m": ("llama", "576 1536 30 9 3", 49280, False, {}),
@@ -75,11 +77,14 @@ SIGLIP |= {"num_hidden_layers": 26, "num_attention_heads": 16, "image_size": 384
 SMOL = {"model_type": "smolvlm_vision", "hidden_size": 768, "intermediate_size": 3072}
 SMOL |= {"num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 512, "patch_size": 16}
 SO400M = {**SIGLIP, "model_type": "smolvlm_vision", "num_hidden_layers": 27}
+GEMMA3 = {**SIGLIP, "num_hidden_layers": 27, "image_size": 896}
 ONEVISION = {"image_token_index": 151646, "vision_config": SIGLIP}
 # Their type, their encoder, and the rest.
 VISION: dict[str, dict[str, Any]] = {
     "llava-1.5-7b": {"model_type": "llava", "vision_config": CLIP},
     "llava-med": {"model_type": "llava", "vision_config": CLIP},
+    "gemma3:4b": {"model_type": "gemma3", "vision_config": GEMMA3},
+    "gemma3:12b": {"model_type": "gemma3", "vision_config": GEMMA3},
     "llava-onevision:0.5b": {"model_type": "llava_onevision", **ONEVISION},
     "llava-onevision:7b": {"model_type": "llava_onevision", **ONEVISION},
     "smolvlm2:256m": {"scale_factor": 4, "vision_config": SMOL},

@@ -61,11 +61,14 @@ def run(engine: Engine[None], settings: dict[str, Any]) -> list[Generation[None]
     return [results[ticket] for ticket in tickets]
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("make", [random_model, int8_model])
 @pytest.mark.parametrize("kind", ["lookup", "model", "itself"])
-def test_texts_behind_pictures_are_as_without_drafts(kind: str, make: Callable[[], Llama]) -> None:
+def test_texts_behind_pictures_are_as_without_drafts(
+    kind: str, make: Callable[[], Llama], bidirectional: bool
+) -> None:
     """The draft model reads ids alone: it guesses for the text without a picture, and for no other."""
-    model: LLaVA = seeing_model(make())
+    model: LLaVA = seeing_model(make(), bidirectional=bidirectional)
     draft: Drafting = "lookup"
     if kind != "lookup":
         draft = random_model() if kind == "model" else model.language_model

@@ -15,8 +15,11 @@ from lolama_core.protocols.errors import EXIT_MODEL, ModelError
 from lolama_hub import HuggingFaceSource
 from lolama_hub.folder.relatives import RELATIVES, nearest_types
 
-READ = re.compile(r": holds no (weights|model)|: layer_types is|: image_token_\w+ is")
-"""What is said of a type that is read: its default may have Mamba, or too high an image token."""
+READ = re.compile(
+    r": holds no (weights|model)|: layer_types is|: image_token_\w+ is|: mm_tokens_per_image is"
+)
+"""What is said of a type that is read: its default may have Mamba, too high an image token, or patches that
+make no squares."""
 
 
 @pytest.fixture(scope="module")

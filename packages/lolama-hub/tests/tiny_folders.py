@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,57 @@ def save_in_tiles(kind: str, folder: Path) -> Path:
             "size": {"longest_edge": SIDE},
             "max_image_size": {"longest_edge": SIDE},
         },
+    )
+    return folder
+
+
+def save_gemma3(
+    folder: Path,
+    tokens: Sequence[str] = ("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
+) -> Path:
+    """A random Gemma 3 as transformers saves it, with the files beside its weights and no template."""
+    import transformers
+
+    tokenizer = tiny_tokenizer_json(*tokens)
+    ids = {one["content"]: one["id"] for one in json.loads(tokenizer)["added_tokens"]}
+    config = transformers.Gemma3Config(
+        vision_config={
+            "hidden_size": 8,
+            "intermediate_size": 12,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": SIDE,
+            "patch_size": 7,
+        },
+        text_config=transformers.Gemma3TextConfig(
+            vocab_size=VOCAB,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            sliding_window=8,
+            max_position_embeddings=256,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        mm_tokens_per_image=4,
+        image_token_index=ids["<image_soft_token>"],
+    )
+    torch.manual_seed(0)
+    model: Any = transformers.Gemma3ForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(tokenizer)
+    write_json(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>"})
+    size = {"height": SIDE, "width": SIDE}
+    write_json(
+        folder / "preprocessor_config.json",
+        {"image_processor_type": "Gemma3ImageProcessor", "size": size},
     )
     return folder
 

@@ -25,6 +25,7 @@ from lolama_core.protocols import ImageProcessor
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.testing.image import ImageProcessorSuite
 from lolama_vision import CLIPImageProcessor, Preprocessing, VisionConfig
+from lolama_vision.flatten import flatten
 from lolama_vision.picture_marks import PictureMarks
 from lolama_vision.split import split_grid
 from lolama_vision.tiles import count_tokens
@@ -162,6 +163,21 @@ def test_several_pictures_of_onevision_in_mode_pad_are_bit_equal() -> None:
         assert equal(own, other[0]), picture.size
     assert inputs["tiles_per_image"] == [1] * 60
     assert inputs["tokens_per_image"] == [17] * 60  # 4 × 4 patches and the end of a row
+
+
+def test_gemma3_is_bit_equal() -> None:
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    theirs = Gemma3ImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    half = (0.5, 0.5, 0.5)
+    settings = Preprocessing(shortest_edge=SIDE, stretch=True, mean=half, std=half, resample=2)
+    ours = CLIPImageProcessor(vision_config(preprocessing=settings, downscale=2, **SIGLIP))
+    for picture in pictures(120, "gemma3"):
+        # Theirs converts no mode but palettes and the like by itself.
+        expected = theirs.preprocess(flatten(picture), do_convert_rgb=True)["pixel_values"][0]
+        inputs = ours.preprocess(picture)
+        assert equal(inputs["pixel_values"][0], expected), (picture.size, picture.mode)
+        assert inputs["tokens_per_image"] == [4]
 
 
 @pytest.mark.parametrize("kind", ["idefics3", "smolvlm"])

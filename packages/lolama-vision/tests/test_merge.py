@@ -48,3 +48,13 @@ def test_features_take_the_place_of_the_image_token() -> None:
     assert prompt.embeds.dtype == torch.float32
     assert prompt.lengths == (4, 1)
     assert prompt.keys == ((7, (b"picture", 0), (b"picture", 1), 8), (5,))
+    assert prompt.spans == ()
+
+
+def test_positions_of_a_picture_may_see_each_other() -> None:
+    embeds = torch.zeros(2, 4, 1)
+    features = [torch.ones(2, 1), torch.ones(3, 1)]
+    ids = [[7, IMAGE, IMAGE, 8], [5]]
+    rows = place_pictures(ids, [2, 3], IMAGE)
+    prompt = merge(embeds, ids, rows, features, [b"one", b"two"], bidirectional=True)
+    assert prompt.spans == (((1, 3), (3, 6)), ())

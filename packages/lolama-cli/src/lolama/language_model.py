@@ -20,7 +20,7 @@ from lolama.prompts import (
 )
 from lolama.reply_stream import ReplyStream
 from lolama.thinking import ThoughtSplitter, thought_format, with_thinking
-from lolama.vision import image_token_id, open_pictures, processor_of
+from lolama.vision import image_token_id, open_pictures, picture_ids, processor_of
 from lolama_core import Generation, TextGenerator, TokenStream
 from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.checks import kind_of
@@ -82,6 +82,7 @@ class LanguageModel:
         self.name, self.model, self.tokenizer = files.name, model, tokenizer
         self.generator = TextGenerator(model, tokenizer)
         self.processor: ImageProcessor | None = processor_of(files)
+        self._picture_ids = [] if self.processor is None else picture_ids(files)
         self._image_id = None if self.processor is None else image_token_id(files)
 
     def __repr__(self) -> str:
@@ -106,7 +107,7 @@ class LanguageModel:
                 into `chat`, where it cannot.
             config: Settings; without, the defaults with what the model's authors recommend.
             images: Paths of pictures, or pictures that PIL opened. They stand before the text, unless it
-                spells an ``<image>`` for each.
+                spells an ``<image>`` for each, or what a model has in its place.
             logits_processors: Functions of (ids so far, scores) that return other scores.
             **settings: Settings by name.
 
@@ -256,9 +257,19 @@ class LanguageModel:
         inputs = self._prepared(pictures)
         ids = self.tokenizer.encode_ids(text)
         if pictures and self._image_id is not None and self._image_id not in ids:
-            marks = [self._image_id] * len(pictures)
-            ids = without_template(text, self.tokenizer, marks, split_special_tokens=False)
+            ids = self._with_marks(text, ids, len(pictures), self._image_id)
         return ids, inputs
+
+    def _with_marks(self, text: str, ids: list[int], pictures: int, image_id: int) -> list[int]:
+        """The ids of a text that spells no ``<image>``, with all that stands for the pictures."""
+        first = self._picture_ids[self._picture_ids.index(image_id) - 1]
+        if first not in ids:
+            marks = [self._picture_ids] * pictures
+            return without_template(text, self.tokenizer, marks, split_special_tokens=False)
+        # It says where they stand by the first token of each alone, as a template of Gemma 3 does.
+        parts = ([first], self._picture_ids)
+        short, whole = (self.tokenizer.decode(part, skip_special_tokens=False) for part in parts)
+        return self.tokenizer.encode_ids(text.replace(short, whole))
 
     def _prepared(self, pictures: Sequence[Image]) -> Mapping[str, Any]:
         """What the model is given beside ids: nothing, if nothing is shown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 from lolama_core.protocols.arguments import listed
@@ -129,24 +130,29 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
 def without_template(
     text: str,
     tokenizer: Tokenizer,
-    marks: Sequence[int] = (),
+    marks: Sequence[Sequence[int]] = (),
     *,
     split_special_tokens: bool = True,
 ) -> list[int]:
-    """The ids of a prompt in no template: a mark for each picture, a new line, the text.
+    """The ids of a prompt in no template: what stands for each picture, then the text.
 
     Args:
         text: The text.
         tokenizer: The model's tokenizer.
-        marks: The ids that stand for the pictures.
+        marks: The ids that stand for each picture: one, and a new line follows the last, or several with line
+            breaks around them, of which two in a row may be one token.
         split_special_tokens: Read control tokens that ``text`` spells as the text they are.
     """
     if not marks:
         return tokenizer.encode_ids(text, split_special_tokens=split_special_tokens)
+    shown, line = [*chain.from_iterable(marks)], "\n"
+    if len(shown) > len(marks):
+        spelled, line = tokenizer.decode(shown, skip_special_tokens=False), ""
+        shown = tokenizer.encode_ids(spelled, add_special_tokens=False)
     words = tokenizer.encode_ids(
-        f"\n{text}", add_special_tokens=False, split_special_tokens=split_special_tokens
+        line + text, add_special_tokens=False, split_special_tokens=split_special_tokens
     )
-    return tokenizer.ensure_bos([*marks, *words])
+    return tokenizer.ensure_bos([*shown, *words])
 
 
 def sees_none(subject: str, pictures: int, model: str, remedy: str) -> UsageError:

@@ -86,6 +86,16 @@ def image_token_id(files: ModelFiles) -> int:
     return token_id
 
 
+def picture_ids(files: ModelFiles) -> list[int]:
+    """The ids that stand for a picture where no template writes them: `image_token_id`, and any around it."""
+    ids = files.config["model"].get("picture_ids")
+    return (
+        cast("list[int]", list(ids))
+        if isinstance(ids, list | tuple) and ids
+        else [image_token_id(files)]
+    )
+
+
 def count_positions(files: ModelFiles, ids: Sequence[int], inputs: ImageInputs) -> int:
     """How many positions a prompt takes once its pictures are merged in; no weight is read for it.
 

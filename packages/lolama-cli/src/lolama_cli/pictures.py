@@ -76,11 +76,11 @@ class PreparedImages:
         )
 
     @property
-    def marks(self) -> list[int]:
-        """The ids that stand for them in a prompt."""
-        from lolama.vision import image_token_id
+    def marks(self) -> list[list[int]]:
+        """The ids that stand for each of them in a prompt without a template."""
+        from lolama.vision import picture_ids
 
-        return [image_token_id(self.files)] * self.count
+        return [picture_ids(self.files)] * self.count
 
     def count_positions(self, ids: Sequence[int]) -> int:
         """Positions of the prompt, pictures included.

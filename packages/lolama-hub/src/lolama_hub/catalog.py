@@ -40,6 +40,8 @@ smollm2:135m          HuggingFaceTB/SmolLM2-135M-Instruct            135M     0.
 smollm2:360m          HuggingFaceTB/SmolLM2-360M-Instruct            362M     0.73    8_192 text   apache
 smollm2:1.7b          HuggingFaceTB/SmolLM2-1.7B-Instruct            1.7B     3.42    8_192 text   apache
 smollm3:3b            HuggingFaceTB/SmolLM3-3B                       3.1B     6.17   65_536 text   apache
+gemma3:4b             google/gemma-3-4b-it                           4.3B     8.64  131_072 vision gemma
+gemma3:12b            google/gemma-3-12b-it                          12.2B   24.4   131_072 vision gemma
 llava-onevision:0.5b  llava-hf/llava-onevision-qwen2-0.5b-ov-hf      0.9B     1.80   32_768 vision apache
 llava-onevision:7b    llava-hf/llava-onevision-qwen2-7b-ov-hf        8.0B    16.1    32_768 vision apache
 smolvlm2:256m         HuggingFaceTB/SmolVLM2-256M-Video-Instruct     256M     1.03    8_192 vision apache

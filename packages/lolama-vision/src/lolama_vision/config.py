@@ -15,12 +15,13 @@ from lolama_core.protocols.checks import (
     refused,
 )
 from lolama_core.protocols.types import JSON
+from lolama_vision.picture_marks import checked_ids
 from lolama_vision.preprocessing import Preprocessing
 
 _PACKAGE = "lolama-vision"
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
-ProjectorKind = Literal["mlp", "pixel_shuffle"]
+ProjectorKind = Literal["mlp", "pixel_shuffle", "average_pool"]
 
 # Far above any published model, far below what would hang or exhaust a machine before it is refused.
 _LIMITS = {
@@ -190,10 +191,14 @@ class VLMConfig:
             ``llama``.
         image_token_id: The id that stands for a picture in a prompt.
         projector: ``mlp``: two linears. ``pixel_shuffle``: features of a square of patches side by side, and
-            one linear without a bias.
+            one linear without a bias. ``average_pool``: their average, an RMSNorm, and one linear without a
+            bias (Gemma 3).
         projector_bias: Biases in the projector ``mlp``.
-        projector_norm_eps: Added to the variance inside a norm in front of the projector, which VipLLaVA
-            has; None for no such norm.
+        projector_norm_eps: Added to the variance inside the projector's norm, which ``average_pool`` has,
+            and ``mlp`` in VipLLaVA; None for no norm.
+        bidirectional_pictures: The positions of a picture see each other, those behind them, too (Gemma 3).
+        picture_ids: The ids that stand for a picture where no chat template writes them: ``image_token_id``
+            once, and those around it; empty for that alone.
 
     Raises:
         ModelError: naming the field, its value and what was expected.
@@ -205,6 +210,8 @@ class VLMConfig:
     projector: ProjectorKind = "mlp"
     projector_bias: bool = True
     projector_norm_eps: float | None = None
+    bidirectional_pictures: bool = False
+    picture_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.vision_config, Mapping):
@@ -217,13 +224,18 @@ class VLMConfig:
         check_integer("text_config d_model", self.text_config.get("d_model"), 1 << 17)
         check_integer("image_token_id", self.image_token_id, _LIMITS["image_token_id"], low=0)
         if self.projector not in get_args(ProjectorKind):
-            raise refused("projector", self.projector, "mlp or pixel_shuffle")
+            raise refused("projector", self.projector, "mlp, pixel_shuffle or average_pool")
         if self.projector == "mlp" and self.vision_config.downscale > 1:
-            expected = "pixel_shuffle, since downscale is more than 1"
+            expected = "pixel_shuffle or average_pool, since downscale is more than 1"
             raise refused("projector", self.projector, expected)
-        check_boolean("projector_bias", self.projector_bias)
-        if self.projector_norm_eps is not None:
+        for name in ("projector_bias", "bidirectional_pictures"):
+            check_boolean(name, getattr(self, name))
+        if self.projector_norm_eps is not None or self.projector == "average_pool":
             check_number("projector_norm_eps", self.projector_norm_eps, 0.0, 1.0)
+        ids = checked_ids("picture_ids", self.picture_ids)
+        if ids and ids.count(self.image_token_id) != 1:
+            raise refused("picture_ids", list(ids), f"{self.image_token_id} once among them")
+        object.__setattr__(self, "picture_ids", ids)
 
     @property
     def text_width(self) -> int:

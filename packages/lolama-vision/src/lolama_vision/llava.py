@@ -17,7 +17,7 @@ from lolama_core.protocols import CausalLM, KVCache
 from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.look import Look
-from lolama_core.protocols.types import GenerationDefaults, Prompt
+from lolama_core.protocols.types import GenerationDefaults, Prompt, Spans
 from lolama_vision.clip import CLIPVisionEncoder
 from lolama_vision.config import VLMConfig
 from lolama_vision.feature_cache import FeatureCache
@@ -111,9 +111,11 @@ class LLaVA(CausalLMModule):
         cache: KVCache | None = None,
         lengths: Sequence[int] | None = None,
         logits: Literal["last", "all"] = "last",
+        spans: Spans = (),
     ) -> Tensor:
         """(B, T, D) → logits of the language model, float32."""
-        return self.text.forward_embeds(embeds, cache, lengths, logits)
+        more = {"spans": spans} if spans else {}
+        return self.text.forward_embeds(embeds, cache, lengths, logits, **more)
 
     def forward(
         self, input_ids: Tensor, lengths: Sequence[int] | None = None, **inputs: Any
@@ -121,7 +123,9 @@ class LLaVA(CausalLMModule):
         """(B, T) token ids and pictures → logits (B, T', V) of all positions, pictures merged in."""
         whole = (input_ids.shape[1],) * len(input_ids)
         prompt = self.embed_prompt(input_ids, lengths or whole, **inputs)
-        return self.forward_embeds(prompt.embeds, None, prompt.lengths, logits="all")
+        return self.forward_embeds(
+            prompt.embeds, None, prompt.lengths, logits="all", spans=prompt.spans
+        )
 
     def embed_prompt(
         self,
@@ -185,7 +189,8 @@ class LLaVA(CausalLMModule):
             features = [tile for picture in features for tile in picture]
         elif marked:
             features = [self._marked(f, size) for f, size in zip(features, sizes, strict=True)]
-        return merge(embeds, ids, rows, features, hashes)
+        bidirectional = self.config.bidirectional_pictures
+        return merge(embeds, ids, rows, features, hashes, bidirectional=bidirectional)
 
     def _marked(self, tiles: Tensor, size: tuple[int, int]) -> Tensor:
         """(tiles, P, D) → (tokens, D): between the embeddings of the ids that stand around tiles."""

@@ -85,6 +85,8 @@ def merge(
     rows: Sequence[Sequence[Piece]],
     features: Sequence[Tensor],
     hashes: Sequence[bytes],
+    *,
+    bidirectional: bool = False,
 ) -> Prompt:
     """Put the features of each picture into its place among the embeddings.
 
@@ -94,6 +96,8 @@ def merge(
         rows: The result of `place_pictures`.
         features: (positions, D) of each picture.
         hashes: The identity of each picture. With a number it is the key of each of its positions.
+        bidirectional: Whether the positions of a picture see each other. Those of another that stands right
+            beside it they see as any others.
 
     Returns:
         Rows of T' positions, right-padded with zeros: (B, T', D) in the dtype of ``embeds``.
@@ -102,20 +106,26 @@ def merge(
 
     merged: list[Tensor] = []
     keys: list[tuple[PromptKey, ...]] = []
+    spans: list[tuple[tuple[int, int], ...]] = []
     for row, pieces in enumerate(rows):
         parts: list[Tensor] = []
         row_keys: list[PromptKey] = []
+        row_spans: list[tuple[int, int]] = []
         for piece in pieces:
             if isinstance(piece, PicturePlace):
                 parts.append(features[piece.index].to(embeds.dtype))
-                row_keys += [(hashes[piece.index], n) for n in range(len(features[piece.index]))]
+                first, count = len(row_keys), len(features[piece.index])
+                row_keys += [(hashes[piece.index], n) for n in range(count)]
+                row_spans.append((first, first + count))
             else:
                 parts.append(embeds[row, piece.start : piece.stop])
                 row_keys += ids[row][piece.start : piece.stop]
         merged.append(torch.cat(parts) if parts else embeds[row, :0])
         keys.append(tuple(row_keys))
+        spans.append(tuple(row_spans))
     padded = torch.nn.utils.rnn.pad_sequence(merged, batch_first=True)
-    return Prompt(padded, tuple(len(row) for row in merged), tuple(keys))
+    lengths = tuple(len(row) for row in merged)
+    return Prompt(padded, lengths, tuple(keys), tuple(spans) if bidirectional else ())
 
 
 def _mismatch(marks: int, pictures: int, positions: int, *, broken: bool = False) -> UsageError:

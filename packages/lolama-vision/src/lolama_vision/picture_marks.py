@@ -31,14 +31,14 @@ class PictureMarks:
 
     def __post_init__(self) -> None:
         for name in ("around", "whole", "row_end", "rows_end"):
-            object.__setattr__(self, name, _checked(name, getattr(self, name)))
+            object.__setattr__(self, name, checked_ids(f"marks {name}", getattr(self, name)))
         if not isinstance(self.tiles, list | tuple):
             raise refused("marks tiles", self.tiles, "a list of rows")
         rows = []
         for row in self.tiles:
             if not isinstance(row, list | tuple):
                 raise refused("marks tiles", self.tiles, "a list of rows")
-            rows.append(tuple(_checked("tiles", ids) for ids in row))
+            rows.append(tuple(checked_ids("marks tiles", ids) for ids in row))
         object.__setattr__(self, "tiles", tuple(rows))
 
     def has(self, side: int) -> bool:
@@ -65,10 +65,15 @@ class PictureMarks:
         return [*pieces, (*ended, *self.around, *self.whole), self.around]
 
 
-def _checked(name: str, ids: Sequence[int]) -> tuple[int, ...]:
+def checked_ids(name: str, ids: Sequence[int]) -> tuple[int, ...]:
+    """A few token ids.
+
+    Raises:
+        ModelError: naming what they are, if they are none.
+    """
     expected = f"at most {_MOST_IDS} token ids"
     if not isinstance(ids, list | tuple) or len(ids) > _MOST_IDS:
-        raise refused(f"marks {name}", ids, expected)
+        raise refused(name, ids, expected)
     if not all(is_integer(one, 0, _LARGEST_ID) for one in ids):
-        raise refused(f"marks {name}", ids, expected)
+        raise refused(name, ids, expected)
     return tuple(ids)

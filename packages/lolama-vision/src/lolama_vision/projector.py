@@ -59,8 +59,51 @@ class PixelShuffleProjector(nn.Module):
         return projected
 
 
-def make_projector(config: VLMConfig) -> Projector | PixelShuffleProjector:
+class AveragePoolProjector(nn.Module):
+    """The average of the features of a square of patches, an RMSNorm, and one linear (Gemma 3)."""
+
+    image_newline = None
+
+    def __init__(self, config: VLMConfig) -> None:
+        super().__init__()
+        assert config.projector_norm_eps is not None, "the configuration was checked"
+        self.side = config.vision_config.downscale
+        features = config.vision_config.feature_width
+        self.norm = RMSNorm(features, config.projector_norm_eps)
+        self.linear = Linear(features, config.text_width, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, P, Df) → (N, P / side², D)."""
+        tiles, count, width = features.shape
+        grid = int(count**0.5)  # along each side
+        square = features.transpose(1, 2).reshape(tiles, width, grid, grid)
+        pooled = F.avg_pool2d(square, self.side).flatten(2).transpose(1, 2)
+        projected: Tensor = self.linear(self.norm(pooled))
+        return projected
+
+
+class RMSNorm(nn.Module):
+    """Divides by the root of the mean square over the features, in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., Df) → (..., Df) in the dtype of ``x``."""
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * scale * self.weight.float()).to(x.dtype)
+
+
+_PROJECTORS: dict[str, type[Projector | PixelShuffleProjector | AveragePoolProjector]] = {
+    "mlp": Projector,
+    "pixel_shuffle": PixelShuffleProjector,
+    "average_pool": AveragePoolProjector,
+}
+
+
+def make_projector(config: VLMConfig) -> Projector | PixelShuffleProjector | AveragePoolProjector:
     """The projector of a configuration."""
-    return (
-        PixelShuffleProjector(config) if config.projector == "pixel_shuffle" else Projector(config)
-    )
+    return _PROJECTORS[config.projector](config)

@@ -1,8 +1,10 @@
-"""The ids that stand around the tiles of a picture (Idefics3, SmolVLM), from the folder's tokenizer."""
+"""What stands around pictures (Gemma 3) and their tiles (Idefics3, SmolVLM), by the folder's tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +16,12 @@ from lolama_hub.folder.tokenizer_files import TokenizerParts
 T = TypeVar("T")
 
 _AROUND, _WHOLE = "<fake_token_around_image>", "<global-img>"
+_SPELLED = {
+    "boi_token": "<start_of_image>",
+    "image_token": "<image_soft_token>",
+    "eoi_token": "<end_of_image>",
+}
+"""Names of the tokens of a picture → their texts where the tokenizer does not say."""
 
 
 def read_picture_marks(root: Path, tokenizer: TokenizerParts, side: int) -> dict[str, JSON]:
@@ -51,6 +59,57 @@ def read_picture_marks(root: Path, tokenizer: TokenizerParts, side: int) -> dict
         # Where the tokenizer has one token for two line breaks, this is it.
         "rows_end": encoder.ids("\n\n"),
     }
+
+
+@dataclass(frozen=True)
+class SpelledPicture:
+    """What stands in a prompt for a picture whose chat template writes one token (Gemma 3).
+
+    Attributes:
+        token: That token.
+        text: The tokens and line breaks that the model is given in its place. A line break that stands
+            beside them may become one token with theirs.
+        ids: Their ids, with nothing beside them.
+    """
+
+    token: str
+    text: str
+    ids: Sequence[JSON]
+
+    def in_template(self, tokenizer: TokenizerParts) -> TokenizerParts:
+        """The tokenizer with a chat template that writes `text` where it wrote `token`."""
+        template = tokenizer.files.chat_template
+        if template is None:
+            return tokenizer
+        arguments = f"{json.dumps(self.token)}, {json.dumps(self.text)}"
+        # Jinja drops a line break behind a tag, and at the end of a template.
+        begin, end = f"{{% filter replace({arguments}) %}}\n", "{% endfilter %}"
+        whole = begin + template.removesuffix("\n") + end
+        return replace(tokenizer, files=replace(tokenizer.files, chat_template=whole))
+
+
+def read_spelled_picture(tokenizer: TokenizerParts, token_id: int) -> SpelledPicture:
+    """What transformers' processor of Gemma 3 writes for a picture, with one token for all its positions.
+
+    Args:
+        tokenizer: The folder's tokenizer, with a tokenizer.json.
+        token_id: config.json's id of a position of a picture.
+
+    Raises:
+        ModelError: if the tokenizer has no such tokens.
+    """
+    path = tokenizer.files.tokenizer_json
+    assert path is not None
+    names = tokenizer.block.get("special_tokens", {})
+    first, token, last = (names.get(name, usual) for name, usual in _SPELLED.items())
+    known = tokenizer.ids
+    if not {first, token, last} <= known.keys() or known[token] != token_id:
+        wanted = f"{shown(first)}, {shown(token)} with the id {token_id}, or {shown(last)}"
+        reason = f"lacks a token that stands for a picture: {wanted}"
+        raise ModelError(str(path), reason, "the tokenizer and config.json must be of one model")
+    breaks = _Encoder(path, known).ids("\n\n")
+    ids = (*breaks, known[first], token_id, known[last], *breaks)
+    return SpelledPicture(first, f"\n\n{first}{token}{last}\n\n", ids)
 
 
 class _Encoder:

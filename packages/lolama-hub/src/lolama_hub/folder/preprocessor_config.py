@@ -27,6 +27,7 @@ _PROCESSORS = {
     "LlavaNextImageProcessor": _CLIP,
     "SiglipImageProcessor": _SIGLIP,
     "LlavaOnevisionImageProcessor": {**_CLIP, "do_center_crop": False},
+    "Gemma3ImageProcessor": {**_SIGLIP, "resample": 2, "do_pan_and_scan": False},
     "Idefics3ImageProcessor": {**_SIGLIP, **_SPLIT},
     "SmolVLMImageProcessor": {**_SIGLIP, **_SPLIT},
 }
@@ -51,6 +52,8 @@ def read_preprocessing(
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if not fields.boolean(step):
             raise fields.refuse(step, "true")
+    if fields.get("do_pan_and_scan"):
+        raise fields.refuse("do_pan_and_scan", "false: a picture is shown as a whole alone")
     common: dict[str, JSON] = {
         "mean": fields.get("image_mean"),
         "std": fields.get("image_std"),

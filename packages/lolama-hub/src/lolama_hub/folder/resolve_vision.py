@@ -25,7 +25,7 @@ from lolama_hub.folder.layouts.encoders import HEAD, encoder_names, unused_names
 from lolama_hub.folder.layouts.picture_templates import TEMPLATES, VICUNA_TEMPLATE
 from lolama_hub.folder.layouts.transforms import Transform
 from lolama_hub.folder.other_formats import names_in, refuse_layout
-from lolama_hub.folder.picture_marks import read_picture_marks
+from lolama_hub.folder.picture_marks import read_picture_marks, read_spelled_picture
 from lolama_hub.folder.tokenizer_files import TokenizerParts, read_tokenizer
 from lolama_hub.folder.vision_config import VisionModel, read_vision_model
 from lolama_hub.folder.weight_names import listed, match_names, read_safetensors, stored_dtype
@@ -80,10 +80,11 @@ def resolve_vision(name: str, folder: Folder, path: Path, values: Mapping[str, J
 
 
 def _made(model: VisionModel, names: Mapping[str, str]) -> dict[str, Transform]:
-    """How tensors of the language model are made that are not stored as they are."""
+    """How tensors of the language model and the projector are made that are not stored as they are."""
     own = {name.removeprefix(_TEXT): key for name, key in names.items() if name.startswith(_TEXT)}
     made = transforms(model.layout, model.text, own)
-    return {_TEXT + name: transform for name, transform in made.items()}
+    in_text = {_TEXT + name: transform for name, transform in made.items()}
+    return in_text | llava.projector_transforms(model.block, names)
 
 
 def read_parts(folder: Folder, path: Path, values: Mapping[str, JSON]) -> VisionParts:
@@ -95,12 +96,20 @@ def read_parts(folder: Folder, path: Path, values: Mapping[str, JSON]) -> Vision
     model = read_vision_model(folder, path, values)
     vocab_size = model.text["vocab_size"]
     assert isinstance(vocab_size, int)
+    published = model.published
+    usual = TEMPLATES.get(model.layout.model_type, VICUNA_TEMPLATE)
     tokenizer = read_tokenizer(
         folder,
         vocab_size,
-        picture_template=model.published.template
-        or TEMPLATES.get(model.layout.model_type, VICUNA_TEMPLATE),
+        # One without a template is no chat model if its kind comes with one.
+        picture_template="" if published.bidirectional else published.template or usual,
     )
+    if published.bidirectional and tokenizer.files.tokenizer_json is not None:
+        token = model.block["image_token_id"]
+        assert isinstance(token, int)
+        spelled = read_spelled_picture(tokenizer, token)
+        tokenizer = spelled.in_template(tokenizer)
+        model.block["picture_ids"] = [*spelled.ids]
     preprocessing = model.encoder["preprocessing"]
     assert isinstance(preprocessing, dict)
     if preprocessing["mode"] == "split":

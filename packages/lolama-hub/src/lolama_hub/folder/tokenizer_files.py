@@ -56,7 +56,7 @@ def read_tokenizer(
         folder: The model's folder.
         vocab_size: Rows of the model's embedding; every id must be below it.
         picture_template: For a vision model: the template to use if the folder has none that shows
-            pictures, such as a text model's own.
+            pictures, such as a text model's own; empty to use what it has.
 
     Raises:
         ModelError: naming the file, and the token whose id is past the vocabulary.
@@ -120,7 +120,7 @@ def read_tokenizer(
     if picture_template is not None:
         template = _processor_template(folder) or template
         if template is None or "image" not in template:
-            template = picture_template
+            template = picture_template or template
     block: TokenizerBlock = {"bos_token": bos, "eos_token": eos, "add_bos": add_bos}
     if names:
         block["special_tokens"] = names

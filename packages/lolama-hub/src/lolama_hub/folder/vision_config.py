@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import Fields
 from lolama_hub.folder.files import Folder
 from lolama_hub.folder.layouts import TextLayout
-from lolama_hub.folder.layouts.encoders import ENCODERS, EncoderLayout
+from lolama_hub.folder.layouts.encoders import EncoderLayout
 from lolama_hub.folder.layouts.vision import VisionLayout, find_vision_layout
 from lolama_hub.folder.other_formats import refuse_quantized
 from lolama_hub.folder.preprocessor_config import read_preprocessing
@@ -125,7 +126,13 @@ def read_vision_model(folder: Folder | None, path: Path, values: Mapping[str, JS
     }
     if published.projector != "mlp":
         block["projector"] = published.projector
+    if published.projector == "pixel_shuffle":
         encoder["downscale"] = config.integer("scale_factor")
+    elif published.projector == "average_pool":
+        encoder["downscale"] = _read_pooling(config, encoder)
+        block["projector_norm_eps"] = encoder["eps"]
+    if published.bidirectional:
+        block["bidirectional_pictures"] = True
     if "projector_layernorm_eps" in published.defaults:
         block["projector_norm_eps"] = config.number("projector_layernorm_eps", low=0.0, high=1.0)
     vocab_size = text["vocab_size"]
@@ -184,12 +191,12 @@ def _read_encoder(
         values = dict(published.encoder)
     if not isinstance(values, dict):
         raise config.refuse("vision_config", "an object")
-    known = [kind.model_type for kind in published.encoders]
+    known = {kind.model_type: kind for kind in published.encoders}
     named = Fields(config.path, values, block="vision_config")
     name = named.get("model_type")
     if name is not None and name not in known:
         raise named.refuse("model_type", " or ".join(known))
-    kind = published.encoders[0] if name is None else ENCODERS[str(name)]
+    kind = published.encoders[0] if name is None else known[str(name)]
     fields = Fields(config.path, values, kind.defaults, "vision_config")
     if fields.get("num_channels") not in (None, 3):
         raise fields.refuse("num_channels", "3")
@@ -220,6 +227,17 @@ def _read_feature_layer(config: Fields, layers: int) -> tuple[JSON, int]:
         raise config.refuse("vision_feature_layer", expected)
     used = max(layer + (layers + 1 if layer < 0 else 0) for layer in numbers)
     return feature if len(several) > 1 else numbers[0], used
+
+
+def _read_pooling(config: Fields, encoder: Mapping[str, JSON]) -> int:
+    """The side of the squares of patches that become one position."""
+    image_size, patch_size = encoder["image_size"], encoder["patch_size"]
+    assert isinstance(image_size, int) and isinstance(patch_size, int)
+    name, patches = "mm_tokens_per_image", image_size // patch_size
+    side = math.isqrt(config.integer(name))
+    if side**2 != config.integer(name) or patches % side:
+        raise config.refuse(name, f"the square of a divisor of {patches} patches a side")
+    return patches // side
 
 
 def _read_max_tiles(config: Fields) -> int:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_folders import SIDE, edit_json, read, save_in_tiles
+from tiny_folders import SIDE, edit_json, read, save_gemma3, save_in_tiles
+from tokenizers import Tokenizer
 
 from lolama_core.protocols.errors import ModelError
-from lolama_core.protocols.types import ModelFiles
+from lolama_core.protocols.types import JSON, ModelFiles
 from lolama_hub.folder.layouts.vision import VISION_LAYOUTS
 from lolama_hub.folder.resolve import check_config
 from lolama_hub.folder.vision_config import read_language_model, read_vision_model
@@ -206,7 +207,7 @@ def test_every_row_has_a_name_of_its_own() -> None:
     )
     assert all(layout.model_type == name for name, layout in VISION_LAYOUTS.items())
     blind = {name for name, layout in VISION_LAYOUTS.items() if not layout.sees}
-    assert blind == {"gemma3", "mistral3"}
+    assert blind == {"mistral3"}
 
 
 # As google/gemma-3-4b-it and mistralai/Mistral-Small-3.1-24B-Instruct-2503 have it.
@@ -221,7 +222,18 @@ GEMMA3: dict[str, Any] = {
         "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
         "sliding_window": 1024,
     },
-    "vision_config": {"model_type": "siglip_vision_model"},
+    "vision_config": {
+        "hidden_size": 1152,
+        "image_size": 896,
+        "intermediate_size": 4304,
+        "model_type": "siglip_vision_model",
+        "num_attention_heads": 16,
+        "num_hidden_layers": 27,
+        "patch_size": 14,
+        "vision_use_head": False,
+    },
+    "mm_tokens_per_image": 256,
+    "image_token_index": 262144,
 }
 MISTRAL3: dict[str, Any] = {
     "model_type": "mistral3",
@@ -241,10 +253,141 @@ MISTRAL3: dict[str, Any] = {
 }
 
 
-class TestLanguageModelsAlone:
-    """Gemma 3 and Mistral 3, whose pictures are not supported."""
+# As mistralai/Ministral-3-3B-Instruct-2512-BF16 has it, but for sizes.
+MINISTRAL3: dict[str, Any] = {
+    **MISTRAL3,
+    "text_config": {
+        "head_dim": 128,
+        "hidden_size": 3072,
+        "intermediate_size": 9216,
+        "max_position_embeddings": 262144,
+        "model_type": "ministral3",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 26,
+        "num_key_value_heads": 8,
+        "rope_parameters": {
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "factor": 16.0,
+            "llama_4_scaling_beta": 0.1,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "original_max_position_embeddings": 16384,
+            "rope_theta": 1000000.0,
+            "rope_type": "yarn",
+            "type": "yarn",
+        },
+        "sliding_window": None,
+        "tie_word_embeddings": True,
+        "vocab_size": 131072,
+    },
+}
 
-    @pytest.mark.parametrize("values", [GEMMA3, MISTRAL3], ids=["gemma3", "mistral3"])
+
+class TestGemma3:
+    def test_a_published_configuration(self) -> None:
+        import transformers
+
+        ours = read_vision_model(None, PATH, GEMMA3)
+        given = json.loads(json.dumps(GEMMA3))
+        config = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
+        check_text(ours.text, config)
+        vision = config.vision_config
+        assert (ours.encoder["eps"], ours.block["projector_norm_eps"]) == (
+            vision.layer_norm_eps,
+            vision.layer_norm_eps,
+        )
+        assert (ours.encoder["downscale"], ours.encoder["post_norm"]) == (4, True)
+        assert ours.block["image_token_id"] == config.image_token_id
+        assert (ours.block["projector"], ours.block["bidirectional_pictures"]) == (
+            "average_pool",
+            True,
+        )
+
+    @pytest.mark.parametrize("tokens", [0, 200, 49, "256"])
+    def test_patches_that_make_no_squares(self, tokens: JSON) -> None:
+        words = "mm_tokens_per_image is .*, expected (the square of a divisor of 64|an integer)"
+        with pytest.raises(ModelError, match=words):
+            read_vision_model(None, PATH, {**GEMMA3, "mm_tokens_per_image": tokens})
+
+    @pytest.mark.parametrize("published", [False, True], ids=["saved", "as in memory"])
+    def test_the_projector(self, tmp_path: Path, published: bool, resolve: Resolve) -> None:
+        """Its norm becomes 1 + w, and its matrix one as all others are."""
+        folder = save_gemma3(tmp_path / "gemma3")
+        path = folder / "model.safetensors"
+        state = load_file(path)
+        if published:
+            text = "language_model.model."
+            save_file(
+                {f"model.{key.replace(text, 'language_model.')}": t for key, t in state.items()},
+                path,
+            )
+        tensors = read(resolve(folder))
+        norm, matrix = (
+            state[f"multi_modal_projector.{name}"]
+            for name in ("mm_soft_emb_norm.weight", "mm_input_projection_weight")
+        )
+        assert torch.equal(tensors["projector.norm.weight"], norm + 1)
+        assert torch.equal(tensors["projector.linear.weight"], matrix.T)
+        assert {name for name in tensors if name.startswith("projector.")} == {
+            "projector.norm.weight",
+            "projector.linear.weight",
+        }
+
+    def test_pan_and_scan_is_refused(self, tmp_path: Path, resolve: Resolve) -> None:
+        folder = save_gemma3(tmp_path / "gemma3")
+        edit_json(folder / "preprocessor_config.json", do_pan_and_scan=None)
+        assert resolve(folder).family == "llava"
+        edit_json(folder / "preprocessor_config.json", do_pan_and_scan=True)
+        with pytest.raises(ModelError, match="do_pan_and_scan is True, expected false"):
+            resolve(folder)
+
+    def test_what_stands_for_a_picture(self, tmp_path: Path, resolve: Resolve) -> None:
+        folder = save_gemma3(tmp_path / "gemma3")
+        files = resolve(folder)
+        assert files.tokenizer.chat_template is None  # a base model's stays without one
+        block: Any = files.config["model"]
+        native = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        breaks = native.encode("\n\n", add_special_tokens=False).ids
+        assert breaks and block["image_token_id"] == 35
+        assert block["picture_ids"] == [*breaks, 33, 35, 34, *breaks]
+        (folder / "chat_template.jinja").write_text("{{ '<start_of_image>' }}\n\n")
+        template = resolve(folder).tokenizer.chat_template
+        assert template is not None and template.endswith(
+            "{{ '<start_of_image>' }}\n{% endfilter %}"
+        )
+
+    def test_a_tokenizer_without_tokens_for_a_picture(
+        self, tmp_path: Path, resolve: Resolve
+    ) -> None:
+        folder = save_gemma3(tmp_path / "gemma3", tokens=("<start_of_image>", "<image_soft_token>"))
+        with pytest.raises(
+            ModelError, match=r"lacks a token that stands for a picture: .*end_of_im"
+        ):
+            resolve(folder)
+        (folder / "tokenizer.json").unlink()
+        assert "picture_ids" not in resolve(folder).config["model"]
+
+
+def check_text(ours: dict[str, Any], config: Any) -> None:
+    """The sizes of a language model against those of transformers' configuration."""
+    text = config.text_config
+    assert (ours["vocab_size"], ours["d_model"], ours["hidden_dim"], ours["num_layers"]) == (
+        *(text.vocab_size, text.hidden_size, text.intermediate_size),
+        text.num_hidden_layers,
+    )
+    assert (ours["num_heads"], ours["num_kv_heads"], ours["head_dim"]) == (
+        *(text.num_attention_heads, text.num_key_value_heads),
+        text.head_dim,
+    )
+    assert ours["sliding_window"] == text.sliding_window
+    assert ours["tie_word_embeddings"] is config.tie_word_embeddings
+
+
+class TestLanguageModelsAlone:
+    """Mistral 3, whose pictures are not supported."""
+
+    @pytest.mark.parametrize("values", [MISTRAL3, MINISTRAL3], ids=["mistral3", "ministral3"])
     def test_a_published_configuration(self, values: dict[str, Any]) -> None:
         import transformers
 
@@ -252,22 +395,12 @@ class TestLanguageModelsAlone:
         _, _, ours = read_language_model(PATH, values, layout)
         given = json.loads(json.dumps(values))
         config = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
-        text = config.text_config
-        assert (ours["vocab_size"], ours["d_model"], ours["hidden_dim"], ours["num_layers"]) == (
-            *(text.vocab_size, text.hidden_size, text.intermediate_size),
-            text.num_hidden_layers,
-        )
-        assert (ours["num_heads"], ours["num_kv_heads"], ours["head_dim"]) == (
-            *(text.num_attention_heads, text.num_key_value_heads),
-            text.head_dim,
-        )
-        assert ours["sliding_window"] == text.sliding_window
-        assert ours["tie_word_embeddings"] is config.tie_word_embeddings
+        check_text(ours, config)
 
     def test_row_318_weights_that_are_no_safetensors(self) -> None:
-        check_config(PATH, GEMMA3, ["model.safetensors"])
+        check_config(PATH, MISTRAL3, ["model.safetensors"])
         with pytest.raises(ModelError, match="whose weights are read from safetensors alone"):
-            check_config(PATH, GEMMA3, ["pytorch_model.bin"])
+            check_config(PATH, MISTRAL3, ["pytorch_model.bin"])
 
     def test_row_318_a_language_model_that_is_not_supported_or_quantized(self) -> None:
         cases: list[tuple[dict[str, Any], str]] = [
@@ -277,4 +410,4 @@ class TestLanguageModelsAlone:
         ]
         for changes, words in cases:
             with pytest.raises(ModelError, match=words):
-                check_config(PATH, {**GEMMA3, **changes}, ["model.safetensors"])
+                check_config(PATH, {**MISTRAL3, **changes}, ["model.safetensors"])

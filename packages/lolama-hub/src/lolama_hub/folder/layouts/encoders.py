@@ -91,6 +91,11 @@ SIGLIP = EncoderLayout(
     switches={"class_token": False, "patch_bias": True, "pre_norm": False},
     processor="SiglipImageProcessor",
 )
+SIGLIP_GEMMA3 = replace(
+    SIGLIP,
+    switches={**SIGLIP.switches, "post_norm": True},
+    processor="Gemma3ImageProcessor",
+)
 
 IDEFICS3 = EncoderLayout(
     model_type="idefics3_vision",
@@ -107,11 +112,6 @@ SMOLVLM = replace(IDEFICS3, model_type="smolvlm_vision", processor="SmolVLMImage
 # Files of earlier versions of transformers call the encoder what the model is called.
 IDEFICS3_BY_MODEL = replace(IDEFICS3, model_type="idefics3")
 SMOLVLM_BY_MODEL = replace(SMOLVLM, model_type="smolvlm")
-
-ENCODERS = {
-    layout.model_type: layout
-    for layout in (CLIP, SIGLIP, IDEFICS3, IDEFICS3_BY_MODEL, SMOLVLM, SMOLVLM_BY_MODEL)
-}
 
 
 def encoder_names(encoder: Mapping[str, JSON], layers: int) -> Iterator[tuple[str, str]]:

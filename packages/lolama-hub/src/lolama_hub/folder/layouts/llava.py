@@ -15,6 +15,8 @@ L5, the original
 Idefics3 and SmolVLM
     ``model.text_model.*``, ``lm_head``, ``model.vision_model.*``,
     ``model.connector.modality_projection.proj``
+Gemma 3
+    L1 to L4, with ``multi_modal_projector.mm_{soft_emb_norm.weight,input_projection_weight}``
 
 Each name is brought into one form, that of a text model with ``vision.``, ``projector.`` and
 ``image_newline`` beside it, and the rest is a single table.
@@ -25,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lolama_core.protocols.types import JSON
+from lolama_hub.folder.layouts.transforms import Transform
 
 VISION, PROJECTOR, NEWLINE = "vision.", "projector.", "image_newline"
 
@@ -67,6 +70,11 @@ def projector_names(model: Mapping[str, JSON], *, newline: bool) -> dict[str, st
     """
     if model.get("projector") == "pixel_shuffle":
         return {"projector.linear.weight": f"{PROJECTOR}linear.weight"}
+    if model.get("projector") == "average_pool":
+        return {
+            "projector.norm.weight": f"{PROJECTOR}mm_soft_emb_norm.weight",
+            "projector.linear.weight": f"{PROJECTOR}mm_input_projection_weight",
+        }
     parts = ("weight", "bias") if model["projector_bias"] else ("weight",)
     names = {
         f"projector.{layer}.{part}": f"{PROJECTOR}{layer}.{part}"
@@ -79,3 +87,21 @@ def projector_names(model: Mapping[str, JSON], *, newline: bool) -> dict[str, st
     if newline:
         names[f"projector.{NEWLINE}"] = NEWLINE
     return names
+
+
+def projector_transforms(
+    model: Mapping[str, JSON], names: Mapping[str, str]
+) -> dict[str, Transform]:
+    """Canonical name → how it is made, for tensors of the projector that are not stored as they are.
+
+    Args:
+        model: The canonical ``model`` block.
+        names: Canonical name → published name of all tensors.
+    """
+    if model.get("projector") != "average_pool":
+        return {}
+    norm, linear = "projector.norm.weight", "projector.linear.weight"
+    return {
+        norm: Transform(names[norm], offset=1),
+        linear: Transform(names[linear], transposed=True),
+    }

@@ -24,6 +24,7 @@ class Transform:
         rows: First and last of its rows, and how many it has; None for all.
         head: The order in which the dimensions of each head become canonical; None if they are.
         offset: What is added to it, in float32.
+        transposed: Whether its rows become columns.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Transform:
     rows: tuple[int, int, int] | None = None
     head: tuple[int, ...] | None = None
     offset: int = 0
+    transposed: bool = False
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """A tensor with memory of its own.
@@ -46,6 +48,8 @@ class Transform:
             first, last, whole = self.rows
             self._check(tensor, whole, "rows")
             tensor = tensor[first:last].clone()
+        if self.transposed:
+            tensor = tensor.T.contiguous()
         if self.head is not None:
             tensor = tensor.unflatten(0, (-1, len(self.head)))[:, list(self.head)].flatten(0, 1)  # type: ignore[no-untyped-call]
         return tensor.float() + self.offset if self.offset else tensor

@@ -27,6 +27,8 @@ class VisionLayout:
         projector: What stands between encoder and language model, as ``VLMConfig`` calls it.
         template: The chat template of a folder without one that shows pictures; empty for that of the
             language model.
+        bidirectional: Whether the positions of a picture see each other. Such a model's processor writes
+            line breaks and tokens around them, where a template writes the first of these alone.
     """
 
     model_type: str
@@ -38,6 +40,7 @@ class VisionLayout:
     tiled: bool = False
     projector: str = "mlp"
     template: str = ""
+    bidirectional: bool = False
 
     @property
     def sees(self) -> bool:
@@ -128,10 +131,20 @@ SMOLVLM = replace(
     encoders=(encoders.SMOLVLM, encoders.SMOLVLM_BY_MODEL, *IDEFICS3.encoders),
 )
 
-# Their language models alone. Gemma 3 reads the positions of a picture in both directions.
 GEMMA3 = VisionLayout(
-    model_type="gemma3", defaults={"tie_word_embeddings": True}, text="gemma3_text"
+    model_type="gemma3",
+    defaults={
+        "image_token_index": 262144,
+        "mm_tokens_per_image": 256,
+        "tie_word_embeddings": True,
+    },
+    encoders=(encoders.SIGLIP_GEMMA3,),
+    text="gemma3_text",
+    fixed=IDEFICS3.fixed,
+    projector="average_pool",
+    bidirectional=True,
 )
+# Its language model alone.
 MISTRAL3 = VisionLayout(
     model_type="mistral3", defaults={"tie_word_embeddings": True}, text="mistral"
 )
