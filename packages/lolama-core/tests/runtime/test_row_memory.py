@@ -349,7 +349,7 @@ def test_a_model_with_another_cache_is_refused(model: Llama) -> None:
             return object()
 
     other = Other(model.config)
-    with pytest.raises(UsageError, match="makes a object, which generation cannot keep"):
+    with pytest.raises(UsageError, match="makes an object, which generation cannot keep"):
         RowMemory(other).open()
 
 

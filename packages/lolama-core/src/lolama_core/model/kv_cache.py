@@ -96,11 +96,6 @@ class KVCache:
         """What changes what is held of a position as its row grows: dynamic RoPE or LongRoPE; else None."""
         return None
 
-    @property
-    def stable(self) -> bool:
-        """Whether what is held of a position stays right whatever follows."""
-        return self.changed_by is None
-
     @cached_property
     def pages(self) -> Tensor:
         """(B, 1) int64: to a kernel a row is one page of ``capacity`` positions."""
@@ -157,11 +152,8 @@ class KVCache:
 
     def read_row(self, row: int) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of each layer, (K, lengths[row], head_dim) each: views, cut to the length."""
-        held = self.lengths[row]
-        return [
-            (keys[row, :, :held], values[row, :, :held])
-            for keys, values in zip(self._keys, self._values, strict=True)
-        ]
+        held, layers = self.lengths[row], zip(self._keys, self._values, strict=True)
+        return [(keys[row, :, :held], values[row, :, :held]) for keys, values in layers]
 
     def reset(self) -> None:
         """Empty every row, and wipe it: a NaN left by a failed pass would leak through the mask."""

@@ -100,7 +100,7 @@ class RowMemory:
             # 0 if the system does not tell.
             self._max_bytes = int(_SHARE * free_memory(model.device))
         bytes_of_one = position_bytes(like, self.cache_dtype)
-        if like.stable:
+        if like.changed_by is None:
             limit = self._rows * pages_for(self.positions)
             if self._max_bytes:
                 limit = min(limit, max(1, self._max_bytes // (PAGE * bytes_of_one)))
