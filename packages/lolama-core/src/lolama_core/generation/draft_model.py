@@ -98,7 +98,8 @@ class DraftModel:
         if self._memory is None or self._memory.model is not self._runner:
             self._memory = self._memory_of(self._runner)
             self._texts.clear()
-        _check_stable(self._runner)
+        if self._memory.rows_run_alone:  # which looks at its cache
+            _check_stable(self._runner)
 
     def draft(
         self,
