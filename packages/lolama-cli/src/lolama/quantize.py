@@ -7,7 +7,7 @@ and place do not matter, so a folder that was moved is not quantized again, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from lolama.file_facts import looked_through, source_digest
 from lolama.files import expanded
 from lolama.kept import KIND, source_of
 from lolama.steps import Steps, counted
+from lolama.untied import is_tied, untied
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError, exists_already
 from lolama_core.protocols.quantizer import QuantizationScheme
@@ -203,7 +204,7 @@ def _write(
     """Tensor by tensor, so that the model need not fit into memory."""
     # What no package builds is refused before torch is imported.
     family = lolama_core.installed_family(files.family, files.name)
-    files = _untied(files) if options.lm_head else files
+    files = untied(files) if options.lm_head else files
     quantizer = lolama_core.installed_quantizer("int8")
     scheme = _scheme(files, options, steps)
     tensors = counted(lolama_core.FileCheckpoint(files).tensors(), len(files.tensors), steps)
@@ -219,34 +220,6 @@ def _write(
         chat_template=files.tokenizer.chat_template,
         replace=force,
     )
-
-
-def _untied(files: ModelFiles) -> ModelFiles:
-    """The same model with a weight of its own for ``lm_head``, if that is the embedding's."""
-    if not _is_tied(files.config["model"]):
-        return files
-    embeddings = [name for name in files.tensors if name.endswith("embed_tokens.weight")]
-    heads = {
-        name.replace("embed_tokens.weight", "lm_head.weight"): files.tensors[name]
-        for name in embeddings
-    }
-    config = cast(CanonicalConfig, dict(files.config))
-    config["model"] = _without_tie(config["model"])
-    return replace(files, config=config, tensors={**files.tensors, **heads})
-
-
-def _is_tied(model: Mapping[str, JSON]) -> bool:
-    """Whether ``lm_head`` is the embedding, of a model or of the text model in it."""
-    inner = [value for value in model.values() if isinstance(value, dict)]
-    return model.get("tie_word_embeddings") is True or any(map(_is_tied, inner))
-
-
-def _without_tie(model: Mapping[str, JSON]) -> dict[str, JSON]:
-    return {
-        name: _without_tie(value) if isinstance(value, dict) else value
-        for name, value in model.items()
-        if name != "tie_word_embeddings"
-    }
 
 
 def _with_source(files: ModelFiles, **facts: JSON) -> CanonicalConfig:
@@ -289,7 +262,7 @@ def _key(files: ModelFiles, options: Options) -> dict[str, str | int | bool]:
         "outliers": options.outliers,
     }
     # Before 0.2 one that was tied stayed so.
-    return key | ({"untied": True} if options.lm_head and _is_tied(files.config["model"]) else {})
+    return key | ({"untied": True} if options.lm_head and is_tied(files.config["model"]) else {})
 
 
 def _tensor_bytes(files: ModelFiles) -> int:

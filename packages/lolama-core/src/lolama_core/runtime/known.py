@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from lolama_core.model.attention import Attention
 from lolama_core.model.block import Block
@@ -17,14 +17,7 @@ from lolama_core.model.rope import RotaryEmbedding
 from lolama_core.model.rope_scaling import dynamic_beyond
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.checks import kind_of, with_article
-from lolama_core.protocols.decoder_kernel import (
-    BlockWeights,
-    DecoderShape,
-    FeedForwardWeights,
-    HasLinearWeights,
-    LinearWeights,
-    MixtureWeights,
-)
+from lolama_core.protocols.decoder_kernel import HasLinearWeights
 from lolama_core.protocols.look import global_hooks, has_own_functions, is_as_written
 from lolama_core.protocols.model import HasTextModel
 
@@ -80,6 +73,9 @@ _PARAMETERS: dict[type[nn.Module], frozenset[str]] = {
 }
 
 
+OF_ATTENTION, OF_NETWORK = sorted(_CHILDREN[Attention]), sorted(_CHILDREN[FeedForward])
+"""The linears of attention, and those of a feed-forward network."""
+
 _OWN_OF_TORCH = vars(nn.Module()).keys()
 
 
@@ -110,7 +106,7 @@ def check_block(block: nn.Module) -> Block:
     check(block, Block, "it")
     assert isinstance(block, Block)
     check(block.attention, Attention, "attention")
-    for name, norm in _norms(block).items():
+    for name, norm in norms_of(block).items():
         if norm is not None:
             check(norm, RMSNorm, name)
     for name, linear in _linears(block).items():
@@ -140,48 +136,7 @@ def is_plain_rope(rope: nn.Module) -> bool:
     return dynamic_beyond(rope.scaling) is None and not global_hooks()
 
 
-def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
-    """What a kernel reads of a block that `check_block` knows.
-
-    Raises:
-        UnknownPart: if its numbers or linears are of a kind that no kernel reads.
-    """
-    attention, feed_forward, norms = block.attention, block.feed_forward, _norms(block)
-    eps = {norm.eps for norm in norms.values() if isinstance(norm, RMSNorm)}
-    if len(eps) != 1:
-        raise UnknownPart("its norms differ in eps")
-    weights: dict[str, Any] = {
-        name: norm.weight if isinstance(norm, RMSNorm) else None for name, norm in norms.items()
-    }
-    for name in _CHILDREN[Attention]:
-        weights[name] = _linear_weights(getattr(attention, name), name)
-    networks = [_network_weights(name, network) for name, network in _networks(block).items()]
-    if isinstance(feed_forward, Experts):
-        weights |= dict.fromkeys(_CHILDREN[FeedForward])
-        weights["mixture"] = _mixture(feed_forward, networks)
-    else:
-        weights |= vars(networks[0])
-    activations = {network.activation for network in _networks(block).values()}
-    if len(activations) != 1:
-        raise UnknownPart("its experts differ in activation")
-    shape = DecoderShape(
-        num_heads=attention.num_heads,
-        num_kv_heads=attention.num_kv_heads,
-        head_dim=attention.head_dim,
-        eps=eps.pop(),
-        activation=activations.pop() or "silu",
-        attention_scale=attention.scale,
-        residual_scale=block.residual_scale,
-        attention_softcap=attention.softcap,
-        query_scale_beta=attention.growth,
-        query_scale_length=attention.growth_length,
-        experts_per_token=getattr(feed_forward, "per_token", None),
-        normalize_expert_weights=getattr(feed_forward, "normalize", False),
-    )
-    return BlockWeights(**weights), shape
-
-
-def _norms(block: Block) -> dict[str, nn.Module | None]:
+def norms_of(block: Block) -> dict[str, nn.Module | None]:
     """Each norm by its name; None for one that the block does not have."""
     norms: dict[str, nn.Module | None] = {
         "attention_norm": block.attention_norm,
@@ -202,7 +157,7 @@ def _norms(block: Block) -> dict[str, nn.Module | None]:
     return norms
 
 
-def _networks(block: Block) -> dict[str, FeedForward]:
+def networks_of(block: Block) -> dict[str, FeedForward]:
     """Each feed-forward network by its name: one, or the experts.
 
     Raises:
@@ -230,46 +185,20 @@ def _networks(block: Block) -> dict[str, FeedForward]:
     return cast(dict[str, FeedForward], networks)
 
 
-def _in(network: str, part: str) -> str:
+def name_in(network: str, part: str) -> str:
+    """How messages call a linear of a network."""
     return part if network == "feed_forward" else f"{part} of {network}"
 
 
 def _linears(block: Block) -> dict[str, nn.Module]:
     """Each linear by its name."""
-    of_attention = {name: getattr(block.attention, name) for name in sorted(_CHILDREN[Attention])}
+    of_attention = {name: getattr(block.attention, name) for name in OF_ATTENTION}
     of_networks = {
-        _in(name, part): getattr(network, part)
-        for name, network in _networks(block).items()
-        for part in sorted(_CHILDREN[FeedForward])
+        name_in(name, part): getattr(network, part)
+        for name, network in networks_of(block).items()
+        for part in OF_NETWORK
     }
     return of_attention | of_networks
-
-
-def _network_weights(name: str, network: FeedForward) -> FeedForwardWeights:
-    parts = sorted(_CHILDREN[FeedForward])
-    return FeedForwardWeights(
-        **{part: _linear_weights(getattr(network, part), _in(name, part)) for part in parts}
-    )
-
-
-def _mixture(whole: Experts, networks: list[FeedForwardWeights]) -> MixtureWeights:
-    """A mixture of these networks, of which the shared expert is the last."""
-    return MixtureWeights(
-        router=whole.router.weight,
-        experts=networks[: len(whole.experts)],
-        shared_expert=None if whole.shared_expert is None else networks[-1],
-        shared_gate=None if whole.shared_gate is None else whole.shared_gate.weight,
-    )
-
-
-def _linear_weights(linear: nn.Module, name: str) -> LinearWeights:
-    if not isinstance(linear, HasLinearWeights):
-        assert isinstance(linear, Linear)
-        return LinearWeights(weight=linear.weight, bias=linear.bias)
-    declared = linear.linear_weights()
-    if declared is None:
-        raise UnknownPart(f"{name} is {kind_of(linear)} of a kind that no kernel reads")
-    return declared
 
 
 def check(module: nn.Module, kind: type[nn.Module], name: str) -> None:
@@ -289,18 +218,3 @@ def check(module: nn.Module, kind: type[nn.Module], name: str) -> None:
     missing = {part for part in children if not isinstance(found.get(part), nn.Module)}
     if missing:
         raise UnknownPart(f"{name} has no {min(missing)}")
-
-
-def tensors_of(weights: BlockWeights) -> list[Tensor | None]:
-    """All that a kernel reads of a block, in one order; None for what there is not."""
-    parts: list[Tensor | None] = []
-    for part in vars(weights).values():
-        if isinstance(part, MixtureWeights):
-            linears = [linear for network in part.networks for linear in vars(network).values()]
-            parts += [part.router, part.shared_gate]
-        else:
-            linears = [part] if isinstance(part, LinearWeights) else []
-            parts += [] if linears else [part]
-        for linear in linears:
-            parts += [linear.weight, linear.bias, linear.scale]
-    return parts

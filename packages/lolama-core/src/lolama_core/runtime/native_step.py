@@ -23,7 +23,8 @@ from lolama_core.protocols.decoder_kernel import (
     NewPositions,
     switches_on,
 )
-from lolama_core.runtime.known import UnknownPart, block_weights, check_block, tensors_of
+from lolama_core.runtime.block_weights import block_weights, tensors_of
+from lolama_core.runtime.known import UnknownPart, check_block
 from lolama_core.runtime.paged_cache import PagedCache
 
 
