@@ -36,6 +36,7 @@ from lolama.model import quantize_model_int8
 from lolama_core import Llama, LlamaConfig, suit_threads
 from lolama_core.generation.speculation import Drafting
 from lolama_core.protocols import CausalLM, KVCache
+from lolama_core.protocols.types import Spans
 from lolama_core.runtime.runner import runner_of
 
 NEW = 256
@@ -110,9 +111,10 @@ class Agreeing:
         cache: KVCache | None = None,
         lengths: Sequence[int] | None = None,
         logits: Literal["last", "all"] = "last",
+        spans: Spans = (),
     ) -> Tensor:
         """Logits (1, V) of the guess."""
-        found = self.runner.forward_embeds(embeds, cache, lengths, logits)
+        found = self.runner.forward_embeds(embeds, cache, lengths, logits, spans)
         assert cache is not None and lengths is not None
         place = cache.lengths[0] + lengths[0] - self.prompt
         guess = self.text[min(place, len(self.text) - 1)]

@@ -1005,7 +1005,7 @@ def test_row_368_what_is_no_model_no_tokenizer_and_no_cache(
     )
     for wrong in ("demo", None, TextGenerator(model)):
         for kind in (generator, engine):
-            with pytest.raises(UsageError, match="is no model; give what `load_model` returns"):
+            with pytest.raises(UsageError, match="is no model; give what load_model"):
                 kind(wrong)
     with pytest.raises(UsageError, match="'demo' is no tokenizer; give"):
         generator(model, "demo")
@@ -1015,5 +1015,7 @@ def test_row_368_what_is_no_model_no_tokenizer_and_no_cache(
     for size in ("1GB", None, 1e6, float("inf"), True, -1):
         with pytest.raises(UsageError, match=r"max_bytes: is .*; give a whole number of bytes"):
             prefix_cache(size)
-    with pytest.raises(ModelError, match="does not exist; check the path, or give `missing_ok=T"):
+    with pytest.raises(
+        ModelError, match="does not exist; check the path, or call it with missing_ok=T"
+    ):
         PrefixCache(1).load(tmp_path / "none", model)

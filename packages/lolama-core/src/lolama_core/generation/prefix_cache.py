@@ -134,7 +134,7 @@ class PrefixCache:
             if not os.path.lexists(place):
                 if missing_ok:
                     return 0
-                remedy = "check the path, or give `missing_ok=True`"
+                remedy = "check the path, or call it with missing_ok=True"
                 raise ModelError(str(place), "does not exist", remedy)
             most = max(0, self.max_bytes - self.nbytes) // pages.page_bytes
             return restore_prefixes(tree, pages, place, model, most)

@@ -47,11 +47,11 @@ class RequestFactory:
 
     def __post_init__(self) -> None:
         if not hasattr(self.model, "forward_embeds"):
-            remedy = "give what `load_model` returns, or the `model` of what `load` returns"
+            remedy = "give what load_model() returns, or the model of what load() returns"
             raise UsageError("model", f"{shown(self.model)} is no model", remedy)
         if self.tokenizer is not None and not hasattr(self.tokenizer, "encode_ids"):
             reason = f"{shown(self.tokenizer)} is no tokenizer"
-            raise UsageError("tokenizer", reason, "give what `load_tokenizer` returns")
+            raise UsageError("tokenizer", reason, "give what load_tokenizer() returns")
 
     def requests(
         self,
