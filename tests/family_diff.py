@@ -20,8 +20,8 @@ Granite 3 MoE is Granite with experts, and `model/` has both. What is new is how
 lines of source in {files} files, as `git show --numstat` counts them. `_tensors` names the parts of a tensor
 that holds several, row after row; `experts.expert_fields` and `granite.switches` read the fields that other
 families have, too. The tests are two cases in `tests/test_parity.py`, with the experts as they are published
-and as transformers has them in memory, and a row in `test_experts.py`. No kernel had to change: the experts
-run by their own forward, and kernels take their products.
+and as transformers has them in memory, and a row in `test_experts.py`. No kernel had to change: those
+that know mixtures of experts run this one, too.
 
 ```diff
 {diff}```

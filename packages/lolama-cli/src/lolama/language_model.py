@@ -266,7 +266,7 @@ class LanguageModel:
         if first not in ids:
             marks = [self._picture_ids] * pictures
             return without_template(text, self.tokenizer, marks, split_special_tokens=False)
-        # It says where they stand by the first token of each alone, as a template of Gemma 3 does.
+        # The text marks each picture by the first of these alone, as the template of Gemma 3 does.
         parts = ([first], self._picture_ids)
         short, whole = (self.tokenizer.decode(part, skip_special_tokens=False) for part in parts)
         return self.tokenizer.encode_ids(text.replace(short, whole))

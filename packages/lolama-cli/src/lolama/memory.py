@@ -144,7 +144,7 @@ def _tensors(files: ModelFiles) -> list[tuple[str, tuple[int, ...], str]]:
 def kept_bytes(
     model: CausalLM, cache_dtype: Literal["int8"] | None = None, draft: object = None
 ) -> int:
-    """What a `PrefixCache` has to keep of one whole context, also for a model that makes drafts."""
+    """Bytes that a `PrefixCache` needs for one whole context, of a draft model, too, if there is one."""
     drafts = context_bytes(draft) if isinstance(draft, CausalLM) else 0
     return context_bytes(model, cache_dtype) + drafts
 

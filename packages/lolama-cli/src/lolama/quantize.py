@@ -261,7 +261,7 @@ def _key(files: ModelFiles, options: Options) -> dict[str, str | int | bool]:
         "lm_head": options.lm_head,
         "outliers": options.outliers,
     }
-    # Before 0.2 one that was tied stayed so.
+    # Before 0.2 a tied lm_head stayed tied: what was kept then must not be found now.
     return key | ({"untied": True} if options.lm_head and is_tied(files.config["model"]) else {})
 
 

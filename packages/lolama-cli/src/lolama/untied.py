@@ -1,4 +1,4 @@
-"""Output projections that are the embedding, and models in which they are so no longer."""
+"""Output projections that share the embedding's weight, and models that give them one of their own."""
 
 from __future__ import annotations
 

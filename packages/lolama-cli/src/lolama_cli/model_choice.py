@@ -48,7 +48,7 @@ class ModelChoice:
         What can be refused is refused here, without torch: it takes seconds to import.
 
         Raises:
-            UsageError: also if the chat template has no switch for ``no_think``, and needs one.
+            UsageError: also if ``needs_switch`` and the chat template has no switch for ``no_think``.
         """
         from lolama import names, wiring
         from lolama.devices import check_device

@@ -50,7 +50,8 @@ class PromptCacheFile:
         check_regular(self._path, "give another name")
         if not self._path.parent.is_dir():
             raise UsageError(str(path), "its folder does not exist", "create it first")
-        try:  # it is written only at the end, maybe after hours
+        # It is written only at the end, maybe after hours.
+        try:
             try_to_begin(self._path)
         except OSError as error:
             reason = f"cannot be written: {error.strerror}"

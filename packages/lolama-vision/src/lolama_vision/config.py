@@ -196,7 +196,7 @@ class VLMConfig:
         projector_bias: Biases in the projector ``mlp``.
         projector_norm_eps: Added to the variance inside the projector's norm, which ``average_pool`` has,
             and ``mlp`` in VipLLaVA; None for no norm.
-        bidirectional_pictures: The positions of a picture see each other, those behind them, too (Gemma 3).
+        bidirectional_pictures: The positions of a picture see each other, also those behind them (Gemma 3).
         picture_ids: The ids that stand for a picture where no chat template writes them: ``image_token_id``
             once, and those around it; empty for that alone.
 

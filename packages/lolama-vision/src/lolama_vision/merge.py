@@ -96,8 +96,8 @@ def merge(
         rows: The result of `place_pictures`.
         features: (positions, D) of each picture.
         hashes: The identity of each picture. With a number it is the key of each of its positions.
-        bidirectional: Whether the positions of a picture see each other. Those of another that stands right
-            beside it they see as any others.
+        bidirectional: Whether the positions of a picture see each other. They see
+            those of another picture right beside it as any others.
 
     Returns:
         Rows of T' positions, right-padded with zeros: (B, T', D) in the dtype of ``embeds``.

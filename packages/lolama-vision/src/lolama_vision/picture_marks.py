@@ -66,10 +66,10 @@ class PictureMarks:
 
 
 def checked_ids(name: str, ids: Sequence[int]) -> tuple[int, ...]:
-    """A few token ids.
+    """The same ids as a tuple.
 
     Raises:
-        ModelError: naming what they are, if they are none.
+        ModelError: naming ``name``, if they are not token ids, or too many.
     """
     expected = f"at most {_MOST_IDS} token ids"
     if not isinstance(ids, list | tuple) or len(ids) > _MOST_IDS:

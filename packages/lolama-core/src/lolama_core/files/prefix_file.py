@@ -24,7 +24,7 @@ class PrefixFile:
 
     Attributes:
         header: Its tensors.
-        described: Its ``texts``.
+        described: What its ``texts`` say.
     """
 
     header: SafetensorsHeader

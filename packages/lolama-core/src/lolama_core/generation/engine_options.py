@@ -60,7 +60,7 @@ def chosen_cache_dtype(
     """What keys and values are stored in: that of a ``prefix_cache`` is its own.
 
     Raises:
-        UsageError: if the model, or the ``prefix_cache``, does not have ``cache_dtype``; for another cache.
+        UsageError: if the model or ``prefix_cache`` has another dtype; if that is no `PrefixCache`.
     """
     if prefix_cache is not None:
         if not isinstance(prefix_cache, PrefixCache):

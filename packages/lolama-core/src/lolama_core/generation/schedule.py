@@ -119,7 +119,7 @@ class Schedule:
         for one in in_order:
             if chunk <= 0:
                 break
-            # A row that is not stable runs from its beginning for each chunk.
+            # A row whose keys change as it grows runs from its beginning for each chunk.
             count = one.to_run if self.memory.rows_run_alone else one.uncut(chunk)
             parts.append((one, count))
             chunk -= count

@@ -91,7 +91,7 @@ class DynamicCache(KVCache):
             ModelError: for positions that see each other in both directions, which it does not remember.
         """
         if slots.spans:
-            reason = "has dynamic RoPE, so positions of a picture cannot see each other"
+            reason = f"has {self.changed_by}, so positions of a picture cannot see each other"
             raise ModelError("model", reason, "leave the picture out")
         history = self.remember_inputs(embeds, slots)  # (B, max(totals), D)
         long = tuple(total > self._limit for total in slots.totals)

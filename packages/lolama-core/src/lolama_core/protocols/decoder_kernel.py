@@ -48,7 +48,8 @@ class MixtureWeights:
     Attributes:
         router: (experts, D).
         experts: All of one shape.
-        shared_expert, shared_gate: One that all tokens go through, and (1, D), what it is multiplied with.
+        shared_expert: One that all tokens go through.
+        shared_gate: (1, D), the weights of the gate that the shared expert is multiplied with.
     """
 
     router: Tensor

@@ -64,7 +64,7 @@ class _Tried(Exception):
 
 
 def try_to_begin(path: Path) -> None:
-    """Begin a file beside ``path``, as `whole_file` does, and remove it: what comes later can be told now.
+    """Begin a file beside ``path``, as `whole_file` does, and remove it: an error of the end comes now.
 
     Raises:
         OSError: if there can be none.

@@ -161,7 +161,7 @@ def networks_of(block: Block) -> dict[str, FeedForward]:
     """Each feed-forward network by its name: one, or the experts.
 
     Raises:
-        UnknownPart: if they are anything else besides.
+        UnknownPart: if one of them is of another kind.
     """
     whole = block.feed_forward
     if not isinstance(whole, Experts):

@@ -53,7 +53,7 @@ def read_preprocessing(
         if not fields.boolean(step):
             raise fields.refuse(step, "true")
     if fields.get("do_pan_and_scan"):
-        raise fields.refuse("do_pan_and_scan", "false: a picture is shown as a whole alone")
+        raise fields.refuse("do_pan_and_scan", "false: a picture is shown only as a whole")
     common: dict[str, JSON] = {
         "mean": fields.get("image_mean"),
         "std": fields.get("image_std"),

@@ -50,12 +50,13 @@ _BY_RELATIVE = {
         "qwen3_omni_moe_thinker qwen3_vl_moe qwen4_exp qwen4_exp_text zaya"
     ),
 }
-"""As transformers derives its classes from those of others; LLaVA for vision models that derive from none."""
+"""Supported architecture → those that transformers derives from it. LLaVA has vision models that derive
+from none."""
 
 RELATIVES = {name: near for near, names in _BY_RELATIVE.items() for name in names.split()}
 """Architecture → the nearest one that is supported, where that is not LLaMA."""
 
-# Names of one family begin alike, whatever follows.
+# Names of one family share as many first letters, and are at least as similar to `get_close_matches`.
 _SAME, _LIKE = 4, 0.5
 
 

@@ -101,7 +101,7 @@ def read_parts(folder: Folder, path: Path, values: Mapping[str, JSON]) -> Vision
     tokenizer = read_tokenizer(
         folder,
         vocab_size,
-        # One without a template is no chat model if its kind comes with one.
+        # A folder without a template is no chat model where others of its kind have one.
         picture_template="" if published.bidirectional else published.template or usual,
     )
     if published.bidirectional and tokenizer.files.tokenizer_json is not None:

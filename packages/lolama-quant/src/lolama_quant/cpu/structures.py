@@ -1,4 +1,4 @@
-"""The structures of native/decoder.c, and the headers that it includes, filled with a model's weights."""
+"""The structures of native/decoder.c and of its headers, filled with a model's weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
-"""By their numbers in C."""
+"""The place of each is its number in C."""
 
 _NORMS = (
     *("attention_norm", "ffn_norm", "q_norm", "k_norm"),
@@ -54,7 +54,7 @@ class Mixture(ctypes.Structure):
 
 
 class Block(ctypes.Structure):
-    """A block. A `Mixture` of a block that has no experts is empty."""
+    """The weights of a block. Its `Mixture` is empty if it has no experts."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in _NORMS),
@@ -173,7 +173,7 @@ def vectors_of(block: BlockWeights) -> list[Tensor]:
 
 
 def number_of(dtype: torch.dtype) -> int | None:
-    """How native/decoder.c calls a dtype; None for one that it does not know."""
+    """The number of a dtype in native/decoder.c; None for one that it does not know."""
     import torch
 
     return 3 if dtype == torch.int8 else dtype_number(dtype)

@@ -146,7 +146,7 @@ class TritonStep:
             one_row(x, weights, scales, [linear.bias for linear in linears], y, **options)
 
         def add_product(x: Tensor, linear: LinearWeights, post_norm: Tensor | None) -> None:
-            """To the stream, in one launch if it is not normed."""
+            """Add a product to the stream, in one launch if it is not normed."""
             if post_norm is None:
                 multiply(x, linear, y=stream, add=True, factor=factor)
                 return

@@ -53,6 +53,8 @@ def add_normed(change: Tensor, norm: Tensor, stream: Tensor, eps: float, factor:
     Args:
         change, stream: (D,) float32; the stream is written.
         norm: (D,), the weights of the norm.
+        eps: Added to the mean square.
+        factor: What the normed change is multiplied with.
     """
     overlaps = can_overlap(stream.device)
     _add_normed_kernel[(1,)](
