@@ -299,6 +299,36 @@ def test_row_290_ctrl_c_within_a_step_leaves_every_text_right_or_ends_it(
     assert broken <= len(places) // 2
 
 
+def test_row_401_ctrl_c_at_the_end_of_the_last_step_loses_no_token(
+    byte_level: Tokenizer, tiny_llama: MakeLlama
+) -> None:
+    """What a step has chosen, and has not handed over, is something to do: the engine is busy."""
+    model = tiny_llama(**SIZES)
+
+    def make() -> Engine[str]:
+        engine = Engine(model, byte_level)
+        engine.submit([5, 6, 7], max_new_tokens=1, temperature=0.0)
+        return engine
+
+    Engine(model, byte_level).step()  # what is made once is made
+    counted: Steps = CtrlC(*SOURCES)
+    counted.during(make().step)
+    found = set()
+    for place in range(counted.instructions - 120, counted.instructions):
+        interrupt, engine = Steps(*SOURCES, place=place), make()
+        try:
+            emitted = interrupt.during(engine.step)
+        except KeyboardInterrupt:
+            emitted = interrupt.result or []
+        found.add((bool(emitted), engine.busy))
+        while engine.busy:
+            emitted = [*emitted, *engine.step()]
+        (result,) = engine.collect().values()
+        given = tuple(token for _, emission in emitted for token in emission.ids)
+        assert not isinstance(result, Generation) or given == result.ids, interrupt.where
+    assert {(True, False), (False, True)} <= found
+
+
 def test_row_327_ctrl_c_again_while_a_broken_step_is_put_right_loses_no_result(
     byte_level: Tokenizer, tiny_llama: MakeLlama
 ) -> None:

@@ -126,8 +126,8 @@ class Engine(Generic[Text]):
 
     @property
     def busy(self) -> bool:
-        """Whether a step would do anything."""
-        return bool(self._schedule.requests)
+        """Whether a step would do anything, if only hand over what Ctrl-C has kept the last one from."""
+        return bool(self._schedule.requests or self._emitted)
 
     @property
     def used_cache_bytes(self) -> int:
@@ -222,7 +222,7 @@ class Engine(Generic[Text]):
             raise UsageError("engine", "a step of it runs already", "use it from one thread")
         with memory_errors(self._model.device):
             run_inference(self._model.device, partial(while_locked, self._stepping, self._run_step))
-        if not self.busy:
+        if not self._schedule.requests:
             self._runner = None
         emitted, self._emitted = self._emitted, []
         return emitted
