@@ -188,9 +188,24 @@ def other_router(mixture: Any) -> None:
     mixture.router.register_forward_hook(lambda *_: None)
 
 
+def narrower_expert(mixture: Any) -> None:
+    mixture.experts[2] = FeedForward(LlamaConfig(**{**SHAPE, "hidden_dim": 8}))
+
+
+def fewer_scores(mixture: Any) -> None:
+    mixture.router.weight = torch.nn.Parameter(mixture.router.weight[:5].detach().clone())
+
+
+def more_for_each_token(mixture: Any) -> None:
+    mixture.per_token = 7
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (narrower_expert, "w_gate of expert 2 has the size (8, 32), expected (24, 32)"),
+        (fewer_scores, "router has the size (5, 32), expected (6, 32)"),
+        (more_for_each_token, "it asks for 7 of 6 experts"),
         (other_part, "expert 3 has bonus, which no kernel knows"),
         (other_activation, "its experts differ in activation"),
         (other_expert, "expert 1 is an Identity, not a FeedForward"),

@@ -231,6 +231,24 @@ def test_a_block_with_a_number_that_kernels_do_not_know_is_not_taken(
     assert list(Runner(model, Kernels(decoder=[kernel])).native) == [0]
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "reason"),
+    [
+        ("ffn_norm", (1,), "ffn_norm has the size (1,), expected (48,)"),
+        ("attention.k_proj", (8, 48), "k_proj has the size (8, 48), expected (16, 48)"),
+        ("feed_forward.w_up", (9, 48), "w_up has the size (9, 48), expected (100, 48)"),
+    ],
+)
+def test_row_391_a_tensor_of_another_size_is_given_to_no_kernel(
+    model: Llama, kernel: PlainKernel, name: str, size: tuple[int, ...], reason: str
+) -> None:
+    part = model.get_submodule(f"layers.1.{name}")
+    part.weight = nn.Parameter(torch.ones(size), requires_grad=False)
+    runner = Runner(model, Kernels(decoder=[kernel]))
+    assert list(runner.native) == [0, 2]
+    assert runner.reasons == {1: reason}
+
+
 class SwitchedKernel(PlainKernel):
     """Says that it knows switches. Its steps are never run."""
 

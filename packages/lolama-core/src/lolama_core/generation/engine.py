@@ -126,7 +126,7 @@ class Engine(Generic[Text]):
 
     @property
     def busy(self) -> bool:
-        """Whether a step would do anything, if only hand over what Ctrl-C has kept the last one from."""
+        """Whether a step would do anything, such as hand over a token that Ctrl-C kept the last one from."""
         return bool(self._schedule.requests or self._emitted)
 
     @property

@@ -34,7 +34,7 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
     """What a kernel reads of a block that `check_block` knows.
 
     Raises:
-        UnknownPart: if its numbers or linears are of a kind that no kernel reads.
+        UnknownPart: if its numbers, sizes or linears are of a kind that no kernel reads.
     """
     attention, feed_forward, norms = block.attention, block.feed_forward, norms_of(block)
     eps = {norm.eps for norm in norms.values() if isinstance(norm, RMSNorm)}
@@ -69,7 +69,9 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
         experts_per_token=getattr(feed_forward, "per_token", None),
         normalize_expert_weights=getattr(feed_forward, "normalize", False),
     )
-    return BlockWeights(**weights), shape
+    read = BlockWeights(**weights)
+    _check_sizes(read, shape, dict(zip(networks, parts, strict=True)))
+    return read, shape
 
 
 def tensors_of(weights: BlockWeights) -> list[Tensor | None]:
@@ -85,6 +87,50 @@ def tensors_of(weights: BlockWeights) -> list[Tensor | None]:
         for linear in linears:
             parts += [linear.weight, linear.bias, linear.scale]
     return parts
+
+
+def _check_sizes(
+    block: BlockWeights, shape: DecoderShape, networks: dict[str, FeedForwardWeights]
+) -> None:
+    """Kernels take the sizes of all tensors from a few of them, and check none.
+
+    torch would broadcast some of the others, and refuse the rest when they are used.
+    """
+    width = block.q_proj.weight.shape[-1]
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    for name, outputs in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
+        _check_linear(name, getattr(block, name), outputs, width)
+    _check_linear("o_proj", block.o_proj, width, queries)
+    for name in ("attention_norm", "ffn_norm", "attention_post_norm", "ffn_post_norm"):
+        _check_size(name, getattr(block, name), (width,))
+    for name, norm, whole in (("q_norm", block.q_norm, queries), ("k_norm", block.k_norm, keys)):
+        _check_size(name, norm, (shape.head_dim,), (whole,))
+    # All experts are as wide as the first; a shared one has a width of its own.
+    first = next(iter(networks.values()))
+    for name, network in networks.items():
+        hidden = len((network if name == "shared_expert" else first).w_gate.weight)
+        _check_linear(name_in(name, "w_gate"), network.w_gate, hidden, width)
+        _check_linear(name_in(name, "w_up"), network.w_up, hidden, width)
+        _check_linear(name_in(name, "w_down"), network.w_down, width, hidden)
+    if block.mixture is not None:
+        count = len(block.mixture.experts)
+        _check_size("router", block.mixture.router, (count, width))
+        _check_size("shared_gate", block.mixture.shared_gate, (1, width))
+        asked = shape.experts_per_token
+        if asked is None or not 1 <= asked <= count:
+            raise UnknownPart(f"it asks for {asked} of {count} experts")
+
+
+def _check_linear(name: str, linear: LinearWeights, outputs: int, inputs: int) -> None:
+    _check_size(name, linear.weight, (outputs, inputs))
+    _check_size(f"the bias of {name}", linear.bias, (outputs,))
+    _check_size(f"the scale of {name}", linear.scale, (outputs,))
+
+
+def _check_size(name: str, tensor: Tensor | None, *expected: tuple[int, ...]) -> None:
+    if tensor is not None and tuple(tensor.shape) not in expected:
+        wanted = " or ".join(str(size) for size in expected)
+        raise UnknownPart(f"{name} has the size {tuple(tensor.shape)}, expected {wanted}")
 
 
 def _network_weights(name: str, network: FeedForward) -> FeedForwardWeights:

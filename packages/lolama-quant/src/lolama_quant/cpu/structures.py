@@ -154,8 +154,7 @@ def block_of(block: BlockWeights) -> Block:
     attention = {name: _linear(getattr(block, name)) for name in _ATTENTION}
     if block.mixture is not None:
         return Block(**norms, **attention, mixture=_mixture(block.mixture))
-    feed_forward = FeedForward(*(_linear(getattr(block, name)) for name in _FEED_FORWARD))
-    return Block(**norms, **attention, feed_forward=feed_forward)
+    return Block(**norms, **attention, feed_forward=_feed_forward(block.feed_forward()))
 
 
 def linears_of(block: BlockWeights) -> list[LinearWeights]:
