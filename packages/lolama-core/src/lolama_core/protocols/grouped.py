@@ -39,7 +39,7 @@ class GroupFormat:
     has_minimums: bool
 
     def tensors(self, outputs: int, inputs: int) -> dict[str, tuple[str, tuple[int, int]]]:
-        """What is stored of a weight (N, K): last part of the name → dtype, as safetensors spells it, and shape.
+        """What is stored of a weight (N, K): last part of the name → dtype, in safetensors' words, and shape.
 
         ``weight``: the codes; of four bits two in a byte, see `CHUNK`, and zeros behind the last input.
         ``group_scale``: of each block the scales of its groups, and behind them their minimums; zeros for
