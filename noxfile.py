@@ -389,6 +389,7 @@ FUZZ = {
     "packages/lolama-core/tests/generation/test_text_stream.py": {"LOLAMA_FUZZ_CASES": "50000"},
     "packages/lolama-core/tests/text/test_tokenizer.py": {"LOLAMA_FUZZ_CASES": "50000"},
     "packages/lolama-core/tests/files/test_fuzz_files.py": {"LOLAMA_FUZZ_CASES": "100000"},
+    "packages/lolama-core/tests/files/test_fuzz_gguf.py": {"LOLAMA_FUZZ_CASES": "20000"},
     "packages/lolama-hub/tests/folder/test_fuzz_folders.py": {"LOLAMA_FUZZ_CASES": "10000"},
     "packages/lolama-quant/tests/cpu/test_engine_texts.py": {"LOLAMA_FUZZ_CASES": "200"},
     "packages/lolama-vision/tests/test_image_file.py": {"LOLAMA_FUZZ_CASES": "20000"},
@@ -476,7 +477,7 @@ def promises(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Read 130,000 damaged files and 100,000 odd texts; do 100,000 things to engines; ask an oracle."""
+    """Read 150,000 damaged files and 100,000 odd texts; do 100,000 things to engines; ask an oracle."""
     run_long(session, FUZZ)
 
 

@@ -267,12 +267,12 @@ def test_row_46_a_file_cut_short_after_opening(folder: Path) -> None:
     # The reader is stopped between the header and the data by a hook on the one and only open.
     hook = (
         "import os\n"
-        "from lolama_core.files import safetensors_reader as s\n"
-        "read = s.SafetensorsFile.read\n"
+        "from lolama_core.files import tensor_file as f\n"
+        "read = f.TensorFile.read\n"
         "def cut(self, name, *rest, **more):\n"
         f"    os.truncate({str(folder / WEIGHTS)!r}, 5000)\n"
         "    return read(self, name, *rest, **more)\n"
-        "s.SafetensorsFile.read = cut\n"
+        "f.TensorFile.read = cut\n"
     )
     run("generate", "-m", folder, "z", before=hook).refused(3, WEIGHTS)
 

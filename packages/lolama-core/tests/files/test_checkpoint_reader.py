@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,9 +14,17 @@ from torch import Tensor
 
 from lolama_core.files.checkpoint_reader import FileCheckpoint, is_finite, open_checkpoint
 from lolama_core.files.checkpoint_writer import write_checkpoint
+from lolama_core.files.tensor_file import TensorFile
 from lolama_core.protocols import Checkpoint
 from lolama_core.protocols.errors import ModelError
-from lolama_core.protocols.types import CanonicalConfig, ModelFiles, TensorLocation, TokenizerFiles
+from lolama_core.protocols.types import (
+    JSON,
+    CanonicalConfig,
+    ModelFiles,
+    TensorLocation,
+    TokenizerFiles,
+)
+from lolama_core.testing import gguf_file
 from lolama_core.testing.checkpoint import CheckpointSuite, tiny_config
 from lolama_core.text.tokenizer_loading import load_tokenizer
 
@@ -320,6 +329,113 @@ def test_shapes_come_from_headers(tmp_path: Path) -> None:
     checkpoint = FileCheckpoint(files(tmp_path, places))
     assert checkpoint.shapes() == {"plain": (3, 2)}
     assert dict(checkpoint.tensors())["turned"].shape == (2, 3)
+
+
+def blocks(path: Path, kind: str, rows: int, inputs: int, scale: float = 0.5) -> Tensor:
+    """Write a tensor ``w`` of Q8_0 or Q4_K whose scales are all ``scale``, and a norm; its bytes."""
+    number, values, size = {"Q8_0": (8, 32, 34), "Q4_K": (12, 256, 144)}[kind]
+    block = struct.pack("<e", scale) + bytes(one % 100 for one in range(size - 2))
+    stored = block * (rows * inputs // values)
+    tensors = [
+        gguf_file.tensor("n", gguf_file.F32, (4,)),
+        gguf_file.tensor("w", number, (rows, inputs), 32),
+    ]
+    norm = struct.pack("<4f", 1, 2, 3, 4) + bytes(16)
+    path.write_bytes(gguf_file.gguf_bytes([], tensors, norm + stored))
+    return torch.frombuffer(bytearray(stored), dtype=torch.uint8).reshape(rows, -1)
+
+
+def q8_codes(stored: Tensor) -> Tensor:
+    rows, size = stored.shape
+    return stored.reshape(rows, size // 34, 34)[..., 2:].reshape(rows, -1).view(torch.int8)
+
+
+def q8_scales(stored: Tensor) -> Tensor:
+    rows, size = stored.shape
+    parts = stored.reshape(rows, size // 34, 34)[..., :2].contiguous()
+    return parts.view(torch.float16).reshape(rows, -1)
+
+
+def of_blocks(path: Path, declared: dict[str, JSON]) -> ModelFiles:
+    """A model of which a grouped weight's codes and scales are made of one tensor of blocks."""
+    config = {**tiny_config(), "quantization": {"tensors": declared}}
+    places = {
+        "norm.weight": TensorLocation(path=path, key="n"),
+        "q.weight": TensorLocation(path=path, key="w", transform=q8_codes),
+        "q.block_scale": TensorLocation(path=path, key="w", transform=q8_scales),
+    }
+    return files(path.parent, places, cast(CanonicalConfig, config))
+
+
+DECLARED: dict[str, JSON] = {"q.weight": "I8", "q.block_scale": "F16"}
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_a_file_of_gguf_is_read_and_its_blocks_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, immutable: bool
+) -> None:
+    stored = blocks(tmp_path / "m.gguf", "Q8_0", 3, 64)
+    keys, way = [], "map" if immutable else "read"
+    read_one = getattr(TensorFile, way)
+
+    def counted(file: TensorFile, key: str) -> Tensor:
+        keys.append(key)
+        tensor: Tensor = read_one(file, key)
+        return tensor
+
+    monkeypatch.setattr(TensorFile, way, counted)
+    found = replace(of_blocks(tmp_path / "m.gguf", DECLARED), immutable=immutable)
+    checkpoint = FileCheckpoint(found)
+    assert checkpoint.shapes() == {"norm.weight": (4,)}
+    tensors = dict(checkpoint.tensors())
+    assert sorted(keys) == ["n", "w"]
+    assert tensors["norm.weight"].tolist() == [1, 2, 3, 4]
+    assert torch.equal(tensors["q.weight"], q8_codes(stored))
+    assert torch.equal(tensors["q.block_scale"], torch.full((3, 2), 0.5).half())
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), float("-inf")])
+def test_row_439_scales_of_blocks_that_are_no_numbers(tmp_path: Path, scale: float) -> None:
+    blocks(tmp_path / "m.gguf", "Q8_0", 3, 64, scale)
+    found = of_blocks(tmp_path / "m.gguf", DECLARED)
+    with pytest.raises(ModelError, match=r"'q\.block_scale' holds NaN or Inf"):
+        list(FileCheckpoint(found).tensors())
+    assert len(list(FileCheckpoint(replace(found, finite=True)).tensors())) == 3
+
+
+def test_row_439_what_is_made_of_blocks_is_what_the_configuration_declares(tmp_path: Path) -> None:
+    blocks(tmp_path / "m.gguf", "Q8_0", 3, 64)
+    cases: list[tuple[dict[str, JSON], str]] = [
+        ({"q.block_scale": "F16"}, r"'q\.weight' is I8; weights are one of"),
+        ({**DECLARED, "q.block_scale": "F32"}, r"'q\.block_scale' is F16, but .* declares 'F32'"),
+    ]
+    for declared, message in cases:
+        found = of_blocks(tmp_path / "m.gguf", declared)
+        with pytest.raises(ModelError, match=message):
+            list(FileCheckpoint(found).tensors())
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K"])
+def test_row_439_blocks_alone_are_no_weights(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "m.gguf"
+    blocks(path, kind, 3, 256)
+    for declared in ({}, {"q": "U8"}):
+        config = cast(CanonicalConfig, {**tiny_config(), "quantization": {"tensors": declared}})
+        found = files(tmp_path, {"q": TensorLocation(path=path, key="w")}, config)
+        with pytest.raises(ModelError, match=f"'q' is {kind}"):
+            FileCheckpoint(found)
+
+
+def test_a_model_may_lie_in_files_of_both_formats(tmp_path: Path) -> None:
+    blocks(tmp_path / "m.gguf", "Q8_0", 3, 64)
+    save_file({"x": torch.ones(2)}, tmp_path / "x.gguf")  # what counts is not the name
+    places = {
+        "a": TensorLocation(path=tmp_path / "m.gguf", key="n"),
+        "b": TensorLocation(path=tmp_path / "x.gguf", key="x"),
+    }
+    checkpoint = FileCheckpoint(files(tmp_path, places))
+    assert checkpoint.shapes() == {"a": (4,), "b": (2,)}
+    assert {name: tensor.sum() for name, tensor in checkpoint.tensors()} == {"a": 10, "b": 2}
 
 
 checkpoint_type: type[Checkpoint] = FileCheckpoint

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from lolama_core.files.checkpoint_reader import FileCheckpoint, open_checkpoint
 from lolama_core.files.checkpoint_writer import write_checkpoint
-from lolama_core.files.safetensors_reader import DTYPES, SafetensorsFile
+from lolama_core.files.safetensors_reader import SafetensorsFile
 from lolama_core.files.safetensors_writer import ROOM_BYTES, SafetensorsWriter
+from lolama_core.files.tensor_file import DTYPES
 from lolama_core.protocols.errors import ModelError, ResourceError, UsageError
 from lolama_core.testing.checkpoint import tiny_config
 

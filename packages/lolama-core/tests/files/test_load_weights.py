@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lolama_core.files.checkpoint_reader import FileCheckpoint
 from lolama_core.files.load_weights import load_into
-from lolama_core.files.safetensors_reader import SafetensorsFile
+from lolama_core.files.tensor_file import TensorFile
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import CanonicalConfig, ModelFiles, TensorLocation, TokenizerFiles
 from lolama_core.testing.checkpoint import tiny_config
@@ -126,7 +126,7 @@ def test_both_copies_must_be_equal(tmp_path: Path) -> None:
 
 def test_row41_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     checkpoint = from_file(tmp_path, stored(layers__0__bias=None, embed_tokens__weight=None))
-    monkeypatch.setattr(SafetensorsFile, "read", None)  # refused before any weight is read
+    monkeypatch.setattr(TensorFile, "read", None)  # refused before any weight is read
     expected = "tiny: lacks 2 tensors: 'embed_tokens.weight', 'layers.0.bias'"
     with pytest.raises(ModelError, match=re.escape(expected)):
         load_into(on_meta(), checkpoint, torch.float32)
@@ -140,7 +140,7 @@ def test_row41_missing_when_untied() -> None:
 def test_row41_unexpected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     extra = {f"x{number}": torch.ones(1) for number in range(5)}
     checkpoint = from_file(tmp_path, stored(**extra))
-    monkeypatch.setattr(SafetensorsFile, "read", None)
+    monkeypatch.setattr(TensorFile, "read", None)
     with pytest.raises(ModelError, match="holds unexpected 5 tensors: 'x0', 'x1', 'x2' and 2 more"):
         load_into(on_meta(), checkpoint, torch.float32)
 
@@ -155,7 +155,7 @@ def test_row42_wrong_shape(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     checkpoint = from_file(tmp_path, stored(embed_tokens__weight=torch.ones(shape)))
-    monkeypatch.setattr(SafetensorsFile, "read", None)
+    monkeypatch.setattr(TensorFile, "read", None)
     expected = f"'embed_tokens.weight' has shape {shape}; the configuration asks for (6, 4)"
     with pytest.raises(ModelError, match=re.escape(expected)):
         load_into(on_meta(), checkpoint, torch.float32)

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from lolama_core.files import safetensors_header
-from lolama_core.files.safetensors_reader import DTYPES, SafetensorsFile
+from lolama_core.files.safetensors_reader import SafetensorsFile
+from lolama_core.files.tensor_file import DTYPES
 from lolama_core.protocols.errors import ModelError, ResourceError
 from lolama_core.testing.promises import Promises
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lolama_core.files.gguf_header import GGUFHeader, read_gguf_header
+from lolama_core.files.gguf_parts import read_gguf_parts
 from lolama_core.files.safetensors_header import read_header
 from lolama_core.files.untrusted import parse_json, read_json, read_text
 from lolama_core.protocols.types import JSON, CanonicalConfig
@@ -26,6 +28,14 @@ class FileCheckpointIO:
     def header(self, path: Path) -> Mapping[str, TensorInfo]:
         """See `safetensors_header.read_header`."""
         return read_header(path).tensors
+
+    def gguf(self, path: Path) -> GGUFHeader:
+        """See `gguf_header.read_gguf_header`."""
+        return read_gguf_header(path)
+
+    def gguf_parts(self, path: Path) -> tuple[GGUFHeader, ...]:
+        """See `gguf_parts.read_gguf_parts`."""
+        return read_gguf_parts(path)
 
     def read_json(self, path: Path) -> dict[str, JSON]:
         """See `untrusted_files.read_json`."""

@@ -1,5 +1,7 @@
 """Lolama checkpoints and other model files: what is in them, and their tensors one by one.
 
+A file of tensors is safetensors or GGUF, as its first bytes say.
+
 torch is imported when the first tensor is read: what headers and configurations tell needs none.
 
 A lolama checkpoint is a directory::
@@ -14,12 +16,19 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lolama_core.files.checkpoint_config import WEIGHT_DTYPES, check_config, declared_dtypes
-from lolama_core.files.safetensors_header import TensorInfo, read_header
+from lolama_core.files.gguf_header import GGUFHeader, is_gguf, read_gguf_header
+from lolama_core.files.safetensors_header import (
+    ITEM_BYTES,
+    SafetensorsHeader,
+    TensorInfo,
+    read_header,
+)
 from lolama_core.files.untrusted import open_regular, read_json, read_text
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError
@@ -34,7 +43,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from lolama_core.files.safetensors_reader import SafetensorsFile
+    from lolama_core.files.tensor_file import TensorFile
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -108,19 +117,21 @@ class FileCheckpoint:
     Raises:
         ModelError: for a damaged or missing file, a tensor that is not where ``files`` says, or a dtype
             that weights may not have. Whole numbers and float64 are never converted silently; they are
-            right only for names that the configuration's ``quantization.tensors`` declares so.
+            right only for names that the configuration's ``quantization.tensors`` declares so. Blocks of GGUF
+            are looked at when a transform has made a tensor of them.
     """
 
     def __init__(self, files: ModelFiles) -> None:
         self._files = files
         paths = {location.path for location in files.tensors.values()}
-        self._headers = {path: read_header(path) for path in sorted(paths)}
-        declared = declared_dtypes(files.config)
+        self._headers = {path: _header(path) for path in sorted(paths)}
+        self._declared = declared_dtypes(files.config)
         for name, location in files.tensors.items():
             if location.key not in self._headers[location.path].tensors:
                 reason = f"has no tensor {shown(location.key)}"
                 raise ModelError(str(location.path), reason, "download the model again")
-            check_dtype(name, self._info(name).dtype, declared, str(location.path))
+            if not self._is_made_of_blocks(name):
+                check_dtype(name, self._info(name).dtype, self._declared, str(location.path))
 
     @property
     def name(self) -> str:
@@ -154,26 +165,44 @@ class FileCheckpoint:
             ModelError: if a file changed since it was opened, or a tensor holds NaN or Inf; the latter is
                 not looked for where ``files`` says that it was.
         """
-        from lolama_core.files.safetensors_reader import SafetensorsFile
+        from lolama_core.files.tensor_file import TensorFile
 
         by_path = defaultdict(list)
         for name, location in self._files.tensors.items():
             if name.startswith(prefix):
                 by_path[location.path].append(name)
         for path in sorted(by_path):
-            shard = SafetensorsFile(self._headers[path])
+            shard = TensorFile(self._headers[path])
             part_of: tuple[str, Tensor] | None = None
             for name in sorted(by_path[path], key=lambda name: self._info(name).begin):
                 location = self._files.tensors[name]
                 # Parts of one tensor, such as all experts of a layer, are made of it one after another.
                 if part_of is not None and location.transform and part_of[0] == location.key:
-                    yield name, location.transform(part_of[1])
+                    yield name, self._transformed(name, location.transform, part_of[1])
                     continue
                 tensor = self._read(shard, name)
                 part_of = (location.key, tensor) if location.transform else None
-                yield name, tensor if location.transform is None else location.transform(tensor)
+                if location.transform is not None:
+                    tensor = self._transformed(name, location.transform, tensor)
+                yield name, tensor
 
-    def _read(self, shard: SafetensorsFile, name: str) -> Tensor:
+    def _transformed(
+        self, name: str, transform: Callable[[Tensor], Tensor], stored: Tensor
+    ) -> Tensor:
+        tensor = transform(stored)
+        if self._is_made_of_blocks(name):
+            subject = str(self._files.tensors[name].path)
+            check_dtype(name, dtype_name(tensor.dtype), self._declared, subject)
+            if not self._files.finite:
+                check_finite(name, tensor, subject)
+        return tensor
+
+    def _is_made_of_blocks(self, name: str) -> bool:
+        """Whether dtype and values show only when a transform has taken blocks of GGUF apart."""
+        transform = self._files.tensors[name].transform
+        return transform is not None and self._info(name).dtype not in ITEM_BYTES
+
+    def _read(self, shard: TensorFile, name: str) -> Tensor:
         location = self._files.tensors[name]
         tensor = (shard.map if self._files.immutable else shard.read)(location.key)
         if not self._files.finite:
@@ -185,12 +214,19 @@ class FileCheckpoint:
         return self._headers[location.path].tensors[location.key]
 
 
+def _header(path: Path) -> SafetensorsHeader | GGUFHeader:
+    if not is_gguf(path):
+        return read_header(path)
+    # Without the vocabulary, which would take its memory for as long as the weights are read.
+    return replace(read_gguf_header(path), metadata={})
+
+
 def check_dtype(name: str, dtype: str, declared: Mapping[str, str], subject: str) -> None:
     """Refuse a dtype that weights may not have.
 
     Args:
         name: The tensor's canonical name.
-        dtype: As safetensors spells it.
+        dtype: As safetensors or GGUF spells it.
         declared: The result of `declared_dtypes`.
         subject: What errors name as their place.
 
@@ -248,6 +284,6 @@ def is_finite(tensor: Tensor) -> bool:
 
 def dtype_name(dtype: torch.dtype) -> str:
     """How safetensors spells a dtype; torch's own name for one that it does not have."""
-    from lolama_core.files.safetensors_reader import DTYPE_NAMES
+    from lolama_core.files.tensor_file import DTYPE_NAMES
 
     return DTYPE_NAMES.get(dtype, str(dtype))

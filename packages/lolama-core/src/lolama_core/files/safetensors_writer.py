@@ -8,7 +8,7 @@ import json
 from torch import Tensor
 
 from lolama_core.files.safetensors_header import LENGTH_BYTES, METADATA_KEY
-from lolama_core.files.safetensors_reader import DTYPE_NAMES, byte_view
+from lolama_core.files.tensor_file import DTYPE_NAMES, byte_view
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 

@@ -4,7 +4,7 @@ Importing this module loads neither torch nor any implementation. ``lolama_core.
 tests for each protocol; a package that implements one subclasses the suite.
 """
 
-from lolama_core.protocols.checkpoint import Checkpoint, CheckpointIO, TensorHeader
+from lolama_core.protocols.checkpoint import Checkpoint, CheckpointIO, GGUFHeader, TensorHeader
 from lolama_core.protocols.constraint import Constraint
 from lolama_core.protocols.decoder_kernel import DecoderKernel, DecoderStep
 from lolama_core.protocols.family import ModelFamily
@@ -24,6 +24,7 @@ __all__ = [
     "Constraint",
     "DecoderKernel",
     "DecoderStep",
+    "GGUFHeader",
     "HasTextModel",
     "ImageProcessor",
     "KVCache",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from lolama_core.protocols.types import JSON, CanonicalConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+GGUFValue: TypeAlias = "bool | int | float | str | list[bool] | list[int] | list[float] | list[str]"
+"""What a key of a GGUF file may have as its value; the widths of numbers are not kept."""
 
 
 @runtime_checkable
@@ -44,16 +47,40 @@ class Checkpoint(Protocol):
 
 
 class TensorHeader(Protocol):
-    """What a safetensors header says about one tensor."""
+    """What the header of a safetensors or GGUF file says about one tensor."""
 
     @property
     def dtype(self) -> str:
-        """As the file spells it: ``F32``, ``BF16``, ``I8``, ..."""
+        """As the format calls it: ``F32``, ``BF16``, ``I8``, ...; in GGUF also ``Q4_K`` and the like."""
         ...
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes, outermost first."""
+        ...
+
+
+class GGUFHeader(Protocol):
+    """What a GGUF file says before its weights."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """The version of the format."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, GGUFValue]:
+        """Key → value, such as ``general.architecture`` → ``llama``."""
+        ...
+
+    @property
+    def tensors(self) -> Mapping[str, TensorHeader]:
+        """Tensor name → type and shape. Shapes count values, of types with blocks as well."""
         ...
 
 
@@ -65,6 +92,25 @@ class CheckpointIO(Protocol):
 
         Raises:
             ModelError: if the file is anything but a whole, well-formed safetensors file.
+        """
+        ...
+
+    def gguf(self, path: Path) -> GGUFHeader:
+        """The checked header of a GGUF file.
+
+        Raises:
+            ModelError: if the file is anything but a whole, well-formed GGUF file.
+        """
+        ...
+
+    def gguf_parts(self, path: Path) -> Sequence[GGUFHeader]:
+        """The checked headers of all files of a model, in order, one of which is ``path``.
+
+        A model in one file has one. One in several has files called ``…-00001-of-00003.gguf`` beside each
+        other, and only the first has more metadata than which part it is.
+
+        Raises:
+            ModelError: as `gguf`, and if a file is missing or belongs to another model.
         """
         ...
 

@@ -26,8 +26,9 @@ from lolama_core.files.prefix_file import (
     other_model,
     read_prefix_file,
 )
-from lolama_core.files.safetensors_reader import DTYPE_NAMES, SafetensorsFile
+from lolama_core.files.safetensors_reader import SafetensorsFile
 from lolama_core.files.safetensors_writer import SafetensorsWriter
+from lolama_core.files.tensor_file import DTYPE_NAMES
 from lolama_core.files.untrusted import MAX_JSON_BYTES
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.checks import is_integer

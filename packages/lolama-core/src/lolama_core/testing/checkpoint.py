@@ -12,6 +12,7 @@ from torch import Tensor
 from lolama_core.protocols import Checkpoint, CheckpointIO
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.types import FORMAT_NAME, FORMAT_VERSION, CanonicalConfig
+from lolama_core.testing import gguf_file as gguf
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
@@ -178,7 +179,13 @@ class CheckpointIOSuite:
     ) -> None:
         """Each reader names a path that is no file."""
         path = tmp_path if kind == "directory" else tmp_path / "missing"
-        for read in (checkpoint_io.read_text, checkpoint_io.read_json, checkpoint_io.header):
+        for read in (
+            checkpoint_io.read_text,
+            checkpoint_io.read_json,
+            checkpoint_io.header,
+            checkpoint_io.gguf,
+            checkpoint_io.gguf_parts,
+        ):
             with pytest.raises(ModelError) as caught:
                 read(path)
             assert caught.value.subject == str(path)
@@ -194,3 +201,38 @@ class CheckpointIOSuite:
         with pytest.raises(ModelError) as caught:
             checkpoint_io.header(path)
         assert caught.value.subject == str(path)
+
+    def test_gguf_tells_what_a_file_holds(
+        self, checkpoint_io: CheckpointIO, tmp_path: Path
+    ) -> None:
+        """Keys with their values, and of each tensor the type's name and the shape in values."""
+        path = tmp_path / "model.gguf"
+        tensors = [gguf.tensor("a", gguf.F32, (2, 4)), gguf.tensor("b", gguf.Q8_0, (3, 32), 32)]
+        content = gguf.gguf_bytes(
+            [gguf.key("name", gguf.TEXT, gguf.text("ä"))], tensors, bytes(134)
+        )
+        path.write_bytes(content)
+        header = checkpoint_io.gguf(path)
+        assert (header.path, header.version, header.metadata) == (path, 3, {"name": "ä"})
+        found = {name: (entry.dtype, entry.shape) for name, entry in header.tensors.items()}
+        assert found == {"a": ("F32", (2, 4)), "b": ("Q8_0", (3, 32))}
+        assert [part.path for part in checkpoint_io.gguf_parts(path)] == [path]
+        path.write_bytes(content[:-1])
+        for read in (checkpoint_io.gguf, checkpoint_io.gguf_parts):
+            with pytest.raises(ModelError) as caught:
+                read(path)
+            assert caught.value.subject == str(path)
+
+    def test_finds_all_parts_of_a_gguf_model(
+        self, checkpoint_io: CheckpointIO, tmp_path: Path
+    ) -> None:
+        """They come in order, whichever is named; one that is missing is named."""
+        paths = [tmp_path / f"model-0000{number}-of-00002.gguf" for number in (1, 2)]
+        for number, path in enumerate(paths):
+            entry = gguf.tensor(str(number), gguf.F32, (8,))
+            path.write_bytes(gguf.gguf_bytes(gguf.split_keys(number, 2, 2), [entry], bytes(32)))
+        for path in paths:
+            assert [part.path for part in checkpoint_io.gguf_parts(path)] == paths
+        paths[1].unlink()
+        with pytest.raises(ModelError, match=paths[1].name):
+            checkpoint_io.gguf_parts(paths[0])

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_folders import read, save, tiny_model
 
-from lolama_core.files import safetensors_reader
+from lolama_core.files.tensor_file import TensorFile
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
 from lolama_hub.folder.layouts import LAYOUTS
@@ -50,13 +50,13 @@ def test_fused_tensors_are_the_same_model(
 ) -> None:
     apart = read(resolve(folder_of(model_type, tmp_path / "apart", fused=False)))
     reads: list[str] = []
-    read_one = safetensors_reader.SafetensorsFile.read
+    read_one = TensorFile.read
 
-    def counted(file: safetensors_reader.SafetensorsFile, name: str) -> torch.Tensor:
+    def counted(file: TensorFile, name: str) -> torch.Tensor:
         reads.append(name)
         return read_one(file, name)
 
-    monkeypatch.setattr(safetensors_reader.SafetensorsFile, "read", counted)
+    monkeypatch.setattr(TensorFile, "read", counted)
     fused = read(resolve(folder_of(model_type, tmp_path / "fused", fused=True)))
     assert fused.keys() == apart.keys()
     assert all(torch.equal(fused[name], apart[name]) for name in apart)
