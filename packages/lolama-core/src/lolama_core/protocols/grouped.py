@@ -26,7 +26,7 @@ class GroupFormat:
 
     Attributes:
         name: As a checkpoint's ``quantization.formats`` calls it.
-        bits: Of a code: 4, from 0 to 15, or 8, from -128 to 127.
+        bits: How many a code has: 4, from 0 to 15, or 8, from -128 to 127.
         group: Inputs that share a scale.
         block: Inputs that share a block scale: a multiple of ``group``, or equal to it.
         has_minimums: Whether a minimum is taken off.
