@@ -106,7 +106,10 @@ def test_row_216_too_many_arguments(arguments: tuple[str, ...], words: tuple[str
             ("eval", "demo", "book.txt"),
             "lolama eval: takes one argument; put quotes around it, and name a model by -m",
         ),
-        (("info", "-m", "demo"), "-m: no such option; name the model without it: lolama info MODEL"),
+        (
+            ("info", "-m", "demo"),
+            "-m: no such option; name the model without it: lolama info MODEL",
+        ),
         (
             ("pull", "--model", "demo"),
             "--model: no such option; name the model without it: lolama pull MODEL",
