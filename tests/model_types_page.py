@@ -54,7 +54,7 @@ _KEYS: tuple[tuple[str, str], ...] = (
     ("n_routed_experts num_experts num_local_experts moe_num_experts ffn_config n_experts "
      "expert_ffn_hidden_size moe_intermediate_size",
      "experts of this kind"),
-    ("type_vocab_size n_embd d_model n_positions n_embd embed_dim word_embed_proj_dim alibi local_layers",
+    ("type_vocab_size n_embd d_model n_positions embed_dim word_embed_proj_dim alibi local_layers",
      "another transformer than LLaMA's"),
     ("layer_norm_eps layer_norm_epsilon norm_eps norm_epsilon layer_norm_bias", "LayerNorm"),
 )  # fmt: skip

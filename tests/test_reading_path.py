@@ -28,6 +28,10 @@ def test_the_reference_comes_first_and_the_whole_path_follows() -> None:
     assert sorted(names[1:]) == sorted(FILES)
 
 
+def test_the_front_page_says_how_many_files_the_path_has() -> None:
+    assert f"{len(FILES)} files more" in " ".join(README.read_text("utf-8").split())
+
+
 @pytest.mark.parametrize("name", ["reference", *FILES])
 def test_a_file_has_about_the_lines_that_the_table_says(name: str) -> None:
     row, path = row_of(name), CORE / f"{name}.py"

@@ -141,7 +141,7 @@ def use_core() -> None:
     print(torch.autograd.grad(loss, [trained.norm.weight]), len(lolama_hub.MODELS))
 
 
-def misspelt() -> None:
+def misspelled() -> None:
     """What checkers must refuse; never run."""
     generator = lolama.TextGenerator(load_model("demo"))
     generator.generate([1], temprature=0.5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]

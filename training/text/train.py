@@ -80,7 +80,7 @@ def make_optimizers(model: Llama, rate: float) -> list[torch.optim.Optimizer]:
     named = list(model.named_parameters())
     inner = [p for name, p in named if p.dim() == 2 and name.startswith("layers.")]
     outer = [p for name, p in named if p.dim() != 2 or not name.startswith("layers.")]
-    # One Muon for each thread: its orthogonalisation is the costly part of a step.
+    # One Muon for each thread: its orthogonalization is the costly part of a step.
     shares = [inner[index::THREADS] for index in range(THREADS)]
     return [
         torch.optim.AdamW(outer, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The coefficients of the quintic iteration that drives all singular values towards 1.
+# The coefficients of the quintic iteration that drives all singular values toward 1.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised; its size matches that of an Adam step (Liu et al. 2025).
+    """Momentum, orthogonalized; its size matches that of an Adam step (Liu et al. 2025).
 
     Args:
         matrices: Parameters of two dimensions.

@@ -35,4 +35,8 @@ def session(name: str | Path = "demo", *, raw: bool = False, **fields: Any) -> S
 
 
 def say(chat: Session, text: str) -> str:
-    return "".join(chat.ask(text))
+    """Ask, and tell what is to be told of the reply; the reply."""
+    reply = "".join(chat.ask(text))
+    for remark in chat.remarks:
+        chat.notice(remark)
+    return reply

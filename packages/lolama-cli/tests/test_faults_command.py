@@ -89,6 +89,46 @@ def test_row_216_too_many_arguments(arguments: tuple[str, ...], words: tuple[str
     run(*arguments).refused(2, *words)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("chat", "demo"), "lolama chat: takes no argument; leave it out, or name a model by -m"),
+        (("bench", "demo"), "lolama bench: takes no argument; leave it out, or name a model by -m"),
+        (
+            ("quantize", "demo", "-o", "new"),
+            "lolama quantize: takes no argument; leave it out, or name a model by -m",
+        ),
+        (
+            ("generate", "demo", "hi"),
+            "lolama generate: takes one argument; put quotes around it, and name a model by -m",
+        ),
+        (
+            ("eval", "demo", "book.txt"),
+            "lolama eval: takes one argument; put quotes around it, and name a model by -m",
+        ),
+        (
+            ("info", "-m", "demo"),
+            "-m: no such option; name the model without it: lolama info MODEL",
+        ),
+        (
+            ("pull", "--model", "demo"),
+            "--model: no such option; name the model without it: lolama pull MODEL",
+        ),
+        (
+            ("convert", "-m", "demo", "new"),
+            "-m: no such option; name the model without it: lolama convert MODEL",
+        ),
+        (("rm", "-mdemo"), "-m: no such option; name the model without it: lolama rm MODEL"),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, tuple) else "",
+)
+def test_row_416_a_model_that_is_named_as_another_command_takes_it(
+    arguments: tuple[str, ...], line: str
+) -> None:
+    outcome = run(*arguments)
+    assert (outcome.code, outcome.err) == (2, f"error: {line}\n")
+
+
 def test_row_217_a_folder_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('"z"\n')
     missing = tmp_path / "missing" / "answers.jsonl"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,13 @@ def test_what_names_mean(here: Path) -> None:
     assert parse_name("owner/other@main") == HubModel("owner/other", "main")
     assert parse_name("a.b/C_d-1.5@refs/pr/3") == HubModel("a.b/C_d-1.5", "refs/pr/3")
     assert parse_name(".") == Path(".")
+
+
+@pytest.mark.parametrize("name", ["./demo", "a/../../demo", "~/demo/"])
+def test_row_419_a_path_is_named_as_it_was_typed(here: Path, name: str) -> None:
+    reason = re.escape(f"model '{name}': ")
+    with pytest.raises(UsageError, match=reason):
+        parse_name(name)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ STANDARD_OUTPUT = "standard output"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-GIVE_PROMPT = 'give it as an argument, as in lolama generate "Once upon a time", or pipe it in'
+GIVE_PROMPT = (
+    'give the prompt as an argument, as in lolama generate "Once upon a time", or pipe it in'
+)
 """What to do about a prompt that is missing."""
 
 

@@ -147,6 +147,7 @@ _COMMANDS_ELSEWHERE = {
     "download": "did you mean pull?",
 }
 _GIVE_PROMPT = 'give the prompt without an option, as in lolama generate "Hello", or spell --top-p'
+_MODEL_OPTION = ("-m", "--model")
 # Option there → the option of ours that it may mean, and what to do.
 _OPTIONS_ELSEWHERE = {
     "-p": ("--top-p", _GIVE_PROMPT),
@@ -172,7 +173,9 @@ def _usage_error(error: typer.TyperException) -> UsageError:
             # What is only cut short comes before what is only similar.
             close = sorted(name for name in known if name.startswith(option)) or possible[:1]
             meant, advice = _OPTIONS_ELSEWHERE.get(option, ("", ""))
-            if _NUMBER.match(option):
+            if option in _MODEL_OPTION and context is not None and _takes(context, "model"):
+                remedy = f"name the model without it: {command} MODEL"
+            elif _NUMBER.match(option):
                 remedy = "if it is a value, put -- in front of it"
             elif meant in known:
                 remedy = advice
@@ -200,13 +203,22 @@ def _too_many(command: str, context: typer.Context | None) -> UsageError:
     """The error for more arguments than a command takes."""
     parameters = context.command.params if context is not None else []
     count = sum(parameter.param_type_name == "argument" for parameter in parameters)
-    if count == 0:
-        return UsageError(command, "takes no argument", "leave it out")
-    if count == 1:
-        return UsageError(command, "takes one argument", "put quotes around it")
-    return UsageError(
-        command, f"takes {count} arguments", "put quotes around one that has spaces in it"
+    if count > 1:
+        remedy = "put quotes around one that has spaces in it"
+        return UsageError(command, f"takes {count} arguments", remedy)
+    reason, remedy = (
+        ("takes one argument", "put quotes around it")
+        if count
+        else ("takes no argument", "leave it out")
     )
+    if context is not None and _takes(context, "-m"):
+        remedy += f", {'and' if count else 'or'} name a model by -m"
+    return UsageError(command, reason, remedy)
+
+
+def _takes(context: typer.Context, name: str) -> bool:
+    """Whether a command has an option or argument of this name."""
+    return any(name in parameter.opts for parameter in context.command.params)
 
 
 def _name_of(parameter: object) -> str:

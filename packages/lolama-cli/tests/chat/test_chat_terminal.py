@@ -277,3 +277,17 @@ def test_row_174_on_a_terminal_a_full_context_slides_and_in_a_pipe_it_is_an_erro
     for options, default in (((), "error"), (("--overflow", "slide"), "slide")):
         outcome = run("chat", "-m", short, *options, stdin=b"/set overflow\n")
         assert outcome.err.endswith(f"overflow {default}\n")
+
+
+@pytest.mark.parametrize("more", [(), ("--no-stream",)])
+def test_row_415_what_is_told_of_a_reply_comes_once_all_of_it_is_shown(
+    tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """A word that may go on is held back, and the limit of tokens ends the reply within one."""
+    terminal = chat(tmp_path, "--max-tokens", "5", *more)
+    shown = terminal.say("dog " * 420)
+    reply, note = shown.split("\nnote: the chat fills ")
+    assert len(reply.split()[-1]) > 1
+    assert note.endswith("its first exchanges\n")
+    terminal.type("\x04")
+    assert terminal.end() == 0

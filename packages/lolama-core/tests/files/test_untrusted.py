@@ -130,6 +130,14 @@ def test_json_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     assert reason in message
 
 
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_row_418_what_python_writes_in_place_of_a_number(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(f'{{"time_step_limit": [0.0, {word}]}}')
+    reason = f"holds {word}, which is not JSON; write a number in its place"
+    assert refused(read_json, path) == f"{path}: {reason}"
+
+
 def test_nesting_up_to_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"a": ' + "[" * 63 + "1" + "]" * 63 + "}")

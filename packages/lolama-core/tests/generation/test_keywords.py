@@ -70,7 +70,7 @@ def test_row_129_two_names_for_one_setting(tiny_llama: MakeLlama) -> None:
 @pytest.mark.parametrize(
     ("wrong", "meant"), [("temprature", "temperature"), ("top_pp", "top_p"), ("sede", "seed")]
 )
-def test_a_misspelt_setting_is_told_the_right_one(
+def test_a_misspelled_setting_is_told_the_right_one(
     tiny_llama: MakeLlama, wrong: str, meant: str
 ) -> None:
     keyword: Any = {wrong: 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,12 +11,20 @@ from torch import Tensor
 from lolama_core import Llama, LlamaConfig, RopeScaling
 from lolama_core.model.dynamic_rope import DynamicCache
 from lolama_core.protocols import CacheSlots, KVCache
+from lolama_core.protocols.errors import ModelError
 from lolama_core.testing.kv_cache import KVCacheSuite, numbered
 
 
-def make_cache(width: int = 2) -> DynamicCache:
+def make_cache(width: int = 2, *, settles: bool = False) -> DynamicCache:
     return DynamicCache(
-        limit=6, width=width, num_layers=1, batch_size=3, num_kv_heads=1, capacity=8, head_dim=2
+        limit=6,
+        width=width,
+        settles=settles,
+        num_layers=1,
+        batch_size=3,
+        num_kv_heads=1,
+        capacity=8,
+        head_dim=2,
     )
 
 
@@ -85,5 +95,10 @@ def test_longrope_runs_a_row_anew_once() -> None:
         torch.testing.assert_close(found, Llama.forward(model, ids[:, :5])[:, -1])
 
 
-def test_rows_are_not_stable() -> None:
-    assert make_cache().changed_by is not None
+@pytest.mark.parametrize(("settles", "name"), [(False, "dynamic RoPE"), (True, "LongRoPE")])
+def test_what_changes_its_keys_has_the_name_that_errors_tell(settles: bool, name: str) -> None:
+    cache = make_cache(settles=settles)
+    assert cache.changed_by == name
+    slots = replace(cache.reserve([3] * 3, 3), spans=(((0, 2),),) * 3)
+    with pytest.raises(ModelError, match=f"has {name}, so positions of a picture cannot see"):
+        cache.run(lambda x, slots, cache: x, torch.zeros(3, 3, 2), slots)

@@ -84,6 +84,11 @@ def test_row_344_no_switch_is_an_error(template: str | None, byte_level_json: st
         tokenizer(template, byte_level_json).with_thinking(False)
 
 
+def test_row_417_a_model_without_a_chat_template_is_said_to_have_none(byte_level_json: str) -> None:
+    with pytest.raises(UsageError, match="the model has no chat template, and so no switch"):
+        tokenizer(None, byte_level_json).with_thinking(False)
+
+
 def test_row_343_only_the_template_opens_a_thought(byte_level_json: str) -> None:
     opened = tokenizer(OPENED, byte_level_json)
     assert opened.opens_thought(opened.render_chat(HI))

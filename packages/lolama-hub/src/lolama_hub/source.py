@@ -44,13 +44,13 @@ def parse_name(name: str) -> Path | HubModel:
         UsageError: if it is none of these, with the closest alias.
     """
     if name in (".", "..") or name.startswith(_PATH_STARTS) or _DRIVE.match(name):
-        return _existing(Path(name))
+        return _existing(name)
     info = registry.find(name)
     if info is not None:
         repo, _, revision = info.repo.partition("@")
         return HubModel(repo, revision)
     if name and os.path.exists(name):
-        return _existing(Path(name))
+        return _existing(name)
     match = registry.HUB_ID.fullmatch(name)
     if match and ".." not in name and "--" not in match[1]:
         return HubModel(match[1], match[2] or "")
@@ -61,8 +61,9 @@ def parse_name(name: str) -> Path | HubModel:
     raise UsageError(f"model {shown(name)}", reason, registry.suggest(name))
 
 
-def _existing(path: Path) -> Path:
-    found, exists = path, False
+def _existing(name: str) -> Path:
+    path = found = Path(name)
+    exists = False
     with suppress(OSError, RuntimeError, ValueError):  # no such user, a NUL, a name too long
         found = path.expanduser()
         exists = found.exists()
@@ -70,9 +71,9 @@ def _existing(path: Path) -> Path:
             return found
     other = describe_file(found.name)
     if exists and other is not None:
-        raise UsageError(f"model {shown(str(path))}", *other)
+        raise UsageError(f"model {shown(name)}", *other)
     raise UsageError(
-        f"model {shown(str(path))}",
+        f"model {shown(name)}",
         "is a file, not a folder" if exists else "there is no such folder",
         "give the folder that holds config.json and the weights",
     )

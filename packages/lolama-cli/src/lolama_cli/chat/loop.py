@@ -113,6 +113,8 @@ class Chat:
             pieces = self._session.ask(message)
         before = self._session.last
         self._show(pieces)
+        for remark in self._session.remarks:
+            note(f"note: {remark}")
         if self._settings.verbose and self._session.last is not before:
             note(str(self._session.last))
 

@@ -40,7 +40,8 @@ class Session:
         conversation: What was said.
         attached: Pictures that go with the next question.
         unanswered: The last question, if it got no reply.
-        notice: Is told what happens to the conversation beside replies.
+        notice: Is told what happens to the conversation, never while a reply is shown.
+        remarks: What is to be told of the last reply, once all of it is shown.
         leave: Is told which model another takes the place of, before it does.
         interruptible: Entered around what takes long and may be broken off by KeyboardInterrupt at any
             moment; nothing is changed inside.
@@ -57,6 +58,7 @@ class Session:
     attached: tuple[PictureFile, ...] = ()
     unanswered: str | None = None
     notice: Callable[[str], None] = lambda text: None
+    remarks: list[str] = field(default_factory=list)
     leave: Callable[[ChatModel], None] = lambda model: None
     interruptible: Callable[[], AbstractContextManager[None]] = nullcontext
     last: Timings | None = None
@@ -170,6 +172,7 @@ class Session:
     def _answer(
         self, before: Conversation, question: str, pictures: tuple[PictureFile, ...]
     ) -> Iterator[str]:
+        self.remarks = []
         started = time.perf_counter()
         asked_anew = before is self.conversation
         if asked_anew:
@@ -237,12 +240,12 @@ class Session:
                 )
                 self.totals.add(self.last)
         if is_cut_off(splitter.apart(stream.result)):
-            self.notice(STILL_THINKING)
+            self.remarks.append(STILL_THINKING)
         used, limit = prompt.positions + stream.new_tokens, self.model.max_seq_len
         if stream.result.context_full:
-            self.notice(full(limit, self.overflow))
+            self.remarks.append(full(limit, self.overflow))
         elif self._fills_for_the_first_time(used):
-            self.notice(nearly_full(used, limit, self.overflow))
+            self.remarks.append(nearly_full(used, limit, self.overflow))
         self.is_nearly_full = used >= NEARLY_FULL * limit
 
     def _fills_for_the_first_time(self, used: int) -> bool:

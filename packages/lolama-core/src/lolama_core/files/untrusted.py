@@ -188,7 +188,9 @@ def parse_json_object(text: str, subject: str) -> dict[str, JSON]:
         return ModelError(subject, reason, DOWNLOAD_AGAIN)
 
     def constant(name: str) -> float:
-        raise refuse(f"holds {name}, which is not JSON")
+        # Python writes these, and so do models as they are published: another download is no cure.
+        reason = f"holds {name}, which is not JSON"
+        raise ModelError(subject, reason, "write a number in its place")
 
     def unique_keys(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
         result = dict(pairs)

@@ -54,7 +54,7 @@ class _Followed:
     kept: bool = False
 
 
-def _check_stable(model: CausalLM) -> None:
+def _check_keys_stay(model: CausalLM) -> None:
     changed_by = own_cache(model.make_cache(1, 1)).changed_by
     if changed_by is not None:
         reason = f"changes what it holds of a text as that grows ({changed_by})"
@@ -77,7 +77,7 @@ class DraftModel:
     """
 
     def __init__(self, model: CausalLM, memory_of: MemoryOf | None = None) -> None:
-        _check_stable(model)
+        _check_keys_stay(model)
         self._model, self.read, self._may_read = model, 0, 0
         self._memory_of = memory_of or partial(RowMemory, rows=MOST_ROWS)
         self._memory: RowMemory | None = None
@@ -99,7 +99,7 @@ class DraftModel:
             self._memory = self._memory_of(self._runner)
             self._texts.clear()
         if self._memory.rows_run_alone:  # which looks at its cache
-            _check_stable(self._runner)
+            _check_keys_stay(self._runner)
 
     def draft(
         self,

@@ -51,6 +51,7 @@ def kind_of(value: object) -> str:
 
 def with_article(noun: str) -> str:
     """``noun`` with "a" or "an"."""
+    # Names of types that begin with "u" are spoken like "you": a uint8, a UserDict.
     return f"{'an' if noun[:1].lower() in tuple('aeio') else 'a'} {noun}"
 
 

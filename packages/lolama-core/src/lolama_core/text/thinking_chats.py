@@ -42,9 +42,12 @@ class ThinkingChats:
         """The same tokenizer, whose chat template turns thinking on or off.
 
         Raises:
-            UsageError: if the template has no switch for it.
+            UsageError: if there is no template, or it has no switch for it.
         """
-        if self._template is None or self._template.switch is None:
+        if self._template is None:
+            reason = "the model has no chat template, and so no switch to turn thinking on or off"
+            raise UsageError("thinking", reason, "leave it out")
+        if self._template.switch is None:
             reason = "the model's chat template has no switch to turn thinking on or off"
             raise UsageError("thinking", reason, "leave it out")
         other = copy(self)

@@ -57,13 +57,14 @@ RELATIVES = {name: near for near, names in _BY_RELATIVE.items() for name in name
 """Architecture → the nearest one that is supported, where that is not LLaMA."""
 
 # Names of one family share as many first letters, and are at least as similar to `get_close_matches`.
-_SAME, _LIKE = 4, 0.5
+_FIRST_LETTERS = 4
+_SIMILARITY = 0.5
 
 
 def nearest_types(model_type: str, supported: Collection[str]) -> list[str]:
     """Up to three supported types: its relative, and those that are spelled like it; else LLaMA."""
     relative = RELATIVES.get(model_type)
     name = model_type[:80].lower()
-    kin = [other for other in sorted(supported) if other.startswith(name[:_SAME])]
-    like = get_close_matches(name, kin, n=2, cutoff=_LIKE)
+    kin = [other for other in sorted(supported) if other.startswith(name[:_FIRST_LETTERS])]
+    like = get_close_matches(name, kin, n=2, cutoff=_SIMILARITY)
     return list(dict.fromkeys([*([relative] if relative else []), *like])) or ["llama"]

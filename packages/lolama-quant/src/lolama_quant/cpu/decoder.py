@@ -9,9 +9,9 @@ import ctypes
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from lolama_quant.block_parts import ACTIVATIONS, norms_of
 from lolama_quant.cpu.library import ANY_ROWS, NativeLibrary, describe, most_rows, native_library
 from lolama_quant.cpu.structures import (
-    ACTIVATIONS,
     Batch,
     Block,
     Cache,
@@ -21,7 +21,6 @@ from lolama_quant.cpu.structures import (
     linears_of,
     model_of,
     number_of,
-    vectors_of,
 )
 
 if TYPE_CHECKING:
@@ -209,7 +208,7 @@ def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
     import torch
 
     linears = linears_of(block)
-    vectors = vectors_of(block)
+    vectors = list(norms_of(block).values())
     vectors += [linear.bias for linear in linears if linear.bias is not None]
     scales = [linear.scale for linear in linears if linear.scale is not None]
     if len(scales) != (len(linears) if dtype == torch.int8 else 0):

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lolama_quant.block_parts import ACTIVATIONS, NORMS, norms_of
 from lolama_quant.cpu.library import NativeLibrary, dtype_number
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from lolama_core.protocols.decoder_kernel import (
         BlockWeights,
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
         MixtureWeights,
     )
 
-ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
-"""The place of each is its number in C."""
-
-_NORMS = (
-    *("attention_norm", "ffn_norm", "q_norm", "k_norm"),
-    *("attention_post_norm", "ffn_post_norm"),
-)
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _FEED_FORWARD = ("w_gate", "w_up", "w_down")
 
@@ -57,7 +50,7 @@ class Block(ctypes.Structure):
     """The weights of a block. Its `Mixture` is empty if it has no experts."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in _NORMS),
+        *((name, ctypes.c_void_p) for name in NORMS),
         *((name, Linear) for name in _ATTENTION),
         ("feed_forward", FeedForward),
         ("mixture", Mixture),
@@ -150,7 +143,7 @@ def model_of(blocks: Sequence[BlockWeights], shape: DecoderShape, library: Nativ
 
 def block_of(block: BlockWeights) -> Block:
     """The addresses of a block's weights."""
-    norms = {name: norm.data_ptr() for name in _NORMS if (norm := getattr(block, name)) is not None}
+    norms = {name: norm.data_ptr() for name, norm in norms_of(block).items()}
     attention = {name: _linear(getattr(block, name)) for name in _ATTENTION}
     if block.mixture is not None:
         return Block(**norms, **attention, mixture=_mixture(block.mixture))
@@ -164,11 +157,6 @@ def linears_of(block: BlockWeights) -> list[LinearWeights]:
         *(getattr(block, name) for name in _ATTENTION),
         *(getattr(network, name) for network in networks for name in _FEED_FORWARD),
     ]
-
-
-def vectors_of(block: BlockWeights) -> list[Tensor]:
-    """The weights of all norms of a block."""
-    return [norm for name in _NORMS if (norm := getattr(block, name)) is not None]
 
 
 def number_of(dtype: torch.dtype) -> int | None:

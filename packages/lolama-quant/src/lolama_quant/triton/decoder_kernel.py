@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lolama_quant.block_parts import ACTIVATIONS, norms_of
 from lolama_quant.triton.compiler import describe_triton, has_triton
 
 if TYPE_CHECKING:
@@ -23,12 +24,7 @@ if TYPE_CHECKING:
         NewPositions,
     )
 
-_NORMS = (
-    *("attention_norm", "ffn_norm", "q_norm", "k_norm"),
-    *("attention_post_norm", "ffn_post_norm"),
-)
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "w_gate", "w_up", "w_down")
-_ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 
 
 class TritonDecoderKernel:
@@ -57,7 +53,7 @@ class TritonDecoderKernel:
 
     def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> TritonStep | None:
         """A step for blocks on the GPU, each with linears of one dtype; else None."""
-        if shape.activation not in _ACTIVATIONS or not all(map(self._usable, blocks)):
+        if shape.activation not in ACTIVATIONS or not all(map(self._usable, blocks)):
             return None
         if self._device_type == "cuda" and not has_triton():
             return None
@@ -69,7 +65,7 @@ class TritonDecoderKernel:
         if block.mixture is not None:
             return False
         linears: list[LinearWeights] = [getattr(block, name) for name in _LINEARS]
-        tensors = [norm for name in _NORMS if (norm := getattr(block, name)) is not None]
+        tensors = list(norms_of(block).values())
         for linear in linears:
             tensors += [t for t in (linear.weight, linear.scale, linear.bias) if t is not None]
         dtype = linears[0].weight.dtype

@@ -5,12 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
-
 
 @triton.jit  # type: ignore[untyped-decorator]
 def gated(gate, up, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def]
-    """activation(gate) · up, float32. Each activation is its input times a share of it."""
+    """activation(gate) · up, float32, of one of `block_parts.ACTIVATIONS`: its input times a share of it."""
     if ACTIVATION == "gelu":
         share = 0.5 + 0.5 * tl.erf(gate * 0.7071067811865476)
     elif ACTIVATION == "gelu_tanh":

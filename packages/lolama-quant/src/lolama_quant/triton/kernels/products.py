@@ -192,8 +192,8 @@ def one_row(
         biases: (N,) each, or None for all.
         y: (N of all,), written; float32, or any other dtype.
         norm: (K,): ``x`` goes through RMSNorm with these weights and ``eps`` first.
-        activation: One of `ACTIVATIONS`: activation(first product) · second product, of two weights, is
-            written to ``y`` (N,).
+        activation: One of `block_parts.ACTIVATIONS`. Of two weights, activation(first product) · second
+            product is written to ``y`` (N,).
         add: Add to what ``y`` holds.
         factor: What is written or added is multiplied with it.
     """
