@@ -198,7 +198,7 @@ def _read_encoder(
     known = {kind.model_type: kind for kind in published.encoders}
     named = Fields(config.path, values, block="vision_config")
     name = named.get("model_type")
-    if name is not None and name not in known:
+    if name is not None and (not isinstance(name, str) or name not in known):
         raise named.refuse("model_type", " or ".join(known))
     kind = published.encoders[0] if name is None else known[str(name)]
     fields = Fields(config.path, values, kind.defaults, "vision_config")
