@@ -83,9 +83,8 @@ def test_rows_do_not_depend_on_each_other() -> None:
     weight, moment = weight_and_moment(33, 96)
     together = dequantize_rows(gptq.quantize_rows(weight, "w", moment), FORM)
     alone = dequantize_rows(gptq.quantize_rows(weight[20:], "w", moment), FORM)
-    assert (
-        float((together[20:] == alone).double().mean()) > 0.99
-    )  # products are added in other orders
+    # Products may be added in another order.
+    assert float((together[20:] == alone).double().mean()) > 0.99
 
 
 def test_row_463_inputs_that_were_always_zero() -> None:

@@ -221,7 +221,7 @@ def _in_units(of_groups: Tensor, unit: Tensor) -> Tensor:
 
 
 def _better(best: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Of each group the one that loses less; losses come first."""
+    """What loses less, group by group; losses come first."""
     if not best:
         return other
     less = other[0] < best[0]
