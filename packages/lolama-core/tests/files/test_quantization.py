@@ -16,7 +16,11 @@ from lolama_core.protocols.types import CanonicalConfig
 from lolama_core.testing.checkpoint import tiny_config
 
 SCHEME = QuantizationScheme(
-    name="int8", version=3, skipped=("lm_head", "x"), outlier_columns={"a.q": (1, 5)}
+    name="int8",
+    version=3,
+    skipped=("lm_head", "x"),
+    outlier_columns={"a.q": (1, 5)},
+    formats={"a.k": "int4"},
 )
 
 
@@ -38,6 +42,7 @@ def test_what_is_written_is_read() -> None:
         *(("name", value) for value in (None, 8, ["int8"])),
         *(("version", value) for value in (None, "1", 1.0, True)),
         *(("skipped", value) for value in ("lm_head", [1], {"lm_head": 1})),
+        *(("formats", value) for value in ([1], "int4", {"a": 1})),
         *(("outlier_columns", value) for value in ([1], {"a": 1}, {"a": ["1"]}, {"a": [True]})),
     ],
 )

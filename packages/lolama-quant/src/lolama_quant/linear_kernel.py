@@ -60,10 +60,14 @@ class NativeLinearKernel:
         return fixed_linear(x, weight, bias)
 
     def products(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
-        """That of int8 weights, on every kind of device."""
+        """Those of int8 and of grouped weights, on every kind of device."""
+        from lolama_quant.grouped import product as grouped
         from lolama_quant.int8.linear import int8_product, kernel_product
 
-        return {int8_product: kernel_product}
+        return {
+            int8_product: kernel_product,
+            grouped.grouped_product: grouped.kernel_product,
+        }
 
 
 def _is_known(weight: Tensor) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +20,14 @@ from lolama_core.runtime.pages import PAGE, position_bytes
 from lolama_core.runtime.runner import Runner
 from lolama_core.testing.decoder_kernel import DecoderKernelSuite, PagedCopy, logits_of_row
 from lolama_quant import linear_kernel
-from lolama_quant.cpu import decoder, int8_linear, library, linear
+from lolama_quant.cpu import decoder, grouped_linear, int8_linear, library, linear
 from lolama_quant.cpu.decoder import NativeDecoderKernel
 from lolama_quant.cpu.library import NativeLibrary, native_library
 from lolama_quant.int8.quantizer import Int8Quantizer
 from lolama_quant.linear_kernel import NativeLinearKernel
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "grouped"))
+from grouped_layers import mix_formats_
 
 pytestmark = pytest.mark.skipif(
     isinstance(native_library(), str), reason=f"no native library: {native_library()}"
@@ -35,7 +40,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "heads of 80, window": {"head_dim": 80, "sliding_window": 37},
     "heads of 128": {"head_dim": 128, "d_model": 1030, "num_layers": 1},
 }
-DTYPES = {"float32": torch.float32, "int8": torch.float32, "int8 of bfloat16": torch.bfloat16}
+DTYPES = {
+    "float32": torch.float32,
+    "int8": torch.float32,
+    "int8 of bfloat16": torch.bfloat16,
+    "all grouped formats": torch.float32,
+}
 
 
 def sets() -> dict[str, tuple[int, int]]:
@@ -58,7 +68,7 @@ def instruction_sets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     limited = dataclasses.replace(
         known, instruction_set=floats, int8_instruction_set=int8, tiled=tiled
     )
-    for module in (library, decoder, linear, int8_linear, linear_kernel):
+    for module in (library, decoder, linear, int8_linear, grouped_linear, linear_kernel):
         monkeypatch.setattr(module, "native_library", lambda: limited)
 
 
@@ -66,7 +76,9 @@ def runner(kind: str, head: str, **shape: Any) -> Runner:
     model = DecoderKernelSuite().model(DTYPES[kind], **shape)
     if head == "tied":
         model.lm_head.weight = model.embed_tokens.weight
-    if kind != "float32":
+    if kind == "all grouped formats":
+        mix_formats_(model)
+    elif kind != "float32":
         skipped = () if head == "int8" else ("lm_head",)
         Int8Quantizer().quantize_(model, QuantizationScheme(name="int8", skipped=skipped))
     KEPT.append(model)
@@ -87,6 +99,7 @@ KEPT: list[Llama] = []
         ("int8", "int8"),
         ("int8 of bfloat16", "tied"),
         ("int8 of bfloat16", "int8"),
+        ("all grouped formats", "dense"),
     ],
 )
 def test_row_270_the_logits_of_a_row_alone_and_in_chunks_and_among_others(

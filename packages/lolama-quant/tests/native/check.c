@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "grouped_rows.h"
 #include "int8.h"
 #include "int8_tiles.h"
 #include "scores.h"
@@ -53,6 +54,68 @@ static int check_int8(int isa) {
                 if (fabs(sum - y[a * n + j]) > 1e-5 * size + 1e-30) failures++;
             }
         free(x), free(y), free(scales), free(w), free(memory);
+    }
+    return failures + (heavy == 0);
+}
+
+/* What a grouped weight stands for at a place. */
+static double grouped_one(const Grouped *w, int64_t row, int64_t i) {
+    const uint8_t *scales = w->scales + row * scale_bytes(w->dtype, w->k) + i / BLOCK * 16;
+    const uint16_t *of_row = w->block_scales + row * block_scale_count(w->dtype, w->k);
+    const int64_t block = i / BLOCK, in_block = i % BLOCK;
+    const double code = code_at(w, row, i);
+    if (w->dtype == INT4)
+        return (double)widen_float16(of_row[2 * block]) * scales[in_block / 32] * code -
+               (double)widen_float16(of_row[2 * block + 1]) * scales[8 + in_block / 32];
+    if (w->dtype == INT4_32) return widen_float16(of_row[i / 32 * 2]) * code - widen_float16(of_row[i / 32 * 2 + 1]);
+    if (w->dtype == INT8_16) return (double)widen_float16(of_row[block]) * ((const int8_t *)scales)[in_block / 16] * code;
+    return widen_float16(of_row[i / 32]) * code;
+}
+
+/* An activation as it was rounded, and the last step. */
+static double blocked_one(const Blocked *x, int dtype, int64_t row, int64_t i, double *step, int *heavy) {
+    const int64_t place = i / BLOCK * x->rows + row, at = place * BLOCK + i % BLOCK;
+    if (!takes_bytes(dtype)) return x->fine.pairs[at] * (*step = x->fine.scales[place]);
+    double one = x->near.bytes[at] * (*step = x->near.scales[place]);
+    if (x->rest.scales[place] == 0) return one;
+    *heavy += 1;
+    return one + x->rest.bytes[at] * (*step = x->rest.scales[place]);
+}
+
+/* Buffers end where their numbers do, for tools that look at what is read beyond. */
+static int check_grouped(int isa) {
+    int failures = 0, heavy = 0;
+    for (int trial = 0; trial < 160; trial++) {
+        const int dtype = INT4 + trial % 4, taken = taken_by(dtype);
+        const int64_t rows = 1 + random_below(trial % 3 ? 9 : 40), k = 1 + random_below(trial % 5 ? 300 : 1500);
+        const int64_t n = 1 + random_below(40), codes = n * code_bytes(dtype, k), scales = n * scale_bytes(dtype, k);
+        const int64_t count = n * block_scale_count(dtype, k);
+        Grouped w = {dtype, malloc(codes), malloc(scales), malloc(count * 2), k};
+        float *x = malloc(rows * k * 4), *y = malloc(rows * n * 4), *bias = malloc(n * 4);
+        void *memory = malloc(blocked_bytes(rows, k, taken));
+        for (int64_t i = 0; i < codes; i++) ((uint8_t *)w.codes)[i] = (uint8_t)random_below(256);
+        for (int64_t i = 0; i < scales; i++) ((uint8_t *)w.scales)[i] = (uint8_t)random_below(dtype == INT4 ? 64 : 256);
+        for (int64_t i = 0; i < count; i++)
+            ((uint16_t *)w.block_scales)[i] = (uint16_t)(random_below(2) << 15 | random_below(0x3c00));
+        for (int64_t i = 0; i < rows * k; i++) x[i] = uniform() * (random_below(50) ? 1 : 100);
+        for (int64_t i = 0; i < n; i++) bias[i] = uniform();
+        const Blocked blocked = blocked_in(x, rows, k, taken, memory);
+        round_blocks(isa, &blocked, taken, 0, rows);
+        grouped_product(isa, &w, bias, &blocked, 0, n, y, n, 0);
+        for (int64_t a = 0; a < rows; a++)
+            for (int64_t j = 0; j < n; j++) {
+                double sum = bias[j], size = fabs(sum);
+                for (int64_t i = 0; i < k; i++) {
+                    double step, one = blocked_one(&blocked, dtype, a, i, &step, &heavy);
+                    if (fabs(one - x[a * k + i]) > step * 0.501 + 1e-7 * fabs(one)) failures++;
+                    one *= grouped_one(&w, j, i);
+                    sum += one, size += fabs(one);
+                }
+                /* What a minimum takes off may be much larger than what is left. */
+                if (!(fabs(sum - y[a * n + j]) <= 2e-5 * size + 1e-30)) failures++;
+            }
+        free(x), free(y), free(bias), free(memory);
+        free((void *)w.codes), free((void *)w.scales), free((void *)w.block_scales);
     }
     return failures + (heavy == 0);
 }
@@ -220,6 +283,7 @@ int main(int argc, char **argv) {
     for (char **one = argv + 1; *one; one++) {
         int isa = atoi(*one + 1), found = 0;
         if (**one == 'i') found = check_int8(isa);
+        if (**one == 'g') found = check_grouped(isa);
         if (**one == 'w') found = check_whole(isa);
 #if defined(__x86_64__)
         if (**one == 'w' && isa == INT8_VNNI) found += check_weights();

@@ -26,7 +26,8 @@ SIMDE = Path("/usr/include/simde").is_dir()
 def check(folder: Path, compiler: str, options: list[str], run: list[str], sets: list[str]) -> None:
     """``sets``: a letter and the number of the set.
 
-    i is for int8 products, f for those of floats, a for attention, and w for attention over int8.
+    i is for int8 products, g for those of grouped weights, f for those of floats, a for attention, and w for
+    attention over int8.
     """
     program = folder / "check"
     include = f"-I{SOURCES}"
@@ -40,7 +41,7 @@ def check(folder: Path, compiler: str, options: list[str], run: list[str], sets:
 @pytest.mark.skipif(HOST is None, reason="there is no C compiler")
 def test_the_portable_one(tmp_path: Path) -> None:
     assert HOST is not None
-    check(tmp_path, HOST, [], [], ["i0", "f0", "a0", "w0"])
+    check(tmp_path, HOST, [], [], ["i0", "g0", "f0", "a0", "w0"])
 
 
 @pytest.mark.skipif(not (CROSS and QEMU), reason="needs gcc for ARM and QEMU")
@@ -51,7 +52,7 @@ def test_neon(tmp_path: Path) -> None:
         CROSS,
         ["-static"],
         [QEMU, "-cpu", "max"],
-        ["i0", "i3", "i4", "f0", "f3", "a3", "w0"],
+        ["i0", "i3", "i4", "g4", "f0", "f3", "a3", "w0"],
     )
 
 
@@ -62,4 +63,5 @@ def test_avx512_with_vnni(tmp_path: Path) -> None:
     assert HOST is not None
     # Without their targets, or the compiler would use the instructions that are to be emulated.
     options = ["-O1", "-w", "-Dtarget(x)=unused", f"-I{HERE / 'emulated'}"]
-    check(tmp_path, HOST, options, [], ["i0", "i1", "i2", "f0", "f1", "f2", "a1", "a2", "w1", "w2"])
+    sets = "i0 i1 i2 g1 g2 f0 f1 f2 a1 a2 w1 w2".split()
+    check(tmp_path, HOST, options, [], sets)

@@ -12,6 +12,7 @@ from lolama_core.files.checkpoint_reader import dtype_name, is_finite
 from lolama_core.protocols import Checkpoint
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.quantizer import set_output_dtype
 
 REPLACE_MODEL = "the weights do not fit the configuration; replace the model"
 
@@ -77,6 +78,7 @@ def load_into(
         same = [other for other, tensor in targets.items() if tensor is target]
         filled[id(target)] = _replace(module, same, target, value)
     assert not any(parameter.is_meta for parameter in module.parameters())
+    set_output_dtype(module, dtype)
 
 
 def _targets(module: nn.Module) -> dict[str, Tensor]:

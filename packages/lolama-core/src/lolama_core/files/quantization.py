@@ -22,13 +22,14 @@ def quantization_block(scheme: QuantizationScheme, declared: Mapping[str, str]) 
         scheme: How it is quantized.
         declared: Tensors whose dtype is fixed → that dtype, as safetensors spells it.
     """
-    return {
+    block: dict[str, JSON] = {
         "name": scheme.name,
         "version": scheme.version,
         "skipped": list(scheme.skipped),
         "outlier_columns": {name: list(some) for name, some in scheme.outlier_columns.items()},
         "tensors": dict(declared),
     }
+    return block | ({"formats": dict(scheme.formats)} if scheme.formats else {})
 
 
 def read_scheme(config: CanonicalConfig, subject: str) -> QuantizationScheme | None:
@@ -51,6 +52,9 @@ def read_scheme(config: CanonicalConfig, subject: str) -> QuantizationScheme | N
     if not isinstance(columns, dict) or not all(map(_is_columns, columns.values())):
         expected = "an object of names and lists of whole numbers"
         raise _refuse(subject, "outlier_columns", columns, expected)
+    formats = block.get("formats", {})
+    if not isinstance(formats, dict) or not all(isinstance(one, str) for one in formats.values()):
+        raise _refuse(subject, "formats", formats, "an object of names and formats")
     return QuantizationScheme(
         name=name,
         version=version,
@@ -58,6 +62,7 @@ def read_scheme(config: CanonicalConfig, subject: str) -> QuantizationScheme | N
         outlier_columns={
             name: tuple(cast(list[int], some)) for name, some in columns.items() if some
         },
+        formats=cast(dict[str, str], formats),
     )
 
 

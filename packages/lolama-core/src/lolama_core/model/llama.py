@@ -24,6 +24,7 @@ from lolama_core.protocols import CacheSlots
 from lolama_core.protocols import KVCache as KVCacheProtocol
 from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.inputs import refuse_inputs
+from lolama_core.protocols.quantizer import output_dtype
 from lolama_core.protocols.types import GenerationDefaults, Prompt, Spans
 
 
@@ -71,8 +72,8 @@ class Llama(CausalLMModule):
 
     @property
     def dtype(self) -> torch.dtype:
-        """How the weights are stored."""
-        return self.embed_tokens.weight.dtype
+        """How the weights are stored; of quantized ones, how they were before."""
+        return output_dtype(self.embed_tokens)
 
     def forward(
         self,

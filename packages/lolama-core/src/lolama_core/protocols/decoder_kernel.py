@@ -10,17 +10,44 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from lolama_core.protocols.grouped import GroupFormat
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearWeights:
     """A linear's ``weight`` (N, K) and ``bias`` (N,) or None.
 
-    A weight of int8 has a ``scale`` (N,) float32 that its rows are multiplied with.
+    A weight of int8 has a ``scale`` (N,) float32 that its rows are multiplied with. A grouped one is what its
+    ``form`` says, in up to three tensors, and has its number of ``inputs`` beside it.
     """
 
     weight: Tensor
     bias: Tensor | None
     scale: Tensor | None = None
+    form: GroupFormat | None = None
+    inputs: int | None = None
+    group_scale: Tensor | None = None
+    block_scale: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Outputs and inputs, N and K."""
+        outputs, stored = self.weight.shape
+        return outputs, stored if self.inputs is None else self.inputs
+
+    @property
+    def kind(self) -> object:
+        """What blocks that run in one call must have alike: of grouped weights no formats, but sizes."""
+        if self.form is not None:
+            return self.size, self.bias is not None, self.weight.device
+        return tuple(
+            part is not None and (part.dtype, part.shape, part.device) for part in self.tensors
+        )
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All that a kernel reads, in one order; None for what there is not."""
+        return self.weight, self.bias, self.scale, self.group_scale, self.block_scale
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
@@ -15,13 +16,15 @@ class QuantizationScheme:
     """How a model is quantized; stored as the checkpoint's ``quantization`` block.
 
     ``skipped`` are names of linears left as they are; ``outlier_columns`` maps a linear's name to the
-    input columns kept in full precision.
+    input columns kept in full precision; ``formats`` maps the name of a linear or an embedding to its
+    format, of `protocols.grouped.FORMATS` or ``int8``, where that is not the quantizer's own.
     """
 
     name: str
     version: int = 1
     skipped: tuple[str, ...] = ("lm_head",)
     outlier_columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,31 @@ class QuantizationReport:
     replaced: tuple[str, ...]
     bytes_before: int
     bytes_after: int
+
+
+@runtime_checkable
+class QuantizedEmbedding(Protocol):
+    """A module in the place of an embedding, whose weight is quantized.
+
+    Attributes:
+        output_dtype: The dtype of what it gives. Whoever loads weights sets it to what the others become.
+    """
+
+    output_dtype: torch.dtype
+
+
+def set_output_dtype(module: nn.Module, dtype: torch.dtype) -> None:
+    """Tell quantized embeddings inside ``module`` what to give."""
+    for part in module.modules():
+        if isinstance(part, QuantizedEmbedding):
+            part.output_dtype = dtype
+
+
+def output_dtype(embedding: nn.Module) -> torch.dtype:
+    """The dtype of what an embedding gives: that of its weight, or what a quantized one says."""
+    if isinstance(embedding, QuantizedEmbedding):
+        return embedding.output_dtype
+    return embedding.get_parameter("weight").dtype
 
 
 @runtime_checkable

@@ -80,16 +80,30 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
 
 def tensors_of(weights: BlockWeights) -> list[Tensor | None]:
     """All that a kernel reads of a block, in one order; None for what there is not."""
-    parts: list[Tensor | None] = []
+    tensors: list[Tensor | None] = []
+    for part in _parts_of(weights):
+        tensors += part.tensors if isinstance(part, LinearWeights) else [part]
+    return tensors
+
+
+def kind_of_weights(weights: BlockWeights) -> list[object]:
+    """What blocks that a kernel runs in one call must have alike."""
+    return [
+        part.kind
+        if isinstance(part, LinearWeights)
+        else part is not None and (part.dtype, part.shape, part.device)
+        for part in _parts_of(weights)
+    ]
+
+
+def _parts_of(weights: BlockWeights) -> list[LinearWeights | Tensor | None]:
+    parts: list[LinearWeights | Tensor | None] = []
     for part in vars(weights).values():
         if isinstance(part, MixtureWeights):
-            linears = [linear for network in part.networks for linear in vars(network).values()]
             parts += [part.router, part.shared_gate]
+            parts += [linear for network in part.networks for linear in vars(network).values()]
         else:
-            linears = [part] if isinstance(part, LinearWeights) else []
-            parts += [] if linears else [part]
-        for linear in linears:
-            parts += [linear.weight, linear.bias, linear.scale]
+            parts.append(part)
     return parts
 
 
@@ -119,7 +133,7 @@ def _check_sizes(
 
     torch would broadcast some of the others, and refuse the rest when they are used.
     """
-    width = block.q_proj.weight.shape[-1]
+    _, width = block.q_proj.size
     queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     for name, outputs in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
         _check_linear(name, getattr(block, name), outputs, width)
@@ -131,7 +145,7 @@ def _check_sizes(
     # All experts are as wide as the first; a shared one has a width of its own.
     first = next(iter(networks.values()))
     for name, network in networks.items():
-        hidden = len((network if name == "shared_expert" else first).w_gate.weight)
+        hidden, _ = (network if name == "shared_expert" else first).w_gate.size
         _check_linear(name_in(name, "w_gate"), network.w_gate, hidden, width)
         _check_linear(name_in(name, "w_up"), network.w_up, hidden, width)
         _check_linear(name_in(name, "w_down"), network.w_down, width, hidden)
@@ -145,9 +159,13 @@ def _check_sizes(
 
 
 def _check_linear(name: str, linear: LinearWeights, outputs: int, inputs: int) -> None:
-    _check_size(name, linear.weight, (outputs, inputs))
     _check_size(f"the bias of {name}", linear.bias, (outputs,))
     _check_size(f"the scale of {name}", linear.scale, (outputs,))
+    if linear.form is None:
+        _check_size(name, linear.weight, (outputs, inputs))
+        return
+    for part, (_, size) in linear.form.tensors(outputs, inputs).items():
+        _check_size(f"the {part} of {name}", getattr(linear, part), size)
 
 
 def _check_size(name: str, tensor: Tensor | None, *expected: tuple[int, ...]) -> None:

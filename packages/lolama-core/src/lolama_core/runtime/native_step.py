@@ -23,7 +23,7 @@ from lolama_core.protocols.decoder_kernel import (
     NewPositions,
     switches_on,
 )
-from lolama_core.runtime.block_weights import block_weights, tensors_of
+from lolama_core.runtime.block_weights import block_weights, kind_of_weights, tensors_of
 from lolama_core.runtime.known import UnknownPart, check_block
 from lolama_core.runtime.paged_cache import PagedCache
 
@@ -141,7 +141,7 @@ def native_runs(
         if place not in known:
             return None
         block, weights, shape = known[place]
-        return block.attention.kind, shape, *map(_format, tensors_of(weights))
+        return block.attention.kind, shape, *kind_of_weights(weights)
 
     for found, places in groupby(range(len(blocks)), key=kind):
         if found is None:
@@ -191,7 +191,3 @@ def _why_none(used: set[str], kernels: Sequence[DecoderKernel]) -> str:
 def _switches(kernel: DecoderKernel) -> set[str]:
     """What a kernel can do otherwise than LLaMA."""
     return set(kernel.switches) if isinstance(kernel, KnowsSwitches) else set()
-
-
-def _format(tensor: Tensor | None) -> object:
-    return tensor is not None and (tensor.dtype, tensor.shape, tensor.device)

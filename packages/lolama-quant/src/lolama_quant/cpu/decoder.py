@@ -10,7 +10,14 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from lolama_quant.block_parts import ACTIVATIONS, norms_of
-from lolama_quant.cpu.library import ANY_ROWS, NativeLibrary, describe, most_rows, native_library
+from lolama_quant.cpu.library import (
+    ANY_ROWS,
+    NativeLibrary,
+    describe,
+    format_number,
+    most_rows,
+    native_library,
+)
 from lolama_quant.cpu.structures import (
     Batch,
     Block,
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
     from lolama_core.protocols.decoder_kernel import (
         BlockWeights,
         DecoderShape,
+        LinearWeights,
         NewPositions,
     )
 
@@ -57,14 +65,13 @@ class NativeDecoderKernel:
         return describe(int8=True)
 
     def bind(self, blocks: Sequence[BlockWeights], shape: DecoderShape) -> NativeStep | None:
-        """A step for blocks of one shape, on the CPU, with linears of one dtype; else None."""
+        """A step for blocks of one shape, on the CPU, with linears of one dtype or all grouped; else None."""
         library = native_library()
         if isinstance(library, str) or not blocks or shape.activation not in ACTIVATIONS:
             return None
         first = _shapes(blocks[0])
-        dtype = blocks[0].q_proj.weight.dtype
         for block in blocks:
-            if _shapes(block) != first or not _usable(block, dtype):
+            if _shapes(block) != first or not _usable(block, blocks[0].q_proj):
                 return None
         return NativeStep(library, blocks, shape)
 
@@ -91,9 +98,10 @@ class NativeStep:
         self._library, self._layers = library, len(blocks)
         dtype = blocks[0].q_proj.weight.dtype
         self._can_tile = library.tiled is not None and dtype == torch.bfloat16
-        self._weight_dtype = dtype
+        # Codes of grouped weights are int8, or uint8.
+        self._is_fixed = dtype in (torch.float32, torch.int8, torch.uint8)
         self._fewest_outputs = min(outputs for outputs, _ in _shapes(blocks[0]))
-        self._most_rows = most_rows(library, dtype)
+        self._most_rows = ANY_ROWS if self._is_fixed else most_rows(library, dtype)
         self._model = model_of(blocks, shape, library)
         self._blocks = (Block * len(blocks))(*map(block_of, blocks))
         self._pointers = ctypes.c_void_p * len(blocks)
@@ -105,10 +113,8 @@ class NativeStep:
 
     @property
     def fixed_order(self) -> bool:
-        """With weights of float32 and int8: see native/decoder.c."""
-        import torch
-
-        return self._weight_dtype in (torch.float32, torch.int8)
+        """With weights of float32, int8 and grouped ones: see native/decoder.c."""
+        return self._is_fixed
 
     @property
     def cache_dtypes(self) -> Collection[torch.dtype]:
@@ -201,32 +207,47 @@ class NativeStep:
 
 
 def _shapes(block: BlockWeights) -> list[tuple[int, ...]]:
-    return [tuple(linear.weight.shape) for linear in linears_of(block)]
+    return [linear.size for linear in linears_of(block)]
 
 
-def _usable(block: BlockWeights, dtype: torch.dtype) -> bool:
+def _usable(block: BlockWeights, first: LinearWeights) -> bool:
+    """Whether the library can read a block where it is, and its linears are of the dtype of ``first``."""
     import torch
 
-    linears = linears_of(block)
-    vectors = list(norms_of(block).values())
-    vectors += [linear.bias for linear in linears if linear.bias is not None]
-    scales = [linear.scale for linear in linears if linear.scale is not None]
-    if len(scales) != (len(linears) if dtype == torch.int8 else 0):
-        return False
-    vectors += scales
-    pairs = [(linear.weight, dtype) for linear in linears]
+    linears, pairs = linears_of(block), []
+    for linear in linears:
+        if (linear.form is None) is not (first.form is None):
+            return False
+        if linear.form is None:
+            pairs.append((linear.weight, first.weight.dtype))
+            is_int8 = first.weight.dtype == torch.int8
+            if number_of(first.weight.dtype) is None or (linear.scale is not None) is not is_int8:
+                return False
+            continue
+        if format_number(linear.form) is None:
+            return False
+        dtypes = {"U8": torch.uint8, "I8": torch.int8, "F16": torch.float16}
+        for name, (dtype, _) in linear.form.tensors(*linear.size).items():
+            tensor = getattr(linear, name)
+            if tensor is None:
+                return False
+            pairs.append((tensor, dtypes[dtype]))
     # The library reads norms, biases and scales where they are, too, so they must be as it wants them, and no
     # negative of what their memory holds.
-    pairs += [(vector, torch.float32) for vector in vectors]
+    others = [part for linear in linears for part in (linear.bias, linear.scale)]
+    pairs += [
+        (vector, torch.float32)
+        for vector in (*norms_of(block).values(), *others)
+        if vector is not None
+    ]
     if block.mixture is not None:
         router, gate = block.mixture.router, block.mixture.shared_gate
         pairs += [(part, router.dtype) for part in (router, gate) if part is not None]
-        if router.dtype == torch.int8:
+        if router.dtype == torch.int8 or number_of(router.dtype) is None:
             return False
     readable = all(
         tensor.device.type == "cpu"
         and tensor.dtype == wanted
-        and number_of(wanted) is not None
         and tensor.is_contiguous()
         and not tensor.is_neg()
         for tensor, wanted in pairs

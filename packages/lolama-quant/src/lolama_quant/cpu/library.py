@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lolama_core.protocols.grouped import FORMATS, GroupFormat
+
 if TYPE_CHECKING:
     import torch
 
@@ -22,7 +24,7 @@ LIBRARY = (
     / "native"
     / ("lolama.dylib" if sys.platform == "darwin" else "lolama.so")
 )
-INTERFACE = 7
+INTERFACE = 8
 """What ``lolama_interface`` of native/linear.c has to say."""
 
 INSTRUCTION_SETS = ("portable", "AVX2", "AVX-512", "NEON")
@@ -41,6 +43,7 @@ class NativeLibrary:
         tiled: ``lolama_tiled_linear``; None if this processor does not multiply bfloat16.
         has_panels: Whether its products of many rows are faster here than torch's: native/panels.h.
         int8, int8_scratch: ``lolama_int8_linear`` and ``lolama_int8_scratch``.
+        grouped, grouped_scratch: ``lolama_grouped_linear`` and ``lolama_grouped_scratch``.
         decode, decode_scratch, decodes_prompts: ``lolama_decode``, ``lolama_decode_scratch`` and
             ``lolama_decodes_prompts`` of native/decoder.c.
         instruction_set: Index into `INSTRUCTION_SETS` of the best one this processor has.
@@ -52,6 +55,8 @@ class NativeLibrary:
     has_panels: bool
     int8: ctypes._NamedFuncPointer
     int8_scratch: ctypes._NamedFuncPointer
+    grouped: ctypes._NamedFuncPointer
+    grouped_scratch: ctypes._NamedFuncPointer
     decode: ctypes._NamedFuncPointer
     decode_scratch: ctypes._NamedFuncPointer
     decodes_prompts: ctypes._NamedFuncPointer
@@ -62,6 +67,10 @@ class NativeLibrary:
     def multiplies_bytes(self) -> bool:
         """Whether the processor does, so that int8 products of many rows are fast."""
         return INT8_INSTRUCTION_SETS[self.int8_instruction_set] == "AVX-512 VNNI"
+
+    def taken_by(self, dtypes: Sequence[int | None]) -> int:
+        """Which rounded activations weights of these dtypes take: ``taken_by`` of native/grouped.h."""
+        return (1 if {4, 5}.intersection(dtypes) else 0) | (2 if {6, 7}.intersection(dtypes) else 0)
 
     def linear(
         self,
@@ -182,6 +191,13 @@ def native_library() -> NativeLibrary | str:
     ]
     int8.restype = None
     int8_scratch.argtypes, int8_scratch.restype = [size, size], size
+    grouped, grouped_scratch = library.lolama_grouped_linear, library.lolama_grouped_scratch
+    grouped.argtypes = [
+        *(pointer, pointer, pointer, pointer, pointer),
+        *(size, pointer, size, size, number, pointer, number),
+    ]
+    grouped.restype = None
+    grouped_scratch.argtypes, grouped_scratch.restype = [size, size, number], size
     decode, scratch = library.lolama_decode, library.lolama_decode_scratch
     decode.argtypes = [pointer, pointer, pointer, pointer, number, pointer, number]
     decode.restype = None
@@ -193,6 +209,8 @@ def native_library() -> NativeLibrary | str:
         bool(library.lolama_has_panels()),
         int8,
         int8_scratch,
+        grouped,
+        grouped_scratch,
         decode,
         scratch,
         library.lolama_decodes_prompts,
@@ -223,6 +241,12 @@ def dtype_number(dtype: torch.dtype) -> int | None:
     import torch
 
     return {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}.get(dtype)
+
+
+def format_number(form: GroupFormat) -> int | None:
+    """How native/grouped.h calls a format; None for one that it does not know."""
+    numbers = {"int4": 4, "int4_32": 5, "int8_16": 6, "int8_32": 7}
+    return numbers.get(form.name) if FORMATS.get(form.name) == form else None
 
 
 def int8_rows() -> int:

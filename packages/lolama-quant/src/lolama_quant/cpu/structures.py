@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lolama_quant.block_parts import ACTIVATIONS, NORMS, norms_of
-from lolama_quant.cpu.library import NativeLibrary, dtype_number
+from lolama_quant.cpu.library import NativeLibrary, dtype_number, format_number
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +26,15 @@ _FEED_FORWARD = ("w_gate", "w_up", "w_down")
 
 
 class Linear(ctypes.Structure):
-    """A weight, its scales and its bias."""
+    """A weight, its scales and its bias; what else a grouped weight has, and the number of its dtype."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("weight", "scales", "bias")]
+    _fields_ = [
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("weight", "scales", "bias", "group_scales", "block_scales")
+        ),
+        ("dtype", ctypes.c_int64),
+    ]
 
 
 class FeedForward(ctypes.Structure):
@@ -71,7 +77,7 @@ class Model(ctypes.Structure):
         ),
         *(
             (name, ctypes.c_int)
-            for name in ("weight_dtype", "cache_dtype", "isa", "int8_isa", "tiled")
+            for name in ("weight_dtype", "taken", "cache_dtype", "isa", "int8_isa", "tiled")
         ),
         *((name, ctypes.c_int) for name in ("wide_norm", "activation")),
         *((name, ctypes.c_int) for name in ("router_dtype", "normalize")),
@@ -110,17 +116,19 @@ class Cache(ctypes.Structure):
 def model_of(blocks: Sequence[BlockWeights], shape: DecoderShape, library: NativeLibrary) -> Model:
     """What a step for such blocks has in common, but for the dtype of the cache."""
     block, mixture = blocks[0], blocks[0].mixture
-    number = number_of(block.q_proj.weight.dtype)
+    number = number_of_linear(block.q_proj)
     assert number is not None
+    linears = [linear for block in blocks for linear in linears_of(block)]
     scale, residual = shape.attention_scale, shape.residual_scale
     model = Model(
         layers=len(blocks),
-        width=block.q_proj.weight.shape[1],
+        width=block.q_proj.size[1],
         heads=shape.num_heads,
         kv_heads=shape.num_kv_heads,
         head_dim=shape.head_dim,
-        hidden=0 if block.w_gate is None else len(block.w_gate.weight),
+        hidden=0 if block.w_gate is None else block.w_gate.size[0],
         weight_dtype=number,
+        taken=library.taken_by([number_of_linear(linear) for linear in linears]),
         isa=library.instruction_set,
         int8_isa=library.int8_instruction_set,
         wide_norm=block.q_norm is not None and len(block.q_norm) != shape.head_dim,
@@ -166,6 +174,13 @@ def number_of(dtype: torch.dtype) -> int | None:
     return 3 if dtype == torch.int8 else dtype_number(dtype)
 
 
+def number_of_linear(linear: LinearWeights) -> int | None:
+    """The number of a linear's dtype, or of its grouped format."""
+    if linear.form is None:
+        return number_of(linear.weight.dtype)
+    return format_number(linear.form)
+
+
 def _mixture(mixture: MixtureWeights) -> Mixture:
     networks = mixture.networks
     gate = mixture.shared_gate
@@ -181,5 +196,6 @@ def _feed_forward(network: FeedForwardWeights) -> FeedForward:
 
 
 def _linear(linear: LinearWeights) -> Linear:
-    parts = (linear.weight, linear.scale, linear.bias)
-    return Linear(*(None if part is None else part.data_ptr() for part in parts))
+    parts = (linear.weight, linear.scale, linear.bias, linear.group_scale, linear.block_scale)
+    addresses = [None if part is None else part.data_ptr() for part in parts]
+    return Linear(*addresses, number_of_linear(linear))

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from lolama_core.protocols.errors import ModelError, UsageError
+from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.quantizer import QuantizationReport, QuantizationScheme
 from lolama_quant.int8.absmax import Int8Rows, quantize_weight
 from lolama_quant.int8.linear import Int8Linear
+from lolama_quant.layers import check_found, check_version, dense_linears, swap
 
 VERSION = 1
 """The version of the layout that a saved int8 model has."""
@@ -37,7 +37,7 @@ def quantize_(module: nn.Module, scheme: QuantizationScheme) -> QuantizationRepo
         else:
             quantized = quantize_weight(without_columns(linear.weight, columns[name]), name)
             made = shared[key] = Int8Linear.from_dense(linear, quantized, columns[name])
-        _swap(module, name, made)
+        swap(module, name, made)
     after = sum(
         parameter.nbytes
         for made in shared.values()
@@ -70,7 +70,7 @@ def prepare_(module: nn.Module, scheme: QuantizationScheme) -> None:
             made.bias = linear.bias  # the very same, should two layers share it
         tied = shared.setdefault((id(linear.weight), columns[name]), made)
         made.weight, made.scale, made.outlier_weight = tied.weight, tied.scale, tied.outlier_weight
-        _swap(module, name, made.train(linear.training))
+        swap(module, name, made.train(linear.training))
 
 
 def declared(module: nn.Module) -> dict[str, str]:
@@ -107,40 +107,15 @@ def converted(
 def linears_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, nn.Linear]:
     """Name → linear, for those that ``scheme`` quantizes.
 
-    A skipped name covers the linear whose name it is or ends, and all linears inside a module of that name.
-    Left out are also a linear that shares its weight with something else (an ``lm_head`` that is the
-    embedding: tied weights stay tied, and an embedding keeps its precision), and one whose weight torch reads
-    around the layer (inside `nn.MultiheadAttention`).
+    See `layers.dense_linears`. An embedding keeps its precision, and so does an ``lm_head`` tied to it.
 
     Raises:
         ModelError: for another version of the layout.
         UsageError: if the module is quantized already, or has no linear to quantize.
     """
-    if scheme.version != VERSION:
-        raise ModelError(
-            "quantization",
-            f"has version {scheme.version} of the int8 layout; this lolama-quant reads {VERSION}",
-            "upgrade with `pip install --upgrade lolama-quant`",
-        )
-    if int8_linears(module):
-        raise UsageError("model", "is quantized already", "quantize the model it was made from")
-    elsewhere = {
-        id(parameter)
-        for layer in module.modules()
-        if not isinstance(layer, nn.Linear)
-        for parameter in layer.parameters(recurse=False)
-    }
-    found = {
-        name: layer
-        for name, layer in module.named_modules()
-        if name
-        and isinstance(layer, nn.Linear)
-        and not isinstance(layer, NonDynamicallyQuantizableLinear)
-        and id(layer.weight) not in elsewhere
-        and not any(_covers(skipped, name) for skipped in scheme.skipped)
-    }
-    if not found:
-        raise UsageError("model", "has no linear layer to quantize", "use it as it is")
+    check_version(scheme.version, VERSION, "int8")
+    found = dense_linears(module, scheme.skipped)
+    check_found(found, bool(int8_linears(module)))
     return found
 
 
@@ -176,12 +151,3 @@ def _check_finite(weight: Tensor, name: str) -> None:
     ends = torch.stack(torch.aminmax(weight.detach())) if weight.numel() else weight
     if not bool(ends.isfinite().all()):
         quantize_weight(weight.detach(), name)  # which names the row
-
-
-def _covers(skipped: str, name: str) -> bool:
-    return name == skipped or name.endswith(f".{skipped}") or name.startswith(f"{skipped}.")
-
-
-def _swap(module: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(parent), leaf, layer)

@@ -4,13 +4,18 @@
 #define LOLAMA_BLOCK_PRODUCTS_H
 
 #include "elementwise.h"
+#include "grouped_rows.h"
 #include "int8.h"
 #include "tiles.h"
 
-/* A weight (outputs, inputs), row by row; of int8, a scale for each row; a bias for each row, or NULL. */
+/* A weight (outputs, inputs), row by row; of int8, a scale for each row; a bias for each row, or NULL; what else a
+ * grouped weight has. */
 typedef struct {
     const void *weight;
     const float *scales, *bias;
+    const uint8_t *group_scales;
+    const uint16_t *block_scales;
+    int64_t dtype;
 } Linear;
 
 /* A gated feed-forward network. */
@@ -18,12 +23,13 @@ typedef struct {
     Linear gate, up, down;
 } FeedForward;
 
-/* `hidden` is the inner width of a feed-forward network, and 0 of a model of mixtures, which have as many `experts`, of
+/* `weight_dtype` is that of all linears; of grouped weights, whose formats may differ, it is that of one, and `taken` says
+ * what all of them take. `hidden` is the inner width of a feed-forward network, and 0 of a model of mixtures, which have as many `experts`, of
  * `expert_hidden`, and maybe one of `shared_hidden` beside them: see experts.h. */
 typedef struct {
     int64_t layers, width, heads, kv_heads, head_dim, hidden;
     int64_t experts, per_token, expert_hidden, shared_hidden;
-    int weight_dtype, cache_dtype, isa, int8_isa, tiled;
+    int weight_dtype, taken, cache_dtype, isa, int8_isa, tiled;
     int wide_norm, activation;      /* whether q_norm and k_norm are over all heads */
     int router_dtype, normalize;    /* whether the weights of a token's experts sum to 1 */
     float eps, query_scale, residual_scale; /* what queries are multiplied with, and what is added to the stream */
@@ -42,6 +48,7 @@ static int64_t widest(const Model *m) {
 
 /* Bytes of working memory that an input of any of the products needs, a multiple of four. */
 static int64_t input_bytes(const Model *m, int64_t rows) {
+    if (is_grouped(m->weight_dtype)) return blocked_bytes(rows, widest(m), m->taken);
     return m->weight_dtype == INT8 ? rounded_bytes(rows, widest(m)) : (2 * rows * widest(m) + 3) / 4 * 4;
 }
 
@@ -51,6 +58,7 @@ typedef struct {
     int64_t rows, k;
     const uint16_t *narrowed;
     Rounded rounded;
+    Blocked blocked;
 } Input;
 
 /* From this many positions on, threads share the work of making an input of products. With fewer, each thread
@@ -72,6 +80,10 @@ static Input input_of(const Model *m, const float *x, int64_t rows, int64_t k, c
         input.rounded = rounded_in(m->int8_isa, x, rows, k, memory);
         round_rows(m->int8_isa, &input.rounded, begin, end, k);
     }
+    if (is_grouped(m->weight_dtype)) {
+        input.blocked = blocked_in(x, rows, k, m->taken, memory);
+        round_blocks(m->int8_isa, &input.blocked, m->taken, begin, end);
+    }
 #if HAS_TILES
     if (m->tiled) {
         narrow(x + begin * k, (uint16_t *)memory + begin * k, (end - begin) * k);
@@ -91,6 +103,11 @@ static void part_product(const Model *m, const Linear *l, const Input *input, in
     if (m->weight_dtype == INT8) {
         int8_product(m->int8_isa, (const int8_t *)l->weight, l->scales, l->bias, &input->rounded, rows, begin,
                      end, k, y, y_stride, add);
+        return;
+    }
+    if (is_grouped(m->weight_dtype)) {
+        const Grouped w = {(int)l->dtype, (const uint8_t *)l->weight, l->group_scales, l->block_scales, k};
+        grouped_product(m->int8_isa, &w, l->bias, &input->blocked, begin, end, y, y_stride, add);
         return;
     }
 #if HAS_TILES

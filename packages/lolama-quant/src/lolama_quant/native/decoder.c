@@ -7,8 +7,8 @@
  * written.
  *
  * Activations and sums are float32, but for what attention.h and prompt_attention.h say; weights are float32,
- * bfloat16, float16 or int8, and so is the cache. With weights of float32 and int8 a position has
- * the same result, bit for bit, whatever other positions and rows are in the call.
+ * bfloat16, float16, int8 or grouped, and the cache is one of the first four. With weights of float32, int8 and grouped
+ * ones a position has the same result, bit for bit, whatever other positions and rows are in the call.
  */
 #include "attention.h"
 #include "block_attention.h"
@@ -120,7 +120,9 @@ static char *head_of(const Model *m, const Cache *cache, void *of_layer, int64_t
 
 /* Whether sums are taken in one order for any number of positions. With weights of sixteen bits they are not: a
  * row alone keeps float32 where many rows are rounded. */
-static int is_fixed(const Model *m) { return m->weight_dtype == INT8 || m->weight_dtype == FLOAT32; }
+static int is_fixed(const Model *m) {
+    return m->weight_dtype == INT8 || m->weight_dtype == FLOAT32 || is_grouped(m->weight_dtype);
+}
 
 /* Bytes that attention of a thread needs. */
 static int64_t attention_bytes(const Model *m) {
@@ -207,8 +209,8 @@ static void attend_prompts(const Model *m, const Batch *batch, const Cache *cach
     }
 }
 
-/* Whether lolama_decode takes several new positions of a row with weights and keys of bfloat16. With weights of float32
- * and int8 it always does. */
+/* Whether lolama_decode takes several new positions of a row with weights and keys of bfloat16. With weights of float32,
+ * int8 and grouped ones it always does. */
 EXPORT int lolama_decodes_prompts(const Model *m) { return m->head_dim <= MOST_HEAD_DIM && has_tiles(); }
 
 /* The parts of a block that threads take in turn. */

@@ -29,6 +29,8 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
+#define UNROLL _Pragma("GCC unroll 16")
+
 /* Below this many multiplications, waking threads takes longer than the work. When other programs hold the
  * cores, waiting for a thread that is not scheduled takes a thousand times longer. */
 #define SMALLEST_PARALLEL (1 << 19)

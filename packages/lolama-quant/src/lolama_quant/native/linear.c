@@ -1,11 +1,12 @@
 /* y = x W^T + b, mostly for a few rows of x: the product that decoding is made of. Threads are OpenMP's; loaded
  * after torch, the library shares torch's thread pool. */
 #include "dot.h"
+#include "grouped_rows.h"
 #include "int8.h"
 #include "tiles.h"
 
 /* Counts the changes of what is exported: types, arguments, their meaning. cpu/library.py has the same number. */
-EXPORT int lolama_interface(void) { return 7; }
+EXPORT int lolama_interface(void) { return 8; }
 
 EXPORT int lolama_best_isa(void) { return best_isa(); }
 
@@ -99,5 +100,29 @@ EXPORT void lolama_int8_linear(const float *x, const void *const *weights, const
                              end, k, y + offset, width, 0);
             offset += outputs[i];
         }
+    }
+}
+
+/* Bytes of working memory that lolama_grouped_linear needs. */
+EXPORT int64_t lolama_grouped_scratch(int64_t rows, int64_t k, int dtype) {
+    return blocked_bytes(rows, k, taken_by(dtype));
+}
+
+/* x (rows, k) float32 times a grouped weight (outputs, k), see grouped.h, plus a bias (outputs) or NULL; y (rows, outputs). */
+EXPORT void lolama_grouped_linear(const float *x, const uint8_t *codes, const uint8_t *scales,
+                                  const uint16_t *block_scales, const float *bias, int64_t outputs, float *y,
+                                  int64_t rows, int64_t k, int dtype, void *scratch, int isa) {
+    const int taken = taken_by(dtype), worth_threads = rows * outputs * k >= SMALLEST_PARALLEL;
+    const Grouped w = {dtype, codes, scales, block_scales, k};
+    const Blocked blocked = blocked_in(x, rows, k, taken, scratch);
+    int64_t pieces = 0;
+#pragma omp parallel if (worth_threads)
+    {
+        int64_t begin, end;
+        share(rows, thread_number(), thread_count(), &begin, &end);
+        round_blocks(isa, &blocked, taken, begin, end);
+#pragma omp barrier
+        for (int64_t turn = 0; take(outputs, &pieces, turn, &begin, &end); turn++)
+            grouped_product(isa, &w, bias, &blocked, begin, end, y, outputs, 0);
     }
 }

@@ -104,6 +104,7 @@ WIDE_SUMS(avx512_sums_panel_6, float, LOAD512_FLOAT32, APART_AVX512, 6)
    emulation without such registers defines its own. */
 #ifndef ADD_IN_PLACE
 #define ADD_IN_PLACE(sum, products) __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products))
+#define ADD_PAIRS_IN_PLACE(sum, products) __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(products))
 #endif
 AVX2 static inline __m256i add_products(__m256i sum, __m256i w, __m256i x) {
     __m256i products = _mm256_madd_epi16(w, x);

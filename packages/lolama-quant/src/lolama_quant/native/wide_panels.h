@@ -23,8 +23,6 @@ typedef struct {
     float sums[WIDE_ROWS][WIDE_OUTPUTS];
 } WidePanel;
 
-#define UNROLL _Pragma("GCC unroll 16")
-
 /* The weights that come next, which memory brings some lines at a time while others are multiplied. */
 typedef struct {
     const char *const *rows;

@@ -70,7 +70,8 @@ class TritonDecoderKernel:
             tensors += [t for t in (linear.weight, linear.scale, linear.bias) if t is not None]
         dtype = linears[0].weight.dtype
         return (
-            dtype in (torch.int8, torch.bfloat16, torch.float16, torch.float32)
+            all(linear.form is None for linear in linears)
+            and dtype in (torch.int8, torch.bfloat16, torch.float16, torch.float32)
             and all(linear.weight.dtype == dtype for linear in linears)
             and all((linear.scale is not None) == (dtype == torch.int8) for linear in linears)
             and all(

@@ -97,5 +97,6 @@ static inline void _mm512_mask_storeu_ps(float *p, __mmask16 some, __m512 v) {
 
 /* panels.h and vnni_panels.h name instructions themselves where these are missing. */
 #define ADD_IN_PLACE(sum, products) (sum) = _mm256_add_epi32(sum, products)
+#define ADD_PAIRS_IN_PLACE(sum, products) (sum) = _mm256_add_epi16(sum, products)
 #define MULTIPLY_BYTES(sum, w, x) (sum) = _mm512_dpbusd_epi32(sum, w, x)
 #define MULTIPLY_PAIRS(sum, w, x) (sum) = _mm512_dpwssd_epi32(sum, w, x)

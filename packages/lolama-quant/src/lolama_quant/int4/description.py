@@ -1,0 +1,18 @@
+"""Which products grouped weights take on each kind of device, in words. `product` has the products."""
+
+from __future__ import annotations
+
+from lolama_quant.cpu.library import INT8_INSTRUCTION_SETS, native_library
+from lolama_quant.int8.description import DEVICES as DEVICES
+
+
+def describe(device_type: str) -> str:
+    """Which products are used on a device of this type, and why."""
+    if device_type != "cpu":
+        return "weights widened, then torch's product"
+    library = native_library()
+    if isinstance(library, str):
+        return f"weights widened to float32 (the native operator is {library})"
+    # The products of AVX-512 are those of AVX2.
+    best = INT8_INSTRUCTION_SETS[library.int8_instruction_set]
+    return f"native, {'AVX2' if best in ('AVX2', 'AVX-512 VNNI') else 'portable'}"
