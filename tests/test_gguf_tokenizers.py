@@ -6,10 +6,11 @@ from pathlib import Path
 
 import lolama_core
 import lolama_quant
+from lolama_core.files.checkpoint_io import FileCheckpointIO
 from lolama_core.text.tokenizer import Tokenizer
 from lolama_hub.gguf.tokenizer import read_gguf_tokenizer
 from lolama_hub.store.place import Store
-from lolama_hub.testing.gguf_metadata import byte_level_metadata, read_gguf, write_gguf
+from lolama_hub.testing.gguf_metadata import byte_level_metadata, write_gguf
 
 DEMO = Path(lolama_core.__file__).parent / "demo"
 HELD_OUT = Path(lolama_quant.__file__).parent / "held_out.txt"
@@ -23,7 +24,11 @@ def test_held_out_stories_have_the_same_ids(tmp_path: Path) -> None:
     metadata["tokenizer.chat_template"] = template
     file = write_gguf(tmp_path / "demo.gguf", metadata)
     found = read_gguf_tokenizer(
-        file, read_gguf(file), original.vocab_size, store=Store(tmp_path / "store"), label="demo"
+        file,
+        FileCheckpointIO().gguf(file).metadata,
+        original.vocab_size,
+        store=Store(tmp_path / "store"),
+        label="demo",
     )
     assert found.files.tokenizer_json is not None
     ours = Tokenizer(

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
+from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_hub.gguf.tokenizer import read_gguf_tokenizer
 from lolama_hub.store.place import Store
-from lolama_hub.testing.gguf_metadata import read_gguf
 
 FOLDER = os.environ.get("LOLAMA_VOCABULARIES")
 FILES = sorted(Path(FOLDER).glob("*.gguf")) if FOLDER else []
@@ -56,11 +56,11 @@ def expected_ids(tokenizer: Any, text: str) -> list[int]:
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_texts_have_the_ids_that_llama_cpp_expects(
-    file: Path, tmp_path: Path, record_testsuite_property: Any
+    file: Path, tmp_path: Path, io: CheckpointIO, record_testsuite_property: Any
 ) -> None:
     def read() -> Path:
         found = read_gguf_tokenizer(
-            file, read_gguf(file), 2**20, store=Store(tmp_path), label=file.stem
+            file, io.gguf(file).metadata, 2**20, store=Store(tmp_path), label=file.stem
         )
         assert found.files.tokenizer_json is not None
         return found.files.tokenizer_json

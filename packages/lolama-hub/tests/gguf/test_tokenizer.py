@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_sentencepiece import texts, trainer
-from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
 
+from lolama_core.protocols import CheckpointIO
+from lolama_core.protocols.checkpoint import GGUFValue
 from lolama_core.protocols.errors import ModelError, ResourceError
 from lolama_core.protocols.types import TokenizerFiles
 from lolama_core.testing import tiny
@@ -28,7 +29,6 @@ from lolama_hub.testing.gguf_metadata import (
     USER_DEFINED,
     Metadata,
     byte_level_metadata,
-    read_gguf,
     write_gguf,
 )
 
@@ -45,7 +45,7 @@ Read = Callable[..., GGUFTokenizer]
 def read(tmp_path: Path) -> Read:
     """Read the tokenizer of some metadata."""
 
-    def read_it(metadata: Metadata, vocab_size: int = 100_000) -> GGUFTokenizer:
+    def read_it(metadata: Mapping[str, GGUFValue], vocab_size: int = 100_000) -> GGUFTokenizer:
         store = Store(tmp_path / "store")
         return read_gguf_tokenizer(FILE, metadata, vocab_size, store=store, label="a model")
 
@@ -173,6 +173,8 @@ def test_ids_of_a_real_sentencepiece_model(stories: Path, read: Read) -> None:
 
 def transformers_tokenizer(metadata: Metadata) -> Any:
     """What transformers makes of the same metadata."""
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
+
     names = {"model": "tokenizer_type", "pre": "pre_tokenizer_type"}
     values = {
         names.get(key.removeprefix(KEY), key.removeprefix(KEY)): value
@@ -212,7 +214,7 @@ def test_ids_of_sentencepiece_are_those_of_transformers(
             assert plain_ids(ours, text) == theirs.encode(text, add_special_tokens=False).ids, text
 
 
-def test_a_file_is_read_as_its_tokenizer_was(tmp_path: Path, read: Read) -> None:
+def test_a_file_is_read_as_its_tokenizer_was(tmp_path: Path, io: CheckpointIO, read: Read) -> None:
     metadata = small_bytes("<|bos|>", "<|eos|>", pre="llama-bpe")
     ends = len(metadata[f"{KEY}tokens"]) - 1
     metadata |= {
@@ -221,7 +223,7 @@ def test_a_file_is_read_as_its_tokenizer_was(tmp_path: Path, read: Read) -> None
         "tokenizer.chat_template": "{{ bos_token }}hello",
         f"{KEY}add_bos_token": True,
     }
-    of_file = read(read_gguf(write_gguf(tmp_path / "model.gguf", metadata)))
+    of_file = read(io.gguf(write_gguf(tmp_path / "model.gguf", metadata)).metadata)
     assert of_file == read(metadata)
     assert of_file.block == {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "add_bos": True}
     assert of_file.files.chat_template == "{{ bos_token }}hello"
@@ -388,6 +390,10 @@ def test_row_449_typed_control_tokens_stay_text(read: Read) -> None:
     assert ours.eos_ids == {2, 5}
     assert not {1, 2} & {*plain_ids(ours, "</s><s>")}
     assert ours.encode_ids("</s>the", add_special_tokens=False) == [2, 32]
+    # An older converter calls it a piece like any other, which "the" is made of then.
+    piece = loaded(read(small_pieces(eos_token_id=32)))
+    assert 32 not in plain_ids(piece, "the") and piece.eos_ids == {32}
+    assert piece.encode_ids("▁the", add_special_tokens=False) == [32]
     for pre in ("gpt-2", "llama-bpe"):  # the latter takes a word that is a token for that token
         metadata = small_bytes("<|eot_id|>", "[INST]", "stop", pre=pre)
         bytes_ = loaded(read(metadata))

@@ -13,7 +13,14 @@ from lolama_hub.gguf.byte_level import byte_level_parts, find_pre_tokenizer
 from lolama_hub.gguf.kept_tokenizer import Described
 from lolama_hub.gguf.pieces import gemma4_parts, sentencepiece_parts
 from lolama_hub.gguf.special_ids import read_special_ids
-from lolama_hub.gguf.token_list import CONTROL, UNKNOWN, USER_DEFINED, TokenList, read_tokens
+from lolama_hub.gguf.token_list import (
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    TokenList,
+    read_tokens,
+)
 
 _PARTS: Mapping[str, Callable[[Fields, TokenList], dict[str, JSON]]] = {
     "gemma4": gemma4_parts,
@@ -83,8 +90,14 @@ def describe_listed(fields: Fields, architecture: object) -> Described:
         for number in sorted(added | controls)
     ]
 
+    kinds = [
+        CONTROL if one == NORMAL and number in controls else one
+        for number, one in enumerate(tokens.kinds)
+    ]
+    checked = replace(tokens, kinds=kinds)
+
     def make() -> str:
-        parts = _PARTS[kind](fields, tokens)
+        parts = _PARTS[kind](fields, checked)
         values: JSON = {
             "version": "1.0",
             "truncation": None,

@@ -185,4 +185,5 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = MappingProxyType(
         **dict.fromkeys(("gpt3-finnish", "poro-chat"), PreTokenizer((_BLOOM,))),
     }
 )
-"""Name → what it stands for. Those that are left out cut texts by code of their own."""
+"""Name → what it stands for. Left out are those of models that lolama does not read, and those that llama.cpp
+has code for in the place of patterns."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from lolama_core.protocols.checkpoint import GGUFValue
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, TokenizerBlock, TokenizerFiles
 from lolama_hub.folder.fields import Fields
@@ -43,7 +44,7 @@ class GGUFTokenizer:
 
 
 def read_gguf_tokenizer(
-    path: Path, metadata: Mapping[str, object], vocab_size: int, *, store: Store, label: str
+    path: Path, metadata: Mapping[str, GGUFValue], vocab_size: int, *, store: Store, label: str
 ) -> GGUFTokenizer:
     """Read the tokenizer of a GGUF file. A file that says nothing of one is a model that is given ids.
 
@@ -59,10 +60,11 @@ def read_gguf_tokenizer(
         ResourceError: if the store cannot be written to.
     """
     prefix = "tokenizer."
-    values = cast(
-        dict[str, JSON],
-        {key.removeprefix(prefix): one for key, one in metadata.items() if key.startswith(prefix)},
-    )
+    values: dict[str, JSON] = {
+        key.removeprefix(prefix): cast(JSON, one)
+        for key, one in metadata.items()
+        if key.startswith(prefix)
+    }
     fields = Fields(path, values, block="tokenizer")
     template = fields.get(_TEMPLATE)
     if template is not None and not isinstance(template, str):

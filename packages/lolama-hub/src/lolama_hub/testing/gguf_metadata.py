@@ -1,4 +1,4 @@
-"""Tokenizers as GGUF metadata, for tests; the ``gguf`` package writes and reads the files."""
+"""Tokenizers as GGUF metadata, for tests, and files that the ``gguf`` package writes of it."""
 
 from __future__ import annotations
 
@@ -60,10 +60,3 @@ def write_gguf(path: Path, metadata: Metadata) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-def read_gguf(path: Path) -> Metadata:
-    """The metadata of a file."""
-    import gguf
-
-    return {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items()}
