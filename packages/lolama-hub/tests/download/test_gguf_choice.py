@@ -174,9 +174,9 @@ def test_row_470_a_repository_of_an_architecture_that_is_not_read(
 def test_row_473_a_repository_of_types_that_are_not_read(
     stand_in_hub: Callable[..., StandInHub], source: HuggingFaceSource
 ) -> None:
-    stand_in_hub({NAME: dict.fromkeys(("model-IQ4_XS.gguf", "model-Q2_K.gguf"), b"x")})
+    stand_in_hub({NAME: dict.fromkeys(("model-IQ2_XS.gguf", "model-Q2_K.gguf"), b"x")})
     with pytest.raises(
-        ModelError, match="of types that lolama does not read: IQ4_XS, Q2_K; choose"
+        ModelError, match="of types that lolama does not read: IQ2_XS, Q2_K; choose"
     ):
         source.plan(NAME, IO)
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lolama_core.protocols.grouped import CHUNK, FORMATS
-from lolama_hub.gguf.blocks import BLOCKS, dequantized, grouped
+from lolama_hub.gguf.block_types import BLOCKS
+from lolama_hub.gguf.blocks import dequantized, grouped
 
 # Bytes of a block where a float16 begins. All others may have any value.
 HALVES = {
@@ -21,6 +22,9 @@ HALVES = {
     "Q4_K": (0, 2),
     "Q5_K": (0, 2),
     "Q6_K": (208,),
+    "Q3_K": (108,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
 }
 
 

@@ -160,6 +160,11 @@ def test_row_470_architectures_that_are_not_read(tiny_gguf: Path) -> None:
         ),
         ({"rope__scaling__type": ["yarn"]}, r"scaling\.type is a list, expected none, linear"),
         ({"rope__scaling__type": "longrope"}, "without factors of pairs"),
+        (
+            {"rope__dimension_sections": [8, 12, 12, 0]},
+            "dimension_sections is a list, expected zeros",
+        ),
+        ({"attention__causal": False}, "attention.causal is False, expected true: a text is read"),
         ({"context_length": True}, r"llama\.context_length is True"),
         ({"feed_forward_length": ...}, r"the field llama\.feed_forward_length is missing"),
         (
@@ -246,12 +251,12 @@ def test_row_472_rows_that_are_no_heads(tiny_gguf: Path) -> None:
 
 def test_row_473_types_that_are_not_read(tiny_gguf: Path) -> None:
     def change(tensors: dict[str, Any]) -> None:
-        for name, kind in (("blk.0.ffn_up.weight", "IQ4_XS"), ("blk.1.ffn_up.weight", "Q2_K")):
+        for name, kind in (("blk.0.ffn_up.weight", "IQ2_XS"), ("blk.1.ffn_up.weight", "Q2_K")):
             tensors[name] = replace(tensors[name], dtype=kind)
 
     with pytest.raises(ModelError) as caught:
         with_tensors(tiny_gguf, change)
-    assert "has tensors of IQ4_XS, Q2_K, such as 'blk.0.ffn_up.weight'; lolama reads F32" in str(
+    assert "has tensors of IQ2_XS, Q2_K, such as 'blk.0.ffn_up.weight'; lolama reads F32" in str(
         caught.value
     )
     assert "whose name has Q4_K_M, Q6_K or Q8_0" in str(caught.value)

@@ -17,7 +17,7 @@ from lolama_core import FileCheckpointIO, LlamaFamily, load_model
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.grouped import FORMATS
 from lolama_core.protocols.types import ModelFiles
-from lolama_hub.gguf.blocks import BLOCKS
+from lolama_hub.gguf.block_types import BLOCKS
 
 WIDE: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 64}
 KINDS = {
@@ -25,7 +25,7 @@ KINDS = {
     "attn_q.weight": "Q4_0",
     "attn_k.weight": "Q4_1",
     "attn_v.weight": "Q8_0",
-    "attn_output.weight": "Q5_0",
+    "attn_output.weight": "Q5_1",
     "ffn_up.weight": "BF16",
     "ffn_up_exps.weight": "Q4_0",
     "ffn_gate_exps.weight": "Q5_1",
@@ -85,7 +85,7 @@ def test_what_is_said_of_them(files: ModelFiles) -> None:
         "lm_head",
         *(f"layers.{layer}.{name}" for layer in (0, 1) for name in dense),
     }
-    # Two of BF16 and two of Q5_0, against two times two and the head in F32.
+    # Two of BF16 and two of Q5_1, against two times two and the head in F32.
     assert files.config["dtype"] == "float32"
     declared = block["tensors"]
     assert isinstance(declared, dict)
@@ -111,8 +111,8 @@ def test_their_values_are_those_of_the_file(files: ModelFiles, model: Any) -> No
             assert torch.equal(permuted(found, heads) if heads else found, stored)
         weight = state[f"model.layers.{layer}.self_attn.o_proj.weight"]
         output = tensors[f"layers.{layer}.attention.o_proj.weight"]
-        assert output.dtype == torch.bfloat16  # no format has the values of Q5_0
-        assert torch.equal(output, rounded(weight, "Q5_0").bfloat16())
+        assert output.dtype == torch.bfloat16  # no format has the values of Q5_1
+        assert torch.equal(output, rounded(weight, "Q5_1").bfloat16())
     embedding = rounded(state["model.embed_tokens.weight"], "Q8_0")
     assert torch.equal(values(tensors, files, "embed_tokens"), embedding)
 

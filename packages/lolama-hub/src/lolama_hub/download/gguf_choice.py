@@ -23,11 +23,13 @@ _TYPE = re.compile(
     r"(?:.*?[-_.])?((?:UD-)?(?:I?Q\d\w*|TQ\d\w*|B?F16|F32|MXFP4\w*|NVFP4\w*))",
     re.IGNORECASE | re.DOTALL,
 )
-# The types that files with such labels have; what llama.cpp calls Q3_K_M has Q3_K, too.
-_READ = re.compile(
-    r"F32|B?F16|Q8_0|Q6_K(_L)?|Q5_[01]|Q5_K(_[SML])?|Q4_[01]|Q4_K(_[SML])?", re.IGNORECASE
+# Labels of which lolama reads all types, in three ranks: those whose weights are about as large in memory as
+# in the file, those that grow, and those that are not quantized. A name without a type is worth a try.
+_RANKS = (
+    re.compile(r"Q8_0|Q6_K(_L)?|Q4_[01]|Q4_K(_[SML])?|(?!.*[QF]\d).*", re.IGNORECASE),
+    re.compile(r"Q5_[01]|Q5_K(_[SML])?|Q3_K(_[SML])?|IQ4_(NL|XS)", re.IGNORECASE),
+    re.compile(r"F32|B?F16", re.IGNORECASE),
 )
-_UNQUANTIZED = re.compile(r"F32|B?F16", re.IGNORECASE)
 
 
 def choices(files: Sequence[RemoteFile]) -> dict[str, list[RemoteFile]]:
@@ -53,7 +55,8 @@ def choose(repo: str, found: Mapping[str, list[RemoteFile]], asked: str, memory:
         repo: The repository.
         found: Its `choices`.
         asked: A label or the name of a file; empty for the best one, which is the largest that fits into
-            memory. Weights that are not quantized are the best only where there are no others.
+            memory. Types that take more there than in the file, and weights that are not quantized, are the
+            best only where there are no others.
         memory: Bytes that are free; 0 if nobody knows, and then it is Q4_K_M.
 
     Raises:
@@ -66,15 +69,13 @@ def choose(repo: str, found: Mapping[str, list[RemoteFile]], asked: str, memory:
                 return label
         reason = f"holds no model in GGUF called {shown(asked)}"
         raise ModelError(repo, reason, f"there are {', '.join(sorted(found))}")
-    read = [
-        label for label in found if _READ.fullmatch(label_of(label)) or not _TYPE.fullmatch(label)
-    ]
+    ranks = [[label for label in found if rank.fullmatch(label_of(label))] for rank in _RANKS]
+    read = next(filter(None, ranks), [])
     if not read:
         reason = (
             f"holds models in GGUF of types that lolama does not read: {', '.join(sorted(found))}"
         )
         raise ModelError(repo, reason, "choose a repository that has Q4_K_M or Q8_0")
-    read = [label for label in read if not _UNQUANTIZED.fullmatch(label_of(label))] or read
     if not memory:
         return next((label for label in read if label.upper() == "Q4_K_M"), read[0])
     fitting = [label for label in read if sizes[label] <= _OF_MEMORY * memory]

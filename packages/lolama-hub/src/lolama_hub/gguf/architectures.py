@@ -72,6 +72,8 @@ def read_fields(model: GGUFModel, architecture: Architecture) -> dict[str, JSON]
         found = "lacks" if embedding is None else f"has shape {embedding.shape} for"
         reason = f"{found} 'token_embd.weight', the embedding of tokens"
         raise ModelError(str(model.path), reason, "get another conversion of the model")
+    if model.get("attention.causal") is False:
+        raise model.refuse("attention.causal", "true: a text is read forward")
     heads = model.same("attention.head_count")
     has_kv = model.get("attention.head_count_kv") is not None
     fields: dict[str, JSON] = {

@@ -117,6 +117,9 @@ def read_rope(model: GGUFModel) -> dict[str, JSON]:
     Raises:
         ModelError: naming the key.
     """
+    sections = model.get("rope.dimension_sections")
+    if isinstance(sections, list) and any(sections):
+        raise model.refuse("rope.dimension_sections", "zeros: places in pictures are not supported")
     found: dict[str, JSON] = {"rope_theta": model.number_or("rope.freq_base", 10000.0)}
     rotated = model.get("rope.dimension_count")
     if rotated is not None and rotated != model.head_dim:

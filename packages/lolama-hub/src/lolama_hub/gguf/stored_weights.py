@@ -1,7 +1,7 @@
 """The tensors of a GGUF file → those of a lolama checkpoint, and what is said of how they are quantized.
 
 A weight in blocks becomes the tensors of the grouped format that has the same values. Where there is no such
-format (Q5_0, Q5_1, Q5_K) its values are rounded to bfloat16. What is no weight of a linear or an embedding,
+format (Q5_1, Q5_K) its values are rounded to bfloat16. What is no weight of a linear or an embedding,
 such as a router of experts, has them as float32.
 """
 
@@ -17,7 +17,8 @@ from lolama_core.protocols.types import JSON, TensorLocation
 from lolama_hub.folder.fields import shown
 from lolama_hub.folder.layouts.transforms import Transform
 from lolama_hub.folder.weight_names import DTYPES
-from lolama_hub.gguf.blocks import BLOCKS, dequantized, grouped
+from lolama_hub.gguf.block_types import BLOCKS
+from lolama_hub.gguf.blocks import dequantized, grouped
 from lolama_hub.gguf.metadata import GGUFModel
 
 if TYPE_CHECKING:
