@@ -234,7 +234,8 @@ class HuggingFaceSource:
         """
         target = parse_name(name)
         if isinstance(target, Path):
-            reason = "is your own, which lolama does not delete"
+            what = "folder" if target.is_dir() else "file"
+            reason = f"is a {what} of your own, which lolama does not delete"
             raise UsageError(f"model {shown(name)}", reason, "remove it yourself")
         models = self._snapshots.models()
         names = [
