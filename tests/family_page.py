@@ -71,8 +71,9 @@ of {date}, with transformers {transformers} and torch {torch}.
 VISION = """
 ## Vision models
 
-A language model may be of any type above, and runs as its row says. Encoders and projectors run by their own
-forward, with fast products of their weights. [Pictures](vision.md) says what can be shown.
+A language model may be of any type above, where no row here refuses it, and runs as its row there says.
+Encoders and projectors run by their own forward, with fast products of their weights. [Pictures](vision.md)
+says what can be shown.
 
 | model_type | encoders | language model, if none is named | difference | refused |
 |---|---|---|---:|---|
@@ -106,6 +107,7 @@ TEXT_PROBES: dict[str, object] = {
 VISION_PROBES: dict[str, object] = {
     "projector_hidden_act": "relu",
     "quantization_config": {"quant_method": "gptq"},
+    "text_config": {"model_type": "llama"},
     "vision_config": {"model_type": "pixtral"},
     "vision_feature_select_strategy": "cls",
 }

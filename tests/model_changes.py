@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from lolama.model import quantize_model_int8
 from lolama_core import Llama, LlamaConfig
 from lolama_core.model.attention import Attention
+from lolama_core.model.experts import Experts, Router
 from lolama_core.model.feed_forward import FeedForward
 from lolama_core.model.linear import Linear
 from lolama_core.model.masks import PassPlan
@@ -99,6 +100,18 @@ def patch_an_object(model: Llama) -> None:
     norm = part(model, "layers.0.ffn_norm")
     original = norm.forward
     norm.forward = lambda x: original(x) * 3
+
+
+def patch_a_method_of_an_object(model: Llama) -> None:
+    attention = part(model, "layers.1.attention")
+    original = attention.split_heads
+    attention.split_heads = lambda x: original(x).flip(1)
+
+
+def patch_what_a_call_runs(model: Llama) -> None:
+    norm = part(model, "layers.0.ffn_norm")
+    original = norm._call_impl
+    norm._call_impl = lambda x: original(x) * 3
 
 
 def patch_a_class(model: Llama) -> None:
@@ -304,6 +317,8 @@ CHANGES: list[Callable[[Llama], None]] = [
     set_an_epsilon,
     change_a_class,
     patch_an_object,
+    patch_a_method_of_an_object,
+    patch_what_a_call_runs,
     patch_a_class,
     hook_after,
     hook_before,
@@ -337,9 +352,9 @@ SAME_NUMBERS = {other_dtype_in_one_part, to_half, to_double, to_bfloat16}
 UNDO: list[Callable[[], None]] = []
 
 
-def random_model() -> Llama:
+def random_model(**switches: Any) -> Llama:
     torch.manual_seed(5)
-    model = Llama(LlamaConfig(**SHAPE)).eval().requires_grad_(False)
+    model = Llama(LlamaConfig(**SHAPE, **switches)).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.normal_(
             1.0 if parameter.dim() == 1 else 0.0, 0.3 if parameter.dim() == 1 else 0.15
@@ -351,6 +366,73 @@ def int8_model() -> Llama:
     model = random_model()
     quantize_model_int8(model)
     return model
+
+
+def patch_a_route(mixture: Experts) -> None:
+    original = mixture.route
+
+    def doubled(tokens: Tensor) -> tuple[Tensor, Tensor]:
+        weights, chosen = original(tokens)
+        return weights * 2, chosen
+
+    mixture.route = doubled  # type: ignore[method-assign]
+
+
+def patch_the_class_of_routers(mixture: Experts) -> None:
+    original = Router.forward
+    UNDO.append(lambda: setattr(Router, "forward", original))
+    Router.forward = lambda self, x: -original(self, x)  # type: ignore[method-assign]
+
+
+def patch_an_activation(mixture: Experts) -> None:
+    for expert in mixture.experts:
+        cast(Any, expert).activate = torch.tanh
+
+
+def hook_the_shared_expert(mixture: Experts) -> None:
+    cast(Any, mixture.shared_expert).register_forward_hook(lambda _, __, output: output * -2)
+
+
+def swap_experts(mixture: Experts) -> None:
+    mixture.experts = nn.ModuleList(reversed(list(mixture.experts)))
+
+
+def share_an_expert(mixture: Experts) -> None:
+    mixture.experts = nn.ModuleList([mixture.experts[0]] * len(mixture.experts))
+
+
+def replace_a_router(mixture: Experts) -> None:
+    mixture.router = cast(Any, nn.Linear(64, 6).requires_grad_(False))
+
+
+def narrow_an_expert(mixture: Experts) -> None:
+    for expert in cast(Any, mixture.experts):
+        for linear in (expert.w_gate, expert.w_up):
+            linear.weight = nn.Parameter(linear.weight[:8].clone(), requires_grad=False)
+        narrow = expert.w_down.weight[:, :8].clone()
+        expert.w_down.weight = nn.Parameter(narrow, requires_grad=False)
+
+
+def choose_one_more(mixture: Experts) -> None:
+    mixture.per_token = 3
+
+
+def drop_the_shared_expert(mixture: Experts) -> None:
+    mixture.shared_expert = None
+
+
+EXPERT_CHANGES: list[Callable[[Experts], None]] = [
+    patch_a_route,
+    patch_the_class_of_routers,
+    patch_an_activation,
+    hook_the_shared_expert,
+    swap_experts,
+    share_an_expert,
+    replace_a_router,
+    narrow_an_expert,
+    choose_one_more,
+    drop_the_shared_expert,
+]
 
 
 def scale_a_weight_of_the_encoder(model: LLaVA) -> None:

@@ -28,8 +28,53 @@ PINPOINTS = [[56, 112], [112, 56], [112, 112]]
 ROPE = {"rope_type": "default", "rope_theta": 1000000.0}
 # The classes of model, encoder and language model; changes of the language model, and of the whole.
 Case = tuple[str, str, str, dict[str, Any], dict[str, Any]]
-HYBRID = "granitemoehybrid"
-"""As it is by default, it has layers of Mamba."""
+
+MULTIPLIERS = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.3,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 3.0,
+}
+EIGHT = {"num_experts": 8, "num_experts_per_tok": 3}
+QWEN_EXPERTS = {**EIGHT, "moe_intermediate_size": 40}
+SLIDING = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
+SWITCHED: dict[str, dict[str, Any]] = {
+    "exaone4": {"sliding_window": 9},
+    "gemma2": {
+        "sliding_window": 9,
+        "attn_logit_softcapping": 1.0,
+        "final_logit_softcapping": 0.7,
+    },
+    "gemma3_text": {"sliding_window": 9, "final_logit_softcapping": 0.7},
+    "granite": MULTIPLIERS,
+    "granitemoe": MULTIPLIERS,
+    # As it is by default, it has layers of Mamba.
+    "granitemoehybrid": {
+        **MULTIPLIERS,
+        "num_local_experts": 0,
+        "layer_types": ["full_attention"] * 2,
+    },
+    "ministral3": {
+        "rope_parameters": {
+            **ROPE,
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "llama_4_scaling_beta": 0.5,
+        }
+    },
+    "mixtral": {"sliding_window": 9},
+    "olmo3": {"sliding_window": 9},
+    "olmoe": EIGHT,
+    "phi3": {"sliding_window": 9},
+    "qwen2": SLIDING,
+    "qwen2_moe": {**QWEN_EXPERTS, "shared_expert_intermediate_size": 48},
+    "qwen3": SLIDING,
+    "qwen3_moe": {**QWEN_EXPERTS, "norm_topk_prob": True},
+    "smollm3": {**SLIDING, "no_rope_layer_interval": 2},
+    "vaultgemma": {"sliding_window": 9},
+}
+"""What language models of some types do otherwise than LLaMA, by the fields that say it."""
 
 CASES: dict[str, Case] = {
     "llava": ("Llava", "CLIP", "llama", {}, {}),
@@ -81,16 +126,29 @@ CASES: dict[str, Case] = {
         {"mm_tokens_per_image": 4},
     ),
     **{
-        f"llava_{text}": ("Llava", "CLIP", text, {"head_dim": 16}, {})
+        f"llava_{text}": ("Llava", "CLIP", text, {"head_dim": 16, **SWITCHED.get(text, {})}, {})
         for text in LAYOUTS
-        if text != HYBRID
     },
-    "llava_granite4": (
-        *("Llava", "CLIP", HYBRID),
-        {"num_local_experts": 0, "layer_types": ["full_attention"] * 2, "logits_scaling": 3.0},
-        {},
+    "granite_vision": (
+        *("LlavaNext", "Siglip", "granite"),
+        {**MULTIPLIERS, "tie_word_embeddings": True},
+        {
+            "image_grid_pinpoints": PINPOINTS,
+            "vision_feature_select_strategy": "full",
+            "vision_feature_layer": [-3, 1, -1],
+        },
     ),
 }
+AROUND: dict[str, Case] = {
+    f"{kind}_{text}": (
+        *(CASES[kind][0], CASES[kind][1], text),
+        {"head_dim": 16, **SWITCHED.get(text, {})},
+        CASES[kind][4],
+    )
+    for kind in ("llava_next", "idefics3")
+    for text in LAYOUTS
+}
+"""Language models of all types in other vision models, which merge pictures otherwise than a LLaVA."""
 
 
 class Pair(NamedTuple):
@@ -159,7 +217,7 @@ def config_of(name: str) -> Any:
     """transformers' configuration of a case."""
     import transformers
 
-    kind, encoder, text, changes, settings = CASES[name]
+    kind, encoder, text, changes, settings = (CASES | AROUND)[name]
     sizes = {
         "vocab_size": 96,
         "hidden_size": 64,
@@ -195,7 +253,7 @@ def config_of(name: str) -> Any:
 def make_pair(name: str, folder: Path) -> Pair:
     import transformers
 
-    kind, encoder, text, _, _ = CASES[name]
+    kind, encoder, text, _, _ = (CASES | AROUND)[name]
     torch.manual_seed(3)
     model: Any = getattr(transformers, f"{kind}ForConditionalGeneration")(config_of(name))
     model.set_attn_implementation("eager")  # others of its ways leave out soft caps
@@ -251,6 +309,16 @@ def write_tokenizer(folder: Path) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_logits(pair: Pair, count: int) -> None:
+    check_logits(pair, count)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", AROUND)
+def test_row_402_any_language_model_in_any_vision_model(name: str, tmp_path: Path) -> None:
+    check_logits(make_pair(name, tmp_path / "model"), 2)
+
+
+def check_logits(pair: Pair, count: int) -> None:
     ids, inputs = pair.prompt(count)
     prompt = pair.ours.embed_prompt(torch.tensor([ids]), [len(ids)], **inputs)
     logits = pair.ours.forward_embeds(prompt.embeds, logits="all", spans=prompt.spans)[0]

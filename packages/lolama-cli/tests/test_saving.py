@@ -261,6 +261,10 @@ def _own_forward(model: Any) -> None:
     model.layers[0].feed_forward.forward = lambda x: x
 
 
+def _own_method(model: Any) -> None:
+    model.layers[1].attention.split_heads = lambda x: x
+
+
 def _further_part(model: Any) -> None:
     model.adapter = nn.Linear(2, 2)
 
@@ -296,6 +300,7 @@ def _no_weights(model: Any) -> None:
         (_swap_linear, "layers.1.attention.q_proj: is a Linear, where .* a plain Linear"),
         (_subclass, "model: is an OwnLlama, where this kind of model has a plain Llama"),
         (_own_forward, "layers.0.feed_forward: has a forward of its own"),
+        (_own_method, "layers.1.attention: has a split_heads of its own"),
         (_further_part, "adapter: is a Linear, where this kind of model has nothing"),
         (_further_weight, "layers.0.gate: is no tensor of this kind of model"),
         (_fewer_layers, "layers.1: is missing, where this kind of model has a plain Block"),

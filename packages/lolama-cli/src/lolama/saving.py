@@ -22,6 +22,7 @@ from lolama_core.protocols import CausalLM
 from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.checks import kind_of
 from lolama_core.protocols.errors import UsageError, exists_already
+from lolama_core.protocols.look import functions_in_place
 from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.protocols.types import (
     FORMAT_NAME,
@@ -199,6 +200,10 @@ def _tensors(module: nn.Module, plain: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
+_COMPILED = "_compiled_call_impl"
+"""What it runs as is no part of a model."""
+
+
 def _check_parts(module: nn.Module, plain: nn.Module) -> None:
     parts = dict(module.named_modules(remove_duplicate=False))
     expected = dict(plain.named_modules(remove_duplicate=False))
@@ -206,8 +211,8 @@ def _check_parts(module: nn.Module, plain: nn.Module) -> None:
         found, wanted = parts.get(name), expected.get(name)
         if _kind(found) is not _kind(wanted):
             what = "is missing" if found is None else f"is {kind_of(found)}"
-        elif "forward" in vars(found):
-            what = "has a forward of its own"
+        elif found is not None and (own := set(functions_in_place(found)) - {_COMPILED}):
+            what = f"has a {min(own)} of its own"
         else:
             continue
         usual = "nothing" if wanted is None else f"a plain {type(wanted).__name__}"

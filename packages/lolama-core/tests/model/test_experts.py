@@ -211,7 +211,7 @@ def more_for_each_token(mixture: Any) -> None:
         (other_expert, "expert 1 is an Identity, not a FeedForward"),
         (other_list, "its experts are not what a mixture has"),
         (half_a_shared_expert, "it has one of shared_expert and shared_gate"),
-        (other_router, "router has a hook or a forward of its own"),
+        (other_router, "router has a hook or a function of its own"),
     ],
 )
 @torch.inference_mode()

@@ -78,7 +78,16 @@ def test_a_class_whose_functions_were_replaced_has_none(
 ) -> None:
     model = Watched(tiny_llama().config) if base else tiny_llama()
     monkeypatch.setattr(Llama, "run_blocks", lambda self, x, slots, cache: x)
-    with pytest.raises(UsageError, match="the model has a hook, a forward of its own or compiled"):
+    with pytest.raises(UsageError, match="the model has a hook, a function of its own or compiled"):
+        model_identity(model)
+
+
+def test_row_404_a_model_with_a_method_of_its_own_has_none(
+    tiny_llama: Callable[..., Llama],
+) -> None:
+    model = tiny_llama()
+    vars(model.layers[0])["add"] = lambda x, change, norm: x
+    with pytest.raises(UsageError, match=r"layers\.0 has a hook, a function of its own"):
         model_identity(model)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lolama_core import GenerationConfig, Llama, TextGenerator, load, set_kernels
+from lolama_core.model.norm import RMSNorm
 from lolama_core.protocols import CausalLM, DecoderKernel, DecoderStep
 from lolama_core.protocols.decoder_kernel import (
     BlockWeights,
@@ -247,6 +248,33 @@ def test_row_391_a_tensor_of_another_size_is_given_to_no_kernel(
     runner = Runner(model, Kernels(decoder=[kernel]))
     assert list(runner.native) == [0, 2]
     assert runner.reasons == {1: reason}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value", "reason"),
+    [
+        ("attention", "softcap", 0, "attention_softcap is 0"),
+        ("attention", "softcap", False, "attention_softcap is False"),
+        ("attention", "growth", 1.0, "query_scale_length is None"),
+        ("attention", "num_heads", 4.0, "num_heads is 4.0"),
+        ("attention", "scale", float("inf"), "attention_scale is inf"),
+        ("", "residual_scale", -1, "residual_scale is -1"),
+    ],
+)
+def test_row_405_a_number_that_no_configuration_has_is_given_to_no_kernel(
+    model: Llama, kernel: PlainKernel, owner: str, name: str, value: object, reason: str
+) -> None:
+    setattr(model.get_submodule(f"layers.1.{owner}".rstrip(".")), name, value)
+    runner = Runner(model, Kernels(decoder=[kernel]))
+    assert list(runner.native) == [0, 2]
+    assert runner.reasons[1].startswith(f"its {reason}")
+
+
+def test_row_405_norms_with_the_epsilon_of_torch(model: Llama, kernel: PlainKernel) -> None:
+    for module in model.modules():
+        if isinstance(module, RMSNorm):
+            module.eps = None  # type: ignore[assignment]
+    assert Runner(model, Kernels(decoder=[kernel])).reasons[1].startswith("its eps is None")
 
 
 class SwitchedKernel(PlainKernel):

@@ -216,6 +216,13 @@ def test_row_391_mixtures_whose_sizes_do_not_fit_are_declined(change: str) -> No
     assert list(Runner(model, Kernels(decoder=[KERNEL])).native) == [0]
 
 
+@pytest.mark.parametrize(("name", "value"), [("normalize", None), ("per_token", 2.0)])
+def test_row_405_mixtures_with_numbers_of_other_types_are_declined(name: str, value: Any) -> None:
+    model = model_of("many")
+    setattr(model.layers[1].feed_forward, name, value)
+    assert list(Runner(model, Kernels(decoder=[KERNEL])).native) == [0]
+
+
 @torch.inference_mode()
 def test_row_391_an_expert_of_another_width_runs_by_its_own_forward() -> None:
     model = model_of("many")

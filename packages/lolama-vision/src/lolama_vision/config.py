@@ -197,6 +197,8 @@ class VLMConfig:
         projector_norm_eps: Added to the variance inside the projector's norm, which ``average_pool`` has,
             and ``mlp`` in VipLLaVA; None for no norm.
         bidirectional_pictures: The positions of a picture see each other, also those behind them (Gemma 3).
+        feature_scale: What embeddings of pictures are multiplied with, as the language model multiplies those
+            of tokens (Granite); None for nothing.
         picture_ids: The ids that stand for a picture where no chat template writes them: ``image_token_id``
             once, and those around it; empty for that alone.
 
@@ -211,6 +213,7 @@ class VLMConfig:
     projector_bias: bool = True
     projector_norm_eps: float | None = None
     bidirectional_pictures: bool = False
+    feature_scale: float | None = None
     picture_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -232,6 +235,8 @@ class VLMConfig:
             check_boolean(name, getattr(self, name))
         if self.projector_norm_eps is not None or self.projector == "average_pool":
             check_number("projector_norm_eps", self.projector_norm_eps, 0.0, 1.0)
+        if self.feature_scale is not None:
+            check_number("feature_scale", self.feature_scale, 1e-6, 1e6)
         ids = checked_ids("picture_ids", self.picture_ids)
         if ids and ids.count(self.image_token_id) != 1:
             raise refused("picture_ids", list(ids), f"{self.image_token_id} once among them")

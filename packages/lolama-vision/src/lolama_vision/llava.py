@@ -237,8 +237,10 @@ class LLaVA(CausalLMModule):
             parts = torch.split(torch.cat(list(pictures)), _TILES_AT_ONCE)
             encoded = [self.vision_tower(part.to(device)) for part in parts]
             features = torch.cat(encoded) if len(encoded) > 1 else encoded[0]  # (N, P, Df)
-        projected = self.projector(features)  # (N, P, D)
-        newline = self.projector.image_newline
+        projected: Tensor = self.projector(features)  # (N, P, D)
+        newline: Tensor | None = self.projector.image_newline
+        if (scale := self.config.feature_scale) is not None:
+            projected, newline = projected * scale, None if newline is None else newline * scale
         if not config.preprocessing.needs_sizes:
             return list(projected)
         tiles = torch.split(projected, [len(picture) for picture in pictures])

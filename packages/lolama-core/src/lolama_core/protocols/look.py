@@ -16,8 +16,6 @@ _NUMBERS = (int, float, str, type(None))  # of which bool is one
 # What torch itself keeps in every module. A look takes hooks, parameters and modules from elsewhere, and the
 # rest changes only the forward of a module in training.
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
-# If a module itself has one of these, it runs in place of the forward of its class.
-_RUN_INSTEAD = ("forward", "_compiled_call_impl")
 _DECORATORS = frozenset({"contextlib", "torch.utils._contextlib"})
 
 
@@ -25,9 +23,10 @@ class Look:
     """What a module and all inside it looked like. Two looks are equal if no forward can tell them apart.
 
     Seen are: which modules and tensors there are and in which order, their classes, the functions of each
-    class and the forward of each object, hooks of modules and of all modules, numbers such as epsilons; of
-    tensors the version, dtype, shape, strides, device and the memory they are in. Not seen are writes through
-    ``tensor.data`` or from outside torch, which leave no trace, and what a forward reads from elsewhere.
+    class and those that an object has itself, hooks of modules and of all modules, numbers such as epsilons;
+    of tensors the version, dtype, shape, strides, device and the memory they are in. Not seen are writes
+    through ``tensor.data`` or from outside torch, which leave no trace, and what a forward reads from
+    elsewhere.
 
     It keeps neither modules nor tensors alive.
     """
@@ -106,14 +105,15 @@ def _undecorated(function: object) -> object:
 
 
 def is_as_written(module: nn.Module) -> bool:
-    """Whether calling it runs the forward of its class alone: no hook, no other forward, not compiled."""
-    own = vars(module)
-    return (
-        not module._forward_hooks
-        and not module._forward_pre_hooks
-        and "forward" not in own
-        and own.get("_compiled_call_impl") is None
-    )
+    """Whether calling it runs the functions of its class alone: no hook, none of its own, not compiled."""
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    return not hooked and not functions_in_place(module)
+
+
+def functions_in_place(module: nn.Module) -> list[str]:
+    """The functions of its class that a module itself has others for; compiled code is one of them."""
+    kind = type(module)
+    return [name for name, value in vars(module).items() if callable(value) and hasattr(kind, name)]
 
 
 def _of_module(module: nn.Module) -> list[object]:
@@ -125,7 +125,7 @@ def _of_module(module: nn.Module) -> list[object]:
         *module._parameters,
     ]
     for name, value in vars(module).items():
-        if name not in _OF_TORCH and (isinstance(value, _NUMBERS) or name in _RUN_INSTEAD):
+        if name not in _OF_TORCH and (isinstance(value, _NUMBERS) or callable(value)):
             seen.append(value)
     return seen
 

@@ -11,7 +11,7 @@ from lolama_core.model.experts import Experts
 from lolama_core.model.feed_forward import FeedForward
 from lolama_core.model.linear import Linear
 from lolama_core.model.norm import RMSNorm
-from lolama_core.protocols.checks import kind_of
+from lolama_core.protocols.checks import is_integer, is_number, kind_of, shown
 from lolama_core.protocols.decoder_kernel import (
     BlockWeights,
     DecoderShape,
@@ -28,6 +28,9 @@ from lolama_core.runtime.known import (
     networks_of,
     norms_of,
 )
+
+_COUNTS = ("num_heads", "num_kv_heads", "head_dim")
+_SCALES = ("attention_scale", "residual_scale", "attention_softcap", "query_scale_beta")
 
 
 def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
@@ -60,7 +63,7 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
         num_kv_heads=attention.num_kv_heads,
         head_dim=attention.head_dim,
         eps=eps.pop(),
-        activation=activations.pop() or "silu",
+        activation="silu" if (own := activations.pop()) is None else own,
         attention_scale=attention.scale,
         residual_scale=block.residual_scale,
         attention_softcap=attention.softcap,
@@ -69,6 +72,7 @@ def block_weights(block: Block) -> tuple[BlockWeights, DecoderShape]:
         experts_per_token=getattr(feed_forward, "per_token", None),
         normalize_expert_weights=getattr(feed_forward, "normalize", False),
     )
+    _check_numbers(shape)
     read = BlockWeights(**weights)
     _check_sizes(read, shape, dict(zip(networks, parts, strict=True)))
     return read, shape
@@ -87,6 +91,25 @@ def tensors_of(weights: BlockWeights) -> list[Tensor | None]:
         for linear in linears:
             parts += [linear.weight, linear.bias, linear.scale]
     return parts
+
+
+def _check_numbers(shape: DecoderShape) -> None:
+    """Kernels know the numbers that a configuration may have; a forward runs with others, too."""
+
+    def is_scale(value: object) -> bool:
+        return value is None or is_number(value, 1e-6, 1e6)
+
+    known = {
+        **{name: is_integer(getattr(shape, name), 1) for name in _COUNTS},
+        **{name: is_scale(getattr(shape, name)) for name in _SCALES},
+        "eps": is_number(shape.eps, 0.0),
+        "query_scale_length": (shape.query_scale_length is None)
+        == (shape.query_scale_beta is None),
+        "normalize_expert_weights": isinstance(shape.normalize_expert_weights, bool),
+    }
+    for name, is_known in known.items():
+        if not is_known:
+            raise UnknownPart(f"its {name} is {shown(getattr(shape, name))}, which no kernel knows")
 
 
 def _check_sizes(
@@ -117,7 +140,7 @@ def _check_sizes(
         _check_size("router", block.mixture.router, (count, width))
         _check_size("shared_gate", block.mixture.shared_gate, (1, width))
         asked = shape.experts_per_token
-        if asked is None or not 1 <= asked <= count:
+        if not is_integer(asked, 1, count):
             raise UnknownPart(f"it asks for {asked} of {count} experts")
 
 

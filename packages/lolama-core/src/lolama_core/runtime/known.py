@@ -113,7 +113,7 @@ def check_block(block: nn.Module) -> Block:
         if not isinstance(linear, HasLinearWeights):
             check(linear, Linear, name)
         elif not is_as_written(linear) or not has_own_functions(type(linear)):
-            raise UnknownPart(f"{name} has a hook or a forward of its own")
+            raise UnknownPart(f"{name} has a hook or a function of its own")
     return block
 
 
@@ -206,7 +206,7 @@ def check(module: nn.Module, kind: type[nn.Module], name: str) -> None:
     if type(module) is not kind:
         raise UnknownPart(f"{name} is {kind_of(module)}, not {with_article(kind.__name__)}")
     if not is_as_written(module) or not has_own_functions(kind):
-        raise UnknownPart(f"{name} has a hook or a forward of its own")
+        raise UnknownPart(f"{name} has a hook or a function of its own")
     children, parameters = _CHILDREN[kind], _PARAMETERS.get(kind, frozenset())
     found: dict[str, object] = {**module._modules, **module._parameters, **module._buffers}
     strange = set(found) - children - parameters - _OPTIONAL.get(kind, frozenset())

@@ -39,7 +39,7 @@ def model_identity(model: CausalLM) -> str:
     for name, module in model.named_modules():
         if not is_as_written(module) or not all(map(has_own_functions, _classes(module))):
             raise _unknown(
-                f"{name or 'the model'} has a hook, a forward of its own or compiled code"
+                f"{name or 'the model'} has a hook, a function of its own or compiled code"
             )
         numbers = sorted(
             (key, repr(value)) for key, value in vars(module).items() if _is_number(key, value)

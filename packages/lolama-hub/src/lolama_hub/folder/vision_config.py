@@ -133,6 +133,8 @@ def read_vision_model(folder: Folder | None, path: Path, values: Mapping[str, JS
         block["projector_norm_eps"] = encoder["eps"]
     if published.bidirectional:
         block["bidirectional_pictures"] = True
+    if layout.scales_pictures and "embedding_scale" in text:
+        block["feature_scale"] = text["embedding_scale"]
     if "projector_layernorm_eps" in published.defaults:
         block["projector_norm_eps"] = config.number("projector_layernorm_eps", low=0.0, high=1.0)
     vocab_size = text["vocab_size"]
@@ -176,6 +178,8 @@ def _read_text(
     defaults = {**layout.defaults, **_TEXT_SIZES.get(layout.model_type, {})}
     layout = replace(layout, defaults=defaults)
     fields = Fields(config.path, values, defaults, "text_config")
+    if published.texts and layout.model_type not in published.texts:
+        raise fields.refuse("model_type", " or ".join(published.texts))
     text = read_model(config.path, values, layout)
     for name in _OF_LOGITS:
         text.pop(name, None)
@@ -194,7 +198,7 @@ def _read_encoder(
     known = {kind.model_type: kind for kind in published.encoders}
     named = Fields(config.path, values, block="vision_config")
     name = named.get("model_type")
-    if name is not None and name not in known:
+    if name is not None and (not isinstance(name, str) or name not in known):
         raise named.refuse("model_type", " or ".join(known))
     kind = published.encoders[0] if name is None else known[str(name)]
     fields = Fields(config.path, values, kind.defaults, "vision_config")

@@ -310,6 +310,20 @@ class TestGemma3:
         with pytest.raises(ModelError, match=words):
             read_vision_model(None, PATH, {**GEMMA3, "mm_tokens_per_image": tokens})
 
+    @pytest.mark.parametrize("kind", [[], {}, 3, "pixtral"])
+    def test_row_406_an_encoder_whose_type_is_no_type(self, kind: JSON) -> None:
+        vision = {**GEMMA3["vision_config"], "model_type": kind}
+        with pytest.raises(
+            ModelError, match=r"vision_config\.model_type is .*, expected siglip_vi"
+        ):
+            read_vision_model(None, PATH, {**GEMMA3, "vision_config": vision})
+
+    def test_row_403_a_language_model_that_is_shown_no_pictures(self) -> None:
+        text = {**GEMMA3["text_config"], "model_type": "llama"}
+        words = "text_config.model_type is 'llama', expected gemma3_text or gemma2 or "
+        with pytest.raises(ModelError, match=words):
+            read_vision_model(None, PATH, {**GEMMA3, "text_config": text})
+
     @pytest.mark.parametrize("published", [False, True], ids=["saved", "as in memory"])
     def test_the_projector(self, tmp_path: Path, published: bool, resolve: Resolve) -> None:
         """Its norm becomes 1 + w, and its matrix one as all others are."""

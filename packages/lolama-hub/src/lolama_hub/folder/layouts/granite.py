@@ -39,6 +39,7 @@ GRANITE = TextLayout(
     tensors=llama.TENSORS,
     defaults=DEFAULTS,
     switches=switches,
+    scales_pictures=True,
 )
 
 _FUSED = {
@@ -79,4 +80,5 @@ GRANITE_HYBRID = TextLayout(
     defaults=DEFAULTS | {"num_local_experts": 8, "shared_intermediate_size": 1024},
     fixed={"mlp_bias": False},
     switches=dense_switches,
+    scales_pictures=True,
 )

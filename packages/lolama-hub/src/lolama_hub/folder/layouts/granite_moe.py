@@ -40,4 +40,5 @@ GRANITE_MOE = TextLayout(
     defaults=granite.DEFAULTS | {"num_local_experts": 8, "num_experts_per_tok": 2},
     fixed={"mlp_bias": False, "normalize_expert_weights": True},
     switches=switches,
+    scales_pictures=True,
 )

@@ -45,6 +45,7 @@ class TextLayout:
         activation: Its key in config.json.
         norm_offset: What is added to the weights of norms.
         interleaved: Whether the dimensions of a rotated pair stand side by side in each head.
+        scales_pictures: Whether ``embedding_scale`` is of all that the model is given, also of pictures.
 
     Canonical names of one published name are parts of its tensor, row after row in the table's order.
     """
@@ -61,6 +62,7 @@ class TextLayout:
     activation: str = "hidden_act"
     norm_offset: int = 0
     interleaved: bool = False
+    scales_pictures: bool = False
 
     def names_among(self, keys: Iterable[str]) -> Mapping[str, str]:
         """`tensors`, with those of ``other_tensors`` if a model has any tensor that is only named there."""

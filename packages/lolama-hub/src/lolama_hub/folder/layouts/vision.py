@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from lolama_core.protocols.types import JSON
@@ -22,6 +22,7 @@ class VisionLayout:
             pictures are not supported, and the language model inside runs as a text model.
         encoder: What transformers assumes where there is no ``vision_config`` at all.
         text: The ``model_type`` of a language model that does not say its own.
+        texts: The types of language models that it may have; empty for all.
         fixed: Keys of config.json that count as these, whatever it says.
         tiled: Whether pictures are cut into tiles at one of several resolutions.
         projector: What stands between encoder and language model, as ``VLMConfig`` calls it.
@@ -36,6 +37,7 @@ class VisionLayout:
     encoders: tuple[EncoderLayout, ...] = ()
     encoder: Mapping[str, JSON] = field(default_factory=dict)
     text: str = "llama"
+    texts: Collection[str] = ()
     fixed: Mapping[str, JSON] = field(default_factory=dict)
     tiled: bool = False
     projector: str = "mlp"
@@ -140,6 +142,11 @@ GEMMA3 = VisionLayout(
     },
     encoders=(encoders.SIGLIP_GEMMA3,),
     text="gemma3_text",
+    # transformers gives others no pictures: it makes a mask for each kind of layers.
+    texts=(
+        *("gemma3_text", "gemma2", "vaultgemma", "qwen2", "qwen2_moe", "qwen3"),
+        *("exaone4", "ministral", "olmo3", "smollm3"),
+    ),
     fixed=IDEFICS3.fixed,
     projector="average_pool",
     bidirectional=True,
