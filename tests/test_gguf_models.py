@@ -1,4 +1,4 @@
-"""The built-in model as a file in GGUF: found by its path, it is the same model, from prompt to text."""
+"""Models in GGUF across the packages: the built-in model as such a file, and weights in blocks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import gguf
 import pytest
+import torch
 from torch import Tensor
 
 import lolama
@@ -15,7 +16,11 @@ import lolama_core
 from lolama import names
 from lolama.convert import convert
 from lolama_core import FileCheckpoint, GenerationConfig, TextGenerator
+from lolama_core.protocols.grouped import FORMATS
+from lolama_hub.gguf.block_types import BLOCKS
+from lolama_hub.gguf.blocks import dequantized, grouped
 from lolama_hub.testing.gguf_metadata import byte_level_metadata
+from lolama_quant.grouped.codes import dequantize
 
 DEMO = Path(lolama_core.__file__).parent / "demo"
 NAMES = {
@@ -120,3 +125,17 @@ def test_a_checkpoint_made_of_it_is_the_same_model(
     ours = dict(FileCheckpoint(names.resolve("demo")).tensors())
     assert made.keys() == ours.keys()
     assert all((made[name].float() == ours[name].half().float()).all() for name in ours)
+
+
+@pytest.mark.parametrize("inputs", [256, 1280])
+@pytest.mark.parametrize("name", [name for name, kind in BLOCKS.items() if kind.grouped])
+def test_blocks_are_what_the_products_take_them_for(name: str, inputs: int) -> None:
+    kind, generator = BLOCKS[name], torch.Generator().manual_seed(0)
+    shape = (6, inputs // kind.inputs, kind.size)
+    blocks = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    blocks &= 0x3B  # no float16 is huge, wherever a type has them
+    rows, form = blocks.flatten(1), FORMATS[kind.grouped]
+    tensors = {part: grouped(kind, rows, part) for part in form.tensors(6, inputs)}
+    found = dequantize(tensors, form, inputs)
+    assert found.isfinite().all()
+    assert torch.equal(found, dequantized(kind, rows))
