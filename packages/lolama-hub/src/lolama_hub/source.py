@@ -136,12 +136,16 @@ class HuggingFaceSource:
                 self._snapshots.touch(directory)
                 files = self._resolve_path(name, directory, io)
                 return replace(files, repo=stored, revision=commit, immutable=True)
-        from lolama_hub.download.hf_cache import find_snapshot
+        from lolama_hub.download.hf_cache import find_gguf_file, find_snapshot
 
         cached = None if target.label else find_snapshot(repo, revision, io)
         if cached is not None:
             files = self._resolve_path(name, cached[0], io)
             return replace(files, repo=repo, revision=cached[1])
+        alone = find_gguf_file(repo, target.label, revision, io)
+        if alone is not None:
+            files = self._resolve_path(name, alone[0], io)
+            return replace(files, repo=f"{repo}:{alone[1]}", revision=alone[2])
         raise self._absent(target)
 
     def _stored_as(self, target: HubModel) -> Sequence[str]:

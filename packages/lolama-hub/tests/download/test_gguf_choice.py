@@ -158,6 +158,36 @@ def test_without_a_label_it_is_the_best_or_what_was_begun(
         source.resolve(NAME, IO)
 
 
+def test_models_in_the_cache_of_hugging_face(
+    contents: dict[str, bytes],
+    source: HuggingFaceSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache, commit = tmp_path / "hub", "a" * 40
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    root = cache / "models--owner--model-GGUF"
+    for folder in ("refs", "blobs", f"snapshots/{commit}"):
+        (root / folder).mkdir(parents=True)
+    (root / "refs" / "main").write_text(commit)
+
+    def add(name: str) -> None:
+        (root / "blobs" / name).write_bytes(contents[name])
+        (root / "snapshots" / commit / name).symlink_to(root / "blobs" / name)
+
+    add("model-F16.gguf")
+    for name in (NAME, f"{NAME}:f16", f"{NAME}:F16@{commit}"):
+        found = source.resolve(name, IO)
+        assert (found.repo, found.revision, found.immutable) == (f"{NAME}:F16", commit, False)
+        assert found.config["dtype"] == "float16"
+    with pytest.raises(NetworkError, match="is not downloaded"):
+        source.resolve(f"{NAME}:F32", IO)
+    add("model-F32.gguf")
+    assert source.resolve(f"{NAME}:F32", IO).config["dtype"] == "float32"
+    with pytest.raises(NetworkError, match="is not downloaded"):
+        source.resolve(NAME, IO)  # which of them is for the user to say
+
+
 def test_row_470_a_repository_of_an_architecture_that_is_not_read(
     stand_in_hub: Callable[..., StandInHub], source: HuggingFaceSource, contents: dict[str, bytes]
 ) -> None:

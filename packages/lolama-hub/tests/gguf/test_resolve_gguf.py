@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
 from lolama_hub import HuggingFaceSource
+from lolama_hub.gguf.architectures import ARCHITECTURES
 
 
 @pytest.fixture(scope="session")
@@ -247,6 +250,73 @@ def test_row_472_rows_that_are_no_heads(tiny_gguf: Path) -> None:
     )
     with pytest.raises(ModelError, match=r"attn_q\.weight: has 16 rows, expected heads of 6"):
         read(files)
+
+
+VALUES: list[Any] = [
+    *(0, 1, 2, 3, 7, 16, 63, -1, 2**31, 2**63, True, False, 0.0, 1.5, -2.0, 1e300, float("inf")),
+    *(
+        float("nan"),
+        "",
+        "x",
+        "llama",
+        "yarn",
+        "linear",
+        [],
+        [0],
+        [1, 2],
+        [True, False],
+        [0.5] * 3,
+        ["a"],
+    ),
+]
+FURTHER = [
+    *("attention.sliding_window", "attention.sliding_window_pattern", "attention.scale"),
+    *(
+        "attention.temperature_scale",
+        "attention.causal",
+        "attention.key_length",
+        "attention.value_length",
+    ),
+    *("rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"),
+    *(
+        "rope.scaling.attn_factor",
+        "rope.scaling.yarn_beta_fast",
+        "rope.scaling.yarn_log_multiplier",
+    ),
+    *(
+        "rope.scaling.finetuned",
+        "rope.freq_base_swa",
+        "rope.scale_linear",
+        "rope.dimension_sections",
+    ),
+    *("expert_count", "expert_used_count", "expert_weights_norm", "expert_gating_func"),
+    *("expert_shared_feed_forward_length", "logit_scale", "embedding_scale", "residual_scale"),
+    *("attn_logit_softcapping", "final_logit_softcapping", "general.sampling.temp"),
+    *("general.sampling.top_k", "general.sampling.mirostat"),
+]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_row_478_metadata_at_random(tiny_gguf: Path, architecture: str) -> None:
+    random, works = Random(architecture), 0
+
+    def change(header: GGUFHeader) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            key.replace("llama.", f"{architecture}."): one for key, one in header.metadata.items()
+        }
+        values["general.architecture"] = architecture
+        keys = [key for key in values if key.startswith(architecture)]
+        keys += [one if one.startswith("general") else f"{architecture}.{one}" for one in FURTHER]
+        for key in random.sample(keys, random.randint(0, 3)):
+            values[key] = random.choice(VALUES)
+        return {"metadata": values}
+
+    for _ in range(150):
+        with suppress(ModelError):
+            read_gguf(tiny_gguf, Changed(change))
+            works += 1
+    # The tensors of a LLaMA are not those of all others.
+    assert works > 5 or architecture not in ("llama", "mistral3", "qwen2", "granite", "smollm3")
 
 
 def test_row_473_types_that_are_not_read(tiny_gguf: Path) -> None:

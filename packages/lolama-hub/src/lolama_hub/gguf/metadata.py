@@ -28,6 +28,7 @@ class GGUFModel(Fields):
 
     def __init__(self, headers: Sequence[GGUFHeader]) -> None:
         first = headers[0]
+        self.first = first
         self.metadata = cast(Mapping[str, JSON], first.metadata)
         self.architecture = self.metadata.get("general.architecture")
         prefix = f"{self.architecture}."

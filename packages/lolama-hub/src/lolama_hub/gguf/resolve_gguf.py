@@ -83,7 +83,7 @@ def resolve_gguf(
     vocab_size = block["vocab_size"]
     assert isinstance(vocab_size, int)
     tokenizer = read_gguf_tokenizer(
-        model.path, model.metadata, vocab_size, store=store, label=label or model.path.stem
+        model.path, model.first.metadata, vocab_size, store=store, label=label or model.path.stem
     )
     config: CanonicalConfig = {
         "format": FORMAT_NAME,
