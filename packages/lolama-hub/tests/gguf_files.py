@@ -45,7 +45,13 @@ def stored_tensors(model: Any, architecture: str) -> Iterator[tuple[str, Tensor]
             tensor = permuted(tensor, config.num_key_value_heads)
         if architecture.startswith("gemma") and name.endswith("norm.weight"):
             tensor = tensor + 1
-        if name.endswith((".experts.gate_up_proj", "block_sparse_moe.input_linear.weight")):
+        if name.endswith("shared_mlp.input_linear.weight"):
+            gate, up = tensor.chunk(2, dim=-2)
+            yield f"blk.{layer}.ffn_gate.weight", gate
+            yield f"blk.{layer}.ffn_up.weight", up
+        elif name.endswith("shared_mlp.output_linear.weight"):
+            yield f"blk.{layer}.ffn_down.weight", tensor
+        elif name.endswith((".experts.gate_up_proj", "block_sparse_moe.input_linear.weight")):
             gate, up = tensor.chunk(2, dim=-2)
             yield f"blk.{layer}.ffn_gate_exps.weight", gate
             yield f"blk.{layer}.ffn_up_exps.weight", up

@@ -58,6 +58,15 @@ QUERIES_GROW = {
     "mscale": 1.0,
     "mscale_all_dim": 1.0,
 }
+YARN_IN_FULL = {
+    "rope_theta": 500000.0,
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "attention_factor": 1.2,
+    },
+}
 TWO_KINDS = {
     "rope_parameters": {
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
@@ -87,16 +96,43 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mistral3": ("mistral3", "mistral", {"sliding_window": None}),
     "ministral3": ("mistral3", "ministral3", {"rope_parameters": QUERIES_GROW}),
     "qwen2": ("qwen2", "qwen2", {}),
+    "qwen2_tied": ("qwen2", "qwen2", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
     "qwen2moe": ("qwen2moe", "qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 64}),
     "qwen3": ("qwen3", "qwen3", {"head_dim": 32}),
     "qwen3moe": ("qwen3moe", "qwen3_moe", {**EXPERTS, "norm_topk_prob": True}),
     "smollm3": ("smollm3", "smollm3", {"num_hidden_layers": 5}),
     "granite": ("granite", "granite", MULTIPLIERS),
+    "granite4": (
+        "granite",
+        "granitemoehybrid",
+        {
+            **MULTIPLIERS,
+            "num_local_experts": 0,
+            "shared_intermediate_size": 96,
+            "position_embedding_type": "rope",
+            "layer_types": ["full_attention"] * 3,
+        },
+    ),
+    "granite4_unrotated": (
+        "granite",
+        "granitemoehybrid",
+        {
+            "num_local_experts": 0,
+            "shared_intermediate_size": 96,
+            "layer_types": ["full_attention"] * 3,
+        },
+    ),
     "granitemoe": ("granitemoe", "granitemoe", MULTIPLIERS),
     "phi3": ("phi3", "phi3", {}),
     "phi3_mini": ("phi3", "phi3", {"original_max_position_embeddings": 16, **LONGROPE}),
+    "phi3_window": ("phi3", "phi3", {"sliding_window": 7, "num_key_value_heads": 4}),
     "olmo2": ("olmo2", "olmo2", {}),
     "olmo3": ("olmo2", "olmo3", {"num_hidden_layers": 5, "sliding_window": 7}),
+    "olmo3_yarn": (
+        "olmo2",
+        "olmo3",
+        {"num_hidden_layers": 5, "sliding_window": 7, **YARN_IN_FULL},
+    ),
     "olmoe": ("olmoe", "olmoe", {"num_experts": 8, "num_experts_per_tok": 3}),
     "gemma": ("gemma", "gemma", {"head_dim": 32}),
     "gemma2": (
@@ -139,6 +175,8 @@ def more(writer: gguf.GGUFWriter, config: Any) -> None:
         writer.add_sliding_window_pattern(
             [one == "sliding_attention" for one in config.layer_types]
         )
+    if kind == "granitemoehybrid":
+        writer.add_rope_scaling_finetuned(config.position_embedding_type == "rope")
     rope = config.rope_parameters
     if kind == "ministral3":
         writer.add_rope_scaling_yarn_log_mul(rope["mscale_all_dim"])
