@@ -426,31 +426,47 @@ SOAK = {
 }
 
 
-# Published chat templates: llama.cpp has them beside its tests.
-TEMPLATES_FROM = "llama-cpp-python==0.3.36"
-TEMPLATES_HASH = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
-TEMPLATES_FOLDER = "vendor/llama.cpp/models/templates"
+# Published chat templates and vocabularies: llama.cpp has them beside its tests.
+LLAMA_CPP_FROM = "llama-cpp-python==0.3.36"
+LLAMA_CPP_HASH = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+LLAMA_CPP_MODELS = "vendor/llama.cpp/models"
 
 
-@nox.session
-def templates(session: nox.Session) -> None:
-    """Render some seventy published chat templates as transformers does (a minute; fetches them)."""
-    install(session, *editable(PACKAGES), *group("test"), "pip")
+def fetch_llama_cpp(session: nox.Session) -> Path:
+    """The folder of llama.cpp's vocabularies, in which is one of chat templates."""
     place = Path(session.create_tmp())
     requirements = place / "requirements.txt"
-    requirements.write_text(f"{TEMPLATES_FROM} --hash=sha256:{TEMPLATES_HASH}\n")
-    name = TEMPLATES_FROM.partition("=")[0]
+    requirements.write_text(f"{LLAMA_CPP_FROM} --hash=sha256:{LLAMA_CPP_HASH}\n")
+    name = LLAMA_CPP_FROM.partition("=")[0]
     session.run(
         *("python", "-m", "pip", "download", "--no-deps", "--no-binary", name),
         *("--require-hashes", "-r", str(requirements), "-d", str(place)),
     )
     (archive,) = place.glob("*.tar.gz")
     shutil.unpack_archive(archive, place, filter="data")
-    (folder,) = place.glob(f"*/{TEMPLATES_FOLDER}")
-    numbers = {"LOLAMA_TEMPLATES": str(folder)}
+    (folder,) = place.glob(f"*/{LLAMA_CPP_MODELS}")
+    return folder
+
+
+@nox.session
+def templates(session: nox.Session) -> None:
+    """Render some seventy published chat templates as transformers does (a minute; fetches them)."""
+    install(session, *editable(PACKAGES), *group("test"), "pip")
+    numbers = {"LOLAMA_TEMPLATES": str(fetch_llama_cpp(session) / "templates")}
     report = f"--junitxml={RESULTS / 'templates.xml'}"
     tests = ROOT / "tests" / "test_published_templates.py"
     run_tests(session, tests, group("test"), numbers, [report])
+
+
+@nox.session(name="gguf-vocabularies")
+def gguf_vocabularies(session: nox.Session) -> None:
+    """Encode texts with the vocabularies of llama.cpp's tests as it does (some minutes; fetches them)."""
+    requirements = group("test", directory("lolama-hub"))
+    install(session, *editable(with_siblings("lolama-hub")), *requirements, "pip")
+    numbers = {"LOLAMA_VOCABULARIES": str(fetch_llama_cpp(session))}
+    report = f"--junitxml={RESULTS / 'gguf-vocabularies.xml'}"
+    tests = directory("lolama-hub") / "tests" / "gguf" / "test_published_vocabularies.py"
+    run_tests(session, tests, requirements, numbers, [report])
 
 
 @nox.session

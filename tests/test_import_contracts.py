@@ -48,6 +48,7 @@ VIOLATIONS = [
     Violation("rooms", "lolama_core.text", "def late():\n    import lolama_core.runtime.runner"),
     Violation("rooms", "lolama_core.files", "import lolama_core.model.config"),
     Violation("hub-rooms", "lolama_hub.folder", "import lolama_hub.download.api"),
+    Violation("hub-rooms", "lolama_hub.folder", "import lolama_hub.gguf.blocks"),
     Violation("hub-rooms", "lolama_hub.store", "import lolama_hub.folder.fields"),
     Violation("quant-rooms", "lolama_quant.cpu", "import lolama_quant.int8.absmax"),
     Violation(

@@ -224,3 +224,50 @@ def test_on_a_terminal_it_fits_80_columns() -> None:
     lines = re.sub(r"\x1b\[[0-9;]*m", "", outcome.out.decode()).replace("\r\n", "\n").splitlines()
     assert outcome.code == 0 and max(map(len, lines)) <= 80
     assert any("fits here" in line for line in lines)
+
+
+def write_gguf(path: Path) -> Path:
+    """A model of one layer in GGUF, whose weights are of several types."""
+    import gguf
+
+    torch.manual_seed(0)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length(96)
+    writer.add_head_count(4)
+    writer.add_layer_norm_rms_eps(1e-5)
+    shapes = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (64, 64))
+    shapes |= {"ffn_up": (96, 64), "ffn_gate": (96, 64), "ffn_down": (64, 96)}
+    kinds = {"token_embd": "Q8_0", "attn_q": "Q4_0", "attn_k": "Q5_0", "ffn_down": "Q4_1"}
+    named = {f"blk.0.{name}": shape for name, shape in shapes.items()}
+    norms = {"blk.0.attn_norm": (64,), "blk.0.ffn_norm": (64,), "output_norm": (64,)}
+    for name, shape in {"token_embd": (96, 64), **named, **norms}.items():
+        kind = gguf.GGMLQuantizationType[kinds.get(name.rpartition(".")[2], "F32")]
+        values = torch.randn(shape).numpy()
+        if kind.name == "F32":
+            writer.add_tensor(f"{name}.weight", values)
+        else:
+            writer.add_tensor(f"{name}.weight", gguf.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_model_in_gguf(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf")
+    found = facts(path)
+    assert found["parameters"] == 96 * 64 + 4 * 64 * 64 + 3 * 96 * 64 + 3 * 64
+    assert found["quantization"] == "gguf"
+    files = names.resolve(str(path))
+    tensors = dict(lolama_core.FileCheckpoint(files).tensors())
+    declared = files.config.get("quantization", {})["tensors"]
+    assert isinstance(declared, dict)
+    loaded = sum(
+        one.nbytes if name in declared or one.dim() == 1 else 4 * one.numel()
+        for name, one in tensors.items()
+    )
+    assert weight_bytes(files, "float32") == loaded

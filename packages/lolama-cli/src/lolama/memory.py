@@ -14,6 +14,7 @@ from typing import Literal, cast
 import lolama_core
 from lolama import names
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.grouped import FORMATS
 from lolama_core.protocols.types import ModelFiles
 
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "I32": 4, "I64": 8}
@@ -101,12 +102,17 @@ def needed(
 
 def weight_bytes(files: ModelFiles, dtype: str, *, quantize: bool = False) -> int:
     """Bytes of a model's tensors once they are loaded; see `needed`."""
-    declared = files.config.get("quantization", {}).get("tensors", {})
-    assert isinstance(declared, dict)
+    quantization = files.config.get("quantization", {})
+    declared, formats = quantization.get("tensors", {}), quantization.get("formats", {})
+    assert isinstance(declared, dict) and isinstance(formats, dict)
     total = 0
     for name, dims, stored in _tensors(files):
         elements = math.prod(dims)
-        if name in declared:
+        if name in declared and stored not in _BYTES:  # blocks of GGUF
+            grouped = FORMATS[str(formats.get(name.removesuffix(".weight"), "int4"))]
+            parts = grouped.tensors(math.prod(dims[:-1]), dims[-1]).values()
+            total += sum(math.prod(shape) * _BYTES[dtype] for dtype, shape in parts)
+        elif name in declared:
             total += elements * _BYTES.get(stored, 4)
         elif quantize and not declared and _is_quantized(name, dims):
             total += elements + 4 * math.prod(dims[:-1])  # a scale for each row
@@ -128,12 +134,17 @@ def _is_quantized(name: str, dims: tuple[int, ...]) -> bool:
 
 
 def _tensors(files: ModelFiles) -> list[tuple[str, tuple[int, ...], str]]:
-    """Canonical name, stored shape and stored dtype of each tensor; what is tied counts once."""
+    """Canonical name, stored shape and stored dtype of each tensor; what is tied counts once.
+
+    A weight in blocks of GGUF comes by its own name, whatever else is made of these blocks.
+    """
     io = lolama_core.FileCheckpointIO()
     headers = {path: io.header(path) for path in {one.path for one in files.tensors.values()}}
     seen: set[tuple[object, str]] = set()
     found = []
-    for name, one in sorted(files.tensors.items()):
+    for name, one in sorted(
+        files.tensors.items(), key=lambda item: (item[0].endswith("scale"), item[0])
+    ):
         if (one.path, one.key) not in seen:
             seen.add((one.path, one.key))
             header = headers[one.path][one.key]

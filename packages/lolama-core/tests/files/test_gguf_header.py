@@ -431,3 +431,33 @@ def test_pipe_directory_device_do_not_hang(tmp_path: Path) -> None:
     assert "directory" in refused(tmp_path)
     assert "device" in refused(Path("/dev/zero"))
     assert "does not exist" in refused(tmp_path / "absent.gguf")
+
+
+def test_numbers_of_a_small_tensor(tmp_path: Path) -> None:
+    factors = numpy.array([1.0, 1.5, 8.0], dtype=numpy.float32)
+    path = written(tmp_path / "a.gguf", lambda to: to.add_tensor("rope_freqs.weight", factors))
+    assert read_gguf_header(path).numbers("rope_freqs.weight") == [1.0, 1.5, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (numpy.array([1, numpy.nan], dtype=numpy.float32), "holds NaN or Inf"),
+        (numpy.array([1, numpy.inf], dtype=numpy.float32), "holds NaN or Inf"),
+        (numpy.ones(2, dtype=numpy.float16), r"is F16 of shape \(2,\), expected F32"),
+        (numpy.ones((300, 300), dtype=numpy.float32), r"expected F32 and at most 65,536 values"),
+    ],
+)
+def test_row_476_numbers_that_are_none(tmp_path: Path, values: Any, words: str) -> None:
+    path = written(tmp_path / "a.gguf", lambda to: to.add_tensor("x", values))
+    with pytest.raises(ModelError, match=words):
+        read_gguf_header(path).numbers("x")
+
+
+def test_row_476_numbers_of_a_file_that_was_cut(tmp_path: Path) -> None:
+    values = numpy.ones(8, dtype=numpy.float32)
+    path = written(tmp_path / "a.gguf", lambda to: to.add_tensor("x", values))
+    header = read_gguf_header(path)
+    os.truncate(path, header.data_start + 8)
+    with pytest.raises(ModelError, match="changed while it was being read"):
+        header.numbers("x")

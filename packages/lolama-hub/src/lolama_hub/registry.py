@@ -19,7 +19,11 @@ from lolama_hub.folder.fields import shown
 
 # The Hub's own rules for each part: letters, digits, "-", "_" and ".", the last two not at either end.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
-HUB_ID = re.compile(rf"({_PART}/{_PART})(?:@([A-Za-z0-9_][A-Za-z0-9._/-]{{0,199}}))?")
+_LABEL = r"[A-Za-z0-9](?:-?[A-Za-z0-9._])*"
+HUB_ID = re.compile(
+    rf"({_PART}/{_PART})(?::({_LABEL}))?(?:@([A-Za-z0-9_][A-Za-z0-9._/-]{{0,199}}))?"
+)
+"""``owner/name:label@revision``; the label says which model, of a repository that has several in GGUF."""
 
 _FIELDS = ("repo", "parameters", "description", "kind", "license", "gated", "size", "context")
 _MOST_BYTES = 2**20

@@ -16,29 +16,43 @@ from lolama_core.protocols.types import ModelFiles
 from lolama_hub import registry
 from lolama_hub.folder.fields import shown
 from lolama_hub.folder.files import Folder
-from lolama_hub.folder.other_formats import describe_file
+from lolama_hub.folder.other_formats import describe_file, names_in
 from lolama_hub.folder.resolve import check_config, check_small_files, resolve_folder
+from lolama_hub.gguf.resolve_gguf import find_gguf, is_gguf, is_gguf_name, resolve_gguf
 from lolama_hub.store.place import Store
 from lolama_hub.store.snapshots import Snapshots
 
 _PATH_STARTS = ("/", "./", "../", "~", "\\", ".\\", "..\\")
+_CHECK_PATH = "check its path"
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model by its Hugging Face id. ``revision`` is empty for the newest."""
+    """A model by its Hugging Face id.
+
+    Attributes:
+        repo: ``owner/name``.
+        revision: Empty for the newest.
+        label: Which model, of a repository that has several in GGUF; empty if it is not said.
+    """
 
     repo: str
     revision: str = ""
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """All of it but the revision."""
+        return f"{self.repo}:{self.label}" if self.label else self.repo
 
 
 def parse_name(name: str) -> Path | HubModel:
-    """What a name means: a local folder or a model of the Hub.
+    """What a name means: a local folder, a file in GGUF, or a model of the Hub.
 
     In this order: whatever looks like a path (``./x``, ``/x``, ``~/x``) is one; then an alias, even if a
-    folder beside you has the same name (``./tinyllama`` means the folder); then an existing folder; then
-    ``owner/name[@revision]``.
+    folder beside you has the same name (``./tinyllama`` means the folder); then an existing folder or file;
+    then ``owner/name[:label][@revision]``.
 
     Raises:
         UsageError: if it is none of these, with the closest alias.
@@ -47,13 +61,16 @@ def parse_name(name: str) -> Path | HubModel:
         return _existing(name)
     info = registry.find(name)
     if info is not None:
-        repo, _, revision = info.repo.partition("@")
-        return HubModel(repo, revision)
+        match = registry.HUB_ID.fullmatch(info.repo)
+        assert match is not None
+        return HubModel(match[1], match[3] or "", match[2] or "")
     if name and os.path.exists(name):
         return _existing(name)
+    if is_gguf_name(name) and ":" not in name:
+        raise UsageError(f"model {shown(name)}", "there is no such file", _CHECK_PATH)
     match = registry.HUB_ID.fullmatch(name)
     if match and ".." not in name and "--" not in match[1]:
-        return HubModel(match[1], match[2] or "")
+        return HubModel(match[1], match[3] or "", match[2] or "")
     other = describe_file(name)
     if other is not None:
         raise UsageError(f"model {shown(name)}", *other)
@@ -67,20 +84,22 @@ def _existing(name: str) -> Path:
     with suppress(OSError, RuntimeError, ValueError):  # no such user, a NUL, a name too long
         found = path.expanduser()
         exists = found.exists()
-        if found.is_dir():
+        if found.is_dir() or is_gguf(found):
             return found
+    if not exists and is_gguf_name(found.name):
+        raise UsageError(f"model {shown(name)}", "there is no such file", _CHECK_PATH)
     other = describe_file(found.name)
     if exists and other is not None:
         raise UsageError(f"model {shown(name)}", *other)
     raise UsageError(
         f"model {shown(name)}",
         "is a file, not a folder" if exists else "there is no such folder",
-        "give the folder that holds config.json and the weights",
+        "give the folder that holds config.json and the weights, or a .gguf file",
     )
 
 
 class HuggingFaceSource:
-    """Local Hugging Face folders, and the models of the Hugging Face Hub.
+    """Local Hugging Face folders and GGUF files, and the models of the Hugging Face Hub.
 
     Args:
         store: Directory for what is fetched and converted; by default ``LOLAMA_HOME``, else the user's cache.
@@ -108,21 +127,46 @@ class HuggingFaceSource:
         """
         target = parse_name(name)
         if isinstance(target, Path):
-            return resolve_folder(name, Folder(target, io, self._store))
+            return self._resolve_path(name, target, io)
         repo, revision = target.repo, target.revision
-        commit = self._snapshots.commit_of(repo, revision)
-        directory = self._snapshots.find(repo, commit)
-        if directory is not None:
-            self._snapshots.touch(directory)
-            files = resolve_folder(name, Folder(directory, io, self._store))
-            return replace(files, repo=repo, revision=commit, immutable=True)
-        from lolama_hub.download.hf_cache import find_snapshot
+        for stored in self._stored_as(target):
+            commit = self._snapshots.commit_of(stored, revision)
+            directory = self._snapshots.find(stored, commit)
+            if directory is not None:
+                self._snapshots.touch(directory)
+                files = self._resolve_path(name, directory, io)
+                return replace(files, repo=stored, revision=commit, immutable=True)
+        from lolama_hub.download.hf_cache import find_gguf_file, find_snapshot
 
-        cached = find_snapshot(repo, revision, io)
+        cached = None if target.label else find_snapshot(repo, revision, io)
         if cached is not None:
-            files = resolve_folder(name, Folder(cached[0], io, self._store))
+            files = self._resolve_path(name, cached[0], io)
             return replace(files, repo=repo, revision=cached[1])
+        alone = find_gguf_file(repo, target.label, revision, io)
+        if alone is not None:
+            files = self._resolve_path(name, alone[0], io)
+            return replace(files, repo=f"{repo}:{alone[1]}", revision=alone[2])
         raise self._absent(target)
+
+    def _stored_as(self, target: HubModel) -> Sequence[str]:
+        """What the store may call a model; of several in GGUF the last used comes first."""
+        from lolama_hub.download.gguf_choice import is_called
+
+        labels = [(name, name.partition(":")[2]) for name in self._snapshots.labels(target.repo)]
+        if target.label:
+            return [name for name, label in labels if is_called(label, target.label)]
+        used = [model.repo for model in self._snapshots.models()]
+        return [target.repo, *sorted((name for name, _ in labels if name in used), key=used.index)]
+
+    def _resolve_path(self, name: str, path: Path, io: CheckpointIO) -> ModelFiles:
+        """The model of a folder, in either format, or of a file."""
+        if not path.is_dir():
+            return resolve_gguf(name, path, io, self._store)
+        folder = Folder(path, io, self._store)
+        found = find_gguf(folder, names_in(path))
+        if found is None:
+            return resolve_folder(name, folder)
+        return resolve_gguf(name, found, io, self._store, label=folder.label)
 
     def plan(self, name: str, io: CheckpointIO) -> DownloadPlan:
         """What `fetch` would transfer, to the byte; config.json is read for it, and nothing is written.
@@ -133,7 +177,7 @@ class HuggingFaceSource:
         target = parse_name(name)
         if isinstance(target, Path):
             raise UsageError(
-                f"model {shown(name)}", "is a local folder", "there is nothing to download"
+                f"model {shown(name)}", "is here already", "there is nothing to download"
             )
         from lolama_hub.download import api
         from lolama_hub.download.plan import plan_download
@@ -144,7 +188,7 @@ class HuggingFaceSource:
         def check(subject: str, content: bytes, names: Collection[str]) -> None:
             check_config(Path(subject), io.parse_json(content, subject), names)
 
-        return plan_download(target.repo, target.revision, self._snapshots, check)
+        return plan_download(target.repo, target.label, target.revision, self._snapshots, check)
 
     def fetch(
         self,
@@ -165,6 +209,8 @@ class HuggingFaceSource:
 
         def check(directory: Path) -> None:
             names = {file.name for file in plan.files}
+            if any(map(is_gguf_name, names)):
+                return  # there is nothing beside its weights
             check_small_files(Folder(directory, io, self._store), names)
 
         return fetch_plan(plan, self._snapshots, confirm, progress, check)
@@ -192,10 +238,19 @@ class HuggingFaceSource:
         """
         target = parse_name(name)
         if isinstance(target, Path):
-            reason = "is a folder of your own, which lolama does not delete"
+            what = "folder" if target.is_dir() else "file"
+            reason = f"is a {what} of your own, which lolama does not delete"
             raise UsageError(f"model {shown(name)}", reason, "remove it yourself")
-        commit = self._snapshots.commit_of(target.repo, target.revision) if target.revision else ""
-        here = [model for model in self._snapshots.models() if model.repo == target.repo]
+        models = self._snapshots.models()
+        names = [
+            name for name in self._stored_as(target) if any(name == one.repo for one in models)
+        ]
+        if len(names) > 1:
+            reason = f"is here as {', '.join(sorted(names))}"
+            raise UsageError(target.name, reason, "say which of them")
+        stored = names[0] if names else target.name
+        commit = self._snapshots.commit_of(stored, target.revision) if target.revision else ""
+        here = [model for model in models if model.repo == stored]
         if not here or (target.revision and commit not in {model.revision for model in here}):
             reason, remedy = "is not in the store", "`lolama models` lists what is downloaded"
             from lolama_hub.download.hf_cache import holds
@@ -203,9 +258,9 @@ class HuggingFaceSource:
             if holds(target.repo):
                 reason = "is in Hugging Face's own cache, which lolama does not change"
                 remedy = f"remove it with `hf cache rm model/{target.repo}`"
-            raise UsageError(target.repo, reason, remedy)
-        with self._snapshots.lock(target.repo):
-            return self._snapshots.remove(target.repo, commit)
+            raise UsageError(target.name, reason, remedy)
+        with self._snapshots.lock(stored):
+            return self._snapshots.remove(stored, commit)
 
     def collect_garbage(self) -> int:
         """Delete interrupted downloads, commits that were replaced, and leftovers; bytes freed."""
@@ -215,10 +270,12 @@ class HuggingFaceSource:
         """Why a model cannot be used without a connection, and how much of it is here."""
         from lolama_hub.download import api
 
-        repo = target.repo
+        repo = target.name
         remedy = f"run `lolama pull {repo}{'@' + target.revision if target.revision else ''}`"
         if api.offline():
             remedy += " without HF_HUB_OFFLINE"
-        missing = self._snapshots.missing_files(repo)
+        missing = next(
+            filter(None, map(self._snapshots.missing_files, self._stored_as(target))), ""
+        )
         reason = f"is only partly downloaded: {missing} missing" if missing else "is not downloaded"
         return NetworkError(repo, reason, remedy)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import random
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from tiny_folders import edit_json, write_json
+from tiny_sentencepiece import texts, trainer
 from tokenizers import Tokenizer
 
 from lolama_core.protocols import CheckpointIO
@@ -25,59 +25,11 @@ sentencepiece = pytest.importorskip("sentencepiece")
 
 Resolve = Callable[[Path], ModelFiles]
 
-WORDS = (
-    "Once upon a time there was little girl named Lily. </s> <s> <unk> [INST] <0x0A> It's, café naïve "
-    "你好 🙂 ﬁ Ⅳ １２ \t \n the two 1234 ▁ ▁x"
-).split(" ")
-
-
-def texts(count: int, *, runs_of_spaces: bool = True) -> list[str]:
-    """Words, spaces and stray characters, joined at random from a fixed seed."""
-    rng = random.Random(20)
-    result = ["", "x", "\n\n", "▁x", "two", "hello\nworld", "</s>", "a</s>b"]
-    if runs_of_spaces:
-        result += ["  two", "  ", " ", "two  ", "a  b", " leading", "hello   world  "]
-    for _ in range(count):
-        parts = []
-        for _ in range(rng.randrange(1, 14)):
-            ranges = rng.choice([(32, 127), (160, 0x250), (0x3040, 0x9FFF), (0x1F300, 0x1F700)])
-            parts.append(rng.choice([rng.choice(WORDS), " ", chr(rng.randrange(*ranges))]))
-        text = "".join(parts)
-        result.append(
-            text if runs_of_spaces else " ".join(text.replace("▁", "").split(" ")).strip()
-        )
-    return [text if runs_of_spaces else " ".join(text.split()) for text in result]
-
 
 @pytest.fixture(scope="session")
 def train(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Train a small sentencepiece model on made-up text."""
-    folder = tmp_path_factory.mktemp("sentencepiece")
-    numbers = itertools.count()
-    rng = random.Random(1)
-    words = (
-        "lily dog ran home the a big small house and then played with ball café two 1234".split()
-    )
-    corpus = folder / "corpus.txt"
-    corpus.write_text("\n".join("  ".join(rng.choices(words, k=12)) for _ in range(600)))
-
-    def make(**options: Any) -> Path:
-        prefix = folder / f"model-{next(numbers)}"
-        settings = {
-            "model_type": "bpe",
-            "vocab_size": 360,
-            "byte_fallback": True,
-            "normalization_rule_name": "identity",
-            "remove_extra_whitespaces": False,
-            "hard_vocab_limit": False,
-            "minloglevel": 2,
-        }
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(corpus), model_prefix=str(prefix), **(settings | options)
-        )
-        return prefix.with_suffix(".model")
-
-    return make
+    return trainer(tmp_path_factory.mktemp("sentencepiece"))
 
 
 def converted(model: Path, tmp_path: Path, io: CheckpointIO, **config: Any) -> Tokenizer:

@@ -27,8 +27,7 @@ CASES = {
         "merge_and_unload",
     ),
     "old adapter": (["adapter_model.bin"], "adapter", "merge_and_unload"),
-    "GGUF": (["README.md", "model-Q4_K_M.gguf"], "GGUF", "config.json and safetensors"),
-    "GGUF, upper case": (["MODEL.GGUF"], "GGUF", "config.json and safetensors"),
+    "GGML": (["ggml-model-q4_0.bin"], "GGML", "config.json and safetensors"),
     "Meta": (["consolidated.00.pth", "params.json", "tokenizer.model"], "Meta's original", "-hf"),
     "Mistral": (
         ["consolidated.safetensors", "params.json", "tekken.json"],
@@ -128,8 +127,7 @@ def test_row_124_weights_that_another_program_quantized(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("model-Q4_K_M.gguf", "is a model in GGUF, the format of llama.cpp"),
-        ("MODEL.GGUF", "is a model in GGUF"),
+        ("ggml-model-q4_0.bin", "is a model in GGML, an old format of llama.cpp"),
         ("consolidated.00.pth", "Meta's original format"),
         ("adapter_model.safetensors", "is an adapter"),
         ("model.safetensors", "is a file, not a folder"),
@@ -138,7 +136,7 @@ def test_row_124_weights_that_another_program_quantized(
 def test_row_124_files(
     tmp_path: Path, io: CheckpointIO, monkeypatch: pytest.MonkeyPatch, name: str, words: str
 ) -> None:
-    (tmp_path / name).write_bytes(b"GGUF\3\0\0\0")
+    (tmp_path / name).write_bytes(b"lmgg")
     monkeypatch.chdir(tmp_path)
     for path in (str(tmp_path / name), f"./{name}", name):
         with pytest.raises(UsageError) as caught:
@@ -148,7 +146,6 @@ def test_row_124_files(
 
 def test_row_124_a_gguf_that_is_not_there(tmp_path: Path, io: CheckpointIO) -> None:
     source = HuggingFaceSource(tmp_path / "store")
-    with pytest.raises(UsageError, match="is a model in GGUF"):
-        source.resolve("llama-2.Q4.gguf", io)
-    with pytest.raises(UsageError, match="there is no such folder"):
-        source.resolve(str(tmp_path / "llama-2.Q4.gguf"), io)
+    for name in ("llama-2.Q4.gguf", "models/LLAMA.GGUF", str(tmp_path / "llama-2.Q4.gguf")):
+        with pytest.raises(UsageError, match="there is no such file; check its path"):
+            source.resolve(name, io)

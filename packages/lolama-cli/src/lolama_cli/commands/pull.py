@@ -24,7 +24,7 @@ def pull(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="An alias, or owner/name[@revision] of the Hugging Face Hub.",
+            help="An alias, or owner/name[:label][@revision] of the Hugging Face Hub.",
             autocompletion=options.model_names,
         ),
     ],

@@ -101,8 +101,9 @@ def _no_directory(path: Path) -> ModelError:
     if os.path.isfile(path):
         with open_regular(path) as file:
             if file.read(4) == b"GGUF":
-                reason = "is a model in GGUF, the format of llama.cpp, which lolama does not read"
-                return ModelError(str(path), reason, "use the safetensors version of the model")
+                reason = "is a model in GGUF, the format of llama.cpp, which lolama-core alone does not read"
+                remedy = "use the `lolama` program or `pip install lolama-hub`"
+                return ModelError(str(path), reason, remedy)
     return ModelError(str(path), "is not a directory", "give the path of a model directory")
 
 

@@ -8,15 +8,16 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from types import MappingProxyType
 
 from lolama_core.files.gguf_types import GIVEN_UP, TYPES, row_bytes
 from lolama_core.files.gguf_values import UINT32, UINT64, GGUFValues
-from lolama_core.files.safetensors_header import MAX_TENSORS, TensorInfo
+from lolama_core.files.safetensors_header import MAX_TENSORS, TensorInfo, is_same_content
 from lolama_core.files.untrusted import DOWNLOAD_AGAIN, impostor, open_regular
 from lolama_core.protocols.checkpoint import GGUFValue
 from lolama_core.protocols.checks import is_integer, shown
@@ -29,6 +30,9 @@ MAX_HEADER_BYTES = 128 * 2**20
 MAX_KEYS = 10_000
 MAX_NAME_BYTES = 65_535
 MAX_DIMENSIONS = 4
+MAX_NUMBERS = 1 << 16
+"""Values of a tensor that `GGUFHeader.numbers` reads, such as factors of rotary pairs: some hundreds."""
+
 ALIGNMENT_KEY = "general.alignment"
 DEFAULT_ALIGNMENT = 32
 
@@ -55,6 +59,30 @@ class GGUFHeader:
     tensors: Mapping[str, TensorInfo]
     data_start: int
     status: os.stat_result
+
+    def numbers(self, name: str) -> list[float]:
+        """The values of a small F32 tensor.
+
+        Raises:
+            ModelError: if it is another one, if the file is not as it was, or if a value is NaN or infinite.
+        """
+        info = self.tensors[name]
+        if info.dtype != "F32" or prod(info.shape) > MAX_NUMBERS:
+            reason = f"tensor {shown(name)} is {info.dtype} of shape {info.shape}"
+            raise ModelError(
+                str(self.path), f"{reason}, expected F32 and at most {MAX_NUMBERS:,} values"
+            )
+        with open_regular(self.path) as file:
+            file.seek(self.data_start + info.begin)
+            content = file.read(info.end - info.begin)
+            if not is_same_content(self.status, os.fstat(file.fileno())):
+                reason = "changed while it was being read"
+                raise ModelError(str(self.path), reason, "load the model again")
+        found = list(struct.unpack(f"<{len(content) // 4}f", content[: len(content) // 4 * 4]))
+        if len(found) != prod(info.shape) or not all(map(isfinite, found)):
+            reason = f"tensor {shown(name)} holds NaN or Inf, or is cut short"
+            raise ModelError(str(self.path), reason, DOWNLOAD_AGAIN)
+        return found
 
 
 def read_gguf_header(path: Path, max_bytes: int = MAX_HEADER_BYTES) -> GGUFHeader:

@@ -83,15 +83,23 @@ class GGUFHeader(Protocol):
         """Tensor name → type and shape. Shapes count values, of types with blocks as well."""
         ...
 
+    def numbers(self, name: str) -> list[float]:
+        """The values of a small F32 tensor, such as factors of rotary pairs.
+
+        Raises:
+            ModelError: if it is another one, or cannot be read.
+        """
+        ...
+
 
 class CheckpointIO(Protocol):
     """core's hardened file code, handed to the packages that may not import it."""
 
     def header(self, path: Path) -> Mapping[str, TensorHeader]:
-        """The checked header of a safetensors file: tensor name → dtype and shape.
+        """The checked header of a safetensors or GGUF file: tensor name → dtype and shape.
 
         Raises:
-            ModelError: if the file is anything but a whole, well-formed safetensors file.
+            ModelError: if the file is anything but a whole, well-formed file of one of these formats.
         """
         ...
 

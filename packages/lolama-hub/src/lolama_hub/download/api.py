@@ -150,6 +150,12 @@ def read_small_file(repo: str, commit: str, file: RemoteFile) -> bytes:
     return body
 
 
+def read_beginning(repo: str, commit: str, file: RemoteFile, count: int) -> bytes:
+    """The first ``count`` bytes of a file, or some more. Errors are those of `read_small_file`."""
+    url = file_url(repo, commit, file)
+    return retried(lambda: _get(url, repo, file.path, count), repo, url)[0]
+
+
 def file_url(repo: str, commit: str, file: RemoteFile) -> str:
     """Where the Hub has a file, or sends on to where it is."""
     return f"{endpoint()}/{repo}/resolve/{commit}/{quote(file.path)}"
@@ -232,16 +238,16 @@ def _get_json(url: str, repo: str, what: str) -> tuple[JSON, str]:
         raise _not_a_hub(repo, found) from None
 
 
-def _get(url: str, repo: str, what: str) -> tuple[bytes, httpx2.Headers]:
-    """What is at an address, of a size that fits into memory."""
+def _get(url: str, repo: str, what: str, enough: int = 1 << 40) -> tuple[bytes, httpx2.Headers]:
+    """What is at an address, of a size that fits into memory; ``enough`` of it or all."""
     deadline = time.monotonic() + _SLOWEST_ANSWER
     with session().stream(
         "GET", url, headers=request_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT
     ) as response:
         if response.status_code != 200:
             raise refusal(response, repo, what)
-        body = bytearray()
-        for piece in response.iter_bytes():
+        body, pieces = bytearray(), response.iter_bytes()
+        while len(body) < enough and (piece := next(pieces, b"")):
             body += piece
             if len(body) > _LARGEST_ANSWER or time.monotonic() > deadline:
                 raise _not_a_hub(repo, "does not come to an end")

@@ -18,6 +18,7 @@ from lolama_core.protocols.checkpoint import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.source import FilePlan, StoredModel
 from lolama_hub.download.api import RemoteFile
+from lolama_hub.download.gguf_choice import choices, is_called
 from lolama_hub.download.hugging_face import (
     CachedRepoTreeNotFoundError,
     constants,
@@ -33,6 +34,27 @@ _INDEX = ".index.json"
 
 def find_snapshot(repo: str, revision: str, io: CheckpointIO) -> tuple[Path, str] | None:
     """The folder and commit of a model, if all that lolama needs of it is in the cache."""
+    found = _snapshot(repo, revision, io)
+    return found if found is not None and _is_whole(repo, found[1], found[0], io) else None
+
+
+def find_gguf_file(
+    repo: str, label: str, revision: str, io: CheckpointIO
+) -> tuple[Path, str, str] | None:
+    """The file, label and commit of a model in GGUF in the cache; without a label, of the only one."""
+    found = _snapshot(repo, revision, io)
+    if found is None:
+        return None
+    folder, commit = found
+    here = choices([RemoteFile(path.name, 0, "") for path in folder.iterdir() if path.is_file()])
+    fitting = [one for one in here if not label or is_called(one, label)]
+    if len(fitting) != 1:
+        return None
+    return folder / here[fitting[0]][0].path, fitting[0], commit
+
+
+def _snapshot(repo: str, revision: str, io: CheckpointIO) -> tuple[Path, str] | None:
+    """The folder and commit of what there is of a model."""
     root = _root(repo)
     commit = revision
     if not _COMMIT.fullmatch(revision):
@@ -41,9 +63,7 @@ def find_snapshot(repo: str, revision: str, io: CheckpointIO) -> tuple[Path, str
         except ModelError:
             return None
     folder = root / "snapshots" / commit
-    if not _COMMIT.fullmatch(commit) or not os.path.isdir(folder):
-        return None
-    return (folder, commit) if _is_whole(repo, commit, folder, io) else None
+    return (folder, commit) if _COMMIT.fullmatch(commit) and os.path.isdir(folder) else None
 
 
 def whole_models(io: CheckpointIO) -> Iterator[tuple[StoredModel, Path]]:

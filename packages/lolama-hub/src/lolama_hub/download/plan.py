@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +24,11 @@ from lolama_core.protocols.source import DownloadPlan, FilePlan
 from lolama_core.protocols.whole_file import write_whole
 from lolama_hub.download import api, hf_cache
 from lolama_hub.download.api import RemoteFile
-from lolama_hub.download.selection import CONFIG, is_weights, needed_files
+from lolama_hub.download.gguf_choice import choices, choose, memory_available
+from lolama_hub.download.selection import CONFIG, has_weights, is_weights, needed_files
 from lolama_hub.download.transfer import fetch_file, is_content, verify
+from lolama_hub.folder.fields import shown
+from lolama_hub.gguf.beginning import BEGINNING, check_beginning
 from lolama_hub.store.snapshots import DEFAULT_REF, Snapshots
 
 Progress = Callable[[str, int, int], None]
@@ -33,6 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 def plan_download(
     repo: str,
+    label: str,
     revision: str,
     snapshots: Snapshots,
     check: Callable[[str, bytes, Collection[str]], None],
@@ -41,6 +45,8 @@ def plan_download(
 
     Args:
         repo: ``owner/name``.
+        label: Which model, of a repository that has several in GGUF; empty for the one that is here in part,
+            else the best one.
         revision: What was asked for; empty for the newest.
         snapshots: Where it would go.
         check: Raises for a config.json (what to call it, its content, the files beside it) that cannot be
@@ -51,23 +57,53 @@ def plan_download(
     """
     ref = revision or DEFAULT_REF
     commit = api.find_commit(repo, ref)
-    remote = needed_files(repo, api.list_files(repo, commit))
+    name, remote = _choose(repo, label, api.list_files(repo, commit), snapshots)
     # Whether this user may have it, before anyone is asked to agree to a download.
     api.check_access(repo, commit, remote[0])
-    if snapshots.find(repo, commit) is not None:
+    if snapshots.find(name, commit) is not None:
         files = [_planned(file, present=True) for file in remote]
-        return DownloadPlan(repo=repo, revision=commit, files=tuple(files), ref=ref)
-    partial = snapshots.partial_sizes(repo, commit)
+        return DownloadPlan(repo=name, revision=commit, files=tuple(files), ref=ref)
+    partial = snapshots.partial_sizes(name, commit)
     files = []
     for file in remote:
         here = partial.get(file.path, 0)
-        present = here == file.size or _elsewhere(repo, _planned(file), snapshots) is not None
+        present = here == file.size or _elsewhere(name, _planned(file), snapshots) is not None
         files.append(_planned(file, present=present, partial=0 if here > file.size else here))
+    plan = DownloadPlan(repo=name, revision=commit, files=tuple(files), ref=ref)
+    if remote[0].path != CONFIG:
+        beginning = api.read_beginning(repo, commit, remote[0], BEGINNING)
+        check_beginning(f"{repo}/{remote[0].path}", beginning)
+        return plan
     files[0] = _with_config(repo, commit, files[0], snapshots)
     content = files[0].content
     assert content is not None
     check(f"{repo}/{CONFIG}", content, {file.name for file in files})
-    return DownloadPlan(repo=repo, revision=commit, files=tuple(files), ref=ref)
+    return replace(plan, files=tuple(files))
+
+
+def _choose(
+    repo: str, label: str, listed: Sequence[RemoteFile], snapshots: Snapshots
+) -> tuple[str, Sequence[RemoteFile]]:
+    """What the store calls a model, and its files: those in Hugging Face's layout, or one choice in GGUF.
+
+    Raises:
+        ModelError: if there is nothing that could be read, or nothing of that label.
+    """
+    found = choices(listed) if label or not has_weights(listed) else {}
+    if not found and not label:
+        return repo, needed_files(repo, listed)
+    if not found:
+        reason = f"holds no model in GGUF, so none called {shown(label)}"
+        raise ModelError(repo, reason, f"say {repo} alone")
+    here = [name.partition(":")[2] for name in snapshots.labels(repo)]
+    begun = next((one for one in here if one in found), "")
+    label = choose(repo, found, label or begun, memory_available())
+    return f"{repo}:{label}", found[label]
+
+
+def _hub_id(repo: str) -> str:
+    """What the Hub calls it."""
+    return repo.partition(":")[0]
 
 
 def _planned(file: RemoteFile, *, present: bool = False, partial: int = 0) -> FilePlan:
@@ -181,9 +217,9 @@ def _provide(
         _link(source.resolve(), target)
         progress(file.name, file.size, file.size)
         return
-    api.check_access(plan.repo, plan.revision, remote)
+    api.check_access(_hub_id(plan.repo), plan.revision, remote)
     fetch_file(
-        plan.repo,
+        _hub_id(plan.repo),
         plan.revision,
         remote,
         target,
@@ -193,7 +229,7 @@ def _provide(
 
 def _elsewhere(repo: str, file: FilePlan, snapshots: Snapshots) -> Path | None:
     """Where this file is here already: in an older commit, or in Hugging Face's cache."""
-    return snapshots.same_content(repo, file) or hf_cache.find_blob(repo, file)
+    return snapshots.same_content(repo, file) or hf_cache.find_blob(_hub_id(repo), file)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ from lolama_core.protocols.errors import ModelError
 from lolama_hub.download.api import RemoteFile
 from lolama_hub.folder.files import PICKLED, SAFETENSORS
 from lolama_hub.folder.other_formats import refuse_layout
+from lolama_hub.gguf.resolve_gguf import is_gguf_name
 
 CONFIG = "config.json"
 _CONFIGURATION = (
@@ -57,6 +58,12 @@ def needed_files(repo: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
     )
 
 
+def has_weights(files: Sequence[RemoteFile]) -> bool:
+    """Whether a repository has weights in Hugging Face's layout."""
+    by_path = {file.path: file for file in files}
+    return any(_weights(by_path, name) for name in _WEIGHTS)
+
+
 def _weights(by_path: dict[str, RemoteFile], name: str) -> list[RemoteFile]:
     if name in by_path:
         return [by_path[name]]
@@ -70,4 +77,4 @@ def _weights(by_path: dict[str, RemoteFile], name: str) -> list[RemoteFile]:
 
 def is_weights(name: str) -> bool:
     """Whether a file that is needed holds weights."""
-    return name.endswith((".safetensors", ".bin"))
+    return name.endswith((".safetensors", ".bin")) or is_gguf_name(name)

@@ -12,6 +12,7 @@ from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import shown
 
 _OTHER_LAYOUT = "use the version of the model in Hugging Face's layout: config.json and safetensors"
+_OF_A_REPOSITORY = "download one of its .gguf files, and give the path of that"
 _SHARD = re.compile(r"((?:model|pytorch_model)(?:\.[\w.]+)?)-\d{5,6}-of-\d{5,6}\.(safetensors|bin)")
 
 # Pattern of a file's name → what a folder that holds such a file is said to hold, and what to do. The first
@@ -22,7 +23,7 @@ _FORMATS: tuple[tuple[str, str, str], ...] = (
         "an adapter (LoRA or the like), which changes another model and is none itself",
         "merge it into that model (PEFT's merge_and_unload), save the result, and use that",
     ),
-    (r".+\.gguf", "a model in GGUF, the format of llama.cpp", _OTHER_LAYOUT),
+    (r"(?!.*mmproj).+\.gguf", "a model in GGUF, the format of llama.cpp", _OF_A_REPOSITORY),
     (r"ggml-.+\.bin|.+\.ggml", "a model in GGML, an old format of llama.cpp", _OTHER_LAYOUT),
     (
         r"consolidated\.\d+\.pth",

@@ -41,14 +41,27 @@ class Vocabulary:
 
 
 def read_vocabulary(path: Path, io: CheckpointIO) -> Vocabulary:
-    """Read a tokenizer.json; a vocabulary is a mapping, or a list for Unigram.
+    """Read a tokenizer.json.
 
     Raises:
         ModelError: naming what cannot be used.
     """
     # Published files are larger than what `read_json` takes; core parses them again before any use.
+    return parse_vocabulary(path, io.read_text(path))
+
+
+def parse_vocabulary(path: Path, text: str) -> Vocabulary:
+    """What the text of a tokenizer.json tells; a vocabulary is a mapping, or a list for Unigram.
+
+    Args:
+        path: Where it stands, for messages.
+        text: All of it.
+
+    Raises:
+        ModelError: naming what cannot be used.
+    """
     try:
-        values = json.loads(io.read_text(path))
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = (
             "is nested too deeply" if isinstance(error, RecursionError) else "is not valid JSON"

@@ -71,6 +71,17 @@ class Store:
         return directory
 
 
+def folder_name(repo: str) -> str:
+    """``owner--name`` for ``owner/name``, and ``owner--name--Q4_K_M`` for ``owner/name:Q4_K_M``."""
+    # No id of the Hub holds "--", and no label of a file, so there is one way back.
+    return repo.replace("/", "--").replace(":", "--")
+
+
+def repo_name(folder: str) -> str:
+    """The way back."""
+    return folder.replace("--", "/", 1).replace("--", ":", 1)
+
+
 def unusable(directory: Path, error: OSError | ValueError) -> ResourceError:
     """The error for a part of the store that cannot be made or read."""
     found = shortage(error, str(directory))

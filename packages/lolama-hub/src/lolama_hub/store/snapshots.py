@@ -5,6 +5,7 @@
     models/owner--name/<commit>/            the files, and a manifest that lists them
     models/owner--name/<commit>.partial/    a download that goes on, or was interrupted
     models/owner--name/refs.json            which commit main, or a tag, was when it was fetched
+    models/owner--name--Q4_K_M/…            the same of one of several models that a repository has in GGUF
     locks/owner--name                       held while any of that changes; otherwise absent
 
 A download becomes visible by one rename, after everything in it was verified and forced to the disk. Nothing
@@ -25,7 +26,14 @@ from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.source import DownloadPlan, FilePlan, StoredModel
 from lolama_core.protocols.whole_file import write_whole
 from lolama_hub.store.locks import locked
-from lolama_hub.store.place import PARTIAL, STAGING, Store, unusable
+from lolama_hub.store.place import (
+    PARTIAL,
+    STAGING,
+    Store,
+    folder_name,
+    repo_name,
+    unusable,
+)
 
 MANIFEST = "lolama.json"
 _REFS = "refs.json"
@@ -47,9 +55,14 @@ class Snapshots:
         self._store = store
         self._root = store.root / "models"
 
+    def labels(self, repo: str) -> list[str]:
+        """Names such as ``owner/name:Q4_K_M`` of models in GGUF, of which there is something here."""
+        names = (repo_name(folder.name) for folder in _children(self._root))
+        return [name for name in names if name.startswith(f"{repo}:")]
+
     def lock(self, repo: str) -> AbstractContextManager[None]:
         """Hold off every other process that would change what there is of ``repo``."""
-        return locked(self._store.directory("locks") / _folder_name(repo))
+        return locked(self._store.directory("locks") / folder_name(repo))
 
     def commit_of(self, repo: str, revision: str) -> str:
         """The commit that a revision was when it was fetched; empty if it never was."""
@@ -63,7 +76,7 @@ class Snapshots:
         Raises:
             ModelError: if somebody has changed or removed a file of it.
         """
-        directory = self._root / _folder_name(repo) / commit
+        directory = self._root / folder_name(repo) / commit
         if not commit or not os.path.isdir(directory):
             return None
         for name, size, _ in self.files(directory):
@@ -94,7 +107,7 @@ class Snapshots:
 
     def staging(self, repo: str, commit: str) -> Path:
         """Where a download goes on until it is whole. It may not exist."""
-        return self._root / _folder_name(repo) / (commit + STAGING)
+        return self._root / folder_name(repo) / (commit + STAGING)
 
     def begin(self, plan: DownloadPlan) -> Path:
         """The staging directory of a plan, with the list of its files. Only while `lock` is held."""
@@ -126,7 +139,7 @@ class Snapshots:
             if path.name not in wanted:
                 _delete(path)
         _sync(staging)
-        directory = self._root / _folder_name(plan.repo) / plan.revision
+        directory = self._root / folder_name(plan.repo) / plan.revision
         os.rename(staging, directory)
         self.touch(directory)
         _sync(directory.parent)
@@ -145,7 +158,7 @@ class Snapshots:
         """Note what a branch or tag is now. Only while `lock` is held."""
         refs = self._refs(repo)
         if refs.get(ref) != commit:
-            _write(self._root / _folder_name(repo) / _REFS, {**refs, ref: commit})
+            _write(self._root / folder_name(repo) / _REFS, {**refs, ref: commit})
 
     def touch(self, directory: Path) -> None:
         """Note that a model is used now; in a store that is read-only, nothing is noted."""
@@ -165,7 +178,7 @@ class Snapshots:
         """What is here, whole and in part, the last used first."""
         found = []
         for folder in _children(self._root):
-            repo = folder.name.replace("--", "/", 1)
+            repo = repo_name(folder.name)
             refs = self._refs(repo)
             for directory in _children(folder):
                 commit = directory.name.removesuffix(STAGING)
@@ -199,7 +212,7 @@ class Snapshots:
                     for made in _children(self._store.root / kind):
                         if made.name.startswith(f"{directory.name}-"):
                             freed += _delete(made)
-        folder = self._root / _folder_name(repo)
+        folder = self._root / folder_name(repo)
         refs = {ref: at for ref, at in self._refs(repo).items() if (folder / at).is_dir()}
         if refs:
             _write(folder / _REFS, refs)
@@ -211,7 +224,7 @@ class Snapshots:
         """Delete interrupted downloads, commits that no ref means, and what was derived of no snapshot."""
         freed = 0
         for folder in _children(self._root):
-            repo = folder.name.replace("--", "/", 1)
+            repo = repo_name(folder.name)
             with self.lock(repo):
                 current = {_REFS, *self._refs(repo).values()}
                 for path in _children(folder):
@@ -236,21 +249,16 @@ class Snapshots:
         return sizes
 
     def _directories(self, repo: str) -> list[Path]:
-        found = _children(self._root / _folder_name(repo))
+        found = _children(self._root / folder_name(repo))
         return [path for path in found if _COMMIT.fullmatch(path.name.removesuffix(STAGING))]
 
     def _refs(self, repo: str) -> dict[str, str]:
         try:
-            text = (self._root / _folder_name(repo) / _REFS).read_text("utf-8")
+            text = (self._root / folder_name(repo) / _REFS).read_text("utf-8")
             refs = json.loads(text)
             return {str(ref): str(at) for ref, at in refs.items() if _COMMIT.fullmatch(str(at))}
         except (OSError, ValueError, AttributeError):
             return {}
-
-
-def _folder_name(repo: str) -> str:
-    # No id of the Hub holds "--", so there is one way back.
-    return repo.replace("/", "--")
 
 
 def _children(folder: Path) -> list[Path]:

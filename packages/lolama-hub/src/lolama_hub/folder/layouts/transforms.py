@@ -51,17 +51,21 @@ class Transform:
         if self.transposed:
             tensor = tensor.T.contiguous()
         if self.head is not None:
+            width = len(self.head)
+            if tensor.dim() == 0 or tensor.shape[0] % width:
+                found = tensor.shape[0] if tensor.dim() else 0
+                raise self._refuse(f"has {found} rows, expected heads of {width}")
             tensor = tensor.unflatten(0, (-1, len(self.head)))[:, list(self.head)].flatten(0, 1)  # type: ignore[no-untyped-call]
         return tensor.float() + self.offset if self.offset else tensor
 
     def _check(self, tensor: Tensor, count: int, what: str) -> None:
         found = tensor.shape[0] if tensor.dim() else 0
         if found != count:
-            raise ModelError(
-                self.key,
-                f"has {found} {what}, expected {count}",
-                "the weights and config.json must be of the same model",
-            )
+            raise self._refuse(f"has {found} {what}, expected {count}")
+
+    def _refuse(self, reason: str) -> ModelError:
+        remedy = "the weights and the configuration must be of the same model"
+        return ModelError(self.key, reason, remedy)
 
 
 def transforms(
