@@ -27,9 +27,8 @@ def load_into(
 ) -> None:
     """Replace every parameter and persistent buffer of ``module`` by the checkpoint's tensor.
 
-    Tensors arrive one by one and each is converted before the next is read, so the peak is the weights
-    plus, where they are converted or go to another device, one tensor. Parameters that are one object
-    under several names (tied embeddings) stay one; the checkpoint may hold any one of the names.
+    Tensors arrive and are converted one by one, so the peak is the weights plus one tensor. Parameters
+    that are one under several names (tied embeddings) stay one; the checkpoint may hold any of the names.
 
     After an error the module is half filled and must be thrown away.
 
