@@ -60,7 +60,7 @@ def test_tied_weights_stay_tied() -> None:
         with torch.device(device):
             made = model(tie_word_embeddings=True)
         change = quantize_ if device == "cpu" else prepare_
-        change(made, scheme(formats={"embed_tokens": form, "lm_head": form}))
+        change(made, scheme(skipped=("lm_head",), formats={"embed_tokens": form}))
         assert isinstance(made.lm_head, GroupedLinear)
         assert made.lm_head.weight is made.embed_tokens.weight
         assert made.lm_head.block_scale is made.embed_tokens.block_scale

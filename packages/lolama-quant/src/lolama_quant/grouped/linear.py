@@ -27,6 +27,7 @@ class GroupedWeight(nn.Module):
     Attributes:
         form: Its format.
         inputs: K, which packed codes do not tell.
+        scheme: The name of the quantizer that it is of, for reports.
         weight, group_scale, block_scale: See `protocols.grouped.GroupFormat.tensors`. They do not train, and
             keep their dtypes when the model is converted.
     """
@@ -41,6 +42,7 @@ class GroupedWeight(nn.Module):
         super().__init__()
         self.form: GroupFormat = FORMATS[form]
         self.inputs = inputs
+        self.scheme = "int4"
         self.register_parameter("group_scale", None)
         for name, (dtype, size) in self.form.tensors(outputs, inputs).items():
             made = torch.empty(size, dtype=DTYPES[dtype], device=device)

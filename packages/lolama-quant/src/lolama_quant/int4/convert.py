@@ -41,7 +41,7 @@ def quantize_(module: nn.Module, scheme: QuantizationScheme) -> QuantizationRepo
     shared: dict[tuple[int, str], nn.Module] = {}
     for name, form in formats.items():
         key = id(weights[name]), form
-        layer = _empty(layers[name], form)
+        layer = _empty(layers[name], form, scheme.name)
         if key in shared:
             _share(layer, shared[key])
         else:
@@ -64,7 +64,7 @@ def prepare_(module: nn.Module, scheme: QuantizationScheme) -> None:
     layers = {name: module.get_submodule(name) for name in formats}
     shared: dict[tuple[int, str], nn.Module] = {}
     for name, form in formats.items():
-        made = _empty(layers[name], form)
+        made = _empty(layers[name], form, scheme.name)
         key = id(layers[name].weight), form
         if key in shared:
             _share(made, shared[key])
@@ -124,6 +124,8 @@ def quantized_tensors(name: str, weight: Tensor, form: str) -> dict[str, Tensor]
 def formats_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, str]:
     """Name → format, of all layers that ``scheme`` quantizes: linears, and embeddings that it names.
 
+    A linear that is tied to such an embedding stays so.
+
     Raises:
         ModelError: for another version of the layout, or a scheme that does not fit the module.
         UsageError: if the module is quantized already, or has nothing to quantize.
@@ -144,7 +146,16 @@ def formats_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, str]:
             reason = f"asks for {form!r} of {key!r:.80}, which this model does not have"
             raise ModelError("quantization", reason, "quantize the model again")
         found |= dict.fromkeys(names, form)
-    return found
+    tied = {
+        id(layer.weight): found[name]
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Embedding) and name in found
+    }
+    return found | {
+        name: tied[id(layer.weight)]
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and id(layer.weight) in tied
+    }
 
 
 def quantized_layers(module: nn.Module) -> dict[str, Int8Linear | GroupedWeight]:
@@ -162,22 +173,20 @@ def _takes(layer: nn.Module, form: str, key: str, name: str) -> bool:
     return isinstance(layer, kinds) and (name == key or name.endswith(f".{key}"))
 
 
-def _empty(layer: nn.Module, form: str) -> nn.Module:
+def _empty(layer: nn.Module, form: str, scheme: str) -> nn.Module:
     """A layer without numbers in the place of a dense one, with its bias."""
+    made: Int8Linear | GroupedLinear | GroupedEmbedding
     if isinstance(layer, nn.Embedding):
-        return GroupedEmbedding(
-            layer.num_embeddings,
-            layer.embedding_dim,
-            form,
-            dtype=layer.weight.dtype,
-            device="meta",
-        ).train(layer.training)
+        size = layer.num_embeddings, layer.embedding_dim
+        made = GroupedEmbedding(*size, form, dtype=layer.weight.dtype, device="meta")
+        made.scheme = scheme
+        return made.train(layer.training)
     assert isinstance(layer, nn.Linear)
-    made: Int8Linear | GroupedLinear
     if form == INT8:
         made = Int8Linear(layer.in_features, layer.out_features, device="meta")
     else:
         made = GroupedLinear(layer.in_features, layer.out_features, form, device="meta")
+        made.scheme = scheme
     if layer.bias is not None:
         # Before loading the very same, should two layers share it.
         made.bias = (

@@ -32,7 +32,10 @@ class Int4Quantizer:
         """How many linears and embeddings inside ``module`` are quantized by it."""
         from lolama_quant.grouped.linear import GroupedWeight
 
-        return sum(isinstance(layer, GroupedWeight) for layer in module.modules())
+        return sum(
+            isinstance(layer, GroupedWeight) and layer.scheme == self.name
+            for layer in module.modules()
+        )
 
     def quantize_(self, module: nn.Module, scheme: QuantizationScheme) -> QuantizationReport:
         """Replace layers of ``module`` in place, without calibration; after an error it is as it was.
