@@ -113,11 +113,15 @@ class _Rows:
 
     def choose_again(self, moment: Tensor) -> None:
         """Each group once more, with H (K, K), where that makes a row lose less."""
-        for here in _ranges(0, self.weight.shape[1], FORM.group):
-            own = moment[here, here]
-            now = self.weight[:, here] - self.error[:, here]
-            wanted = now + torch.linalg.solve(own, self.error @ moment[:, here], left=False)
-            self._choose(here, wanted, upper_triangle(own), now)
+        for block in _ranges(0, self.weight.shape[1], FORM.block):
+            pull = self.error @ moment[:, block]  # (N, 256): E H
+            for here in _ranges(block.start, block.stop, FORM.group):
+                inner = slice(here.start - block.start, here.stop - block.start)
+                own, before = moment[here, here], self.error[:, here].clone()
+                now = self.weight[:, here] - before
+                wanted = now + torch.linalg.solve(own, pull[:, inner], left=False)
+                self._choose(here, wanted, upper_triangle(own), now)
+                pull += (self.error[:, here] - before) @ moment[here, block]
 
     def _choose(
         self, here: slice, wanted: Tensor, triangle: Tensor, now: Tensor | None = None
