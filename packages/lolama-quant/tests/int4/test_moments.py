@@ -38,6 +38,16 @@ def test_are_means_over_all_tokens() -> None:
     torch.testing.assert_close(third, (inner.T @ inner / 11).detach())
 
 
+def test_those_below_the_diagonal_are_those_above_it() -> None:
+    linear, x = nn.Linear(1100, 1), torch.randn(1200, 1100)
+    moments = Moments(nn.Sequential(linear), ("0",))
+    moments.gather(lambda: linear(x))
+    found = moments.of("0")
+    assert found is not None
+    torch.testing.assert_close(found, x.T @ x / 1200, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found, found.T)
+
+
 def test_linears_that_read_one_tensor_share_it() -> None:
     reader = Reader()
     moments = Moments(reader, NAMES)

@@ -92,7 +92,8 @@ def check_numbers(weight: Tensor, name: str) -> None:
         ModelError: naming the weight and the row.
     """
     most = _LARGEST * TOP_SCALE  # as a minimum, too
-    wrong = ~(weight.detach().abs().float() <= most).all(dim=1)  # NaN is not below anything
+    low, high = torch.aminmax(weight.detach(), dim=1)
+    wrong = ~((high.float() <= most) & (low.float() >= -most))  # NaN is neither
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         reason = f"holds NaN, Inf or a number beyond {most:.0e}, in row {row}"

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+_PART = 512
+"""Inputs whose moments are taken together. Those below the diagonal are those above it."""
+
 
 class Moments:
     """E[x xᵀ] of the inputs of some linears inside a module. Linears that read one tensor share it.
@@ -40,7 +43,8 @@ class Moments:
         first = self._first.get(path)
         if first is None or self._tokens[first] < len(self._sums[first]):
             return None
-        moment = self._sums[first] / self._tokens[first]
+        upper = self._sums[first] / self._tokens[first]
+        moment = upper.triu() + upper.triu(1).T
         return moment if bool(moment.isfinite().all()) else None
 
     def _looking(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -55,7 +59,9 @@ class Moments:
             if path not in self._sums:
                 self._sums[path] = rows.new_zeros(rows.shape[1], rows.shape[1])
                 self._tokens[path] = 0
-            self._sums[path].addmm_(rows.T, rows)
+            for start in range(0, rows.shape[1], _PART):
+                part = self._sums[path][start : start + _PART, start:]
+                part.addmm_(rows[:, start : start + _PART].T, rows[:, start:])
             self._tokens[path] += len(rows)
 
         return look
