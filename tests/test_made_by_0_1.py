@@ -82,7 +82,7 @@ def test_a_model_answers_as_it_did(
         if not other:
             assert known or result.text == expected[name]["text"]
             break
-        # Of two tokens that are best alike another processor may take the other, as where it reads an int8
+        # Another processor may take the other of two tokens that are best alike, as where it reads an int8
         # model's prompt with activations of 15 bits and not of 8. The text goes on with that of 0.1.
         known += other[0]
         two = next_logits(model, ids[:known])[[result.ids[other[0]], ids[known]]]
