@@ -18,6 +18,7 @@ import typer.main
 
 from lolama import TextGenerator, load_model, load_tokenizer
 from lolama_cli.app import app
+from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_hub.registry import models
 
 MADE = Path(__file__).parent / "made_by_0_1"
@@ -63,18 +64,39 @@ def test_a_model_answers_as_it_did(
     monkeypatch.setenv("LOLAMA_HOME", str(disk / "home"))
     model = load_model(disk / name, dtype="float32", device="cpu")
     tokenizer = load_tokenizer(disk / name)
-    with torch.inference_mode():
-        logits = model.forward_embeds(model.embed(torch.tensor([PROMPT_IDS])))[0]
     # An activation on the edge between two integers may be rounded to the other by another processor.
     tolerance = 2e-2 if name == "int8" else 1e-4
-    torch.testing.assert_close(
-        logits, torch.tensor(expected[name]["logits"]), atol=tolerance, rtol=tolerance
-    )
-    result = TextGenerator(model, tokenizer).generate(
-        PROMPT_IDS, temperature=0.0, repetition_penalty=1.0, max_new_tokens=16, ignore_eos=True
-    )
-    assert list(result.ids) == expected[name]["ids"]
-    assert result.text == expected[name]["text"]
+    logits, ids = torch.tensor(expected[name]["logits"]), expected[name]["ids"]
+    torch.testing.assert_close(next_logits(model, []), logits, atol=tolerance, rtol=tolerance)
+    generator, known = TextGenerator(model, tokenizer), 0
+    while known < len(ids):
+        result = generator.generate(
+            PROMPT_IDS + ids[:known],
+            temperature=0.0,
+            repetition_penalty=1.0,
+            max_new_tokens=len(ids) - known,
+            ignore_eos=True,
+        )
+        pairs = zip(result.ids, ids[known:], strict=True)
+        other = [at for at, (token, recorded) in enumerate(pairs) if token != recorded]
+        if not other:
+            assert known or result.text == expected[name]["text"]
+            break
+        # Another processor may take the other of two tokens that are best alike, as where it reads an int8
+        # model's prompt with activations of 15 bits and not of 8. The text goes on with that of 0.1.
+        known += other[0]
+        two = next_logits(model, ids[:known])[[result.ids[other[0]], ids[known]]]
+        assert two.max() - two.min() <= tolerance, (known, result.ids, ids)
+        known += 1
+
+
+def next_logits(model: CausalLMModule, ids: list[int]) -> torch.Tensor:
+    """(V,) logits behind the prompt and the tokens ``ids``."""
+    with torch.inference_mode():
+        logits: torch.Tensor = model.forward_embeds(model.embed(torch.tensor([PROMPT_IDS + ids])))[
+            0
+        ]
+    return logits
 
 
 def test_a_picture_is_described_as_it_was(disk: Path, expected: dict[str, Any]) -> None:

@@ -400,6 +400,41 @@ def test_row_301_what_ctrl_c_leaves_of_a_draft_is_kept_for_nobody(
     assert found.cached_tokens >= len(prompt)
 
 
+@pytest.mark.parametrize("right", [0, 1, 5, 99])
+def test_row_490_ctrl_c_between_tokens_of_a_draft_loses_none_that_was_given_out(
+    right: int, tiny_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row holds the whole draft, of which a part is given out."""
+    model, prompt = tiny_llama(), [*range(20, 40)]
+    alone = TextGenerator(model, draft="off")
+    text = alone.generate(prompt, temperature=0, max_new_tokens=30, ignore_eos=True).ids
+    step = Request.step
+    for last in range(1, 20):
+
+        def stop(self: Request, logits: Tensor, last: int = last) -> Any:
+            if len(self.tokens) == last:
+                raise KeyboardInterrupt
+            return step(self, logits)
+
+        prefixes = PrefixCache(1 << 20)
+        speculation, _ = guessing([*text[:right], *[399] * 99])
+        engine = Engine(model, memory_of=prefixes.memory_of, draft=speculation)
+        ticket = engine.submit(prompt, temperature=0, ignore_eos=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(Request, "step", stop)
+            with pytest.raises(KeyboardInterrupt):
+                finish(engine)
+        engine.cancel(ticket)
+        again = TextGenerator(model, prefix_cache=prefixes, draft="off")
+        # The last token that was given out may not have run.
+        found = again.generate([*prompt, *text[:last]], temperature=0, max_new_tokens=9)
+        assert found.cached_tokens == len(prompt) + last - 1
+        assert (
+            found.ids
+            == alone.generate([*prompt, *text[:last]], temperature=0, max_new_tokens=9).ids
+        )
+
+
 def test_row_304_a_stream_that_is_closed_has_no_result(tiny_llama: MakeLlama) -> None:
     """The step that gave its last token may have chosen all that would follow."""
     model = tiny_llama()

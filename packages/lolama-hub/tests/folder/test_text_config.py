@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,12 +241,30 @@ def test_row47_sizes_beyond_any_machine_are_refused_before_allocation(
         {"vocab_size": 10**12},
         {"num_hidden_layers": 10**9},
         {"num_hidden_layers": 10**12},
+        {"hidden_size": 10**9, "head_dim": None},
+        {"head_dim": 10**9},
     ):
         original = (llama / "config.json").read_bytes()
         edit_json(llama / "config.json", **changes)
         with pytest.raises(ModelError):
             resolve(llama)
         (llama / "config.json").write_bytes(original)
+
+
+@pytest.mark.parametrize("model_type", LAYOUTS)
+def test_row47_nothing_read_is_as_long_as_a_number_says(model_type: str) -> None:
+    layout = LAYOUTS[model_type]
+    values: dict[str, Any] = {"model_type": model_type, **SIZES, "num_key_value_heads": 8}
+    if "use_sliding_window" in layout.defaults:
+        values |= {"use_sliding_window": True, "sliding_window": 8}
+    numbers = {name for name, value in layout.defaults.items() if type(value) is int}
+    for name in sorted({*SIZES, *numbers, "head_dim", "sliding_window"}):
+        tracemalloc.start()
+        with suppress(ModelError):
+            read_model(PATH, {**values, name: 30_000}, layout)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 100_000, name
 
 
 def test_row48_digits_and_nesting(llama: Path, resolve: Callable[[Path], ModelFiles]) -> None:

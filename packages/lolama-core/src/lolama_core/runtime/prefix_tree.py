@@ -127,11 +127,11 @@ class PrefixTree:
 
         Args:
             row: Its pages stay its own, too. It may write on behind what it holds.
-            keys: The keys of its positions, as many as it holds at least.
+            keys: The keys of its positions. Those behind them, if there are any, are left out.
         """
         node = self._root
         self._clock += 1
-        for first in range(0, row.length, PAGE):
+        for first in range(0, min(row.length, len(keys)), PAGE):
             own = tuple(keys[first : min(first + PAGE, row.length)])
             node = self._keep_below(node, own, row.pages[first // PAGE])
             node.used = self._clock

@@ -198,8 +198,8 @@ class RowMemory:
         return 0 if self._tree is None else self._tree.known(keys)
 
     def keep(self, row: Row, keys: Sequence[PromptKey]) -> None:
-        """Let other rows share what this one has run, if its ``keys`` are known; see `PrefixTree.keep`."""
-        if self._tree is not None and len(keys) >= row.length:
+        """Let other rows share what this one has run; see `PrefixTree.keep`."""
+        if self._tree is not None:
             self._tree.keep(row, keys)
 
     def forget(self) -> None:

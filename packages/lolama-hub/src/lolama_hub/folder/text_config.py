@@ -13,6 +13,10 @@ from lolama_hub.folder.layouts.vision import VISION_LAYOUTS
 from lolama_hub.folder.other_formats import refuse_quantized
 from lolama_hub.folder.relatives import nearest_types
 
+# Lists are made with an entry for each, before a `LlamaConfig` would refuse more.
+_MOST_LAYERS = 1 << 10
+_WIDEST_HEAD = 1 << 12
+
 _BIASES = ("attention_bias", "mlp_bias")
 _ACTIVATIONS = {
     "silu": "silu",
@@ -59,7 +63,7 @@ def read_model(path: Path, values: Mapping[str, JSON], layout: TextLayout) -> di
     refuse_quantized(config.path, config.values)
     d_model = config.integer("hidden_size")
     num_heads = config.integer("num_attention_heads")
-    num_layers = config.integer("num_hidden_layers")
+    num_layers = config.integer("num_hidden_layers", high=_MOST_LAYERS)
     # transformers reads null as "one for each query head" everywhere; absent differs by architecture.
     num_kv_heads = config.optional_integer("num_key_value_heads") or num_heads
     if num_heads % num_kv_heads:
@@ -96,10 +100,10 @@ def _head_dim(config: Fields, d_model: int, num_heads: int) -> int:
         if d_model % num_heads:
             raise config.refuse("num_attention_heads", f"a divisor of hidden_size ({d_model})")
         head_dim = d_model // num_heads
-    if head_dim % 2:
+    if head_dim % 2 or head_dim > _WIDEST_HEAD:
         raise ModelError(
             str(config.path),
-            f"a head is {head_dim} wide, expected an even number, for rotary pairs",
+            f"a head is {head_dim} wide, expected an even number up to {_WIDEST_HEAD}, for rotary pairs",
             "correct head_dim, hidden_size or num_attention_heads",
         )
     return head_dim

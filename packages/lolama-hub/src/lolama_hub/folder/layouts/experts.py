@@ -70,6 +70,6 @@ def dense_layers(config: Fields) -> dict[str, JSON]:
         listed = []
     if not isinstance(listed, list) or not all(is_integer(layer, 0) for layer in listed):
         raise config.refuse("mlp_only_layers", "a list of numbers of layers")
-    layers = range(config.integer("num_hidden_layers"))
-    dense: list[JSON] = [layer for layer in layers if layer in listed or (layer + 1) % step]
+    layers, without = range(config.integer("num_hidden_layers")), frozenset(listed)
+    dense: list[JSON] = [layer for layer in layers if layer in without or (layer + 1) % step]
     return {"dense_layers": dense} if dense else {}
