@@ -85,6 +85,36 @@ def test_a_saved_model_says_the_same_as_one_in_memory(tmp_path: Path) -> None:
     assert header["layers.0.attention.q_proj.scale"].dtype == "F32"
 
 
+def test_four_bits_saved_are_those_in_memory(tmp_path: Path) -> None:
+    from lolama.model import quantize_model_int4
+
+    outcome = run("quantize", "-m", "demo", "--bits", "4", "-o", tmp_path / "int4")
+    assert (outcome.code, outcome.err) == (0, "")
+    facts = dict(line.split("\t") for line in outcome.out.decode().splitlines())
+    assert facts["layers of 4 and 8 bits"] == "44"
+    model = lolama.load_model("demo", device="cpu")
+    report = quantize_model_int4(model)
+    assert len(report.replaced) == 44 and report.bytes_after < report.bytes_before / 2.5
+    expected = model.forward_embeds(model.embed(torch.arange(3, 40)[None]), logits="all")
+    assert torch.equal(logits(tmp_path / "int4"), expected)
+    header = FileCheckpointIO().header(tmp_path / "int4" / "model.safetensors")
+    assert header["embed_tokens.group_scale"].dtype == "U8"
+    assert header["lm_head.weight"].dtype == "I8"
+    lolama.save(model, tmp_path / "again")
+    assert torch.equal(logits(tmp_path / "again"), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--bits", "5"), "--bits: 5 is neither 8 nor 4; use one of them\n"),
+        (("--bits", "4", "--outliers", "3"), "--outliers: is for 8 bits; leave it out"),
+    ],
+)
+def test_bits_that_there_are_not(options: tuple[str, ...], reason: str) -> None:
+    run("quantize", "-m", "demo", *options).refused(2, reason)
+
+
 def test_generate_keeps_the_int8_model_and_uses_it_again(tmp_path: Path, home: Path) -> None:
     options = ("--quantize", "--temperature", "0", "--max-tokens", "8", "Once upon a time")
     env = {"LOLAMA_HOME": str(home)}

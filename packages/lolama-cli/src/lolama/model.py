@@ -28,6 +28,7 @@ __all__ = [
     "PrefixCache",
     "TextGenerator",
     "get_model_size_mb",
+    "quantize_model_int4",
     "quantize_model_int8",
 ]
 __dir__ = directory(__name__, __all__)
@@ -42,8 +43,24 @@ def quantize_model_int8(model: nn.Module | CausalLM) -> QuantizationReport:
         ModelError: naming the weight, if one holds NaN or Inf.
         UsageError: if the model is quantized already, or has no linear layers.
     """
-    module = cast("nn.Module", model)
-    report = installed_quantizer("int8").quantize_(module, QuantizationScheme(name="int8"))
+    return _quantize_(model, QuantizationScheme(name="int8"))
+
+
+def quantize_model_int4(model: nn.Module | CausalLM) -> QuantizationReport:
+    """Store the linear weights and the embedding of ``model`` in four bits, in place, without calibration.
+
+    ``lm_head`` gets eight, also where it is tied to the embedding.
+
+    Raises:
+        ModelError: naming the weight, if one holds NaN or Inf; if the model has no embedding or ``lm_head``.
+        UsageError: if the model is quantized already, or has no linear layers.
+    """
+    formats = {"embed_tokens": "int4", "lm_head": "int8"}
+    return _quantize_(model, QuantizationScheme(name="int4", skipped=(), formats=formats))
+
+
+def _quantize_(model: nn.Module | CausalLM, scheme: QuantizationScheme) -> QuantizationReport:
+    report = installed_quantizer(scheme.name).quantize_(cast("nn.Module", model), scheme)
     forget(cast(CausalLM, model))  # which lets go of the weights that were swapped
     return report
 

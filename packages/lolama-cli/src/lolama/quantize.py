@@ -1,4 +1,4 @@
-"""int8 models: made from another model, saved where someone wants them, or kept and found again.
+"""Models of eight or four bits: made from another, saved where someone wants them, or kept and found again.
 
 A kept model is found by what it was made from: the contents of the source's files and the options. Its name
 and place do not matter, so a folder that was moved is not quantized again, and one whose files changed is.
@@ -57,23 +57,30 @@ class Options:
     """How a model is quantized.
 
     Attributes:
-        lm_head: Whether ``lm_head`` is, too. One that is tied to the embedding gets a weight of its own: the
-            embedding keeps its precision.
+        bits: How many weights get, 8 or 4. With 4 the embedding gets four, too, and ``lm_head`` eight.
+        lm_head: With 8 bits, whether ``lm_head`` is quantized, too. One that is tied to the embedding gets a
+            weight of its own: the embedding keeps its precision.
         outliers: Input columns of each linear that keep their precision: those with the largest activations
             on the text that ships with lolama-quant.
     """
 
+    bits: int = 8
     lm_head: bool = False
     outliers: int = 0
+
+    @property
+    def unties(self) -> bool:
+        """Whether ``lm_head`` is quantized by itself."""
+        return self.lm_head or self.bits == 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """An int8 model on disk.
+    """A quantized model on disk.
 
     Attributes:
         directory: Where.
-        replaced: Names of the linears in int8.
+        replaced: Names of the layers that are quantized.
         source_bytes, bytes: Size of all tensors before and after.
     """
 
@@ -112,7 +119,7 @@ def keep(
     place = Store().place(KIND, files.family, {"source": digest, **_key(files, options)})
     if force or not place.exists():
         if tell is not None:
-            tell(f"quantizing {files.name} to int8, to be kept in {place}")
+            tell(f"quantizing {files.name} to int{options.bits}, to be kept in {place}")
         try:
             named = replace(files, config=_with_source(files, name=source_of(files)))
             _write(named, place, options, digest, force=force, steps=steps)
@@ -130,7 +137,7 @@ def save(
     force: bool = False,
     steps: Steps | None = None,
 ) -> ModelFiles:
-    """Write the int8 form of a model to ``directory``: all of it or nothing.
+    """Write the quantized form of a model to ``directory``: all of it or nothing.
 
     Args:
         files: The model.
@@ -204,9 +211,9 @@ def _write(
     """Tensor by tensor, so that the model need not fit into memory."""
     # What no package builds is refused before torch is imported.
     family = lolama_core.installed_family(files.family, files.name)
-    files = untied(files) if options.lm_head else files
-    quantizer = lolama_core.installed_quantizer("int8")
+    files = untied(files) if options.unties else files
     scheme = _scheme(files, options, steps)
+    quantizer = lolama_core.installed_quantizer(scheme.name)
     tensors = counted(lolama_core.FileCheckpoint(files).tensors(), len(files.tensors), steps)
     module = lolama_core.build_module(files, {family.name: family})
     quantizer.prepare_(module, scheme)
@@ -230,6 +237,9 @@ def _with_source(files: ModelFiles, **facts: JSON) -> CanonicalConfig:
 
 
 def _scheme(files: ModelFiles, options: Options, steps: Steps | None) -> QuantizationScheme:
+    if options.bits == 4:
+        formats = {"embed_tokens": "int4", "lm_head": "int8"}
+        return QuantizationScheme(name="int4", skipped=(), formats=formats)
     skipped = () if options.lm_head else QuantizationScheme(name="int8").skipped
     scheme = QuantizationScheme(name="int8", skipped=skipped)
     if options.outliers == 0:
@@ -254,7 +264,7 @@ def _read(model: CausalLM, tokenizer: lolama_core.Tokenizer, steps: Steps | None
 
 
 def _key(files: ModelFiles, options: Options) -> dict[str, str | int | bool]:
-    scheme = QuantizationScheme(name="int8")
+    scheme = QuantizationScheme(name=f"int{options.bits}")
     key: dict[str, str | int | bool] = {
         "quantizer": scheme.name,
         "version": scheme.version,
@@ -262,7 +272,7 @@ def _key(files: ModelFiles, options: Options) -> dict[str, str | int | bool]:
         "outliers": options.outliers,
     }
     # Before 0.2 a tied lm_head stayed tied: what was kept then must not be found now.
-    return key | ({"untied": True} if options.lm_head and is_tied(files.config["model"]) else {})
+    return key | ({"untied": True} if options.unties and is_tied(files.config["model"]) else {})
 
 
 def _tensor_bytes(files: ModelFiles) -> int:

@@ -85,7 +85,7 @@ def save(
         module = cast(nn.Module, model)
         tokenizer = _own_tokenizer(module) if tokenizer is None else tokenizer
     family, block = _family_and_block(module)
-    scheme = _scheme(module)
+    scheme = lolama_quant.scheme_of(module)
     config = _config(module, family, block, tokenizer, scheme)
     tensors = _tensors(module, _plain(config, scheme))
     lolama_core.write_checkpoint(
@@ -150,20 +150,6 @@ def _generation(defaults: GenerationDefaults, tokenizer: Tokenizer | None) -> Ge
     if defaults.unsupported:
         block["unsupported"] = list(defaults.unsupported)
     return block
-
-
-def _scheme(module: nn.Module) -> QuantizationScheme | None:
-    """How ``module`` is quantized, told from its layers; None if it is not."""
-    columns = {
-        name: () if layer.outlier_columns is None else tuple(layer.outlier_columns.tolist())
-        for name, layer in module.named_modules()
-        if isinstance(layer, lolama_quant.Int8Linear)
-    }
-    if not columns:
-        return None
-    dense = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
-    outliers = {name: some for name, some in columns.items() if some}
-    return QuantizationScheme(name="int8", skipped=tuple(dense), outlier_columns=outliers)
 
 
 def _plain(config: CanonicalConfig, scheme: QuantizationScheme | None) -> nn.Module:
@@ -237,8 +223,8 @@ def _check_tensor(name: str, tensor: Tensor, expected: Tensor, dtype: torch.dtyp
         raise UsageError(name, reason, "change the config with it")
     if tensor.is_meta:
         raise UsageError(name, "is on the meta device and has no values", "load or make weights")
-    if expected.dtype == torch.int8 and tensor.dtype == torch.int8:
-        return
+    if tensor.dtype == expected.dtype != torch.float32:
+        return  # of quantized weights, whose dtypes are fixed
     if tensor.dtype not in _DTYPES:
         raise _refuse_dtype(name, tensor.dtype)
     # Vectors (norms, biases, scales) have the precision of activations, others that of the embedding.

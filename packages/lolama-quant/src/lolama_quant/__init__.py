@@ -1,4 +1,4 @@
-"""int8 for lolama: smaller weights, faster products, and what they cost in quality.
+"""Weights of eight and four bits for lolama: smaller, faster products, and what they cost in quality.
 
     from lolama_quant import Int8Quantizer, get_model_size_mb
 
@@ -15,6 +15,9 @@ from lolama_core.protocols.lazy_names import lazy_names
 from lolama_quant.__about__ import __version__ as __version__
 
 if TYPE_CHECKING:
+    from lolama_quant.grouped.linear import GroupedLinear as GroupedLinear
+    from lolama_quant.int4.convert import scheme_of as scheme_of
+    from lolama_quant.int4.quantizer import Int4Quantizer as Int4Quantizer
     from lolama_quant.int8.linear import Int8Linear as Int8Linear
     from lolama_quant.int8.quantizer import Int8Quantizer as Int8Quantizer
     from lolama_quant.report import QualityReport as QualityReport
@@ -25,6 +28,9 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
+            ".grouped.linear": ["GroupedLinear"],
+            ".int4.convert": ["scheme_of"],
+            ".int4.quantizer": ["Int4Quantizer"],
             ".int8.linear": ["Int8Linear"],
             ".int8.quantizer": ["Int8Quantizer"],
             ".report": ["QualityReport", "default_text", "measure_quality"],

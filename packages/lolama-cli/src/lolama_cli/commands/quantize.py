@@ -1,4 +1,4 @@
-"""``lolama quantize``: a model in, the same in 8-bit integers out."""
+"""``lolama quantize``: a model in, the same in integers of 8 or 4 bits out."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ EXAMPLES = """\b
 Examples:
   lolama quantize -m demo -o demo-int8 --report
   lolama quantize -m tinyllama
+  lolama quantize -m tinyllama --bits 4 -o tinyllama-int4
   lolama quantize -m ./my-model -o smaller --lm-head --outliers 16
 """
 
@@ -47,8 +48,17 @@ def quantize(
     force: Annotated[
         bool, typer.Option("--force", help="Replace the int8 model that is there.")
     ] = False,
+    bits: Annotated[
+        int,
+        typer.Option(
+            "--bits", help="8 or 4; with 4, embeddings, too, without calibration.", metavar="N"
+        ),
+    ] = 8,
     lm_head: Annotated[
-        bool, typer.Option("--lm-head", help="Quantize the output projection, too.")
+        bool,
+        typer.Option(
+            "--lm-head", help="Quantize the output projection, too; with 4 bits it always is."
+        ),
     ] = False,
     outliers: Annotated[
         int,
@@ -61,11 +71,16 @@ def quantize(
     as_json: options.Json = False,
     yes: options.Yes = False,
 ) -> None:
-    """Store a model's linear weights as 8-bit integers.
+    """Store a model's linear weights as integers of 8 or 4 bits.
 
-    That is about half the size of 16-bit ones. Embeddings and the output projection keep their precision. On
+    With 8 that is about half the size of 16-bit ones. Embeddings and the output projection keep their
+    precision. With 4 it is less than a third, and embeddings have 4 bits, too, the output projection 8. On
     a terminal a table; into a pipe or file one line a fact, its fields separated by tabs.
     """
+    if bits not in (4, 8):
+        raise UsageError("--bits", f"{bits} is neither 8 nor 4", "use one of them")
+    if bits == 4 and outliers:
+        raise UsageError("--outliers", "is for 8 bits", "leave it out, or leave out `--bits 4`")
     if not 0 <= outliers <= 1024:
         raise UsageError("--outliers", f"{outliers} is out of range", "use 0 to 1024")
     stdout = Output()
@@ -74,7 +89,7 @@ def quantize(
 
     with transfer_bars() as bars:
         source = names.resolve(model, confirm=yes or None, progress=bars)
-    chosen = Options(lm_head=lm_head, outliers=outliers)
+    chosen = Options(bits=bits, lm_head=lm_head, outliers=outliers)
     if output is None and "quantization" in source.config:
         raise UsageError(source.name, "is quantized already", "use it as it is")
     with progress_line("quantizing") as steps:
@@ -87,7 +102,7 @@ def quantize(
     if as_json:
         QUANTIZE.write(stdout, _as_json(saved, quality))
     else:
-        write_facts(stdout, _rows(saved, quality))
+        write_facts(stdout, _rows(saved, quality, bits))
 
 
 def _measure(source: ModelFiles, files: ModelFiles) -> QualityReport:
@@ -106,10 +121,11 @@ def _as_json(saved: Saved, quality: QualityReport | None) -> dict[str, object]:
     return {**facts, "quality": None if quality is None else quality.to_json()}
 
 
-def _rows(saved: Saved, quality: QualityReport | None) -> Iterator[tuple[str, ...]]:
+def _rows(saved: Saved, quality: QualityReport | None, bits: int) -> Iterator[tuple[str, ...]]:
     """What, its value, and beside measures of quality the noise floor."""
     yield "saved in", str(saved.directory)
-    yield "int8 linears", f"{len(saved.replaced):,}"
+    what = "int8 linears" if bits == 8 else "layers of 4 and 8 bits"
+    yield what, f"{len(saved.replaced):,}"
     share = saved.bytes / saved.source_bytes
     yield "weights", f"{saved.bytes / 1e6:,.1f} MB, {share:.2f} of {saved.source_bytes / 1e6:,.1f}"
     if quality is not None:

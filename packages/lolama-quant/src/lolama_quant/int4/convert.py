@@ -124,7 +124,7 @@ def quantized_tensors(name: str, weight: Tensor, form: str) -> dict[str, Tensor]
 def formats_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, str]:
     """Name → format, of all layers that ``scheme`` quantizes: linears, and embeddings that it names.
 
-    A linear that is tied to such an embedding stays so.
+    A linear that is tied to such an embedding stays so, unless it has a format of its own.
 
     Raises:
         ModelError: for another version of the layout, or a scheme that does not fit the module.
@@ -151,11 +151,33 @@ def formats_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, str]:
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Embedding) and name in found
     }
-    return found | {
+    also = {
         name: tied[id(layer.weight)]
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear) and id(layer.weight) in tied
     }
+    return also | found
+
+
+def scheme_of(module: nn.Module) -> QuantizationScheme | None:
+    """How ``module`` is quantized, told from its layers; None if it is not."""
+    layers = quantized_layers(module)
+    if not layers:
+        return None
+    dense = tuple(name for name, layer in module.named_modules() if isinstance(layer, nn.Linear))
+    forms = {
+        name: INT8 if isinstance(layer, Int8Linear) else layer.form.name
+        for name, layer in layers.items()
+    }
+    names = {layer.scheme for layer in layers.values() if isinstance(layer, GroupedWeight)}
+    if names:
+        return QuantizationScheme(name=names.pop(), skipped=dense, formats=forms)
+    outliers = {
+        name: tuple(layer.outlier_columns.tolist())
+        for name, layer in layers.items()
+        if isinstance(layer, Int8Linear) and layer.outlier_columns is not None
+    }
+    return QuantizationScheme(name=INT8, skipped=dense, outlier_columns=outliers)
 
 
 def quantized_layers(module: nn.Module) -> dict[str, Int8Linear | GroupedWeight]:
