@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import known_model
@@ -20,6 +21,7 @@ from warm_program import on_terminal, run
 import lolama
 from lolama import names, quantize
 from lolama_core import (
+    FileCheckpoint,
     FileCheckpointIO,
     GenerationConfig,
     Llama,
@@ -88,7 +90,9 @@ def test_a_saved_model_says_the_same_as_one_in_memory(tmp_path: Path) -> None:
 def test_four_bits_saved_are_those_in_memory(tmp_path: Path) -> None:
     from lolama.model import quantize_model_int4
 
-    outcome = run("quantize", "-m", "demo", "--bits", "4", "-o", tmp_path / "int4")
+    outcome = run(
+        "quantize", "-m", "demo", "--bits", "4", "--no-calibration", "-o", tmp_path / "int4"
+    )
     assert (outcome.code, outcome.err) == (0, "")
     facts = dict(line.split("\t") for line in outcome.out.decode().splitlines())
     assert facts["layers of 4 and 8 bits"] == "44"
@@ -104,11 +108,46 @@ def test_four_bits_saved_are_those_in_memory(tmp_path: Path) -> None:
     assert torch.equal(logits(tmp_path / "again"), expected)
 
 
+def test_four_bits_are_fitted_to_text_that_the_model_writes_or_to_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lolama.calibration.TOKENS", 600)
+    texts = lolama_quant_text()[:20]
+    (tmp_path / "text").write_text("\n".join(texts), encoding="utf-8")
+    source, told = names.resolve("demo"), []
+    options = {
+        "plain": quantize.Options(bits=4, calibration=False),
+        "own": quantize.Options(bits=4),
+        "file": quantize.Options(bits=4, text="\n".join(texts)),
+    }
+    stored = {}
+    for name, chosen in options.items():
+        steps = (lambda done, count: told.append((done, count))) if name == "own" else None
+        quantize.save(source, tmp_path / name, chosen, steps=steps)
+        stored[name] = dict(FileCheckpoint(open_checkpoint(tmp_path / name)).tensors())
+    linear, ends = "layers.3.feed_forward.w_up.weight", ["embed_tokens.weight", "lm_head.weight"]
+    codes = [tensors[linear] for tensors in stored.values()]
+    assert not any(torch.equal(one, other) for one, other in combinations(codes, 2))
+    for name in (*ends, "layers.3.ffn_norm.weight"):
+        assert all(torch.equal(tensors[name], stored["own"][name]) for tensors in stored.values())
+    assert {count for _, count in told} == {600, 42} and told[-1] == (41, 42)
+    with pytest.raises(UsageError, match=r"has \d+ tokens, and 512 are the least"):
+        quantize.save(source, tmp_path / "short", quantize.Options(bits=4, text="Too short."))
+    assert not (tmp_path / "short").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (("--bits", "5"), "--bits: 5 is neither 8 nor 4; use one of them\n"),
         (("--bits", "4", "--outliers", "3"), "--outliers: is for 8 bits; leave it out"),
+        (
+            ("--no-calibration",),
+            "--no-calibration: is for 4 bits; leave it out, or add `--bits 4`\n",
+        ),
+        (("--calibrate", "x"), "--calibrate: is for 4 bits; leave it out, or add `--bits 4`\n"),
+        (("--bits", "4", "--calibrate", "x", "--no-calibration"), "leave out one of them\n"),
+        (("--bits", "4", "--calibrate", "not-there"), "there is no such file; give a text file\n"),
     ],
 )
 def test_bits_that_there_are_not(options: tuple[str, ...], reason: str) -> None:

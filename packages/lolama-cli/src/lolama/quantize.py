@@ -6,16 +6,19 @@ and place do not matter, so a folder that was moved is not quantized again, and 
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import lolama_core
 import lolama_quant
 from lolama import names
+from lolama.calibration import calibrated_blocks
 from lolama.file_facts import looked_through, source_digest
 from lolama.files import expanded
 from lolama.kept import KIND, source_of
@@ -28,8 +31,9 @@ from lolama_core.protocols.types import FORMAT_NAME, JSON, CanonicalConfig, Mode
 from lolama_hub import Store
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from lolama_core.protocols.causal_module import CausalLMModule
     from lolama_quant import QualityReport
 
 __all__ = [
@@ -62,11 +66,15 @@ class Options:
             weight of its own: the embedding keeps its precision.
         outliers: Input columns of each linear that keep their precision: those with the largest activations
             on the text that ships with lolama-quant.
+        calibration: With 4 bits, whether weights inside the blocks of a language model are fitted to text.
+        text: That text. None: the model writes one itself.
     """
 
     bits: int = 8
     lm_head: bool = False
     outliers: int = 0
+    calibration: bool = True
+    text: str | None = None
 
     @property
     def unties(self) -> bool:
@@ -214,19 +222,37 @@ def _write(
     files = untied(files) if options.unties else files
     scheme = _scheme(files, options, steps)
     quantizer = lolama_core.installed_quantizer(scheme.name)
-    tensors = counted(lolama_core.FileCheckpoint(files).tensors(), len(files.tensors), steps)
     module = lolama_core.build_module(files, {family.name: family})
     quantizer.prepare_(module, scheme)
+    fitted: Iterator[tuple[str, Tensor]] = iter(())
+    tensors = lolama_core.FileCheckpoint(files).tensors()
+    if options.bits == 4 and options.calibration:
+        inside = _inside_blocks(module)
+        fitted = calibrated_blocks(files, inside, options.text, steps)
+        tensors = (one for one in tensors if one[0].removesuffix(".weight") not in inside)
+    else:
+        tensors = counted(tensors, len(files.tensors), steps)
     config = _with_source(files, repo=files.repo, revision=files.revision, sha256=digest)
     config["quantization"] = lolama_core.quantization_block(scheme, quantizer.declared(module))
     lolama_core.write_checkpoint(
         directory,
         config,
-        quantizer.converted(module, tensors),
+        chain(fitted, quantizer.converted(module, tensors)),
         tokenizer_json=names.tokenizer_text(files),
         chat_template=files.tokenizer.chat_template,
         replace=force,
     )
+
+
+def _inside_blocks(module: nn.Module) -> set[str]:
+    """The linears of four bits inside the blocks of the language model."""
+    model = cast("CausalLMModule", module)
+    [prefix] = [name for name, part in module.named_modules() if part is model.layers]
+    declared = lolama_core.installed_quantizer("int4").declared(module)
+    names = {
+        name.removesuffix(".group_scale") for name in declared if name.endswith(".group_scale")
+    }
+    return {name for name in names if name.startswith(f"{prefix}.")}
 
 
 def _with_source(files: ModelFiles, **facts: JSON) -> CanonicalConfig:
@@ -271,6 +297,9 @@ def _key(files: ModelFiles, options: Options) -> dict[str, str | int | bool]:
         "lm_head": options.lm_head,
         "outliers": options.outliers,
     }
+    if options.bits == 4:
+        text = hashlib.sha256((options.text or "").encode()).hexdigest()
+        key |= {"calibration": options.calibration and text}
     # Before 0.2 a tied lm_head stayed tied: what was kept then must not be found now.
     return key | ({"untied": True} if options.unties and is_tied(files.config["model"]) else {})
 

@@ -16,6 +16,7 @@ from lolama_quant.__about__ import __version__ as __version__
 
 if TYPE_CHECKING:
     from lolama_quant.grouped.linear import GroupedLinear as GroupedLinear
+    from lolama_quant.int4.calibration import quantize_blocks as quantize_blocks
     from lolama_quant.int4.convert import scheme_of as scheme_of
     from lolama_quant.int4.quantizer import Int4Quantizer as Int4Quantizer
     from lolama_quant.int8.linear import Int8Linear as Int8Linear
@@ -29,6 +30,7 @@ else:
         __name__,
         {
             ".grouped.linear": ["GroupedLinear"],
+            ".int4.calibration": ["quantize_blocks"],
             ".int4.convert": ["scheme_of"],
             ".int4.quantizer": ["Int4Quantizer"],
             ".int8.linear": ["Int8Linear"],

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lolama.quantize import QualityReport, Saved
     from lolama_core.protocols.types import ModelFiles
 
+_MOST_BYTES = 16_000_000
+
 EXAMPLES = """\b
 Examples:
   lolama quantize -m demo -o demo-int8 --report
@@ -50,10 +52,20 @@ def quantize(
     ] = False,
     bits: Annotated[
         int,
-        typer.Option(
-            "--bits", help="8 or 4; with 4, embeddings, too, without calibration.", metavar="N"
-        ),
+        typer.Option("--bits", help="8, or 4, which are fitted to text.", metavar="N"),
     ] = 8,
+    no_calibration: Annotated[
+        bool,
+        typer.Option("--no-calibration", help="With 4 bits: fit them to no text. That is quick."),
+    ] = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibrate",
+            help="With 4 bits: a text to fit them to. Without it the model writes one itself.",
+            metavar="FILE",
+        ),
+    ] = None,
     lm_head: Annotated[
         bool,
         typer.Option(
@@ -74,13 +86,22 @@ def quantize(
     """Store a model's linear weights as integers of 8 or 4 bits.
 
     With 8 that is about half the size of 16-bit ones. Embeddings and the output projection keep their
-    precision. With 4 it is less than a third, and embeddings have 4 bits, too, the output projection 8. On
-    a terminal a table; into a pipe or file one line a fact, its fields separated by tabs.
+    precision. With 4 it is less than a third, and embeddings have 4 bits, too, the output projection 8. The
+    weights are fitted to text, block by block, which takes a while: for a model of a billion parameters
+    some minutes. On a terminal a table; into a pipe or file one line a fact, its fields separated by tabs.
     """
     if bits not in (4, 8):
         raise UsageError("--bits", f"{bits} is neither 8 nor 4", "use one of them")
     if bits == 4 and outliers:
         raise UsageError("--outliers", "is for 8 bits", "leave it out, or leave out `--bits 4`")
+    asked = {"--no-calibration": no_calibration, "--calibrate": calibrate is not None}
+    for name in (name for name, given in asked.items() if given and bits == 8):
+        raise UsageError(name, "is for 4 bits", "leave it out, or add `--bits 4`")
+    if no_calibration and calibrate is not None:
+        raise UsageError("--calibrate", "goes with no --no-calibration", "leave out one of them")
+    text = None
+    if calibrate is not None:
+        text = options.read_text(calibrate, "give a text file", _MOST_BYTES)
     if not 0 <= outliers <= 1024:
         raise UsageError("--outliers", f"{outliers} is out of range", "use 0 to 1024")
     stdout = Output()
@@ -89,7 +110,13 @@ def quantize(
 
     with transfer_bars() as bars:
         source = names.resolve(model, confirm=yes or None, progress=bars)
-    chosen = Options(bits=bits, lm_head=lm_head, outliers=outliers)
+    chosen = Options(
+        bits=bits,
+        lm_head=lm_head,
+        outliers=outliers,
+        calibration=not no_calibration,
+        text=text,
+    )
     if output is None and "quantization" in source.config:
         raise UsageError(source.name, "is quantized already", "use it as it is")
     with progress_line("quantizing") as steps:
