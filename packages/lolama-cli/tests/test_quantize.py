@@ -19,7 +19,7 @@ from program import environment
 from warm_program import on_terminal, run
 
 import lolama
-from lolama import names, quantize
+from lolama import memory, names, quantize
 from lolama_core import (
     FileCheckpoint,
     FileCheckpointIO,
@@ -104,6 +104,8 @@ def test_four_bits_saved_are_those_in_memory(tmp_path: Path) -> None:
     header = FileCheckpointIO().header(tmp_path / "int4" / "model.safetensors")
     assert header["embed_tokens.group_scale"].dtype == "U8"
     assert header["lm_head.weight"].dtype == "I8"
+    about = [memory.parameters(names.resolve(name)) for name in ("demo", tmp_path / "int4")]
+    assert about[1] == about[0] + 2048 * 192  # demo's head is its embedding
     lolama.save(model, tmp_path / "again")
     assert torch.equal(logits(tmp_path / "again"), expected)
 
@@ -387,7 +389,7 @@ def test_row_80_a_full_disk_leaves_the_old_model(base: Path, home: Path, tmp_pat
 KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
-from lolama import names, quantize
+from lolama import memory, names, quantize
 from lolama_core import FileCheckpoint, open_checkpoint
 
 target, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -122,8 +122,12 @@ def weight_bytes(files: ModelFiles, dtype: str, *, quantize: bool = False) -> in
 
 
 def parameters(files: ModelFiles) -> int:
-    """Number of parameters. Scales of int8 weights are none."""
-    return sum(math.prod(dims) for name, dims, _ in _tensors(files) if not name.endswith("scale"))
+    """Number of parameters. Scales of quantized weights are none, and a byte holds two of four bits."""
+    return sum(
+        math.prod(dims) * (2 if stored == "U8" else 1)
+        for name, dims, stored in _tensors(files)
+        if not name.endswith("scale")
+    )
 
 
 def _is_quantized(name: str, dims: tuple[int, ...]) -> bool:
