@@ -183,7 +183,7 @@ def test_row41_missing_and_extra_tensors_are_named(
 
 
 def test_row41_a_layer_too_many_or_too_few(llama: Path, resolve: Resolve) -> None:
-    for layers in (1, 3, 1000000000):
+    for layers in (1, 3, 1000):
         edit_json(llama / "config.json", num_hidden_layers=layers)
         with pytest.raises(ModelError, match=f"holds layers 0 to 1, .*num_hidden_layers {layers}"):
             resolve(llama)

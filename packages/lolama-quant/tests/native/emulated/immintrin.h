@@ -54,6 +54,12 @@ static inline __m512i _mm512_cvtepu16_epi32(__m256i v) {
     return _mm512_loadu_si512(wide);
 }
 
+static inline float _cvtsh_ss(uint16_t bits) {
+    float four[4];
+    _mm_storeu_ps(four, _mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
+    return four[0];
+}
+
 static inline __m512 _mm512_cvtph_ps(__m256i v) {
     uint16_t narrow[16];
     float wide[16];
