@@ -18,7 +18,7 @@ import lolama_quant
 import lolama_vision
 from lolama import Conversation, Generation, GenerationConfig, LlamaConfig, PrefixCache, ReplyStream
 from lolama.data import load_llava_model, load_model, load_tokenizer
-from lolama.model import get_model_size_mb, quantize_model_int8
+from lolama.model import get_model_size_mb, quantize_model_int4, quantize_model_int8
 from lolama.vision import CLIPImageProcessor
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "pictures" / "4.png"
@@ -113,7 +113,9 @@ def use_int8(name: str) -> float:
     quality = lolama_quant.measure_quality(
         dense, model, load_tokenizer(name), [text], read=lolama_core.prompt_logits
     )
-    print(report.bytes_after, lolama_quant.get_model_size_mb(model), quality.rows())
+    fewer = quantize_model_int4(load_model(name, device="cpu"))
+    sizes = report.bytes_after, fewer.bytes_after, lolama_quant.get_model_size_mb(model)
+    print(*sizes, quality.rows())
     return quality.perplexity
 
 
