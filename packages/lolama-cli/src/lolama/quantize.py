@@ -216,7 +216,7 @@ def _write(
     force: bool,
     steps: Steps | None,
 ) -> None:
-    """Tensor by tensor, so that the model need not fit into memory."""
+    """Tensor by tensor, so that the model need not fit into memory, unless it is fitted to text."""
     # What no package builds is refused before torch is imported.
     family = lolama_core.installed_family(files.family, files.name)
     files = untied(files) if options.unties else files
