@@ -126,7 +126,7 @@ def test_what_it_tells_of_a_model_that_is_here(chatty: Path) -> None:
     ways = [(need["weights"], need["context"]) for need in found["memory"]]
     assert ways == [
         (weights, context)
-        for weights in ("float32", "bfloat16", "int8")
+        for weights in ("float32", "bfloat16", "int8", "int4")
         for context in (512, 2048, 4096)
     ]
     assert all(need["fits"] for need in found["memory"])
@@ -204,7 +204,7 @@ def test_experts_count_in_size_and_memory(tmp_path: Path) -> None:
     assert "2 of 6 experts of width 48 for each token, and a shared one of 32" in shown
     assert "; in 1 of 2 layers none, but width 96" in shown
     files = names.resolve(str(tmp_path / "experts"))
-    told = weight_bytes(files, "bfloat16", quantize=True)
+    told = weight_bytes(files, "bfloat16", bits=8)
     saved = quantize.describe(files, quantize.save(files, tmp_path / "int8"))
     int8 = lolama.load_model(str(tmp_path / "int8"), device="cpu", dtype="bfloat16")
     assert len(saved.replaced) == 2 * 4 + 3 + 3 * 7

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from lolama.bits import Quantize, number_of_bits
 from lolama.downloads import Confirm
 from lolama.names import resolve
 from lolama.wiring import (
@@ -14,7 +15,6 @@ from lolama.wiring import (
     quantized,
     warn_unsupported,
 )
-from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.lazy_names import directory
 
@@ -32,7 +32,7 @@ def load_llava_model(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    quantize: bool = False,
+    quantize: Quantize = False,
     confirm: Confirm = None,
 ) -> LLaVA:
     """`load_model` for a vision model.
@@ -45,10 +45,9 @@ def load_llava_model(
         >>> model.config.vision_config.image_size
         96
     """
-    quantize = truth("quantize", quantize)
+    bits = number_of_bits(quantize)
     files = resolve(name, confirm=confirm)
     if files.family != "llava":
         raise UsageError(files.name, "is a text model, it sees no pictures", "use load_model")
     warn_unsupported(files)
-    files = quantized(files) if quantize else files
-    return cast("LLaVA", load_files(files, device=device, dtype=dtype))
+    return cast("LLaVA", load_files(quantized(files, bits), device=device, dtype=dtype))

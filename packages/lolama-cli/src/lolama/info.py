@@ -29,7 +29,7 @@ class MemoryNeed:
     """What one way to load the model needs, at one length of context.
 
     Attributes:
-        weights: Dtype they are loaded as, or ``int8``.
+        weights: Dtype they are loaded as, ``int8`` or ``int4``.
         context: Positions of prompt and answer together.
         bytes: The bytes at the peak; see `memory.PeakMemory`.
         fits: Whether that is available on the device; None if the system does not tell.
@@ -115,17 +115,17 @@ def _of_files(name: str, files: ModelFiles, context: int | None) -> Information:
     if files.tokenizer.tokenizer_json is not None:
         paths.add(files.tokenizer.tokenizer_json)
     needs = []
-    for dtype, quantize in _ways(files):
+    for dtype, bits in _ways(files):
         for positions in _contexts(length, context):
             need = memory.needed(
                 files,
                 context=positions,
                 dtype=dtype,
-                quantize=quantize,
+                bits=bits,
                 on_cpu=kind == "cpu",
             )
             fits = None if available is None else need.total <= available
-            weights = "int8" if quantize else dtype
+            weights = f"int{bits}" if bits else dtype
             needs.append(
                 MemoryNeed(weights=weights, context=positions, bytes=need.total, fits=fits)
             )
@@ -182,13 +182,13 @@ def _known(name: str, repo: str) -> ModelInfo | None:
     return None
 
 
-def _ways(files: ModelFiles) -> list[tuple[str, bool]]:
-    """Dtype, and whether linears are quantized: as stored, in float32, in int8."""
+def _ways(files: ModelFiles) -> list[tuple[str, int]]:
+    """Dtype, and bits of weights that are quantized: as stored, in float32, in int8, in int4."""
     stored = files.config["dtype"]
     if files.config.get("quantization"):
-        return [(stored, False)]
+        return [(stored, 0)]
     dense = dict.fromkeys((stored, "float32", "bfloat16"))
-    return [*((dtype, False) for dtype in dense), (stored, True)]
+    return [*((dtype, 0) for dtype in dense), (stored, 8), (stored, 4)]
 
 
 def _contexts(length: int | None, asked: int | None) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ def _is_orphan(kept: Kept, is_stored: Callable[[str, str], bool]) -> bool:
     if kept.source == str(kept.directory) or kept.source in names.builtin_models():
         return False
     if os.path.isabs(kept.source):
-        return not os.path.isdir(kept.source)
+        return not os.path.exists(kept.source)
     return not is_stored(kept.source, kept.revision)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from lolama import names, wiring
+from lolama.bits import Quantize, number_of_bits
 from lolama.conversation import Conversation
 from lolama.downloads import Confirm
 from lolama.prompts import (
@@ -41,7 +42,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    quantize: bool = False,
+    quantize: Quantize = False,
     confirm: Confirm = None,
 ) -> LanguageModel:
     """A model with its tokenizer, ready to be given text. Arguments and errors are those of `load_model`.
@@ -51,11 +52,11 @@ def load(
         >>> print(llm.chat("What is two plus three?"))
         Two plus three is five.
     """
-    quantize = truth("quantize", quantize)
+    bits = number_of_bits(quantize)
     files = names.resolve(name, confirm=confirm)
     wiring.warn_unsupported(files)
     tokenizer = wiring.tokenizer_of(files)
-    used = wiring.quantized(files) if quantize else files
+    used = wiring.quantized(files, bits)
     return LanguageModel(files, wiring.load_files(used, device=device, dtype=dtype), tokenizer)
 
 

@@ -13,6 +13,7 @@ from typing import Literal, cast
 
 import lolama_core
 from lolama import names
+from lolama.untied import is_tied
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.grouped import FORMATS
 from lolama_core.protocols.types import ModelFiles
@@ -62,7 +63,7 @@ class PeakMemory:
 
 
 def needed(
-    files: ModelFiles, *, context: int, dtype: str, quantize: bool = False, on_cpu: bool = True
+    files: ModelFiles, *, context: int, dtype: str, bits: int = 0, on_cpu: bool = True
 ) -> PeakMemory:
     """What a generation of one prompt needs, pictures aside.
 
@@ -70,7 +71,7 @@ def needed(
         files: The model.
         context: Positions of prompt and answer together.
         dtype: ``float32``, ``bfloat16`` or ``float16``, what the weights are loaded as.
-        quantize: Its linears in int8.
+        bits: What `wiring.quantized` makes of it: 8, 4, or 0 as it is.
         on_cpu: Where activations are float32 and the process counts.
 
     Raises:
@@ -93,14 +94,14 @@ def needed(
     if on_cpu and dtype != "float32":  # attention over many positions widens keys and values
         activations += 2 * context * keys * 4
     return PeakMemory(
-        weights=weight_bytes(files, dtype, quantize=quantize),
+        weights=weight_bytes(files, dtype, bits=bits),
         cache=2 * size("num_layers") * context * keys * _WIDTHS[dtype],
         activations=activations,
         overhead=_OVERHEAD if on_cpu else 0,
     )
 
 
-def weight_bytes(files: ModelFiles, dtype: str, *, quantize: bool = False) -> int:
+def weight_bytes(files: ModelFiles, dtype: str, *, bits: int = 0) -> int:
     """Bytes of a model's tensors once they are loaded; see `needed`."""
     quantization = files.config.get("quantization", {})
     declared, formats = quantization.get("tensors", {}), quantization.get("formats", {})
@@ -109,16 +110,27 @@ def weight_bytes(files: ModelFiles, dtype: str, *, quantize: bool = False) -> in
     for name, dims, stored in _tensors(files):
         elements = math.prod(dims)
         if name in declared and stored not in _BYTES:  # blocks of GGUF
-            grouped = FORMATS[str(formats.get(name.removesuffix(".weight"), "int4"))]
-            parts = grouped.tensors(math.prod(dims[:-1]), dims[-1]).values()
-            total += sum(math.prod(shape) * _BYTES[dtype] for dtype, shape in parts)
+            total += _grouped(dims, str(formats.get(name.removesuffix(".weight"), "int4")))
         elif name in declared:
             total += elements * _BYTES.get(stored, 4)
-        elif quantize and not declared and _is_quantized(name, dims):
-            total += elements + 4 * math.prod(dims[:-1])  # a scale for each row
+        elif bits and not declared and _is_quantized(name, dims):
+            total += _grouped(dims, "int4") if bits == 4 else _int8(dims)
+        elif bits == 4 and not declared and name.endswith("embed_tokens.weight"):
+            total += _grouped(dims, "int4") + (_int8(dims) if is_tied(files.config["model"]) else 0)
+        elif bits == 4 and not declared and name.endswith("lm_head.weight"):
+            total += _int8(dims)
         else:
             total += elements * (4 if len(dims) == 1 else _WIDTHS[dtype])
     return total
+
+
+def _grouped(dims: tuple[int, ...], form: str) -> int:
+    parts = FORMATS[form].tensors(math.prod(dims[:-1]), dims[-1]).values()
+    return sum(math.prod(shape) * _BYTES[dtype] for dtype, shape in parts)
+
+
+def _int8(dims: tuple[int, ...]) -> int:
+    return math.prod(dims) + 4 * math.prod(dims[:-1])  # a scale for each row
 
 
 def parameters(files: ModelFiles) -> int:

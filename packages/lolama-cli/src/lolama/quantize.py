@@ -106,7 +106,7 @@ def keep(
     tell: Callable[[str], None] | None = None,
     steps: Steps | None = None,
 ) -> ModelFiles:
-    """The int8 form of a model, out of lolama's own store; made and kept there if it is not yet.
+    """The quantized form of a model, out of lolama's own store; made and kept there if it is not yet.
 
     Args:
         files: The model; one that is quantized already is handed back.
@@ -122,19 +122,38 @@ def keep(
     if "quantization" in files.config:
         return files
     options = options or Options()
-    digest = source_digest(files)
-    # No name of the source in it: the same model under another name is the same model.
-    place = Store().place(KIND, files.family, {"source": digest, **_key(files, options)})
+    place = _place(files, options)
     if force or not place.exists():
         if tell is not None:
             tell(f"quantizing {files.name} to int{options.bits}, to be kept in {place}")
         try:
             named = replace(files, config=_with_source(files, name=source_of(files)))
-            _write(named, place, options, digest, force=force, steps=steps)
+            _write(named, place, options, source_digest(files), force=force, steps=steps)
         except UsageError:
             if not place.exists():  # else another process was faster
                 raise
     return replace(lolama_core.open_checkpoint(place, immutable=True), name=files.name)
+
+
+def kept_or_quick(
+    files: ModelFiles,
+    bits: int,
+    *,
+    tell: Callable[[str], None] | None = None,
+    steps: Steps | None = None,
+) -> ModelFiles:
+    """A form of 8 or 4 bits, kept: one that was fitted to text if there is one, else one made quickly.
+
+    Args:
+        files, tell, steps: As for `keep`.
+        bits: 8 or 4.
+    """
+    options = Options(bits=bits)
+    if bits == 4 and "quantization" not in files.config and not _place(files, options).exists():
+        options = replace(options, calibration=False)
+        if tell is not None and not _place(files, options).exists():
+            tell(f"fitted to no text: lolama quantize -m {files.name} --bits 4 is slower and truer")
+    return keep(files, options, tell=tell, steps=steps)
 
 
 def save(
@@ -175,6 +194,12 @@ def save(
     digest = source_digest(files)
     _write(files, directory, options or Options(), digest, force=force, steps=steps)
     return lolama_core.open_checkpoint(directory)
+
+
+def _place(files: ModelFiles, options: Options) -> Path:
+    """Where a quantized form is kept. The same model under another name is the same model."""
+    digest = source_digest(files)
+    return Store().place(KIND, files.family, {"source": digest, **_key(files, options)})
 
 
 def describe(source: ModelFiles, files: ModelFiles) -> Saved:

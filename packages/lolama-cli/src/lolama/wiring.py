@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import lolama_core
 from lolama import file_facts, names
+from lolama.bits import Quantize, number_of_bits
 from lolama.downloads import Confirm
 from lolama_core.protocols import CausalLM
-from lolama_core.protocols.arguments import truth
 from lolama_core.protocols.config_errors import naming_file
 from lolama_core.protocols.notices import unsupported
 from lolama_core.protocols.types import ModelFiles
@@ -42,7 +42,7 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    quantize: bool = False,
+    quantize: Quantize = False,
     confirm: Confirm = None,
 ) -> CausalLMModule:
     """A model, ready to generate with.
@@ -51,7 +51,7 @@ def load_model(
         name: ``demo``, the path of a model's folder, or an alias (``lolama models`` lists them).
         device: ``cpu``, ``cuda``, ``mps``; the best one here if not given.
         dtype: ``float32``, ``bfloat16``, ``float16``; what suits the device if not given.
-        quantize: Store the linear weights as 8-bit integers. The int8 model is kept, and used again.
+        quantize: Store the linear weights as integers of 8 bits (True), or 4 for fewer: see `quantized`.
         confirm: Whether a model that is not here may be downloaded: True, or a function of the
             `DownloadPlan`; if not given, the user is asked on the terminal.
 
@@ -66,10 +66,10 @@ def load_model(
     Example:
         >>> model = load_model("demo")
     """
-    quantize = truth("quantize", quantize)
+    bits = number_of_bits(quantize)
     files = names.resolve(name, confirm=confirm)
     warn_unsupported(files)
-    return load_files(quantized(files) if quantize else files, device=device, dtype=dtype)
+    return load_files(quantized(files, bits), device=device, dtype=dtype)
 
 
 def load_tokenizer(name: str | Path, *, confirm: Confirm = None) -> Tokenizer:
@@ -124,12 +124,34 @@ def load_files(
 
 
 def quantized(
-    files: ModelFiles, *, tell: Callable[[str], None] | None = None, steps: Steps | None = None
+    files: ModelFiles,
+    bits: int = 8,
+    *,
+    tell: Callable[[str], None] | None = None,
+    steps: Steps | None = None,
 ) -> ModelFiles:
-    """The int8 form of a model with the default options, kept from one use to the next."""
-    from lolama.quantize import keep
+    """The form of a model whose weights have 8 or 4 bits, kept from one use to the next.
 
-    return keep(files, tell=tell, steps=steps)
+    Four bits that were fitted to text (``lolama quantize --bits 4``) are used if they are kept. Else they are
+    made without, since fitting takes many times as long.
+
+    Args:
+        files: The model.
+        bits: 8 or 4; with 0 it stays as it is.
+        tell, steps: As for `quantize.keep`.
+    """
+    if not bits:
+        return files
+    from lolama.quantize import kept_or_quick
+
+    return kept_or_quick(files, bits, tell=tell, steps=steps)
+
+
+def scheme_of(model: CausalLM) -> str | None:
+    """Name of the scheme that a model from `load_files` is quantized by; None if it is not."""
+    files: ModelFiles = getattr(model, LOADED_FROM)
+    name = files.config.get("quantization", {}).get("name")
+    return None if name is None else str(name)
 
 
 def suit_threads(model: CausalLM) -> None:

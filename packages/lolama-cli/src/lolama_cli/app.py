@@ -30,6 +30,7 @@ from lolama_cli.commands import (
 from lolama_cli.console import closed_stdout, note, stdout_failed
 from lolama_cli.errors import Settings
 from lolama_cli.path_parameters import refuse_empty_path
+from lolama_cli.quantize_option import completed
 from lolama_cli.setting_options import CommandInSections
 from lolama_core.protocols.errors import UsageError
 
@@ -82,18 +83,18 @@ def root_command() -> TyperGroup:
         for parameter in command.params:
             refuse_empty_path(parameter)
         command.params += everywhere
-        _know_command_in_errors(command)
+        _prepare_parsing(command)
         below += getattr(command, "commands", {}).values()
     return root
 
 
-def _know_command_in_errors(command: Any) -> None:
-    """Let errors about an option without its value know their command, as all others do."""
+def _prepare_parsing(command: Any) -> None:
+    """Complete ``--quantize``, and let errors about an option without its value know their command."""
     parse = command.parse_args
 
     def parse_args(context: typer.Context, arguments: list[str]) -> list[str]:
         try:
-            return cast("list[str]", parse(context, arguments))
+            return cast("list[str]", parse(context, completed(arguments, command.params)))
         except typer.TyperException as error:
             if getattr(error, "ctx", None) is None:
                 vars(error)["ctx"] = context

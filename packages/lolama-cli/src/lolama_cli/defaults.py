@@ -46,11 +46,13 @@ class Key:
         name: As the file spells it.
         kind: bool, int, float or str.
         choices: What a str may be; empty for anything.
+        numbers: Whole numbers that one of another kind may be, too.
     """
 
     name: str
     kind: type[Value]
     choices: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
 
     @property
     def option(self) -> str:
@@ -73,8 +75,10 @@ class Key:
         Raises:
             UsageError: about ``subject``, with what was expected.
         """
+        if type(value) is int and value in self.numbers:
+            return value
         right = isinstance(value, int | float) if self.kind is float else type(value) is self.kind
-        expected = " or ".join(self.choices) if self.choices else _KINDS[self.kind]
+        expected = " or ".join(self.choices or (_KINDS[self.kind], *map(str, self.numbers)))
         if isinstance(value, bool) != (self.kind is bool) or not right:
             raise UsageError(subject, f"{self.name} is {value!r:.80}", f"expected {expected}")
         assert isinstance(value, bool | int | float | str)
@@ -96,6 +100,8 @@ class Key:
         if self.kind is bool:
             words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
             value = words.get(text.lower(), text)
+            if text in map(str, self.numbers):
+                value = int(text)
         elif self.kind is not str:
             try:
                 value = self.kind(text)
@@ -127,7 +133,9 @@ def _key(option: Any) -> Key:
 
 
 def _keys() -> Iterator[Key]:
-    for option in (options.Model, options.Quantize, options.Device, options.Dtype, options.System):
+    yield _key(options.Model)
+    yield Key("quantize", bool, numbers=(4, 8))
+    for option in (options.Device, options.Dtype, options.System):
         yield _key(option)
     for name, row in SETTINGS.items():
         if row.kind in _OF_SETTINGS:

@@ -32,7 +32,7 @@ class ModelChoice:
     """
 
     name: str
-    quantize: bool = False
+    quantize: int = 0
     device: str = "auto"
     dtype: str = "auto"
     cache_dtype: Literal["auto", "int8"] = "auto"
@@ -87,7 +87,7 @@ class ModelChoice:
 
         if self.quantize:
             with progress_line("quantizing") as steps:
-                files = wiring.quantized(files, tell=note, steps=steps)
+                files = wiring.quantized(files, self.quantize, tell=note, steps=steps)
         else:
             read_ahead(files)
         wiring.import_torch()

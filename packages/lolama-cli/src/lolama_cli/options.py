@@ -1,7 +1,7 @@
 """Options that several commands take, each with one name, one meaning and one check.
 
-`setting_options` has those of a generation's settings, `app` those of all commands, and each module of
-`commands` those that it alone takes.
+`setting_options` has those of a generation's settings, `quantize_option` one whose value may be left out,
+`app` those of all commands, and each module of `commands` those that it alone takes.
 """
 
 from __future__ import annotations
@@ -41,9 +41,6 @@ ModelArgument = Annotated[
         help="Model alias, local path, or owner/name of the Hugging Face Hub.",
         autocompletion=model_names,
     ),
-]
-Quantize = Annotated[
-    bool, typer.Option("--quantize", help="Use int8 quantization; the int8 model is kept.")
 ]
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="TEXT")

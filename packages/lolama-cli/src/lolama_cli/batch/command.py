@@ -119,9 +119,11 @@ def generate_batch(
     source = None if str(options.prompts) == "-" else options.prompts
     files, tokenizer = chosen.open()
     draft.open(files, tokenizer)
+    bits = chosen.quantize
     identity = {
         "model": [files.name, files.revision],
-        "settings": [chosen.quantize, chosen.dtype, chosen.template, logprobs],
+        # Answers of 0.1 were made with a truth in the place of the bits.
+        "settings": [bits if bits == 4 else bits == 8, chosen.dtype, chosen.template, logprobs],
         **({} if image_mode is None else {"image_mode": image_mode}),
         **({"thinking": False} if chosen.no_think else {}),
         **({} if chosen.stored is None else {"cache_dtype": chosen.stored}),

@@ -13,6 +13,7 @@ from lolama_cli.console import Output
 from lolama_cli.errors import Settings
 from lolama_cli.model_choice import ModelChoice
 from lolama_cli.progress_line import progress_line
+from lolama_cli.quantize_option import Quantize
 from lolama_cli.schemas import BENCH
 from lolama_cli.tables import write_facts
 from lolama_core.protocols.errors import UsageError
@@ -54,7 +55,7 @@ def bench(
         int,
         typer.Option("--repeats", help="Runs; one more before them warms up.", metavar="INT"),
     ] = 5,
-    quantize: options.Quantize = False,
+    quantize: Quantize = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     as_json: options.Json = False,
@@ -76,7 +77,7 @@ def bench(
     output = Output()
     chosen = ModelChoice(name=model, quantize=quantize, device=device, dtype=dtype, yes=yes)
     files, tokenizer = chosen.open()
-    from lolama import names
+    from lolama import names, wiring
     from lolama.bench import measure, prompt_of
 
     length, new = _sizes(prompt_tokens, max_tokens, names.context_length(files))
@@ -85,11 +86,13 @@ def bench(
     with progress_line(f"running {repeats + 1} times") as steps:
         ids = prompt_of(tokenizer, length)
         found = measure(loaded, ids, new_tokens=new, repeats=repeats, steps=steps)
+    scheme = wiring.scheme_of(loaded)
     facts = {
         "model": model,
         "device": str(loaded.device),
         "dtype": str(loaded.dtype).removeprefix("torch."),
-        "quantized": quantize or "quantization" in files.config,
+        "quantized": scheme is not None,
+        "quantization": scheme,
         "load_seconds": round(chosen.load_seconds, 6),
     }
     if as_json:
@@ -122,7 +125,9 @@ def _as_json(found: Speed) -> dict[str, object]:
 
 
 def _rows(facts: dict[str, object], found: Speed) -> Iterator[tuple[str, ...]]:
-    weights = f"int8 and {facts['dtype']}" if facts["quantized"] else facts["dtype"]
+    weights = (
+        f"{facts['quantization']} and {facts['dtype']}" if facts["quantized"] else facts["dtype"]
+    )
     yield "model", f"{facts['model']}, {weights} on {facts['device']}"
     yield "loaded in", f"{facts['load_seconds']:.2f} s"
     yield "size", f"{found.prompt_tokens:,} tokens and {found.new_tokens:,} new"

@@ -18,6 +18,7 @@ from lolama_cli.errors import Settings
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names
 from lolama_cli.prompt_cache import PromptCacheFile, PromptCacheOption, writing
+from lolama_cli.quantize_option import Quantize
 from lolama_cli.setting_options import RequestedSettings, with_settings
 from lolama_core.protocols.errors import UsageError
 
@@ -80,7 +81,7 @@ def chat(
     no_stream: options.NoStream = False,
     prompt_cache: PromptCacheOption = None,
     draft: DraftOption = "auto",
-    quantize: options.Quantize = False,
+    quantize: Quantize = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     cache_dtype: options.CacheDtype = "auto",

@@ -1,4 +1,4 @@
-"""``lolama eval``: how well a model predicts a text, and what int8 changes about it."""
+"""``lolama eval``: how well a model predicts a text, and what fewer bits change about it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lolama_cli.console import Output
 from lolama_cli.errors import Settings
 from lolama_cli.model_choice import ModelChoice
 from lolama_cli.progress_line import progress_line
+from lolama_cli.quantize_option import quantize_option
 from lolama_cli.schemas import EVAL
 from lolama_cli.tables import write_facts
 from lolama_core.protocols.errors import UsageError
@@ -29,6 +30,7 @@ Examples:
   lolama eval -m demo
   lolama eval -m ./my-model book.txt
   lolama eval -m ./my-model book.txt --quantize --json
+  lolama eval -m ./my-model --quantize 4
 """
 
 _MOST_BYTES = 64_000_000
@@ -44,7 +46,7 @@ def eval(
     ] = None,
     model: options.Model = "tinyllama",
     quantize: Annotated[
-        bool, typer.Option("--quantize", help="Compare the model in int8 with the model as it is.")
+        int, quantize_option("Compare the model in 8 bits, or in 4, with the model as it is.")
     ] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -81,7 +83,7 @@ def eval(
         found = evaluate.perplexity(loaded, tokenizer, read, steps, chosen.stored)
     quality = None
     if quantize:
-        quality = _compare(chosen, files, loaded, tokenizer, texts, settings)
+        quality = _compare(chosen, quantize, files, loaded, tokenizer, texts, settings)
     facts: dict[str, object] = {
         "model": model,
         "text": None if file is None else str(file),
@@ -91,6 +93,7 @@ def eval(
         "window": found.window,
         "perplexity": found.perplexity,
         "seconds": round(time.perf_counter() - started, 6),
+        "bits": quantize or None,
         "quality": None if quality is None else quality.to_json(),
     }
     if as_json:
@@ -101,6 +104,7 @@ def eval(
 
 def _compare(
     chosen: ModelChoice,
+    quantize: int,
     files: ModelFiles,
     loaded: CausalLM,
     tokenizer: Tokenizer,
@@ -109,7 +113,7 @@ def _compare(
 ) -> QualityReport:
     from lolama.quantize import measure
 
-    chosen.quantize = True
+    chosen.quantize = quantize
     small = chosen.load(files, verbose=settings.verbose)
     with progress_line("comparing") as steps:
         return measure(loaded, small, tokenizer, texts, steps, chosen.stored)
@@ -123,5 +127,5 @@ def _rows(
     yield "tokens", f"{found.tokens:,} in pieces of up to {found.window}"
     yield "perplexity", f"{found.perplexity:.4f}"
     if quality is not None:
-        yield "in int8", f"{quality.perplexity:.4f}", "noise floor"
+        yield f"in int{facts['bits']}", f"{quality.perplexity:.4f}", "noise floor"
         yield from quality.rows()[1:]

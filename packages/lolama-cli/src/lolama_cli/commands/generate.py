@@ -20,6 +20,7 @@ from lolama_cli.pictures import check_names, prepare_images
 from lolama_cli.prompt_cache import OPTION as PROMPT_CACHE
 from lolama_cli.prompt_cache import PromptCacheFile, PromptCacheOption, kept_prefixes
 from lolama_cli.prompts import encode_prompt
+from lolama_cli.quantize_option import Quantize
 from lolama_cli.setting_options import RequestedSettings, with_models_own, with_settings
 from lolama_cli.standard_input import NO_STDIN, read_prompt
 from lolama_core.protocols.errors import UsageError
@@ -116,7 +117,7 @@ def generate(
             metavar="SIZE",
         ),
     ] = None,
-    quantize: options.Quantize = False,
+    quantize: Quantize = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     cache_dtype: options.CacheDtype = "auto",

@@ -127,7 +127,7 @@ def quantize(
     saved = describe(source, files)
     quality = _measure(source, files) if report else None
     if as_json:
-        QUANTIZE.write(stdout, _as_json(saved, quality))
+        QUANTIZE.write(stdout, _as_json(saved, quality, bits))
     else:
         write_facts(stdout, _rows(saved, quality, bits))
 
@@ -143,8 +143,8 @@ def _measure(source: ModelFiles, files: ModelFiles) -> QualityReport:
         return measure(dense, small, wiring.tokenizer_of(source), steps=steps)
 
 
-def _as_json(saved: Saved, quality: QualityReport | None) -> dict[str, object]:
-    facts = {**dataclasses.asdict(saved), "directory": str(saved.directory)}
+def _as_json(saved: Saved, quality: QualityReport | None, bits: int) -> dict[str, object]:
+    facts = {**dataclasses.asdict(saved), "directory": str(saved.directory), "bits": bits}
     return {**facts, "quality": None if quality is None else quality.to_json()}
 
 

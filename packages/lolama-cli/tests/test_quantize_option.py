@@ -1,0 +1,117 @@
+"""``--quantize`` with and without a number, and which of the models that are kept it finds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from warm_program import run
+
+import lolama
+from lolama import memory, names, wiring
+from lolama.bits import number_of_bits
+from lolama_cli.app import root_command
+from lolama_cli.quantize_option import completed
+from lolama_core.protocols.errors import UsageError
+
+GREEDY = ("-m", "demo", "--temperature", "0", "--max-tokens", "8")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of its own for each test."""
+    monkeypatch.setenv("LOLAMA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("--quantize Hello", "--quantize=8 Hello"),
+        ("Hello --quantize", "Hello --quantize=8"),
+        ("--quantize 4 Hello", "--quantize=4 Hello"),
+        ("--quantize 8", "--quantize=8"),
+        ("--quantize=4 4", "--quantize=4 4"),
+        ("--quantize 16", "--quantize=8 16"),
+        ("--quantize -n 4", "--quantize=8 -n 4"),
+        ("--no-stream --quantize 4", "--no-stream --quantize=4"),
+        ("--system --quantize 4", "--system --quantize 4"),
+        ("-- --quantize 4", "-- --quantize 4"),
+    ],
+)
+def test_a_number_is_taken_and_a_prompt_is_not(given: str, read: str) -> None:
+    generate: Any = root_command().commands["generate"]
+    assert completed(given.split(), generate.params) == read.split()
+
+
+def test_a_command_without_the_option_is_left_alone() -> None:
+    info: Any = root_command().commands["info"]
+    assert completed(["--quantize", "4"], info.params) == ["--quantize", "4"]
+
+
+@pytest.mark.parametrize("number", ["5", "", "4.0", "-4"])
+def test_other_numbers(number: str) -> None:
+    run("generate", *GREEDY, f"--quantize={number}", "x").refused(2, "--quantize", "use 4 or 8")
+
+
+def test_four_bits_are_made_quickly_unless_fitted_ones_are_kept(home: Path) -> None:
+    env = {"LOLAMA_HOME": str(home)}
+    first = run("generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
+    assert first.code == 0
+    quick, made = first.err.splitlines()
+    assert quick == "fitted to no text: lolama quantize -m demo --bits 4 is slower and truer"
+    assert made.startswith("quantizing demo to int4, to be kept in ")
+    again = run("-v", "generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
+    assert again.out == first.out and again.code == 0
+    assert "quantiz" not in again.err and "int4 (" in again.err
+    assert run("quantize", "-m", "demo", "--bits", "4", env=env).code == 0
+    fitted = next(iter(wiring.quantized(names.resolve("demo"), 4).tensors.values())).path
+    used = run("-v", "generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
+    assert f"read {fitted} " in used.err and f"read {fitted} " not in again.err
+
+
+def test_python_takes_a_number(home: Path) -> None:
+    llm = lolama.load("demo", quantize=4)
+    assert any("GroupedLinear" in str(type(part)) for part in llm.model.modules())
+    assert wiring.scheme_of(llm.model) == "int4"
+    assert wiring.scheme_of(lolama.load_model("demo", quantize=8)) == "int8"
+    assert wiring.scheme_of(lolama.load_model("demo", quantize=False)) is None
+
+
+@pytest.mark.parametrize("value", [1, 0, 16, 4.0, "4", None])
+def test_numbers_of_bits_that_there_are_not(value: object) -> None:
+    with pytest.raises(UsageError, match="give True, False, 4 or 8"):
+        number_of_bits(value)
+
+
+def test_a_default_may_be_a_number(home: Path) -> None:
+    env = {"LOLAMA_HOME": str(home), "LOLAMA_CONFIG": str(home / "config.toml")}
+    assert run("config", "set", "quantize", "4", env=env).code == 0
+    assert (home / "config.toml").read_text() == "quantize = 4\n"
+    assert "to int4" in run("generate", *GREEDY, "a", env=env).err
+    assert "to int8" in run("generate", *GREEDY, "--quantize", "a", env=env).err
+    off = run("-v", "generate", *GREEDY, "a", env=env | {"LOLAMA_QUANTIZE": "no"})
+    assert "quantizing" not in off.err and " for 42 linears" not in off.err
+    run("config", "set", "quantize", "5", env=env).refused(2, "expected true or false or 4 or 8")
+
+
+def test_bench_and_eval_say_how_many_bits(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Once upon a time there was a little girl who had a red ball.")
+    short = ("--prompt-tokens", "4", "--max-tokens", "2", "--repeats", "1", "--json")
+    found = json.loads(run("bench", "-m", "demo", "--quantize", "4", *short).out)
+    assert found["quantized"] is True and found["quantization"] == "int4"
+    found = json.loads(run("eval", text, "-m", "demo", "--quantize", "4", "--json").out)
+    assert found["bits"] == 4 and 0 < found["quality"]["quantized"]["mean_kl"] < 0.01
+    assert "in int4" in run("eval", text, "-m", "demo", "--quantize", "4").out.decode()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("name", ["demo", "demo-vision"])
+def test_memory_is_told_before_a_model_is_made(name: str, bits: int) -> None:
+    files = names.resolve(name)
+    told = memory.weight_bytes(files, "bfloat16", bits=bits)
+    model = lolama.load_model(name, device="cpu", dtype="bfloat16", quantize=bits == 8 or 4)
+    assert told == sum(weight.nbytes for weight in model.parameters())
