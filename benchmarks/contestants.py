@@ -62,7 +62,19 @@ EIGHT_BITS = [
     Contestant("CTranslate2 int8", "ctranslate2", "ct2-int8", item=1, head_item=1),
 ]
 
-SETS = {"16-bit": SIXTEEN_BITS, "int8": EIGHT_BITS}
+# A code is half a byte, 32 weights have two bytes for scale and minimum, and 256 have four. In a Q4_K_M some
+# linears are Q6_K, and the head of both is.
+_INT4, _Q4_0, _Q4_K_M, _Q6_K = 0.5 + 2 / 32 + 4 / 256, 18 / 32, 0.604, 210 / 256
+
+FOUR_BITS = [
+    Contestant("lolama int4", "lolama", "int4-kept", item=_INT4, head_item=1),
+    Contestant("lolama Q4_K_M", "lolama", "gguf-q4_k_m", item=_Q4_K_M, head_item=_Q6_K),
+    Contestant("lolama int8, lm_head too", "lolama", "int8-head", item=1, head_item=1),
+    Contestant("llama.cpp Q4_0", "llama.cpp", "gguf-q4_0", item=_Q4_0, head_item=_Q6_K),
+    Contestant("llama.cpp Q4_K_M", "llama.cpp", "gguf-q4_k_m", item=_Q4_K_M, head_item=_Q6_K),
+]
+
+SETS = {"16-bit": SIXTEEN_BITS, "int8": EIGHT_BITS, "int4": FOUR_BITS}
 """Who is measured beside whom, by the weights that the run is about."""
 
 

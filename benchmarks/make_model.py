@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks import family_models
 from benchmarks.shapes import SHAPES
+from lolama.quantize import Options
 from lolama_core import LlamaConfig
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
@@ -158,11 +159,21 @@ def write_ctranslate2(folder: Path, source: Path, kind: str) -> None:
     subprocess.run([*command, "--quantization", kind], check=True, stdout=subprocess.DEVNULL)
 
 
-def write_int8(folder: Path, source: Path, *, lm_head: bool) -> None:
+def requantize_gguf(path: Path, source: Path, kind: str) -> None:
+    """A GGUF file of sixteen bits as llama.cpp's own quantizer makes ``q4_0`` or ``q4_k_m`` of it."""
+    import llama_cpp
+
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
+    if llama_cpp.llama_model_quantize(bytes(source), bytes(path), settings) != 0:
+        raise RuntimeError(f"llama.cpp cannot quantize {source}")
+
+
+def write_quantized(folder: Path, source: Path, options: Options) -> None:
     """As `lolama quantize` writes it."""
     from lolama import names, quantize
 
-    quantize.save(names.resolve(str(source)), folder, quantize.Options(lm_head=lm_head))
+    quantize.save(names.resolve(str(source)), folder, options)
 
 
 def model_path(shape: str, layout: str, root: Path) -> Path:
@@ -179,12 +190,19 @@ def model_path(shape: str, layout: str, root: Path) -> Path:
         family_models.write_hugging_face(staged, shape)
     elif kind == "hf":
         write_hugging_face(staged, SHAPES[shape], dtype)
+    elif kind == "gguf" and dtype.startswith("q4"):
+        requantize_gguf(staged, model_path(shape, "gguf-f16", root), dtype)
     elif kind == "gguf" and shape in family_models.SHAPES:
         family_models.write_gguf(staged, model_path(shape, "hf-bf16", root), shape, dtype)
     elif kind == "gguf":
         write_gguf(staged, SHAPES[shape], random_weights(SHAPES[shape]), dtype)
     elif kind == "int8":
-        write_int8(staged, model_path(shape, "hf-bf16", root), lm_head=dtype == "head")
+        write_quantized(
+            staged, model_path(shape, "hf-bf16", root), Options(lm_head=dtype == "head")
+        )
+    elif kind == "int4":
+        options = Options(bits=4, calibration=False)
+        write_quantized(staged, model_path(shape, "hf-bf16", root), options)
     else:
         write_ctranslate2(staged, model_path(shape, "hf-bf16", root), dtype)
     staged.rename(path)

@@ -17,7 +17,10 @@ REFERENCES = {
     "transformers bf16": ["transformers bf16"],
     "the better of llama.cpp BF16 and F16": ["llama.cpp BF16", "llama.cpp F16"],
     "llama.cpp Q8_0": ["llama.cpp Q8_0"],
+    "the better of llama.cpp Q4_0 and Q4_K_M": ["llama.cpp Q4_0", "llama.cpp Q4_K_M"],
+    "llama.cpp Q4_K_M": ["llama.cpp Q4_K_M"],
     "lolama bf16": ["lolama bf16"],
+    "lolama int8, lm_head too": ["lolama int8, lm_head too"],
 }
 _KINDS = ("decode", "prefill", "batch")
 
