@@ -6,7 +6,6 @@ and place do not matter, so a folder that was moved is not quantized again, and 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +18,14 @@ import lolama_core
 import lolama_quant
 from lolama import names
 from lolama.calibration import calibrated_blocks
-from lolama.file_facts import looked_through, source_digest
+from lolama.file_facts import source_digest
 from lolama.files import expanded
 from lolama.kept import KIND, source_of
+from lolama.quantize_options import Options, key_of, scheme_of
 from lolama.steps import Steps, counted
-from lolama.untied import is_tied, untied
+from lolama.untied import untied
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError, exists_already
-from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.protocols.types import FORMAT_NAME, JSON, CanonicalConfig, ModelFiles
 from lolama_hub import Store
 
@@ -47,39 +46,11 @@ __all__ = [
     "source_digest",
 ]
 
-_CALIBRATION_DOCUMENTS = 40
-
 
 def __getattr__(name: str) -> object:
     if name == "QualityReport":  # here alone, since it needs torch
         return lolama_quant.QualityReport
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a model is quantized.
-
-    Attributes:
-        bits: How many weights get, 8 or 4. With 4 the embedding gets four, too, and ``lm_head`` eight.
-        lm_head: With 8 bits, whether ``lm_head`` is quantized, too. One that is tied to the embedding gets a
-            weight of its own: the embedding keeps its precision.
-        outliers: Input columns of each linear that keep their precision: those with the largest activations
-            on the text that ships with lolama-quant.
-        calibration: With 4 bits, whether weights inside the blocks of a language model are fitted to text.
-        text: That text. None: the model writes one itself.
-    """
-
-    bits: int = 8
-    lm_head: bool = False
-    outliers: int = 0
-    calibration: bool = True
-    text: str | None = None
-
-    @property
-    def unties(self) -> bool:
-        """Whether ``lm_head`` is quantized by itself."""
-        return self.lm_head or self.bits == 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +170,7 @@ def save(
 def _place(files: ModelFiles, options: Options) -> Path:
     """Where a quantized form is kept. The same model under another name is the same model."""
     digest = source_digest(files)
-    return Store().place(KIND, files.family, {"source": digest, **_key(files, options)})
+    return Store().place(KIND, files.family, {"source": digest, **key_of(files, options)})
 
 
 def describe(source: ModelFiles, files: ModelFiles) -> Saved:
@@ -245,7 +216,7 @@ def _write(
     # What no package builds is refused before torch is imported.
     family = lolama_core.installed_family(files.family, files.name)
     files = untied(files) if options.unties else files
-    scheme = _scheme(files, options, steps)
+    scheme = scheme_of(files, options, steps)
     quantizer = lolama_core.installed_quantizer(scheme.name)
     module = lolama_core.build_module(files, {family.name: family})
     quantizer.prepare_(module, scheme)
@@ -285,48 +256,6 @@ def _with_source(files: ModelFiles, **facts: JSON) -> CanonicalConfig:
     config = cast(CanonicalConfig, dict(files.config))
     config["source"] = {**files.config.get("source", {}), **facts}
     return config
-
-
-def _scheme(files: ModelFiles, options: Options, steps: Steps | None) -> QuantizationScheme:
-    if options.bits == 4:
-        formats = {"embed_tokens": "int4", "lm_head": "int8"}
-        return QuantizationScheme(name="int4", skipped=(), formats=formats)
-    skipped = () if options.lm_head else QuantizationScheme(name="int8").skipped
-    scheme = QuantizationScheme(name="int8", skipped=skipped)
-    if options.outliers == 0:
-        return scheme
-    with looked_through(files) as files:
-        model = lolama_core.load_model(files, lolama_core.installed_families())
-    tokenizer = lolama_core.load_tokenizer(files)
-    columns = lolama_core.installed_quantizer("int8").outlier_columns(
-        cast("nn.Module", model), scheme, options.outliers, lambda: _read(model, tokenizer, steps)
-    )
-    return replace(scheme, outlier_columns=columns)
-
-
-def _read(model: CausalLM, tokenizer: lolama_core.Tokenizer, steps: Steps | None) -> None:
-    import torch
-
-    texts = lolama_quant.default_text()[:_CALIBRATION_DOCUMENTS]
-    for text in counted(texts, len(texts), steps):
-        ids = tokenizer.encode_ids(text)[: model.max_seq_len]
-        prompt = model.embed(torch.tensor([list(ids)], device=model.device))
-        model.forward_embeds(prompt, logits="all")
-
-
-def _key(files: ModelFiles, options: Options) -> dict[str, str | int | bool]:
-    scheme = QuantizationScheme(name=f"int{options.bits}")
-    key: dict[str, str | int | bool] = {
-        "quantizer": scheme.name,
-        "version": scheme.version,
-        "lm_head": options.lm_head,
-        "outliers": options.outliers,
-    }
-    if options.bits == 4:
-        text = hashlib.sha256((options.text or "").encode()).hexdigest()
-        key |= {"calibration": options.calibration and text}
-    # Before 0.2 a tied lm_head stayed tied: what was kept then must not be found now.
-    return key | ({"untied": True} if options.unties and is_tied(files.config["model"]) else {})
 
 
 def _tensor_bytes(files: ModelFiles) -> int:

@@ -1,0 +1,94 @@
+"""How a model is quantized: what a caller chooses, and what follows from it for a model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+import lolama_core
+import lolama_quant
+from lolama.file_facts import looked_through
+from lolama.steps import Steps, counted
+from lolama.untied import is_tied
+from lolama_core.protocols import CausalLM
+from lolama_core.protocols.quantizer import QuantizationScheme
+from lolama_core.protocols.types import ModelFiles
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_CALIBRATION_DOCUMENTS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a model is quantized.
+
+    Attributes:
+        bits: How many weights get, 8 or 4. With 4 the embedding gets four, too, and ``lm_head`` eight.
+        lm_head: With 8 bits, whether ``lm_head`` is quantized, too. One that is tied to the embedding gets a
+            weight of its own: the embedding keeps its precision.
+        outliers: Input columns of each linear that keep their precision: those with the largest activations
+            on the text that ships with lolama-quant.
+        calibration: With 4 bits, whether weights inside the blocks of a language model are fitted to text.
+        text: That text. None: the model writes one itself.
+    """
+
+    bits: int = 8
+    lm_head: bool = False
+    outliers: int = 0
+    calibration: bool = True
+    text: str | None = None
+
+    @property
+    def unties(self) -> bool:
+        """Whether ``lm_head`` is quantized by itself."""
+        return self.lm_head or self.bits == 4
+
+
+def scheme_of(files: ModelFiles, options: Options, steps: Steps | None) -> QuantizationScheme:
+    """Which layers get which numbers.
+
+    ``steps`` is told how many documents are read, where outliers are to be found.
+    """
+    if options.bits == 4:
+        formats = {"embed_tokens": "int4", "lm_head": "int8"}
+        return QuantizationScheme(name="int4", skipped=(), formats=formats)
+    skipped = () if options.lm_head else QuantizationScheme(name="int8").skipped
+    scheme = QuantizationScheme(name="int8", skipped=skipped)
+    if options.outliers == 0:
+        return scheme
+    with looked_through(files) as files:
+        model = lolama_core.load_model(files, lolama_core.installed_families())
+    tokenizer = lolama_core.load_tokenizer(files)
+    columns = lolama_core.installed_quantizer("int8").outlier_columns(
+        cast("nn.Module", model), scheme, options.outliers, lambda: _read(model, tokenizer, steps)
+    )
+    return replace(scheme, outlier_columns=columns)
+
+
+def key_of(files: ModelFiles, options: Options) -> dict[str, str | int | bool]:
+    """What tells a quantized form of a model from its other ones."""
+    scheme = QuantizationScheme(name=f"int{options.bits}")
+    key: dict[str, str | int | bool] = {
+        "quantizer": scheme.name,
+        "version": scheme.version,
+        "lm_head": options.lm_head,
+        "outliers": options.outliers,
+    }
+    if options.bits == 4:
+        text = hashlib.sha256((options.text or "").encode()).hexdigest()
+        key |= {"calibration": options.calibration and text}
+    # Before 0.2 a tied lm_head stayed tied: what was kept then must not be found now.
+    return key | ({"untied": True} if options.unties and is_tied(files.config["model"]) else {})
+
+
+def _read(model: CausalLM, tokenizer: lolama_core.Tokenizer, steps: Steps | None) -> None:
+    import torch
+
+    texts = lolama_quant.default_text()[:_CALIBRATION_DOCUMENTS]
+    for text in counted(texts, len(texts), steps):
+        ids = tokenizer.encode_ids(text)[: model.max_seq_len]
+        prompt = model.embed(torch.tensor([list(ids)], device=model.device))
+        model.forward_embeds(prompt, logits="all")
