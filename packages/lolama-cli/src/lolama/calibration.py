@@ -1,14 +1,18 @@
-"""What weights of four bits are fitted to: text that a model writes itself, or one of the user's."""
+"""A model's blocks in four bits, fitted to text that the model writes itself, or to one of the user's."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import hashlib
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lolama_core
 import lolama_quant
 from lolama.steps import Steps
-from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama.unfinished import Unfinished
+from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,28 +29,82 @@ _MOST_TEXTS = 256
 
 
 def calibrated_blocks(
-    files: ModelFiles, linears: Collection[str], text: str | None, steps: Steps | None
+    files: ModelFiles,
+    linears: Collection[str],
+    text: str | None,
+    made: Unfinished,
+    *,
+    write_int8: Callable[[Path], None],
+    steps: Steps | None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Canonical name → tensor in four bits, of the linears inside the blocks of a language model.
+
+    Memory holds one block. Only where the model writes the text itself, all of it runs: in eight bits, mapped
+    from a file, so that the system can take its memory back.
 
     Args:
         files: The model, not quantized.
         linears: Names of the linears that get four bits.
         text: One that is typical of what the model will read; None: the model writes one itself.
-        steps: Is told how many tokens are written, then how many linears are done.
+        made: What an earlier run made of it; text and blocks are added.
+        write_int8: Writes the model in eight bits to a directory.
+        steps: Is told how many tensors of the model in eight bits are written, how many tokens of the text,
+            and how many linears are done; see `quantize_blocks`.
 
     Raises:
         UsageError: for a text that is too short.
+        ResourceError: if the disk is full, or somebody removes what is made.
     """
-    model = lolama_core.load_model(files, lolama_core.installed_families(), device="cpu")
-    tokenizer = lolama_core.load_tokenizer(files)
-    texts = own_text(model, tokenizer, steps) if text is None else text_of(model, tokenizer, text)
     tell = steps or (lambda done, total: None)
-    for block in lolama_quant.quantize_blocks(model, texts, linears, steps=tell):
-        yield from block.tensors.items()
+    model = lolama_core.build_unloaded(files, lolama_core.installed_families())
+    texts = _texts(files, model, text, made, write_int8, tell)
+    digest = hashlib.sha256(str([ids.tolist() for ids in texts]).encode()).hexdigest()
+    [layers] = [name for name, part in model.named_modules() if part is model.layers]
+    embedding = layers.removesuffix("layers") + "embed_tokens"
+    weights = lolama_core.read_part(model, embedding, files)
+    model.get_submodule(embedding).load_state_dict(weights, assign=True)
+    blocks = lolama_quant.quantize_blocks(
+        model,
+        texts,
+        linears,
+        read=partial(lolama_core.read_part, model, files=files),
+        finished=partial(made.read, depends=digest),
+        steps=tell,
+    )
+    for block in blocks:
+        made.write(block.name, block.tensors, depends=digest)
+    for place in range(len(model.layers)):
+        part = made.read(f"{layers}.{place}", digest)
+        if part is None:
+            reason = "was changed or removed while the model was made of it"
+            raise ResourceError(str(made.path(f"{layers}.{place}")), reason, "begin again")
+        yield from part.items()
 
 
-def own_text(model: CausalLM, tokenizer: Tokenizer, steps: Steps | None) -> list[Tensor]:
+def _texts(
+    files: ModelFiles,
+    model: CausalLM,
+    text: str | None,
+    made: Unfinished,
+    write_int8: Callable[[Path], None],
+    steps: Steps,
+) -> list[Tensor]:
+    """What blocks are fitted to, as ids (1, T) each."""
+    tokenizer = lolama_core.load_tokenizer(files)
+    if text is not None:
+        return text_of(model, tokenizer, text)
+    known = made.read("text")
+    if known is None:
+        write_int8(made.path("int8"))
+        int8 = lolama_core.open_checkpoint(made.path("int8"), immutable=True)
+        writer = lolama_core.load_model(int8, lolama_core.installed_families(), device="cpu")
+        known = {str(place): ids for place, ids in enumerate(own_text(writer, tokenizer, steps))}
+        made.write("text", known)
+        made.remove("int8")
+    return [known[place] for place in sorted(known, key=int)]
+
+
+def own_text(model: CausalLM, tokenizer: Tokenizer, steps: Steps) -> list[Tensor]:
     """Texts that the model writes at temperature 1, (1, T) each, of about `TOKENS` together.
 
     Each begins with the token that texts begin with, or where there is none with another one.
@@ -56,8 +114,7 @@ def own_text(model: CausalLM, tokenizer: Tokenizer, steps: Steps | None) -> list
     limit, bos = min(_LENGTH, model.max_seq_len) - 1, tokenizer.bos_id
     found: list[Tensor] = []
     written, batch = 0, lolama_core.BatchGenerator(model)
-    if steps is not None:
-        steps(0, TOKENS)
+    steps(0, TOKENS)
     # A model whose texts are very short would write for ever.
     while written < TOKENS and len(found) < _MOST_TEXTS:
         begins: dict[int, int] = {}
@@ -67,15 +124,15 @@ def own_text(model: CausalLM, tokenizer: Tokenizer, steps: Steps | None) -> list
                 [begin], max_new_tokens=limit, temperature=1.0, top_p=1.0, top_k=0, seed=seed
             )
             begins[ticket] = begin
+        so_far = written
         while batch.busy:
-            batch.step()
+            so_far += sum(map(len, batch.step().values()))
+            steps(min(so_far, TOKENS), TOKENS)
         for ticket, result in batch.collect().items():
             if isinstance(result, LolamaError):
                 raise result
             found.append(torch.tensor([[begins[ticket], *result.ids]]))
             written += found[-1].shape[1]
-        if steps is not None:
-            steps(min(written, TOKENS), TOKENS)
     return found
 
 

@@ -7,7 +7,7 @@ and place do not matter, so a folder that was moved is not quantized again, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -23,6 +23,7 @@ from lolama.files import expanded
 from lolama.kept import KIND, source_of
 from lolama.quantize_options import Options, key_of, scheme_of
 from lolama.steps import Steps, counted
+from lolama.unfinished import unfinished
 from lolama.untied import untied
 from lolama_core.protocols import CausalLM, Tokenizer
 from lolama_core.protocols.errors import ModelError, UsageError, exists_already
@@ -215,29 +216,44 @@ def _write(
     """Tensor by tensor, so that the model need not fit into memory, unless it is fitted to text."""
     # What no package builds is refused before torch is imported.
     family = lolama_core.installed_family(files.family, files.name)
-    files = untied(files) if options.unties else files
+    source, files = files, untied(files) if options.unties else files
     scheme = scheme_of(files, options, steps)
     quantizer = lolama_core.installed_quantizer(scheme.name)
     module = lolama_core.build_module(files, {family.name: family})
     quantizer.prepare_(module, scheme)
-    fitted: Iterator[tuple[str, Tensor]] = iter(())
-    tensors = lolama_core.FileCheckpoint(files).tensors()
-    if options.bits == 4 and options.calibration:
-        inside = _inside_blocks(module)
-        fitted = calibrated_blocks(files, inside, options.text, steps)
-        tensors = (one for one in tensors if one[0].removesuffix(".weight") not in inside)
-    else:
-        tensors = counted(tensors, len(files.tensors), steps)
     config = _with_source(files, repo=files.repo, revision=files.revision, sha256=digest)
     config["quantization"] = lolama_core.quantization_block(scheme, quantizer.declared(module))
-    lolama_core.write_checkpoint(
-        directory,
-        config,
-        chain(fitted, quantizer.converted(module, tensors)),
-        tokenizer_json=names.tokenizer_text(files),
-        chat_template=files.tokenizer.chat_template,
-        replace=force,
-    )
+
+    def write(fitted: Iterable[tuple[str, Tensor]], tensors: Iterable[tuple[str, Tensor]]) -> None:
+        lolama_core.write_checkpoint(
+            directory,
+            config,
+            chain(fitted, quantizer.converted(module, tensors)),
+            tokenizer_json=names.tokenizer_text(files),
+            chat_template=files.tokenizer.chat_template,
+            replace=force,
+        )
+
+    tensors = lolama_core.FileCheckpoint(files).tensors()
+    if options.bits == 8 or not options.calibration:
+        write((), counted(tensors, len(files.tensors), steps))
+        return
+    inside = _inside_blocks(module)
+    others = (one for one in tensors if one[0].removesuffix(".weight") not in inside)
+    in_int8 = partial(_write, source, options=Options(), digest=digest, force=True, steps=steps)
+    with unfinished(files, {"source": digest, **key_of(files, options), **_versions()}) as made:
+        blocks = calibrated_blocks(
+            files, inside, options.text, made, write_int8=in_int8, steps=steps
+        )
+        write(blocks, others)
+
+
+def _versions() -> dict[str, str]:
+    """Those of what chooses numbers: another one may choose others."""
+    import torch
+
+    packages = (lolama_core, lolama_quant, torch)
+    return {package.__name__: package.__version__ for package in packages}
 
 
 def _inside_blocks(module: nn.Module) -> set[str]:

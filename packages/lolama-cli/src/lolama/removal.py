@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import lolama_core
-from lolama import downloads, kept, names
+from lolama import downloads, kept, names, unfinished
 from lolama_core.protocols.errors import UsageError
 
 
@@ -35,7 +35,7 @@ def remove(name: str) -> int:
 
 def collect_garbage() -> int:
     """Delete interrupted downloads, commits that were replaced, and leftovers; bytes freed."""
-    freed = lolama_core.installed_source().collect_garbage()
+    freed = lolama_core.installed_source().collect_garbage() + unfinished.collect_garbage()
     here = _revisions()
     return freed + kept.collect_garbage(lambda repo, revision: (repo, revision) in here)
 

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from lolama_core.loading import load as load
     from lolama_core.loading import load_model as load_model
     from lolama_core.loading import use_kernels_ as use_kernels_
+    from lolama_core.loading_parts import build_unloaded as build_unloaded
+    from lolama_core.loading_parts import read_part as read_part
     from lolama_core.model.config import LlamaConfig as LlamaConfig
     from lolama_core.model.device import choose_device as choose_device
     from lolama_core.model.device import choose_dtype as choose_dtype
@@ -97,6 +99,7 @@ else:
             ".text.tokenizer_loading": ["load_tokenizer"],
             ".files.load_weights": ["load_into"],
             ".loading": ["build_module", "load", "load_model", "use_kernels_"],
+            ".loading_parts": ["build_unloaded", "read_part"],
             ".generation.prefix_cache": ["PrefixCache"],
             ".plugins": [
                 "PluginAttempt",

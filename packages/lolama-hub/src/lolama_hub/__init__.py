@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lolama_hub.source import HuggingFaceSource as HuggingFaceSource
     from lolama_hub.store.digests import file_digest as file_digest
     from lolama_hub.store.digests import file_identity as file_identity
+    from lolama_hub.store.locks import locked as locked
+    from lolama_hub.store.locks import try_lock as try_lock
     from lolama_hub.store.place import Store as Store
 else:
     __getattr__, __dir__, __all__ = lazy_names(
@@ -24,6 +26,7 @@ else:
             ".store.digests": ["file_digest", "file_identity"],
             ".registry": ["MODELS"],
             ".source": ["HuggingFaceSource"],
+            ".store.locks": ["locked", "try_lock"],
             ".store.place": ["Store"],
         },
     )

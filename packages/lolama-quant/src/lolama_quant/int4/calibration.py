@@ -60,7 +60,8 @@ def quantize_blocks(
         read: The name of a block → its tensors by their names inside it; the block's own if not given.
         finished: The name of a block → its tensors in four bits if they were made before, else None. Such a
             block only runs, and is not handed out again.
-        steps: Is told how many linears are done, and how many there are.
+        steps: Is told how many linears are done, and how many there are. Behind blocks that were made before
+            it begins anew with what is left.
 
     Raises:
         ModelError: naming the weight, if it holds NaN or Inf.
@@ -71,12 +72,14 @@ def quantize_blocks(
     prefix = names[id(model.layers)]
     blocks = {f"{prefix}.{place}": block for place, block in enumerate(model.layers)}
     paths = {name: _linears_inside(block, name, linears) for name, block in blocks.items()}
-    total, done = sum(map(len, paths.values())), 0
+    total, done, begun = sum(map(len, paths.values())), 0, False
     for name, block in blocks.items():
         tensors = dict(block.state_dict() if read is None else read(name))
         weights = {path: tensors[f"{path}.weight"] for path in paths[name]}
         made, new = finished(name), None
         if made is None:
+            if not begun:  # the blocks so far took less time than those that are left will take
+                total, done, begun = total - done, 0, True
             moments = Moments(block, paths[name])
             moments.gather(partial(text.run, block, tensors))
             new = _quantized(name, weights, moments, partial(_tell, steps, done, total))
@@ -88,6 +91,8 @@ def quantize_blocks(
         done += len(weights)
         if new is not None:
             yield new
+        else:
+            steps(done, total)
 
 
 def _quantized(
