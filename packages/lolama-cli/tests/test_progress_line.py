@@ -9,7 +9,7 @@ import pytest
 from terminal import Terminal
 from warm_program import run
 
-from lolama.steps import counted
+from lolama.steps import counted, named
 from lolama_cli.progress_line import ProgressLine, duration
 
 
@@ -19,7 +19,7 @@ def shown(reports: list[tuple[float, int, int]]) -> list[str]:
     now = 0.0
     line = ProgressLine("reading", stream, clock=lambda: now)
     for now, done, count in reports:  # noqa: B007 # the clock reads it
-        line.update(done, count)
+        line(done, count)
     line.erase()
     return stream.getvalue().split("\r")[1:]
 
@@ -44,6 +44,28 @@ def test_row_206_a_second_phase_begins_anew() -> None:
         "reading: 0 %\x1b[K",
         "reading: 25 %, 30 s left\x1b[K",
     ]
+
+
+def test_row_206_a_phase_may_have_a_name() -> None:
+    stream = io.StringIO()
+    line = ProgressLine("reading", stream, clock=iter([0.0, 1.0, 2.0]).__next__)
+    for steps in (named(line, "writing"), line, named(line, "comparing")):
+        assert steps is not None
+        steps(0, 2)
+    assert stream.getvalue().split("\r")[1:] == [
+        "writing: 0 %\x1b[K",
+        "reading: 0 %\x1b[K",
+        "comparing: 0 %\x1b[K",
+    ]
+
+
+def test_row_206_steps_that_nobody_reads_have_no_name() -> None:
+    told: list[tuple[int, int]] = []
+
+    def tell(done: int, count: int) -> None:
+        told.append((done, count))
+
+    assert named(tell, "writing") is tell and named(None, "writing") is None
 
 
 def test_row_206_nothing_is_drawn_for_what_takes_no_steps() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import lolama_core
 import lolama_quant
-from lolama.steps import Steps
+from lolama.steps import Steps, named
 from lolama.unfinished import Unfinished
 from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
 
@@ -56,8 +56,9 @@ def calibrated_blocks(
         ResourceError: if the disk is full, or somebody removes what is made.
     """
     tell = steps or (lambda done, total: None)
+    writing = named(steps, "writing a text") or tell
     model = lolama_core.build_unloaded(files, lolama_core.installed_families())
-    texts = _texts(files, model, text, made, write_int8, tell)
+    texts = _texts(files, model, text, made, write_int8, writing)
     digest = hashlib.sha256(str([ids.tolist() for ids in texts]).encode()).hexdigest()
     [layers] = [name for name, part in model.named_modules() if part is model.layers]
     embedding = layers.removesuffix("layers") + "embed_tokens"

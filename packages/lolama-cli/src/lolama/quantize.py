@@ -22,7 +22,7 @@ from lolama.file_facts import source_digest
 from lolama.files import expanded
 from lolama.kept import KIND, source_of
 from lolama.quantize_options import Options, key_of, scheme_of
-from lolama.steps import Steps, counted
+from lolama.steps import Steps, counted, named
 from lolama.unfinished import unfinished
 from lolama.untied import untied
 from lolama_core.protocols import CausalLM, Tokenizer
@@ -213,7 +213,7 @@ def _write(
     force: bool,
     steps: Steps | None,
 ) -> None:
-    """Tensor by tensor, so that the model need not fit into memory, unless it is fitted to text."""
+    """Tensor by tensor, so that the model need not fit into memory."""
     # What no package builds is refused before torch is imported.
     family = lolama_core.installed_family(files.family, files.name)
     source, files = files, untied(files) if options.unties else files
@@ -240,20 +240,13 @@ def _write(
         return
     inside = _inside_blocks(module)
     others = (one for one in tensors if one[0].removesuffix(".weight") not in inside)
-    in_int8 = partial(_write, source, options=Options(), digest=digest, force=True, steps=steps)
-    with unfinished(files, {"source": digest, **key_of(files, options), **_versions()}) as made:
+    first = named(steps, "writing it in eight bits")
+    in_int8 = partial(_write, source, options=Options(), digest=digest, force=True, steps=first)
+    with unfinished(files, {"source": digest, **key_of(files, options)}) as made:
         blocks = calibrated_blocks(
             files, inside, options.text, made, write_int8=in_int8, steps=steps
         )
         write(blocks, others)
-
-
-def _versions() -> dict[str, str]:
-    """Those of what chooses numbers: another one may choose others."""
-    import torch
-
-    packages = (lolama_core, lolama_quant, torch)
-    return {package.__name__: package.__version__ for package in packages}
 
 
 def _inside_blocks(module: nn.Module) -> set[str]:

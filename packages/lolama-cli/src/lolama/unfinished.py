@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 import lolama_core
 import lolama_hub
+import lolama_quant
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON, CanonicalConfig, ModelFiles
 
@@ -95,14 +96,18 @@ def unfinished(files: ModelFiles, identity: JSON) -> Iterator[Unfinished]:
 
     Args:
         files: The model that it is made from.
-        identity: All that it depends on.
+        identity: All that it depends on, but for versions: another one may choose other numbers.
 
     Raises:
         ResourceError: if there can be no store.
     """
+    import torch
+
+    packages = (lolama_core, lolama_quant, torch)
+    whole: JSON = [identity, [package.__version__ for package in packages]]
     store = lolama_hub.Store()
-    place = store.place(KIND, files.family, identity)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    place = store.place(KIND, files.family, whole)
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
     with lolama_hub.locked(store.directory("locks") / place.name):
         yield Unfinished(place, files, digest)
         shutil.rmtree(place, ignore_errors=True)

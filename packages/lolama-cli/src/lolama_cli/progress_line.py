@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from lolama_cli.word_wrap import columns_of
@@ -27,13 +28,13 @@ def progress_line(text: str) -> Iterator[Steps | None]:
         return
     line = ProgressLine(text, sys.stderr)
     try:
-        yield line.update
+        yield line
     finally:
         line.erase()
 
 
 class ProgressLine:
-    """Draws ``reading the text: 34 %, 8 s left``.
+    """`NamedSteps` that draw ``reading the text: 34 %, 8 s left``.
 
     Args:
         text: What is being done.
@@ -47,15 +48,22 @@ class ProgressLine:
         self._text, self._stream, self._clock = text, stream, clock
         self._began = self._drawn = -1.0
 
-    def update(self, done: int, count: int) -> None:
+    def __call__(self, done: int, count: int) -> None:
         """Draw the number of steps that are done, unless the line was drawn a moment ago."""
+        self._update(self._text, done, count)
+
+    def named(self, text: str) -> Steps:
+        """The same line, with another text as long as this is told of steps."""
+        return partial(self._update, text)
+
+    def _update(self, text: str, done: int, count: int) -> None:
         now = self._clock()
         if done == 0:
             self._began, self._drawn = now, -1.0
         elif now - self._drawn < _BETWEEN:
             return
         self._drawn = now
-        line = f"{self._text}: {done / max(count, 1):.0%}".replace("%", " %")
+        line = f"{text}: {done / max(count, 1):.0%}".replace("%", " %")
         if done:
             line += f", {duration((now - self._began) / done * (count - done))} left"
         columns = columns_of(self._stream)

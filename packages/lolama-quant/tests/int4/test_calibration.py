@@ -129,8 +129,12 @@ def test_blocks_may_be_on_the_meta_device_and_are_read_one_by_one() -> None:
 def test_goes_on_where_it_was_broken_off() -> None:
     whole = {block.name: block for block in blocks_of(dense())}
     made = {name: whole[name].tensors for name in ("layers.0", "layers.1")}
-    rest = blocks_of(dense(), finished=made.get)
+    told: list[tuple[int, int]] = []
+    rest = blocks_of(
+        dense(), finished=made.get, steps=lambda done, total: told.append((done, total))
+    )
     assert [block.name for block in rest] == ["layers.2"]
+    assert told == [(0, 21), (7, 21), *((done, 7) for done in range(7))]
     for name, one in rest[0].tensors.items():
         assert torch.equal(one, whole["layers.2"].tensors[name])
 

@@ -84,6 +84,8 @@ def quantize_blocks(
             moments.gather(partial(text.run, block, tensors))
             new = _quantized(name, weights, moments, partial(_tell, steps, done, total))
             made = new.tensors
+        else:
+            steps(done, total)
         for path, weight in weights.items():
             parts = {part: made[f"{name}.{path}.{part}"] for part in FORM.tensors(*weight.shape)}
             tensors[f"{path}.weight"] = dequantize(parts, FORM, weight.shape[1])
@@ -91,8 +93,6 @@ def quantize_blocks(
         done += len(weights)
         if new is not None:
             yield new
-        else:
-            steps(done, total)
 
 
 def _quantized(
