@@ -87,8 +87,9 @@ def quantize(
 
     With 8 that is about half the size of 16-bit ones. Embeddings and the output projection keep their
     precision. With 4 it is about a third, and embeddings have 4 bits, too, the output projection 8. The
-    weights are fitted to text, block by block, for which the whole model is loaded: that takes a while. On
-    a terminal a table; into a pipe or file one line a fact, its fields separated by tabs.
+    weights are fitted to text block by block, in the memory of one: that takes minutes for each billion of
+    weights. After Ctrl-C the same command goes on where it was. On a terminal a table; into a pipe or file
+    one line a fact, its fields separated by tabs.
     """
     if bits not in (4, 8):
         raise UsageError("--bits", f"{bits} is neither 8 nor 4", "use one of them")
