@@ -13,7 +13,7 @@ BYTES = 127
 """The largest magnitude of a whole number that codes of four bits are multiplied with."""
 PAIRS = 2000
 """The same for codes of eight bits."""
-HEAVY = 5.0
+HEAVY = 8.0
 _SMALLEST = 1e-30
 
 

@@ -49,7 +49,7 @@ static inline int code_at(const Grouped *w, int64_t row, int64_t i) {
 
 /* A block whose largest value is more than this many times its root mean square is rounded twice where it is rounded
  * to bytes. */
-#define HEAVY_BLOCK 5.0f
+#define HEAVY_BLOCK 8.0f
 
 /* The largest magnitude of a whole number of sixteen bits: sums of 64 inputs with INT8_16 stay below 2^31, whatever its
  * codes and scales are, so they are added up in float32 after as many. */
