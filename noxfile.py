@@ -392,6 +392,7 @@ FUZZ = {
     "packages/lolama-core/tests/files/test_fuzz_gguf.py": {"LOLAMA_FUZZ_CASES": "20000"},
     "packages/lolama-hub/tests/folder/test_fuzz_folders.py": {"LOLAMA_FUZZ_CASES": "10000"},
     "packages/lolama-quant/tests/cpu/test_engine_texts.py": {"LOLAMA_FUZZ_CASES": "200"},
+    "packages/lolama-quant/tests/native/test_instruction_sets.py": {"LOLAMA_FUZZ_CASES": "10000"},
     "packages/lolama-vision/tests/test_image_file.py": {"LOLAMA_FUZZ_CASES": "20000"},
     # The number of cases of each of its four kinds.
     "tests/test_mutations.py": {"LOLAMA_FUZZ_CASES": "500"},

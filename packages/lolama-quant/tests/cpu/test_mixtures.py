@@ -125,10 +125,17 @@ def test_experts_in_int8(size: str) -> None:
         assert torch.equal(logits_of_row(fast, ids, chunk, rows), alone), (chunk, rows)
 
 
+@pytest.mark.parametrize("portable", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 @torch.inference_mode()
-def test_experts_of_grouped_weights(size: str) -> None:
+def test_experts_of_grouped_weights(
+    monkeypatch: pytest.MonkeyPatch, size: str, portable: bool
+) -> None:
     """Formats differ from expert to expert, and with them what their inputs are rounded to."""
+    assert isinstance(LIBRARY, NativeLibrary)
+    if portable:
+        limited = dataclasses.replace(LIBRARY, instruction_set=0, int8_instruction_set=0)
+        monkeypatch.setattr(decoder, "native_library", lambda: limited)
     model, plain = model_of(size), model_of(size)
     mix_formats_(model)
     for name, module in model.named_modules():

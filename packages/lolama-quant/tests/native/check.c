@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "grouped_rows.h"
+#include "grouped_product.h"
 #include "int8.h"
 #include "int8_tiles.h"
 #include "scores.h"
@@ -60,7 +60,7 @@ static int check_int8(int isa) {
 
 /* What a grouped weight stands for at a place. */
 static double grouped_one(const Grouped *w, int64_t row, int64_t i) {
-    const uint8_t *scales = w->scales + row * scale_bytes(w->dtype, w->k) + i / BLOCK * 16;
+    const uint8_t *scales = group_scales(w, row, i / BLOCK);
     const uint16_t *of_row = w->block_scales + row * block_scale_count(w->dtype, w->k);
     const int64_t block = i / BLOCK, in_block = i % BLOCK;
     const double code = code_at(w, row, i);
@@ -82,17 +82,31 @@ static double blocked_one(const Blocked *x, int dtype, int64_t row, int64_t i, d
     return one + x->rest.bytes[at] * (*step = x->rest.scales[place]);
 }
 
+/* Whether rounding or the product has other bits than in portable C. */
+static int differs_from_portable(const Grouped *w, const float *bias, const Blocked *x, int64_t n, const float *y,
+                                 const void *memory, int64_t bytes) {
+    const int taken = taken_by(w->dtype);
+    float *sums = malloc(x->rows * n * 4);
+    void *again = calloc(1, bytes);
+    const Blocked rounded = blocked_in(x->exact, x->rows, x->k, taken, again);
+    round_blocks(INT8_PORTABLE, &rounded, taken, 0, x->rows);
+    grouped_product(INT8_PORTABLE, w, bias, &rounded, 0, n, sums, n, 0);
+    const int found = memcmp(memory, again, bytes) != 0 || memcmp(y, sums, x->rows * n * 4) != 0;
+    free(sums), free(again);
+    return found;
+}
+
 /* Buffers end where their numbers do, for tools that look at what is read beyond. */
-static int check_grouped(int isa) {
+static int check_grouped(int isa, int trials) {
     int failures = 0, heavy = 0;
-    for (int trial = 0; trial < 160; trial++) {
+    for (int trial = 0; trial < trials; trial++) {
         const int dtype = INT4 + trial % 4, taken = taken_by(dtype);
         const int64_t rows = 1 + random_below(trial % 3 ? 9 : 40), k = 1 + random_below(trial % 5 ? 300 : 1500);
         const int64_t n = 1 + random_below(40), codes = n * code_bytes(dtype, k), scales = n * scale_bytes(dtype, k);
         const int64_t count = n * block_scale_count(dtype, k);
-        Grouped w = {dtype, malloc(codes), malloc(scales), malloc(count * 2), k};
+        Grouped w = {dtype, malloc(codes), scales ? malloc(scales) : NULL, malloc(count * 2), k};
         float *x = malloc(rows * k * 4), *y = malloc(rows * n * 4), *bias = malloc(n * 4);
-        void *memory = malloc(blocked_bytes(rows, k, taken));
+        void *memory = calloc(1, blocked_bytes(rows, k, taken));
         for (int64_t i = 0; i < codes; i++) ((uint8_t *)w.codes)[i] = (uint8_t)random_below(256);
         for (int64_t i = 0; i < scales; i++) ((uint8_t *)w.scales)[i] = (uint8_t)random_below(dtype == INT4 ? 64 : 256);
         for (int64_t i = 0; i < count; i++)
@@ -102,6 +116,7 @@ static int check_grouped(int isa) {
         const Blocked blocked = blocked_in(x, rows, k, taken, memory);
         round_blocks(isa, &blocked, taken, 0, rows);
         grouped_product(isa, &w, bias, &blocked, 0, n, y, n, 0);
+        failures += differs_from_portable(&w, bias, &blocked, n, y, memory, blocked_bytes(rows, k, taken));
         for (int64_t a = 0; a < rows; a++)
             for (int64_t j = 0; j < n; j++) {
                 double sum = bias[j], size = fabs(sum);
@@ -281,9 +296,10 @@ int main(int argc, char **argv) {
     int failures = 0;
     (void)argc;
     for (char **one = argv + 1; *one; one++) {
+        const char *trials = strchr(*one, ':'); /* g1:500 has 500 of them */
         int isa = atoi(*one + 1), found = 0;
         if (**one == 'i') found = check_int8(isa);
-        if (**one == 'g') found = check_grouped(isa);
+        if (**one == 'g') found = check_grouped(isa, trials ? atoi(trials + 1) : 160);
         if (**one == 'w') found = check_whole(isa);
 #if defined(__x86_64__)
         if (**one == 'w' && isa == INT8_VNNI) found += check_weights();

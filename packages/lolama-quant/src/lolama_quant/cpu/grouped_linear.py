@@ -1,4 +1,4 @@
-"""Products with grouped weights on a CPU: native/grouped_rows.h and the panels beside it."""
+"""Products with grouped weights on a CPU: native/grouped_product.h."""
 
 from __future__ import annotations
 

@@ -13,6 +13,4 @@ def describe(device_type: str) -> str:
     library = native_library()
     if isinstance(library, str):
         return f"weights widened to float32 (the native operator is {library})"
-    # The products of AVX-512 are those of AVX2.
-    best = INT8_INSTRUCTION_SETS[library.int8_instruction_set]
-    return f"native, {'AVX2' if best in ('AVX2', 'AVX-512 VNNI') else 'portable'}"
+    return f"native, {INT8_INSTRUCTION_SETS[library.int8_instruction_set]}"

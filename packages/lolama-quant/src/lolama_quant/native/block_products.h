@@ -4,7 +4,7 @@
 #define LOLAMA_BLOCK_PRODUCTS_H
 
 #include "elementwise.h"
-#include "grouped_rows.h"
+#include "grouped_product.h"
 #include "int8.h"
 #include "tiles.h"
 

@@ -36,6 +36,11 @@ static inline int64_t block_scale_count(int dtype, int64_t k) {
     return (dtype == INT4_32 ? 2 : 1) * ((k + 31) / 32);
 }
 
+/* The scales of a block's groups, or NULL where groups have none. */
+static inline const uint8_t *group_scales(const Grouped *w, int64_t row, int64_t block) {
+    return w->scales ? w->scales + row * scale_bytes(w->dtype, w->k) + 16 * block : NULL;
+}
+
 /* What a row's products are made with is in one place here, for any processor: the code, the whole number that it is
  * multiplied with, and that which is taken off, of an input of a row. */
 static inline int code_at(const Grouped *w, int64_t row, int64_t i) {
@@ -129,15 +134,16 @@ static inline Blocked blocked_in(const float *x, int64_t rows, int64_t k, int ta
     BLOCK_BY(NAME##_bytes, TARGET, int8_t, 127, bytes)                                                   \
     BLOCK_BY(NAME##_pairs, TARGET, int16_t, BLOCK_LEVELS, pairs)                                         \
     TARGET static void NAME(const float *x, const Blocked *to, int taken, int64_t place) {               \
-        float most = 0, squares = 0, spoiled = 0, rest[BLOCK];                                           \
+        float most = 0, spoiled = 0, rest[BLOCK], squares[8] = {0};                                      \
         _Pragma("omp simd reduction(max : most)") for (int i = 0; i < BLOCK; i++) {                      \
             float size = fabsf(x[i]);                                                                    \
             most = size > most ? size : most;                                                            \
         }                                                                                                \
-        _Pragma("omp simd reduction(+ : spoiled, squares)") for (int i = 0; i < BLOCK; i++) {            \
-            spoiled += x[i] * 0;                                                                         \
-            squares += x[i] * x[i];                                                                      \
-        }                                                                                                \
+        _Pragma("omp simd reduction(+ : spoiled)") for (int i = 0; i < BLOCK; i++) spoiled += x[i] * 0;  \
+        /* In one order on every processor. */                                                           \
+        for (int i = 0; i < BLOCK; i += 8)                                                               \
+            for (int l = 0; l < 8; l++) squares[l] += x[i + l] * x[i + l];                               \
+        for (int l = 1; l < 8; l++) squares[0] += squares[l];                                            \
         if (spoiled != 0) most = 0;                                                                      \
         if (taken & TAKES_PAIRS) {                                                                       \
             NAME##_pairs(x, most, &to->fine, place);                                                     \
@@ -148,7 +154,7 @@ static inline Blocked blocked_in(const float *x, int64_t rows, int64_t k, int ta
         const float scale = to->near.scales[place];                                                      \
         to->near.scales[place] += spoiled;                                                               \
         to->rest.scales[place] = 0;                                                                      \
-        if (scale == 0 || !(most > HEAVY_BLOCK * sqrtf(squares / BLOCK))) return;                        \
+        if (scale == 0 || !(most > HEAVY_BLOCK * sqrtf(squares[0] / BLOCK))) return;                     \
         const int8_t *near = to->near.bytes + place * BLOCK;                                             \
         for (int i = 0; i < BLOCK; i++) rest[i] = fmaf(-(float)near[i], scale, x[i]);                    \
         most = 0;                                                                                        \
@@ -190,7 +196,7 @@ static inline void round_blocks(int isa, const Blocked *to, int taken, int64_t b
 /* A block of a weight row times a block of x, in the order that all processors keep. */
 static float portable_block(const Grouped *w, int64_t row, int64_t block, const BlockRows *x, int64_t place) {
     const int64_t first = block * BLOCK, count = w->k - first < BLOCK ? w->k - first : BLOCK;
-    const uint8_t *scales = w->scales + row * scale_bytes(w->dtype, w->k) + 16 * block;
+    const uint8_t *scales = group_scales(w, row, block);
     const uint16_t *of_row = w->block_scales + row * block_scale_count(w->dtype, w->k);
     const int size = w->dtype == INT8_16 ? 16 : 32, whole = w->dtype == INT4 || w->dtype == INT8_16;
     const float block_scale = whole ? widen_float16(of_row[w->dtype == INT4 ? 2 * block : block]) : 0;

@@ -1,7 +1,7 @@
 /* y = x W^T + b, mostly for a few rows of x: the product that decoding is made of. Threads are OpenMP's; loaded
  * after torch, the library shares torch's thread pool. */
 #include "dot.h"
-#include "grouped_rows.h"
+#include "grouped_product.h"
 #include "int8.h"
 #include "tiles.h"
 

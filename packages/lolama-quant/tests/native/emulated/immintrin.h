@@ -54,6 +54,22 @@ static inline __m512i _mm512_cvtepu16_epi32(__m256i v) {
     return _mm512_loadu_si512(wide);
 }
 
+static inline __m512i _mm512_cvtepu8_epi32(__m128i v) {
+    uint8_t narrow[16];
+    uint32_t wide[16];
+    _mm_storeu_si128((__m128i *)narrow, v);
+    for (int i = 0; i < 16; i++) wide[i] = narrow[i];
+    return _mm512_loadu_si512(wide);
+}
+
+static inline __m512i _mm512_cvtepi8_epi32(__m128i v) {
+    int8_t narrow[16];
+    int32_t wide[16];
+    _mm_storeu_si128((__m128i *)narrow, v);
+    for (int i = 0; i < 16; i++) wide[i] = narrow[i];
+    return _mm512_loadu_si512(wide);
+}
+
 static inline float _cvtsh_ss(uint16_t bits) {
     float four[4];
     _mm_storeu_ps(four, _mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
@@ -100,6 +116,30 @@ static inline void _mm512_mask_storeu_ps(float *p, __mmask16 some, __m512 v) {
     for (int i = 0; i < 16; i++)
         if (some >> i & 1) p[i] = values[i];
 }
+
+/* SIMDe rounds a product before it adds; the instructions do not. */
+#define FUSED(MM, VEC, LANES)                                                                            \
+    static inline VEC MM##_fused(VEC a, VEC b, VEC c, float sign) {                                      \
+        float as[LANES], bs[LANES], cs[LANES];                                                           \
+        MM##_storeu_ps(as, a), MM##_storeu_ps(bs, b), MM##_storeu_ps(cs, c);                             \
+        for (int i = 0; i < LANES; i++) cs[i] = fmaf(sign * as[i], bs[i], cs[i]);                        \
+        return MM##_loadu_ps(cs);                                                                        \
+    }
+FUSED(_mm, __m128, 4)
+FUSED(_mm256, __m256, 8)
+FUSED(_mm512, __m512, 16)
+#undef _mm_fmadd_ps
+#undef _mm_fnmadd_ps
+#undef _mm256_fmadd_ps
+#undef _mm256_fnmadd_ps
+#undef _mm512_fmadd_ps
+#undef _mm512_fnmadd_ps
+#define _mm_fmadd_ps(a, b, c) _mm_fused(a, b, c, 1)
+#define _mm_fnmadd_ps(a, b, c) _mm_fused(a, b, c, -1)
+#define _mm256_fmadd_ps(a, b, c) _mm256_fused(a, b, c, 1)
+#define _mm256_fnmadd_ps(a, b, c) _mm256_fused(a, b, c, -1)
+#define _mm512_fmadd_ps(a, b, c) _mm512_fused(a, b, c, 1)
+#define _mm512_fnmadd_ps(a, b, c) _mm512_fused(a, b, c, -1)
 
 /* panels.h and vnni_panels.h name instructions themselves where these are missing. */
 #define ADD_IN_PLACE(sum, products) (sum) = _mm256_add_epi32(sum, products)
