@@ -433,8 +433,8 @@ LLAMA_CPP_HASH = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a
 LLAMA_CPP_MODELS = "vendor/llama.cpp/models"
 
 
-def fetch_llama_cpp(session: nox.Session) -> Path:
-    """The folder of llama.cpp's vocabularies, in which is one of chat templates."""
+def fetch_archive(session: nox.Session) -> Path:
+    """The sources of llama-cpp-python, those of llama.cpp among them."""
     place = Path(session.create_tmp())
     requirements = place / "requirements.txt"
     requirements.write_text(f"{LLAMA_CPP_FROM} --hash=sha256:{LLAMA_CPP_HASH}\n")
@@ -444,8 +444,14 @@ def fetch_llama_cpp(session: nox.Session) -> Path:
         *("--require-hashes", "-r", str(requirements), "-d", str(place)),
     )
     (archive,) = place.glob("*.tar.gz")
-    shutil.unpack_archive(archive, place, filter="data")
-    (folder,) = place.glob(f"*/{LLAMA_CPP_MODELS}")
+    return archive
+
+
+def fetch_llama_cpp(session: nox.Session) -> Path:
+    """The folder of llama.cpp's vocabularies, in which is one of chat templates."""
+    archive = fetch_archive(session)
+    shutil.unpack_archive(archive, archive.parent, filter="data")
+    (folder,) = archive.parent.glob(f"*/{LLAMA_CPP_MODELS}")
     return folder
 
 
@@ -468,6 +474,18 @@ def gguf_vocabularies(session: nox.Session) -> None:
     report = f"--junitxml={RESULTS / 'gguf-vocabularies.xml'}"
     tests = directory("lolama-hub") / "tests" / "gguf" / "test_published_vocabularies.py"
     run_tests(session, tests, requirements, numbers, [report])
+
+
+@nox.session(name="llama-cpp")
+def llama_cpp(session: nox.Session) -> None:
+    """Load GGUF files that lolama writes in llama.cpp, which is compiled for it (ten minutes; fetches it).
+
+    With ``CMAKE_ARGS=-DLLAMA_BUILD=OFF`` the one in the folder ``LLAMA_CPP_LIB_PATH`` is taken instead.
+    """
+    requirements = [*group("test"), *group("test", directory("lolama-hub"))]
+    install(session, *editable(PACKAGES), *requirements, "pip")
+    session.install(str(fetch_archive(session)), env=pip_settings_for_uv())
+    run_tests(session, ROOT / "tests" / "test_llama_cpp.py", requirements)
 
 
 @nox.session

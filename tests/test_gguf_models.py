@@ -13,9 +13,15 @@ from torch import Tensor
 
 import lolama
 import lolama_core
-from lolama import names
+from lolama import names, quantize
 from lolama.convert import convert
+from lolama.requantize import about
+from lolama.wiring import load_files
 from lolama_core import FileCheckpoint, GenerationConfig, TextGenerator
+from lolama_core.files.gguf_header import read_gguf_header
+from lolama_core.files.safetensors_header import TensorInfo
+from lolama_core.files.tensor_file import TensorFile
+from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.grouped import FORMATS
 from lolama_hub.gguf.block_types import BLOCKS
 from lolama_hub.gguf.blocks import dequantized, grouped
@@ -125,6 +131,135 @@ def test_a_checkpoint_made_of_it_is_the_same_model(
     ours = dict(FileCheckpoint(names.resolve("demo")).tensors())
     assert made.keys() == ours.keys()
     assert all((made[name].float() == ours[name].half().float()).all() for name in ours)
+
+
+@pytest.mark.parametrize("outtype", [None, "f32", "q8_0"])
+def test_a_file_made_of_a_model_is_the_same_model(
+    outtype: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOLAMA_HOME", str(tmp_path / "home"))
+    convert("demo", tmp_path / "made.gguf", outtype=outtype)
+    models = [
+        lolama.load(name, device="cpu", dtype="float32")
+        for name in ("demo", tmp_path / "made.gguf")
+    ]
+    ids = models[0].tokenizer.encode_ids("Question: what does a cow say?\nAnswer:")
+    assert ids == models[1].tokenizer.encode_ids("Question: what does a cow say?\nAnswer:")
+    with torch.inference_mode():
+        logits = [model.model(torch.tensor([list(ids)])) for model in models]
+    if outtype == "q8_0":
+        assert 0 < (logits[0] - logits[1]).abs().max() < 0.5
+    else:
+        assert torch.equal(logits[0], logits[1])
+    sampling = [model.model.generation_defaults for model in models]
+    assert sampling[0] == sampling[1]
+    talk = [{"role": "user", "content": "What does a cow say?"}]
+    chats = [model.tokenizer.render_chat(talk) for model in models]  # type: ignore[arg-type]
+    assert chats[0] == chats[1]
+
+
+def test_what_is_not_written_as_a_file(
+    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOLAMA_HOME", str(tmp_path / "home"))
+    path = tmp_path / "a.gguf"
+    for name, words in (
+        (
+            "demo-vision",
+            "is a model that sees, which is not written as a .gguf file; write a folder",
+        ),
+        (tmp_path / "int8", "is quantized already; convert the model it was made from"),
+        (tmp_path / "mixed.gguf", "is quantized already; convert the model it was made from"),
+    ):
+        if name == tmp_path / "int8":
+            quantize.save(names.resolve("demo"), tmp_path / "int8")
+        if name == tmp_path / "mixed.gguf":
+            mixed(demo_gguf, tmp_path / "mixed.gguf")
+        with pytest.raises(UsageError, match=words):
+            convert(name, path)
+    with pytest.raises(
+        UsageError, match="outtype: 'q4_k' is no type of weights here; use f32, f16"
+    ):
+        convert("demo", path, outtype="q4_k")
+    with pytest.raises(UsageError, match=r"outtype: is for a \.gguf file"):
+        convert("demo", tmp_path / "folder", outtype="f16")
+    path.write_text("mine")
+    with pytest.raises(
+        UsageError, match="exists already; choose another name, or add `force=True`"
+    ):
+        convert("demo", path)
+    assert path.read_text() == "mine"
+    convert("demo", path, force=True)
+    assert lolama.load_tokenizer(path).bos_id == 0
+    # In the place of itself: its tensors are read while the new file grows beside it.
+    before = path.read_bytes()
+    convert(path, path, force=True)
+    found = read_gguf_header(path)
+    assert found.tensors == read_gguf_header(path).tensors and len(path.read_bytes()) == len(before)
+
+
+def mixed(source: Path, path: Path) -> Path:
+    """The same model with some weights in Q8_0, which has a form here, and some in Q5_1, which has none."""
+    header = read_gguf_header(source)
+    file, parts, headers = TensorFile(header), [], {}
+    for name, info in header.tensors.items():
+        rows, kind = file.read(name), info.dtype
+        for end, found in (("attn_q.weight", "Q8_0"), ("ffn_down.weight", "Q5_1")):
+            if name.endswith(end):
+                kind = found
+                blocks = gguf.quantize(rows.float().numpy(), gguf.GGMLQuantizationType[kind])
+                rows = torch.from_numpy(blocks)
+        headers[name] = TensorInfo(kind, info.shape, 0, 0)
+        parts.append((name, 0, rows))
+    lolama_core.write_gguf(path, header.metadata, headers, parts)
+    return path
+
+
+@pytest.mark.parametrize("calibration", [False, True])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_what_has_16_bits_in_a_file_gets_fewer_on_request(
+    bits: int,
+    calibration: bool,
+    demo_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOLAMA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("lolama.calibration.TOKENS", 512)
+    source = names.resolve(mixed(demo_gguf, tmp_path / "mixed.gguf"))
+    options = quantize.Options(bits=bits, calibration=calibration)
+    files = quantize.save(source, tmp_path / "made", options)
+    # Five linears of six layers have 16 bits; so have the embedding and the output, which is tied to it.
+    new = 6 * 6 + (2 if bits == 4 else 0)
+    said = f"{source.name}: 6 layers keep the values of the file, {new} of 16 bits get fewer"
+    assert about(source, options.left(source)) == said
+    block: Any = files.config["quantization"]
+    inside = "int4" if bits == 4 else "int8"
+    expected = {f"layers.{n}.attention.q_proj": "int8_32" for n in range(6)}
+    for part in ("attention.k_proj", "attention.v_proj", "attention.o_proj"):
+        expected |= {f"layers.{n}.{part}": inside for n in range(6)}
+    for part in ("w_gate", "w_up", "w_down"):
+        expected |= {f"layers.{n}.feed_forward.{part}": inside for n in range(6)}
+    if bits == 4:
+        expected |= {"embed_tokens": "int4", "lm_head": "int8"}
+    assert (block["name"], block["formats"], block["skipped"]) == ("gguf", expected, [])
+    ours, theirs = (dict(FileCheckpoint(one).tensors()) for one in (files, source))
+    for part in ("weight", "block_scale"):
+        name = f"layers.3.attention.q_proj.{part}"
+        assert torch.equal(ours[name], theirs[name])
+    text = lolama.load_tokenizer("demo").encode_ids("Once upon a time there was a dog, and")
+    logits = []
+    for one in (source, files):
+        model: Any = load_files(one, device="cpu", dtype="float32")
+        with torch.inference_mode():
+            logits.append(model(torch.tensor([list(text)])).log_softmax(-1))
+    loss = (logits[0].exp() * (logits[0] - logits[1])).sum(-1).mean()
+    assert 0 < loss < (0.001 if bits == 8 else 0.1)
+    # There is nothing more to do.
+    assert quantize.keep(files, options) is files
+    with pytest.raises(UsageError, match="is quantized already"):
+        quantize.save(files, tmp_path / "again", options)
+    assert quantize.keep(source, options).config["quantization"] == block
 
 
 @pytest.mark.parametrize("inputs", [256, 1280])

@@ -19,7 +19,7 @@ from lolama_core.protocols.errors import ResourceError, UsageError
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("convert", "demo", ""), ("DIR", "the folder's name is empty")),
+        (("convert", "demo", ""), ("OUTPUT", "the output's name is empty")),
         (("convert", "", "new"), ("MODEL", "the model's name is empty")),
         (("quantize", "-m", "demo", "-o", ""), ("--output", "the folder's name is empty")),
         (("generate", "-m", "", "z"), ("--model", "the model's name is empty")),

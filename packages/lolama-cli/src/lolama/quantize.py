@@ -22,6 +22,7 @@ from lolama.file_facts import source_digest
 from lolama.files import expanded
 from lolama.kept import KIND, source_of
 from lolama.quantize_options import Options, key_of, scheme_of
+from lolama.requantize import with_what_is_made
 from lolama.steps import Steps, counted, named
 from lolama.unfinished import unfinished
 from lolama.untied import untied
@@ -91,9 +92,9 @@ def keep(
         ModelError: if the model cannot be used.
         ResourceError: if it cannot be kept.
     """
-    if "quantization" in files.config:
-        return files
     options = options or Options()
+    if options.is_done(files):
+        return files
     place = _place(files, options)
     if force or not place.exists():
         if tell is not None:
@@ -150,7 +151,8 @@ def save(
         ModelError: if the model cannot be used.
         ResourceError: if the disk is full.
     """
-    if "quantization" in files.config:
+    options = options or Options()
+    if options.is_done(files):
         raise UsageError(files.name, "is quantized already", "quantize the model it was made from")
     directory = expanded(directory)
     if any(_is_same(directory, source.path.parent) for source in files.tensors.values()):
@@ -164,7 +166,7 @@ def save(
         reason = "is a model that is not quantized, so it is not replaced"
         raise UsageError(str(directory), reason, "choose another name")
     digest = source_digest(files)
-    _write(files, directory, options or Options(), digest, force=force, steps=steps)
+    _write(files, directory, options, digest, force=force, steps=steps)
     return lolama_core.open_checkpoint(directory)
 
 
@@ -216,7 +218,9 @@ def _write(
     """Tensor by tensor, so that the model need not fit into memory."""
     # What no package builds is refused before torch is imported.
     family = lolama_core.installed_family(files.family, files.name)
-    source, files = files, untied(files) if options.unties else files
+    source, left = files, options.left(files)
+    if options.unties and (not left or "lm_head" in left):
+        files = untied(files)
     scheme = scheme_of(files, options, steps)
     quantizer = lolama_core.installed_quantizer(scheme.name)
     module = lolama_core.build_module(files, {family.name: family})
@@ -228,14 +232,14 @@ def _write(
         lolama_core.write_checkpoint(
             directory,
             config,
-            chain(fitted, quantizer.converted(module, tensors)),
+            chain(fitted, with_what_is_made(files, quantizer, module, tensors)),
             tokenizer_json=names.tokenizer_text(files),
             chat_template=files.tokenizer.chat_template,
             replace=force,
         )
 
     tensors = lolama_core.FileCheckpoint(files).tensors()
-    if options.bits == 8 or not options.calibration:
+    if options.bits == 8 or not options.calibration or left:
         write((), counted(tensors, len(files.tensors), steps))
         return
     inside = _inside_blocks(module)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import lolama_core
 import lolama_quant
 from lolama.file_facts import looked_through
+from lolama.requantize import formats_to_come, requantized_scheme
 from lolama.steps import Steps, counted
 from lolama.untied import is_tied
 from lolama_core.protocols import CausalLM
@@ -33,6 +34,8 @@ class Options:
             on the text that ships with lolama-quant.
         calibration: With 4 bits, whether weights inside the blocks of a language model are fitted to text.
         text: That text. None: the model writes one itself.
+
+    A model from a GGUF file that is quantized in part is fitted to no text.
     """
 
     bits: int = 8
@@ -46,12 +49,22 @@ class Options:
         """Whether ``lm_head`` is quantized by itself."""
         return self.lm_head or self.bits == 4
 
+    def is_done(self, files: ModelFiles) -> bool:
+        """Whether a model is quantized already, and nothing of it is left to quantize."""
+        return "quantization" in files.config and not self.left(files)
+
+    def left(self, files: ModelFiles) -> dict[str, str]:
+        """See `requantize.formats_to_come`."""
+        return formats_to_come(files, self.bits, lm_head=self.unties)
+
 
 def scheme_of(files: ModelFiles, options: Options, steps: Steps | None) -> QuantizationScheme:
     """Which layers get which numbers.
 
     ``steps`` is told how many documents are read, where outliers are to be found.
     """
+    if left := options.left(files):
+        return requantized_scheme(files, left)
     if options.bits == 4:
         formats = {"embed_tokens": "int4", "lm_head": "int8"}
         return QuantizationScheme(name="int4", skipped=(), formats=formats)

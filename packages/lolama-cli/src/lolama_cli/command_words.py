@@ -29,6 +29,7 @@ OPTIONS = {
     "images": "--image",
     "logprobs": "--logprobs",
     "mode": "--image-mode",
+    "outtype": "--outtype",
     "quantize": "--quantize",
     "thinking": "--no-think",
     **{row.name: option_of(key) for key, row in SETTINGS.items()},

@@ -17,6 +17,7 @@ _WHAT = {
     "DIR": "the folder's name is empty",
     "FILE": "the file's name is empty",
     "MODEL": "the model's name is empty",
+    "OUTPUT": "the output's name is empty",
 }
 
 

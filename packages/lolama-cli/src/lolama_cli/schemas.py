@@ -117,7 +117,7 @@ MODELS = Schema(
 
 _DIRECTORY = {
     "model": (_TEXT, "as it was named"),
-    "directory": (_TEXT, "the folder that holds it"),
+    "directory": (_TEXT, "the folder, or the .gguf file, that holds it"),
 }
 PULL = Schema("pull", "`lolama pull --json`", _DIRECTORY)
 CONVERT = Schema("convert", "`lolama convert --json`", _DIRECTORY)

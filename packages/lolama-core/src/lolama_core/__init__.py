@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lolama_core.files.checkpoint_reader import FileCheckpoint as FileCheckpoint
     from lolama_core.files.checkpoint_reader import open_checkpoint as open_checkpoint
     from lolama_core.files.checkpoint_writer import write_checkpoint as write_checkpoint
+    from lolama_core.files.gguf_writer import write_gguf as write_gguf
     from lolama_core.files.load_weights import load_into as load_into
     from lolama_core.files.prefix_file import read_prefix_file as read_prefix_file
     from lolama_core.files.quantization import quantization_block as quantization_block
@@ -111,6 +112,7 @@ else:
             ],
             ".protocols.causal_module": ["CausalLMModule"],
             ".files.prefix_file": ["read_prefix_file"],
+            ".files.gguf_writer": ["write_gguf"],
             ".files.quantization": ["quantization_block"],
             ".generation.request": ["Emission", "Generation"],
             ".generation.logprobs": ["TokenLogprobs"],

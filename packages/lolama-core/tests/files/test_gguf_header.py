@@ -12,8 +12,14 @@ import gguf
 import numpy
 import pytest
 
-from lolama_core.files import gguf_values
-from lolama_core.files.gguf_header import MAX_HEADER_BYTES, is_gguf, read_gguf_header
+from lolama_core.files import gguf_header, gguf_values
+from lolama_core.files.gguf_header import (
+    MAX_HEADER_BYTES,
+    GGUFHeader,
+    is_gguf,
+    read_gguf_header,
+    read_gguf_tensors,
+)
 from lolama_core.files.gguf_types import TYPES, row_bytes
 from lolama_core.files.parallel_read import read_into
 from lolama_core.protocols.errors import ModelError
@@ -461,3 +467,38 @@ def test_row_476_numbers_of_a_file_that_was_cut(tmp_path: Path) -> None:
     os.truncate(path, header.data_start + 8)
     with pytest.raises(ModelError, match="changed while it was being read"):
         header.numbers("x")
+
+
+def test_a_file_that_was_read_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.gguf"
+    content = gguf_bytes(
+        [key("general.architecture", TEXT, text("llama"))], [tensor("a", F32, [1])]
+    )
+    path.write_bytes(content + bytes(4))
+    assert read_gguf_tensors(path).tensors.keys() == {"a"}
+    path.write_bytes(
+        content.replace(b"a" + bytes([1, 0, 0, 0]), b"b" + bytes([1, 0, 0, 0])) + bytes(4)
+    )
+    assert read_gguf_tensors(path).tensors.keys() == {"b"}  # which may have the same time of change
+    monkeypatch.setattr("lolama_core.files.gguf_header._SECONDS_TO_TELL", -1.0)
+    assert read_gguf_header(path).metadata
+    reads: list[Path] = []
+    real = gguf_header.read_gguf_header
+
+    def counted(one: Path) -> GGUFHeader:
+        reads.append(one)
+        return real(one)
+
+    monkeypatch.setattr(gguf_header, "read_gguf_header", counted)
+    assert read_gguf_tensors(path).tensors.keys() == {"b"} and not reads
+    assert not read_gguf_tensors(path).metadata
+    other = tmp_path / "b.gguf"
+    other.write_bytes(content + bytes(4))
+    other.replace(path)
+    assert read_gguf_tensors(path).tensors.keys() == {"a"} and reads == [path]
+    monkeypatch.setattr("lolama_core.files.gguf_header._MOST_KNOWN", 1)
+    path.rename(other)
+    assert read_gguf_tensors(other).tensors.keys() == {"a"}
+    assert gguf_header._KNOWN.keys() == {other}

@@ -12,6 +12,8 @@ from lolama_core.protocols.lazy_names import lazy_names
 from lolama_hub.__about__ import __version__ as __version__
 
 if TYPE_CHECKING:
+    from lolama_hub.gguf.export import OUTTYPES as OUTTYPES
+    from lolama_hub.gguf.export import as_gguf as as_gguf
     from lolama_hub.registry import MODELS as MODELS
     from lolama_hub.source import HuggingFaceSource as HuggingFaceSource
     from lolama_hub.store.digests import file_digest as file_digest
@@ -24,6 +26,7 @@ else:
         __name__,
         {
             ".store.digests": ["file_digest", "file_identity"],
+            ".gguf.export": ["OUTTYPES", "as_gguf"],
             ".registry": ["MODELS"],
             ".source": ["HuggingFaceSource"],
             ".store.locks": ["locked", "try_lock"],

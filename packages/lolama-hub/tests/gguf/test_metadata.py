@@ -101,9 +101,12 @@ def test_a_part_of_each_head() -> None:
 
 def test_linear_scaling_under_both_names() -> None:
     plain = {"rope_theta": 10000.0}
-    linear = {**plain, "rope_type": "linear", "factor": 4.0}
+    linear: dict[str, object] = {**plain, "rope_type": "linear", "factor": 4.0}
+    linear["original_max_position_embeddings"] = 4096
     assert read_rope(model()) == plain
     assert read_rope(model(rope__scaling__type="none", rope__scaling__factor=4.0)) == plain
     assert read_rope(model(rope__scaling__type="linear", rope__scaling__factor=0.0)) == plain
     assert read_rope(model(rope__scaling__factor=4.0)) == linear
     assert read_rope(model(rope__scale_linear=4.0)) == linear
+    shorter = model(rope__scaling__factor=4.0, rope__scaling__original_context_length=2000)
+    assert read_rope(shorter)["original_max_position_embeddings"] == 2000

@@ -10,18 +10,21 @@ import os
 import re
 import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tokenizers import Tokenizer
 
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.types import CanonicalConfig, ModelFiles
+from lolama_hub.gguf.export_tokenizer import tokenizer_metadata
 from lolama_hub.gguf.tokenizer import read_gguf_tokenizer
 from lolama_hub.store.place import Store
 
 FOLDER = os.environ.get("LOLAMA_VOCABULARIES")
 FILES = sorted(Path(FOLDER).glob("*.gguf")) if FOLDER else []
+KEY = "tokenizer.ggml."
 BETWEEN = "\n__ggml_vocab_test__\n"
 
 REFUSED = {
@@ -80,6 +83,32 @@ def test_texts_have_the_ids_that_llama_cpp_expects(
         as_it_is = not composes or unicodedata.is_normalized("NFC", text)
         assert expected_ids(ours if as_it_is else uncomposed, text) == ids, text
     record_testsuite_property(name_of(file), len(cases(file)))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_what_is_read_is_written(file: Path, tmp_path: Path, io: CheckpointIO) -> None:
+    """Tokens, kinds, merges and special ids, from metadata over tokenizer.json to metadata."""
+    if name_of(file) in {*REFUSED, "gemma-4"}:
+        return
+    metadata = io.gguf(file).metadata
+    tokens = metadata[f"{KEY}tokens"]
+    assert isinstance(tokens, list)
+    size = len(tokens)
+    found = read_gguf_tokenizer(file, metadata, size, store=Store(tmp_path), label=file.stem)
+    config = {"generation": {"eos_ids": found.eos_ids}, "tokenizer": found.block}
+    files = ModelFiles(
+        name="tiny", config=cast(CanonicalConfig, config), tensors={}, tokenizer=found.files
+    )
+    written, left_out = tokenizer_metadata(files, size, io)
+    assert left_out == []
+    written["general.architecture"] = metadata["general.architecture"]
+    again = read_gguf_tokenizer(file, written, size, store=Store(tmp_path / "b"), label="b")
+    assert (again.block, again.eos_ids, again.size) == (found.block, found.eos_ids, found.size)
+    texts = []
+    for path in (found.files.tokenizer_json, again.files.tokenizer_json):
+        assert path is not None
+        texts.append(json.loads(path.read_text(encoding="utf-8")))
+    assert texts[0] == texts[1]
 
 
 def test_all_files_are_here() -> None:

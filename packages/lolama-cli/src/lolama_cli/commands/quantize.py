@@ -88,8 +88,9 @@ def quantize(
     With 8 that is about half the size of 16-bit ones. Embeddings and the output projection keep their
     precision. With 4 it is about a third, and embeddings have 4 bits, too, the output projection 8. The
     weights are fitted to text block by block, in the memory of one: that takes minutes for each billion of
-    weights. After Ctrl-C the same command goes on where it was. On a terminal a table; into a pipe or file
-    one line a fact, its fields separated by tabs.
+    weights. After Ctrl-C the same command goes on where it was. Of a GGUF file only those are quantized that
+    have 16 bits here, such as Q5_K's, and fitted to no text. On a terminal a table; into a pipe or file one
+    line a fact, its fields separated by tabs.
     """
     if bits not in (4, 8):
         raise UsageError("--bits", f"{bits} is neither 8 nor 4", "use one of them")
@@ -108,6 +109,7 @@ def quantize(
     stdout = Output()
     from lolama import names
     from lolama.quantize import Options, describe, keep, save
+    from lolama.requantize import about
 
     with transfer_bars() as bars:
         source = names.resolve(model, confirm=yes or None, progress=bars)
@@ -118,8 +120,13 @@ def quantize(
         calibration=not no_calibration,
         text=text,
     )
-    if output is None and "quantization" in source.config:
+    if output is None and chosen.is_done(source):
         raise UsageError(source.name, "is quantized already", "use it as it is")
+    if "quantization" in source.config and (outliers or text is not None):
+        name = "--outliers" if outliers else "--calibrate"
+        raise UsageError(name, "is for models of 16 bits", "leave it out")
+    if left := chosen.left(source):
+        note(about(source, left))
     with progress_line("quantizing") as steps:
         if output is not None:
             files = save(source, output, chosen, force=force, steps=steps)

@@ -10,7 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lolama_core.files.gguf_header import GGUFHeader, is_gguf, read_gguf_header
+from lolama_core.files.gguf_header import (
+    GGUFHeader,
+    is_gguf,
+    read_gguf_header,
+    read_gguf_tensors,
+)
 from lolama_core.files.gguf_parts import read_gguf_parts
 from lolama_core.files.safetensors_header import read_header
 from lolama_core.files.untrusted import parse_json, read_json, read_text
@@ -26,8 +31,8 @@ class FileCheckpointIO:
     """`protocols.CheckpointIO` by the functions of this package; it has no state."""
 
     def header(self, path: Path) -> Mapping[str, TensorInfo]:
-        """See `safetensors_header.read_header` and `gguf_header.read_gguf_header`."""
-        return (read_gguf_header(path) if is_gguf(path) else read_header(path)).tensors
+        """See `safetensors_header.read_header` and `gguf_header.read_gguf_tensors`."""
+        return (read_gguf_tensors(path) if is_gguf(path) else read_header(path)).tensors
 
     def gguf(self, path: Path) -> GGUFHeader:
         """See `gguf_header.read_gguf_header`."""

@@ -17,12 +17,11 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lolama_core.files.checkpoint_config import WEIGHT_DTYPES, check_config, declared_dtypes
-from lolama_core.files.gguf_header import GGUFHeader, is_gguf, read_gguf_header
+from lolama_core.files.gguf_header import GGUFHeader, is_gguf, read_gguf_tensors
 from lolama_core.files.safetensors_header import (
     ITEM_BYTES,
     SafetensorsHeader,
@@ -216,10 +215,7 @@ class FileCheckpoint:
 
 
 def _header(path: Path) -> SafetensorsHeader | GGUFHeader:
-    if not is_gguf(path):
-        return read_header(path)
-    # Without the vocabulary, which would take its memory for as long as the weights are read.
-    return replace(read_gguf_header(path), metadata={})
+    return read_gguf_tensors(path) if is_gguf(path) else read_header(path)
 
 
 def check_dtype(name: str, dtype: str, declared: Mapping[str, str], subject: str) -> None:

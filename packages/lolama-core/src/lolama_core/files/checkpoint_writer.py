@@ -111,7 +111,7 @@ def write_checkpoint(
                 os.rename(staging, directory)
             _sync_directory(directory.parent)
     except OSError as error:
-        raise _translated(error, directory) from error
+        raise disk_error(error, directory) from error
 
 
 def _write_weights(
@@ -238,19 +238,20 @@ def _lock(path: Path) -> int | None:
         return None
 
 
-def _translated(error: OSError, directory: Path) -> UsageError | ResourceError:
-    subject = str(directory)
+def disk_error(error: OSError, path: Path) -> UsageError | ResourceError:
+    """What the system says while a file or folder is written beside ``path``, which it was to become."""
+    subject = str(path)
     if error.errno in FULL_DISK:
-        free = shutil.disk_usage(directory.parent).free
+        free = shutil.disk_usage(path.parent).free
         return ResourceError(
             subject,
             f"cannot be written: {error.strerror}, {free / 2**20:,.0f} MiB free",
             "free some space or choose another disk",
         )
     if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-        return exists_already(directory)
+        return exists_already(path)
     if error.errno == errno.ENOENT:  # the folder around it is there, and nothing can be made in it
-        reason = f"{directory.parent} takes no new folders"
+        reason = f"{path.parent} takes no new folders"
         return UsageError(subject, reason, "choose another place")
     reason = f"cannot be written: {error.strerror or error}"
     kind = ResourceError if error.errno == errno.EROFS else UsageError

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 from pathlib import Path
 from types import MappingProxyType
@@ -115,9 +116,47 @@ def read_gguf_header(path: Path, max_bytes: int = MAX_HEADER_BYTES) -> GGUFHeade
         tensors = _tensors(values, tensor_count, alignment)
     data_start = -(-values.position // alignment) * alignment
     _check_places(tensors, status.st_size - data_start, str(path))
-    return GGUFHeader(
+    header = GGUFHeader(
         path, version, MappingProxyType(metadata), MappingProxyType(tensors), data_start, status
     )
+    _remember(header)
+    return header
+
+
+def read_gguf_tensors(path: Path) -> GGUFHeader:
+    """The header without the metadata: a vocabulary would take its memory for as long as weights are read.
+
+    Of a file that this process has read before, and that is the same file still, what was found then.
+
+    Raises:
+        ModelError: as `read_gguf_header`.
+    """
+    known = _KNOWN.get(path)
+    if known is not None:
+        with open_regular(path) as file:
+            if _identity(known.status) == _identity(os.fstat(file.fileno())):
+                return known
+    return replace(read_gguf_header(path), metadata={})
+
+
+_KNOWN: dict[Path, GGUFHeader] = {}
+_MOST_KNOWN = 1024
+_SECONDS_TO_TELL = (
+    2.0  # a file that is written twice between two ticks of the clock has one time of change
+)
+
+
+def _remember(header: GGUFHeader) -> None:
+    if time.time() - header.status.st_ctime < _SECONDS_TO_TELL:
+        return
+    if len(_KNOWN) >= _MOST_KNOWN:
+        _KNOWN.clear()
+    _KNOWN[header.path] = replace(header, metadata={})
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_size, *times
 
 
 def is_gguf(path: Path) -> bool:

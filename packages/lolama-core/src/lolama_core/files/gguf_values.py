@@ -20,11 +20,11 @@ from lolama_core.protocols.errors import ModelError
 MAX_ITEMS = 4_000_000
 """The largest published vocabularies and their merges come to 1.3 million."""
 
-UINT32, BOOL, TEXT, ARRAY, UINT64 = 4, 7, 8, 9, 10
+UINT32, INT32, FLOAT32, BOOL, TEXT, ARRAY, UINT64 = range(4, 11)
 
 _CODES: Mapping[int, str] = MappingProxyType(
-    {0: "B", 1: "b", 2: "H", 3: "h", UINT32: "I", 5: "i", 6: "f", BOOL: "B", UINT64: "Q", 11: "q"}
-    | {12: "d"}
+    {0: "B", 1: "b", 2: "H", 3: "h", UINT32: "I", INT32: "i", FLOAT32: "f", BOOL: "B"}
+    | {UINT64: "Q", 11: "q", 12: "d"}
 )
 """What the format calls a type of numbers → what `struct` calls it."""
 

@@ -11,6 +11,7 @@ from lolama_core.files.safetensors_header import LENGTH_BYTES, METADATA_KEY
 from lolama_core.files.tensor_file import DTYPE_NAMES, byte_view
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.whole_file import write_all
 
 # The header comes first in the file but is known last, so room is left for it and filled with spaces, as
 # the format allows. This is enough for about 500 tensors; for more, the data are moved up once at the end.
@@ -65,13 +66,15 @@ class SafetensorsWriter:
         length = max(ROOM_BYTES, len(header) + -(LENGTH_BYTES + len(header)) % ALIGNMENT)
         self._move_data(LENGTH_BYTES + length)
         self._file.seek(0)
-        self._write(memoryview(length.to_bytes(LENGTH_BYTES, "little") + header.ljust(length)))
+        write_all(
+            self._file, memoryview(length.to_bytes(LENGTH_BYTES, "little") + header.ljust(length))
+        )
 
     def _append(self, name: str, tensor: Tensor) -> None:
         # A tensor may be the negative of what its memory holds, noted in a bit beside it.
         plain = tensor.detach().cpu().contiguous().resolve_neg()
         data = byte_view(plain)
-        self._write(data)
+        write_all(self._file, data)
         end = self._position + len(data)
         entry = self._entries[name]
         assert isinstance(entry, dict)
@@ -89,10 +92,5 @@ class SafetensorsWriter:
             while read:
                 read = read[self._file.readinto(read) :]
             self._file.seek(begin + start - self._data_start)
-            self._write(memoryview(piece))
+            write_all(self._file, memoryview(piece))
             end = begin
-
-    def _write(self, data: memoryview) -> None:
-        """One call to the system may write only part of what it is given."""
-        while data:
-            data = data[self._file.write(data) :]

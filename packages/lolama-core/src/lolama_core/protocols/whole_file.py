@@ -22,9 +22,17 @@ def write_whole(path: Path, content: bytes, *, replace: bool = True, mode: int =
         content: All of it.
     """
     with whole_file(path, replace=replace, mode=mode) as file:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[file.write(rest) :]
+        write_all(file, memoryview(content))
+
+
+def write_all(file: io.FileIO, content: memoryview) -> None:
+    """Write bytes to an unbuffered file. One call to the system may write only part of what it is given.
+
+    Raises:
+        OSError: as the system says.
+    """
+    while content:
+        content = content[file.write(content) :]
 
 
 @contextmanager

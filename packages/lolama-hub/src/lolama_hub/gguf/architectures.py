@@ -16,11 +16,9 @@ from dataclasses import dataclass, field
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import shown
-from lolama_hub.folder.layouts.windows import FULL, SLIDING
 from lolama_hub.gguf.experts import expert_width, experts, has_experts, mixture
 from lolama_hub.gguf.metadata import GGUFModel, read_rope
-
-_MOST_LAYERS_LISTED = 1 << 16
+from lolama_hub.gguf.windows import MOST_LAYERS_LISTED, query_scalar, rope_of_two_kinds, windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +30,23 @@ class Architecture:
         interleaved: Whether the dimensions of a rotated pair stand side by side in the rows of q and k: in
             those that llama.cpp rotates in its "normal" way. For some its converter moves the rows.
         renamed: Canonical name → GGUF's, where another one than `tensor_names.TENSORS` has.
+        types: The types of config.json that llama.cpp's converter writes so.
+        joined: The tensors that llama.cpp looks for where others are several: see `tensor_names.JOINED`.
+        factors: Whether it reads factors of rotary pairs.
+        always: Metadata that it needs, and their values where nothing is to be said.
+        implied: Canonical fields that it takes for granted.
+        window_layers: How many layers a model has whose window llama.cpp follows; None for any, 0 for none.
     """
 
     fields: Callable[[GGUFModel], dict[str, JSON]]
     interleaved: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    types: tuple[str, ...]
+    joined: tuple[str, ...] = ()
+    factors: bool = False
+    always: Mapping[str, float] = field(default_factory=dict[str, float])
+    implied: tuple[str, ...] = ()
+    window_layers: int | None = None
 
 
 def find_architecture(subject: str, name: object) -> Architecture:
@@ -81,7 +91,7 @@ def read_fields(model: GGUFModel, architecture: Architecture) -> dict[str, JSON]
         "hidden_size": model.integer("embedding_length"),
         "num_attention_heads": heads,
         "num_key_value_heads": model.same("attention.head_count_kv") if has_kv else heads,
-        "num_hidden_layers": model.integer("block_count", high=_MOST_LAYERS_LISTED),
+        "num_hidden_layers": model.integer("block_count", high=MOST_LAYERS_LISTED),
         "intermediate_size": _inner_width(model),
         "max_position_embeddings": model.integer("context_length"),
         "rms_norm_eps": model.number("attention.layer_norm_rms_epsilon", low=0.0, high=1.0),
@@ -139,7 +149,7 @@ def _granite(model: GGUFModel) -> dict[str, JSON]:
     }
     # This says of Granite that nothing is rotated.
     if model.get("rope.scaling.finetuned") is False:
-        layers: list[JSON] = ["attention"] * model.integer("block_count", high=_MOST_LAYERS_LISTED)
+        layers: list[JSON] = ["attention"] * model.integer("block_count", high=MOST_LAYERS_LISTED)
         found |= {
             "model_type": "granitemoehybrid",
             "layer_types": layers,
@@ -156,55 +166,17 @@ def _granite_moe(model: GGUFModel) -> dict[str, JSON]:
     return _granite(model) | mixture(model, "granitemoe")
 
 
-def _window(model: GGUFModel, interval: int, default: int | None = None) -> dict[str, JSON]:
-    """The window, and which layers have it: all but the last of each ``interval`` if metadata do not say.
-
-    Args:
-        model: The model.
-        interval: How many layers there are from one that sees all to the next.
-        default: The window where metadata have none.
-
-    Raises:
-        ModelError: for a pattern that is none.
-    """
-    name, pattern = "attention.sliding_window", "attention.sliding_window_pattern"
-    layers = model.integer("block_count", high=_MOST_LAYERS_LISTED)
-    window = default if model.get(name) is None else model.integer(name, low=0)
-    if not window:
-        none: list[JSON] = [FULL] * layers
-        return {"sliding_window": None, "layer_types": none}
-    listed = model.get(pattern)
-    if isinstance(listed, list):
-        if len(listed) != layers or any(one not in (0, 1) for one in listed):
-            raise model.refuse(pattern, f"true or false for each of {layers} layers")
-        slides = [bool(one) for one in listed]
-    else:
-        every = interval if listed is None else model.integer(pattern)
-        slides = [(layer + 1) % every != 0 for layer in range(layers)]
-    kinds: list[JSON] = [SLIDING if one else FULL for one in slides]
-    return {"sliding_window": window, "layer_types": kinds}
-
-
-def _rope_of_two_kinds(model: GGUFModel, theta: float | None = None) -> dict[str, JSON]:
-    """Rotary settings of layers that see all, and θ of those that have a window, which is not stretched."""
-    full = read_rope(model)
-    base = full["rope_theta"]
-    assert isinstance(base, float)
-    sliding = model.number_or("rope.freq_base_swa", base if theta is None else theta)
-    return {"rope_parameters": {FULL: full, SLIDING: {"rope_theta": sliding}}}
-
-
 def _olmo2(model: GGUFModel) -> dict[str, JSON]:
     """OLMo 2, or OLMo 3, which has a window."""
     if not model.get("attention.sliding_window"):
         return {"model_type": "olmo2"}
-    return {"model_type": "olmo3", **_window(model, 4), **_rope_of_two_kinds(model)}
+    return {"model_type": "olmo3", **windows(model, 4), **rope_of_two_kinds(model)}
 
 
 def _exaone4(model: GGUFModel) -> dict[str, JSON]:
     """EXAONE 4, of which the 32B model has a window; its first files do not say so."""
     default = 4096 if model.integer("block_count") == 64 else None
-    found = _window(model, 4, default)
+    found = windows(model, 4, default)
     if found["sliding_window"] is None:
         del found["layer_types"]
     return {"model_type": "exaone4", **found}
@@ -221,21 +193,11 @@ def _phi3(model: GGUFModel) -> dict[str, JSON]:
     }
 
 
-def _query_scalar(model: GGUFModel, layers_of_27b: int) -> float:
-    """The square of what queries are divided by: the width of a head, but in the 27B model.
-
-    llama.cpp knows that by the number of its layers.
-    """
-    if model.integer("block_count") == layers_of_27b:
-        return model.integer("embedding_length") / model.same("attention.head_count")
-    return float(model.head_dim)
-
-
 def _gemma2(model: GGUFModel) -> dict[str, JSON]:
     found: dict[str, JSON] = {
         "model_type": "gemma2",
         "sliding_window": 4096,
-        "query_pre_attn_scalar": _query_scalar(model, 46),
+        "query_pre_attn_scalar": query_scalar(model, 46),
     }
     for ours, theirs in (
         ("sliding_window", "attention.sliding_window"),
@@ -250,36 +212,70 @@ def _gemma2(model: GGUFModel) -> dict[str, JSON]:
 def _gemma3(model: GGUFModel) -> dict[str, JSON]:
     return {
         "model_type": "gemma3_text",
-        "query_pre_attn_scalar": _query_scalar(model, 62),
+        "query_pre_attn_scalar": query_scalar(model, 62),
         "final_logit_softcapping": model.get("final_logit_softcapping") or None,
-        **_window(model, 6),
-        **_rope_of_two_kinds(model, 10000.0),
+        **windows(model, 6),
+        **rope_of_two_kinds(model, 10000.0),
     }
 
 
 _BEHIND_ATTENTION = {"layers.{n}.ffn_norm.weight": "blk.{n}.post_attention_norm.weight"}
 
+_MULTIPLIERS = dict.fromkeys(("embedding_scale", "residual_scale", "logit_scale"), 1.0)
+_OF_GEMMA = ("embedding_scale", "attention_scale")
+
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture(fields=_llama, interleaved=True),
-    "mistral3": Architecture(fields=_mistral3, interleaved=True),
-    "qwen2": Architecture(fields=_plain("qwen2")),
-    "qwen2moe": Architecture(fields=_qwen2_moe),
-    "qwen3": Architecture(fields=_plain("qwen3")),
-    "qwen3moe": Architecture(
-        fields=lambda model: {"model_type": "qwen3_moe", **experts(model, normalized=True)}
+    "llama": Architecture(
+        fields=_llama, interleaved=True, types=("llama", "mistral", "mixtral"), factors=True
     ),
-    "smollm3": Architecture(fields=_plain("smollm3"), interleaved=True),
-    "granite": Architecture(fields=_granite, interleaved=True),
-    "granitemoe": Architecture(fields=_granite_moe, interleaved=True),
-    "phi3": Architecture(fields=_phi3),
-    "olmo2": Architecture(fields=_olmo2),
-    "olmoe": Architecture(fields=lambda model: mixture(model, "olmoe", normalized=False)),
-    "gemma": Architecture(fields=_plain("gemma")),
-    "gemma2": Architecture(fields=_gemma2),
-    "gemma3": Architecture(fields=_gemma3),
-    "seed_oss": Architecture(fields=_plain("seed_oss"), renamed=_BEHIND_ATTENTION),
-    "ernie4_5": Architecture(fields=_plain("ernie4_5"), interleaved=True),
-    "exaone4": Architecture(fields=_exaone4),
-    "glm4": Architecture(fields=_plain("glm4"), interleaved=True),
-    "chatglm": Architecture(fields=_plain("glm"), interleaved=True),
+    "mistral3": Architecture(
+        fields=_mistral3, interleaved=True, types=("ministral3",), factors=True
+    ),
+    "qwen2": Architecture(fields=_plain("qwen2"), types=("qwen2",)),
+    "qwen2moe": Architecture(fields=_qwen2_moe, types=("qwen2_moe",)),
+    "qwen3": Architecture(fields=_plain("qwen3"), types=("qwen3",)),
+    "qwen3moe": Architecture(
+        fields=lambda model: {"model_type": "qwen3_moe", **experts(model, normalized=True)},
+        types=("qwen3_moe",),
+    ),
+    "smollm3": Architecture(fields=_plain("smollm3"), interleaved=True, types=("smollm3",)),
+    "granite": Architecture(
+        fields=_granite,
+        interleaved=True,
+        types=("granite", "granitemoehybrid"),
+        factors=True,
+        always=_MULTIPLIERS,
+    ),
+    "granitemoe": Architecture(
+        fields=_granite_moe,
+        interleaved=True,
+        types=("granitemoe",),
+        factors=True,
+        always=_MULTIPLIERS,
+    ),
+    "phi3": Architecture(
+        fields=_phi3,
+        types=("phi3",),
+        joined=("attn_qkv", "ffn_up"),
+        factors=True,
+        window_layers=0,
+    ),
+    "olmo2": Architecture(fields=_olmo2, types=("olmo2", "olmo3")),
+    "olmoe": Architecture(
+        fields=lambda model: mixture(model, "olmoe", normalized=False), types=("olmoe",)
+    ),
+    "gemma": Architecture(fields=_plain("gemma"), types=("gemma",), implied=_OF_GEMMA),
+    "gemma2": Architecture(fields=_gemma2, types=("gemma2",), implied=_OF_GEMMA),
+    "gemma3": Architecture(fields=_gemma3, types=("gemma3_text",), implied=_OF_GEMMA),
+    "seed_oss": Architecture(
+        fields=_plain("seed_oss"), types=("seed_oss",), renamed=_BEHIND_ATTENTION
+    ),
+    "ernie4_5": Architecture(fields=_plain("ernie4_5"), interleaved=True, types=("ernie4_5",)),
+    "exaone4": Architecture(fields=_exaone4, types=("exaone4",), factors=True, window_layers=64),
+    "glm4": Architecture(
+        fields=_plain("glm4"), interleaved=True, types=("glm4",), joined=("ffn_up",)
+    ),
+    "chatglm": Architecture(
+        fields=_plain("glm"), interleaved=True, types=("glm",), joined=("ffn_up",)
+    ),
 }

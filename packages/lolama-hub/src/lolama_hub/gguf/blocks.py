@@ -71,3 +71,15 @@ def pack(codes: Tensor) -> Tensor:
 
     chunks = split(F.pad(codes, (0, -codes.shape[1] % CHUNK)), -1, 2, CHUNK // 2)
     return (chunks[:, :, 0] | chunks[:, :, 1] << 4).flatten(1)
+
+
+def q8_0_blocks(values: Tensor) -> Tensor:
+    """(N, K) → (N, bytes of a row) uint8: blocks of 32 inputs, rounded as llama.cpp rounds them."""
+    import torch
+
+    blocks = split(values.float(), -1, 32)
+    scale = blocks.abs().amax(-1, keepdim=True) / 127
+    inverse = torch.where(scale == 0, 0, 1 / scale)
+    exact = blocks * inverse
+    codes = (exact.abs() + 0.5).floor().copysign(exact).to(torch.int8)  # half away from zero
+    return torch.cat((scale.half().view(torch.uint8), codes.view(torch.uint8)), -1).flatten(1)

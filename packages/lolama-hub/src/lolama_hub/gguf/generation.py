@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from lolama_core.protocols.checkpoint import GGUFValue
 from lolama_core.protocols.settings import PENALTY_FACTOR, PROBABILITY, TEMPERATURE
 from lolama_core.protocols.types import JSON, GenerationBlock
 from lolama_hub.gguf.metadata import GGUFModel
@@ -50,3 +53,15 @@ def read_generation(model: GGUFModel, tokenizer_size: int, eos_ids: list[int]) -
     if missing:
         block["unsupported"] = missing
     return block
+
+
+def sampling_metadata(block: GenerationBlock) -> tuple[dict[str, GGUFValue], list[str]]:
+    """What a file says of the recommended settings, and the names of those that it has no key for."""
+    keys = {ours: theirs for theirs, (ours, _) in _SAMPLING.items()} | {"top_k": "top_k"}
+    sampling = block.get("sampling", {})
+    found = {
+        f"general.sampling.{keys[name]}": cast(GGUFValue, value)
+        for name, value in sampling.items()
+        if name in keys
+    }
+    return found, [name for name in sampling if name not in keys]

@@ -37,7 +37,7 @@ _REFUSED = {
 # What llama.cpp takes for BOS and EOS of SentencePiece where a file does not say.
 _DEFAULTS = {"ggml.bos_token_id": 1, "ggml.eos_token_id": 2}
 # Phi-3's other control tokens take the spaces behind them with them, which no key of the file says.
-_PHI3_PLAIN = ("<unk>", "<s>", "<|endoftext|>")
+PHI3_PLAIN = ("<unk>", "<s>", "<|endoftext|>")
 
 
 def describe_listed(fields: Fields, architecture: object) -> Described:
@@ -83,7 +83,7 @@ def describe_listed(fields: Fields, architecture: object) -> Described:
             "content": tokens.texts[number],
             "single_word": False,
             "lstrip": False,
-            "rstrip": takes_spaces and tokens.texts[number] not in _PHI3_PLAIN,
+            "rstrip": takes_spaces and tokens.texts[number] not in PHI3_PLAIN,
             "normalized": False,
             "special": number in controls,
         }

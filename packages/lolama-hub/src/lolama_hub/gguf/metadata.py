@@ -150,7 +150,8 @@ def read_rope(model: GGUFModel) -> dict[str, JSON]:
         return found | _yarn(model, factor, length)
     if kind == "none" or factor in (0, 1):
         return found
-    return found | {"rope_type": "linear", "factor": factor}
+    stretched: dict[str, JSON] = {"rope_type": "linear", "factor": factor}
+    return found | stretched | {"original_max_position_embeddings": length}
 
 
 def _yarn(model: GGUFModel, factor: float, length: int) -> dict[str, JSON]:
@@ -190,7 +191,7 @@ def _as_llama3(
     numbers, theta = cast(list[float], factors), rope["rope_theta"]
     assert isinstance(theta, float)
     factor = max(numbers, default=1.0)
-    expected = _llama3_factors(theta, 2 * len(numbers), factor)
+    expected = llama3_factors(theta, 2 * len(numbers), factor, _LLAMA3_LENGTH, **_LLAMA3)
     if all(abs(one - other) <= 1e-4 * other for one, other in zip(numbers, expected, strict=True)):
         return {
             "rope_type": "llama3",
@@ -202,12 +203,19 @@ def _as_llama3(
     return same | {"factor": 1.0, "attention_factor": 1.0}
 
 
-def _llama3_factors(theta: float, width: int, factor: float) -> list[float]:
+def llama3_factors(
+    theta: float,
+    width: int,
+    factor: float,
+    length: int,
+    low_freq_factor: float,
+    high_freq_factor: float,
+) -> list[float]:
     """What the frequencies of Llama 3.1 and its kin are divided by, pair after pair."""
-    low, high = _LLAMA3["low_freq_factor"], _LLAMA3["high_freq_factor"]
+    low, high = low_freq_factor, high_freq_factor
     found: list[float] = []
     for pair in range(width // 2):
-        rotations = _LLAMA3_LENGTH * theta ** (-2 * pair / width) / (2 * 3.141592653589793)
+        rotations = length * theta ** (-2 * pair / width) / (2 * 3.141592653589793)
         keep = min(max((rotations - low) / (high - low), 0.0), 1.0)
         found.append(1 / ((1 - keep) / factor + keep))
     return found

@@ -19,7 +19,7 @@ _MARKS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _ASCII_WORD = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = rf"{_END}|{_WORD}|\p{{N}}{{1,3}}|{_MARKS}|{_SPACES}"
 _QWEN2 = rf"{_END}|{_WORD}|\p{{N}}|{_MARKS}|{_SPACES}"
 _QWEN35 = (
@@ -89,10 +89,10 @@ class PreTokenizer:
     composed: bool = False
 
 
-_as_gpt2 = PreTokenizer((_GPT2,))
+_as_gpt2 = PreTokenizer((GPT2,))
 _as_llama3 = PreTokenizer((_LLAMA3,))
 _as_qwen2 = PreTokenizer((_QWEN2,))
-_as_starcoder = PreTokenizer((r"\p{N}", _GPT2))
+_as_starcoder = PreTokenizer((r"\p{N}", GPT2))
 _as_deepseek3 = PreTokenizer((r"\p{N}{1,3}", _CHINESE, _DEEPSEEK3))
 _as_gpt4o = PreTokenizer((_GPT4O,))
 _as_bailing = PreTokenizer((_BAILING,))
@@ -100,7 +100,7 @@ _as_bailing = PreTokenizer((_BAILING,))
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = MappingProxyType(
     {
         "default": PreTokenizer(
-            (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
+            (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
         ),
         "bloom": PreTokenizer((_BLOOM,)),
         "command-r": replace(_as_starcoder, composed=True),
@@ -117,7 +117,7 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = MappingProxyType(
                 r"\p{N}+",
             )
         ),
-        "falcon": PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]")),
+        "falcon": PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]")),
         "exaone-moe": PreTokenizer((_EXAONE_MOE,)),
         "minicpm5": PreTokenizer(
             (r"\p{N}{1,3}", rf"{_END}|{_WORD}|\p{{N}}+|{_MARKS}|{_SPACES}"), whole_words=True
@@ -129,10 +129,10 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = MappingProxyType(
         "viking": PreTokenizer((_BLOOM, r"\p{N}")),
         **dict.fromkeys(
             (
+                "gpt-2",
                 "a.x-4.0",
                 "exaone4",
                 "gigachat",
-                "gpt-2",
                 "granite-docling",
                 "jais",
                 "mellum",
@@ -143,17 +143,17 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = MappingProxyType(
         ),
         **dict.fromkeys(("mpt", "olmo"), replace(_as_gpt2, composed=True)),
         **dict.fromkeys(
-            ("codeshell", "exaone", "mellum2", "minerva-7b", "refact", "smollm", "starcoder"),
+            ("starcoder", "codeshell", "exaone", "mellum2", "minerva-7b", "refact", "smollm"),
             _as_starcoder,
         ),
-        **dict.fromkeys(("chatglm-bpe", "dbrx", "smaug-bpe"), _as_llama3),
+        **dict.fromkeys(("dbrx", "chatglm-bpe", "smaug-bpe"), _as_llama3),
         **dict.fromkeys(("glm4", "glm5"), replace(_as_llama3, whole_words=True)),
         **dict.fromkeys(
             (
+                "llama-bpe",
                 "falcon-h1",
                 "falcon3",
                 "lfm2",
-                "llama-bpe",
                 "llama-v3",
                 "llama3",
                 "midm-2.0",
@@ -185,5 +185,5 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = MappingProxyType(
         **dict.fromkeys(("gpt3-finnish", "poro-chat"), PreTokenizer((_BLOOM,))),
     }
 )
-"""Name → what it stands for. Left out are those of models that lolama does not read, and those that llama.cpp
-has code for in the place of patterns."""
+"""Name → what it stands for; of several for the same, the first is written. Left out are those of models that
+lolama does not read, and those that llama.cpp has code for in the place of patterns."""

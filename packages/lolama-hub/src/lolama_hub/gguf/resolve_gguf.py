@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lolama_core.protocols.checkpoint import CheckpointIO
@@ -13,12 +13,14 @@ from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import (
     FORMAT_NAME,
     FORMAT_VERSION,
+    JSON,
     CanonicalConfig,
     ModelFiles,
 )
 from lolama_hub.folder.fields import shown
 from lolama_hub.folder.files import Folder
 from lolama_hub.folder.layouts import LAYOUTS, transforms
+from lolama_hub.folder.layouts.transforms import Transform
 from lolama_hub.folder.text_config import read_model
 from lolama_hub.gguf.architectures import find_architecture, read_fields
 from lolama_hub.gguf.generation import read_generation
@@ -55,6 +57,40 @@ def is_gguf(path: Path) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Interpreted:
+    """What metadata and tensors of a file stand for.
+
+    Attributes:
+        model_type: What config.json would call the architecture.
+        block: The canonical ``model`` block.
+        names: Canonical name → GGUF's name of all tensors.
+        moved: Canonical name → which rows it is of, and in which order, if not all as they are stored.
+    """
+
+    model_type: str
+    block: dict[str, JSON]
+    names: dict[str, str]
+    moved: dict[str, Transform]
+
+
+def interpret(model: GGUFModel) -> Interpreted:
+    """What a model is, told from its headers.
+
+    Raises:
+        ModelError: naming the key or tensor that cannot be used.
+    """
+    architecture = find_architecture(str(model.path), model.architecture)
+    fields = read_fields(model, architecture)
+    model_type = fields["model_type"]
+    assert isinstance(model_type, str)
+    # Norms are stored as they are used, whatever is added to those of the family's folders.
+    layout = replace(LAYOUTS[model_type], norm_offset=0, interleaved=architecture.interleaved)
+    block = read_model(model.path, fields, layout) | biases(model)
+    names = match_names(model, layout, architecture.renamed, block)
+    return Interpreted(model_type, block, names, transforms(layout, block, names))
+
+
 def resolve_gguf(
     name: str, path: Path, io: CheckpointIO, store: Store, *, label: str = ""
 ) -> ModelFiles:
@@ -71,15 +107,9 @@ def resolve_gguf(
         ModelError: naming the file, key or tensor that cannot be used.
     """
     model = GGUFModel(io.gguf_parts(path))
-    architecture = find_architecture(str(model.path), model.architecture)
-    fields = read_fields(model, architecture)
-    model_type = fields["model_type"]
-    assert isinstance(model_type, str)
-    # Norms are stored as they are used, whatever is added to those of the family's folders.
-    layout = replace(LAYOUTS[model_type], norm_offset=0, interleaved=architecture.interleaved)
-    block = read_model(model.path, fields, layout) | biases(model)
-    names = match_names(model, layout, architecture.renamed, block)
-    weights = read_weights(model, names, transforms(layout, block, names))
+    read = interpret(model)
+    block = read.block
+    weights = read_weights(model, read.names, read.moved)
     vocab_size = block["vocab_size"]
     assert isinstance(vocab_size, int)
     tokenizer = read_gguf_tokenizer(
@@ -93,7 +123,7 @@ def resolve_gguf(
         "dtype": weights.dtype,
         "generation": read_generation(model, tokenizer.size, tokenizer.eos_ids),
         "tokenizer": tokenizer.block,
-        "source": {"model_type": model_type, "format": "gguf"},
+        "source": {"model_type": read.model_type, "format": "gguf"},
     }
     if weights.quantization is not None:
         config["quantization"] = weights.quantization

@@ -10,10 +10,10 @@ from lolama_core.protocols.types import TokenizerBlock
 from lolama_hub.folder.fields import Fields, shown
 from lolama_hub.gguf.token_list import refused
 
-_BOS, _EOS = "ggml.bos_token_id", "ggml.eos_token_id"
-_ENDS = (_EOS, "ggml.eot_token_id", "ggml.eom_token_id")
+BOS, EOS = "ggml.bos_token_id", "ggml.eos_token_id"
+ENDS = (EOS, "ggml.eot_token_id", "ggml.eom_token_id")
 # Names that chat templates have for tokens of which lolama itself makes nothing.
-_NAMED = {
+NAMED = {
     "ggml.unknown_token_id": "unk_token",
     "ggml.seperator_token_id": "sep_token",  # llama.cpp's own spelling
     "ggml.padding_token_id": "pad_token",
@@ -22,7 +22,7 @@ _NAMED = {
 }
 # A file names one or two ends of a reply, where generation_config.json may list several. llama.cpp knows the
 # others by their texts, and so does lolama.
-_END_TEXTS = frozenset(
+END_TEXTS = frozenset(
     """<|eot_id|> <|eom_id|> <|im_end|> <|end|> <|endoftext|> <|end_of_text|> <end_of_turn>
     <end_of_utterance> <EOT> [EOT] [EOS] <｜end▁of▁sentence｜>""".split()
 )
@@ -53,25 +53,25 @@ def read_special_ids(
         ModelError: for an id of no token, and for texts that are to begin with BOS if there is none.
     """
     ids = {name: number for name, number in defaults.items() if number in added}
-    ids |= {name: _token_id(fields, name, texts) for name in (_BOS, *_ENDS) if name in fields}
-    add_bos = adds_bos and _BOS in ids
+    ids |= {name: _token_id(fields, name, texts) for name in (BOS, *ENDS) if name in fields}
+    add_bos = adds_bos and BOS in ids
     if fields.get("ggml.add_bos_token") is not None:
         add_bos = fields.boolean("ggml.add_bos_token")
-        if add_bos and _BOS not in ids:
-            raise refused(fields, "ggml.add_bos_token", f"is true, but there is no {_BOS}")
+        if add_bos and BOS not in ids:
+            raise refused(fields, "ggml.add_bos_token", f"is true, but there is no {BOS}")
     block: TokenizerBlock = {
-        "bos_token": texts[ids[_BOS]] if _BOS in ids else None,
-        "eos_token": texts[ids[_EOS]] if _EOS in ids else None,
+        "bos_token": texts[ids[BOS]] if BOS in ids else None,
+        "eos_token": texts[ids[EOS]] if EOS in ids else None,
         "add_bos": add_bos,
     }
-    named = {name: fields.get(key) for key, name in _NAMED.items()}
+    named = {name: fields.get(key) for key, name in NAMED.items()}
     special = {
         name: texts[value] for name, value in named.items() if is_integer(value) and value in texts
     }
     if special:
         block["special_tokens"] = special
-    known = {number for number, text in texts.items() if text in _END_TEXTS and number in added}
-    return block, sorted(known | {ids[name] for name in _ENDS if name in ids})
+    known = {number for number, text in texts.items() if text in END_TEXTS and number in added}
+    return block, sorted(known | {ids[name] for name in ENDS if name in ids})
 
 
 def _token_id(fields: Fields, name: str, texts: Mapping[int, str]) -> int:

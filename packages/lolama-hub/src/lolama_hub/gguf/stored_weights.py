@@ -108,7 +108,7 @@ def read_weights(
         kind = BLOCKS.get(found.dtype)
         rank = 2 if (made := moved.get(name)) is None or made.expert is None else 3
         row = f".{_SHARED_GATE}." in name and len(found.shape) == 1
-        owner, linear = name.removesuffix(".weight"), _is_linear(name)
+        owner, linear = name.removesuffix(".weight"), is_linear(name)
         if linear and len(found.shape) != rank:
             reason = f"tensor {shown(key)} has shape {found.shape}, expected {rank} dimensions"
             raise ModelError(str(path), reason, "get another conversion of the model")
@@ -144,7 +144,7 @@ def read_weights(
     return StoredWeights(locations, dtype, block)
 
 
-def _is_linear(name: str) -> bool:
+def is_linear(name: str) -> bool:
     """Whether this is the weight of a linear or of the embedding, which may be grouped."""
     part = name.rsplit(".", 2)[-2]
     return name.endswith(".weight") and "norm" not in part and part not in ("router", _SHARED_GATE)

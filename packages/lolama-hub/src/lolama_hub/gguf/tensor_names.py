@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.layouts import TextLayout, tensor_names
 from lolama_hub.folder.weight_names import listed
+from lolama_hub.gguf.architectures import Architecture
 from lolama_hub.gguf.metadata import ROPE_TENSORS, GGUFModel
 
 _LINEARS = {
@@ -52,12 +53,13 @@ TENSORS = {
 }
 """Canonical → GGUF's name of all tensors that any architecture has, ``{n}`` being the layer."""
 
-# GGUF's names of tensors that several others may be stored in, one below another, in this order.
-_TOGETHER = {
+JOINED = {
     "attn_qkv": ("attn_q", "attn_k", "attn_v"),
     "ffn_up": ("ffn_gate", "ffn_up"),
     "ffn_gate_up_exps": ("ffn_gate_exps", "ffn_up_exps"),
 }
+"""GGUF's names of tensors that several others may be stored in, one below another, in this order."""
+
 _LAYER = re.compile(r"blk\.(\d{1,9})\.([a-z_]+)\.")
 
 
@@ -83,12 +85,12 @@ def match_names(
         reason = f"has tensors of {len(layers)} layers, expected {num_layers}, as block_count says"
         raise ModelError(str(model.path), reason, "get the file again")
     names = {**TENSORS, **renamed}
-    table = {name: names[name] for name in layout.tensors}
-    for together, parts in _TOGETHER.items():
-        if _holds(present, together) and not _holds(present, parts[0]):
-            for name, theirs in table.items():
-                if theirs.startswith(tuple(f"blk.{{n}}.{part}." for part in parts)):
-                    table[name] = f"blk.{{n}}.{together}.{theirs.rpartition('.')[2]}"
+    together = [
+        whole
+        for whole, parts in JOINED.items()
+        if _holds(present, whole) and not _holds(present, parts[0])
+    ]
+    table = _with_joined({name: names[name] for name in layout.tensors}, together)
     wanted = dict(tensor_names(table, block, num_layers))
     missing = [key for key in dict.fromkeys(wanted.values()) if key not in present]
     unexpected = sorted(present.difference(wanted.values()))
@@ -97,6 +99,40 @@ def match_names(
         reason = " and ".join(f"{verb} {listed(keys)}" for verb, keys in found if keys)
         raise ModelError(str(model.path), reason, "get another conversion of the model")
     return wanted
+
+
+def written_names(
+    tensors: Collection[str], architecture: Architecture, block: Mapping[str, JSON]
+) -> dict[str, str]:
+    """Canonical name → GGUF's name of the tensors of a model that is to be written.
+
+    Args:
+        tensors: Their canonical names.
+        architecture: What it is written as.
+        block: The canonical ``model`` block.
+
+    Raises:
+        ModelError: naming those that llama.cpp has no name for.
+    """
+    num_layers = block["num_layers"]
+    assert isinstance(num_layers, int)
+    table = _with_joined({**TENSORS, **architecture.renamed}, architecture.joined)
+    known = dict(tensor_names(table, block, num_layers))
+    unknown = sorted(set(tensors).difference(known))
+    if unknown:
+        raise ModelError("GGUF", f"has no place for {listed(unknown)}")
+    return {name: key for name, key in known.items() if name in tensors}
+
+
+def _with_joined(names: Mapping[str, str], joined: Iterable[str]) -> dict[str, str]:
+    """The same names where some tensors are stored in one."""
+    table = dict(names)
+    for whole in joined:
+        parts = tuple(f"blk.{{n}}.{part}." for part in JOINED[whole])
+        for name, theirs in table.items():
+            if theirs.startswith(parts):
+                table[name] = f"blk.{{n}}.{whole}.{theirs.rpartition('.')[2]}"
+    return table
 
 
 def biases(model: GGUFModel) -> dict[str, JSON]:

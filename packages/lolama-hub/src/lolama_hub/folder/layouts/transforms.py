@@ -58,6 +58,19 @@ class Transform:
             tensor = tensor.unflatten(0, (-1, len(self.head)))[:, list(self.head)].flatten(0, 1)  # type: ignore[no-untyped-call]
         return tensor.float() + self.offset if self.offset else tensor
 
+    def inverse(self, tensor: Tensor) -> Tensor:
+        """The rows of a canonical tensor as they are published; no offset is taken off."""
+        if self.head is None:
+            return tensor
+        places = sorted(range(len(self.head)), key=self.head.__getitem__)
+        rows: Tensor = tensor.unflatten(0, (-1, len(places)))[:, places].flatten(0, 1)  # type: ignore[no-untyped-call]
+        return rows
+
+    def first_row(self, height: int) -> int:
+        """Where its ``height`` rows begin in the published tensor, whose experts stand one below another."""
+        first, _, whole = self.rows or (0, 0, height)
+        return first if self.expert is None else self.expert[0] * whole + first
+
     def _check(self, tensor: Tensor, count: int, what: str) -> None:
         found = tensor.shape[0] if tensor.dim() else 0
         if found != count:
