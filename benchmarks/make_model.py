@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 import subprocess
@@ -82,6 +83,27 @@ def write_hugging_face(folder: Path, config: LlamaConfig, dtype: str) -> None:
     )
 
 
+def gguf_name(name: str) -> str:
+    """Hugging Face's name of a tensor → GGUF's."""
+    parts = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
+    whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    stem = name.removesuffix(".weight")
+    if stem in whole:
+        return f"{whole[stem]}.weight"
+    _, _, layer, part = stem.split(".", 3)
+    return f"blk.{layer}.{parts[part]}.weight"
+
+
 def write_gguf(path: Path, config: LlamaConfig, weights: Mapping[str, Tensor], dtype: str) -> None:
     """Write a model for llama.cpp. Its q and k have interleaved rotary pairs; names of tokens do not matter.
 
@@ -118,34 +140,16 @@ def write_gguf(path: Path, config: LlamaConfig, weights: Mapping[str, Tensor], d
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
 
-    parts = {
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-    }
-    whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
     for name, tensor in weights.items():
-        stem = name.removesuffix(".weight")
-        if stem in whole:
-            target = whole[stem]
-        else:
-            _, _, layer, part = stem.split(".", 3)
-            target = f"blk.{layer}.{parts[part]}"
-            if part in ("self_attn.q_proj", "self_attn.k_proj"):
-                heads = config.num_heads if "q_proj" in part else config.num_kv_heads
-                halves = tensor.view(heads, 2, config.head_dim // 2, -1)
-                tensor = halves.transpose(1, 2).reshape(tensor.shape)
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            heads = config.num_heads if "q_proj" in name else config.num_kv_heads
+            halves = tensor.view(heads, 2, config.head_dim // 2, -1)
+            tensor = halves.transpose(1, 2).reshape(tensor.shape)
         if tensor.dim() == 1:
-            writer.add_tensor(f"{target}.weight", tensor.numpy())
+            writer.add_tensor(gguf_name(name), tensor.numpy())
         else:
             data = gguf.quants.quantize(tensor.numpy(), kind)
-            writer.add_tensor(f"{target}.weight", data, raw_dtype=kind)
+            writer.add_tensor(gguf_name(name), data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -159,12 +163,38 @@ def write_ctranslate2(folder: Path, source: Path, kind: str) -> None:
     subprocess.run([*command, "--quantization", kind], check=True, stdout=subprocess.DEVNULL)
 
 
-def requantize_gguf(path: Path, source: Path, kind: str) -> None:
-    """A GGUF file of sixteen bits as llama.cpp's own quantizer makes ``q4_0`` or ``q4_k_m`` of it."""
+def requantize_gguf(
+    path: Path,
+    source: Path,
+    kind: str,
+    *,
+    linears_alone: bool = False,
+    importance: Mapping[str, Tensor] | None = None,
+) -> None:
+    """A GGUF file of sixteen bits as llama.cpp's own quantizer makes ``q4_0``, ``q4_k_m``, ... of it.
+
+    Args:
+        path: A new file.
+        source: The file.
+        kind: What to make of it.
+        linears_alone: Leave embedding and head in bfloat16.
+        importance: Hugging Face name → E[x²] of each input of a linear (llama.cpp's importance matrix).
+    """
+    import gguf
     import llama_cpp
 
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
+    if linears_alone:
+        bf16 = gguf.GGMLQuantizationType.BF16.value
+        settings.token_embedding_type = settings.output_tensor_type = bf16
+    if importance:
+        # One more: an entry without a name ends the list.
+        entries = (llama_cpp.llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()
+        for entry, (name, squares) in zip(entries, importance.items(), strict=False):
+            entry.name, entry.size = gguf_name(name).encode(), len(squares)
+            entry.data = (ctypes.c_float * len(squares))(*squares.tolist())
+        settings.imatrix = entries
     if llama_cpp.llama_model_quantize(bytes(source), bytes(path), settings) != 0:
         raise RuntimeError(f"llama.cpp cannot quantize {source}")
 

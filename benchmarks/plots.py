@@ -24,13 +24,7 @@ _DASHES = ["-", "--", ":"]
 
 def draw(results: Results, folder: Path) -> dict[str, Path]:
     """Write every plot that the run has data for; title → file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    # Text stays text, and the same data give the same file.
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "lolama", "font.size": 10})
-    matplotlib.rcParams["font.family"] = ["DejaVu Sans", "sans-serif"]
-    folder.mkdir(parents=True, exist_ok=True)
+    _prepare(folder)
     found = {}
     for name, title, plot in (
         ("decode", "Decoding speed by peer", _decode),
@@ -40,8 +34,34 @@ def draw(results: Results, folder: Path) -> dict[str, Path]:
         figure = plot(results, title)
         if figure is not None:
             path = folder / f"bench-{results.name}-{name}.svg"
-            figure.savefig(path, facecolor="white", metadata={"Date": None})
+            _save(figure, path)
             found[title] = path
+    return found
+
+
+def _prepare(folder: Path) -> None:
+    """Have the folder. Text stays text, and the same data give the same file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "lolama", "font.size": 10})
+    matplotlib.rcParams["font.family"] = ["DejaVu Sans", "sans-serif"]
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, facecolor="white", metadata={"Date": None})
+
+
+def draw_quality(result: dict[str, Any], folder: Path) -> dict[str, Path]:
+    """Write a plot for each model of what `benchmarks.quality` found; title → file."""
+    _prepare(folder)
+    found = {}
+    for name, rows in result["quality"].items():
+        title = f"KL divergence against bits ({name})"
+        path = folder / f"bench-quality-{name}.svg"
+        _save(_quality([row for row in rows if row["linears_alone"]], title), path)
+        found[title] = path
     return found
 
 
@@ -158,6 +178,43 @@ def _lines(results: Results, kind: str, title: str, names: tuple[str, str], figu
     _plain_ticks(axes)
     axes.grid(axis="y", color=_FAINT, linewidth=0.5)
     _label_ends(axes, ends, int(sizes[-1]))
+    return figure
+
+
+def _quality(rows: list[dict[str, Any]], title: str) -> Any:
+    """A point for each scheme, with its name; those of one program are joined, from bits to bits the best."""
+    figure, axes = _axes(
+        title, "bits of a weight of the linears inside blocks", "mean KL divergence, nats"
+    )
+    axes.set_yscale("log")
+    for engine in ("lolama", "llama.cpp"):
+        mine = [row for row in rows if row["engine"] == engine]
+        points = [(row["linear_bits"], row["quantized"]["mean_kl"]) for row in mine]
+        best = {bits: min(kl for other, kl in points if other == bits) for bits, _ in points}
+        axes.plot(
+            *zip(*sorted(best.items()), strict=True),
+            color=_COLORS[engine],
+            linewidth=2.2 if engine == "lolama" else 1.4,
+        )
+        axes.plot(*zip(*points, strict=True), "o", color=_COLORS[engine], markersize=5)
+        for row, point in zip(mine, points, strict=True):
+            # Below the own line is room on the left, above the other's on the right: there labels of one
+            # number of bits stand on each other.
+            own = engine == "lolama" and point[1] == best[point[0]]
+            others = sum(x == point[0] and y < point[1] for x, y in points)
+            height = 5 if engine == "lolama" else 5 + 11 * others
+            axes.annotate(
+                f"{engine} {row['weights']}",
+                point,
+                xytext=(-6, -6) if own else (6, height),
+                textcoords="offset points",
+                ha="right" if own else "left",
+                va="top" if own else "bottom",
+                fontsize=9,
+                color=_COLORS[engine],
+            )
+    axes.margins(x=0.25, y=0.12)
+    axes.grid(axis="y", color=_FAINT, linewidth=0.5)
     return figure
 
 

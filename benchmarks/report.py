@@ -14,12 +14,13 @@ import argparse
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.gpu_tables import gpu_tables
-from benchmarks.plots import draw
+from benchmarks.plots import draw, draw_quality
 from benchmarks.results import read_results
-from benchmarks.tables import figures, quality_table, ratio_tables, setup, start_table
+from benchmarks.tables import figures, quality_tables, ratio_tables, setup, start_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,6 +39,13 @@ def fill(page: str, part: str, text: str) -> str:
     return page
 
 
+def _links(plots: Mapping[str, Path], page: Path) -> str:
+    """Title → file, as pictures of the page."""
+    return "\n\n".join(
+        f"![{title}]({os.path.relpath(file, page.parent)})" for title, file in plots.items()
+    )
+
+
 def main() -> None:
     """Fill the page."""
     parser = argparse.ArgumentParser(
@@ -48,15 +56,16 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+", help="what benchmarks.run wrote")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     arguments = parser.parse_args()
-    page = arguments.page.read_text()
+    page, images = arguments.page.read_text(), arguments.page.parent / "images"
     seen: set[str] = set()
     for path in arguments.results:
         raw = json.loads(path.read_text())
         if "bandwidth" in raw and "device" in raw:
             page = fill(page, f"gpu: {raw['shape']}", gpu_tables(raw))
             continue
-        if "reports" in raw:
-            page = fill(page, "quality", quality_table(raw))
+        if "quality" in raw:
+            links = _links(draw_quality(raw, images), arguments.page)
+            page = fill(page, "quality", f"{quality_tables(raw)}\n\n{links}")
             continue
         if "starts" in raw:
             page = fill(page, "start", start_table(raw))
@@ -67,16 +76,11 @@ def main() -> None:
         if results.name in seen:
             parser.error(f"{path}: a second run of {results.name}; ratios hold within one")
         seen.add(results.name)
-        plots = draw(results, arguments.page.parent / "images")
-        links = [
-            f"![{title}]({os.path.relpath(file, arguments.page.parent)})"
-            for title, file in plots.items()
-        ]
         parts = {
             "setup": setup(results),
             "table": figures(results),
             "ratios": ratio_tables(results),
-            "plots": "\n\n".join(links),
+            "plots": _links(draw(results, images), arguments.page),
         }
         for name, text in parts.items():
             page = fill(page, f"{name}: {results.name}", text)

@@ -110,26 +110,40 @@ def ratio_cell(times: list[float], reference: list[float]) -> str:
     return f"{middle:.2f} ({min(rounds):.2f} to {max(rounds):.2f})"
 
 
-def quality_table(result: dict[str, Any]) -> str:
-    """Markdown.
+def quality_tables(result: dict[str, Any]) -> str:
+    """Markdown: for each model a table of the linears alone, and one of what each program does by itself.
 
     Args:
         result: What `benchmarks.quality` writes as JSON.
     """
-    reports = result["reports"]
-    first = next(iter(reports.values()))
     named = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    lines = [
-        f"{first['tokens']:,} tokens, {result['date'][:10]}, {named}.",
-        "",
-        "| weights | perplexity | mean KL | median KL | p90 KL | same best token |",
-        "|---|---:|---:|---:|---:|---:|",
-        f"| lolama float32 | {first['reference_perplexity']:.4f} | | | | |",
-    ]
-    for name, report in reports.items():
-        ours = report["quantized"]
-        lines.append(
-            f"| {name} | {report['perplexity']:.4f} | {ours['mean_kl']:.2e} | {ours['median_kl']:.2e}"
-            f" | {ours['p90_kl']:.2e} | {ours['top1_agreement']:.2%} |"
+    parts = [f"{result['date'][:10]}, {result['processor']}, {named}."]
+    for model, rows in result["quality"].items():
+        first = rows[0]
+        parts.append(
+            f"**{model}**, {first['tokens']:,} tokens; perplexity in float32 "
+            f"{first['reference_perplexity']:.4f}. Linears inside blocks alone, the rest in bfloat16:"
         )
-    return "\n".join(lines)
+        parts.append(_quality_table([row for row in rows if row["linears_alone"]]))
+        parts.append("Embedding and head as each program quantizes them:")
+        parts.append(_quality_table([row for row in rows if not row["linears_alone"]]))
+    return "\n\n".join(parts)
+
+
+def _quality_table(rows: list[dict[str, Any]]) -> str:
+    head = ["weights", "bits of linears", "of all", "perplexity", "mean KL", "median KL", "p99 KL"]
+    lines = []
+    for row in rows:
+        ours, types = row["quantized"], row["types"]
+        label = f"{row['engine']} {row['weights']}"
+        lines.append(
+            [
+                label if types in ("", row["weights"]) else f"{label} ({types})",
+                f"{row['linear_bits']:.2f}",
+                f"{row['bits']:.2f}",
+                f"{row['perplexity']:.4f}",
+                *(f"{ours[name]:.2e}" for name in ("mean_kl", "median_kl", "p99_kl")),
+                f"{ours['top1_agreement']:.2%}",
+            ]
+        )
+    return markdown([*head, "same best token"], lines)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.plots import draw, spread
@@ -11,7 +13,7 @@ from benchmarks.report import ROOT, fill, main
 from benchmarks.results import Results, Row
 from benchmarks.shapes import SHAPES
 from benchmarks.summary import summary
-from benchmarks.tables import figures, number, quality_table, ratio_tables, setup
+from benchmarks.tables import figures, number, quality_tables, ratio_tables, setup
 
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed"
@@ -33,22 +35,66 @@ def test_number(value: float | None, expected: str) -> None:
     assert number(value) == expected
 
 
-def test_a_quality_table_has_the_reference_and_a_line_for_each_engine() -> None:
-    distance = {"mean_kl": 1.2e-5, "median_kl": 1.5e-6, "p90_kl": 3e-5, "top1_agreement": 0.9885}
-    report = {
+def quality_row(engine: str, weights: str, alone: bool, types: str, kl: float) -> dict[str, Any]:
+    distance = {"mean_kl": kl, "median_kl": 1.5e-6, "p99_kl": 3e-5, "top1_agreement": 0.9885}
+    return {
+        "engine": engine,
+        "weights": weights,
+        "linears_alone": alone,
+        "linear_bits": 4.5,
+        "bits": 5.125,
+        "types": types,
         "tokens": 1200,
         "reference_perplexity": 2.5,
         "perplexity": 2.75,
         "quantized": distance,
     }
-    text = quality_table(
-        {"date": "2026-01-02T03:04:05", "versions": {"a": "1"}, "reports": {"lolama int8": report}}
-    )
-    assert text.splitlines()[0] == "1,200 tokens, 2026-01-02, a 1."
-    assert text.splitlines()[-2:] == [
-        "| lolama float32 | 2.5000 | | | | |",
-        "| lolama int8 | 2.7500 | 1.20e-05 | 1.50e-06 | 3.00e-05 | 98.85% |",
+
+
+@pytest.fixture
+def quality() -> dict[str, Any]:
+    rows = [
+        quality_row("lolama", "int4", False, "", 2e-5),
+        quality_row("lolama", "int4", True, "", 1.2e-5),
+        quality_row("llama.cpp", "Q8_0", True, "Q8_0", 1e-6),
+        quality_row("llama.cpp", "Q4_K_M", True, "Q4_K, Q6_K", 5e-5),
     ]
+    versions = {"a": "1"}
+    return {
+        "date": "2026-01-02T03:04:05",
+        "processor": "Some CPU",
+        "versions": versions,
+        "quality": {"demo": rows},
+    }
+
+
+def test_tables_of_quality_have_the_linears_alone_and_all_of_a_model(
+    quality: dict[str, Any],
+) -> None:
+    lines = quality_tables(quality).splitlines()
+    assert lines[0] == "2026-01-02, Some CPU, a 1."
+    assert "**demo**, 1,200 tokens; perplexity in float32 2.5000." in lines[2]
+    figures = "| 4.50 | 5.12 | 2.7500 | {} | 1.50e-06 | 3.00e-05 | 98.85% |"
+    assert [line for line in lines if " 4.50 " in line] == [
+        "| lolama int4 " + figures.format("1.20e-05"),
+        "| llama.cpp Q8_0 " + figures.format("1.00e-06"),
+        "| llama.cpp Q4_K_M (Q4_K, Q6_K) " + figures.format("5.00e-05"),
+        "| lolama int4 " + figures.format("2.00e-05"),
+    ]
+
+
+@needs_matplotlib
+def test_the_plot_of_quality_names_the_schemes_whose_linears_alone_differ(
+    quality: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, data = tmp_path / "benchmarks.md", tmp_path / "quality.json"
+    page.write_text("<!-- quality -->\n<!-- end -->\n")
+    data.write_text(json.dumps(quality))
+    monkeypatch.setattr(sys, "argv", ["report", str(data), "--page", str(page)])
+    main()
+    assert "](images/bench-quality-demo.svg)" in page.read_text()
+    drawn = (tmp_path / "images" / "bench-quality-demo.svg").read_text()
+    assert all(drawn.count(name) == 1 for name in ("lolama int4", "llama.cpp Q4_K_M"))
 
 
 def test_figures_in_their_units(results: Results) -> None:

@@ -187,6 +187,7 @@ _DISTANCE = {
     "mean_kl": ("number", "KL divergence of the predictions, nats"),
     "median_kl": ("number", "its median"),
     "p90_kl": ("number", "its 90th percentile"),
+    "p99_kl": ("number", "its 99th percentile"),
     "top1_agreement": ("number", "share of places with the same best token, 0 to 1"),
 }
 _QUALITY = {

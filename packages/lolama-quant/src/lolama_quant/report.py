@@ -29,13 +29,14 @@ class Distance:
     """How far predictions are from those of the reference.
 
     Attributes:
-        mean_kl, median_kl, p90_kl: KL(reference ‖ other) over positions, in nats.
+        mean_kl, median_kl, p90_kl, p99_kl: KL(reference ‖ other) over positions, in nats.
         top1_agreement: Share of positions with the same best token, 0 to 1.
     """
 
     mean_kl: float
     median_kl: float
     p90_kl: float
+    p99_kl: float
     top1_agreement: float
 
 
@@ -179,5 +180,6 @@ def _distance(differences: Sequence[tuple[Tensor, Tensor]]) -> Distance:
         mean_kl=float(divergence.mean()),
         median_kl=float(divergence.median()),
         p90_kl=float(ordered[int(0.9 * (len(ordered) - 1))]),
+        p99_kl=float(ordered[int(0.99 * (len(ordered) - 1))]),
         top1_agreement=float(same.double().mean()),
     )
