@@ -287,16 +287,19 @@ static const PanelFunctions avx2_panels = {8, avx2_bring, avx2_multiply_panel};
 /* Rows `first` to `first + count` of x by way of panels. */
 static void panels_product(const PanelFunctions *of, const Grouped *w, const float *bias, const Blocked *x, int64_t first,
                            int64_t count, int64_t begin, int64_t end, float *y, int64_t y_stride, int add) {
-    const int64_t blocks = blocks_of(w->k), outputs = of->outputs;
+    const int64_t blocks = blocks_of(w->k), outputs = of->outputs, bytes = code_bytes(w->dtype, w->k);
     float sums[MOST_PASSING * MOST_OUTPUTS];
     BlockPanel panel;
     for (int64_t j = begin; j < end; j += outputs) {
         const PanelRows rows = {j, end - j < outputs ? end - j : outputs};
         memset(sums, 0, (size_t)(count * outputs) * sizeof *sums);
+        /* Codes of the next panel, line by line: memory is slow to bring those of neighboring rows in turns. */
+        NextLines next = {(const char *)w->codes + (j + outputs) * bytes, (const char *)w->codes + end * bytes};
         for (int64_t b = 0; b < blocks; b++) {
             const int64_t place = b * x->rows + first, left = w->k - b * BLOCK;
             panel.groups = left < BLOCK ? (int)((left + 63) / 64 * 2) : SUMS_OF_BLOCK;
             of->bring(w, &rows, b, &panel);
+            ask_for(&next, outputs * code_bytes(w->dtype, BLOCK) / 64);
             of->multiply(&panel, w->dtype, takes_bytes(w->dtype) ? &x->near : &x->fine, place, count, sums);
             for (int64_t r = 0; takes_bytes(w->dtype) && r < count; r++)
                 if (x->rest.scales[place + r] != 0)
