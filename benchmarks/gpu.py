@@ -34,10 +34,12 @@ from lolama_core import Llama, LlamaConfig
 from lolama_core.model.cache_slots import FixedSlots
 from lolama_core.model.kv_cache import KVCache
 from lolama_core.protocols import CacheSlots, CausalLM
+from lolama_core.protocols.grouped import FORMATS
 from lolama_core.runtime.kernels import Kernels
 from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.row_memory import RowMemory
 from lolama_core.runtime.runner import Runner
+from lolama_quant.grouped.product import cuda_product
 from lolama_quant.int8.backends import cuda
 
 CONTEXT, ROUNDS, STEPS = 128, 5, 30
@@ -267,6 +269,26 @@ def product_seconds(outputs: int, inputs: int, rows: int = 1) -> tuple[float, fl
     return seconds[0], seconds[1]
 
 
+def int4_seconds(outputs: int, inputs: int, rows: int) -> float:
+    """Seconds of a product on the GPU with weights of four bits: any bytes, round weights no cache holds."""
+    gpu = torch.device("cuda")
+    x = torch.randn(rows, inputs, device=gpu, dtype=torch.bfloat16)
+    tensors = FORMATS["int4"].tensors(outputs, inputs).values()
+    widths = [width * (2 if dtype == "F16" else 1) for dtype, (_, width) in tensors]
+    lengths = [outputs * width for width in widths]
+
+    def product(stored: Tensor) -> Tensor:
+        codes, scales, blocks = (
+            part.view(outputs, width)
+            for part, width in zip(torch.split(stored, lengths), widths, strict=True)
+        )
+        return cuda_product(x, codes, scales, blocks.view(torch.float16), "int4")
+
+    count = max(2, _ROUND_BYTES // sum(lengths))
+    drawn = torch.randint(0, 256, (count, sum(lengths)), dtype=torch.uint8, device=gpu)
+    return _seconds_of(product, drawn.unbind())
+
+
 def _seconds_of(act: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> float:
     """Median seconds of ``act`` on one of ``inputs``: on a GPU all are launched from one recording."""
     if inputs[0].device.type != "cuda":
@@ -337,6 +359,7 @@ def main() -> int:
     bandwidth = copy_bandwidth(device)
     sizes = product_shapes(config) if device.type == "cuda" else []
     products = {size: product_seconds(*size) for size in sizes}
+    int4 = {size: [int4_seconds(*size, rows) for rows in (1, PROMPT)] for size in sizes}
     actions = {
         "lolama int8": lolama_step(int8, context),
         "lolama": lolama_step(model, context),
@@ -361,6 +384,7 @@ def main() -> int:
         "context": context,
         "bandwidth": bandwidth,
         "products": {f"{n}x{k}": seconds for (n, k), seconds in products.items()},
+        "int4_products": {f"{n}x{k}": seconds for (n, k), seconds in int4.items()},
         "steps": steps,
         "prompts": prompts,
     }

@@ -70,13 +70,18 @@ def parts(device: str, small: bool) -> list[Part]:
     """
     core, quant = "packages/lolama-core/tests", "packages/lolama-quant/tests"
     recorded = f"{core}/runtime/test_recorded_step.py"
-    answers = ["tests/test_cuda.py"] if device == "cuda" else [recorded]
+    answers = ["tests/test_cuda.py", f"{quant}/triton/kernels"] if device == "cuda" else [recorded]
     measured = ["--device", device, "--json", "{json}"]
     tiny = ["--shape", "stories260k", "--context", "64"]
     compiled = [] if small else ["--compiled"]
     rows = [*tiny, "--rows", "1", "3"] if small else []
     found = [
-        Part("answers", "answers of the CPU, recorded steps, int8", 180, tests(*answers)),
+        Part(
+            "answers",
+            "answers of the CPU, recorded steps, int8, products with grouped weights",
+            180,
+            tests(*answers),
+        ),
         Part(
             "rows",
             "steps of several rows over pages, recorded or not; int8 cache",

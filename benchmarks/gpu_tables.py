@@ -9,6 +9,7 @@ from benchmarks.shapes import SHAPES, cache_bytes, weight_count
 from lolama_core import LlamaConfig
 
 PROMPT = 512
+_INT4_BYTES = 4.5 / 8
 GPU_SHAPES = {
     **SHAPES,
     "7b": LlamaConfig(
@@ -44,6 +45,16 @@ def gpu_tables(report: dict[str, Any]) -> str:
         lines.append(
             f"| {outputs:,} × {inputs:,} | {eight * 1e6:.1f} | {shares[0]:.0%}"
             f" | {sixteen * 1e6:.1f} | {shares[1]:.0%} |"
+        )
+    int4 = report.get("int4_products", {})  # which older results lack
+    if int4:
+        many = f"{PROMPT} rows, µs"
+        lines += ["", f"| weights | int4, µs | share of a copy | {many} |", "|---|---|---|---|"]
+    for size, (one, more) in int4.items():
+        outputs, inputs = map(int, size.split("x"))
+        share = outputs * inputs * _INT4_BYTES / one / bandwidth
+        lines.append(
+            f"| {outputs:,} × {inputs:,} | {one * 1e6:.1f} | {share:.0%} | {more * 1e6:.1f} |"
         )
     lines += [
         "",

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from lolama import TextGenerator, load_model, load_tokenizer
-from lolama.model import quantize_model_int8
+from lolama.model import quantize_model_int4, quantize_model_int8
 from lolama.names import resolve
 from lolama.vision import processor_of
 from lolama.wiring import load_files, tokenizer_of
@@ -227,6 +227,23 @@ def test_int8_is_that_of_the_cpu(dtype: torch.dtype) -> None:
             row = read(memory, ids_of(2, 40)[:1, :39])
             logits = memory.decode([row], [int(ids_of(2, 40)[0, 39])])
         assert close(logits, expected[:1, -1], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_four_bits_are_multiplied_as_widened(dtype: torch.dtype) -> None:
+    model = make_model(attention_bias=True)
+    generator = torch.manual_seed(2)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.copy_(torch.randn(module.weight.shape, generator=generator) / 8)
+    quantize_model_int4(model)
+    model.to(dtype).cuda()
+    ids, runner = ids_of(1, 40), Runner(model, Kernels.installed())
+    memory = RowMemory(runner)
+    with torch.inference_mode():
+        expected = model(ids.cuda())  # by itself, without a kernel
+        logits = memory.decode([read(memory, ids[:, :39])], [int(ids[0, 39])])
+    assert close(logits, expected[:, -1], dtype)
 
 
 def test_what_was_recorded_is_recorded_again_when_the_model_changes() -> None:

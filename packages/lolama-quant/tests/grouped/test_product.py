@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,12 @@ from lolama_core.protocols.grouped import FORMATS
 from lolama_core.runtime.fast_products import FastProducts
 from lolama_quant.cpu import grouped_linear
 from lolama_quant.cpu.library import native_library
-from lolama_quant.grouped.product import blockwise_product, grouped_product
+from lolama_quant.grouped.product import (
+    blockwise_product,
+    cuda_product,
+    grouped_product,
+    widened_product,
+)
 from lolama_quant.grouped.rounded_blocks import round_blocks
 from lolama_quant.linear_kernel import NativeLinearKernel
 
@@ -81,3 +87,32 @@ def test_without_the_library_it_is_torchs_product(monkeypatch: pytest.MonkeyPatc
         arguments = x, linear.weight, linear.group_scale, linear.block_scale, "int4_32"
         with FastProducts([linear], [NativeLinearKernel()]):
             assert torch.equal(linear(x), grouped_product(*arguments))
+
+
+@pytest.mark.parametrize("has_triton", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "rows", "taken"),
+    [
+        (torch.bfloat16, 1, True),
+        (torch.float16, 400, True),
+        (torch.float32, 16, True),
+        (torch.float32, 17, False),
+        (torch.float64, 1, False),
+    ],
+)
+def test_what_triton_takes_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, rows: int, taken: bool, has_triton: bool
+) -> None:
+    """What it does not take is widened. Here neither Triton nor a GPU is needed."""
+    kernel = SimpleNamespace(grouped_rows=lambda *arguments: arguments)
+    monkeypatch.setitem(sys.modules, "lolama_quant.triton.kernels.grouped_products", kernel)
+    monkeypatch.setattr("lolama_quant.grouped.product.has_triton", lambda: has_triton)
+    layer, x = random_linear(5, 64, "int4"), torch.randn(rows, 64).to(dtype)
+    arguments = x, layer.weight, layer.group_scale, layer.block_scale, "int4"
+    found = cuda_product(*arguments)
+    if taken and has_triton:
+        assert isinstance(found, tuple) and all(
+            map(lambda *both: both[0] is both[1], found, arguments)
+        )
+    else:
+        assert torch.equal(found, widened_product(*arguments)) and found.dtype == dtype

@@ -10,6 +10,7 @@ from lolama_core.protocols import Quantizer
 from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.testing.quantizer import QuantizerSuite
 from lolama_quant.int4.quantizer import GGUFQuantizer, Int4Quantizer
+from lolama_quant.triton import compiler
 
 INT4: Quantizer = Int4Quantizer()  # checked by mypy: it is what lolama expects to find
 
@@ -36,10 +37,14 @@ def test_are_found_by_their_names() -> None:
     assert (Int4Quantizer.name, GGUFQuantizer.name) == ("int4", "gguf")
 
 
-def test_tells_which_products_it_uses() -> None:
+def test_tells_which_products_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
     line = INT4.describe()
     assert line.startswith(f"cpu: {INT4.describe('cpu')}; ") and "; mps: " in line
-    assert INT4.describe("cuda") == "weights widened, then torch's product"
+    assert INT4.describe("mps") == "weights widened, then torch's product"
+    monkeypatch.setattr(compiler, "_missing", lambda: "Triton is not installed")
+    assert INT4.describe("cuda") == "weights widened: Triton is not installed"
+    monkeypatch.setattr(compiler, "_missing", lambda: None)
+    assert INT4.describe("cuda").startswith("a Triton kernel, not run on a GPU yet")
 
 
 def test_counts_embeddings_too() -> None:

@@ -1,6 +1,7 @@
-"""Compiles all kernels of some decoding steps for a GPU that need not be here: python compile_step.py 90.
+"""Compiles kernels for a GPU that need not be here: python compile_step.py 90.
 
-Prints a line for each: its name, the bytes of shared memory that it takes, and its constants.
+Those of some decoding steps, and of products with grouped weights. Prints a line for each: its name, the
+bytes of shared memory that it takes, and its constants.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from lolama_core.protocols.grouped import FORMATS
 from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.runtime.paged_cache import PagedCache, Row
 from lolama_core.runtime.pages import Pages
 from lolama_core.testing.decoder_kernel import DecoderKernelSuite, run_by
+from lolama_quant.grouped.linear import GroupedLinear
 from lolama_quant.int8.quantizer import Int8Quantizer
 from lolama_quant.triton.decoder_kernel import TritonDecoderKernel
 from lolama_quant.triton.kernels import attention, norms, products, rotation
+from lolama_quant.triton.kernels.grouped_products import grouped_rows
 
 HOPPER = 90
 SOME = {
@@ -90,6 +94,11 @@ def main() -> None:
         if weights == "int8":
             cache = PagedCache(Pages(cache, 10, cache_dtype="int8"), [Row()])
         fast.forward_embeds(model.embed(torch.tensor([[3]])), cache)
+    for form in FORMATS:
+        layer = GroupedLinear(512, 768, form)
+        parts = layer.weight, layer.group_scale, layer.block_scale, form
+        for rows, dtype in ((1, torch.bfloat16), (17, torch.float16), (1, torch.float32)):
+            grouped_rows(torch.zeros(rows, 512, dtype=dtype), *parts)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,9 +13,13 @@ from lolama_core.protocols.grouped import FORMATS
 from lolama_quant.cpu.library import native_library
 from lolama_quant.grouped.codes import dequantize
 from lolama_quant.grouped.rounded_blocks import round_blocks
+from lolama_quant.triton.compiler import has_triton
 
 _BLOCK_ELEMENTS = 1 << 19
 """Weights that are dequantized at a time: 2 MB of float32, which stay in a processor's cache."""
+
+TRITON_ROWS = {torch.float16: sys.maxsize, torch.bfloat16: sys.maxsize, torch.float32: 16}
+"""Up to how many rows of a dtype Triton's kernel takes: no tensor core multiplies float32 exactly."""
 
 
 def grouped_product(
@@ -39,9 +45,16 @@ def grouped_product(
         assert isinstance(found, Tensor)
         return found
     if x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
-        wide = _dequantized(weight, group_scale, block_scale, form, x.shape[1])
-        return F.linear(x, wide.to(x.dtype))
+        return widened_product(x, weight, group_scale, block_scale, form)
     return blockwise_product(x, weight, group_scale, block_scale, form)
+
+
+def widened_product(
+    x: Tensor, weight: Tensor, group_scale: Tensor | None, block_scale: Tensor, form: str
+) -> Tensor:
+    """`grouped_product` with activations as they are, and the whole weight in their dtype, in memory."""
+    wide = _dequantized(weight, group_scale, block_scale, form, x.shape[1])
+    return F.linear(x, wide.to(x.dtype))
 
 
 def blockwise_product(
@@ -66,7 +79,20 @@ def kernel_product(
         from lolama_quant.cpu.grouped_linear import native_grouped
 
         return native_grouped(x, weight, group_scale, block_scale, form)
+    if x.device.type == "cuda":
+        return cuda_product(x, weight, group_scale, block_scale, form)
     return grouped_product(x, weight, group_scale, block_scale, form)
+
+
+def cuda_product(
+    x: Tensor, weight: Tensor, group_scale: Tensor | None, block_scale: Tensor, form: str
+) -> Tensor:
+    """`grouped_product` on an NVIDIA GPU: by Triton's kernel, which has not run on one yet, or widened."""
+    if len(x) <= TRITON_ROWS.get(x.dtype, 0) and has_triton():
+        from lolama_quant.triton.kernels.grouped_products import grouped_rows
+
+        return grouped_rows(x, weight, group_scale, block_scale, form)
+    return widened_product(x, weight, group_scale, block_scale, form)
 
 
 def _dequantized(
