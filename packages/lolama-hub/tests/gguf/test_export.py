@@ -128,7 +128,6 @@ def test_eight_bits_are_those_of_llama_cpp(files: ModelFiles, tmp_path: Path) ->
             assert other.tensor_type == kind
             assert np.array_equal(other.data, gguf.quantize(one.data, kind))
     assert rounded.get_field("general.file_type").contents() == 7
-    assert (logits_of(read_gguf(tmp_path / "q8_0.gguf")) - logits_of(files)).abs().max() < 0.2
 
 
 def test_rows_that_are_no_blocks_keep_16_bits(tmp_path: Path, resolve: Resolve) -> None:
