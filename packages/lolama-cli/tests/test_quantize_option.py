@@ -61,7 +61,9 @@ def test_four_bits_are_made_quickly_unless_fitted_ones_are_kept(home: Path) -> N
     first = run("generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
     assert first.code == 0
     quick, made = first.err.splitlines()
-    assert quick == "fitted to no text: lolama quantize -m demo --bits 4 is slower and truer"
+    assert quick == (
+        "fitted to no text: four bits that `lolama quantize` makes are truer, and take longer"
+    )
     assert made.startswith("quantizing demo to int4, to be kept in ")
     again = run("-v", "generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
     assert again.out == first.out and again.code == 0

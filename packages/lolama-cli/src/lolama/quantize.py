@@ -125,7 +125,9 @@ def kept_or_quick(
     if bits == 4 and "quantization" not in files.config and not _place(files, options).exists():
         options = replace(options, calibration=False)
         if tell is not None and not _place(files, options).exists():
-            tell(f"fitted to no text: lolama quantize -m {files.name} --bits 4 is slower and truer")
+            tell(
+                "fitted to no text: four bits that `lolama quantize` makes are truer, and take longer"
+            )
     return keep(files, options, tell=tell, steps=steps)
 
 
