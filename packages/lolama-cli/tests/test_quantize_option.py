@@ -61,9 +61,7 @@ def test_four_bits_are_made_quickly_unless_fitted_ones_are_kept(home: Path) -> N
     first = run("generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
     assert first.code == 0
     quick, made = first.err.splitlines()
-    assert quick == (
-        "fitted to no text: four bits that `lolama quantize` makes are truer, and take longer"
-    )
+    assert quick == ("fitted to no text: those of `lolama quantize` are truer, and take longer")
     assert made.startswith("quantizing demo to int4, to be kept in ")
     again = run("-v", "generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
     assert again.out == first.out and again.code == 0
@@ -72,6 +70,16 @@ def test_four_bits_are_made_quickly_unless_fitted_ones_are_kept(home: Path) -> N
     fitted = next(iter(wiring.quantized(names.resolve("demo"), 4).tensors.values())).path
     used = run("-v", "generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
     assert f"read {fitted} " in used.err and f"read {fitted} " not in again.err
+
+
+def test_a_model_that_has_other_bits_already_says_so(home: Path, tmp_path: Path) -> None:
+    env = {"LOLAMA_HOME": str(home)}
+    assert run("quantize", "-m", "demo", "-o", tmp_path / "int8", env=env).code == 0
+    options = ("--temperature", "0", "--max-tokens", "3")
+    found = run("generate", "-m", tmp_path / "int8", *options, "--quantize", "4", "a", env=env)
+    assert found.code == 0
+    assert found.err == f"{tmp_path / 'int8'} is quantized already, by int8, and stays so\n"
+    assert not run("generate", "-m", tmp_path / "int8", *options, "--quantize", "a", env=env).err
 
 
 def test_python_takes_a_number(home: Path) -> None:

@@ -100,8 +100,8 @@ def keep(
         if tell is not None:
             tell(f"quantizing {files.name} to int{options.bits}, to be kept in {place}")
         try:
-            named = replace(files, config=_with_source(files, name=source_of(files)))
-            _write(named, place, options, source_digest(files), force=force, steps=steps)
+            source = replace(files, config=_with_source(files, name=source_of(files)))
+            _write(source, place, options, source_digest(files), force=force, steps=steps)
         except UsageError:
             if not place.exists():  # else another process was faster
                 raise
@@ -122,12 +122,13 @@ def kept_or_quick(
         bits: 8 or 4.
     """
     options = Options(bits=bits)
-    if bits == 4 and "quantization" not in files.config and not _place(files, options).exists():
+    scheme = files.config.get("quantization", {}).get("name")
+    if tell is not None and scheme not in (None, f"int{bits}") and options.is_done(files):
+        tell(f"{files.name} is quantized already, by {scheme}, and stays so")
+    if bits == 4 and scheme is None and not _place(files, options).exists():
         options = replace(options, calibration=False)
         if tell is not None and not _place(files, options).exists():
-            tell(
-                "fitted to no text: four bits that `lolama quantize` makes are truer, and take longer"
-            )
+            tell("fitted to no text: those of `lolama quantize` are truer, and take longer")
     return keep(files, options, tell=tell, steps=steps)
 
 

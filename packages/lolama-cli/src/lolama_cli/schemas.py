@@ -89,10 +89,7 @@ MODELS = Schema(
     "models",
     "`lolama models --json`",
     {
-        "models": (
-            "list",
-            "every name, what was downloaded without one, folders of which int8 models are kept",
-        ),
+        "models": ("list", "every name, other downloads, folders of which int8 models are kept"),
         "models[].name": (_TEXT, "what -m takes"),
         "models[].repo": (
             "string or null",
