@@ -40,7 +40,8 @@ def test_are_found_by_their_names() -> None:
 def test_tells_which_products_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
     line = INT4.describe()
     assert line.startswith(f"cpu: {INT4.describe('cpu')}; ") and "; mps: " in line
-    assert INT4.describe("mps") == "weights widened, then torch's product"
+    assert INT4.describe("mps") == "a Metal kernel, not run on a GPU yet; many rows widened"
+    assert INT4.describe("xpu") == "weights widened, then torch's product"
     monkeypatch.setattr(compiler, "_missing", lambda: "Triton is not installed")
     assert INT4.describe("cuda") == "weights widened: Triton is not installed"
     monkeypatch.setattr(compiler, "_missing", lambda: None)

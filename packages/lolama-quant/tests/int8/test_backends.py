@@ -28,7 +28,6 @@ import metal_host
 
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-NO_COMPILER = pytest.mark.skipif(metal_host.COMPILER is None, reason="there is no C++ compiler")
 GPU = torch.cuda.is_available()
 # Triton chooses its interpreter when it is imported, which may have happened before this line.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -61,7 +60,7 @@ PRODUCTS: dict[str, tuple[Product, int | None, bool]] = {
     "triton": (_triton, description.CUDA_FEW_ROWS, False),
     "metal": (metal_host.linear, None, False),
 }
-MARKS = {"triton": NO_TRITON, "metal": NO_COMPILER}
+MARKS = {"triton": NO_TRITON, "metal": metal_host.NO_COMPILER}
 NAMES = [pytest.param(name, marks=MARKS.get(name, ())) for name in PRODUCTS]
 SIZES = [(1, 1), (3, 7), (64, 96), (129, 33), (301, 130), (513, 5)]
 
@@ -238,8 +237,3 @@ def test_cuda_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Triton is not installed" in description.describe("cuda")
     y = cuda.linear(torch.ones(1, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(4))
     assert y.tolist() == [[8.0] * 4]
-
-
-def test_the_kernel_ships_with_the_package() -> None:
-    assert "kernel void int8_linear" in metal.source(torch.float16)
-    assert metal.source(torch.bfloat16).startswith("#define SCALAR bfloat\n")

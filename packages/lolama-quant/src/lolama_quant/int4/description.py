@@ -11,6 +11,8 @@ def describe(device_type: str) -> str:
     """Which products are used on a device of this type, and why."""
     if device_type == "cuda":
         return _describe_cuda()
+    if device_type == "mps":
+        return "a Metal kernel, not run on a GPU yet; many rows widened"
     if device_type != "cpu":
         return "weights widened, then torch's product"
     library = native_library()

@@ -1,16 +1,11 @@
 // y = (x · weightᵀ) · scale for x (rows, inputs), weight (outputs, inputs) int8, scale (outputs) float.
 //
-// Weights are widened in registers: the memory moves eight bits a weight. One simdgroup of 32 lanes computes
+// Weights are widened in registers: the memory moves eight bits a weight. One simdgroup of LANES lanes computes
 // one output channel of up to ROWS rows. Its lanes read the channel's weights side by side, four at a time.
 //
-// SCALAR (float, half or bfloat) is defined before this text. Nothing here assumes that a size is a multiple
-// of anything. The tests compile this same text for the host, with a shim for the few names it uses.
-
-#include <metal_stdlib>
-using namespace metal;
-
-constant constexpr int ROWS = 8;
-constant constexpr int LANES = 32;
+// These and SCALAR (float, half or bfloat) are defined before this text, and SIMDGROUPS in a threadgroup. Nothing
+// here assumes that a size is a multiple of anything. The tests compile this same text for the host, with a shim
+// for the few names it uses.
 
 kernel void int8_linear(
     device const SCALAR *x [[buffer(0)]],
