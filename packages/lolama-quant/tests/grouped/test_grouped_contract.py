@@ -27,6 +27,10 @@ from grouped_layers import random_linear
 
 NATIVE = native_library()
 
+# Activations are rounded to steps of max / 127, once where the largest is up to 8 x their root mean square
+# (HEAVY_BLOCK in native/grouped.h), and the mean error of a step is 1 / sqrt(12) of it. A fifth more by chance.
+WORST_BYTES = 1.2 * 8 / 127 / 12**0.5
+
 
 def usable_sets() -> list[str]:
     if isinstance(NATIVE, str):
@@ -86,7 +90,7 @@ def test_products_are_right(
     found, wanted = product(x, layer), x.double() @ layer.dequantized().double().T
     error = (found - wanted).abs()
     assert (error <= most_error(x, layer)).all()
-    assert error.norm() <= (1e-2 if layer.form.bits == 4 else 5e-3) * wanted.norm()
+    assert error.norm() <= (WORST_BYTES if layer.form.bits == 4 else 5e-3) * wanted.norm()
     if product is not by_torch:
         assert torch.equal(found, by_library(limited("portable"), x, layer))
         assert torch.equal(found[-1:], product(x[-1:], layer))
