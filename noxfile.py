@@ -332,7 +332,16 @@ def lint(session: nox.Session) -> None:
     commands = [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
-        ["mypy", "noxfile.py", "conftest.py", "benchmarks", "training", "tests", *sources, *build_hooks],
+        [
+            "mypy",
+            "noxfile.py",
+            "conftest.py",
+            "benchmarks",
+            "training",
+            "tests",
+            *sources,
+            *build_hooks,
+        ],
         # One by one: test modules of different packages may share a name.
         *(["mypy", str(directory(package) / "tests")] for package in PACKAGES),
         ["basedpyright"],

@@ -26,7 +26,7 @@ from lolama import load_model, load_tokenizer
 from lolama_core import BatchGenerator, Tokenizer
 from lolama_core.protocols.causal_module import CausalLMModule
 from lolama_core.protocols.errors import LolamaError
-from lolama_quant import default_text, measure_quality
+from lolama_quant import Sensitivity, default_text, measure_quality, sensitivity
 from lolama_quant.grouped.codes import dequantize, dequantize_rows
 from lolama_quant.int4 import gptq, least_squares
 from lolama_quant.int4.calibration import quantize_blocks
@@ -68,11 +68,16 @@ def q4_0(weight: Tensor) -> Tensor:
     return (codes * scale).view_as(weight)
 
 
-def calibrated(model: CausalLMModule, dense: Weights, texts: list[Tensor]) -> Weights:
+def calibrated(
+    model: CausalLMModule,
+    dense: Weights,
+    texts: list[Tensor],
+    sensitive: Sensitivity | None = None,
+) -> Weights:
     """The linears as `quantize_blocks` has them."""
     made = {
         name: one
-        for block in quantize_blocks(model, texts, set(dense))
+        for block in quantize_blocks(model, texts, set(dense), sensitive=sensitive)
         for name, one in block.tensors.items()
     }
     return {
@@ -91,7 +96,7 @@ def ways(
     def each(one: Callable[[Tensor], Tensor]) -> Callable[[], Weights]:
         return lambda: {name: one(weight) for name, weight in dense.items()}
 
-    def weighted(weight: Tensor, name: str, moment: Tensor) -> Any:
+    def weighted(weight: Tensor, name: str, moment: Tensor, outputs: Tensor | None) -> Any:
         return least_squares.quantize_rows(weight, name, moment.diagonal())
 
     def with_gptq(**changes: Any) -> Weights:
@@ -107,6 +112,10 @@ def ways(
     yield "least squares, E[x²]", partial(with_gptq, quantize_rows=weighted)
     for sweeps in (0, 1, 2):
         yield f"GPTQ, {sweeps} times anew", partial(with_gptq, SWEEPS=sweeps)
+    yield (
+        "GPTQ, once anew, sensitivity",
+        lambda: calibrated(model, dense, texts, sensitivity(model, texts, set(dense))),
+    )
 
 
 def measured(name: str, tokens: int) -> dict[str, Any]:
@@ -129,7 +138,7 @@ def measured(name: str, tokens: int) -> dict[str, Any]:
         found[label] = report.to_json()
         ours = report.quantized
         print(
-            f"{label:24} mean {ours.mean_kl:.2e}  median {ours.median_kl:.2e}  p90 {ours.p90_kl:.2e}  "
+            f"{label:28} mean {ours.mean_kl:.2e}  median {ours.median_kl:.2e}  p90 {ours.p90_kl:.2e}  "
             f"same best {ours.top1_agreement:.2%}  {report.tokens} tokens",
             flush=True,
         )

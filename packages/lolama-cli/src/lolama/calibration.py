@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from lolama_core.protocols import CausalLM, Tokenizer
     from lolama_core.protocols.types import ModelFiles
+    from lolama_quant import Sensitivity
 
 TOKENS = 8192
 """How much text: more gains little, and a linear of 5,632 inputs needs as many tokens."""
@@ -26,6 +27,9 @@ TOKENS = 8192
 _LENGTH = 512
 _ROWS = 16
 _MOST_TEXTS = 256
+
+_IDS, _IMPORTANCE, _OUTPUTS = "ids.", "importance.", "outputs."
+"""What the names of the text's tensors begin with; behind it comes a number, or the name of a linear."""
 
 
 def calibrated_blocks(
@@ -39,8 +43,8 @@ def calibrated_blocks(
 ) -> Iterator[tuple[str, Tensor]]:
     """Canonical name → tensor in four bits, of the linears inside the blocks of a language model.
 
-    Memory holds one block. Only where the model writes the text itself, all of it runs: in eight bits, mapped
-    from a file, so that the system can take its memory back.
+    Memory holds one block. Before that all of the model runs, to write and to read the text: in eight bits,
+    mapped from a file, so that the system can take its memory back.
 
     Args:
         files: The model, not quantized.
@@ -48,18 +52,17 @@ def calibrated_blocks(
         text: One that is typical of what the model will read; None: the model writes one itself.
         made: What an earlier run made of it; text and blocks are added.
         write_int8: Writes the model in eight bits to a directory.
-        steps: Is told how many tensors of the model in eight bits are written, how many tokens of the text,
-            and how many linears are done; see `quantize_blocks`.
+        steps: Is told how many tensors of the model in eight bits are written, how many tokens of the text
+            are written and read, and how many linears are done; see `quantize_blocks`.
 
     Raises:
         UsageError: for a text that is too short.
         ResourceError: if the disk is full, or somebody removes what is made.
     """
-    tell = steps or (lambda done, total: None)
-    writing = named(steps, "writing a text") or tell
     model = lolama_core.build_unloaded(files, lolama_core.installed_families())
-    texts = _texts(files, model, text, made, write_int8, writing)
-    digest = hashlib.sha256(str([ids.tolist() for ids in texts]).encode()).hexdigest()
+    texts, sensitive = _read_text(files, model, linears, text, made, write_int8, steps)
+    read = [one.tolist() for one in (*texts, *sensitive.importance)]
+    digest = hashlib.sha256(str(read).encode()).hexdigest()
     [layers] = [name for name, part in model.named_modules() if part is model.layers]
     embedding = layers.removesuffix("layers") + "embed_tokens"
     weights = lolama_core.read_part(model, embedding, files)
@@ -68,9 +71,10 @@ def calibrated_blocks(
         model,
         texts,
         linears,
+        sensitive=sensitive,
         read=partial(lolama_core.read_part, model, files=files),
         finished=partial(made.read, depends=digest),
-        steps=tell,
+        steps=steps or _silent,
     )
     for block in blocks:
         made.write(block.name, block.tensors, depends=digest)
@@ -82,27 +86,44 @@ def calibrated_blocks(
         yield from part.items()
 
 
-def _texts(
+def _read_text(
     files: ModelFiles,
     model: CausalLM,
+    linears: Collection[str],
     text: str | None,
     made: Unfinished,
     write_int8: Callable[[Path], None],
-    steps: Steps,
-) -> list[Tensor]:
-    """What blocks are fitted to, as ids (1, T) each."""
+    steps: Steps | None,
+) -> tuple[list[Tensor], Sensitivity]:
+    """What blocks are fitted to, as ids (1, T) each, and how much errors count there."""
     tokenizer = lolama_core.load_tokenizer(files)
-    if text is not None:
-        return text_of(model, tokenizer, text)
+    given = None if text is None else text_of(model, tokenizer, text)
     known = made.read("text")
     if known is None:
         write_int8(made.path("int8"))
-        int8 = lolama_core.open_checkpoint(made.path("int8"), immutable=True)
-        writer = lolama_core.load_model(int8, lolama_core.installed_families(), device="cpu")
-        known = {str(place): ids for place, ids in enumerate(own_text(writer, tokenizer, steps))}
+        files = lolama_core.open_checkpoint(made.path("int8"), immutable=True)
+        int8 = lolama_core.load_model(files, lolama_core.installed_families(), device="cpu")
+        texts = given or own_text(int8, tokenizer, named(steps, "writing a text") or _silent)
+        tell = named(steps, "reading it") or _silent
+        found = lolama_quant.sensitivity(int8, texts, linears, tell)
+        known = {f"{_IDS}{place}": ids for place, ids in enumerate(texts)}
+        known |= {f"{_IMPORTANCE}{place}": one for place, one in enumerate(found.importance)}
+        known |= {} if found.outputs is None else {f"{_OUTPUTS}{found.last}": found.outputs}
         made.write("text", known)
         made.remove("int8")
-    return [known[place] for place in sorted(known, key=int)]
+    texts, importance = (
+        [known[f"{kind}{place}"] for place in range(sum(name.startswith(kind) for name in known))]
+        for kind in (_IDS, _IMPORTANCE)
+    )
+    outputs = {
+        name.removeprefix(_OUTPUTS): one for name, one in known.items() if name.startswith(_OUTPUTS)
+    }
+    last, matrix = next(iter(outputs.items()), (None, None))
+    return texts, lolama_quant.Sensitivity(importance=tuple(importance), last=last, outputs=matrix)
+
+
+def _silent(done: int, count: int) -> None:
+    pass
 
 
 def own_text(model: CausalLM, tokenizer: Tokenizer, steps: Steps) -> list[Tensor]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 KIND = "unfinished"
 """The store's sub-directory of it."""
 
-_DTYPES = {"int64": "I64", "float16": "F16", "uint8": "U8"}
+_DTYPES = {"int64": "I64", "float32": "F32", "float16": "F16", "uint8": "U8"}
 """Those that parts have: as torch spells them → as safetensors does."""
 
 

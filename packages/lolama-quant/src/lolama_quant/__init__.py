@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lolama_quant.int4.calibration import quantize_blocks as quantize_blocks
     from lolama_quant.int4.convert import scheme_of as scheme_of
     from lolama_quant.int4.quantizer import Int4Quantizer as Int4Quantizer
+    from lolama_quant.int4.sensitivity import Sensitivity as Sensitivity
+    from lolama_quant.int4.sensitivity import sensitivity as sensitivity
     from lolama_quant.int8.linear import Int8Linear as Int8Linear
     from lolama_quant.int8.quantizer import Int8Quantizer as Int8Quantizer
     from lolama_quant.report import QualityReport as QualityReport
@@ -33,6 +35,7 @@ else:
             ".int4.calibration": ["quantize_blocks"],
             ".int4.convert": ["scheme_of"],
             ".int4.quantizer": ["Int4Quantizer"],
+            ".int4.sensitivity": ["Sensitivity", "sensitivity"],
             ".int8.linear": ["Int8Linear"],
             ".int8.quantizer": ["Int8Quantizer"],
             ".report": ["QualityReport", "default_text", "measure_quality"],

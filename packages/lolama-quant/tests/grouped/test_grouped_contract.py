@@ -28,7 +28,7 @@ from grouped_layers import random_linear
 NATIVE = native_library()
 
 # Activations are rounded to steps of max / 127, once where the largest is up to 8 x their root mean square
-# (HEAVY_BLOCK in native/grouped.h), and the mean error of a step is 1 / sqrt(12) of it. A fifth more by chance.
+# (HEAVY_BLOCK in native/grouped.h). The mean error of a step is 1 / sqrt(12) of it. A fifth more by chance.
 WORST_BYTES = 1.2 * 8 / 127 / 12**0.5
 
 

@@ -43,6 +43,30 @@ def test_loses_half_of_what_rounding_each_by_itself_loses() -> None:
     assert ours < 0.5 * lost(weight, moment, weighted) < 0.5 * lost(weight, moment, plain)
 
 
+@pytest.mark.parametrize("outputs", [1, 7, 48])
+def test_rows_make_up_for_each_other(outputs: int) -> None:
+    weight, moment = weight_and_moment(outputs, 300)
+    mix = torch.randn(outputs, outputs)
+    together = mix @ mix.T
+    both = gptq.quantize_rows(weight, "w", moment, together)
+    alone = gptq.quantize_rows(weight, "w", moment)
+
+    def lost_together(rows: GroupedRows) -> float:
+        error = weight - dequantize_rows(rows, FORM)
+        return float(((together @ error @ moment) * error).sum())
+
+    assert lost_together(both) <= (1 if outputs == 1 else 0.7) * lost_together(alone)
+    # Each by itself lost less.
+    assert lost(weight, moment, both) >= lost(weight, moment, alone)
+
+
+def test_outputs_that_count_alike_change_nothing() -> None:
+    weight, moment = weight_and_moment(33, 96)
+    found = gptq.quantize_rows(weight, "w", moment, torch.eye(33))
+    for one, other in zip(found, gptq.quantize_rows(weight, "w", moment), strict=True):
+        assert one is not None and other is not None and torch.equal(one, other)
+
+
 def test_choosing_anew_loses_less(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, moment = weight_and_moment(48, 320)
     found = []

@@ -38,6 +38,27 @@ def test_are_means_over_all_tokens() -> None:
     torch.testing.assert_close(third, (inner.T @ inner / 11).detach())
 
 
+def test_tokens_count_by_their_importance() -> None:
+    reader = Reader()
+    moments = Moments(reader, NAMES)
+    text, importance = torch.randn(2, 3, 4), torch.rand(2, 3)
+    moments.gather(lambda: reader(text), importance)
+    own = moments.of("one")
+    assert own is not None
+    rows = text.flatten(0, 1)
+    torch.testing.assert_close(own, rows.T @ (importance.flatten()[:, None] * rows) / 6)
+    assert sorted(moments._sums) == ["one", "three"]
+
+
+def test_tokens_in_another_order_count_alike() -> None:
+    linear, rows = nn.Linear(4, 1), torch.randn(6, 4)
+    moments = Moments(nn.Sequential(linear), ("0",))
+    moments.gather(lambda: linear(rows), torch.rand(2, 3))
+    own = moments.of("0")
+    assert own is not None
+    torch.testing.assert_close(own, rows.T @ rows / 6)
+
+
 def test_those_below_the_diagonal_are_those_above_it() -> None:
     linear, x = nn.Linear(1100, 1), torch.randn(1200, 1100)
     moments = Moments(nn.Sequential(linear), ("0",))

@@ -3,6 +3,8 @@
 Text runs through the model block by block. Hooks gather E[x xᵀ] of what each linear reads, and `gptq` chooses
 its codes. What the block makes of the text with these is the input of the next one, so that each block makes
 up for what the ones before it lost. Memory holds one block, and the text between two blocks.
+
+`sensitivity` says how much each token counts, and how much errors in the outputs of the last linear do.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from lolama_quant.grouped.codes import dequantize, pack
 from lolama_quant.int4 import gptq, least_squares
 from lolama_quant.int4.least_squares import FORM
 from lolama_quant.int4.moments import Moments
+from lolama_quant.int4.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ def quantize_blocks(
     texts: Iterable[Tensor],
     linears: Collection[str],
     *,
+    sensitive: Sensitivity | None = None,
     read: Callable[[str], Mapping[str, Tensor]] | None = None,
     finished: Callable[[str], Mapping[str, Tensor] | None] = lambda name: None,
     steps: Callable[[int, int], None] = lambda done, total: None,
@@ -57,6 +61,7 @@ def quantize_blocks(
         model: Not quantized. Its blocks may be on the meta device if ``read`` is given.
         texts: Token ids (B, T) that are typical of what the model will read, without padding.
         linears: Names of the linears that are quantized; those outside of blocks are left out.
+        sensitive: How much errors count, as the model read these texts; all alike if not given.
         read: The name of a block → its tensors by their names inside it; the block's own if not given.
         finished: The name of a block → its tensors in four bits if they were made before, else None. Such a
             block only runs, and is not handed out again.
@@ -81,8 +86,11 @@ def quantize_blocks(
             if not begun:  # the blocks so far took less time than those that are left will take
                 total, done, begun = total - done, 0, True
             moments = Moments(block, paths[name])
-            moments.gather(partial(text.run, block, tensors))
-            new = _quantized(name, weights, moments, partial(_tell, steps, done, total))
+            for place in range(len(text.stream)):
+                importance = None if sensitive is None else sensitive.importance[place]
+                moments.gather(partial(text.run, block, tensors, place), importance)
+            tell = partial(_tell, steps, done, total)
+            new = _quantized(name, weights, moments, sensitive, tell)
             made = new.tensors
         else:
             steps(done, total)
@@ -96,7 +104,11 @@ def quantize_blocks(
 
 
 def _quantized(
-    name: str, weights: Mapping[str, Tensor], moments: Moments, tell: Callable[[int], None]
+    name: str,
+    weights: Mapping[str, Tensor],
+    moments: Moments,
+    sensitive: Sensitivity | None,
+    tell: Callable[[int], None],
 ) -> QuantizedBlock:
     """The block of this name in four bits, from its weights by their linears' names inside it."""
     made, plain = dict[str, Tensor](), []
@@ -107,7 +119,8 @@ def _quantized(
             plain.append(own)
             rows = least_squares.quantize_rows(weight, f"{own}.weight")
         else:
-            rows = gptq.quantize_rows(weight, f"{own}.weight", moment)
+            outputs = None if sensitive is None else sensitive.outputs_of(own)
+            rows = gptq.quantize_rows(weight, f"{own}.weight", moment, outputs)
         made |= {f"{own}.{part}": one for part, one in pack(rows, FORM).items()}
     return QuantizedBlock(name=name, tensors=made, plain=tuple(plain))
 
@@ -140,17 +153,13 @@ class _Text:
         if not self.stream:
             raise ValueError("there is no text to calibrate with")
 
-    def run(self, block: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """Run a block with these tensors over all texts."""
-        for place in range(len(self.stream)):
-            self._through(block, tensors, place)
-
     def advance(self, block: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """`run`, and keep what the block makes of each text in its place."""
+        """Keep what a block makes of each text in its place."""
         for place in range(len(self.stream)):
-            self.stream[place] = self._through(block, tensors, place)
+            self.stream[place] = self.run(block, tensors, place)
 
-    def _through(self, block: nn.Module, tensors: Mapping[str, Tensor], place: int) -> Tensor:
+    def run(self, block: nn.Module, tensors: Mapping[str, Tensor], place: int) -> Tensor:
+        """What a block with these tensors makes of a text, (B, T, D)."""
         x, others = self.stream[place], self.others[place]
         call = partial(functional_call, block, dict(tensors), (x, *others))
         y: Tensor = run_inference(x.device, call)

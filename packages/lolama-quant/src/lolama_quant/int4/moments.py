@@ -1,4 +1,4 @@
-"""E[x xᵀ] of the inputs of linears, gathered while a module runs."""
+"""E[x xᵀ] of the inputs of linears, gathered while a module runs: over tokens, each with its importance."""
 
 from __future__ import annotations
 
@@ -24,9 +24,17 @@ class Moments:
         self._sums: dict[str, Tensor] = {}
         self._tokens: dict[str, int] = {}
         self._last: tuple[str, Tensor] | None = None
+        self._importance: Tensor | None = None
 
-    def gather(self, run: Callable[[], object]) -> None:
-        """Call ``run``, which runs the module, and look at what the linears read."""
+    def gather(self, run: Callable[[], object], importance: Tensor | None = None) -> None:
+        """Call ``run``, which runs the module, and look at what the linears read.
+
+        Args:
+            run: What to call.
+            importance: (B, T) of each token; all alike if not given. Where a linear reads tokens in another
+                order, as experts do, they are all alike, too.
+        """
+        self._importance = importance
         hooks = [
             linear.register_forward_pre_hook(self._looking(path))
             for path, linear in self._linears.items()
@@ -55,7 +63,10 @@ class Moments:
                 return
             self._last = path, inputs[0]
             self._first[path] = path
-            rows = inputs[0].detach().flatten(0, -2).float()  # (tokens, K)
+            rows = inputs[0].detach().float()  # (B, T, K)
+            if self._importance is not None and self._importance.shape == rows.shape[:-1]:
+                rows = rows * self._importance.to(rows.device).sqrt()[..., None]
+            rows = rows.flatten(0, -2)  # (tokens, K)
             if path not in self._sums:
                 self._sums[path] = rows.new_zeros(rows.shape[1], rows.shape[1])
                 self._tokens[path] = 0
