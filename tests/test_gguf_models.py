@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -200,11 +201,16 @@ def test_what_is_not_written_as_a_file(
 
 def mixed(source: Path, path: Path) -> Path:
     """The same model with some weights in Q8_0, which has a form here, and some in Q5_1, which has none."""
+    return with_blocks(source, path, {"attn_q.weight": "Q8_0", "ffn_down.weight": "Q5_1"})
+
+
+def with_blocks(source: Path, path: Path, kinds: Mapping[str, str]) -> Path:
+    """The same model with blocks of these types, by how the names of their tensors end."""
     header = read_gguf_header(source)
     file, parts, headers = TensorFile(header), [], {}
     for name, info in header.tensors.items():
         rows, kind = file.read(name), info.dtype
-        for end, found in (("attn_q.weight", "Q8_0"), ("ffn_down.weight", "Q5_1")):
+        for end, found in kinds.items():
             if name.endswith(end):
                 kind = found
                 blocks = gguf.quantize(rows.float().numpy(), gguf.GGMLQuantizationType[kind])
@@ -213,6 +219,25 @@ def mixed(source: Path, path: Path) -> Path:
         parts.append((name, 0, rows))
     lolama_core.write_gguf(path, header.metadata, headers, parts)
     return path
+
+
+@pytest.mark.parametrize("inside", ["Q5_1", "F16"])
+def test_row_407_blocks_in_the_embedding_alone(
+    inside: str, demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOLAMA_HOME", str(tmp_path / "home"))
+    linears = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    kinds = {f"{name}.weight": inside for name in linears} | {"token_embd.weight": "Q8_0"}
+    source = names.resolve(with_blocks(demo_gguf, tmp_path / "a.gguf", kinds))
+    dense = names.resolve(demo_gguf)
+    ids = lolama.load_tokenizer("demo").encode_ids("Once upon a time there was a dog, and")
+    logits = []
+    for one in (dense, source, quantize.keep(source, quantize.Options(bits=4))):
+        model: Any = load_files(one, device="cpu", dtype="float32")
+        with torch.inference_mode():
+            logits.append(model(torch.tensor([list(ids)])).log_softmax(-1))
+    for found in logits[1:]:
+        assert 0 < (logits[0].exp() * (logits[0] - found)).sum(-1).mean() < 0.1
 
 
 @pytest.mark.parametrize("calibration", [False, True])

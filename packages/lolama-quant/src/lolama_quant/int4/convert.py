@@ -135,7 +135,7 @@ def formats_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, str]:
         reason = f"has outlier columns, which {scheme.name} does not know"
         raise ModelError("quantization", reason, "quantize the model again")
     found = dict.fromkeys(dense_linears(module, scheme.skipped), DEFAULT)
-    check_found(found, bool(quantized_layers(module)))
+    check_found([*found, *scheme.formats], bool(quantized_layers(module)))
     for key, form in scheme.formats.items():
         if form != INT8 and form not in FORMATS:
             known = ", ".join((INT8, *FORMATS))
