@@ -204,6 +204,16 @@ def mixed(source: Path, path: Path) -> Path:
     return with_blocks(source, path, {"attn_q.weight": "Q8_0", "ffn_down.weight": "Q5_1"})
 
 
+def test_row_411_what_is_asked_for_is_checked_before_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOLAMA_HOME", str(tmp_path / "home"))
+    with pytest.raises(UsageError, match="outtype: 'q4_0' is no type of weights here; use f32"):
+        convert("tinyllama", tmp_path / "a.gguf", outtype="q4_0")
+    convert("demo", tmp_path / ".gguf")
+    assert (tmp_path / ".gguf").is_file()
+
+
 def with_blocks(source: Path, path: Path, kinds: Mapping[str, str]) -> Path:
     """The same model with blocks of these types, by how the names of their tensors end."""
     header = read_gguf_header(source)

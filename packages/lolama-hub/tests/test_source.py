@@ -98,6 +98,15 @@ def test_a_file_is_not_a_folder(source: HuggingFaceSource, io: CheckpointIO, lla
         source.resolve(str(llama / "model.safetensors"), io)
 
 
+@pytest.mark.parametrize("name", ["pipe", "pipe.gguf", "pipe.onnx"])
+def test_row_410_a_pipe_is_no_model(
+    name: str, source: HuggingFaceSource, io: CheckpointIO, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match="is neither a folder nor a regular file; give the folder"):
+        source.resolve(str(tmp_path / name), io)
+
+
 @pytest.mark.parametrize("name", ["tinyllama", "llava-med", "owner/name", "owner/name@v1.0"])
 def test_row25_offline_says_what_is_not_here(
     name: str, source: HuggingFaceSource, io: CheckpointIO, here: Path

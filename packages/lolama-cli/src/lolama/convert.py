@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lolama_core
+import lolama_hub
 from lolama import names
 from lolama.downloads import Confirm, Progress
 from lolama.steps import Steps, counted
@@ -50,11 +51,14 @@ def convert(
         ModelError: if the model's files cannot be used, or GGUF has no place for the model.
         ResourceError: if the disk is full, or read-only.
     """
-    is_file = output.suffix.lower() == ".gguf"
+    is_file = output.name.lower().endswith(".gguf")
+    # Said before anything is downloaded; the writer holds to it too.
     if outtype is not None and not is_file:
         raise UsageError("outtype", "is for a .gguf file", "leave it out, or name such a file")
+    if outtype is not None and outtype not in lolama_hub.OUTTYPES:
+        known = ", ".join(lolama_hub.OUTTYPES)
+        raise UsageError("outtype", f"{outtype!r:.40} is no type of weights here", f"use {known}")
     if os.path.lexists(output) and not force:
-        # Said before anything is downloaded; the writer holds to it too.
         raise exists_already(output, "add `force=True`")
     files = names.resolve(name, confirm=confirm, progress=progress)
     if is_file:
@@ -79,11 +83,6 @@ def _write_gguf(
     tell: Callable[[str], None] | None,
     steps: Steps | None,
 ) -> None:
-    import lolama_hub
-
-    if outtype is not None and outtype not in lolama_hub.OUTTYPES:
-        known = ", ".join(lolama_hub.OUTTYPES)
-        raise UsageError("outtype", f"{outtype!r} is no type of weights here", f"use {known}")
     if files.family != "llama":
         reason = "is a model that sees, which is not written as a .gguf file"
         raise UsageError(files.name, reason, "write a folder")

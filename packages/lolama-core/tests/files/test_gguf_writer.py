@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,6 +116,13 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
         write_gguf(tmp_path / "no" / "a.gguf", METADATA, HEADERS, parts())
     with pytest.raises(UsageError, match="is no possible name"):
         write_gguf(tmp_path / "a\0b", METADATA, HEADERS, parts())
+
+
+def test_row_410_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(UsageError, match="is not a regular file; choose another name"):
+        write_gguf(tmp_path / "pipe.gguf", METADATA, HEADERS, parts(), replace=True)
+    assert (tmp_path / "pipe.gguf").is_fifo()
 
 
 def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:

@@ -88,14 +88,14 @@ def _existing(name: str) -> Path:
             return found
     if not exists and is_gguf_name(found.name):
         raise UsageError(f"model {shown(name)}", "there is no such file", _CHECK_PATH)
-    other = describe_file(found.name)
-    if exists and other is not None:
+    other = describe_file(found.name) if exists and found.is_file() else None
+    if other is not None:
         raise UsageError(f"model {shown(name)}", *other)
-    raise UsageError(
-        f"model {shown(name)}",
-        "is a file, not a folder" if exists else "there is no such folder",
-        "give the folder that holds config.json and the weights, or a .gguf file",
-    )
+    reason = "is a file, not a folder" if exists else "there is no such folder"
+    if exists and not found.is_file():
+        reason = "is neither a folder nor a regular file"
+    remedy = "give the folder that holds config.json and the weights, or a .gguf file"
+    raise UsageError(f"model {shown(name)}", reason, remedy)
 
 
 class HuggingFaceSource:

@@ -20,6 +20,7 @@ from lolama_core.files.gguf_header import GGUFHeader
 from lolama_core.protocols import CheckpointIO
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import ModelFiles
+from lolama_core.text.tokenizer_loading import load_tokenizer
 from lolama_hub import HuggingFaceSource
 from lolama_hub.gguf.architectures import ARCHITECTURES
 
@@ -122,7 +123,7 @@ def test_a_model_in_parts(tiny_gguf: Path, tmp_path: Path, source: HuggingFaceSo
 
 
 def test_row_470_architectures_that_are_not_read(tiny_gguf: Path) -> None:
-    for name in ("mamba2", "x" * 200, "", 3, ["llama"], ...):
+    for name in ("mamba2", "x" * 200, "", 3, ["llama"]):
         with pytest.raises(
             ModelError, match="which lolama does not read; use a model of one of llama"
         ):
@@ -356,6 +357,39 @@ def test_row_474_a_folder_with_what_reads_pictures_alone(
     (tmp_path / "mmproj-model-f16.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match=r"config\.json: does not exist"):
         source.resolve(str(tmp_path), io)
+
+
+def test_row_408_a_folder_that_lacks_the_first_part(
+    tiny_gguf: Path, tmp_path: Path, source: HuggingFaceSource, io: CheckpointIO
+) -> None:
+    for number in (2, 3):
+        shutil.copy(tiny_gguf, tmp_path / f"a-0000{number}-of-00003.gguf")
+    with pytest.raises(ModelError, match=r"'a-00001-of-00003\.gguf' is missing"):
+        source.resolve(str(tmp_path), io)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"general_type": "adapter"}, r"holds an adapter \(LoRA\), .*, and no model"),
+        ({"general_type": "imatrix"}, "holds an importance matrix, .*, and no model"),
+        ({"general_architecture": ...}, "holds no model: it names no architecture"),
+    ],
+)
+def test_row_409_a_file_that_holds_no_model(
+    tiny_gguf: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        with_metadata(tiny_gguf, **changes)
+    assert with_metadata(tiny_gguf, general_type="model").tensors
+
+
+def test_row_409_a_file_without_a_tokenizer(tiny_gguf: Path) -> None:
+    files = with_metadata(tiny_gguf)
+    assert files.tokenizer.tokenizer_json is None
+    words = "comes from a GGUF file that has no tokenizer; get a file that has one, or use ids"
+    with pytest.raises(ModelError, match=words):
+        load_tokenizer(files)
 
 
 def test_row_476_factors_for_another_number_of_pairs(tmp_path: Path) -> None:

@@ -57,8 +57,9 @@ def write_gguf(
         raise UsageError(repr(str(path)), "is no possible name of a file", "choose another name")
     if os.path.lexists(path) and not replace:
         raise exists_already(path)
-    if os.path.isdir(path):
-        raise UsageError(str(path), "is a folder", "choose another name")
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "not a regular file"
+        raise UsageError(str(path), f"is {kind}", "choose another name")
     if not os.path.isdir(path.parent):
         raise UsageError(str(path), "the folder to write it in does not exist", "create it first")
     header, places = _header(metadata, tensors)

@@ -25,6 +25,9 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
             "put there what it was trained with (transformers' save_pretrained of a fast tokenizer "
             "writes tokenizer.json), or use ids"
         )
+        if files.config.get("source", {}).get("format") == "gguf":
+            reason = "comes from a GGUF file that has no tokenizer"
+            remedy = "get a file that has one, or use ids"
         raise ModelError(files.name, reason, remedy)
     return Tokenizer(
         read_text(path),

@@ -64,11 +64,10 @@ def find_architecture(subject: str, name: object) -> Architecture:
     if name == "clip":
         reason = "holds what reads pictures, and no language model"
         raise ModelError(subject, reason, "give the .gguf file of the language model")
-    raise ModelError(
-        subject,
-        f"is of the architecture {shown(name)}, which lolama does not read",
-        f"use a model of one of {', '.join(ARCHITECTURES)}",
-    )
+    reason = f"is of the architecture {shown(name)}, which lolama does not read"
+    if name is None:
+        reason = "holds no model: it names no architecture (general.architecture)"
+    raise ModelError(subject, reason, f"use a model of one of {', '.join(ARCHITECTURES)}")
 
 
 def read_fields(model: GGUFModel, architecture: Architecture) -> dict[str, JSON]:

@@ -33,6 +33,11 @@ from lolama_hub.store.place import Store
 _GGUF = re.compile(r".+\.gguf", re.IGNORECASE | re.DOTALL)
 _LATER_PART = re.compile(r".*-(?!00001-)\d{5}-of-\d{5}\.gguf", re.IGNORECASE | re.DOTALL)
 _OF_PICTURES = re.compile(r"(.*[-_.])?mmproj[-_.].*", re.IGNORECASE | re.DOTALL)
+_NO_MODELS = {
+    "adapter": "an adapter (LoRA), which changes another model",
+    "imatrix": "an importance matrix, by which a model is quantized",
+}
+"""What a file is of, by ``general.type``."""
 _WEIGHTS = re.compile(r"model.*\.safetensors|pytorch_model.*\.bin", re.DOTALL)
 
 
@@ -80,6 +85,10 @@ def interpret(model: GGUFModel) -> Interpreted:
     Raises:
         ModelError: naming the key or tensor that cannot be used.
     """
+    kind = model.metadata.get("general.type")
+    if isinstance(kind, str) and kind in _NO_MODELS:
+        reason = f"holds {_NO_MODELS[kind]}, and no model"
+        raise ModelError(str(model.path), reason, "give the .gguf file of that model")
     architecture = find_architecture(str(model.path), model.architecture)
     fields = read_fields(model, architecture)
     model_type = fields["model_type"]
@@ -144,9 +153,9 @@ def find_gguf(folder: Folder, names: Collection[str]) -> Path | None:
     """
     if any(_WEIGHTS.fullmatch(name) for name in names):
         return None
-    models = sorted(
-        name for name in names if is_model_name(name) and not _LATER_PART.fullmatch(name)
-    )
+    named = sorted(filter(is_model_name, names))
+    # Later parts stand for a model whose first one is missing, which they tell.
+    models = [name for name in named if not _LATER_PART.fullmatch(name)] or named[:1]
     if not models:
         return None
     if len(models) > 1:
