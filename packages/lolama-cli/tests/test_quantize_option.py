@@ -39,6 +39,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("--no-stream --quantize 4", "--no-stream --quantize=4"),
         ("--system --quantize 4", "--system --quantize 4"),
         ("-- --quantize 4", "-- --quantize 4"),
+        ("--quantize 16 Hello", "--quantize=16 Hello"),
+        ("--quantize 16 -n 4 --json", "--quantize=8 16 -n 4 --json"),
+        ("--quantize 16 -- -5", "--quantize=16 -- -5"),
+        ("--quantize 16 -", "--quantize=16 -"),
+        ("--quantize Hello 16", "--quantize=8 Hello 16"),
     ],
 )
 def test_a_number_is_taken_and_a_prompt_is_not(given: str, read: str) -> None:
@@ -54,6 +59,14 @@ def test_a_command_without_the_option_is_left_alone() -> None:
 @pytest.mark.parametrize("number", ["5", "", "4.0", "-4"])
 def test_other_numbers(number: str) -> None:
     run("generate", *GREEDY, f"--quantize={number}", "x").refused(2, "--quantize", "use 4 or 8")
+
+
+def test_row_412_another_number_as_a_word_of_its_own(tmp_path: Path) -> None:
+    words = ("--quantize: '5' is no number of bits; use 4 or 8",)
+    run("generate", *GREEDY, "--quantize", "5", "Hello").refused(2, *words)
+    run("chat", "-m", "demo", "--quantize", "5").refused(2, *words)
+    run("bench", "-m", "demo", "--quantize", "5").refused(2, *words)
+    run("eval", "-m", "demo", tmp_path / "a.txt", "--quantize", "5").refused(2, *words)
 
 
 def test_four_bits_are_made_quickly_unless_fitted_ones_are_kept(home: Path) -> None:
@@ -92,7 +105,7 @@ def test_python_takes_a_number(home: Path) -> None:
 
 @pytest.mark.parametrize("value", [1, 0, 16, 4.0, "4", None])
 def test_numbers_of_bits_that_there_are_not(value: object) -> None:
-    with pytest.raises(UsageError, match="give True, False, 4 or 8"):
+    with pytest.raises(UsageError, match="is no number of bits; give True, False, 4 or 8"):
         number_of_bits(value)
 
 

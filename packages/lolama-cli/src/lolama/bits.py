@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from lolama_core.protocols.arguments import truth
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
 
 Quantize = bool | Literal[4, 8]
@@ -25,5 +26,6 @@ def number_of_bits(quantize: object) -> Literal[0, 4, 8]:
         return 4 if quantize == 4 else 8
     try:
         return 8 if truth("quantize", quantize) else 0
-    except UsageError as error:
-        raise UsageError(error.subject, error.reason, "give True, False, 4 or 8") from None
+    except UsageError:
+        reason = f"{shown(quantize)} is no number of bits"
+        raise UsageError("quantize", reason, "give True, False, 4 or 8") from None

@@ -6,7 +6,7 @@ are completed before typer reads them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +40,8 @@ Quantize = Annotated[
 def completed(arguments: Sequence[str], parameters: Sequence[Any]) -> list[str]:
     """The arguments of a command, each ``--quantize`` with its number.
 
+    A whole number that is no possible one is a prompt, unless the command takes no further argument.
+
     Args:
         arguments: What stands behind the command's name.
         parameters: The command's parameters, as typer knows them.
@@ -49,11 +51,14 @@ def completed(arguments: Sequence[str], parameters: Sequence[Any]) -> list[str]:
         ['--quantize=8', 'Hello']
     """
     valued = {name for one in parameters if not _is_flag(one) for name in one.opts}
+    places = sum(one.param_type_name == "argument" for one in parameters)
+    too_many = _count_words(arguments, valued - {OPTION}) > places
     rest, found = list(arguments), list[str]()
     while OPTION in valued and rest and rest[0] != "--":
         argument = rest.pop(0)
         if argument == OPTION:
-            bits = rest.pop(0) if rest and rest[0] in BITS else "8"
+            is_number = rest and (rest[0] in BITS or (too_many and rest[0].isdecimal()))
+            bits = rest.pop(0) if is_number else "8"
             found.append(f"{OPTION}={bits}")
             continue
         found.append(argument)
@@ -61,6 +66,19 @@ def completed(arguments: Sequence[str], parameters: Sequence[Any]) -> list[str]:
             found += rest[:1]
             del rest[:1]
     return found + rest
+
+
+def _count_words(arguments: Sequence[str], valued: Collection[str]) -> int:
+    """How many arguments are no options and no values of options."""
+    count, rest = 0, iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            return count + len(list(rest))
+        if argument in valued:
+            next(rest, None)
+        else:
+            count += argument == "-" or not argument.startswith("-")
+    return count
 
 
 def _is_flag(parameter: Any) -> bool:
