@@ -10,7 +10,7 @@ import pytest
 from warm_program import run
 
 import lolama
-from lolama import memory, names, wiring
+from lolama import memory, names, quantize, wiring
 from lolama.bits import number_of_bits
 from lolama_cli.app import root_command
 from lolama_cli.quantize_option import completed
@@ -83,6 +83,30 @@ def test_four_bits_are_made_quickly_unless_fitted_ones_are_kept(home: Path) -> N
     fitted = next(iter(wiring.quantized(names.resolve("demo"), 4).tensors.values())).path
     used = run("-v", "generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
     assert f"read {fitted} " in used.err and f"read {fitted} " not in again.err
+
+
+def test_row_413_four_bits_that_are_fitted_to_a_file_are_found(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lolama.calibration.TOKENS", 512)
+    files, text = names.resolve("demo"), "Once upon a time there was a little dog named Dot. " * 60
+    told: list[str] = []
+
+    def keep(**options: Any) -> bytes:
+        kept = quantize.keep(files, quantize.Options(bits=4, **options), tell=told.append)
+        return next(iter(kept.tensors.values())).path.read_bytes()
+
+    def found() -> bytes:
+        used = wiring.quantized(files, 4, tell=told.append)
+        return next(iter(used.tensors.values())).path.read_bytes()
+
+    fitted = keep(text=text)
+    assert found() == fitted == keep(text=text, lm_head=True) and len(told) == 1
+    other = keep(text=text.replace("dog", "cat"))
+    assert found() == other != fitted and len(told) == 2
+    assert keep() not in (fitted, other) and len(told) == 3
+    # What was asked for last is kept, and nothing else.
+    assert len([*(home / "int8").iterdir()]) == 1
 
 
 def test_a_model_that_has_other_bits_already_says_so(home: Path, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor
 from warm_program import run
 
 import lolama
-from lolama import kept, names, quantize, removal
+from lolama import calibration, kept, names, quantize, removal
 from lolama.unfinished import KIND, Unfinished, unfinished
-from lolama_core import Llama, LlamaConfig
+from lolama_core import BatchGenerator, Llama, LlamaConfig
 from lolama_core.protocols.errors import ResourceError, UsageError
 from lolama_hub import Store, locked
 
@@ -117,6 +117,19 @@ while status:
     assert status in (0, signal.SIGKILL), status
 print(runs)
 """
+
+
+def test_row_414_texts_stand_in_one_order_whichever_ends_first(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = lolama.load_model(small), lolama.load_tokenizer(small)
+    expected = calibration.own_text(model, tokenizer, lambda done, total: None)
+    collect = BatchGenerator.collect
+    monkeypatch.setattr(
+        BatchGenerator, "collect", lambda self: dict(reversed(collect(self).items()))
+    )
+    found = calibration.own_text(model, tokenizer, lambda done, total: None)
+    assert [one.tolist() for one in found] == [one.tolist() for one in expected]
 
 
 def test_row_484_killed_after_every_part_and_the_same_bit_for_bit(
@@ -228,7 +241,7 @@ def test_what_is_kept_goes_on_with_what_a_folder_began(
 
 
 def test_a_text_that_is_too_short_leaves_nothing(small: Path, home: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has 5 tokens, and 64 are the least"):
+    with pytest.raises(UsageError, match="too few tokens: 5, where 64 are the least"):
         quantize.save(
             names.resolve(small), tmp_path / "int4", quantize.Options(bits=4, text="Short.")
         )

@@ -150,10 +150,12 @@ def own_text(model: CausalLM, tokenizer: Tokenizer, steps: Steps) -> list[Tensor
         while batch.busy:
             so_far += sum(map(len, batch.step().values()))
             steps(min(so_far, TOKENS), TOKENS)
-        for ticket, result in batch.collect().items():
+        results = batch.collect()
+        for ticket, begin in begins.items():  # whichever ended first: that depends on the time
+            result = results[ticket]
             if isinstance(result, LolamaError):
                 raise result
-            found.append(torch.tensor([[begins[ticket], *result.ids]]))
+            found.append(torch.tensor([[begin, *result.ids]]))
             written += found[-1].shape[1]
     return found
 
@@ -169,6 +171,8 @@ def text_of(model: CausalLM, tokenizer: Tokenizer, text: str) -> list[Tensor]:
     ids = tokenizer.encode_ids(text, split_special_tokens=True)[:TOKENS]
     length = min(_LENGTH, model.max_seq_len)
     if len(ids) < length:
-        reason = f"has {len(ids):,} tokens, and {length:,} are the least to calibrate with"
-        raise UsageError("the text", reason, "give a longer one, or none")
+        reason = (
+            f"has too few tokens: {len(ids):,}, where {length:,} are the least to calibrate with"
+        )
+        raise UsageError("calibration text", reason, "give a longer one, or none")
     return [torch.tensor([list(ids[i : i + length])]) for i in range(0, len(ids), length)]

@@ -55,3 +55,11 @@ def expanded(path: str | Path, name: str = "path") -> Path:
         raise UsageError(
             str(path), "begins with a user who is not here", "give the whole path"
         ) from None
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same file or directory, which is there."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False

@@ -19,7 +19,7 @@ import lolama_quant
 from lolama import names
 from lolama.calibration import calibrated_blocks
 from lolama.file_facts import source_digest
-from lolama.files import expanded
+from lolama.files import expanded, is_same
 from lolama.kept import KIND, source_of
 from lolama.quantize_options import Options, key_of, scheme_of
 from lolama.requantize import with_what_is_made
@@ -96,16 +96,17 @@ def keep(
     if options.is_done(files):
         return files
     place = _place(files, options)
-    if force or not place.exists():
+    if force or not place.exists() or not options.fits(_opened(files, place)):
         if tell is not None:
             tell(f"quantizing {files.name} to int{options.bits}, to be kept in {place}")
         try:
             source = replace(files, config=_with_source(files, name=source_of(files)))
-            _write(source, place, options, source_digest(files), force=force, steps=steps)
+            replaced = force or place.exists()
+            _write(source, place, options, source_digest(files), force=replaced, steps=steps)
         except UsageError:
             if not place.exists():  # else another process was faster
                 raise
-    return replace(lolama_core.open_checkpoint(place, immutable=True), name=files.name)
+    return _opened(files, place)
 
 
 def kept_or_quick(
@@ -115,7 +116,7 @@ def kept_or_quick(
     tell: Callable[[str], None] | None = None,
     steps: Steps | None = None,
 ) -> ModelFiles:
-    """A form of 8 or 4 bits, kept: one that was fitted to text if there is one, else one made quickly.
+    """A form of 8 or 4 bits, kept: one that was fitted to any text if there is one, else one made quickly.
 
     Args:
         files, tell, steps: As for `keep`.
@@ -125,7 +126,9 @@ def kept_or_quick(
     scheme = files.config.get("quantization", {}).get("name")
     if tell is not None and scheme not in (None, f"int{bits}") and options.is_done(files):
         tell(f"{files.name} is quantized already, by {scheme}, and stays so")
-    if bits == 4 and scheme is None and not _place(files, options).exists():
+    if bits == 4 and scheme is None:
+        if (fitted := _place(files, options)).exists():
+            return _opened(files, fitted)
         options = replace(options, calibration=False)
         if tell is not None and not _place(files, options).exists():
             tell("fitted to no text: those of `lolama quantize` are truer, and take longer")
@@ -158,7 +161,7 @@ def save(
     if options.is_done(files):
         raise UsageError(files.name, "is quantized already", "quantize the model it was made from")
     directory = expanded(directory)
-    if any(_is_same(directory, source.path.parent) for source in files.tensors.values()):
+    if any(is_same(directory, source.path.parent) for source in files.tensors.values()):
         raise UsageError(
             str(directory), "is the folder of the model itself", "choose another with `directory`"
         )
@@ -177,6 +180,10 @@ def _place(files: ModelFiles, options: Options) -> Path:
     """Where a quantized form is kept. The same model under another name is the same model."""
     digest = source_digest(files)
     return Store().place(KIND, files.family, {"source": digest, **key_of(files, options)})
+
+
+def _opened(files: ModelFiles, place: Path) -> ModelFiles:
+    return replace(lolama_core.open_checkpoint(place, immutable=True), name=files.name)
 
 
 def describe(source: ModelFiles, files: ModelFiles) -> Saved:
@@ -228,7 +235,8 @@ def _write(
     quantizer = lolama_core.installed_quantizer(scheme.name)
     module = lolama_core.build_module(files, {family.name: family})
     quantizer.prepare_(module, scheme)
-    config = _with_source(files, repo=files.repo, revision=files.revision, sha256=digest)
+    made_of: dict[str, JSON] = {"sha256": digest, "text": options.text_digest}
+    config = _with_source(files, repo=files.repo, revision=files.revision, **made_of)
     config["quantization"] = lolama_core.quantization_block(scheme, quantizer.declared(module))
 
     def write(fitted: Iterable[tuple[str, Tensor]], tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -249,7 +257,7 @@ def _write(
     others = (one for one in tensors if one[0].removesuffix(".weight") not in inside)
     first = named(steps, "writing it in eight bits")
     in_int8 = partial(_write, source, options=Options(), digest=digest, force=True, steps=first)
-    with unfinished(files, {"source": digest, **key_of(files, options)}) as made:
+    with unfinished(files, {**made_of, **key_of(files, options)}) as made:
         blocks = calibrated_blocks(
             files, inside, options.text, made, write_int8=in_int8, steps=steps
         )
@@ -290,10 +298,3 @@ def _is_full_precision(directory: Path) -> bool:
     except ModelError:
         return False
     return config.get("format") == FORMAT_NAME and "quantization" not in config
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False

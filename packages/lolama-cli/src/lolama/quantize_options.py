@@ -49,6 +49,15 @@ class Options:
         """Whether ``lm_head`` is quantized by itself."""
         return self.lm_head or self.bits == 4
 
+    @property
+    def text_digest(self) -> str | None:
+        """What tells a text from others; None for what the model writes itself, or no text."""
+        return None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()
+
+    def fits(self, made: ModelFiles) -> bool:
+        """Whether a quantized model, found by `key_of`, was fitted to the same text."""
+        return made.config.get("source", {}).get("text") == self.text_digest
+
     def is_done(self, files: ModelFiles) -> bool:
         """Whether a model is quantized already, and nothing of it is left to quantize."""
         return "quantization" in files.config and not self.left(files)
@@ -82,17 +91,16 @@ def scheme_of(files: ModelFiles, options: Options, steps: Steps | None) -> Quant
 
 
 def key_of(files: ModelFiles, options: Options) -> dict[str, str | int | bool]:
-    """What tells a quantized form of a model from its other ones."""
+    """What tells a quantized form of a model from its other ones; of those of any text one is kept."""
     scheme = QuantizationScheme(name=f"int{options.bits}")
     key: dict[str, str | int | bool] = {
         "quantizer": scheme.name,
         "version": scheme.version,
-        "lm_head": options.lm_head,
+        "lm_head": options.lm_head and options.bits == 8,  # with 4 bits it always is
         "outliers": options.outliers,
     }
     if options.bits == 4:
-        text = hashlib.sha256((options.text or "").encode()).hexdigest()
-        key |= {"calibration": options.calibration and text}
+        key |= {"calibration": options.calibration}
     # Before 0.2 a tied lm_head stayed tied: what was kept then must not be found now.
     return key | ({"untied": True} if options.unties and is_tied(files.config["model"]) else {})
 

@@ -19,6 +19,7 @@ STILL_THINKING = (
 OPTIONS = {
     "cache_bytes": "--cache-memory",
     "cache_dtype": "--cache-dtype",
+    "calibration text": "--calibrate",
     "confirm": "--yes",
     "device": "--device",
     "directory": "-o",

@@ -100,7 +100,9 @@ def quantize(
     for name in (name for name, given in asked.items() if given and bits == 8):
         raise UsageError(name, "is for 4 bits", "leave it out, or add `--bits 4`")
     if no_calibration and calibrate is not None:
-        raise UsageError("--calibrate", "goes with no --no-calibration", "leave out one of them")
+        raise UsageError(
+            "--calibrate", "does not go with --no-calibration", "leave out one of them"
+        )
     text = None
     if calibrate is not None:
         text = options.read_text(calibrate, "give a text file", _MOST_BYTES)
