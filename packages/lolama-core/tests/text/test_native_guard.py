@@ -41,6 +41,15 @@ def test_every_failure_is_one_error(kind: type[BaseException], seconds: float | 
     assert len(str(e.value)) < 400
 
 
+def test_row_420_what_cannot_be_printed_is_escaped() -> None:
+    def fail() -> None:
+        raise ValueError("Token `\0\x1b[31m\ud800` out of vocabulary")
+
+    with pytest.raises(ModelError, match=r"Token `\\x00\\x1b\[31m\\ud800` out of") as caught:
+        call_native(fail, subject="x")
+    assert str(caught.value).isprintable()
+
+
 def test_a_failure_without_words() -> None:
     def fail() -> None:
         raise Panic

@@ -39,6 +39,18 @@ def shown(value: object, longest: int = 80) -> str:
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
+def words_of(error: BaseException) -> str:
+    """What a library says of its failure: on one line, with what cannot be printed escaped, and not too long.
+
+    Example:
+        >>> words_of(ValueError("no such\\ntoken: \\0"))
+        'no such token: \\\\x00'
+    """
+    words = " ".join(str(error).split()) or type(error).__name__
+    escaped = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in words)
+    return "".join(escaped)[:200]
+
+
 def kind_of(value: object) -> str:
     """The type of ``value`` with its article, for messages.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from lolama_core.protocols.checks import words_of
 from lolama_core.protocols.errors import LolamaError, ModelError
 from lolama_core.protocols.locks import while_locked
 
@@ -92,8 +93,8 @@ def call_native(function: Callable[[], T], *, subject: str, seconds: float | Non
         error = failure[0]
         if isinstance(error, KeyboardInterrupt | SystemExit | LolamaError):
             raise error
-        why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(subject, f"cannot be used: {why}", "fetch the file again") from None
+        reason = f"cannot be used: {words_of(error)}"
+        raise ModelError(subject, reason, "fetch the file again") from None
     if not result:
         raise ModelError(
             subject,

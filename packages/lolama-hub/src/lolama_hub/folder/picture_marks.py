@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from lolama_core.protocols.checks import words_of
 from lolama_core.protocols.errors import ModelError
 from lolama_core.protocols.types import JSON
 from lolama_hub.folder.fields import shown
@@ -136,5 +137,5 @@ class _Encoder:
         except BaseException as error:  # a Rust panic derives from BaseException alone
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
-            reason = f"cannot be used: {' '.join(str(error).split())[:200]}"
+            reason = f"cannot be used: {words_of(error)}"
             raise ModelError(str(self._path), reason, "get the file again") from None
