@@ -1,4 +1,4 @@
-"""int8 models that ``--quantize`` made and keeps: what there is, and deleting it.
+"""Quantized models that ``--quantize`` made and keeps: what there is, and deleting it.
 
 Each says in its config.json what it was made from: a built-in model, a repository, or a folder.
 """
@@ -19,14 +19,14 @@ from lolama_core.protocols.types import JSON, ModelFiles
 from lolama_hub import Store
 
 KIND = "int8"
-"""The store's sub-directory of them."""
+"""The store's sub-directory of them, of four bits too."""
 
 _DOOMED = ".removed-"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An int8 model in the store.
+    """A quantized model in the store.
 
     Attributes:
         directory: Where.
@@ -43,14 +43,14 @@ class Kept:
 
 
 def source_of(files: ModelFiles) -> str:
-    """What a model is called that int8 models are made from: see `Kept.source`."""
+    """What a model is called that quantized models are made from: see `Kept.source`."""
     if files.repo or files.name in names.builtin_models():
         return files.repo or files.name
     return path_of(files.name)
 
 
 def kept_models() -> list[Kept]:
-    """Every int8 model that is kept."""
+    """Every quantized model that is kept."""
     found = []
     for directory in _directories():
         with suppress(ModelError, FileNotFoundError):  # being written, or deleted, or not ours
@@ -68,12 +68,12 @@ def remove(is_meant: Callable[[Kept], bool]) -> int:
 
 
 def path_of(name: str) -> str:
-    """What int8 models of a folder have as their source."""
+    """What quantized models of a folder have as their source."""
     return os.path.abspath(expanded(name))
 
 
 def collect_garbage(is_stored: Callable[[str, str], bool]) -> int:
-    """Delete int8 models whose source is gone, and leftovers; bytes freed.
+    """Delete quantized models whose source is gone, and leftovers; bytes freed.
 
     Args:
         is_stored: Whether a repository is here in a revision.

@@ -147,7 +147,7 @@ def save(
 
     Args:
         files: The model.
-        directory: Must not exist, unless ``force`` replaces the int8 model that is there.
+        directory: Must not exist, unless ``force`` replaces the quantized model that is there.
         options: The defaults if not given.
         force: Replace what is there.
         steps: As for `keep`.
@@ -187,7 +187,7 @@ def _opened(files: ModelFiles, place: Path) -> ModelFiles:
 
 
 def describe(source: ModelFiles, files: ModelFiles) -> Saved:
-    """What there is to say about a saved int8 model, from headers alone."""
+    """What there is to say about a saved quantized model, from headers alone."""
     declared = cast("dict[str, str]", files.config.get("quantization", {}).get("tensors", {}))
     return Saved(
         directory=next(iter(files.tensors.values())).path.parent,
@@ -276,7 +276,7 @@ def _inside_blocks(module: nn.Module) -> set[str]:
 
 
 def _with_source(files: ModelFiles, **facts: JSON) -> CanonicalConfig:
-    """The configuration, with these facts about what the int8 model is made from."""
+    """The configuration, with these facts about what the quantized model is made from."""
     config = cast(CanonicalConfig, dict(files.config))
     config["source"] = {**files.config.get("source", {}), **facts}
     return config

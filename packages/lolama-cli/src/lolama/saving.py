@@ -1,6 +1,6 @@
 """A model in memory → a lolama checkpoint: after training, after quantizing, or made from a configuration.
 
-`quantize` writes int8 models from files, keeps them and finds them again. `kept` lists and deletes those.
+`quantize` writes quantized models from files, keeps them and finds them again. `kept` lists and deletes those.
 """
 
 from __future__ import annotations

@@ -408,6 +408,13 @@ def test_row_127_what_is_left_out_is_named(source: str, what: str) -> None:
     assert render("{% if false %}" + source + "{% endif %}x") == "x"
 
 
+@pytest.mark.parametrize("value", ["1", "none", "[]", "messages", "nothing"])
+def test_row_422_what_is_no_text_is_not_indented(value: str) -> None:
+    assert render("{{ messages[0].content | indent }}")
+    with pytest.raises(ModelError):
+        render(f"{{{{ {value} | indent(2) }}}}")
+
+
 def test_row_127_an_unknown_filter_is_no_jinja() -> None:
     with pytest.raises(ModelError, match="is not valid: No filter named 'nope'"):
         render("{{ 'a' | nope }}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -163,13 +164,17 @@ def test_types_of_weights(
     assert reader.get_field("general.file_type").contents() == number
 
 
-def test_numbers_that_float16_lacks_are_refused(tmp_path: Path, resolve: Resolve) -> None:
-    model = tiny_model("llama", {"vocab_size": VOCAB})
+@pytest.mark.parametrize(("outtype", "number"), [("f16", 1e5), ("q8_0", -1e7)])
+def test_row_421_numbers_that_a_type_lacks_are_refused(
+    outtype: str, number: float, tmp_path: Path, resolve: Resolve
+) -> None:
+    model = tiny_model("llama", {"vocab_size": VOCAB, "hidden_size": 32})
     with torch.no_grad():
-        model.lm_head.weight[7, 5] = 1e5
+        model.lm_head.weight[7, 5] = number
     files = resolve(save(model, tmp_path / "folder"))
-    with pytest.raises(ModelError, match=r"'lm_head\.weight' has numbers that float16 does not"):
-        write(files, tmp_path / "a.gguf", "f16")
+    words = rf"'lm_head\.weight' has numbers that {outtype.upper()} does not have; choose `outtype="
+    with pytest.raises(ModelError, match=words):
+        write(files, tmp_path / "a.gguf", outtype)
     assert not (tmp_path / "a.gguf").exists()
     assert torch.isfinite(logits_of(read_gguf(write(files, tmp_path / "a.gguf")))).all()
 
@@ -238,6 +243,17 @@ def test_settings_and_names(tmp_path: Path, resolve: Resolve) -> None:
     assert read.tokenizer.chat_template == "{{ messages[0].content }}"
     sampling = files.config["generation"]["sampling"]
     assert set(content.left_out) == sampling.keys() - kept.keys()
+
+
+def test_row_421_settings_and_names_that_a_file_cannot_have(files: ModelFiles) -> None:
+    config = cast(CanonicalConfig, dict(files.config))
+    sampling: dict[str, JSON] = {"top_k": 10**12, "temperature": 1e30, "top_p": 0.5, "min_p": "a"}
+    config["generation"] = {"eos_ids": [], "vocab_size": VOCAB, "sampling": sampling}
+    content = content_of(replace(files, name=os.fsdecode(b"models/n\xff"), config=config))
+    assert content.metadata["general.name"] == "n\N{REPLACEMENT CHARACTER}"
+    kept = {key for key in content.metadata if key.startswith("general.sampling.")}
+    assert kept == {"general.sampling.top_p"}
+    assert content.left_out == ["top_k", "temperature", "min_p"]
 
 
 def test_rows_are_written_a_few_at_a_time(

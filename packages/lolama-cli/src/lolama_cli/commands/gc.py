@@ -16,7 +16,7 @@ Examples:
 def gc(as_json: options.Json = False) -> None:
     """Delete what no command will use again.
 
-    Interrupted downloads, replaced versions of models, int8 models whose source is gone, and leftovers.
+    Interrupted downloads, replaced versions of models, quantized models whose source is gone, and leftovers.
     """
     from lolama import downloads, removal
 

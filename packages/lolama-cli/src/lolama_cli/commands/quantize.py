@@ -48,7 +48,7 @@ def quantize(
         typer.Option("--report", help="Measure what it cost in quality (loads both models)."),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace the int8 model that is there.")
+        bool, typer.Option("--force", help="Replace the quantized model that is there.")
     ] = False,
     bits: Annotated[
         int,

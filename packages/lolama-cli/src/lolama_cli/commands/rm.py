@@ -41,7 +41,7 @@ def rm(
 ) -> None:
     """Delete a downloaded model, and what was converted from it.
 
-    Of a built-in model, or a folder of your own, the int8 models that --quantize keeps.
+    Of a built-in model, or a folder of your own, the quantized models that --quantize keeps.
     """
     from lolama import downloads, removal
 

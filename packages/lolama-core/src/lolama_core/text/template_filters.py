@@ -67,7 +67,7 @@ def limited_filters(environment: Any) -> dict[str, Callable[..., Any]]:
         return budget.joined(encoder.iterencode(budget.measured(value)))
 
     def indent(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-        text = budget.text_of(text)
+        text = budget.text_of(text + "")  # as Jinja, which refuses all but texts
         margin = width if isinstance(width, str) else " " * min(width, 1000)
         budget.allow(len(text) + len(margin) * (text.count("\n") + 1))
         return budget.joined([original["indent"](text, margin, first, blank)])

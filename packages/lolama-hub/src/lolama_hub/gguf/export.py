@@ -7,6 +7,7 @@ canonical one are, and in which order.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from lolama_hub.folder.fields import shown
 from lolama_hub.gguf.architectures import ARCHITECTURES, Architecture
 from lolama_hub.gguf.blocks import q8_0_blocks
 from lolama_hub.gguf.export_metadata import model_metadata, rope_meaning, rope_tensors
-from lolama_hub.gguf.export_tokenizer import tokenizer_metadata
+from lolama_hub.gguf.export_tokenizer import INSTEAD, tokenizer_metadata
 from lolama_hub.gguf.generation import sampling_metadata
 from lolama_hub.gguf.listed_tokenizer import PHI3_PLAIN
 from lolama_hub.gguf.metadata import GGUFModel
@@ -40,9 +41,9 @@ OUTTYPES = {"f32": ("F32", 0), "f16": ("F16", 1), "bf16": ("BF16", 32), "q8_0": 
 _SIXTEEN = {"float16": "F16", "bfloat16": "BF16", "float32": "BF16"}
 """Dtype of weights → the type of 16 bits that llama.cpp's converter takes for it."""
 
-_INSTEAD = "use the model in lolama's own format"
 _AT_ONCE = 1 << 24  # values
 _BLOCK = 32  # values in a block of Q8_0
+_MOST_HALF = 65504.0  # the largest number of float16
 
 Normal = Callable[[Mapping[str, JSON]], Mapping[str, JSON]]
 """A ``model`` block → the same with all fields that are set, as its family writes them."""
@@ -157,7 +158,7 @@ def as_gguf(
         return GGUFContent(metadata, tensors, left_out, read, factors)
     assert refused is not None
     reason = f"cannot be written: {refused.subject} {refused.reason}"
-    raise ModelError(files.name, reason, _INSTEAD)
+    raise ModelError(files.name, reason, INSTEAD)
 
 
 def _candidates(files: ModelFiles, block: Mapping[str, JSON]) -> list[str]:
@@ -187,7 +188,7 @@ def _tokenizer_and_more(
     assert isinstance(listed, list)
     sampling, settings = sampling_metadata(files.config["generation"])
     general: dict[str, GGUFValue] = {"general.type": "model"}
-    name = Path(files.name).name
+    name = os.fsencode(Path(files.name).name).decode(errors="replace")
     # llama.cpp takes it that a model of this name has these tokens.
     if not re.search("phi-?3", name.lower()) or set(listed).issuperset((*PHI3_PLAIN, "</s>")):
         general["general.name"] = name
@@ -250,14 +251,13 @@ def _as_float32(value: float) -> float:
 
 def _stored(rows: Tensor, dtype: str, name: str) -> Tensor:
     """Rows of numbers as the type has them."""
-    if dtype == "Q8_0":
-        return q8_0_blocks(rows)
     if dtype == "BF16":
         return rows.bfloat16()
     if dtype == "F32":
         return rows.float()
-    halves = rows.half()
-    if not halves.isfinite().all():
-        reason = f"tensor {shown(name)} has numbers that float16 does not have"
-        raise ModelError("GGUF", reason, "choose bf16")
-    return halves
+    # Scales of Q8_0 are float16.
+    is_reached = rows.abs().max() <= _MOST_HALF * (127 if dtype == "Q8_0" else 1)
+    if not is_reached:
+        reason = f"tensor {shown(name)} has numbers that {dtype} does not have"
+        raise ModelError("GGUF", reason, 'choose `outtype="bf16"`')
+    return q8_0_blocks(rows) if dtype == "Q8_0" else rows.half()

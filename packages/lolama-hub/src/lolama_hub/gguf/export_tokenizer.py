@@ -21,7 +21,8 @@ from lolama_hub.gguf.token_list import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, U
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "▁"
-_INSTEAD = "use the model in lolama's own format"
+INSTEAD = "use the model in lolama's own format"
+"""What to do with a model that GGUF has no place for."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def tokenizer_metadata(
 
 
 def _refused(files: ModelFiles, reason: str) -> ModelError:
-    return ModelError(files.name, f"has a tokenizer that GGUF has no place for: {reason}", _INSTEAD)
+    return ModelError(files.name, f"has a tokenizer that GGUF has no place for: {reason}", INSTEAD)
 
 
 def _listed(ids: Mapping[str, int], added: Mapping[str, bool], vocab_size: int) -> _Tokens:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from lolama_core.protocols.checkpoint import GGUFValue
+from lolama_core.protocols.checks import is_number
 from lolama_core.protocols.settings import PENALTY_FACTOR, PROBABILITY, TEMPERATURE
 from lolama_core.protocols.types import JSON, GenerationBlock
+from lolama_hub.folder.fields import LARGEST_INTEGER
 from lolama_hub.gguf.metadata import GGUFModel
 
 _SAMPLING = {
@@ -56,12 +56,15 @@ def read_generation(model: GGUFModel, tokenizer_size: int, eos_ids: list[int]) -
 
 
 def sampling_metadata(block: GenerationBlock) -> tuple[dict[str, GGUFValue], list[str]]:
-    """What a file says of the recommended settings, and the names of those that it has no key for."""
-    keys = {ours: theirs for theirs, (ours, _) in _SAMPLING.items()} | {"top_k": "top_k"}
-    sampling = block.get("sampling", {})
-    found = {
-        f"general.sampling.{keys[name]}": cast(GGUFValue, value)
-        for name, value in sampling.items()
-        if name in keys
-    }
-    return found, [name for name in sampling if name not in keys]
+    """What a file says of the recommended settings, and the names of those that it has no place for."""
+    keys = {ours: (theirs, limits) for theirs, (ours, limits) in _SAMPLING.items()}
+    keys["top_k"] = ("top_k", (0, LARGEST_INTEGER))
+    found: dict[str, GGUFValue] = {}
+    left_out: list[str] = []
+    for name, value in block.get("sampling", {}).items():
+        key, (low, high) = keys.get(name, ("", (0, 0)))
+        if key and is_number(value) and low <= value <= high:
+            found[f"general.sampling.{key}"] = value
+        else:
+            left_out.append(name)
+    return found, left_out
