@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,7 +106,10 @@ def _read_text(
         int8 = lolama_core.load_model(files, lolama_core.installed_families(), device="cpu")
         texts = given or own_text(int8, tokenizer, named(steps, "writing a text") or _silent)
         tell = named(steps, "reading it") or _silent
-        found = lolama_quant.sensitivity(int8, texts, linears, tell)
+        runner = lolama_core.runner_of(int8)
+        fast = runner.products if isinstance(runner, lolama_core.Runner) else nullcontext()
+        with fast:
+            found = lolama_quant.sensitivity(int8, texts, linears, tell)
         known = {f"{_IDS}{place}": ids for place, ids in enumerate(texts)}
         known |= {f"{_IMPORTANCE}{place}": one for place, one in enumerate(found.importance)}
         known |= {} if found.outputs is None else {f"{_OUTPUTS}{found.last}": found.outputs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,12 @@ from lolama_core import kernels_in_use
 from lolama_core.model.linear import Linear, OutputProjection
 from lolama_core.runtime.fast_products import FastProducts
 from lolama_core.runtime.kernels import Kernels
+
+
+@pytest.fixture(autouse=True)
+def _without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
 
 
 class CountingKernel:
@@ -82,6 +88,19 @@ def test_what_is_not_known_is_left_alone() -> None:
         linear.weight = nn.Parameter(torch.zeros_like(linear.weight))
         assert not linear(x).any()
     assert kernel.calls == 0
+
+
+def test_a_product_whose_gradient_is_asked_for_is_torchs() -> None:
+    linear, kernel = Linear(4, 4).bfloat16().requires_grad_(False), CountingKernel(9)
+    x = torch.randn(1, 4, dtype=torch.bfloat16, requires_grad=True)
+    with FastProducts([linear], [kernel]):
+        with torch.enable_grad():
+            linear(x).sum().backward()
+            assert kernel.calls == 0
+            linear(x.detach())
+        linear(x)
+    assert kernel.calls == 2
+    assert x.grad is not None and torch.equal(x.grad, linear.weight.sum(0, keepdim=True))
 
 
 def test_a_kernel_may_take_products_of_its_own_and_decline_them() -> None:

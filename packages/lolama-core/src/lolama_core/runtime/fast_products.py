@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -19,7 +20,7 @@ class FastProducts(TorchFunctionMode):
 
     It stands between the forwards of modules and torch's functions, so it works in any module that multiplies
     by `product` or ``F.linear``. What no kernel knows runs as ever: a weight that was computed, more rows
-    than a kernel is good for, a dtype that it does not have.
+    than a kernel is good for, a dtype that it does not have, and a product whose gradient is asked for.
 
     Args:
         modules: Where the known weights are: those of all linears inside.
@@ -64,7 +65,7 @@ class FastProducts(TorchFunctionMode):
     ) -> Any:
         """Called by torch for each of its functions inside the block."""
         faster = self._faster.get(func)
-        if faster is not None:
+        if faster is not None and not _ask_gradient(args):
             found = faster(*args, **(kwargs or {}))
             if found is not NotImplemented:
                 return found
@@ -87,3 +88,8 @@ class FastProducts(TorchFunctionMode):
             if found is not None:
                 return found
         return self.multiply(x, weight, bias)
+
+
+def _ask_gradient(inputs: Sequence[Any]) -> bool:
+    tensors = (one for one in inputs if isinstance(one, Tensor))
+    return torch.is_grad_enabled() and any(one.requires_grad for one in tensors)

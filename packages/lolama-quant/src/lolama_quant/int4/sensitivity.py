@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lolama_core.protocols.causal_module import CausalLMModule
 
-_DRAWN = 4
+_DRAWN = 2
 """Next tokens that are drawn for each token of the text: the fewer, the more F is off by chance."""
 
 _LEAST_OPEN = 0.1
@@ -54,7 +54,8 @@ def sensitivity(
     """What a model is sensitive to as it reads these texts.
 
     Args:
-        model: Its linears may be quantized, but for ``lm_head``: a gradient is taken through that.
+        model: Its linears may be quantized, but for ``lm_head``: a gradient is taken through that. It is run
+            as it is called, so within `lolama_core.runtime.fast_products` by kernels.
         texts: Token ids (B, T), without padding.
         linears: Names of the linears that `Sensitivity.last` is one of.
         steps: Is told how many tokens are read, and how many there are.
