@@ -126,10 +126,10 @@ class NativeStep:
 
     @property
     def prompt_dtypes(self) -> Collection[torch.dtype]:
-        """Any with such weights; with those of bfloat16 it and int8, where the processor multiplies it."""
+        """Any with such weights, or AVX2 alone; bfloat16 and int8 if the processor multiplies bfloat16."""
         import torch
 
-        if self.fixed_order:
+        if self.fixed_order or self._library.has_panels:
             return self.cache_dtypes
         if self._is_tiled(2) and self._library.decodes_prompts(ctypes.addressof(self._model)):
             return (torch.bfloat16, torch.int8)

@@ -176,7 +176,8 @@ static void attend_prompts(const Model *m, const Batch *batch, const Cache *cach
     const int64_t kv = m->kv_heads, group = m->heads / kv, inner = m->heads * m->head_dim;
     const int64_t joined = inner + 2 * kv * m->head_dim;
 #if HAS_TILES
-    const int64_t most = is_fixed(m) || m->cache_dtype == INT8 ? BLOCK_QUERIES : QUERIES;
+    const int in_pairs = m->tiled && m->cache_dtype != INT8;
+    const int64_t most = in_pairs ? QUERIES : BLOCK_QUERIES;
 #else
     const int64_t most = BLOCK_QUERIES;
 #endif
@@ -200,7 +201,7 @@ static void attend_prompts(const Model *m, const Batch *batch, const Cache *cach
             continue;
         }
 #if HAS_TILES
-        if (!is_fixed(m)) {
+        if (in_pairs) {
             prompt_attend(&prompt, from, to);
             continue;
         }
@@ -209,8 +210,8 @@ static void attend_prompts(const Model *m, const Batch *batch, const Cache *cach
     }
 }
 
-/* Whether lolama_decode takes several new positions of a row with weights and keys of bfloat16. With weights of float32,
- * int8 and grouped ones it always does. */
+/* Whether lolama_decode takes several new positions of a row with weights and keys of bfloat16 by the products of
+ * prompt_attention.h. With weights of float32, int8 and grouped ones, or with AVX2 alone, it takes them with any. */
 EXPORT int lolama_decodes_prompts(const Model *m) { return m->head_dim <= MOST_HEAD_DIM && has_tiles(); }
 
 /* The parts of a block that threads take in turn. */
