@@ -7,8 +7,8 @@
  * Products of many rows are bound by arithmetic, so both factors are first brought into what is multiplied
  * fastest: weights of sixteen or thirty-two bits, and activations, into float32. For processors that multiply no
  * bytes (AVX2), int8 weights become integers of sixteen bits, and activations whole numbers of fifteen bits with a
- * scale for each row, whose sums are exact. A block of x then lies in the second-level cache and a panel of four
- * weight rows in the first, and the rows of x pass by a few at a time, with as many sums as there are registers.
+ * scale for each row, whose sums are exact. A block of x then lies in the second-level cache and a panel of four or
+ * eight weight rows in the first, and the rows of x pass by a few at a time, with as many sums as there are registers.
  * Fewer rows pass by the weights where these are.
  */
 #ifndef LOLAMA_PANELS_H
@@ -27,7 +27,7 @@
 /* The largest magnitude of activations as whole numbers: sums of DEPTH_AVX2 products stay below 2^31. */
 #define PANEL_LEVELS 16000.0f
 
-/* What a thread multiplies: four rows of weights, then rows of x. */
+/* What a thread multiplies: rows of weights, then rows of x. */
 typedef union {
     float floats[PANEL_ITEMS];
     int16_t integers[PANEL_ITEMS];
@@ -143,11 +143,14 @@ AVX2 static void stored_product(const PanelProduct *p, const Sums *sums) {
 
 /* Many rows, through panels. */
 AVX2 static void brought_product(const PanelProduct *p, const Sums *sums) {
-    static _Thread_local Panel panel __attribute__((aligned(64)));
+    static _Thread_local Panel of_thread __attribute__((aligned(64)));
+    Panel *const panel = &of_thread;
     const int is_int8 = p->dtype == INT8, lanes = sums->lanes;
     const int64_t rows = p->rows, k = p->k, end = p->end, together = sums->together;
+    /* So few rows of x stay in the first-level cache, too. */
+    const int64_t outputs = rows <= 3 * together ? 4 : sums->outputs;
     const int64_t bytes = is_int8 ? 1 : item_bytes(p->dtype), items = is_int8 ? 2 : 4, stride = sums->apart;
-    char *const places = (char *)&panel;
+    const char *const weight_rows = (const char *)panel, *const x_rows = weight_rows + outputs * stride * items;
     /* Blocks of about the same number of rows: each brings in all weights. */
     const int64_t blocks = (rows + sums->rows - 1) / sums->rows;
     const int64_t most = ((rows + blocks - 1) / blocks + together - 1) / together * together;
@@ -159,40 +162,44 @@ AVX2 static void brought_product(const PanelProduct *p, const Sums *sums) {
             const int64_t depth = (inputs + lanes - 1) / lanes * lanes;
             const int more = p->add || i;
             for (int64_t r = 0; r < count; r++) {
-                const int64_t place = (4 + r) * stride;
+                const int64_t place = (outputs + r) * stride;
                 if (is_int8)
-                    memcpy(panel.integers + place, p->whole->values + (first + r) * p->whole->padded + i,
+                    memcpy(panel->integers + place, p->whole->values + (first + r) * p->whole->padded + i,
                            (size_t)depth * 2);
-                else bring_floats(p->x + (first + r) * k + i, FLOAT32, panel.floats + place, inputs, depth);
+                else bring_floats(p->x + (first + r) * k + i, FLOAT32, panel->floats + place, inputs, depth);
             }
-            for (int64_t j = p->begin; j < end; j += 4) {
-                const int used = end - j < 4 ? (int)(end - j) : 4;
-                float four_scales[4] = {1, 1, 1, 1}, four_biases[4] = {0};
-                for (int s = 0; s < used; s++) {
+            for (int64_t j = p->begin; j < end; j += outputs) {
+                const int64_t used = end - j < outputs ? end - j : outputs;
+                float scales[PANEL_OUTPUTS] = {0}, biases[PANEL_OUTPUTS] = {0};
+                for (int64_t s = 0; s < used; s++) {
                     const char *from = (const char *)p->weight + ((j + s) * k + i) * bytes;
                     const int64_t place = s * stride;
-                    if (is_int8) bring_int8((const int8_t *)from, panel.integers + place, inputs, depth);
-                    else bring_floats(from, p->dtype, panel.floats + place, inputs, depth);
-                    if (is_int8) four_scales[s] = p->scales[j + s];
-                    if (p->bias && i == 0) four_biases[s] = p->bias[j + s];
+                    if (is_int8) bring_int8((const int8_t *)from, panel->integers + place, inputs, depth);
+                    else bring_floats(from, p->dtype, panel->floats + place, inputs, depth);
+                    scales[s] = is_int8 ? p->scales[j + s] : 1;
+                    if (p->bias && i == 0) biases[s] = p->bias[j + s];
                 }
-                const __m128 factors = _mm_loadu_ps(four_scales), biases = _mm_loadu_ps(four_biases);
                 /* Memory brings the next panel's weights, a few lines at a time, while these are multiplied. */
-                const char *next = (const char *)p->weight + ((j + 4) * k + i) * bytes, *place = next;
-                const int64_t lines = (inputs * bytes + 63) / 64, all = j + 8 <= end ? 4 * lines : 0;
-                for (int64_t group = 0, line = 0; group < groups; group++) {
-                    for (const int64_t last = all * (group + 1) / groups; line < last; line++, place += 64) {
+                const char *next = (const char *)p->weight + ((j + outputs) * k + i) * bytes, *place = next;
+                const int64_t lines = (inputs * bytes + 63) / 64, all = j + 2 * outputs <= end ? outputs * lines : 0;
+                const int64_t some_lines = (all + groups - 1) / groups;
+                for (int64_t group = 0, left = all; group < groups; group++) {
+                    for (int64_t n = 0; n < some_lines && left > 0; n++, left--, place += 64) {
                         if (place == next + lines * 64) place = next += k * bytes;
                         _mm_prefetch(place, _MM_HINT_T0);
                     }
                     const int64_t r = group * together, some = count - r < together ? count - r : together;
-                    __m128 found[TOGETHER_AVX512];
-                    sums->brought[some](places, stride, places + (4 + r) * stride * items, stride,
-                                        depth, found);
-                    for (int64_t t = 0; t < some; t++) {
-                        const __m128 row = _mm_set1_ps(is_int8 ? p->whole->scales[first + r + t] : 1);
-                        store_four(p->y + (first + r + t) * p->y_stride + j,
-                                   _mm_fmadd_ps(found[t], _mm_mul_ps(factors, row), biases), used, more);
+                    for (int64_t s = 0; s < used; s += 4) {
+                        const __m128 factors = _mm_loadu_ps(scales + s), offsets = _mm_loadu_ps(biases + s);
+                        __m128 found[TOGETHER_AVX512];
+                        sums->brought[some](weight_rows + s * stride * items, stride, x_rows + r * stride * items,
+                                            stride, depth, found);
+                        for (int64_t t = 0; t < some; t++) {
+                            const __m128 row = _mm_set1_ps(is_int8 ? p->whole->scales[first + r + t] : 1);
+                            const __m128 four = _mm_fmadd_ps(found[t], _mm_mul_ps(factors, row), offsets);
+                            store_four(p->y + (first + r + t) * p->y_stride + j + s, four,
+                                       used - s < 4 ? (int)(used - s) : 4, more);
+                        }
                     }
                 }
             }

@@ -8,18 +8,21 @@
 #include "dot.h"
 
 #if defined(__x86_64__)
-/* Inputs of a panel, rows of a block of x, and how many of them pass by together: sums for these and four weights
- * fill the registers. Rows are a little further apart than there are inputs: at multiples of 2048 bytes they would
- * compete for the same places of the caches. */
+/* Inputs and weight rows of a panel, rows of a block of x, and how many of them pass by together: sums for these and
+ * four weights fill the registers. Rows are a little further apart than there are inputs: at multiples of 2048 bytes
+ * they would compete for the same places of the caches. */
 #define DEPTH_AVX2 512
-#define ROWS_AVX2 96
+#define OUTPUTS_AVX2 8
+#define ROWS_AVX2 144
 #define APART_AVX2 (DEPTH_AVX2 + 16)
 #define TOGETHER_AVX2 3
 #define DEPTH_AVX512 1024
+#define OUTPUTS_AVX512 4
 #define ROWS_AVX512 192
 #define APART_AVX512 (DEPTH_AVX512 + 16)
 #define TOGETHER_AVX512 6
-#define PANEL_ITEMS ((4 + ROWS_AVX512) * APART_AVX512)
+#define PANEL_OUTPUTS OUTPUTS_AVX2
+#define PANEL_ITEMS ((OUTPUTS_AVX512 + ROWS_AVX512) * APART_AVX512)
 
 /* The products of four weight rows, `gap` items apart, with some rows of x, `stride` apart: sums[row], over `depth`
  * inputs. */
@@ -27,9 +30,10 @@ typedef void (*sums_function)(const void *weights, int64_t gap, const void *x, i
                               __m128 *sums);
 
 #define ROW_SUMS_STEP(W, GAP, X, STRIDE, LOADW, LOADX, MULTIPLY, VEC, ROWS)                              \
-    for (int s = 0; s < 4; s++) {                                                                        \
+    UNROLL for (int s = 0; s < 4; s++) {                                                                 \
         VEC weight = LOADW((W) + s * (GAP));                                                             \
-        for (int r = 0; r < ROWS; r++) acc[r][s] = MULTIPLY(acc[r][s], weight, LOADX((X) + r * (STRIDE))); \
+        UNROLL for (int r = 0; r < ROWS; r++)                                                            \
+            acc[r][s] = MULTIPLY(acc[r][s], weight, LOADX((X) + r * (STRIDE)));                          \
     }
 
 /* One body for all of them; ROWS rows at a time. In a panel, rows are all APART items apart, and whole vectors long;
@@ -42,9 +46,9 @@ typedef void (*sums_function)(const void *weights, int64_t gap, const void *x, i
         VEC acc[ROWS][4];                                                                                \
         int64_t i = 0;                                                                                   \
         if (APART) gap = stride = APART;                                                                 \
-        for (int r = 0; r < ROWS; r++)                                                                   \
-            for (int s = 0; s < 4; s++) acc[r][s] = ZERO;                                                \
-        for (; i + LANES <= depth; i += LANES)                                                           \
+        UNROLL for (int r = 0; r < ROWS; r++)                                                            \
+            UNROLL for (int s = 0; s < 4; s++) acc[r][s] = ZERO;                                         \
+        _Pragma("GCC unroll 2") for (; i + LANES <= depth; i += LANES)                                   \
             ROW_SUMS_STEP(w + i, gap, x + i, stride, LOADW, LOADX, MULTIPLY, VEC, ROWS)                  \
         if (!APART && i < depth) {                                                                       \
             WEIGHT last[4][LANES] = {{0}};                                                               \
@@ -54,7 +58,7 @@ typedef void (*sums_function)(const void *weights, int64_t gap, const void *x, i
             for (int r = 0; r < ROWS; r++) memcpy(last_x[r], x + r * stride + i, left * sizeof *x);      \
             ROW_SUMS_STEP(last[0], LANES, last_x[0], LANES, LOADW, LOADX, MULTIPLY, VEC, ROWS)           \
         }                                                                                                \
-        for (int r = 0; r < ROWS; r++) sums[r] = SUM(acc[r]);                                            \
+        UNROLL for (int r = 0; r < ROWS; r++) sums[r] = SUM(acc[r]);                                     \
     }
 
 AVX2 static inline __m128 four_integer_sums(const __m256i *acc) {
@@ -121,12 +125,12 @@ THREE(INTEGER_SUMS, avx2_sums_integers, int16_t, LOAD_INTEGERS, APART_AVX2)
 /* The sums of a kind of weights: `stored` ones, and those that were brought into a panel, each from one row on. */
 typedef struct {
     sums_function stored[5], brought[7];
-    int64_t together, rows, depth, apart;
+    int64_t together, outputs, rows, depth, apart;
     int lanes;
 } Sums;
 
-#define AVX2_SIZES TOGETHER_AVX2, ROWS_AVX2, DEPTH_AVX2, APART_AVX2
-#define AVX512_SIZES TOGETHER_AVX512, ROWS_AVX512, DEPTH_AVX512, APART_AVX512
+#define AVX2_SIZES TOGETHER_AVX2, OUTPUTS_AVX2, ROWS_AVX2, DEPTH_AVX2, APART_AVX2
+#define AVX512_SIZES TOGETHER_AVX512, OUTPUTS_AVX512, ROWS_AVX512, DEPTH_AVX512, APART_AVX512
 static inline const Sums *panel_sums(int isa, int dtype) {
     static const Sums avx2_floats[] = {
         {TABLE3(avx2_sums_float32), TABLE3(avx2_sums_panel), AVX2_SIZES, 8},
