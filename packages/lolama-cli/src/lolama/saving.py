@@ -1,6 +1,6 @@
 """A model in memory → a lolama checkpoint: after training, after quantizing, or made from a configuration.
 
-`quantize` writes quantized models from files, keeps them and finds them again. `kept` lists and deletes those.
+`quantize` writes quantized models, keeps them and finds them again. `kept` lists and deletes those.
 """
 
 from __future__ import annotations
