@@ -11,6 +11,7 @@ import lolama_core
 import lolama_hub
 from lolama import names
 from lolama.downloads import Confirm, Progress
+from lolama.files import is_same
 from lolama.steps import Steps, counted
 from lolama_core.protocols.errors import UsageError, exists_already
 
@@ -62,6 +63,8 @@ def convert(
         raise exists_already(output, "add `force=True`")
     files = names.resolve(name, confirm=confirm, progress=progress)
     if is_file:
+        if any(is_same(output, one.path) for one in files.tensors.values()):
+            raise UsageError(str(output), "is the file of the model itself", "choose another name")
         _write_gguf(files, output, outtype, force=force, tell=tell, steps=steps)
         return
     lolama_core.write_checkpoint(

@@ -30,6 +30,17 @@ def test_a_file_for_llama_cpp(tmp_path: Path) -> None:
     assert run("generate", "-m", path, "--max-tokens", "3", "Once").code == 0
 
 
+def test_row_423_a_file_that_would_take_its_own_place(tmp_path: Path) -> None:
+    path, link = tmp_path / "demo.gguf", tmp_path / "link.gguf"
+    assert run("convert", "demo", path).code == 0
+    link.symlink_to(path)
+    before = path.read_bytes()
+    for target in (path, link):
+        outcome = run("convert", path, target, "--force", "--outtype", "q8_0")
+        outcome.refused(2, str(target), "is the file of the model itself", "choose another name")
+    assert path.read_bytes() == before and link.is_symlink()
+
+
 def test_a_checkpoint_in_the_place_of_another(tmp_path: Path) -> None:
     target = tmp_path / "copy"
     assert run("convert", "demo", target).code == 0
