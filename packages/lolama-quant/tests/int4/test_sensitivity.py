@@ -110,6 +110,19 @@ def test_the_last_linear_of_experts_is_not_in_all_tokens_way() -> None:
     assert found.last is None and found.outputs is None and len(found.importance) == 2
 
 
+def test_row_424_what_is_no_number_counts_nothing() -> None:
+    model, (good, bad) = dense(), texts()
+    model.get_parameter("embed_tokens.weight")[7] = torch.inf
+    good[good == 7], bad[0, 20] = 8, 7
+    found = sensitivity(model, [good, bad], linears(model))
+    alone = sensitivity(model, [good], linears(model))
+    assert found.importance[1][0, 20:].tolist() == [0] * 30 and (found.importance[0] > 0).all()
+    assert found.outputs is not None and alone.outputs is not None
+    torch.testing.assert_close(found.outputs, alone.outputs)
+    nothing = sensitivity(model, [bad[:, 20:]], linears(model))
+    assert nothing.outputs is None and nothing.importance[0].tolist() == [[1] * 30]
+
+
 def test_steps_are_told() -> None:
     model, told = dense(), list[tuple[int, int]]()
     sensitivity(model, texts(), linears(model), lambda done, total: told.append((done, total)))

@@ -30,7 +30,7 @@ class Sensitivity:
         importance: (B, T) float32 of each text, 1 on average: the root of how open the prediction is behind
             each token, 1 - Σp², by the mean square of what the last block makes of it. The last norm divides
             by that, so an error is larger where it is small. Without the root, fewer tokens would count, as
-            if there were less text.
+            if there were less text. Tokens of which NaN or Inf is made count 0.
         last: The name of the linear that runs last in the last block; None if it is not in all tokens' way,
             as those of experts are not.
         outputs: (N, N) float32, the Fisher information of its outputs.
@@ -62,28 +62,31 @@ def sensitivity(
     """
     generator = torch.Generator().manual_seed(0)
     importance = list[Tensor]()
-    last = _last_linear(model, texts[0], linears)
-    total, tokens, all_tokens = None, 0, sum(ids.numel() for ids in texts)
+    last = _last_linear(model, texts[0][:, :2], linears)
+    total, gradients = None, 0
+    tokens, all_tokens = 0, sum(ids.numel() for ids in texts)
     steps(tokens, all_tokens)
     for ids in texts:
         seen = _seen(model, ids, last)
         p = seen.logits.detach().softmax(-1)
         openness = _LEAST_OPEN + 1 - p.square().sum(-1)
-        importance.append((openness / seen.stream.float().square().mean(-1)).sqrt())
-        if seen.outputs is not None:
+        count = (openness / seen.stream.float().square().mean(-1)).sqrt()
+        importance.append(torch.where(count.isfinite(), count, 0).cpu())
+        if seen.outputs is not None and bool(p.isfinite().all()):
             drawn = torch.multinomial(p.flatten(0, 1).cpu(), _DRAWN, True, generator=generator)
             log_p = seen.logits.log_softmax(-1).flatten(0, 1).gather(1, drawn.to(p.device))
             for one in log_p.sum(0):
                 [gradient] = torch.autograd.grad(one, seen.outputs, retain_graph=True)
                 rows = gradient.float().flatten(0, 1)  # (tokens, N)
                 total = rows.T @ rows if total is None else total.addmm_(rows.T, rows)
+                gradients += len(rows)
         tokens += ids.numel()
         steps(tokens, all_tokens)
     mean = torch.cat([one.flatten() for one in importance]).mean()
-    counted = tuple((one / mean).cpu() for one in importance)
+    counted = tuple(one / mean if mean > 0 else torch.ones_like(one) for one in importance)
     if total is None:
         return Sensitivity(importance=counted)
-    return Sensitivity(importance=counted, last=last, outputs=(total / (tokens * _DRAWN)).cpu())
+    return Sensitivity(importance=counted, last=last, outputs=(total / gradients).cpu())
 
 
 class _Seen(NamedTuple):
