@@ -54,7 +54,7 @@ def test_row_212_booleans_of_loading_and_saving(
     demo: LanguageModel, tmp_path: Path, value: Any
 ) -> None:
     for load in (lolama.load, lolama.load_model, data.load_llava_model):
-        with pytest.raises(UsageError, match=r"^quantize: .* is not a boolean"):
+        with pytest.raises(UsageError, match=r"^quantize: .* is no number of bits; give True"):
             load("demo-vision", quantize=value)
         with pytest.raises(UsageError, match=r"^confirm: .* is not a boolean"):
             load("demo-vision", confirm=value)

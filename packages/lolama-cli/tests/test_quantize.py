@@ -132,7 +132,9 @@ def test_four_bits_are_fitted_to_text_that_the_model_writes_or_to_a_file(
     assert not any(torch.equal(one, other) for one, other in combinations(codes, 2))
     for name in (*ends, "layers.3.ffn_norm.weight"):
         assert all(torch.equal(tensors[name], stored["own"][name]) for tensors in stored.values())
-    assert {count for _, count in told} == {56, 600, 42} and told[-1] == (41, 42)
+    [read] = {count for _, count in told} - {56, 600, 42}
+    assert (read, read) in told and read > 600  # whole texts are read
+    assert told[-1] == (41, 42)
     with pytest.raises(UsageError, match="too few tokens: 6, where 512 are the least"):
         quantize.save(source, tmp_path / "short", quantize.Options(bits=4, text="Too short."))
     assert not (tmp_path / "short").exists()
