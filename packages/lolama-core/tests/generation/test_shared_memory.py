@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,6 +98,22 @@ def test_row_332_a_text_that_grows_gives_way_to_rows_of_another_thread(shared: S
         assert finish(engine) == [shared.expected([2] * (PAGE - 4), 20)]
     assert held.result(60) == [shared.expected([1] * (3 * PAGE - 6), 5)]
     assert shared.memory.used_bytes == 0
+
+
+def test_row_425_a_process_that_is_stopped_meanwhile_has_waited_no_longer(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hours pass between two looks: the others could not go on, either."""
+    hours = itertools.count()
+    with held_elsewhere(shared, 3 * PAGE) as (go_on, held):
+        engine, _ = shared.engine([2] * 40, 5)
+        for _ in range(3):
+            assert (engine.step(), engine.collect()) == ([], {})
+            monkeypatch.setattr(schedule, "monotonic", lambda: 3600.0 * next(hours))
+        monkeypatch.undo()
+        go_on.set()
+        assert finish(engine) == [shared.expected([2] * 40, 5)]
+    assert held.result(60) == [shared.expected([1] * 3 * PAGE, 5)]
 
 
 def test_row_332_nobody_waits_for_ever(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:

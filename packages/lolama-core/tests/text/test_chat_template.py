@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 from typing import Any
 
@@ -343,7 +346,7 @@ def test_hostile_templates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def clock() -> float:
         return next(steps) / 1000
 
-    monkeypatch.setattr(template_budget, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(template_budget, "time", SimpleNamespace(thread_time=clock))
     messages = conversation("hello </s", "hi")
     with pytest.raises(ModelError) as caught:
         render(HOSTILE[name], messages)
@@ -352,6 +355,47 @@ def test_hostile_templates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.subject == "chat template"
     assert len(str(caught.value)) < 400
     assert messages == conversation("hello </s", "hi")
+
+
+class Meanwhile:
+    """A value whose text a template asks for: something else happens first."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self.happens = happens
+
+    def __str__(self) -> str:
+        self.happens()
+        return "told"
+
+
+def test_row_425_time_in_which_nothing_is_computed_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that is stopped, or that others keep waiting, is not the template's fault."""
+    monkeypatch.setattr(template_budget, "_SECONDS", 0.2)
+    wait: Any = Meanwhile(lambda: sleep(0.4))
+    source = "{{ bos_token }}{% for message in messages %}, {{ message.content }}{% endfor %}"
+    assert render(source, conversation("hello"), bos_token=wait) == "told, hello"
+
+
+def test_row_442_threads_that_render_one_template_have_a_budget_each() -> None:
+    """A short conversation, rendered in the midst of a long one, allows no more than it needs itself."""
+    template = ChatTemplate("{{ bos_token }}{{ messages[0].content }}")
+
+    def render_it(content: str, bos: Any) -> str:
+        return template.render(
+            conversation(content),
+            add_generation_prompt=True,
+            control_tokens={},
+            special_tokens={"bos_token": bos},
+        )
+
+    def other() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(render_it, "short", "").result(60) == "short"
+
+    long = "x" * 2_000_000
+    assert render_it(long, Meanwhile(other)) == "told" + long
 
 
 # Parts of Jinja that templates of transformers may use.

@@ -83,6 +83,23 @@ def test_it_gives_up() -> None:
     assert ended.wait(60)
 
 
+def test_row_425_a_process_that_is_stopped_meanwhile_gives_nothing_up() -> None:
+    """It is stopped for longer than the call may take, and the call still has something to do then."""
+    code = (
+        "import os, signal, subprocess, sys, time\n"
+        "from lolama_core.text.native_guard import call_native\n"
+        "def stop():\n"
+        "    time.sleep(0.1)\n"
+        "    os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "    time.sleep(0.1)\n"
+        "    return 7\n"
+        "wakes = ['sh', '-c', f'sleep 2; kill -CONT {os.getpid()}; sleep 1; kill -CONT {os.getpid()}']\n"
+        "with subprocess.Popen(wakes):\n"
+        "    sys.exit(call_native(stop, subject='x', seconds=1.0))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 7
+
+
 @pytest.mark.promise
 def test_it_gives_up_when_it_says(promises: Promises) -> None:
     release = threading.Event()

@@ -29,6 +29,9 @@ _WORTH_WAITING = 2
 _PATIENCE = 60.0
 """Seconds that a request waits for rows of other threads that hold the memory and do not go on."""
 
+_LONGEST_STEP = 1.0
+"""Seconds of these between two looks: the process may have been stopped, as by Ctrl-Z, and they with it."""
+
 _BROKEN_OFF = "was broken off while a token was given out", "submit it again"
 
 
@@ -79,7 +82,7 @@ class Schedule:
         self.running: list[Scheduled] = []
         self.held_up = False
         self._others: list[tuple[Row, int]] = []
-        self._since = 0.0
+        self._looked = self._waited = 0.0
 
     def add(self, one: Scheduled) -> None:
         """Let a request wait for its turn, unless it has had one."""
@@ -145,10 +148,13 @@ class Schedule:
         """
         alive = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
         rows = [row for row in self.memory.rows if row.thread in alive]
-        others, now = [(row, self.memory.held(row)) for row in rows], monotonic()
+        others, before = [(row, self.memory.held(row)) for row in rows], self._looked
+        self._looked = monotonic()
         if others != self._others or not self.held_up:
-            self._others, self._since = others, now
-        return bool(others) and now - self._since < _PATIENCE
+            self._others, self._waited = others, 0.0
+        else:
+            self._waited += min(self._looked - before, _LONGEST_STEP)
+        return bool(others) and self._waited < _PATIENCE
 
     def _may_share(self, one: Scheduled) -> bool:
         """Whether a prompt that is half run shares a page more with this one than what is known already."""

@@ -14,6 +14,8 @@ from lolama_core.protocols.errors import LolamaError, ModelError
 from lolama_core.protocols.locks import while_locked
 
 T = TypeVar("T")
+_PARTS = 50
+"""In how many parts a limit is waited for: what is stopped meanwhile loses one of them."""
 
 
 class _NativeStderr:
@@ -83,12 +85,16 @@ def call_native(function: Callable[[], T], *, subject: str, seconds: float | Non
         except BaseException as error:  # a Rust panic derives from BaseException alone
             failure.append(error)
 
-    def run_in_time() -> None:
+    def run_in_time(seconds: float) -> None:
         worker = threading.Thread(target=run, daemon=True)
         worker.start()
-        worker.join(seconds)
+        # A process may be stopped for long, as by Ctrl-Z.
+        for _ in range(_PARTS):
+            worker.join(seconds / _PARTS)
+            if not worker.is_alive():
+                break
 
-    _stderr.closed_during(run if seconds is None else run_in_time)
+    _stderr.closed_during(run if seconds is None else partial(run_in_time, seconds))
     if failure:
         error = failure[0]
         if isinstance(error, KeyboardInterrupt | SystemExit | LolamaError):

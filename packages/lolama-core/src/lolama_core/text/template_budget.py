@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from itertools import islice
@@ -23,11 +24,14 @@ class NotSupported(Exception):
     """The template uses a part of Jinja that is left out here: which one."""
 
 
-class Budget:
+class Budget(threading.local):
     """Counts what one rendering makes, and stops it before it makes too much.
 
     Every text is measured, and so is every list as it is made: one that holds another twice, sixty times
     over, is small in memory and would take for ever to print or to compare.
+
+    Each thread that renders has its own, and seconds are those in which it computes: the process may be
+    stopped, or wait for others, in the midst.
     """
 
     def __init__(self) -> None:
@@ -37,7 +41,7 @@ class Budget:
         """Begin anew, for a conversation of ``characters`` characters."""
         self._longest = _CHARACTERS + _CHARACTERS_PER_CHARACTER * characters
         self._left = _COPIES * self._longest
-        self._deadline = time.monotonic() + _SECONDS
+        self._deadline = time.thread_time() + _SECONDS
 
     def tick(self) -> None:
         """One step of a loop.
@@ -45,7 +49,7 @@ class Budget:
         Raises:
             BudgetExceeded: if time is up; all methods here raise it, for what they count.
         """
-        if time.monotonic() > self._deadline:
+        if time.thread_time() > self._deadline:
             raise BudgetExceeded(f"more than {_SECONDS:g} s")
 
     def allow(self, characters: int) -> None:
