@@ -389,22 +389,38 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.run", *arguments)
 
 
+# The parts of the session `fuzz`: which tests, and with what. Each ends in half an hour on two busy cores.
 # How much of it an ordinary run does is each test's default.
 FUZZ = {
-    "packages/lolama-core/tests/generation/test_engine.py": {"LOLAMA_FUZZ_CASES": "200"},
-    "packages/lolama-core/tests/generation/test_engine_bookkeeping.py": {
-        "LOLAMA_FUZZ_CASES": "100000",
+    "files": {
+        "packages/lolama-core/tests/files/test_fuzz_files.py": {"LOLAMA_FUZZ_CASES": "100000"},
+        "packages/lolama-core/tests/files/test_fuzz_gguf.py": {"LOLAMA_FUZZ_CASES": "20000"},
+        "packages/lolama-hub/tests/folder/test_fuzz_folders.py": {"LOLAMA_FUZZ_CASES": "10000"},
+        "packages/lolama-vision/tests/test_image_file.py": {"LOLAMA_FUZZ_CASES": "20000"},
     },
-    "packages/lolama-core/tests/generation/test_text_stream.py": {"LOLAMA_FUZZ_CASES": "50000"},
-    "packages/lolama-core/tests/text/test_tokenizer.py": {"LOLAMA_FUZZ_CASES": "50000"},
-    "packages/lolama-core/tests/files/test_fuzz_files.py": {"LOLAMA_FUZZ_CASES": "100000"},
-    "packages/lolama-core/tests/files/test_fuzz_gguf.py": {"LOLAMA_FUZZ_CASES": "20000"},
-    "packages/lolama-hub/tests/folder/test_fuzz_folders.py": {"LOLAMA_FUZZ_CASES": "10000"},
-    "packages/lolama-quant/tests/cpu/test_engine_texts.py": {"LOLAMA_FUZZ_CASES": "200"},
-    "packages/lolama-quant/tests/native/test_instruction_sets.py": {"LOLAMA_FUZZ_CASES": "10000"},
-    "packages/lolama-vision/tests/test_image_file.py": {"LOLAMA_FUZZ_CASES": "20000"},
-    # The number of cases of each of its four kinds.
-    "tests/test_mutations.py": {"LOLAMA_FUZZ_CASES": "500"},
+    "texts": {
+        "packages/lolama-core/tests/generation/test_text_stream.py": {"LOLAMA_FUZZ_CASES": "50000"},
+        "packages/lolama-core/tests/text/test_tokenizer.py": {"LOLAMA_FUZZ_CASES": "50000"},
+        # The number of cases of each of its four kinds.
+        "tests/test_mutations.py": {"LOLAMA_FUZZ_CASES": "500"},
+    },
+    "native": {
+        "packages/lolama-quant/tests/native/test_instruction_sets.py": {
+            "LOLAMA_FUZZ_CASES": "5000"
+        },
+    },
+    # The number of prompts, which run in 120 ways each.
+    "engine": {
+        "packages/lolama-core/tests/generation/test_engine.py": {"LOLAMA_FUZZ_CASES": "60"},
+    },
+    "engine-int8": {
+        "packages/lolama-quant/tests/cpu/test_engine_texts.py": {"LOLAMA_FUZZ_CASES": "100"},
+    },
+    "operations": {
+        "packages/lolama-core/tests/generation/test_engine_bookkeeping.py": {
+            "LOLAMA_FUZZ_CASES": "100000",
+        },
+    },
 }
 FAULTS = {
     "packages/lolama-core/tests/generation/test_engine_bookkeeping.py": {
@@ -520,9 +536,10 @@ def promises(session: nox.Session) -> None:
 
 
 @nox.session
-def fuzz(session: nox.Session) -> None:
-    """Read 150,000 damaged files and 100,000 odd texts; do 100,000 things to engines; ask an oracle."""
-    run_long(session, FUZZ)
+@nox.parametrize("part", [nox.param(name, id=name) for name in FUZZ])
+def fuzz(session: nox.Session, part: str) -> None:
+    """Read damaged files and odd texts, ask an oracle, run engines (half an hour a part at most)."""
+    run_long(session, FUZZ[part])
 
 
 @nox.session
@@ -575,7 +592,8 @@ def run_long(
     install(session, *editable(PACKAGES), *sorted(requirements))
     for tests, numbers in runs.items():
         numbers = {name: os.environ.get(name, number) for name, number in numbers.items()}
-        report = RESULTS / f"{session.name}-{Path(tests).stem}.xml"
+        name = session.name.partition("(")[0]
+        report = RESULTS / f"{name}-{Path(tests).stem}.xml"
         # A test of hours does not hang.
         options = [f"--junitxml={report}", "-o", "faulthandler_timeout=0", *arguments]
         run_tests(session, ROOT / tests, sorted(requirements), numbers, options)

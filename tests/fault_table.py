@@ -38,7 +38,8 @@ nothing else; `python3 noxfile.py -s promises` measures them.
 
 RUNS = """## Long runs
 
-Each with the seeds it went through. `python3 noxfile.py -s fuzz` and `python3 noxfile.py -s faults` run them.
+Each with the seeds it went through. `python3 noxfile.py -s fuzz` and `python3 noxfile.py -s faults` run them;
+CONTRIBUTING.md names the parts of `fuzz`, such as `fuzz(files)`, that can be run alone.
 A variable that is set replaces the session's own number: `LOLAMA_FUZZ_FIRST=1234 LOLAMA_FUZZ_CASES=1` replays
 a damaged file, `LOLAMA_FAULT_FIRST` and `LOLAMA_FAULT_SCRIPTS` a script of faults, and `LOLAMA_FIRST` with
 `LOLAMA_KILLS`, `LOLAMA_ROUNDS` or `LOLAMA_INTERRUPTS` the others.

@@ -1,9 +1,10 @@
-"""Sessions of the noxfile install again what has changed, and nothing else."""
+"""Sessions of the noxfile install again what has changed, and nothing else; its tables leave nothing out."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -151,3 +152,24 @@ def test_an_installation_that_failed_does_not_count(installs: Callable[..., bool
     with pytest.raises(RuntimeError):
         installs("pytest>=9", installer=fails)
     assert installs("pytest>=9") and not installs("pytest>=9")
+
+
+def test_each_test_that_counts_its_cases_has_one_part_of_the_session_fuzz(noxfile: Any) -> None:
+    root = NOXFILE.parent
+    found = [
+        path.relative_to(root).as_posix()
+        for folder in (root / "tests", *root.glob("packages/*/tests"))
+        for path in folder.rglob("test_*.py")
+        if re.search(
+            r'^\w+ = .*"LOLAMA_FUZZ_CASES"', path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    ]
+    parts = [file for files in noxfile.FUZZ.values() for file in files]
+    assert sorted(parts) == sorted(found)
+
+
+@pytest.mark.parametrize("file", ["CONTRIBUTING.md", ".github/workflows/nightly.yml"])
+def test_every_part_of_the_session_fuzz_is_named(noxfile: Any, file: str) -> None:
+    text = (NOXFILE.parent / file).read_text(encoding="utf-8")
+    named = re.findall(r'"fuzz\(([\w-]+)\)"', text)
+    assert [*dict.fromkeys(named)] == [*noxfile.FUZZ]
