@@ -231,7 +231,8 @@ def model_path(shape: str, layout: str, root: Path) -> Path:
             staged, model_path(shape, "hf-bf16", root), Options(lm_head=dtype == "head")
         )
     elif kind == "int4":
-        options = Options(bits=4, calibration=False)
+        lm_head_bits = 4 if dtype == "head" else 8
+        options = Options(bits=4, calibration=False, lm_head_bits=lm_head_bits)
         write_quantized(staged, model_path(shape, "hf-bf16", root), options)
     else:
         write_ctranslate2(staged, model_path(shape, "hf-bf16", root), dtype)

@@ -110,6 +110,47 @@ def test_four_bits_saved_are_those_in_memory(tmp_path: Path) -> None:
     assert torch.equal(logits(tmp_path / "again"), expected)
 
 
+@pytest.mark.parametrize("embedding_bits", [4, 16])
+@pytest.mark.parametrize("lm_head_bits", [4, 8, 16])
+def test_both_ends_of_a_model_have_the_bits_that_are_asked(
+    tmp_path: Path, embedding_bits: int, lm_head_bits: int
+) -> None:
+    from lolama.model import quantize_model_int4
+
+    ends = {"embedding_bits": embedding_bits, "lm_head_bits": lm_head_bits}
+    options = quantize.Options(bits=4, calibration=False, **ends)  # type: ignore[arg-type]
+    files = quantize.save(names.resolve("demo"), tmp_path / "int4", options)
+    model = lolama.load_model("demo", device="cpu")
+    quantize_model_int4(model, **ends)
+    expected = model.forward_embeds(model.embed(torch.arange(3, 40)[None]), logits="all")
+    assert torch.equal(logits(tmp_path / "int4"), expected)
+    header = FileCheckpointIO().header(tmp_path / "int4" / "model.safetensors")
+    dtypes = {4: "U8", 8: "I8", 16: "BF16"}
+    assert header["embed_tokens.weight"].dtype == dtypes[embedding_bits]
+    if embedding_bits == lm_head_bits:  # demo's head is its embedding, and stays so
+        assert "lm_head.weight" not in header
+    else:
+        assert header["lm_head.weight"].dtype == dtypes[lm_head_bits]
+    assert options.is_done(files)
+    lolama.save(model, tmp_path / "again")
+    assert torch.equal(logits(tmp_path / "again"), expected)
+
+
+def test_bits_of_the_ends_are_checked_and_kept_apart() -> None:
+    from lolama.model import quantize_model_int4
+
+    model = lolama.load_model("demo", device="cpu")
+    with pytest.raises(UsageError, match=r"lm_head_bits: 5 is not one of 4, 8 and 16"):
+        quantize_model_int4(model, lm_head_bits=5)
+    with pytest.raises(UsageError, match=r"embedding_bits: 8 is not one of 4 and 16"):
+        quantize_model_int4(model, embedding_bits=8)
+    kept = [
+        quantize.keep(names.resolve("demo"), quantize.Options(bits=4, calibration=False, **ends))  # type: ignore[arg-type]
+        for ends in ({}, {"lm_head_bits": 4}, {"embedding_bits": 16})
+    ]
+    assert len({next(iter(files.tensors.values())).path for files in kept}) == 3
+
+
 def test_four_bits_are_fitted_to_text_that_the_model_writes_or_to_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +192,10 @@ def test_four_bits_are_fitted_to_text_that_the_model_writes_or_to_a_file(
         ),
         (("--calibrate", "x"), "--calibrate: is for 4 bits; leave it out, or add `--bits 4`\n"),
         (("--bits", "4", "--calibrate", "x", "--no-calibration"), "leave out one of them\n"),
+        (("--lm-head-bits", "4"), "--lm-head-bits: is for 4 bits; leave it out, or add `--bits 4`\n"),
+        (("--bits", "4", "--lm-head-bits", "0"), "--lm-head-bits: 0 is not one of 4, 8 and 16; use"),
+        (("--bits", "4", "--embedding-bits", "8"), "--embedding-bits: 8 is not one of 4 and 16; use"),
+        (("--bits", "4", "--lm-head-bits", "4", "--lm-head"), "does not go with --lm-head; leave"),
         (("--bits", "4", "--calibrate", "not-there"), "there is no such file; give a text file\n"),
     ],
 )

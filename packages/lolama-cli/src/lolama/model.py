@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from lolama.quantize_options import EMBEDDING_BITS, LM_HEAD_BITS, int4_scheme
 from lolama_core import (
     GenerationConfig,
     Llama,
@@ -46,17 +47,25 @@ def quantize_model_int8(model: nn.Module | CausalLM) -> QuantizationReport:
     return _quantize_(model, QuantizationScheme(name="int8"))
 
 
-def quantize_model_int4(model: nn.Module | CausalLM) -> QuantizationReport:
-    """Store the linear weights and the embedding of ``model`` in four bits, in place, without calibration.
+def quantize_model_int4(
+    model: nn.Module | CausalLM,
+    *,
+    embedding_bits: int = EMBEDDING_BITS[0],
+    lm_head_bits: int = LM_HEAD_BITS[0],
+) -> QuantizationReport:
+    """Store the linear weights of ``model`` in four bits, in place, without calibration.
 
-    ``lm_head`` gets eight, also where it is tied to the embedding.
+    Args:
+        model: A dense model.
+        embedding_bits: What the embedding gets: 4, or 16, its own precision.
+        lm_head_bits: What ``lm_head`` gets: 4, 8 or 16. One that is tied to the embedding stays so if both
+            get as many.
 
     Raises:
         ModelError: naming the weight, if one holds NaN or Inf; if the model has no embedding or ``lm_head``.
-        UsageError: if the model is quantized already, or has no linear layers.
+        UsageError: if the model is quantized already, or has no linear layers; for other numbers of bits.
     """
-    formats = {"embed_tokens": "int4", "lm_head": "int8"}
-    return _quantize_(model, QuantizationScheme(name="int4", skipped=(), formats=formats))
+    return _quantize_(model, int4_scheme(embedding_bits, lm_head_bits))
 
 
 def _quantize_(model: nn.Module | CausalLM, scheme: QuantizationScheme) -> QuantizationReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -13,6 +14,7 @@ from lolama.requantize import formats_to_come, requantized_scheme
 from lolama.steps import Steps, counted
 from lolama.untied import is_tied
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.quantizer import QuantizationScheme
 from lolama_core.protocols.types import ModelFiles
 
@@ -21,15 +23,24 @@ if TYPE_CHECKING:
 
 _CALIBRATION_DOCUMENTS = 40
 
+EMBEDDING_BITS = (4, 16)
+"""What an embedding can have beside linears of 4 bits, first what it usually has."""
+
+LM_HEAD_BITS = (8, 4, 16)
+"""The same of ``lm_head``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How a model is quantized.
 
     Attributes:
-        bits: How many weights get, 8 or 4. With 4 the embedding gets four, too, and ``lm_head`` eight.
+        bits: How many weights get, 8 or 4.
         lm_head: With 8 bits, whether ``lm_head`` is quantized, too. One that is tied to the embedding gets a
             weight of its own: the embedding keeps its precision.
+        embedding_bits: With 4 bits, how many the embedding gets, 4 or 16 (its own precision).
+        lm_head_bits: With 4 bits, how many ``lm_head`` gets, 4, 8 or 16. One that is tied to the embedding
+            gets a weight of its own, unless both get as many.
         outliers: Input columns of each linear that keep their precision: those with the largest activations
             on the text that ships with lolama-quant.
         calibration: With 4 bits, whether weights inside the blocks of a language model are fitted to text.
@@ -40,14 +51,16 @@ class Options:
 
     bits: int = 8
     lm_head: bool = False
+    embedding_bits: int = EMBEDDING_BITS[0]
+    lm_head_bits: int = LM_HEAD_BITS[0]
     outliers: int = 0
     calibration: bool = True
     text: str | None = None
 
     @property
     def unties(self) -> bool:
-        """Whether ``lm_head`` is quantized by itself."""
-        return self.lm_head or self.bits == 4
+        """Whether ``lm_head`` has other numbers than an embedding that it is tied to."""
+        return self.lm_head if self.bits == 8 else self.embedding_bits != self.lm_head_bits
 
     @property
     def text_digest(self) -> str | None:
@@ -64,7 +77,44 @@ class Options:
 
     def left(self, files: ModelFiles) -> dict[str, str]:
         """See `requantize.formats_to_come`."""
-        return formats_to_come(files, self.bits, lm_head=self.unties)
+        ends = {"lm_head": "int8"} if self.lm_head else {}
+        if self.bits == 4:
+            ends = _formats(self.embedding_bits, self.lm_head_bits)
+        return formats_to_come(files, self.bits, ends)
+
+
+def int4_scheme(embedding_bits: int, lm_head_bits: int) -> QuantizationScheme:
+    """Linears of 4 bits, and what the embedding and ``lm_head`` get beside them.
+
+    Raises:
+        UsageError: for a number of bits that they cannot have.
+    """
+    for name, bits, known in (
+        ("embedding_bits", embedding_bits, EMBEDDING_BITS),
+        ("lm_head_bits", lm_head_bits, LM_HEAD_BITS),
+    ):
+        check_bits(name, bits, known)
+    formats = _formats(embedding_bits, lm_head_bits)
+    skipped = ("lm_head",) if lm_head_bits == 16 else ()
+    return QuantizationScheme(name="int4", skipped=skipped, formats=formats)
+
+
+def check_bits(name: str, bits: int, known: Sequence[int]) -> None:
+    """Refuse a number of bits that is not among ``known``.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    if bits not in known:
+        *most, last = map(str, sorted(known))
+        reason = f"{bits} is not one of {', '.join(most)} and {last}"
+        raise UsageError(name, reason, "use one of them")
+
+
+def _formats(embedding_bits: int, lm_head_bits: int) -> dict[str, str]:
+    """Name → format, of those of a model's two ends that are quantized."""
+    bits = {"embed_tokens": embedding_bits, "lm_head": lm_head_bits}
+    return {name: f"int{count}" for name, count in bits.items() if count != 16}
 
 
 def scheme_of(files: ModelFiles, options: Options, steps: Steps | None) -> QuantizationScheme:
@@ -75,8 +125,7 @@ def scheme_of(files: ModelFiles, options: Options, steps: Steps | None) -> Quant
     if left := options.left(files):
         return requantized_scheme(files, left)
     if options.bits == 4:
-        formats = {"embed_tokens": "int4", "lm_head": "int8"}
-        return QuantizationScheme(name="int4", skipped=(), formats=formats)
+        return int4_scheme(options.embedding_bits, options.lm_head_bits)
     skipped = () if options.lm_head else QuantizationScheme(name="int8").skipped
     scheme = QuantizationScheme(name="int8", skipped=skipped)
     if options.outliers == 0:
@@ -101,6 +150,10 @@ def key_of(files: ModelFiles, options: Options) -> dict[str, str | int | bool]:
     }
     if options.bits == 4:
         key |= {"calibration": options.calibration}
+        usual = Options(bits=4)
+        for name in ("embedding_bits", "lm_head_bits"):
+            if getattr(options, name) != getattr(usual, name):  # else found as what was kept before
+                key |= {name: getattr(options, name)}
     # Before 0.2 a tied lm_head stayed tied: what was kept then must not be found now.
     return key | ({"untied": True} if options.unties and is_tied(files.config["model"]) else {})
 

@@ -5,7 +5,7 @@ Blocks that have a form here of equal values keep it. Others, such as Q5_K's, ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
@@ -22,13 +22,13 @@ GGUF = "gguf"
 _EMBEDDING, _HEAD = "embed_tokens", "lm_head"
 
 
-def formats_to_come(files: ModelFiles, bits: int, *, lm_head: bool) -> dict[str, str]:
+def formats_to_come(files: ModelFiles, bits: int, ends: Mapping[str, str]) -> dict[str, str]:
     """Name → format of the layers that have 16 bits and are to get fewer; empty if nothing is left to do.
 
     Args:
         files: The model.
         bits: 8, or 4.
-        lm_head: Whether ``lm_head`` is quantized, too.
+        ends: Name → format of the embedding and of ``lm_head``, where they are quantized, too.
     """
     block = files.config.get("quantization", {})
     if block.get("name") != GGUF:
@@ -37,11 +37,11 @@ def formats_to_come(files: ModelFiles, bits: int, *, lm_head: bool) -> dict[str,
     inside = "int4" if bits == 4 else "int8"
     found = {name: inside for name in dense if name != _HEAD}
     has_plain_embedding = _EMBEDDING not in formats
-    if bits == 4 and has_plain_embedding:
-        found[_EMBEDDING] = "int4"
+    if _EMBEDDING in ends and has_plain_embedding:
+        found[_EMBEDDING] = ends[_EMBEDDING]
     # One that is tied to the embedding is in neither list.
-    if lm_head and (_HEAD in dense or (has_plain_embedding and _HEAD not in formats)):
-        found[_HEAD] = "int8"
+    if _HEAD in ends and (_HEAD in dense or (has_plain_embedding and _HEAD not in formats)):
+        found[_HEAD] = ends[_HEAD]
     return found
 
 

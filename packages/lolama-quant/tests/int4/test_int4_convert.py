@@ -60,10 +60,18 @@ def test_tied_weights_stay_tied() -> None:
         with torch.device(device):
             made = model(tie_word_embeddings=True)
         change = quantize_ if device == "cpu" else prepare_
-        change(made, scheme(skipped=("lm_head",), formats={"embed_tokens": form}))
+        change(made, scheme(skipped=(), formats={"embed_tokens": form}))
         assert isinstance(made.lm_head, GroupedLinear)
         assert made.lm_head.weight is made.embed_tokens.weight
         assert made.lm_head.block_scale is made.embed_tokens.block_scale
+
+
+def test_a_tied_weight_that_is_skipped_keeps_its_precision() -> None:
+    made = model(tie_word_embeddings=True)
+    before = made.lm_head.weight
+    quantize_(made, scheme(skipped=("lm_head",), formats={"embed_tokens": "int4"}))
+    assert made.lm_head.weight is before and not isinstance(made.lm_head, GroupedLinear)
+    assert made.embed_tokens.weight.dtype == torch.uint8
 
 
 def test_a_saved_model_is_the_same_to_the_bit(tmp_path: Path) -> None:

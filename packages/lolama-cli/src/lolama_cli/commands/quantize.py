@@ -67,11 +67,26 @@ def quantize(
         ),
     ] = None,
     lm_head: Annotated[
-        bool,
-        typer.Option(
-            "--lm-head", help="Quantize the output projection, too; with 4 bits it always is."
-        ),
+        bool, typer.Option("--lm-head", help="With 8 bits: the output projection gets 8, too.")
     ] = False,
+    embedding_bits: Annotated[
+        int | None,
+        typer.Option(
+            "--embedding-bits",
+            help="With 4 bits: what embeddings get, 4 or 16. Usually 4.",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
+    lm_head_bits: Annotated[
+        int | None,
+        typer.Option(
+            "--lm-head-bits",
+            help="With 4 bits: what the output projection gets, 4, 8 or 16. Usually 8.",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
     outliers: Annotated[
         int,
         typer.Option(
@@ -86,7 +101,7 @@ def quantize(
     """Store a model's linear weights as integers of 8 or 4 bits.
 
     With 8 that is about half the size of 16-bit ones. Embeddings and the output projection keep their
-    precision. With 4 it is about a third, and embeddings have 4 bits, too, the output projection 8. The
+    precision. With 4 it is about a third; embeddings get 4 bits, too, and the output projection 8. The
     weights are fitted to text block by block, in the memory of one: that takes minutes for each billion of
     weights. After Ctrl-C the same command goes on where it was. Of a GGUF file only those are quantized that
     have 16 bits here, such as Q5_K's, and fitted to no text. On a terminal a table; into a pipe or file one
@@ -96,9 +111,16 @@ def quantize(
         raise UsageError("--bits", f"{bits} is neither 8 nor 4", "use one of them")
     if bits == 4 and outliers:
         raise UsageError("--outliers", "is for 8 bits", "leave it out, or leave out `--bits 4`")
-    asked = {"--no-calibration": no_calibration, "--calibrate": calibrate is not None}
+    asked = {
+        "--no-calibration": no_calibration,
+        "--calibrate": calibrate is not None,
+        "--embedding-bits": embedding_bits is not None,
+        "--lm-head-bits": lm_head_bits is not None,
+    }
     for name in (name for name, given in asked.items() if given and bits == 8):
         raise UsageError(name, "is for 4 bits", "leave it out, or add `--bits 4`")
+    if lm_head and lm_head_bits is not None:
+        raise UsageError("--lm-head-bits", "does not go with --lm-head", "leave out one of them")
     if no_calibration and calibrate is not None:
         raise UsageError(
             "--calibrate", "does not go with --no-calibration", "leave out one of them"
@@ -111,13 +133,21 @@ def quantize(
     stdout = Output()
     from lolama import names
     from lolama.quantize import Options, describe, keep, save
+    from lolama.quantize_options import EMBEDDING_BITS, LM_HEAD_BITS, check_bits
     from lolama.requantize import about
+
+    if embedding_bits is not None:
+        check_bits("--embedding-bits", embedding_bits, EMBEDDING_BITS)
+    if lm_head_bits is not None:
+        check_bits("--lm-head-bits", lm_head_bits, LM_HEAD_BITS)
 
     with transfer_bars() as bars:
         source = names.resolve(model, confirm=yes or None, progress=bars)
     chosen = Options(
         bits=bits,
         lm_head=lm_head,
+        embedding_bits=embedding_bits or EMBEDDING_BITS[0],
+        lm_head_bits=lm_head_bits or LM_HEAD_BITS[0],
         outliers=outliers,
         calibration=not no_calibration,
         text=text,
@@ -139,7 +169,10 @@ def quantize(
     if as_json:
         QUANTIZE.write(stdout, _as_json(saved, quality, bits))
     else:
-        write_facts(stdout, _rows(saved, quality, bits))
+        what = "int8 linears" if bits == 8 else "layers of 4 bits"
+        if bits == 4 and chosen.lm_head_bits == 8:
+            what = "layers of 4 and 8 bits"
+        write_facts(stdout, _rows(saved, quality, what))
 
 
 def _measure(source: ModelFiles, files: ModelFiles) -> QualityReport:
@@ -158,10 +191,9 @@ def _as_json(saved: Saved, quality: QualityReport | None, bits: int) -> dict[str
     return {**facts, "quality": None if quality is None else quality.to_json()}
 
 
-def _rows(saved: Saved, quality: QualityReport | None, bits: int) -> Iterator[tuple[str, ...]]:
+def _rows(saved: Saved, quality: QualityReport | None, what: str) -> Iterator[tuple[str, ...]]:
     """What, its value, and beside measures of quality the noise floor."""
     yield "saved in", str(saved.directory)
-    what = "int8 linears" if bits == 8 else "layers of 4 and 8 bits"
     yield what, f"{len(saved.replaced):,}"
     share = saved.bytes / saved.source_bytes
     yield "weights", f"{saved.bytes / 1e6:,.1f} MB, {share:.2f} of {saved.source_bytes / 1e6:,.1f}"

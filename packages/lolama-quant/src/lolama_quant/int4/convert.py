@@ -15,7 +15,7 @@ from lolama_quant.grouped.linear import GroupedEmbedding, GroupedLinear, Grouped
 from lolama_quant.int4.least_squares import quantize_rows
 from lolama_quant.int8.absmax import quantize_weight
 from lolama_quant.int8.linear import Int8Linear
-from lolama_quant.layers import check_found, check_version, dense_linears, swap
+from lolama_quant.layers import check_found, check_version, covers, dense_linears, swap
 
 VERSION = 1
 """The version of the layout that a saved model of grouped weights has."""
@@ -124,7 +124,7 @@ def quantized_tensors(name: str, weight: Tensor, form: str) -> dict[str, Tensor]
 def formats_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, str]:
     """Name → format, of all layers that ``scheme`` quantizes: linears, and embeddings that it names.
 
-    A linear that is tied to such an embedding stays so, unless it has a format of its own.
+    A linear that is tied to such an embedding stays so, unless it has a format of its own or is skipped.
 
     Raises:
         ModelError: for another version of the layout, or a scheme that does not fit the module.
@@ -154,7 +154,9 @@ def formats_of(module: nn.Module, scheme: QuantizationScheme) -> dict[str, str]:
     also = {
         name: tied[id(layer.weight)]
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and id(layer.weight) in tied
+        if isinstance(layer, nn.Linear)
+        and id(layer.weight) in tied
+        and not any(covers(one, name) for one in scheme.skipped)
     }
     return also | found
 
