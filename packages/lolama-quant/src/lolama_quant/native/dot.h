@@ -23,6 +23,8 @@
 #include <arm_neon.h>
 #endif
 
+#include "next_lines.h"
+
 #if defined(_WIN32)
 #define EXPORT __declspec(dllexport)
 #else
@@ -204,18 +206,20 @@ static const stream_function portable_streams[3] = {
                 sums[r] += weight_at(weights, i, DTYPE) * x[r * stride + i];                             \
     }
 
-#define VECTOR_STREAMS(NAME, TARGET, DTYPE, LOAD, VEC, LANES, UNROLL, ZERO, LOADX, FMA, ADD, SUM, SIZE)  \
+#define VECTOR_STREAMS(NAME, TARGET, DTYPE, LOAD, VEC, LANES, UNROLL, ZERO, LOADX, FMA, ADD, SUM, SIZE, AHEAD) \
     TARGET static void NAME(const void *weights, int64_t gap, const float *x, int64_t k, float *sums) {  \
         const char *w = (const char *)weights;                                                           \
         VEC acc[4][UNROLL];                                                                              \
         for (int s = 0; s < 4; s++)                                                                      \
             for (int u = 0; u < UNROLL; u++) acc[s][u] = ZERO;                                           \
         int64_t i = 0;                                                                                   \
-        for (; i + LANES * UNROLL <= k; i += LANES * UNROLL)                                             \
+        for (; i + LANES * UNROLL <= k; i += LANES * UNROLL) {                                           \
+            if (AHEAD) ask_for_four(w + i * SIZE + AHEAD, gap, LANES * UNROLL * SIZE);                   \
             for (int s = 0; s < 4; s++)                                                                  \
                 for (int u = 0; u < UNROLL; u++)                                                         \
                     acc[s][u] = FMA(LOAD(w + s * gap + (i + u * LANES) * SIZE), LOADX(x + i + u * LANES), \
                                     acc[s][u]);                                                          \
+        }                                                                                                \
         for (; i + LANES <= k; i += LANES)                                                               \
             for (int s = 0; s < 4; s++)                                                                  \
                 acc[s][0] = FMA(LOAD(w + s * gap + i * SIZE), LOADX(x + i), acc[s][0]);                  \
@@ -250,7 +254,7 @@ static const dot_function avx512[3][4] = {
 
 #define STREAMS512(NAME, DTYPE, LOAD, SIZE)                                                              \
     VECTOR_STREAMS(NAME, AVX512, DTYPE, LOAD, __m512, 16, 4, _mm512_setzero_ps(), _mm512_loadu_ps,               \
-                   _mm512_fmadd_ps, _mm512_add_ps, _mm512_reduce_add_ps, SIZE)
+                   _mm512_fmadd_ps, _mm512_add_ps, _mm512_reduce_add_ps, SIZE, AHEAD_AVX512)
 
 STREAMS512(avx512_streams_float32, FLOAT32, LOAD512_FLOAT32, 4)
 STREAMS512(avx512_streams_bfloat16, BFLOAT16, LOAD512_BFLOAT16, 2)
@@ -290,7 +294,7 @@ static const dot_function avx2[3][4] = {
 
 #define STREAMS256(NAME, DTYPE, LOAD, SIZE)                                                              \
     VECTOR_STREAMS(NAME, AVX2, DTYPE, LOAD, __m256, 8, 2, _mm256_setzero_ps(), _mm256_loadu_ps,                   \
-                   _mm256_fmadd_ps, _mm256_add_ps, sum256, SIZE)
+                   _mm256_fmadd_ps, _mm256_add_ps, sum256, SIZE, 0)
 
 STREAMS256(avx2_streams_float32, FLOAT32, LOAD256_FLOAT32, 4)
 STREAMS256(avx2_streams_bfloat16, BFLOAT16, LOAD256_BFLOAT16, 2)
@@ -319,7 +323,7 @@ static const dot_function neon[3][4] = {
 
 #define STREAMSNEON(NAME, DTYPE, LOAD, SIZE)                                                              \
     VECTOR_STREAMS(NAME, , DTYPE, LOAD, float32x4_t, 4, 4, vdupq_n_f32(0), vld1q_f32, FMANEON, vaddq_f32,         \
-                   vaddvq_f32, SIZE)
+                   vaddvq_f32, SIZE, 0)
 
 STREAMSNEON(neon_streams_float32, FLOAT32, LOADNEON_FLOAT32, 4)
 STREAMSNEON(neon_streams_bfloat16, BFLOAT16, LOADNEON_BFLOAT16, 2)

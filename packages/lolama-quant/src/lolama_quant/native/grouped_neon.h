@@ -106,6 +106,7 @@ static inline int32x4_t neon_multiply(int32x4_t sums, int8x16_t a, int8x16_t b) 
 }
 
 NEON_GROUP(neon, , neon_multiply)
+#define neon_ahead 0
 ROW_BLOCKS(neon, )
 
 #define neon_dot_two_scales neon_two_scales
@@ -113,6 +114,7 @@ ROW_BLOCKS(neon, )
 #define neon_dot_wholes_int8_16 neon_wholes_int8_16
 #define neon_dot_wholes_int8_32 neon_wholes_int8_32
 NEON_GROUP(neon_dot, DOTPROD, vdotq_s32)
+#define neon_dot_ahead 0
 ROW_BLOCKS(neon_dot, DOTPROD)
 
 #endif

@@ -93,7 +93,8 @@ static void rows_product(const rows_function *functions, const Grouped *w, const
  *     wholes_int8_32(b, x, place, c, two)
  *     wholes_int8_16(b, x, place, c)     the sum of WHOLE_PAIRS inputs with the scales of groups
  *     two_scales(b, at, one, two)        block scales `at` and `at + 1` of the four rows, and
- *     one_scale(b)                       the first */
+ *     one_scale(b)                       the first
+ *     ahead                              how far ahead it asks for codes, in bytes; 0: it does not */
 #define ROW_BLOCKS(MY, TARGET)                                                                           \
     TARGET static inline Floats MY##_block_int4(const RowBlock *b, const BlockRows *x, int64_t place) {  \
         Wholes whole[2];                                                                                 \
@@ -155,6 +156,7 @@ static void rows_product(const rows_function *functions, const Grouped *w, const
             if (b == whole)                                                                              \
                 block = padded_block(&block, code_bytes(w->dtype, w->k) - b * CODES,                     \
                                      block_scale_count(w->dtype, w->k) - b * SCALES, &padded);           \
+            if (MY##_ahead) ask_for_four(block.codes + MY##_ahead, block.codes_apart, CODES);            \
             if (near != 0) sums = FLOATS_ADD(MY##_block_##FORMAT(&block, &x->FIRST, place), FLOATS_ALL(near), sums); \
             if (rest != 0) sums = FLOATS_ADD(MY##_block_##FORMAT(&block, &x->rest, place), FLOATS_ALL(rest), sums); \
             block.codes += CODES, block.block_scales += SCALES;                                          \
@@ -269,6 +271,7 @@ AVX2 static inline void avx2_wholes_int8_32(const RowBlock *b, const BlockRows *
     }
 }
 
+#define avx2_ahead 0
 ROW_BLOCKS(avx2, AVX2)
 
 #endif

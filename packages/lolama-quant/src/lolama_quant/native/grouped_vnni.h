@@ -39,20 +39,37 @@ VNNI static inline void vnni_halves(const __m512i *v, __m128i *two) {
     two[1] = _mm_add_epi32(_mm256_castsi256_si128(second), _mm256_extracti128_si256(second, 1));
 }
 
-/* Four products fit into sixteen bits, and are multiplied with the scale of their group as the lower half of a pair. */
+/* Sums of products of bytes, and of these times the scales of groups `first` and `first + 2`, added to `sums`. Four products
+ * fit into sixteen bits, and are multiplied with the scale of their group as the lower half of a pair. */
+VNNI static inline __m512i vnni_scaled(__m512i sums, __m512i codes, __m512i row, __m512i scales, int first) {
+    const __m512i halves = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(2), 1);
+    const __m512i spread = _mm512_permutexvar_epi32(_mm512_add_epi32(halves, _mm512_set1_epi32(first)), scales);
+    return _mm512_dpwssd_epi32(sums, _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, row), spread);
+}
+
+/* The lower codes of 64 bytes are those of groups 0 and 2 of four, the upper ones those of groups 1 and 3; activations are
+ * brought into that order, which serves four weight rows. */
 VNNI static inline void vnni_wholes_int4(const RowBlock *b, const BlockRows *x, int64_t place, __m128i *two) {
     const __m128i row_sums = _mm_loadu_si128((const __m128i *)(x->sums + place * SUMS_OF_BLOCK));
-    __m512i acc[4];
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512i lower[2], upper[2], acc[4];
     __m128i minimums[4];
+    UNROLL for (int c = 0; c < 2; c++) {
+        const __m512i first = LOAD512(x->bytes + place * BLOCK + 128 * c);
+        const __m512i second = LOAD512(x->bytes + place * BLOCK + 128 * c + 64);
+        lower[c] = _mm512_inserti64x4(first, _mm512_castsi512_si256(second), 1);
+        upper[c] = _mm512_inserti64x4(second, _mm512_extracti64x4_epi64(first, 1), 0);
+    }
     UNROLL for (int s = 0; s < 4; s++) {
         const __m128i both = _mm_loadu_si128((const __m128i *)scales_of(b, s));
         const __m512i scales = _mm512_cvtepu8_epi32(both);
         minimums[s] = _mm_madd_epi16(_mm_cvtepu8_epi16(_mm_srli_si128(both, 8)), row_sums);
         acc[s] = _mm512_setzero_si512();
-        UNROLL for (int c = 0; c < 4; c++) {
-            const __m512i row = LOAD512(x->bytes + place * BLOCK + 64 * c);
-            const __m512i fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), vnni_chunk(codes_of(b, s) + 32 * c), row);
-            acc[s] = _mm512_dpwssd_epi32(acc[s], fours, vnni_spread(scales, 2 * c));
+        UNROLL for (int c = 0; c < 2; c++) {
+            const __m512i codes = LOAD512(codes_of(b, s) + 64 * c);
+            const __m512i high = _mm512_and_si512(_mm512_srli_epi16(codes, 4), low);
+            acc[s] = vnni_scaled(acc[s], _mm512_and_si512(codes, low), lower[c], scales, 4 * c);
+            acc[s] = vnni_scaled(acc[s], high, upper[c], scales, 4 * c + 1);
         }
     }
     two[0] = lane_sums(acc);
@@ -96,6 +113,7 @@ VNNI static inline void vnni_wholes_int8_32(const RowBlock *b, const BlockRows *
 
 #define vnni_two_scales avx2_two_scales
 #define vnni_one_scale avx2_one_scale
+#define vnni_ahead AHEAD_AVX512
 ROW_BLOCKS(vnni, VNNI)
 
 /* ---- panels --------------------------------------------------------------------------------------- */

@@ -99,6 +99,7 @@ VNNI static void vnni_int8_1(const int8_t *w, int64_t gap, const Rounded *x, int
     for (int64_t begin = 0; begin < k; begin += WIDE_BYTES) {
         const int64_t end = k - begin < WIDE_BYTES ? k : begin + WIDE_BYTES;
         for (int64_t i = begin; i < end; i += GROUP) {
+            ask_for_four(w + i + AHEAD_AVX512, gap, GROUP);
             vnni_weights(w + i, gap, k - i, weights);
             acc = vnni_add(acc, weights, &near, row + i);
         }
