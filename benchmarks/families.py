@@ -42,7 +42,8 @@ COMPARED: dict[str, dict[str, tuple[str, ...]]] = {
         _INT8_HEAD: ("transformers bf16", "llama.cpp Q8_0"),
     },
     "int4": {
-        "lolama int4": ("llama.cpp Q4_0", "llama.cpp Q4_K_M", _INT8_HEAD),
+        "lolama int4": ("llama.cpp Q4_0", "llama.cpp Q4_K_M", _INT8_HEAD, "lolama int8"),
+        "lolama int4, lm_head too": ("llama.cpp Q4_0", "llama.cpp Q4_K_M", _INT8_HEAD),
         "lolama Q4_K_M": ("llama.cpp Q4_K_M",),
     },
 }

@@ -54,7 +54,10 @@ class Row:
 
 @dataclass
 class Results:
-    """A run. ``weights`` is a key of `SETS`; ``bandwidth`` in bytes a second, one probe for each round."""
+    """A run. ``weights`` is a key of `SETS`; ``bandwidth`` in bytes a second, one probe for each round.
+
+    ``named`` is what the page calls it where there is a run of the same on another machine.
+    """
 
     date: str
     processor: str
@@ -64,10 +67,13 @@ class Results:
     versions: dict[str, str]
     bandwidth: list[float] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    named: str = ""
 
     @property
     def name(self) -> str:
         """The name that the page and its plots have for it."""
+        if self.named:
+            return self.named
         return self.shape if self.weights == "16-bit" else f"{self.shape}-{self.weights}"
 
     def write(self, path: Path, summary: dict[str, Any]) -> None:

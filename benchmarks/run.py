@@ -77,6 +77,7 @@ def parse() -> argparse.Namespace:
     add("--loads", type=int, help="how often each peer is started (3; 1 with --short)")
     add("--threads", type=int, help="of every peer (all cores; 1 for stories260k)")
     add("--models", type=Path, help="where the random models are kept (a temporary folder)")
+    add("--named", default="", help="what the page calls the run (its shape and weights)")
     add("--json", type=Path, help="where to write the results")
     return parser.parse_args()
 
@@ -120,6 +121,7 @@ def main() -> None:
         shape=shape,
         weights=arguments.weights,
         versions=versions(),
+        named=arguments.named,
     )
 
     def keep() -> None:
