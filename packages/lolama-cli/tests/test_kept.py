@@ -1,4 +1,4 @@
-"""int8 models that are kept: listed, and deleted with what they were made from."""
+"""Quantized models that are kept: listed, and deleted with what they were made from."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def keep(name: str | Path, **options: int) -> Path:
 
 
 def listed(home: Path) -> dict[str, int]:
-    """Names that ``lolama models --json`` has int8 models of → their bytes."""
+    """Names that ``lolama models --json`` has quantized models of → their bytes."""
     facts: dict[str, Any] = json.loads(
         run("models", "--json", env={"LOLAMA_HOME": str(home)}).out.decode()
     )
@@ -50,10 +50,10 @@ def test_row_207_they_are_listed_by_what_they_were_made_from(home: Path, folder:
     assert listed(home) == {"demo": sizes[0], str(folder): sizes[1] + sizes[2]}
     env = {"LOLAMA_HOME": str(home)}
     rows = [line.split("\t") for line in run("models", env=env).out.decode().splitlines()]
-    assert (rows[0][10], rows[1][0], rows[1][10]) == ("int8", "demo", str(sizes[0]))
+    assert (rows[0][10], rows[1][0], rows[1][10]) == ("quantized", "demo", str(sizes[0]))
     assert (rows[-1][0], rows[-1][10]) == (str(folder), str(sizes[1] + sizes[2]))
     shown = on_terminal("models", env=env).out.decode()
-    assert f"int8 {downloads.size_text(sizes[0])}" in shown
+    assert f"quantized {downloads.size_text(sizes[0])}" in shown
 
 
 def test_row_207_rm_deletes_them_by_that_name(

@@ -358,6 +358,15 @@ def test_row_81_an_output_that_exists_or_is_the_input(base: Path, tmp_path: Path
         quantize.save(files, tmp_path / "no" / "m")
 
 
+@pytest.mark.parametrize("bits", ["8", "4"])
+def test_row_458_a_gguf_file_is_not_what_is_written(bits: str, base: Path, tmp_path: Path) -> None:
+    target = tmp_path / "small.GGUF"
+    run("quantize", "-m", base, "--bits", bits, "-o", target).refused(
+        2, str(target), "is the name of a GGUF file, and what is written is a folder; choose"
+    )
+    assert not target.exists()
+
+
 def test_row_161_a_model_of_full_precision_is_never_replaced(base: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(base, tmp_path / "copy")
     before = {path.name: path.read_bytes() for path in copy.iterdir()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,29 @@ def test_row_412_another_number_as_a_word_of_its_own(tmp_path: Path) -> None:
     run("eval", "-m", "demo", tmp_path / "a.txt", "--quantize", "5").refused(2, *words)
 
 
+def test_row_459_four_bits_are_told_as_what_they_are(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tmp_path / "small"
+    quantize.save(names.resolve("demo"), small, quantize.Options(bits=4, calibration=False))
+    text = tmp_path / "a.txt"
+    text.write_text("Once upon a time there was a dog.")
+    told = run("eval", text, "-m", small).out.decode()
+    assert told.startswith(f"model\t{small}, int4 and bfloat16 on cpu\n")
+    assert json.loads(run("eval", text, "-m", small, "--json").out)["quantization"] == "int4"
+    assert json.loads(run("eval", text, "-m", "demo", "--json").out)["quantization"] is None
+    shown = run("-v", "generate", "-m", small, "-n", "1", "x").err
+    # The embedding is none of them.
+    assert re.search(r"int4 \(.+?\) for 42 linears, int8 \(.+?\) for 1 linear;", shown)
+
+
 def test_four_bits_are_made_quickly_unless_fitted_ones_are_kept(home: Path) -> None:
     env = {"LOLAMA_HOME": str(home)}
     first = run("generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
     assert first.code == 0
     quick, made = first.err.splitlines()
-    assert quick == ("fitted to no text: those of `lolama quantize` are truer, and take longer")
+    words = "made without calibration; `lolama quantize --bits 4` takes longer, and is truer"
+    assert quick == words
     assert made.startswith("quantizing demo to int4, to be kept in ")
     again = run("-v", "generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
     assert again.out == first.out and again.code == 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import lolama_core
 import lolama_quant
@@ -16,9 +16,10 @@ from lolama.unfinished import Unfinished
 from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from lolama_core.protocols import CausalLM, Tokenizer
+    from lolama_core.protocols.causal_module import CausalLMModule
     from lolama_core.protocols.types import ModelFiles
     from lolama_quant import Sensitivity
 
@@ -85,6 +86,21 @@ def calibrated_blocks(
             reason = "was changed or removed while the model was made of it"
             raise ResourceError(str(made.path(f"{layers}.{place}")), reason, "begin again")
         yield from part.items()
+
+
+def linears_inside_blocks(module: nn.Module) -> set[str]:
+    """Names of the linears inside the blocks of a language model that the quantizer ``int4`` gives four bits.
+
+    Args:
+        module: A model, perhaps one that sees, with the layout of four bits; see `Quantizer.prepare_`.
+    """
+    model = cast("CausalLMModule", module)
+    [prefix] = [name for name, part in module.named_modules() if part is model.layers]
+    declared = lolama_core.installed_quantizer("int4").declared(module)
+    names = {
+        name.removesuffix(".group_scale") for name in declared if name.endswith(".group_scale")
+    }
+    return {name for name in names if name.startswith(f"{prefix}.")}
 
 
 def _read_text(

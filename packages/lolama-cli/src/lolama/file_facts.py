@@ -34,7 +34,7 @@ def file_digest(path: Path) -> str:
 
 
 def source_digest(files: ModelFiles) -> str:
-    """SHA-256 over everything that an int8 model is made from: configuration, tokenizer, weights."""
+    """SHA-256 over everything that a quantized model is made from: configuration, tokenizer, weights."""
     paths = sorted({location.path for location in files.tensors.values()}, key=str)
     hashes = {path: file_digest(path) for path in paths}
     table = {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import lolama_core
 import lolama_quant
 from lolama import names
-from lolama.calibration import calibrated_blocks
+from lolama.calibration import calibrated_blocks, linears_inside_blocks
 from lolama.file_facts import source_digest
 from lolama.files import expanded, is_same
 from lolama.kept import KIND, source_of
@@ -32,9 +32,8 @@ from lolama_core.protocols.types import FORMAT_NAME, JSON, CanonicalConfig, Mode
 from lolama_hub import Store
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from lolama_core.protocols.causal_module import CausalLMModule
     from lolama_quant import QualityReport
 
 __all__ = [
@@ -131,7 +130,7 @@ def kept_or_quick(
             return _opened(files, fitted)
         options = replace(options, calibration=False)
         if tell is not None and not _place(files, options).exists():
-            tell("fitted to no text: those of `lolama quantize` are truer, and take longer")
+            tell("made without calibration; `lolama quantize --bits 4` takes longer, and is truer")
     return keep(files, options, tell=tell, steps=steps)
 
 
@@ -153,7 +152,8 @@ def save(
         steps: As for `keep`.
 
     Raises:
-        UsageError: if the model is quantized already, or the directory exists or is the model's own.
+        UsageError: if the model is quantized already, or the directory exists, is the model's own, or has the
+            name of a GGUF file.
         ModelError: if the model cannot be used.
         ResourceError: if the disk is full.
     """
@@ -161,6 +161,9 @@ def save(
     if options.is_done(files):
         raise UsageError(files.name, "is quantized already", "quantize the model it was made from")
     directory = expanded(directory)
+    if directory.name.lower().endswith(".gguf"):
+        reason = "is the name of a GGUF file, and what is written is a folder"
+        raise UsageError(str(directory), reason, "choose another name, or use `lolama convert`")
     if any(is_same(directory, source.path.parent) for source in files.tensors.values()):
         raise UsageError(
             str(directory), "is the folder of the model itself", "choose another with `directory`"
@@ -253,7 +256,7 @@ def _write(
     if options.bits == 8 or not options.calibration or left:
         write((), counted(tensors, len(files.tensors), steps))
         return
-    inside = _inside_blocks(module)
+    inside = linears_inside_blocks(module)
     others = (one for one in tensors if one[0].removesuffix(".weight") not in inside)
     first = named(steps, "writing it in eight bits")
     in_int8 = partial(_write, source, options=Options(), digest=digest, force=True, steps=first)
@@ -262,17 +265,6 @@ def _write(
             files, inside, options.text, made, write_int8=in_int8, steps=steps
         )
         write(blocks, others)
-
-
-def _inside_blocks(module: nn.Module) -> set[str]:
-    """The linears of four bits inside the blocks of the language model."""
-    model = cast("CausalLMModule", module)
-    [prefix] = [name for name, part in module.named_modules() if part is model.layers]
-    declared = lolama_core.installed_quantizer("int4").declared(module)
-    names = {
-        name.removesuffix(".group_scale") for name in declared if name.endswith(".group_scale")
-    }
-    return {name for name in names if name.startswith(f"{prefix}.")}
 
 
 def _with_source(files: ModelFiles, **facts: JSON) -> CanonicalConfig:

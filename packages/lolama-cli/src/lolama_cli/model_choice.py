@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -130,6 +131,12 @@ def tell_loaded(files: ModelFiles, model: CausalLM, seconds: float) -> None:
     note(f"loaded in {seconds:.2f} s: {used}{converted} on {model.device}")
     note(_products_line(model))
     note(f"decoding: {doctor.decoding(model)}")
+
+
+def weights_in_words(facts: Mapping[str, object]) -> str:
+    """What weights are, of the facts ``quantization`` and ``dtype``, such as ``int4 and bfloat16``."""
+    dtype, quantization = facts["dtype"], facts["quantization"]
+    return f"{quantization} and {dtype}" if quantization else f"{dtype}"
 
 
 def _products_line(model: CausalLM) -> str:

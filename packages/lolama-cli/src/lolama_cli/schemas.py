@@ -89,7 +89,7 @@ MODELS = Schema(
     "models",
     "`lolama models --json`",
     {
-        "models": ("list", "every name, other downloads, folders of which int8 models are kept"),
+        "models": ("list", "every name, other downloads, folders of kept quantized models"),
         "models[].name": (_TEXT, "what -m takes"),
         "models[].repo": (
             "string or null",
@@ -108,7 +108,7 @@ MODELS = Schema(
         "models[].stored.complete": ("boolean", "false: a download was interrupted"),
         "models[].stored.revision": (_TEXT, "the commit"),
         "models[].stored.last_used": (_TEXT, "date and time, ISO 8601, UTC"),
-        "models[].int8_bytes": ("integer or null", "of the int8 models that are kept of it"),
+        "models[].int8_bytes": ("integer or null", "of kept models that --quantize made of it"),
     },
 )
 
@@ -250,7 +250,8 @@ EVAL = Schema(
         "model": (_TEXT, "as it was named"),
         "text": ("string or null", "the file; null: the stories that ship with lolama"),
         "device": (_TEXT, "where it ran"),
-        "dtype": (_TEXT, "how the weights were stored"),
+        "dtype": (_TEXT, "what weights that are not quantized were"),
+        "quantization": ("string or null", "of the model as it is: int8, int4 or gguf"),
         "tokens": (_COUNT, "of the text"),
         "window": (_COUNT, "tokens of the pieces in which it was read"),
         "perplexity": ("number", "of the model as it is"),

@@ -18,7 +18,7 @@ def test_piped_it_is_one_line_a_model(tmp_path: Path) -> None:
     rows = [line.split("\t") for line in outcome.out.decode().splitlines()]
     assert rows[0] == [
         *("alias", "parameters", "kind", "description", "id"),
-        *("size", "license", "gated", "downloaded", "last used", "int8", "context"),
+        *("size", "license", "gated", "downloaded", "last used", "quantized", "context"),
     ]
     assert [row[0] for row in rows[1:]][: 2 + len(ALIASES)] == ["demo", "demo-vision", *ALIASES]
     assert (rows[1][-1], rows[2][-1]) == ("512", "1024")

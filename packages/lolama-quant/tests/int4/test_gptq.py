@@ -120,6 +120,27 @@ def test_row_463_inputs_that_were_always_zero() -> None:
     assert float((dequantize_rows(nothing, FORM) - weight).square().mean()) < 1e-5
 
 
+@pytest.mark.parametrize("power", [-118, -80, -20, 2, 40, 80, 120])
+def test_row_456_moments_of_any_size(power: int) -> None:
+    weight, moment = weight_and_moment(20, 96)
+    mix = torch.randn(20, 20, generator=torch.Generator().manual_seed(0))
+    outputs = mix @ mix.T / 20
+    factor = torch.tensor(2.0).pow(power)
+    expected = gptq.quantize_rows(weight, "w", moment, outputs)
+    for sizes in ((moment * factor, outputs), (moment, outputs * factor)):
+        found = gptq.quantize_rows(weight, "w", *sizes)
+        for one, other in zip(found, expected, strict=True):
+            assert one is not None and other is not None and torch.equal(one, other)
+
+
+@pytest.mark.parametrize("power", [-148, -140, -126])
+def test_row_456_moments_that_float32_hardly_has(power: int) -> None:
+    weight, moment = weight_and_moment(20, 96)
+    found = gptq.quantize_rows(weight, "w", (moment.double() * 2.0**power).float())
+    plain = least_squares.quantize_rows(weight, "w")
+    assert lost(weight, moment, found) < 1.1 * lost(weight, moment, plain)
+
+
 def test_row_463_inputs_that_are_all_alike() -> None:
     weight, _ = weight_and_moment(5, 96)
     found = dequantize_rows(gptq.quantize_rows(weight, "w", torch.full((96, 96), 4.0)), FORM)

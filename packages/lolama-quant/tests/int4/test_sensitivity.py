@@ -123,6 +123,17 @@ def test_row_424_what_is_no_number_counts_nothing() -> None:
     assert nothing.outputs is None and nothing.importance[0].tolist() == [[1] * 30]
 
 
+def test_row_457_information_that_float32_does_not_have() -> None:
+    model, read = dense(), texts()
+    for name, norm in model.named_parameters():
+        if "norm" in name:
+            norm.mul_(1e15)
+    model.norm.weight.mul_(1e10)
+    found = sensitivity(model, read, linears(model))
+    assert found.last is None and found.outputs is None
+    assert all(bool(one.isfinite().all()) for one in found.importance)
+
+
 def test_steps_are_told() -> None:
     model, told = dense(), list[tuple[int, int]]()
     sensitivity(model, texts(), linears(model), lambda done, total: told.append((done, total)))

@@ -11,7 +11,7 @@ import typer
 from lolama_cli import options
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
-from lolama_cli.model_choice import ModelChoice
+from lolama_cli.model_choice import ModelChoice, weights_in_words
 from lolama_cli.progress_line import progress_line
 from lolama_cli.quantize_option import Quantize
 from lolama_cli.schemas import BENCH
@@ -125,10 +125,7 @@ def _as_json(found: Speed) -> dict[str, object]:
 
 
 def _rows(facts: dict[str, object], found: Speed) -> Iterator[tuple[str, ...]]:
-    weights = (
-        f"{facts['quantization']} and {facts['dtype']}" if facts["quantized"] else facts["dtype"]
-    )
-    yield "model", f"{facts['model']}, {weights} on {facts['device']}"
+    yield "model", f"{facts['model']}, {weights_in_words(facts)} on {facts['device']}"
     yield "loaded in", f"{facts['load_seconds']:.2f} s"
     yield "size", f"{found.prompt_tokens:,} tokens and {found.new_tokens:,} new"
     yield "first token", *_in_words(found.first_token, ".3f", "s")

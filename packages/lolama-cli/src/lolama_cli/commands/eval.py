@@ -12,7 +12,7 @@ import typer
 from lolama_cli import options
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
-from lolama_cli.model_choice import ModelChoice
+from lolama_cli.model_choice import ModelChoice, weights_in_words
 from lolama_cli.progress_line import progress_line
 from lolama_cli.quantize_option import quantize_option
 from lolama_cli.schemas import EVAL
@@ -58,8 +58,8 @@ def eval(
 
     Its perplexity: lower is better. The text is read in pieces of 512 tokens, or of the context if that is
     shorter; perplexities compare only between models with the same tokenizer. With --quantize also how far
-    the predictions of the model in int8 are from its own, and beside it the noise floor: what another order
-    of summation does.
+    the predictions of the model in 8 or 4 bits are from its own, and beside it the noise floor: what another
+    order of summation does.
     """
     options.check_device(device)
     texts = None
@@ -74,7 +74,7 @@ def eval(
     if quantize and "quantization" in files.config:
         reason = "is quantized already"
         raise UsageError(model, reason, "compare the model that it was made from")
-    from lolama import evaluate
+    from lolama import evaluate, wiring
 
     loaded = chosen.load(files, verbose=settings.verbose)
     started = time.perf_counter()
@@ -89,6 +89,7 @@ def eval(
         "text": None if file is None else str(file),
         "device": str(loaded.device),
         "dtype": str(loaded.dtype).removeprefix("torch."),
+        "quantization": wiring.scheme_of(loaded),
         "tokens": found.tokens,
         "window": found.window,
         "perplexity": found.perplexity,
@@ -122,7 +123,7 @@ def _compare(
 def _rows(
     facts: dict[str, object], found: Perplexity, quality: QualityReport | None
 ) -> Iterator[tuple[str, ...]]:
-    yield "model", f"{facts['model']}, {facts['dtype']} on {facts['device']}"
+    yield "model", f"{facts['model']}, {weights_in_words(facts)} on {facts['device']}"
     yield "text", str(facts["text"] or "stories that ship with lolama")
     yield "tokens", f"{found.tokens:,} in pieces of up to {found.window}"
     yield "perplexity", f"{found.perplexity:.4f}"

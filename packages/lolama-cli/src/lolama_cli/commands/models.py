@@ -28,7 +28,7 @@ Examples:
 
 _COLUMNS = (
     *("alias", "parameters", "kind", "description", "id"),
-    *("size", "license", "gated", "downloaded", "last used", "int8", "context"),
+    *("size", "license", "gated", "downloaded", "last used", "quantized", "context"),
 )
 
 _GATED = "A gated model is fetched once you have accepted its license on huggingface.co and set HF_TOKEN."
@@ -48,12 +48,12 @@ class _Row:
     Attributes:
         info: The name.
         here: None for what is not downloaded.
-        int8: Bytes of the int8 models that were made from it and are kept.
+        quantized: Bytes of the quantized models that were made from it and are kept.
     """
 
     info: ModelInfo
     here: StoredModel | None
-    int8: int
+    quantized: int
 
     @property
     def state(self) -> tuple[str, str]:
@@ -97,7 +97,7 @@ class _Row:
             "download_bytes": info.size or None,
             "context": info.context or None,
             "stored": stored,
-            "int8_bytes": self.int8 or None,
+            "int8_bytes": self.quantized or None,
         }
 
     def fields(self) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ class _Row:
         return (
             *(info.alias, info.parameters, info.kind, info.description, info.repo),
             *(f"{info.size or ''}", info.license, "yes" if info.gated else "no", downloaded, used),
-            *(f"{self.int8 or ''}", f"{info.context or ''}"),
+            *(f"{self.quantized or ''}", f"{info.context or ''}"),
         )
 
 
@@ -145,20 +145,22 @@ def models(as_json: options.Json = False) -> None:
 def _rows(
     known: Sequence[ModelInfo], stored: Sequence[StoredModel], kept: Sequence[Kept]
 ) -> list[_Row]:
-    """The names that are known, then what was downloaded without one, then what int8 models are of."""
+    """The names that are known, then what was downloaded without one, then what quantized models are of."""
     # If there are several commits, this is the one that `-m` would use.
     newest: dict[str, StoredModel] = {}
     for model in sorted(stored, key=_precedence):
         newest[model.repo] = model
-    int8: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     for one in kept:
-        int8[one.source] += one.bytes
+        sizes[one.source] += one.bytes
     rows = []
     for info in known:
         repo = info.repo.partition("@")[0]
-        rows.append(_Row(info, newest.pop(repo, None), int8.pop(repo or info.alias, 0)))
-    rows += [_Row(_unnamed(repo, repo), model, int8.pop(repo, 0)) for repo, model in newest.items()]
-    return [*rows, *(_Row(_unnamed(name), None, size) for name, size in int8.items())]
+        rows.append(_Row(info, newest.pop(repo, None), sizes.pop(repo or info.alias, 0)))
+    rows += [
+        _Row(_unnamed(repo, repo), model, sizes.pop(repo, 0)) for repo, model in newest.items()
+    ]
+    return [*rows, *(_Row(_unnamed(name), None, size) for name, size in sizes.items())]
 
 
 def _unnamed(name: str, repo: str = "") -> ModelInfo:
@@ -208,8 +210,8 @@ def _cells(row: _Row) -> tuple[Text, Text, Text, Text]:
     state, style = row.state
     if state:
         alias.append("\n" + state, style=style)
-    if row.int8:
-        alias.append(f"\nint8 {size_text(row.int8)}", style="green")
+    if row.quantized:
+        alias.append(f"\nquantized {size_text(row.quantized)}", style="green")
     if row.size:
         size.append("\n" + row.size, style="dim")
     reads = "" if not info.context else str(info.context)

@@ -18,7 +18,7 @@ Examples:
 
 
 def _removable(incomplete: str) -> list[str]:
-    """What is downloaded or kept in int8, by its alias if it has one."""
+    """What is downloaded, or kept in 8 or 4 bits, by its alias if it has one."""
     from lolama import downloads, kept, names
 
     aliases = {info.repo.partition("@")[0]: info.alias for info in names.known_models()}

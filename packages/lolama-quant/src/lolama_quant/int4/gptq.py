@@ -16,6 +16,7 @@ Legend: N rows, K inputs; blocks have 256 of them, groups 32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -41,6 +42,8 @@ DAMPING = 0.01
 SWEEPS = 1
 """Times that all groups are chosen anew. They lose 7, 9 and 10 % less after one, two and three."""
 
+_LEAST_MEAN = 1e-36
+"""Below this mean the diagonal of H counts as zeros: float32 has too few digits for such numbers."""
 
 PIECES = 16
 """Pieces of a weight's rows. Those of one make up for the pieces before it, but not for each other."""
@@ -88,11 +91,19 @@ def _chosen(weight: Tensor, moment: Tensor, triangle: Tensor) -> _Rows:
 
 
 def damped(moment: Tensor) -> Tensor:
-    """H with more on its diagonal. Of inputs that were always 0 that is all there is."""
-    mean = moment.diagonal().mean()
-    share = torch.where(mean > 0, mean * DAMPING, 1)
-    more: Tensor = share * torch.eye(len(moment), device=moment.device)
-    return moment + more
+    """H with more on its diagonal, times a power of four. Of inputs that were always 0 that is all there is.
+
+    Codes depend on the ratios in H alone. Its mean is brought near 1, or the products of very large or very
+    small moments would be beyond float32. A power of four has a root, and changes no digit of either.
+    """
+    mean = float(moment.diagonal().double().mean())
+    if mean < _LEAST_MEAN:
+        return moment + torch.eye(len(moment), device=moment.device)
+    half = 2.0 ** -(math.frexp(mean)[1] // 2)
+    moment = moment * half * half  # one after the other: their product may be beyond float32
+    return moment + moment.diagonal().mean() * DAMPING * torch.eye(
+        len(moment), device=moment.device
+    )
 
 
 def upper_triangle(moment: Tensor) -> Tensor:

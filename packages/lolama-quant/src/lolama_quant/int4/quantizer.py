@@ -29,11 +29,11 @@ class Int4Quantizer:
         return "; ".join(f"{name}: {describe(name)}" for name in DEVICES)
 
     def count(self, module: nn.Module) -> int:
-        """How many linears and embeddings inside ``module`` are quantized by it."""
-        from lolama_quant.grouped.linear import GroupedWeight
+        """How many linears inside ``module`` are quantized by it."""
+        from lolama_quant.grouped.linear import GroupedLinear
 
         return sum(
-            isinstance(layer, GroupedWeight) and layer.scheme == self.name
+            isinstance(layer, GroupedLinear) and layer.scheme == self.name
             for layer in module.modules()
         )
 

@@ -33,7 +33,8 @@ class Sensitivity:
             if there were less text. Tokens of which NaN or Inf is made count 0.
         last: The name of the linear that runs last in the last block; None if it is not in all tokens' way,
             as those of experts are not.
-        outputs: (N, N) float32, the Fisher information of its outputs.
+        outputs: (N, N) float32, the Fisher information of its outputs; None where there is no last linear, or
+            where float32 does not have the information.
     """
 
     importance: tuple[Tensor, ...]
@@ -84,7 +85,7 @@ def sensitivity(
         steps(tokens, all_tokens)
     mean = torch.cat([one.flatten() for one in importance]).mean()
     counted = tuple(one / mean if mean > 0 else torch.ones_like(one) for one in importance)
-    if total is None:
+    if total is None or not bool(total.isfinite().all()):
         return Sensitivity(importance=counted)
     return Sensitivity(importance=counted, last=last, outputs=(total / gradients).cpu())
 
