@@ -497,6 +497,19 @@ def test_row_80_kill_9_while_saving(tmp_path: Path) -> None:
     assert logits(target).isfinite().all() and "quantization" in files.config
 
 
+def test_row_465_what_is_no_language_model_in_memory() -> None:
+    from lolama.model import get_model_size_mb, quantize_model_int4, quantize_model_int8
+
+    module = torch.nn.Sequential(torch.nn.Linear(64, 64))
+    with pytest.raises(UsageError, match="model: has no embed_tokens; give a language model, or"):
+        quantize_model_int4(module)
+    assert quantize_model_int8(module).replaced == ("0",)
+    for what in (lolama.load("demo", device="cpu"), None, "demo"):
+        for function in (quantize_model_int4, quantize_model_int8, get_model_size_mb):
+            with pytest.raises(UsageError, match="is no torch module; give what load_model\(\) returns"):
+                function(what)  # type: ignore[operator, arg-type]
+
+
 def test_a_quantized_model_in_memory_is_refused_a_second_time(base: Path) -> None:
     from lolama.model import quantize_model_int8
 

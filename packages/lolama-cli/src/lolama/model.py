@@ -15,6 +15,8 @@ from lolama_core import (
     installed_quantizer,
 )
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.checks import shown
+from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.lazy_names import directory
 from lolama_core.protocols.quantizer import QuantizationReport, QuantizationScheme
 from lolama_quant import get_model_size_mb as _size_mb
@@ -42,7 +44,7 @@ def quantize_model_int8(model: nn.Module | CausalLM) -> QuantizationReport:
 
     Raises:
         ModelError: naming the weight, if one holds NaN or Inf.
-        UsageError: if the model is quantized already, or has no linear layers.
+        UsageError: if the model is quantized already, or has no linear layers; for what is no torch module.
     """
     return _quantize_(model, QuantizationScheme(name="int8"))
 
@@ -62,18 +64,42 @@ def quantize_model_int4(
             get as many.
 
     Raises:
-        ModelError: naming the weight, if one holds NaN or Inf; if the model has no embedding or ``lm_head``.
-        UsageError: if the model is quantized already, or has no linear layers; for other numbers of bits.
+        ModelError: naming the weight, if one holds NaN or Inf.
+        UsageError: if the model is quantized already, or has no ``embed_tokens`` or ``lm_head`` to quantize;
+            for other numbers of bits; for what is no torch module.
     """
-    return _quantize_(model, int4_scheme(embedding_bits, lm_head_bits))
+    scheme = int4_scheme(embedding_bits, lm_head_bits)
+    names = {name.rpartition(".")[2] for name, _ in _module(model).named_modules()}
+    for name in scheme.formats:
+        if name not in names:
+            raise UsageError("model", f"has no {name}", "give a language model, or use 8 bits")
+    return _quantize_(model, scheme)
 
 
 def _quantize_(model: nn.Module | CausalLM, scheme: QuantizationScheme) -> QuantizationReport:
-    report = installed_quantizer(scheme.name).quantize_(cast("nn.Module", model), scheme)
+    report = installed_quantizer(scheme.name).quantize_(_module(model), scheme)
     forget(cast(CausalLM, model))  # which lets go of the weights that were swapped
     return report
 
 
 def get_model_size_mb(model: nn.Module | CausalLM) -> float:
-    """Parameters and buffers of ``model`` in MB (10^6 bytes); what is tied counts once."""
-    return _size_mb(cast("nn.Module", model))
+    """Parameters and buffers of ``model`` in MB (10^6 bytes); what is tied counts once.
+
+    Raises:
+        UsageError: for what is no torch module.
+    """
+    return _size_mb(_module(model))
+
+
+def _module(model: object) -> nn.Module:
+    """The same as a torch module, which it is to be.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        remedy = "give what load_model() returns, or the model of what load() returns"
+        raise UsageError("model", f"{shown(model)} is no torch module", remedy)
+    return model
