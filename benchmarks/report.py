@@ -4,8 +4,8 @@
 
 A part of the page between ``<!-- table: tinyllama -->`` and ``<!-- end -->`` is replaced; what is not
 marked stays. The parts are ``setup``, ``table``, ``ratios`` and ``plots``, each with the name of a run:
-a shape and its weights, or what it was ``--named``; ``gpu`` with a shape, of what `benchmarks.gpu` measured; and ``quality`` and
-``start``, of what `benchmarks.quality` and `benchmarks.start` did.
+a shape and its weights, or what it was ``--named``; ``gpu`` with a shape, of what `benchmarks.gpu`
+measured; and ``quality`` and ``start``, of what `benchmarks.quality` and `benchmarks.start` did.
 """
 
 from __future__ import annotations

@@ -192,9 +192,18 @@ def test_four_bits_are_fitted_to_text_that_the_model_writes_or_to_a_file(
         ),
         (("--calibrate", "x"), "--calibrate: is for 4 bits; leave it out, or add `--bits 4`\n"),
         (("--bits", "4", "--calibrate", "x", "--no-calibration"), "leave out one of them\n"),
-        (("--lm-head-bits", "4"), "--lm-head-bits: is for 4 bits; leave it out, or add `--bits 4`\n"),
-        (("--bits", "4", "--lm-head-bits", "0"), "--lm-head-bits: 0 is not one of 4, 8 and 16; use"),
-        (("--bits", "4", "--embedding-bits", "8"), "--embedding-bits: 8 is not one of 4 and 16; use"),
+        (
+            ("--lm-head-bits", "4"),
+            "--lm-head-bits: is for 4 bits; leave it out, or add `--bits 4`\n",
+        ),
+        (
+            ("--bits", "4", "--lm-head-bits", "0"),
+            "--lm-head-bits: 0 is not one of 4, 8 and 16; use",
+        ),
+        (
+            ("--bits", "4", "--embedding-bits", "8"),
+            "--embedding-bits: 8 is not one of 4 and 16; use",
+        ),
         (("--bits", "4", "--lm-head-bits", "4", "--lm-head"), "does not go with --lm-head; leave"),
         (("--bits", "4", "--calibrate", "not-there"), "there is no such file; give a text file\n"),
     ],
@@ -506,7 +515,9 @@ def test_row_465_what_is_no_language_model_in_memory() -> None:
     assert quantize_model_int8(module).replaced == ("0",)
     for what in (lolama.load("demo", device="cpu"), None, "demo"):
         for function in (quantize_model_int4, quantize_model_int8, get_model_size_mb):
-            with pytest.raises(UsageError, match="is no torch module; give what load_model\(\) returns"):
+            with pytest.raises(
+                UsageError, match=r"is no torch module; give what load_model\(\) returns"
+            ):
                 function(what)  # type: ignore[operator, arg-type]
 
 
