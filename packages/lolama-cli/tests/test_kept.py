@@ -56,6 +56,25 @@ def test_row_207_they_are_listed_by_what_they_were_made_from(home: Path, folder:
     assert f"quantized {downloads.size_text(sizes[0])}" in shown
 
 
+@pytest.mark.parametrize("damage", ["cut short", "without configuration", "empty"])
+def test_row_467_one_that_is_damaged_is_made_anew_on_request(home: Path, damage: str) -> None:
+    place, env = keep("demo"), {"LOLAMA_HOME": str(home)}
+    before = (place / "model.safetensors").read_bytes()
+    if damage == "cut short":
+        (place / "model.safetensors").write_bytes(before[:100_000])
+    else:
+        for name in ("model.safetensors", "config.json") if damage == "empty" else ("config.json",):
+            (place / name).unlink()
+    words = "delete its folder, and it is made anew\n"
+    run("generate", "-m", "demo", "--quantize", "x", env=env).refused(3, str(place), words)
+    run("quantize", "-m", "demo", env=env).refused(3, str(place), words)
+    assert run("quantize", "-m", "demo", "--force", env=env).code == 0
+    assert (place / "model.safetensors").read_bytes() == before
+    assert [*place.parent.iterdir()] == [place]
+    shutil.rmtree(place)
+    assert run("generate", "-m", "demo", "--quantize", "x", env=env).code == 0
+
+
 def test_row_207_rm_deletes_them_by_that_name(
     home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

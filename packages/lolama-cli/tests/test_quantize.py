@@ -518,7 +518,7 @@ def test_row_465_what_is_no_language_model_in_memory() -> None:
             with pytest.raises(
                 UsageError, match=r"is no torch module; give what load_model\(\) returns"
             ):
-                function(what)  # type: ignore[operator, arg-type]
+                function(what)  # type: ignore[arg-type]
 
 
 def test_a_quantized_model_in_memory_is_refused_a_second_time(base: Path) -> None:

@@ -91,7 +91,7 @@ def test_four_bits_are_made_quickly_unless_fitted_ones_are_kept(home: Path) -> N
     first = run("generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)
     assert first.code == 0
     quick, made = first.err.splitlines()
-    words = "made without calibration; `lolama quantize --bits 4` takes longer, and is truer"
+    words = "made without calibration; `lolama quantize` with 4 bits takes longer, and is truer"
     assert quick == words
     assert made.startswith("quantizing demo to int4, to be kept in ")
     again = run("-v", "generate", *GREEDY, "--quantize", "4", "Once upon a time", env=env)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ def calibrated_blocks(
     made: Unfinished,
     *,
     write_int8: Callable[[Path], None],
+    tell: Callable[[str], None] | None,
     steps: Steps | None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Canonical name → tensor in four bits, of the linears inside the blocks of a language model.
@@ -54,6 +55,7 @@ def calibrated_blocks(
         text: One that is typical of what the model will read; None: the model writes one itself.
         made: What an earlier run made of it; text and blocks are added.
         write_int8: Writes the model in eight bits to a directory.
+        tell: Receives a line, if some linears have more inputs than the text has tokens.
         steps: Is told how many tensors of the model in eight bits are written, how many tokens of the text
             are written and read, and how many linears are done; see `quantize_blocks`.
 
@@ -63,6 +65,12 @@ def calibrated_blocks(
     """
     model = lolama_core.build_unloaded(files, lolama_core.installed_families())
     texts, sensitive = _read_text(files, model, linears, text, made, write_int8, steps)
+    wide, tokens = _count_wide(model, linears, texts)
+    if wide and tell is not None:
+        tell(
+            f"the text has {tokens:,} tokens: {wide:,} of {len(linears):,} linears have more inputs, "
+            "and are rounded without it"
+        )
     read = [one.tolist() for one in (*texts, *sensitive.importance)]
     digest = hashlib.sha256(str(read).encode()).hexdigest()
     [layers] = [name for name, part in model.named_modules() if part is model.layers]
@@ -103,6 +111,15 @@ def linears_inside_blocks(module: nn.Module) -> set[str]:
     return {name for name in names if name.startswith(f"{prefix}.")}
 
 
+def _count_wide(
+    model: CausalLM, linears: Collection[str], texts: Iterable[Tensor]
+) -> tuple[int, int]:
+    """How many linears have more inputs than all texts have tokens, and how many tokens these are."""
+    tokens = sum(ids.numel() for ids in texts)
+    parts = dict(cast("nn.Module", model).named_modules())
+    return sum(cast("nn.Linear", parts[name]).in_features > tokens for name in linears), tokens
+
+
 def _read_text(
     files: ModelFiles,
     model: CausalLM,
@@ -113,47 +130,61 @@ def _read_text(
     steps: Steps | None,
 ) -> tuple[list[Tensor], Sensitivity]:
     """What blocks are fitted to, as ids (1, T) each, and how much errors count there."""
-    tokenizer = lolama_core.load_tokenizer(files)
-    given = None if text is None else text_of(model, tokenizer, text)
+    has_none = text is None and files.tokenizer.tokenizer_json is None  # nor is one needed
+    tokenizer = None if has_none else lolama_core.load_tokenizer(files)
+    given = None if text is None or tokenizer is None else text_of(model, tokenizer, text)
     known = made.read("text")
-    if known is None:
-        write_int8(made.path("int8"))
-        files = lolama_core.open_checkpoint(made.path("int8"), immutable=True)
-        int8 = lolama_core.load_model(files, lolama_core.installed_families(), device="cpu")
-        texts = given or own_text(int8, tokenizer, named(steps, "writing a text") or _silent)
-        tell = named(steps, "reading it") or _silent
-        runner = lolama_core.runner_of(int8)
-        fast = runner.products if isinstance(runner, lolama_core.Runner) else nullcontext()
-        with fast:
-            found = lolama_quant.sensitivity(int8, texts, linears, tell)
-        known = {f"{_IDS}{place}": ids for place, ids in enumerate(texts)}
-        known |= {f"{_IMPORTANCE}{place}": one for place, one in enumerate(found.importance)}
-        known |= {} if found.outputs is None else {f"{_OUTPUTS}{found.last}": found.outputs}
-        made.write("text", known)
-        made.remove("int8")
-    texts, importance = (
-        [known[f"{kind}{place}"] for place in range(sum(name.startswith(kind) for name in known))]
-        for kind in (_IDS, _IMPORTANCE)
+    if known is not None:
+        return _from_tensors(known)
+    write_int8(made.path("int8"))
+    files = lolama_core.open_checkpoint(made.path("int8"), immutable=True)
+    int8 = lolama_core.load_model(files, lolama_core.installed_families(), device="cpu")
+    texts = given or own_text(int8, tokenizer, named(steps, "writing a text") or _silent)
+    runner = lolama_core.runner_of(int8)
+    with runner.products if isinstance(runner, lolama_core.Runner) else nullcontext():
+        told = named(steps, "reading it") or _silent
+        sensitive = lolama_quant.sensitivity(int8, texts, linears, told)
+    made.write("text", _as_tensors(texts, sensitive))
+    made.remove("int8")
+    return texts, sensitive
+
+
+def _as_tensors(texts: Iterable[Tensor], sensitive: Sensitivity) -> dict[str, Tensor]:
+    """Both by the names that they have on the disk."""
+    found = {f"{_IDS}{place}": ids for place, ids in enumerate(texts)}
+    found |= {f"{_IMPORTANCE}{place}": one for place, one in enumerate(sensitive.importance)}
+    if sensitive.outputs is not None:
+        found[f"{_OUTPUTS}{sensitive.last}"] = sensitive.outputs
+    return found
+
+
+def _from_tensors(known: Mapping[str, Tensor]) -> tuple[list[Tensor], Sensitivity]:
+    """`_as_tensors` undone."""
+    count = sum(name.startswith(_IDS) for name in known)
+    ids, importance = (
+        [known[f"{kind}{place}"] for place in range(count)] for kind in (_IDS, _IMPORTANCE)
     )
-    outputs = {
-        name.removeprefix(_OUTPUTS): one for name, one in known.items() if name.startswith(_OUTPUTS)
-    }
-    last, matrix = next(iter(outputs.items()), (None, None))
-    return texts, lolama_quant.Sensitivity(importance=tuple(importance), last=last, outputs=matrix)
+    last = next((name for name in known if name.startswith(_OUTPUTS)), None)
+    return ids, lolama_quant.Sensitivity(
+        importance=tuple(importance),
+        last=None if last is None else last.removeprefix(_OUTPUTS),
+        outputs=None if last is None else known[last],
+    )
 
 
 def _silent(done: int, count: int) -> None:
     pass
 
 
-def own_text(model: CausalLM, tokenizer: Tokenizer, steps: Steps) -> list[Tensor]:
+def own_text(model: CausalLM, tokenizer: Tokenizer | None, steps: Steps) -> list[Tensor]:
     """Texts that the model writes at temperature 1, (1, T) each, of about `TOKENS` together.
 
     Each begins with the token that texts begin with, or where there is none with another one.
     """
     import torch
 
-    limit, bos = min(_LENGTH, model.max_seq_len) - 1, tokenizer.bos_id
+    limit = min(_LENGTH, model.max_seq_len) - 1
+    bos = None if tokenizer is None else tokenizer.bos_id
     found: list[Tensor] = []
     written, batch = 0, lolama_core.BatchGenerator(model)
     steps(0, TOKENS)

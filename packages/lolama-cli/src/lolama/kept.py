@@ -9,9 +9,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import lolama_core
 from lolama import names
 from lolama.files import expanded, read_json
 from lolama_core.protocols.errors import ModelError, ResourceError
@@ -47,6 +48,31 @@ def source_of(files: ModelFiles) -> str:
     if files.repo or files.name in names.builtin_models():
         return files.repo or files.name
     return path_of(files.name)
+
+
+def opened(files: ModelFiles, place: Path) -> ModelFiles:
+    """What is kept of a model in a place, under the model's name.
+
+    Raises:
+        ModelError: if it is damaged.
+    """
+    try:
+        return replace(lolama_core.open_checkpoint(place, immutable=True), name=files.name)
+    except ModelError as error:
+        remedy = "delete its folder, and it is made anew"
+        raise ModelError(error.subject, error.reason, remedy) from None
+
+
+def discard_damaged(place: Path) -> None:
+    """Delete what is kept in a place, if it is no checkpoint: the writer replaces no such thing.
+
+    Raises:
+        ResourceError: if it cannot be deleted.
+    """
+    try:
+        lolama_core.open_checkpoint(place)
+    except ModelError:
+        _discard(place)
 
 
 def kept_models() -> list[Kept]:
@@ -102,14 +128,18 @@ def _directories(mark: str = "") -> Iterator[Path]:
 
 
 def _delete(kept: Kept) -> int:
-    """Renamed first, so that nothing half deleted bears a name that means something."""
-    doomed = kept.directory.with_name(f"{kept.directory.name}{_DOOMED}{os.getpid()}")
+    return kept.bytes if _discard(kept.directory) else 0
+
+
+def _discard(directory: Path) -> bool:
+    """Whether this process deleted it. It is renamed first: nothing half deleted has a name of meaning."""
+    doomed = directory.with_name(f"{directory.name}{_DOOMED}{os.getpid()}")
     try:
-        os.rename(kept.directory, doomed)
+        os.rename(directory, doomed)
         shutil.rmtree(doomed)
-    except FileNotFoundError:  # another process was faster
-        return 0
+    except FileNotFoundError:  # there is none, or another process was faster
+        return False
     except OSError as error:
         reason = f"cannot be deleted: {error.strerror}"
-        raise ResourceError(str(kept.directory), reason, "remove it yourself") from None
-    return kept.bytes
+        raise ResourceError(str(directory), reason, "remove it yourself") from None
+    return True

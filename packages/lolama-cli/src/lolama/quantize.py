@@ -20,7 +20,7 @@ from lolama import names
 from lolama.calibration import calibrated_blocks, linears_inside_blocks
 from lolama.file_facts import source_digest
 from lolama.files import expanded, is_same
-from lolama.kept import KIND, source_of
+from lolama.kept import KIND, discard_damaged, opened, source_of
 from lolama.quantize_options import Options, key_of, scheme_of
 from lolama.requantize import with_what_is_made
 from lolama.steps import Steps, counted, named
@@ -84,7 +84,7 @@ def keep(
         files: The model; one that is quantized already is handed back.
         options: The defaults if not given.
         force: Make it again even if it is there.
-        tell: Receives a line before the model is made, which takes a while.
+        tell: Receives a line before the model is made, which takes a while, and those of `save`.
         steps: Is told how many documents are read to find outliers, then how many tensors are written.
 
     Raises:
@@ -95,17 +95,20 @@ def keep(
     if options.is_done(files):
         return files
     place = _place(files, options)
-    if force or not place.exists() or not options.fits(_opened(files, place)):
+    if force or not place.exists() or not options.fits(opened(files, place)):
         if tell is not None:
             tell(f"quantizing {files.name} to int{options.bits}, to be kept in {place}")
         try:
             source = replace(files, config=_with_source(files, name=source_of(files)))
             replaced = force or place.exists()
-            _write(source, place, options, source_digest(files), force=replaced, steps=steps)
+            digest = source_digest(files)
+            if force:
+                discard_damaged(place)
+            _write(source, place, options, digest, force=replaced, tell=tell, steps=steps)
         except UsageError:
             if not place.exists():  # else another process was faster
                 raise
-    return _opened(files, place)
+    return opened(files, place)
 
 
 def kept_or_quick(
@@ -127,10 +130,12 @@ def kept_or_quick(
         tell(f"{files.name} is quantized already, by {scheme}, and stays so")
     if bits == 4 and scheme is None:
         if (fitted := _place(files, options)).exists():
-            return _opened(files, fitted)
+            return opened(files, fitted)
         options = replace(options, calibration=False)
         if tell is not None and not _place(files, options).exists():
-            tell("made without calibration; `lolama quantize --bits 4` takes longer, and is truer")
+            tell(
+                "made without calibration; `lolama quantize` with 4 bits takes longer, and is truer"
+            )
     return keep(files, options, tell=tell, steps=steps)
 
 
@@ -140,6 +145,7 @@ def save(
     options: Options | None = None,
     *,
     force: bool = False,
+    tell: Callable[[str], None] | None = None,
     steps: Steps | None = None,
 ) -> ModelFiles:
     """Write the quantized form of a model to ``directory``: all of it or nothing.
@@ -149,6 +155,7 @@ def save(
         directory: Must not exist, unless ``force`` replaces the quantized model that is there.
         options: The defaults if not given.
         force: Replace what is there.
+        tell: Receives a line about text that is too short for some linears.
         steps: As for `keep`.
 
     Raises:
@@ -175,7 +182,7 @@ def save(
         reason = "is a model that is not quantized, so it is not replaced"
         raise UsageError(str(directory), reason, "choose another name")
     digest = source_digest(files)
-    _write(files, directory, options, digest, force=force, steps=steps)
+    _write(files, directory, options, digest, force=force, tell=tell, steps=steps)
     return lolama_core.open_checkpoint(directory)
 
 
@@ -183,10 +190,6 @@ def _place(files: ModelFiles, options: Options) -> Path:
     """Where a quantized form is kept. The same model under another name is the same model."""
     digest = source_digest(files)
     return Store().place(KIND, files.family, {"source": digest, **key_of(files, options)})
-
-
-def _opened(files: ModelFiles, place: Path) -> ModelFiles:
-    return replace(lolama_core.open_checkpoint(place, immutable=True), name=files.name)
 
 
 def describe(source: ModelFiles, files: ModelFiles) -> Saved:
@@ -226,6 +229,7 @@ def _write(
     digest: str,
     *,
     force: bool,
+    tell: Callable[[str], None] | None = None,
     steps: Steps | None,
 ) -> None:
     """Tensor by tensor, so that the model need not fit into memory."""
@@ -262,7 +266,7 @@ def _write(
     in_int8 = partial(_write, source, options=Options(), digest=digest, force=True, steps=first)
     with unfinished(files, {**made_of, **key_of(files, options)}) as made:
         blocks = calibrated_blocks(
-            files, inside, options.text, made, write_int8=in_int8, steps=steps
+            files, inside, options.text, made, write_int8=in_int8, tell=tell, steps=steps
         )
         write(blocks, others)
 

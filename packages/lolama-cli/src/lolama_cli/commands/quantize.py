@@ -161,7 +161,7 @@ def quantize(
         note(about(source, left))
     with progress_line("quantizing") as steps:
         if output is not None:
-            files = save(source, output, chosen, force=force, steps=steps)
+            files = save(source, output, chosen, force=force, tell=note, steps=steps)
         else:
             files = keep(source, chosen, force=force, tell=note, steps=steps)
     saved = describe(source, files)

@@ -126,7 +126,10 @@ class NativeStep:
 
     @property
     def prompt_dtypes(self) -> Collection[torch.dtype]:
-        """Any with such weights, or AVX2 alone; bfloat16 and int8 if the processor multiplies bfloat16."""
+        """All of `cache_dtypes` where sums have a fixed order, or with AVX2 alone.
+
+        Else bfloat16 and int8 with weights of bfloat16, if the processor multiplies that, or none.
+        """
         import torch
 
         if self.fixed_order or self._library.has_panels:

@@ -31,8 +31,8 @@ class Moments:
 
         Args:
             run: What to call.
-            importance: (B, T) of each token; all alike if not given. Where a linear reads tokens in another
-                order, as experts do, they are all alike, too.
+            importance: (B, T) of each token; all count alike if not given, and where a linear reads tokens in
+                another order, as experts do.
         """
         self._importance = importance
         hooks = [
