@@ -82,7 +82,7 @@ def quantize(
         int | None,
         typer.Option(
             "--lm-head-bits",
-            help="With 4 bits: what the output projection gets, 4, 8 or 16. Usually 8.",
+            help="With 4 bits: what the output projection gets, 4 (less true), 8 or 16. Usually 8.",
             metavar="N",
             show_default=False,
         ),
