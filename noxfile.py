@@ -406,7 +406,7 @@ FUZZ = {
     },
     "native": {
         "packages/lolama-quant/tests/native/test_instruction_sets.py": {
-            "LOLAMA_FUZZ_CASES": "5000"
+            "LOLAMA_FUZZ_CASES": "10000"
         },
     },
     # The number of prompts, which run in 120 ways each.
