@@ -81,7 +81,14 @@ nox.options.sessions = ["test"]
 # Without byte code every process compiles torch again, which doubles the time to import it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-PACKAGES = ("lolama-core", "lolama-vision", "lolama-quant", "lolama-hub", "lolama-cli")
+PACKAGES = (
+    "lolama-core",
+    "lolama-vision",
+    "lolama-quant",
+    "lolama-hub",
+    "lolama-serve",
+    "lolama-cli",
+)
 DIST = ROOT / "dist"
 RESULTS = ROOT / "results"
 

@@ -30,7 +30,15 @@ from benchmarks.page_cache import drop_from_memory
 
 # Nothing here imports torch before the end: the peak of a process begins with the memory of its parent.
 
-PACKAGES = ("lolama", "lolama_cli", "lolama_core", "lolama_vision", "lolama_quant", "lolama_hub")
+PACKAGES = (
+    "lolama",
+    "lolama_cli",
+    "lolama_core",
+    "lolama_vision",
+    "lolama_quant",
+    "lolama_hub",
+    "lolama_serve",
+)
 
 
 @dataclass

@@ -34,11 +34,16 @@ VIOLATIONS = [
     Violation("layers", "lolama_hub", "import lolama"),
     Violation("layers", "lolama_vision", "import lolama_quant"),
     Violation("layers", "lolama_quant", "from lolama_hub import __about__"),
+    Violation("layers", "lolama_hub", "import lolama_serve"),
+    Violation("layers", "lolama_serve", "from lolama_quant import __about__"),
+    Violation("layers", "lolama_serve", "def late():\n    import lolama"),
     Violation("layers", "lolama", "import lolama_cli"),
     Violation("siblings", "lolama_vision", "import lolama_core"),
     Violation("siblings", "lolama_quant", "from lolama_core import Llama"),
     Violation("siblings", "lolama_hub", "from lolama_core.model.config import LlamaConfig"),
     Violation("siblings", "lolama_hub", "def late():\n    import lolama_core.model.config"),
+    Violation("siblings", "lolama_serve", "from lolama_core import load_model"),
+    Violation("siblings", "lolama_serve", "import lolama_core.generation.engine"),
     Violation("protocols", "lolama_core.protocols", "import lolama_core"),
     Violation(
         "protocols", "lolama_core.protocols", "from lolama_core.model.config import LlamaConfig"
@@ -62,13 +67,16 @@ VIOLATIONS = [
     Violation("cli-rooms", "lolama_cli.commands", "def late():\n    import lolama_cli.app"),
     Violation("wiring", "lolama_cli", "import lolama_core"),
     Violation("wiring", "lolama_cli", "from lolama_hub import HuggingFaceSource"),
+    Violation("wiring", "lolama_cli", "import lolama_serve"),
     Violation("front-door", "lolama", "from lolama_core.model.config import LlamaConfig"),
     Violation("front-door", "lolama", "from lolama_quant.int8 import quantizer"),
+    Violation("front-door", "lolama", "import lolama_serve.__about__"),
 ]
 HARMLESS = [
     Violation("", "lolama_hub", "from lolama_core.protocols.errors import ModelError"),
+    Violation("", "lolama_serve", "from lolama_core.protocols.types import ModelFiles"),
     Violation("", "lolama_cli", "import lolama\nfrom lolama_core.protocols import errors"),
-    Violation("", "lolama", "import lolama_core, lolama_hub, lolama_quant, lolama_vision"),
+    Violation("", "lolama", "import lolama_core, lolama_quant, lolama_serve"),
 ]
 
 

@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 
 import pytest
 
-PACKAGES = ["lolama", "lolama_core", "lolama_hub", "lolama_quant", "lolama_vision"]
+PACKAGES = ["lolama", "lolama_core", "lolama_hub", "lolama_quant", "lolama_serve", "lolama_vision"]
 MODULES = [*PACKAGES, "lolama.data", "lolama.model", "lolama.vision"]
 
 

@@ -14,7 +14,7 @@ from lolama_cli.app import app
 from lolama_cli.command_words import OPTIONS, in_options
 
 PACKAGES = Path(__file__).resolve().parents[1] / "packages"
-LIBRARIES = ["lolama_core", "lolama_vision", "lolama_quant", "lolama_hub", "lolama"]
+LIBRARIES = ["lolama_core", "lolama_vision", "lolama_quant", "lolama_hub", "lolama_serve", "lolama"]
 # Programs with options of their own.
 PROGRAMS = {"lolama_core/__main__.py", "lolama_hub/testing/stand_in_hub.py"}
 # An option of pip, and of the first README, which names both ways of agreeing.

@@ -31,12 +31,13 @@ from program import Outcome, environment
 _SERVER = """
 import contextlib, fcntl, gc, importlib.metadata, json, os, pkgutil, signal, socket, sys, termios
 import jinja2.sandbox, psutil, tokenizers, torch, torch.utils._device
-import lolama, lolama_cli.app, lolama_core, lolama_hub, lolama_quant, lolama_vision
+import lolama, lolama_cli.app, lolama_core, lolama_hub, lolama_quant, lolama_serve, lolama_vision
 from lolama_cli.__main__ import main
 from lolama_cli.errors import Settings
 from lolama_core.protocols.errors import UsageError
 
-for package in (lolama, lolama_cli, lolama_core, lolama_hub, lolama_quant, lolama_vision):
+packages = (lolama, lolama_cli, lolama_core, lolama_hub, lolama_quant, lolama_serve, lolama_vision)
+for package in packages:
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not any(part in module.name for part in ("__main__", "testing", "triton.kernels")):
             importlib.import_module(module.name)

@@ -22,7 +22,14 @@ from lolama_core.protocols.errors import one_line
 if TYPE_CHECKING:
     from torch import nn
 
-_DISTRIBUTIONS = ("lolama-cli", "lolama-core", "lolama-hub", "lolama-quant", "lolama-vision")
+_DISTRIBUTIONS = (
+    "lolama-cli",
+    "lolama-core",
+    "lolama-hub",
+    "lolama-quant",
+    "lolama-serve",
+    "lolama-vision",
+)
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
