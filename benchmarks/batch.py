@@ -26,8 +26,8 @@ from benchmarks.make_model import model_path
 from benchmarks.run import processor, versions
 from benchmarks.shapes import SHAPES
 from lolama import BatchGenerator, GenerationConfig, TextGenerator, load_model, names, wiring
-from lolama_core.generation.request import Generation
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.generation import Generation
 
 _LENGTHS = (8, 64)
 

@@ -34,10 +34,7 @@ if TYPE_CHECKING:
     from lolama_core.generation.generation_config import GenerationConfig as GenerationConfig
     from lolama_core.generation.generator import TextGenerator as TextGenerator
     from lolama_core.generation.keywords import Keywords as Keywords
-    from lolama_core.generation.logprobs import TokenLogprobs as TokenLogprobs
     from lolama_core.generation.prefix_cache import PrefixCache as PrefixCache
-    from lolama_core.generation.request import Emission as Emission
-    from lolama_core.generation.request import Generation as Generation
     from lolama_core.generation.sampling import Sampler as Sampler
     from lolama_core.generation.scoring import prompt_logits as prompt_logits
     from lolama_core.generation.speculation import Drafting as Drafting
@@ -66,6 +63,9 @@ if TYPE_CHECKING:
     from lolama_core.plugins import installed_source as installed_source
     from lolama_core.plugins import plugin_attempts as plugin_attempts
     from lolama_core.protocols.causal_module import CausalLMModule as CausalLMModule
+    from lolama_core.protocols.generation import Emission as Emission
+    from lolama_core.protocols.generation import Generation as Generation
+    from lolama_core.protocols.generation import TokenLogprobs as TokenLogprobs
     from lolama_core.runtime.in_use import decoder_in_use as decoder_in_use
     from lolama_core.runtime.in_use import kernels_in_use as kernels_in_use
     from lolama_core.runtime.in_use import slower_blocks as slower_blocks
@@ -114,8 +114,7 @@ else:
             ".files.prefix_file": ["read_prefix_file"],
             ".files.gguf_writer": ["write_gguf"],
             ".files.quantization": ["quantization_block"],
-            ".generation.request": ["Emission", "Generation"],
-            ".generation.logprobs": ["TokenLogprobs"],
+            ".protocols.generation": ["Emission", "Generation", "TokenLogprobs"],
             ".runtime.in_use": ["decoder_in_use", "kernels_in_use", "slower_blocks"],
             ".runtime.kernels": ["Kernels", "set_kernels"],
             ".runtime.runner": ["Runner", "forget", "runner_of"],

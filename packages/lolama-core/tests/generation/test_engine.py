@@ -28,11 +28,11 @@ from lolama_core import (
     TextGenerator,
     Tokenizer,
 )
-from lolama_core.generation.logprobs import TokenLogprobs
 from lolama_core.generation.schedule import Schedule
 from lolama_core.generation.scheduled import Scheduled
 from lolama_core.generation.speculation import Drafting
 from lolama_core.protocols.errors import ResourceError, UsageError
+from lolama_core.protocols.generation import TokenLogprobs
 from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.kernels import Kernels, set_kernels
 from lolama_core.runtime.pages import PAGE

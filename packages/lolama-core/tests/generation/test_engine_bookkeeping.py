@@ -35,11 +35,12 @@ from lolama_core import (
     Tokenizer,
 )
 from lolama_core.generation.draft_model import DraftModel
-from lolama_core.generation.request import Emission, Request
+from lolama_core.generation.request import Request
 from lolama_core.generation.scheduled import Scheduled
 from lolama_core.generation.speculation import Speculation
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama_core.protocols.generation import Emission
 from lolama_core.protocols.types import PromptKey
 from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.pages import PAGE

@@ -21,9 +21,10 @@ from lolama_core import (
     Tokenizer,
 )
 from lolama_core.generation.engine import Engine
-from lolama_core.generation.logprobs import TokenLogprobs, token_logprobs
+from lolama_core.generation.logprobs import token_logprobs
 from lolama_core.generation.request_factory import RequestFactory
 from lolama_core.protocols.errors import ResourceError, UsageError
+from lolama_core.protocols.generation import TokenLogprobs
 from lolama_core.protocols.types import Prompt
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.runner import Runner

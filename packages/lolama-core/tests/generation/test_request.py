@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from lolama_core import Generation, GenerationConfig, Llama, Tokenizer
-from lolama_core.generation.request import Emission, Request
+from lolama_core.generation.request import Request
 from lolama_core.generation.request_factory import RequestFactory
+from lolama_core.protocols.generation import Emission
 
 MakeLlama = Callable[..., Llama]
 

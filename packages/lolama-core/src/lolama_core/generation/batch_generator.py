@@ -6,8 +6,8 @@ from typing import Unpack, overload
 
 from lolama_core.generation.engine import Engine
 from lolama_core.generation.engine_options import EngineOptions
-from lolama_core.generation.request import Text
 from lolama_core.protocols import CausalLM, Tokenizer
+from lolama_core.protocols.generation import Text
 
 
 class BatchGenerator(Engine[Text]):

@@ -14,7 +14,7 @@ from lolama_core.generation.engine_options import EngineOptions, check_options
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import Keywords
 from lolama_core.generation.passes import counted, passes, run_pass
-from lolama_core.generation.request import Emission, Generation, Request, Text
+from lolama_core.generation.request import Request
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.generation.schedule import Schedule, TooLittleMemory
 from lolama_core.generation.scheduled import Scheduled
@@ -22,6 +22,7 @@ from lolama_core.generation.speculation import Drafting, Speculation, speculatio
 from lolama_core.model.device import memory_errors
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
 from lolama_core.protocols.errors import LolamaError, UsageError
+from lolama_core.protocols.generation import Emission, Generation, Text
 from lolama_core.protocols.inference import run_inference
 from lolama_core.protocols.locks import while_locked
 from lolama_core.protocols.types import Prompt
@@ -138,6 +139,17 @@ class Engine(Generic[Text]):
     def kept_cache_bytes(self) -> int:
         """Bytes kept of requests that have ended, for prompts that begin alike. Others may take them."""
         return 0 if self.memory is None else self.memory.idle_bytes
+
+    def prompt_progress(self, ticket: int) -> tuple[int, int] | None:
+        """How many positions of a request's prompt have been run or were found, and how many it has.
+
+        None once the request is not here any more.
+        """
+        one = self._schedule.requests.get(ticket)
+        if one is None:
+            return None
+        count = one.prompt.lengths[0]
+        return (count - min(one.to_run, count) if one.begun else 0), count
 
     def submit(
         self,

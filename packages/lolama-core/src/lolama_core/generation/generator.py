@@ -37,7 +37,6 @@ from lolama_core.generation.engine_options import (
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.keywords import Keywords
 from lolama_core.generation.prefix_cache import PrefixCache
-from lolama_core.generation.request import Emission, Generation, Text
 from lolama_core.generation.request_factory import RequestFactory, TextOrIds
 from lolama_core.generation.scoring import score
 from lolama_core.generation.speculation import Drafting, speculation_of
@@ -45,6 +44,7 @@ from lolama_core.generation.token_stream import TokenStream
 from lolama_core.protocols import CausalLM, Constraint, LogitsProcessor, Tokenizer
 from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.generation import Emission, Generation, Text
 from lolama_core.runtime.int8_cache import CacheDtype
 from lolama_core.runtime.row_memory import RowMemory
 

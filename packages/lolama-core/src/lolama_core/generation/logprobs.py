@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lolama_core.protocols.generation import TokenLogprobs
 from lolama_core.protocols.types import PromptKey
-
-
-class TokenLogprobs(NamedTuple):
-    """Log-probabilities at the place of one token, as the model gives them, before any setting.
-
-    Attributes:
-        id: The token.
-        logprob: Natural logarithm of its probability; `TextGenerator.score` gives the same of a whole text.
-        best: (id, log-probability) of the most probable tokens at this place, the best one first.
-    """
-
-    id: int
-    logprob: float
-    best: tuple[tuple[int, float], ...]
 
 
 def token_logprobs(logits: Tensor, tokens: Sequence[int], count: int) -> list[TokenLogprobs]:

@@ -3,84 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, Literal, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from typing_extensions import TypeVar
 
 from lolama_core.generation.constrained import Constrained
 from lolama_core.generation.generation_config import GenerationConfig
-from lolama_core.generation.logprobs import PromptLogprobs, TokenLogprobs, token_logprobs
+from lolama_core.generation.logprobs import PromptLogprobs, token_logprobs
 from lolama_core.generation.random_numbers import drawn_again
 from lolama_core.generation.sampling import Sampler
 from lolama_core.generation.text_stream import TextStream
+from lolama_core.protocols.generation import (
+    Emission,
+    FinishReason,
+    Generation,
+    TokenLogprobs,
+)
 from lolama_core.protocols.inference import ordinary
-
-FinishReason = Literal["eos", "stop", "length"]
 
 PromptReader: TypeAlias = Callable[[Tensor, int], None]
 """Is given (T, V) logits of a prompt and the first of their positions, chunk by chunk."""
-
-
-Text = TypeVar("Text", bound=str | None, default=str, covariant=True)
-"""The type of the text in results: ``str`` if the generator has a tokenizer, None if it has none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generation(Generic[Text]):
-    """What one prompt led to. ``print`` shows its text.
-
-    Attributes:
-        ids: New tokens, without the end token and without any that touch a stop text.
-        text: Their text after the prompt's; None if the generator has no tokenizer.
-        finish_reason: ``eos`` the model ended it, ``stop`` a stop text did, ``length`` there was no room.
-        context_full: With ``length``: the model's context was full before ``max_new_tokens``.
-        cached_tokens: Positions of the prompt that were not run again, since another text begins like it: one
-            of the same engine or batch, or one that a `PrefixCache` holds.
-        drafted_tokens: Tokens that were tried ahead of their turn; see `Drafting`. Results that differ in
-            this alone are equal.
-        accepted_tokens: How many of them the text has.
-        thinking: What the model thought before it replied, where the caller keeps that apart from ``text``,
-            as a chat does. The tokens of both are in ``ids``.
-        logprobs: Log-probabilities of each of ``ids``; None unless the setting ``logprobs`` asked for them.
-        prompt_logprobs: Log-probabilities of each token of the prompt but the first; None unless the setting
-            ``prompt_logprobs`` asked for them. Positions of pictures have none.
-    """
-
-    ids: tuple[int, ...]
-    text: Text
-    finish_reason: FinishReason
-    context_full: bool = False
-    cached_tokens: int = 0
-    drafted_tokens: int = field(default=0, compare=False)
-    accepted_tokens: int = field(default=0, compare=False)
-    logprobs: tuple[TokenLogprobs, ...] | None = None
-    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
-    thinking: str | None = None
-
-    def __str__(self) -> str:
-        return repr(self) if self.text is None else self.text
-
-
-class Emission(NamedTuple):
-    """What one step of a request gives out.
-
-    Attributes:
-        token: The id that was chosen, an end token included: what the model reads next.
-        ids: The new ids that are certain: no stop text can take them back. With a tokenizer they know their
-            text (`StreamedId`), and an id whose text is incomplete comes with the step that completes it.
-        text: The new text that is certain; empty without a tokenizer.
-        finish_reason: Why this step was the last; None while the request goes on.
-        logprobs: Log-probabilities of each of ``ids``; empty unless the setting ``logprobs`` asked for them.
-    """
-
-    token: int
-    ids: tuple[int, ...]
-    text: str
-    finish_reason: FinishReason | None
-    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class Request:

@@ -11,11 +11,11 @@ from time import monotonic
 import torch
 
 from lolama_core.generation.pass_costs import PassCosts
-from lolama_core.generation.request import Generation
 from lolama_core.generation.request_factory import embedded_again
 from lolama_core.generation.scheduled import NO_DRAFT, Part, Scheduled
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
+from lolama_core.protocols.generation import Generation
 from lolama_core.runtime.paged_cache import Row
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.row_memory import RowMemory

@@ -10,10 +10,11 @@ from torch import Tensor
 from lolama_core.generation.engine import Engine
 from lolama_core.generation.generation_config import GenerationConfig
 from lolama_core.generation.logprobs import PromptLogprobs
-from lolama_core.generation.request import Generation, PromptReader
+from lolama_core.generation.request import PromptReader
 from lolama_core.generation.request_factory import too_long
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.generation import Generation
 from lolama_core.runtime.int8_cache import CacheDtype
 
 _READ = GenerationConfig.greedy(max_new_tokens=0)

@@ -21,12 +21,12 @@ from torch import Tensor
 from lolama_core.generation.draft_model import MOST_ROWS, DraftModel, MemoryOf
 from lolama_core.generation.pass_costs import MOST_POSITIONS, PassCosts
 from lolama_core.generation.prompt_lookup import PromptLookup
-from lolama_core.generation.request import Emission
 from lolama_core.generation.scheduled import NO_DRAFT, Draft, Part, Scheduled
 from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.generation import Emission
 from lolama_core.runtime.int8_cache import CacheDtype
 from lolama_core.runtime.pages import position_bytes
 from lolama_core.runtime.row_memory import RowMemory

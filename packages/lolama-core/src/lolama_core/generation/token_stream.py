@@ -8,10 +8,11 @@ from functools import partial
 from itertools import count, islice
 from typing import Generic, Self, cast
 
-from lolama_core.generation.request import Emission, Generation, Request, Text
+from lolama_core.generation.request import Request
 from lolama_core.generation.text_stream import TextStream
 from lolama_core.protocols import Tokenizer
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.generation import Emission, Generation, Text
 from lolama_core.protocols.locks import while_locked
 from lolama_core.text.streamed_id import StreamedId
 

@@ -14,11 +14,10 @@ from typing import Any, Literal
 import pytest
 
 from lolama_core.generation.engine import Engine
-from lolama_core.generation.logprobs import TokenLogprobs
-from lolama_core.generation.request import Emission, Generation
 from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM
 from lolama_core.protocols import Tokenizer as TokenizerProtocol
+from lolama_core.protocols.generation import Emission, Generation, TokenLogprobs
 from lolama_core.runtime.int8_cache import CacheDtype
 from lolama_core.runtime.pages import PAGE, position_bytes
 from lolama_core.testing.drafts import EagerSpeculation
