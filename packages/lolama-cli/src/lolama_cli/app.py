@@ -26,6 +26,7 @@ from lolama_cli.commands import (
     pull,
     quantize,
     rm,
+    serve,
 )
 from lolama_cli.console import closed_stdout, note, stdout_failed
 from lolama_cli.errors import Settings
@@ -63,6 +64,7 @@ app.command(epilog=convert.EXAMPLES)(convert.convert)
 app.command(epilog=quantize.EXAMPLES)(quantize.quantize)
 app.command(epilog=bench.EXAMPLES)(bench.bench)
 app.command(epilog=eval.EXAMPLES)(eval.eval)
+app.command(epilog=serve.EXAMPLES, cls=CommandInSections)(serve.serve)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(config.app, name="config")
 

@@ -142,7 +142,6 @@ _COMMANDS_ELSEWHERE = {
     "ls": "did you mean models?",
     "show": "did you mean info?",
     "ps": "no model runs between commands; did you mean models?",
-    "serve": "there is no server; did you mean chat?",
     "delete": "did you mean rm?",
     "download": "did you mean pull?",
 }

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lolama_core.generation.engine import Engine as Engine
     from lolama_core.generation.generation_config import GenerationConfig as GenerationConfig
     from lolama_core.generation.generator import TextGenerator as TextGenerator
+    from lolama_core.generation.hidden_states import hidden_states as hidden_states
     from lolama_core.generation.keywords import Keywords as Keywords
     from lolama_core.generation.prefix_cache import PrefixCache as PrefixCache
     from lolama_core.generation.sampling import Sampler as Sampler
@@ -94,6 +95,7 @@ else:
             ".model.free_memory": ["free_memory"],
             ".generation.generation_config": ["GenerationConfig"],
             ".generation.generator": ["TextGenerator"],
+            ".generation.hidden_states": ["hidden_states"],
             ".generation.keywords": ["Keywords"],
             ".model.kv_cache": ["KVCache"],
             ".model.llama": ["Llama"],

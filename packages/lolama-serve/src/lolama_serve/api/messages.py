@@ -1,0 +1,204 @@
+"""The messages of a chat, as OpenAI's API has them, and what the model is given of them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import msgspec
+
+from lolama_core.protocols.types import ContentPart, Message
+from lolama_serve.errors import APIError
+
+MOST_PICTURES = 16
+"""Pictures that one request may show."""
+
+MOST_PICTURE_BYTES = 20_000_000
+"""Bytes of one picture's file."""
+
+_DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,")
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+_BETWEEN_PARTS = "\n\n"
+"""What stands between the texts of a message that has several, for a model that reads one."""
+
+
+class TextPart(msgspec.Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
+    """A text within a message."""
+
+    text: str
+
+
+class ImageURL(msgspec.Struct, forbid_unknown_fields=True):
+    """A picture, within its address. The server opens none, and reads no file."""
+
+    url: str
+    detail: str | None = None
+
+
+class ImagePart(msgspec.Struct, tag_field="type", tag="image_url", forbid_unknown_fields=True):
+    """A picture within a message."""
+
+    image_url: ImageURL
+
+
+class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal", forbid_unknown_fields=True):
+    """What an earlier answer refused."""
+
+    refusal: str
+
+
+class CalledFunction(msgspec.Struct, forbid_unknown_fields=True):
+    """The function that a model called, and its arguments as JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A call of an earlier answer."""
+
+    function: CalledFunction
+    id: str = ""
+    type: str = "function"
+    index: int | None = None
+
+
+class ChatMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One turn of a chat."""
+
+    role: str
+    content: str | list[TextPart | ImagePart | RefusalPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class Function(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A function that the model may call."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct, tag_field="type", tag="function", forbid_unknown_fields=True):
+    """A tool; functions are the only ones that there are."""
+
+    function: Function
+
+
+class NamedFunction(msgspec.Struct, forbid_unknown_fields=True):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedTool(msgspec.Struct, tag_field="type", tag="function", forbid_unknown_fields=True):
+    """The tool that has to be called."""
+
+    function: NamedFunction
+
+
+def conversation(
+    messages: Sequence[ChatMessage], *, sees_pictures: bool
+) -> tuple[list[Message], list[bytes]]:
+    """What was said, as templates take it, and the files of its pictures.
+
+    Raises:
+        APIError: naming the message that makes no sense.
+    """
+    if not messages:
+        raise APIError(400, "messages: is empty; give at least one", param="messages")
+    pictures: list[bytes] = []
+    turns: list[Message] = []
+    for number, message in enumerate(messages):
+        place = f"messages[{number}]"
+        if message.role not in _ROLES:
+            reason = f"{message.role!r:.50} is none of {', '.join(_ROLES)}"
+            raise APIError(400, f"{place}.role: {reason}", param=f"{place}.role")
+        turn: dict[str, Any] = {
+            "role": "system" if message.role == "developer" else message.role,
+            "content": _content(message, place, pictures, sees_pictures=sees_pictures),
+        }
+        if message.tool_calls:
+            turn["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": msgspec.to_builtins(call.function)}
+                for call in message.tool_calls
+            ]
+        for field in ("name", "tool_call_id", "reasoning_content"):
+            if (value := getattr(message, field)) is not None:
+                turn[field] = value
+        turns.append(cast(Message, turn))
+    for before, after in pairwise(turns):
+        if before["role"] == after["role"] == "assistant":
+            reason = "two messages of the assistant follow each other; make them one"
+            raise APIError(400, f"messages: {reason}", param="messages")
+    return turns, pictures
+
+
+def _content(
+    message: ChatMessage, place: str, pictures: list[bytes], *, sees_pictures: bool
+) -> str | list[ContentPart]:
+    content = message.content
+    if content is None:
+        if message.role not in ("assistant", "tool"):
+            raise APIError(400, f"{place}.content: is missing", param=f"{place}.content")
+        return ""
+    if isinstance(content, str):
+        return content
+    parts: list[ContentPart] = []
+    for number, part in enumerate(content):
+        if isinstance(part, TextPart):
+            parts.append({"type": "text", "text": part.text})
+        elif isinstance(part, RefusalPart):
+            parts.append({"type": "text", "text": part.refusal})
+        else:
+            where = f"{place}.content[{number}].image_url"
+            if not sees_pictures:
+                reason = "this model is shown no pictures; use a vision model"
+                raise APIError(400, f"{where}: {reason}", param=where)
+            if len(pictures) == MOST_PICTURES:
+                raise APIError(400, f"{where}: is one picture more than {MOST_PICTURES}")
+            pictures.append(picture_bytes(part.image_url.url, where))
+            parts.append({"type": "image"})
+    if sees_pictures:
+        return parts
+    return _BETWEEN_PARTS.join(part["text"] for part in parts)
+
+
+def picture_bytes(url: str, where: str) -> bytes:
+    """The file of a picture that a ``data:`` URL holds.
+
+    Raises:
+        APIError: for any other address, which would have to be opened; for what is too large or no base64.
+    """
+    found = _DATA_URL.match(url)
+    if found is None:
+        reason = "is no data:image/...;base64, URL, and no other address is opened"
+        raise APIError(400, f"{where}: {reason}", param=where)
+    return decoded_picture(url[found.end() :], where)
+
+
+def decoded_picture(text: str, where: str) -> bytes:
+    """The file of a picture in base64.
+
+    Raises:
+        APIError: for what is too large, or no base64.
+    """
+    if len(text) * 3 // 4 > MOST_PICTURE_BYTES:  # before anything is decoded
+        reason = f"is larger than the {MOST_PICTURE_BYTES:,} bytes that a picture may have"
+        raise APIError(413, f"{where}: {reason}", param=where)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise APIError(400, f"{where}: is not base64: {error}", param=where) from None

@@ -1,0 +1,54 @@
+"""``/v1/models``: what is here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lolama_core.protocols.serving import ServedName
+from lolama_serve.errors import APIError
+from lolama_serve.http import JSONResponse, endpoint
+
+if TYPE_CHECKING:
+    from lolama_serve.app import Server
+
+
+def routes(server: Server) -> list[Route]:
+    """The list of the models, and each by its name."""
+
+    async def all(request: Request) -> Response:
+        found = await served_names(server)
+        return JSONResponse({"object": "list", "data": [_facts(one) for one in found]})
+
+    async def one(request: Request) -> Response:
+        name = request.path_params["name"]
+        for found in await served_names(server):
+            if found.name == name:
+                return JSONResponse(_facts(found))
+        raise APIError(404, f"there is no model {name!r:.200} here", code="model_not_found")
+
+    return [
+        endpoint("/v1/models", all, methods=("GET",)),
+        endpoint("/models", all, methods=("GET",)),
+        endpoint("/v1/models/{name:path}", one, methods=("GET",)),
+    ]
+
+
+async def served_names(server: Server) -> list[ServedName]:
+    """The models that the server was started with, or else all that are here."""
+    if server.options.models:
+        return [await server.in_thread(server.host.find, name) for name in server.options.models]
+    return [*await server.in_thread(server.host.names)]
+
+
+def _facts(one: ServedName) -> dict[str, Any]:
+    return {
+        "id": one.name,
+        "object": "model",
+        "created": one.created,
+        "owned_by": "lolama",
+        "meta": dict(one.facts),
+    }

@@ -1,0 +1,162 @@
+"""The fields of a request that say how tokens are chosen, which several APIs share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from lolama_core.protocols import Tokenizer
+from lolama_core.protocols.types import JSON
+from lolama_serve.errors import APIError
+
+MOST_STOPS = 64
+"""Texts that may end an answer; each costs a search at every token."""
+
+MOST_STOP_LENGTH = 1_000
+"""Characters of one of them."""
+
+MOST_BIASES = 1_024
+"""Tokens that may have a bias."""
+
+MOST_LOGPROBS = 20
+"""Tokens in the place of one whose log-probabilities are told: OpenAI's limit."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+# What APIs call a setting → what lolama calls it. A name that is missing is the same.
+_NAMES = {
+    "repeat_penalty": "repetition_penalty",
+    "dry_penalty_last_n": "dry_penalty_last_n",
+    "min_tokens": "min_new_tokens",
+}
+_SETTINGS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "top_n_sigma",
+    "repeat_penalty",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "presence_penalty",
+    "frequency_penalty",
+    "dry_multiplier",
+    "dry_base",
+    "dry_allowed_length",
+    "dry_penalty_last_n",
+    "dry_sequence_breakers",
+    "xtc_probability",
+    "xtc_threshold",
+    "seed",
+    "ignore_eos",
+    "min_tokens",
+)
+
+
+class Sampling(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Settings of a generation; what is None is left to the server and the model.
+
+    They mean what they mean in `lolama_core.GenerationConfig`; OpenAI's and llama.cpp's names are understood.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    top_n_sigma: float | None = None
+    repeat_penalty: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_penalty_last_n: int | None = None
+    dry_sequence_breakers: list[str] | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    seed: int | None = None
+    ignore_eos: bool | None = None
+    min_tokens: int | None = None
+    stop: str | list[str] | None = None
+    logit_bias: dict[str, float | bool] | list[tuple[int | str, float | bool]] | None = None
+
+    def settings(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """What is given, by lolama's names.
+
+        Raises:
+            APIError: for too many stop texts or biases, or a bias for what is no token.
+        """
+        given: dict[str, Any] = {}
+        for name in _SETTINGS:
+            value = getattr(self, name)
+            if value is None or (
+                name == "seed" and value == -1
+            ):  # llama.cpp's clients: a random one
+                continue
+            if name == "top_k" and value < 0:  # likewise: off
+                value = 0
+            given[_NAMES.get(name, name)] = value
+        if self.stop is not None:
+            given["stop"] = checked_stop(self.stop)
+        if self.logit_bias is not None:
+            given["logit_bias"] = biases(self.logit_bias, tokenizer)
+        return given
+
+
+def checked_stop(stop: str | Sequence[str]) -> list[str]:
+    """Texts that end an answer, as a list.
+
+    Raises:
+        APIError: if they are too many, or one is too long. One without a character is left out.
+    """
+    texts = [stop] if isinstance(stop, str) else [*stop]
+    if len(texts) > MOST_STOPS or any(len(text) > MOST_STOP_LENGTH for text in texts):
+        reason = f"at most {MOST_STOPS} texts of {MOST_STOP_LENGTH} characters each"
+        raise APIError(400, f"stop: give {reason}", param="stop")
+    return [text for text in texts if text]
+
+
+def biases(
+    given: dict[str, float | bool] | list[tuple[int | str, float | bool]], tokenizer: Tokenizer
+) -> dict[int, float]:
+    """Token id → what is added to its score. A text means each of its tokens; False forbids them.
+
+    Raises:
+        APIError: if they are too many.
+    """
+    pairs = [*given.items()] if isinstance(given, dict) else given
+    if len(pairs) > MOST_BIASES:
+        raise APIError(400, f"logit_bias: give at most {MOST_BIASES} tokens", param="logit_bias")
+    made: dict[int, float] = {}
+    for token, bias in pairs:
+        if bias is True:
+            raise APIError(400, "logit_bias: true is no bias", param="logit_bias")
+        value = -1e6 if bias is False else float(bias)
+        if isinstance(token, int) or token.isdecimal():
+            ids = [int(token)]
+        else:
+            ids = tokenizer.encode_ids(token, add_special_tokens=False, split_special_tokens=True)
+        for token_id in ids:
+            made[token_id] = value
+    return made
+
+
+def answer_length(*asked: int | None) -> dict[str, JSON]:
+    """The setting of the first length that a request gives; -1 is none, as in llama.cpp.
+
+    Raises:
+        APIError: for another number below 0.
+    """
+    for count in asked:
+        if count is None or count == -1:
+            continue
+        if count < 0:
+            raise APIError(400, f"max_tokens: is {count}; give 0 or more", param="max_tokens")
+        return {"max_new_tokens": count}
+    return {}

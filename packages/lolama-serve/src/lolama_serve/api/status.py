@@ -1,0 +1,92 @@
+"""How the server is: ``/health``, ``/metrics``, ``/props``, ``/slots``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lolama_serve.errors import APIError
+from lolama_serve.http import JSONResponse, endpoint
+from lolama_serve.pool import LoadedModel
+from lolama_serve.version import FINGERPRINT
+
+if TYPE_CHECKING:
+    from lolama_serve.app import Server
+
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def routes(server: Server) -> list[Route]:
+    """The endpoints."""
+
+    async def health(request: Request) -> Response:
+        if server.pool.state == "loading":
+            raise APIError(503, "a model is being loaded", type="unavailable_error", retry_after=1)
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(request: Request) -> Response:
+        loaded = [*server.pool.loaded.values()]
+        running = sum(len(one.running) for one in loaded)
+        processing = sum(min(len(one.running), server.options.parallel) for one in loaded)
+        text = server.metrics.text(
+            processing,
+            running - processing,
+            sum(one.engine.used_cache_bytes for one in loaded),
+            sum(one.engine.kept_cache_bytes for one in loaded),
+        )
+        return Response(text, headers={"Content-Type": _PROMETHEUS})
+
+    async def props(request: Request) -> Response:
+        return JSONResponse(await _props(server, request.query_params.get("model")))
+
+    async def slots(request: Request) -> Response:
+        async with server.pool.use(request.query_params.get("model")) as loaded:
+            return JSONResponse(_slots(server, loaded))
+
+    return [
+        endpoint("/health", health, methods=("GET",)),
+        endpoint("/v1/health", health, methods=("GET",)),
+        endpoint("/metrics", metrics, methods=("GET",)),
+        endpoint("/props", props, methods=("GET",)),
+        endpoint("/slots", slots, methods=("GET",)),
+    ]
+
+
+async def _props(server: Server, name: str | None) -> dict[str, Any]:
+    if server.pool.state == "sleeping":
+        return {"is_sleeping": True, "total_slots": server.options.parallel}
+    async with server.pool.use(name) as loaded:
+        model = loaded.model
+        settings = {**model.settings(server.options.settings)}
+        return {
+            "is_sleeping": False,
+            "total_slots": server.options.parallel,
+            "model_alias": loaded.served.name,
+            "model_path": str(model.facts.get("path", "")),
+            "chat_template": model.facts.get("chat_template") or "",
+            "modalities": {"vision": model.sees_pictures, "audio": False},
+            "default_generation_settings": {"n_ctx": loaded.context, "params": settings},
+            "build_info": FINGERPRINT,
+            "model": dict(model.facts),
+        }
+
+
+def _slots(server: Server, loaded: LoadedModel) -> list[dict[str, Any]]:
+    """A slot for each request that may run; those that wait have none."""
+    now, found = time.monotonic(), []
+    for number in range(server.options.parallel):
+        slot: dict[str, Any] = {"id": number, "n_ctx": loaded.context, "is_processing": False}
+        if number < len(loaded.running):
+            timings = loaded.running[number].timings
+            slot |= {
+                "is_processing": True,
+                "n_prompt_tokens": timings.prompt,
+                "n_decoded": timings.tokens,
+                "seconds": round(now - timings.submitted, 3),
+            }
+        found.append(slot)
+    return found

@@ -1,0 +1,93 @@
+"""Texts and token ids: ``/tokenize``, ``/detokenize``, ``/apply-template``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lolama_core.protocols import Tokenizer
+from lolama_serve.api.messages import ChatMessage, Tool, conversation
+from lolama_serve.errors import APIError
+from lolama_serve.http import JSONResponse, decoded, endpoint
+
+if TYPE_CHECKING:
+    from lolama_serve.app import Server
+
+
+class TokenizeRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``/tokenize``."""
+
+    content: str
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+    model: str | None = None
+
+
+class DetokenizeRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``/detokenize``."""
+
+    tokens: list[int]
+    model: str | None = None
+
+
+class TemplateRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``/apply-template``."""
+
+    messages: list[ChatMessage]
+    tools: list[Tool] | None = None
+    model: str | None = None
+
+
+def routes(server: Server) -> list[Route]:
+    """The endpoints."""
+
+    async def tokenize(request: Request) -> Response:
+        body = decoded(await request.body(), TokenizeRequest)
+        async with server.pool.use(body.model) as loaded:
+            tokenizer = loaded.model.tokenizer
+            ids = await server.in_thread(
+                tokenizer.encode_ids,
+                body.content,
+                add_special_tokens=body.add_special,
+                split_special_tokens=not body.parse_special,
+            )
+        tokens = [_piece(tokenizer, one) for one in ids] if body.with_pieces else ids
+        return JSONResponse({"tokens": tokens})
+
+    async def detokenize(request: Request) -> Response:
+        body = decoded(await request.body(), DetokenizeRequest)
+        async with server.pool.use(body.model) as loaded:
+            tokenizer = loaded.model.tokenizer
+            wrong = next((i for i in body.tokens if not 0 <= i < tokenizer.vocab_size), None)
+            if wrong is not None:
+                limit = tokenizer.vocab_size
+                raise APIError(400, f"tokens: {wrong} is no id below {limit}", param="tokens")
+            text = await server.in_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)
+        return JSONResponse({"content": text})
+
+    async def apply_template(request: Request) -> Response:
+        body = decoded(await request.body(), TemplateRequest)
+        async with server.pool.use(body.model) as loaded:
+            model = loaded.model
+            turns, _ = conversation(body.messages, sees_pictures=model.sees_pictures)
+            tools = [msgspec.to_builtins(tool) for tool in body.tools or ()]
+            text = await server.in_thread(model.render, turns, tools=tools)
+        return JSONResponse({"prompt": text})
+
+    return [
+        endpoint("/tokenize", tokenize),
+        endpoint("/detokenize", detokenize),
+        endpoint("/apply-template", apply_template),
+    ]
+
+
+def _piece(tokenizer: Tokenizer, token_id: int) -> dict[str, Any]:
+    text = tokenizer.decode([token_id], skip_special_tokens=False)
+    # A token that is a part of a character has bytes, and no text.
+    piece: Any = [*text.encode()] if "\N{REPLACEMENT CHARACTER}" in text else text
+    return {"id": token_id, "piece": piece}

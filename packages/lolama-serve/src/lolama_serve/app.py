@@ -1,0 +1,111 @@
+"""The server: its parts, and the routes of all its APIs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import ParamSpec, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lolama_core.protocols.serving import ModelHost
+from lolama_serve.api import (
+    models,
+    openai_chat,
+    status,
+    tokens,
+)
+from lolama_serve.engine_thread import EngineThread
+from lolama_serve.errors import APIError
+from lolama_serve.generation import Generator
+from lolama_serve.guard import Guard
+from lolama_serve.http import error_response
+from lolama_serve.metrics import Metrics
+from lolama_serve.options import ServeOptions
+from lolama_serve.pool import ModelPool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_LOOK = 0.5
+"""Seconds between two looks at how long the models have been idle."""
+
+
+class Server:
+    """The parts of a server; they exist while its event loop runs.
+
+    Args:
+        host: Where its models come from.
+        options: What it was started with.
+
+    Attributes:
+        pool: The loaded models.
+        generator: Runs requests.
+        metrics: Counts them.
+    """
+
+    pool: ModelPool
+    generator: Generator
+
+    def __init__(self, host: ModelHost, options: ServeOptions) -> None:
+        self.host, self.options, self.metrics = host, options, Metrics()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start its thread, and load the models that were named; stop both at the end."""
+        thread = EngineThread(asyncio.get_running_loop(), self.metrics.stepped)
+        self.pool = ModelPool(self.host, self.options, thread)
+        self.generator = Generator(self.pool, thread, self.options, self.metrics)
+        loading = asyncio.create_task(self.pool.preload())
+        idle = asyncio.create_task(self._watch_idle())
+        try:
+            yield
+        finally:
+            for task in (loading, idle):
+                task.cancel()
+            await asyncio.to_thread(thread.stop)
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Call what takes a while beside the event loop."""
+        return await asyncio.to_thread(function, *args, **named)
+
+    async def _watch_idle(self) -> None:
+        while self.options.sleep_idle is not None:
+            await asyncio.sleep(_LOOK)
+            await self.pool.unload_idle()
+
+
+def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
+    """The server as an ASGI application.
+
+    Args:
+        host: Where models come from.
+        options: What it is started with.
+    """
+    server = Server(host, options)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with server.running():
+            yield
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        reasons = {404: "there is nothing at this address; see GET / for what there is"}
+        reason = reasons.get(error.status_code, str(error.detail))
+        return error_response(request.url.path, APIError(error.status_code, reason))
+
+    parts = (openai_chat, models, status, tokens)
+    app = Starlette(
+        routes=[route for part in parts for route in part.routes(server)],
+        middleware=[Middleware(Guard, options=options)],
+        exception_handlers={HTTPException: refused},
+        lifespan=lifespan,
+    )
+    app.state.server = server
+    return app

@@ -1,0 +1,278 @@
+"""The one thread that runs the engines: requests come in through a queue, and events go out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+from lolama_core.protocols.errors import LolamaError, ResourceError
+from lolama_core.protocols.generation import Emission, Generation
+from lolama_core.protocols.serving import RequestEngine
+
+_log = logging.getLogger("lolama.serve")
+
+_FAILED_STEPS = 3
+"""Steps in a row that may fail for lack of memory before the request that came last has to go."""
+
+
+class Progress(NamedTuple):
+    """How far a prompt is: positions that have been run or were found, and all of them."""
+
+    done: int
+    total: int
+
+
+class Ended(NamedTuple):
+    """A request has ended.
+
+    Attributes:
+        result: What came of it.
+        timings: What it took.
+    """
+
+    result: Generation[str]
+    timings: Timings
+
+
+class Failed(NamedTuple):
+    """A request has failed."""
+
+    error: Exception
+
+
+Event: TypeAlias = Progress | Emission | Ended | Failed
+
+
+@dataclass
+class Timings:
+    """When a request was where, in seconds of a clock that never goes back.
+
+    Attributes:
+        submitted: It came.
+        begun: It joined the engine.
+        first: Its first token was chosen.
+        last: Its last token was chosen.
+        prompt: Positions of its prompt.
+        tokens: Tokens chosen so far.
+    """
+
+    submitted: float
+    begun: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+    prompt: int = 0
+    tokens: int = 0
+
+    @property
+    def prompt_seconds(self) -> float:
+        """What the prompt took, with what it waited within the engine."""
+        return max((self.first or self.last or self.begun) - self.begun, 0.0)
+
+    @property
+    def decode_seconds(self) -> float:
+        """What all tokens but the first took."""
+        return max(self.last - self.first, 0.0)
+
+
+@dataclass(eq=False)
+class Submission:
+    """One request on its way through the engine's thread.
+
+    Attributes:
+        engine: What runs it.
+        prepared: What the engine's ``prepare`` made of it.
+        deliver: Receives its events, in the thread of the event loop.
+        reports_progress: Whether it wants to know how far its prompt is.
+    """
+
+    engine: RequestEngine
+    prepared: Any
+    deliver: Callable[[Event], None]
+    reports_progress: bool = False
+    timings: Timings = field(default_factory=lambda: Timings(time.monotonic()))
+    ticket: int | None = None
+    gone: bool = False
+
+
+class EngineThread:
+    """Owns every engine of the server, and steps those that have something to do, one after another.
+
+    Args:
+        loop: Where events are delivered.
+        stepped: Told after each step how many rows it ran; for metrics.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, stepped: Callable[[int], None] = lambda rows: None
+    ) -> None:
+        self._loop, self._stepped = loop, stepped
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._here: dict[RequestEngine, dict[int, Submission]] = {}
+        self._failures: dict[RequestEngine, int] = {}
+        self._events: list[tuple[Submission, Event]] = []
+        self._thread = threading.Thread(target=self._run, name="lolama-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, submission: Submission) -> None:
+        """Let a request join its engine at the next step."""
+        self._commands.put(lambda: self._add(submission))
+
+    def cancel(self, submission: Submission) -> None:
+        """Take a request out, wherever it stands, before the next step. Nothing more is delivered."""
+        submission.gone = True
+        self._commands.put(lambda: self._leave(submission))
+
+    def run(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Call a function between two steps; for what must not run beside an engine."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def call() -> None:
+            try:
+                result, error = function(), None
+            except Exception as failure:
+                result, error = None, failure
+            self._call_in_loop(lambda: _settle(future, result, error))
+
+        self._commands.put(call)
+        return future
+
+    def stop(self) -> None:
+        """End the thread after its current step."""
+        self._commands.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            busy = [engine for engine, here in self._here.items() if here]
+            try:
+                while True:
+                    command = self._commands.get(block=not busy and not self._events)
+                    if command is None:
+                        return
+                    command()
+                    busy = [engine for engine, here in self._here.items() if here]
+            except queue.Empty:
+                pass
+            for engine in busy:
+                self._step(engine)
+            self._deliver()
+
+    def _add(self, submission: Submission) -> None:
+        if submission.gone:
+            return
+        timings = submission.timings
+        timings.begun = time.monotonic()
+        try:
+            submission.ticket = submission.engine.add(submission.prepared)
+        except Exception as error:
+            self._events.append((submission, Failed(error)))
+            return
+        here = self._here.setdefault(submission.engine, {})
+        here[submission.ticket] = submission
+        self._report_progress(submission)
+        self._collect(submission.engine)  # one that wants no token has ended
+
+    def _leave(self, submission: Submission) -> None:
+        here = self._here.get(submission.engine, {})
+        if submission.ticket is not None and here.pop(submission.ticket, None) is not None:
+            submission.engine.cancel(submission.ticket)
+        if not here:
+            self._here.pop(submission.engine, None)
+
+    def _step(self, engine: RequestEngine) -> None:
+        here = self._here.get(engine, {})
+        try:
+            emitted = engine.step()
+            self._failures.pop(engine, None)
+        except ResourceError as error:
+            self._memory_is_short(engine, error)
+            return
+        except Exception as error:
+            # The engine cannot be trusted any more with what it has: all of it ends, and says so.
+            _log.exception("a step of the engine failed")
+            for submission in [*here.values()]:
+                self._events.append((submission, Failed(error)))
+                self._leave(submission)
+            return
+        now, rows = time.monotonic(), set()
+        for ticket, emission in emitted:
+            one = here.get(ticket)
+            if one is None:
+                continue
+            rows.add(ticket)
+            timings = one.timings
+            timings.first = timings.first or now
+            timings.last = now
+            timings.tokens += 1
+            self._events.append((one, emission))
+        for submission in here.values():
+            if submission.reports_progress and not submission.timings.first:
+                self._report_progress(submission)
+        self._collect(engine)
+        self._stepped(len(rows))
+
+    def _memory_is_short(self, engine: RequestEngine, error: ResourceError) -> None:
+        """Try again; the request that came last has to go if that does not help."""
+        self._failures[engine] = self._failures.get(engine, 0) + 1
+        if self._failures[engine] < _FAILED_STEPS:
+            time.sleep(0.05)
+            return
+        self._failures[engine] = 0
+        here = self._here[engine]
+        submission = here[max(here)]
+        self._events.append((submission, Failed(error)))
+        self._leave(submission)
+
+    def _collect(self, engine: RequestEngine) -> None:
+        here = self._here.get(engine, {})
+        for ticket, result in engine.collect().items():
+            submission = here.pop(ticket, None)
+            if submission is None:
+                continue
+            if isinstance(result, LolamaError):
+                self._events.append((submission, Failed(result)))
+            else:
+                self._events.append((submission, Ended(result, submission.timings)))
+        if not here:
+            self._here.pop(engine, None)
+
+    def _report_progress(self, submission: Submission) -> None:
+        assert submission.ticket is not None
+        if not submission.reports_progress:
+            return
+        found = submission.engine.prompt_progress(submission.ticket)
+        if found is not None:
+            self._events.append((submission, Progress(*found)))
+
+    def _deliver(self) -> None:
+        if not self._events:
+            return
+        events, self._events = self._events, []
+
+        def hand_over() -> None:
+            for submission, event in events:
+                if not submission.gone:
+                    submission.deliver(event)
+
+        self._call_in_loop(hand_over)
+
+    def _call_in_loop(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:  # the loop has ended, and nobody waits any more
+            _log.debug("the event loop has ended before the engine")
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,0 +1,196 @@
+"""What every request passes: its host, origin and key are checked, its body is limited, and it is logged."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lolama_serve.errors import APIError
+from lolama_serve.options import ServeOptions
+
+_log = logging.getLogger("lolama.serve.access")
+
+PUBLIC_PATHS = frozenset({"/", "/health", "/v1/health"})
+"""What needs no key: a page that says nothing of models, and whether the server is ready."""
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_BODY_PATIENCE = 30.0
+"""Seconds between two pieces of a body. A client that is slower is sent away, or it would hold its place."""
+
+_METHODS = "GET, POST, DELETE, OPTIONS"
+
+
+class Guard:
+    """A pure ASGI middleware, so that a client that leaves is noticed at once.
+
+    Args:
+        app: What answers.
+        options: Hosts, origins, keys and limits.
+    """
+
+    def __init__(self, app: ASGIApp, options: ServeOptions) -> None:
+        self._app, self._options = app, options
+        self._keys = [key.encode() for key in options.api_keys]
+        hosts = [*_LOOPBACK, *options.allowed_hosts, *options.host.split(",")]
+        self._hosts = {host.strip().lower().strip("[]") for host in hosts}
+        # Who listens on all addresses cannot know what they are called.
+        self._any_host = bool(self._hosts & {"0.0.0.0", "::", "*"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; see ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.monotonic(), 0
+
+        async def reply(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._add_headers(MutableHeaders(scope=message), headers, request_id)
+            await send(message)
+
+        try:
+            await self._answer(scope, headers, receive, reply)
+        finally:
+            facts = {
+                "request": request_id,
+                "method": scope["method"],
+                "path": scope["path"][:200],
+                "status": status,
+                "seconds": round(time.monotonic() - started, 4),
+            }
+            _log.info("%s", json.dumps(facts))
+
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        try:
+            self._check_host(headers)
+            if scope["method"] == "OPTIONS" and "origin" in headers:
+                await _respond(send, 200, b"")
+                return
+            self._check_origin(headers)
+            self._check_key(scope, headers)
+            self._check_length(headers)
+        except APIError as error:
+            await send_error(scope, send, error)
+            return
+        await self._app(scope, self._limited(receive), send)
+
+    def _check_host(self, headers: Headers) -> None:
+        """Refuse names that are not this server's: a page elsewhere may have let its own name point here."""
+        if self._any_host:
+            return
+        host = urlsplit(f"//{headers.get('host', '')}").hostname
+        if host is None or host.lower() not in self._hosts:
+            raise APIError(403, "the header Host names another server; see --allowed-host")
+
+    def _check_origin(self, headers: Headers) -> None:
+        origin = headers.get("origin")
+        if origin is not None and not self._may_use(origin):
+            raise APIError(403, "pages of this origin may not use the server; see --cors-origin")
+
+    def _may_use(self, origin: str) -> bool:
+        if "*" in self._options.cors_origins or origin in self._options.cors_origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        return parts.scheme in ("http", "https") and parts.hostname in _LOOPBACK
+
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        if not self._keys or scope["path"] in PUBLIC_PATHS:
+            return
+        given = headers.get("x-api-key", "")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            given = token.strip()
+        # Every key is compared, in a time that tells nothing of them.
+        right = [hmac.compare_digest(given.encode("utf-8", "replace"), key) for key in self._keys]
+        if not any(right):
+            raise APIError(401, "give a key, as Authorization: Bearer KEY or X-Api-Key: KEY")
+
+    def _check_length(self, headers: Headers) -> None:
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:20]) > self._options.max_body:
+            raise _too_large(self._options.max_body)
+
+    def _limited(self, receive: Receive) -> Receive:
+        taken, whole = 0, False
+
+        async def limited() -> Message:
+            nonlocal taken, whole
+            if whole:  # what comes now is the client's leaving, for which there is all the time
+                return await receive()
+            try:
+                async with asyncio.timeout(_BODY_PATIENCE):
+                    message = await receive()
+            except TimeoutError:
+                reason = f"the body stopped coming for {_BODY_PATIENCE:.0f} s"
+                raise APIError(408, reason, type="invalid_request_error") from None
+            if message["type"] == "http.request":
+                taken += len(message.get("body", b""))
+                whole = not message.get("more_body", False)
+                if taken > self._options.max_body:
+                    raise _too_large(self._options.max_body)
+            return message
+
+        return limited
+
+    def _add_headers(self, answer: MutableHeaders, asked: Headers, request_id: str) -> None:
+        answer["X-Request-Id"] = request_id
+        answer["X-Content-Type-Options"] = "nosniff"
+        answer["Cache-Control"] = "no-store"
+        origin = asked.get("origin")
+        if origin is None:
+            return
+        answer["Vary"] = "Origin"
+        if self._may_use(origin):
+            answer["Access-Control-Allow-Origin"] = origin
+            answer["Access-Control-Allow-Credentials"] = "true"
+            answer["Access-Control-Allow-Methods"] = _METHODS
+            answer["Access-Control-Allow-Headers"] = "*"
+
+
+def _too_large(limit: int) -> APIError:
+    return APIError(413, f"the body is larger than the {limit:,} bytes that it may have")
+
+
+def error_body(path: str, error: APIError) -> bytes:
+    """The error as the API to which ``path`` belongs tells it."""
+    if path.startswith("/v1/messages"):
+        facts = error.as_anthropic()
+    elif path.startswith("/api/"):
+        facts = error.as_ollama()
+    else:
+        facts = error.as_openai()
+    return json.dumps(facts).encode()
+
+
+async def send_error(scope: Scope, send: Send, error: APIError) -> None:
+    """Answer with an error."""
+    headers = [(b"content-type", b"application/json")]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    await _respond(send, error.status, error_body(scope["path"], error), headers)
+
+
+async def _respond(
+    send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})

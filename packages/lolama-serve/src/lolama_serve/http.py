@@ -1,0 +1,198 @@
+"""Requests and answers: checked bodies, errors in each API's words, streams that end with their client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from lolama_serve.errors import APIError, api_error
+from lolama_serve.guard import error_body
+
+_log = logging.getLogger("lolama.serve")
+
+T = TypeVar("T")
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+KEEP_ALIVE = 10.0
+"""Seconds without an event after which a stream gives a sign of life: some proxies end what is silent."""
+
+_encoder = msgspec.json.Encoder()
+
+
+def to_json(value: Any) -> bytes:
+    """JSON of structs, dictionaries, lists, texts and numbers. What is not finite is null."""
+    return _encoder.encode(value)
+
+
+class JSONResponse(Response):
+    """An answer in JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Its body."""
+        return to_json(content)
+
+
+class Stream(Response):
+    """An answer that comes in pieces, and ends when its client leaves.
+
+    Args:
+        pieces: What is sent. An error is sent as ``failed`` makes it: the answer has begun already.
+        held: What is let go of at the end, however it comes.
+        failed: Makes the last piece of an error.
+        media_type: The type of the whole.
+        keep_alive: What is sent where nothing came for `KEEP_ALIVE` seconds.
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        *,
+        held: AsyncExitStack,
+        failed: Callable[[APIError], bytes],
+        media_type: str = "text/event-stream",
+        keep_alive: bytes = b": keep-alive\n\n",
+    ) -> None:
+        self._pieces, self._held = pieces, held
+        self._failed, self._keep_alive = failed, keep_alive
+        super().__init__(media_type=media_type)
+        del self.headers["content-length"]
+        self.headers["X-Accel-Buffering"] = "no"  # or nginx holds the pieces back
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; see ASGI."""
+        async with self._held:
+            await until_gone(receive, self._send(send))
+
+    async def _send(self, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        try:
+            async for piece in _with_signs_of_life(self._pieces, self._keep_alive):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except Exception as error:
+            _note(error)
+            body = self._failed(api_error(error))
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _with_signs_of_life(pieces: AsyncIterator[bytes], sign: bytes) -> AsyncIterator[bytes]:
+    """The pieces, and a sign of life wherever none comes for a while."""
+    coming: asyncio.Task[bytes] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(pieces))
+            done, _ = await asyncio.wait({coming}, timeout=KEEP_ALIVE)
+            if not done:
+                yield sign
+                continue
+            finished, coming = coming, None
+            try:
+                yield finished.result()
+            except StopAsyncIteration:
+                return
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.wait({coming})
+        await pieces.aclose()  # type: ignore[attr-defined] # all are generators
+
+
+async def until_gone(receive: Receive, work: Awaitable[T]) -> T | None:
+    """Do some work, unless the client leaves before it is done; then it is broken off.
+
+    Returns:
+        What came of the work; None if the client has left.
+    """
+
+    async def leaving() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(leaving())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        return None
+    finally:
+        for one in (task, gone):
+            if not one.done():
+                one.cancel()
+        await asyncio.wait({task, gone})
+        if gone.done() and not gone.cancelled():
+            gone.exception()
+
+
+def decoded(body: bytes, struct: type[Body]) -> Body:
+    """A body as the struct that describes it.
+
+    Raises:
+        APIError: naming the field that is wrong.
+    """
+    try:
+        return msgspec.json.decode(body, type=struct)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$")
+        field = place.rstrip("`").lstrip(".")
+        unknown = "unknown field `"
+        if unknown in reason:
+            name = reason.split("`")[1]
+            field = f"{field}.{name}".lstrip(".")
+            reason = "is not a parameter that this server knows"
+        subject = f"{field}: " if field else "the body: "
+        raise APIError(400, f"{subject}{reason[:300]}", param=field[:100] or None) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise APIError(400, f"the body is not JSON: {str(error)[:200]}") from None
+    except RecursionError:
+        raise APIError(400, "the body is nested too deeply") from None
+
+
+def endpoint(
+    path: str,
+    function: Callable[[Request], Awaitable[Response]],
+    *,
+    methods: tuple[str, ...] = ("POST",),
+) -> Route:
+    """A route whose errors are told as its API tells them, and whose work ends when its client leaves."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            if "POST" in methods:
+                await request.body()
+            response = await until_gone(request.receive, function(request))
+        except Exception as error:
+            _note(error)
+            return error_response(request.url.path, api_error(error))
+        return Response(status_code=499) if response is None else response
+
+    return Route(path, answer, methods=list(methods))
+
+
+def error_response(path: str, error: APIError) -> Response:
+    """An error as an answer."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    body = error_body(path, error)
+    return Response(body, error.status, headers, media_type="application/json")
+
+
+def _note(error: Exception) -> None:
+    """Log what nobody has foreseen."""
+    if api_error(error).status == 500:
+        _log.error("a request failed", exc_info=error)

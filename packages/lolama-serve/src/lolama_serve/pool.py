@@ -1,0 +1,188 @@
+"""The models that are loaded: they come when they are asked for, and leave when their memory is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.serving import ModelHost, RequestEngine, ServedModel, ServedName
+from lolama_serve.engine_thread import EngineThread, Submission
+from lolama_serve.errors import APIError
+from lolama_serve.options import ServeOptions
+
+State: TypeAlias = Literal["loading", "ready", "sleeping"]
+
+
+@dataclass(eq=False)
+class LoadedModel:
+    """A model in memory.
+
+    Attributes:
+        served: What it was found as.
+        model: The model.
+        engine: What runs it.
+        context: Positions that a request may take.
+        running: Requests of it that have not ended, in the order in which they came.
+        users: How many requests hold it.
+        used: When the last one let go of it, in seconds of a clock that never goes back.
+    """
+
+    served: ServedName
+    model: ServedModel
+    engine: RequestEngine
+    context: int
+    running: list[Submission] = field(default_factory=list)
+    users: int = 0
+    used: float = field(default_factory=time.monotonic)
+
+
+class ModelPool:
+    """The models of a server.
+
+    Args:
+        host: Where they come from.
+        options: How many may be here, and for how long.
+        thread: Runs their engines.
+    """
+
+    def __init__(self, host: ModelHost, options: ServeOptions, thread: EngineThread) -> None:
+        self.host, self._options, self._thread = host, options, thread
+        self.loaded: dict[str, LoadedModel] = {}
+        self.state: State = "ready"
+        self.waiting = 0
+        """Requests that have come and have not ended, of all models."""
+        self._changed = asyncio.Condition()
+        self._loading = asyncio.Lock()
+
+    async def preload(self) -> None:
+        """Load the models that the server was started with.
+
+        Raises:
+            LolamaError: if one cannot be loaded.
+            APIError: if all together are larger than they may be.
+        """
+        self.state = "loading"
+        for name in self._options.models:
+            async with self.use(name):
+                pass
+        self.state = "ready"
+
+    def name_of(self, asked: str | None) -> str:
+        """The name of the model that a request means.
+
+        Raises:
+            APIError: if there is none.
+        """
+        models = self._options.models
+        if not asked:
+            if models:
+                return models[0]
+            raise APIError(
+                400,
+                "the request names no model, and the server was started without one; see "
+                "GET /v1/models for those that are here",
+                param="model",
+            )
+        if asked in self.loaded or asked in models:
+            return asked
+        try:
+            return self.host.find(asked).name
+        except UsageError as error:
+            if self._options.any_model and models:
+                return models[0]
+            raise APIError(
+                404,
+                f"there is no model {asked!r:.200} here: {error.reason}; "
+                "see GET /v1/models for those that are",
+                param="model",
+                code="model_not_found",
+            ) from None
+
+    @asynccontextmanager
+    async def use(self, asked: str | None) -> AsyncIterator[LoadedModel]:
+        """The model of that name, which stays in memory until the block ends.
+
+        Raises:
+            APIError: if it is not here, or cannot be while others are in use.
+            LolamaError: if it cannot be loaded.
+        """
+        name = await asyncio.to_thread(self.name_of, asked)
+        while (loaded := self.loaded.get(name)) is None:
+            async with self._loading:
+                if name not in self.loaded:
+                    await self._load(name)
+        loaded.users += 1
+        try:
+            yield loaded
+        finally:
+            loaded.users -= 1
+            loaded.used = time.monotonic()
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _load(self, name: str) -> None:
+        served = await asyncio.to_thread(self.host.find, name)
+        await self._make_room(served)
+        sleeping, self.state = self.state == "sleeping", "loading"
+        try:
+            options = self._options
+
+            def load() -> LoadedModel:
+                model = self.host.load(name)
+                engine = model.engine(rows=options.parallel, cache_bytes=options.cache_bytes)
+                context = min(options.context or model.context_length, model.context_length)
+                return LoadedModel(served, model, engine, context)
+
+            self.loaded[name] = await asyncio.to_thread(load)
+            self.state = "ready"
+        except BaseException:
+            self.state = "sleeping" if sleeping else "ready"
+            raise
+
+    async def _make_room(self, served: ServedName) -> None:
+        """Let idle models leave until there is memory for another one; wait for busy ones."""
+        most = self._options.model_bytes
+        if most is None:
+            return
+        if served.bytes > most:
+            raise APIError(
+                503,
+                f"{served.name} takes {served.bytes:,} bytes, and models may take {most:,} "
+                "altogether; start the server with a larger --model-memory",
+            )
+        async with self._changed:
+            while sum(one.served.bytes for one in self.loaded.values()) + served.bytes > most:
+                idle = [one for one in self.loaded.values() if not one.users]
+                if idle:
+                    await self._unload(min(idle, key=lambda one: one.used))
+                else:
+                    await self._changed.wait()
+
+    async def _unload(self, one: LoadedModel) -> None:
+        del self.loaded[one.served.name]
+
+        def close() -> None:  # no engine may run beside it
+            one.model.close()
+            gc.collect()
+
+        await self._thread.run(close)
+
+    async def unload_idle(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        """Let all models leave once none has been used for as long as the options say."""
+        limit = self._options.sleep_idle
+        loaded = [*self.loaded.values()]
+        if limit is None or not loaded or self.state == "loading":
+            return
+        if all(not one.users and now() - one.used >= limit for one in loaded):
+            async with self._loading:
+                for one in loaded:
+                    if not one.users:
+                        await self._unload(one)
+            if not self.loaded:
+                self.state = "sleeping"
