@@ -76,7 +76,9 @@ HARMLESS = [
     Violation("", "lolama_hub", "from lolama_core.protocols.errors import ModelError"),
     Violation("", "lolama_serve", "from lolama_core.protocols.types import ModelFiles"),
     Violation("", "lolama_cli", "import lolama\nfrom lolama_core.protocols import errors"),
-    Violation("", "lolama", "import lolama_core, lolama_quant, lolama_serve"),
+    Violation(
+        "", "lolama", "import lolama_core, lolama_hub, lolama_quant, lolama_serve, lolama_vision"
+    ),
 ]
 
 
