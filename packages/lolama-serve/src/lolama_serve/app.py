@@ -15,8 +15,11 @@ from starlette.responses import Response
 
 from lolama_core.protocols.serving import ModelHost
 from lolama_serve.api import (
+    embeddings,
+    llama_cpp,
     models,
     openai_chat,
+    openai_completions,
     status,
     tokens,
 )
@@ -100,7 +103,7 @@ def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
         reason = reasons.get(error.status_code, str(error.detail))
         return error_response(request.url.path, APIError(error.status_code, reason))
 
-    parts = (openai_chat, models, status, tokens)
+    parts = (openai_chat, openai_completions, llama_cpp, embeddings, models, tokens, status)
     app = Starlette(
         routes=[route for part in parts for route in part.routes(server)],
         middleware=[Middleware(Guard, options=options)],

@@ -99,6 +99,10 @@ class Submission:
     ticket: int | None = None
     gone: bool = False
 
+    def not_begun(self) -> Timings:
+        """Its timings before anything of it has run."""
+        return Timings(self.timings.submitted, prompt=self.timings.prompt)
+
 
 class EngineThread:
     """Owns every engine of the server, and steps those that have something to do, one after another.

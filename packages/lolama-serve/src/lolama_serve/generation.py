@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -158,7 +159,7 @@ class Running:
                     new = [ReplyPart("text", event.text)] if event.text else []
                 parts[index] += new
                 if new or event.ids:
-                    yield Piece(index, new, event.ids, event.logprobs)
+                    yield Piece(index, new, [*map(int, event.ids)], event.logprobs)
 
     @property
     def in_order(self) -> list[Answer]:
@@ -276,6 +277,8 @@ class Generator:
         given = {**self._options.settings, **job.settings}
         wanted = given.get("max_new_tokens")
         limits = [room, self._options.max_tokens, wanted if isinstance(wanted, int) else None]
+        if given.get("seed") is None:  # drawn here, so that the answer can tell which
+            given["seed"] = secrets.randbits(32)
         given["max_new_tokens"] = min(limit for limit in limits if limit is not None)
         return loaded.model.settings(given)
 

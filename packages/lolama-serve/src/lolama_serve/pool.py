@@ -93,13 +93,12 @@ class ModelPool:
             return asked
         try:
             return self.host.find(asked).name
-        except UsageError as error:
+        except UsageError:
             if self._options.any_model and models:
                 return models[0]
             raise APIError(
                 404,
-                f"there is no model {asked!r:.200} here: {error.reason}; "
-                "see GET /v1/models for those that are",
+                f"there is no model {asked!r:.200} here; see GET /v1/models for those that are",
                 param="model",
                 code="model_not_found",
             ) from None

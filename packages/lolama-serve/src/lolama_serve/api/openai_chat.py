@@ -14,21 +14,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lolama_core.protocols.serving import ReplyPart, ServedPrompt, ToolChoice
+from lolama_serve.api.events import ENDED, event
 from lolama_serve.api.grammars import grammar_of
 from lolama_serve.api.messages import ChatMessage, NamedTool, Tool, conversation
-from lolama_serve.api.sampling import MOST_LOGPROBS, Sampling, answer_length
+from lolama_serve.api.sampling import Sampling, answer_length, checked_logprobs, checked_n
 from lolama_serve.api.timings import timings_facts, usage
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
 from lolama_serve.generation import Answer, Job, Piece, PromptProgress, Running
-from lolama_serve.http import JSONResponse, Stream, decoded, endpoint, to_json
+from lolama_serve.http import JSONResponse, Stream, decoded, endpoint
 from lolama_serve.pool import LoadedModel
 from lolama_serve.version import FINGERPRINT
 
 if TYPE_CHECKING:
     from lolama_serve.app import Server
-
-ENDED = b"data: [DONE]\n\n"
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -105,7 +104,7 @@ async def chat(server: Server, body: ChatRequest) -> Response:
         if body.stream:
             held = stack.pop_all()
             pieces = _chunks(head, running)
-            return Stream(pieces, held=held, failed=lambda error: _event(error.as_openai()))
+            return Stream(pieces, held=held, failed=lambda error: event(error.as_openai()))
         return JSONResponse(head.whole(await running.all(), running))
 
 
@@ -154,7 +153,7 @@ class _Head:
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         """One event of a stream."""
-        return _event({**self.facts, "object": "chat.completion.chunk", "choices": choices, **more})
+        return event({**self.facts, "object": "chat.completion.chunk", "choices": choices, **more})
 
 
 async def _chunks(head: _Head, running: Running) -> AsyncIterator[bytes]:
@@ -207,10 +206,6 @@ def _progress(step: PromptProgress) -> dict[str, Any]:
     return {"total": step.total, "cache": 0, "processed": step.done}
 
 
-def _event(facts: Mapping[str, Any]) -> bytes:
-    return b"data: " + to_json(facts) + b"\n\n"
-
-
 def chat_job(loaded: LoadedModel, body: ChatRequest) -> Job:
     """What is generated for a chat; templates, pictures and grammars are worked on here.
 
@@ -230,7 +225,7 @@ def chat_job(loaded: LoadedModel, body: ChatRequest) -> Job:
     return Job(
         prompts=[chat_prompt(loaded, body)],
         settings=settings,
-        n=1 if body.n is None else checked_n(body.n),
+        n=checked_n(body.n),
         constraint=constraint,
         reports_progress=body.return_progress and bool(body.stream),
     )
@@ -280,25 +275,3 @@ def _logprobs(body: ChatRequest) -> dict[str, Any]:
     if not body.logprobs:
         return {}
     return {"logprobs": checked_logprobs(body.top_logprobs or 0, "top_logprobs")}
-
-
-def checked_logprobs(count: int, name: str) -> int:
-    """How many tokens are told in the place of each.
-
-    Raises:
-        APIError: if they are too many.
-    """
-    if not 0 <= count <= MOST_LOGPROBS:
-        raise APIError(400, f"{name}: is {count}; give 0 to {MOST_LOGPROBS}", param=name)
-    return count
-
-
-def checked_n(n: int) -> int:
-    """How many answers a request asks for.
-
-    Raises:
-        APIError: if it asks for none.
-    """
-    if n < 1:
-        raise APIError(400, f"n: is {n}; give 1 or more", param="n")
-    return n

@@ -160,3 +160,27 @@ def answer_length(*asked: int | None) -> dict[str, JSON]:
             raise APIError(400, f"max_tokens: is {count}; give 0 or more", param="max_tokens")
         return {"max_new_tokens": count}
     return {}
+
+
+def checked_logprobs(count: int, name: str) -> int:
+    """How many tokens are told in the place of each.
+
+    Raises:
+        APIError: if they are too many.
+    """
+    if not 0 <= count <= MOST_LOGPROBS:
+        raise APIError(400, f"{name}: is {count}; give 0 to {MOST_LOGPROBS}", param=name)
+    return count
+
+
+def checked_n(n: int | None) -> int:
+    """How many answers a request asks for; one if it does not say.
+
+    Raises:
+        APIError: if it asks for none.
+    """
+    if n is None:
+        return 1
+    if n < 1:
+        raise APIError(400, f"n: is {n}; give 1 or more", param="n")
+    return n

@@ -1,0 +1,71 @@
+"""``/v1/embeddings``: a vector for each text, the mean of the model's last hidden states, of length 1."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lolama_serve.api.openai_completions import Texts, one_by_one, prompt_of
+from lolama_serve.errors import APIError, ContextExceeded
+from lolama_serve.http import JSONResponse, decoded, endpoint
+
+if TYPE_CHECKING:
+    from lolama_serve.app import Server
+
+MOST_TEXTS = 2_048
+"""Texts of one request: OpenAI's limit."""
+
+
+class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body. ``user`` is not looked at; ``dimensions`` may only be those that the model has."""
+
+    input: Texts
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = None
+
+
+def routes(server: Server) -> list[Route]:
+    """The endpoint."""
+
+    async def answer(request: Request) -> Response:
+        body = decoded(await request.body(), EmbeddingRequest)
+        texts = one_by_one(body.input, "input")
+        if not 1 <= len(texts) <= MOST_TEXTS:
+            raise APIError(400, f"input: give 1 to {MOST_TEXTS} texts", param="input")
+        async with server.generator.model(body.model) as loaded:
+            found, tokens = [], 0
+            for text in texts:
+                prompt = await server.in_thread(prompt_of, loaded.model, text)
+                if not prompt.ids:
+                    raise APIError(400, "input: holds an empty text", param="input")
+                if prompt.positions > loaded.context:
+                    raise ContextExceeded(prompt.positions, loaded.context)
+                found.append(await asyncio.to_thread(loaded.model.embedding, prompt.ids))
+                tokens += prompt.positions
+            name = loaded.served.name
+        if body.dimensions not in (None, len(found[0])):
+            reason = f"this model has {len(found[0])}"
+            raise APIError(400, f"dimensions: {reason}", param="dimensions")
+        data = [
+            {"object": "embedding", "index": index, "embedding": _encoded(vector, body)}
+            for index, vector in enumerate(found)
+        ]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JSONResponse({"object": "list", "model": name, "data": data, "usage": usage})
+
+    return [endpoint("/v1/embeddings", answer), endpoint("/embeddings", answer)]
+
+
+def _encoded(vector: list[float], body: EmbeddingRequest) -> list[float] | str:
+    if body.encoding_format == "float":
+        return vector
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,0 +1,206 @@
+"""``/completion`` of llama.cpp's server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lolama_core.protocols.generation import TokenLogprobs
+from lolama_core.protocols.serving import ServedPrompt
+from lolama_serve.api.events import event
+from lolama_serve.api.grammars import grammar_of
+from lolama_serve.api.sampling import Sampling, answer_length, checked_logprobs
+from lolama_serve.api.timings import timings_facts
+from lolama_serve.api.token_texts import chat_logprobs
+from lolama_serve.errors import APIError
+from lolama_serve.generation import Answer, Job, Piece, PromptProgress, Running
+from lolama_serve.http import JSONResponse, Stream, decoded, endpoint
+from lolama_serve.pool import LoadedModel
+
+if TYPE_CHECKING:
+    from lolama_serve.app import Server
+
+_STOP_TYPES = {"eos": "eos", "stop": "word", "length": "limit"}
+# lolama's name of a setting → llama.cpp's, in what an answer tells of its settings.
+_NAMES = {"max_new_tokens": "n_predict", "repetition_penalty": "repeat_penalty"}
+
+
+class NativeRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
+    """The body of ``/completion``. ``cache_prompt`` and ``id_slot`` change no answer."""
+
+    prompt: str | list[Any] | dict[str, Any]
+    model: str | None = None
+    n_predict: int | None = None
+    max_tokens: int | None = None
+    stream: bool = False
+    return_tokens: bool = False
+    n_probs: int | None = None
+    json_schema: dict[str, Any] | bool | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    lark: str | None = None
+    response_fields: list[str] | None = None
+    timings_per_token: bool = False
+    return_progress: bool = False
+    cache_prompt: bool | None = None
+    id_slot: int | None = None
+
+
+def routes(server: Server) -> list[Route]:
+    """The endpoint, under both of its paths."""
+
+    async def answer(request: Request) -> Response:
+        body = decoded(await request.body(), NativeRequest)
+        async with AsyncExitStack() as stack:
+            loaded = await stack.enter_async_context(server.generator.model(body.model))
+            job = await server.in_thread(_job, loaded, body)
+            running = await stack.enter_async_context(server.generator.run(loaded, job))
+            told = _Told(loaded, body, job)
+            if body.stream:
+                pieces = _chunks(told, running)
+                return Stream(
+                    pieces, held=stack.pop_all(), failed=lambda error: event(error.as_openai())
+                )
+            whole = [told.whole(one, running) for one in await running.all()]
+            return JSONResponse(whole if _is_batch(body.prompt) else whole[0])
+
+    return [endpoint(path, answer) for path in ("/completion", "/completions")]
+
+
+def _is_batch(prompt: Any) -> bool:
+    """Whether a list is several prompts: one of ids, with texts between them or without, is one."""
+    return isinstance(prompt, list) and not any(isinstance(one, int) for one in prompt)
+
+
+def _job(loaded: LoadedModel, body: NativeRequest) -> Job:
+    model, given = loaded.model, body.prompt
+    prompts = given if isinstance(given, list) and _is_batch(given) else [given]
+    settings = {
+        **body.settings(model.tokenizer),
+        **answer_length(body.n_predict, body.max_tokens),
+    }
+    if body.n_probs:
+        settings["logprobs"] = checked_logprobs(body.n_probs, "n_probs")
+    kind = grammar_of(None, body.json_schema, body.regex, body.grammar, body.lark)
+    return Job(
+        prompts=[_prompt(loaded, one) for one in prompts],
+        settings=settings,
+        constraint=None if kind is None else model.constraint(*kind),
+        reports_progress=body.return_progress and body.stream,
+    )
+
+
+def _prompt(loaded: LoadedModel, given: Any) -> ServedPrompt:
+    """One prompt: a text, ids, a list of both, or an object that has a text."""
+    model = loaded.model
+    if isinstance(given, dict):
+        if given.get("multimodal_data"):
+            reason = "pictures are shown in messages: use /v1/chat/completions"
+            raise APIError(400, f"multimodal_data: {reason}", param="multimodal_data")
+        given = given.get("prompt_string")
+    if isinstance(given, str):
+        return model.text_prompt(given)
+    if not isinstance(given, list) or not given:
+        raise APIError(400, "prompt: is neither a text nor a list of ids", param="prompt")
+    ids: list[int] = []
+    for one in given:
+        if isinstance(one, str):
+            ids += model.tokenizer.encode_ids(one, add_special_tokens=False)
+        elif isinstance(one, int) and not isinstance(one, bool):
+            ids.append(one)
+        else:
+            raise APIError(400, "prompt: holds neither ids nor texts", param="prompt")
+    return ServedPrompt(ids=ids, positions=len(ids))
+
+
+class _Told:
+    """What all parts of an answer have in common."""
+
+    def __init__(self, loaded: LoadedModel, body: NativeRequest, job: Job) -> None:
+        self.body, self._prompts = body, job.prompts
+        self._name, self._tokenizer = loaded.served.name, loaded.model.tokenizer
+
+    def whole(self, answer: Answer, running: Running) -> dict[str, Any]:
+        """An answer that is not streamed."""
+        result, text = answer.result, answer.text()
+        facts = {
+            **self.end(answer, running),
+            "content": text,
+            "tokens": [*result.ids] if self.body.return_tokens else [],
+        }
+        if self.body.n_probs:
+            facts["completion_probabilities"] = self.probabilities(result.logprobs or ())
+        return facts if not self.body.response_fields else _chosen(facts, self.body.response_fields)
+
+    def end(self, answer: Answer, running: Running) -> dict[str, Any]:
+        """What is told where an answer ends."""
+        result = answer.result
+        ids = [*self._prompts[answer.index].ids]
+        return {
+            "index": answer.index,
+            "content": "",
+            "tokens": [],
+            "stop": True,
+            "model": self._name,
+            "tokens_predicted": answer.timings.tokens,
+            "tokens_evaluated": answer.timings.prompt,
+            "tokens_cached": result.cached_tokens,
+            "generation_settings": _settings(running.settings),
+            "prompt": self._tokenizer.decode(ids, skip_special_tokens=False),
+            "has_new_line": "\n" in answer.text(),
+            "truncated": False,
+            "stop_type": _STOP_TYPES[result.finish_reason],
+            "timings": timings_facts(answer.timings, result.cached_tokens),
+        }
+
+    def probabilities(self, found: Sequence[TokenLogprobs]) -> list[dict[str, Any]]:
+        """Log-probabilities of tokens."""
+        return chat_logprobs(found, self._tokenizer)
+
+
+def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {_NAMES.get(name, name): value for name, value in settings.items()}
+
+
+def _chosen(facts: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Only the fields that a request wants; a field within another one is named ``outer/inner``."""
+    found: dict[str, Any] = {}
+    for field in fields:
+        value: Any = facts
+        for name in field.split("/"):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is not None:
+            found[field] = value
+    return found
+
+
+async def _chunks(told: _Told, running: Running) -> AsyncIterator[bytes]:
+    """The events of a stream."""
+    async for step in running:
+        timings = running.submissions[step.index].timings
+        common: dict[str, Any] = {"index": step.index, "content": "", "tokens": [], "stop": False}
+        if isinstance(step, Answer):
+            yield event(told.end(step, running))
+            continue
+        if isinstance(step, PromptProgress):
+            progress = {"total": step.total, "cache": 0, "processed": step.done}
+            if step.done == 0:
+                timings = running.submissions[step.index].not_begun()
+            yield event({**common, "prompt_progress": progress, "timings": timings_facts(timings)})
+            continue
+        assert isinstance(step, Piece)
+        facts = {
+            **common,
+            "content": "".join(part.text for part in step.parts),
+            "tokens": [*step.ids],
+        }
+        if told.body.n_probs and step.logprobs:
+            facts["completion_probabilities"] = told.probabilities(step.logprobs)
+        if told.body.timings_per_token:
+            facts["timings"] = timings_facts(timings)
+        yield event(facts)

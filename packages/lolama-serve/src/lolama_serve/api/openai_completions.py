@@ -1,0 +1,228 @@
+"""``/v1/completions`` of OpenAI: texts that are continued, and how probable they are."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lolama_core.protocols.generation import Generation, TokenLogprobs
+from lolama_core.protocols.serving import ServedModel, ServedPrompt
+from lolama_serve.api.events import ENDED, event
+from lolama_serve.api.grammars import grammar_of
+from lolama_serve.api.openai_chat import StreamOptions
+from lolama_serve.api.sampling import Sampling, answer_length, checked_logprobs, checked_n
+from lolama_serve.api.timings import timings_facts, usage
+from lolama_serve.api.token_texts import completion_logprobs
+from lolama_serve.errors import APIError
+from lolama_serve.generation import Answer, Job, Piece, Running
+from lolama_serve.http import JSONResponse, Stream, decoded, endpoint
+from lolama_serve.pool import LoadedModel
+from lolama_serve.version import FINGERPRINT
+
+if TYPE_CHECKING:
+    from lolama_serve.app import Server
+
+
+Texts: TypeAlias = str | list[str | int | list[int]]
+"""A text, several, or the ids of one or several."""
+
+
+class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
+    """The body of a completion. ``user``, ``cache_prompt`` and ``id_slot`` change no answer."""
+
+    prompt: Texts
+    model: str | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    echo: bool = False
+    logprobs: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: dict[str, Any] | None = None
+    json_schema: dict[str, Any] | bool | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    lark: str | None = None
+    best_of: int | None = None
+    user: str | None = None
+    cache_prompt: bool | None = None
+    id_slot: int | None = None
+
+
+def routes(server: Server) -> list[Route]:
+    """The endpoint."""
+
+    async def answer(request: Request) -> Response:
+        body = decoded(await request.body(), CompletionRequest)
+        async with AsyncExitStack() as stack:
+            loaded = await stack.enter_async_context(server.generator.model(body.model))
+            job = await server.in_thread(_job, loaded, body)
+            running = await stack.enter_async_context(server.generator.run(loaded, job))
+            told = _Told(loaded, body, job)
+            if body.stream:
+                pieces = _chunks(told, running)
+                return Stream(
+                    pieces, held=stack.pop_all(), failed=lambda error: event(error.as_openai())
+                )
+            answers = await running.all()
+            return JSONResponse(
+                {
+                    **told.facts,
+                    "choices": [told.choice(one) for one in answers],
+                    "usage": usage(answers, told.n),
+                    "timings": timings_facts(answers[0].timings, answers[0].result.cached_tokens),
+                }
+            )
+
+    return [endpoint("/v1/completions", answer)]
+
+
+def one_by_one(given: Texts, name: str) -> list[str | list[int]]:
+    """The texts one by one: a text is one, and so is a list of ids.
+
+    Args:
+        given: What a request has.
+        name: What it calls it.
+
+    Raises:
+        APIError: for ids between texts.
+    """
+    if isinstance(given, str):
+        return [given]
+    if given and all(isinstance(one, int) for one in given):
+        return [cast("list[int]", given)]
+    if any(isinstance(one, int) for one in given):
+        raise APIError(400, f"{name}: holds ids between texts", param=name)
+    return cast("list[str | list[int]]", given)
+
+
+def prompt_of(model: ServedModel, prompt: str | Sequence[int]) -> ServedPrompt:
+    """A text, or ids, as a prompt."""
+    if isinstance(prompt, str):
+        return model.text_prompt(prompt)
+    return ServedPrompt(ids=prompt, positions=len(prompt))
+
+
+def _job(loaded: LoadedModel, body: CompletionRequest) -> Job:
+    model, n = loaded.model, checked_n(body.n)
+    if body.best_of not in (None, n):
+        raise APIError(400, "best_of: answers are not ranked; leave it out", param="best_of")
+    prompts = one_by_one(body.prompt, "prompt")
+    if not prompts:
+        raise APIError(400, "prompt: is empty; give at least one", param="prompt")
+    settings = {**body.settings(model.tokenizer), **answer_length(body.max_tokens)}
+    if body.logprobs is not None:
+        settings["logprobs"] = checked_logprobs(body.logprobs, "logprobs")
+        if body.echo:
+            settings["prompt_logprobs"] = body.logprobs
+    kind = grammar_of(body.response_format, body.json_schema, body.regex, body.grammar, body.lark)
+    return Job(
+        prompts=[prompt_of(model, one) for one in prompts],
+        settings=settings,
+        n=n,
+        constraint=None if kind is None else model.constraint(*kind),
+    )
+
+
+class _Told:
+    """What all parts of an answer have in common."""
+
+    def __init__(self, loaded: LoadedModel, body: CompletionRequest, job: Job) -> None:
+        self.body, self.n, self._prompts = body, job.n, job.prompts
+        self._tokenizer, self._texts = loaded.model.tokenizer, one_by_one(body.prompt, "prompt")
+        self.facts = {
+            "id": f"cmpl-{uuid.uuid4().hex}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": loaded.served.name,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+    def echo(self, index: int) -> str:
+        """The text of an answer's prompt, if the request wants it."""
+        if not self.body.echo:
+            return ""
+        text = self._texts[index // self.n]
+        return text if isinstance(text, str) else self._tokenizer.decode(text)
+
+    def choice(self, answer: Answer) -> dict[str, Any]:
+        """One answer as a whole."""
+        result, echo = answer.result, self.echo(answer.index)
+        logprobs = None
+        if self.body.logprobs is not None:
+            logprobs = self.logprobs(result.logprobs or (), len(echo))
+            if self.body.echo:
+                logprobs = _joined(self._of_prompt(answer.index, result), logprobs)
+        return {
+            "index": answer.index,
+            "text": echo + answer.text(),
+            "finish_reason": answer.finish_reason,
+            "logprobs": logprobs,
+        }
+
+    def logprobs(self, found: Sequence[TokenLogprobs], start: int) -> dict[str, Any]:
+        """Log-probabilities of tokens whose text begins ``start`` characters into the answer."""
+        return completion_logprobs(found, self._tokenizer, start)
+
+    def _of_prompt(self, index: int, result: Generation[str]) -> dict[str, Any]:
+        """Those of a prompt's tokens. The first has none; a control token in front is left out."""
+        [first, *_] = self._prompts[index // self.n].ids
+        text = self._tokenizer.decode([first])
+        found = self.logprobs(result.prompt_logprobs or (), len(text))
+        if not text:
+            return found
+        alone = {"tokens": [text], "token_logprobs": [None], "top_logprobs": [None]}
+        return _joined({**alone, "text_offset": [0]}, found)
+
+
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: [*first[name], *second[name]] for name in first}
+
+
+async def _chunks(told: _Told, running: Running) -> AsyncIterator[bytes]:
+    """The events of a stream."""
+    lengths: dict[int, int] = {}
+    for index in range(len(running.submissions)):
+        echo = told.echo(index)
+        lengths[index] = len(echo)
+        if echo and told.body.logprobs is None:
+            yield _chunk(told, index, echo)
+    async for step in running:
+        if isinstance(step, Piece):
+            text = "".join(part.text for part in step.parts)
+            logprobs = None
+            if told.body.logprobs is not None:
+                logprobs = told.logprobs(step.logprobs, lengths[step.index])
+            lengths[step.index] += len(text)
+            if text or step.logprobs:
+                yield _chunk(told, step.index, text, logprobs=logprobs)
+        elif isinstance(step, Answer):
+            yield _chunk(
+                told,
+                step.index,
+                "",
+                step.finish_reason,
+                timings=timings_facts(step.timings, step.result.cached_tokens),
+            )
+    if told.body.stream_options is not None and told.body.stream_options.include_usage:
+        yield event({**told.facts, "choices": [], "usage": usage(running.in_order, told.n)})
+    yield ENDED
+
+
+def _chunk(
+    told: _Told,
+    index: int,
+    text: str,
+    reason: str | None = None,
+    logprobs: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> bytes:
+    choice = {"index": index, "text": text, "finish_reason": reason, "logprobs": logprobs}
+    return event({**told.facts, "choices": [choice], **more})
