@@ -20,6 +20,7 @@ from lolama_serve.api import (
     models,
     openai_chat,
     openai_completions,
+    page,
     status,
     tokens,
 )
@@ -29,6 +30,7 @@ from lolama_serve.generation import Generator
 from lolama_serve.guard import Guard
 from lolama_serve.http import error_response
 from lolama_serve.metrics import Metrics
+from lolama_serve.openapi import description
 from lolama_serve.options import ServeOptions
 from lolama_serve.pool import ModelPool
 
@@ -50,6 +52,8 @@ class Server:
         pool: The loaded models.
         generator: Runs requests.
         metrics: Counts them.
+        failure: Why it stops by itself.
+        stop: Called to stop it; whoever runs it sets it.
     """
 
     pool: ModelPool
@@ -57,6 +61,8 @@ class Server:
 
     def __init__(self, host: ModelHost, options: ServeOptions) -> None:
         self.host, self.options, self.metrics = host, options, Metrics()
+        self.failure: Exception | None = None
+        self.stop: Callable[[], None] = lambda: None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -64,7 +70,7 @@ class Server:
         thread = EngineThread(asyncio.get_running_loop(), self.metrics.stepped)
         self.pool = ModelPool(self.host, self.options, thread)
         self.generator = Generator(self.pool, thread, self.options, self.metrics)
-        loading = asyncio.create_task(self.pool.preload())
+        loading = asyncio.create_task(self._preload())
         idle = asyncio.create_task(self._watch_idle())
         try:
             yield
@@ -76,6 +82,14 @@ class Server:
     async def in_thread(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         """Call what takes a while beside the event loop."""
         return await asyncio.to_thread(function, *args, **named)
+
+    async def _preload(self) -> None:
+        """Load the models that the server was started with; without one of them it stops."""
+        try:
+            await self.pool.preload()
+        except Exception as error:
+            self.failure = error
+            self.stop()
 
     async def _watch_idle(self) -> None:
         while self.options.sleep_idle is not None:
@@ -103,9 +117,10 @@ def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
         reason = reasons.get(error.status_code, str(error.detail))
         return error_response(request.url.path, APIError(error.status_code, reason))
 
-    parts = (openai_chat, openai_completions, llama_cpp, embeddings, models, tokens, status)
+    parts = (openai_chat, openai_completions, llama_cpp, embeddings, models, tokens, status, page)
+    endpoints = [endpoint for part in parts for endpoint in part.routes(server)]
     app = Starlette(
-        routes=[route for part in parts for route in part.routes(server)],
+        routes=[*endpoints, description(endpoints)],
         middleware=[Middleware(Guard, options=options)],
         exception_handlers={HTTPException: refused},
         lifespan=lifespan,

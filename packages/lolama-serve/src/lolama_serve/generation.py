@@ -198,6 +198,7 @@ class Generator:
         self, pool: ModelPool, thread: EngineThread, options: ServeOptions, metrics: Metrics
     ) -> None:
         self.pool, self._thread, self._options, self._metrics = pool, thread, options, metrics
+        self._running: set[Running] = set()
 
     @asynccontextmanager
     async def model(self, name: str | None) -> AsyncIterator[LoadedModel]:
@@ -258,17 +259,25 @@ class Generator:
         positions = [prompt.positions for prompt in prompts]
         running = Running(loaded, settings, positions, submissions, parsers, events)
         loaded.running += submissions
+        self._running.add(running)
         try:
             for submission in submissions:
                 self._thread.submit(submission)
             yield running
         finally:
+            self._running.discard(running)
             ended = {answer.index for answer in running.answers}
             for index, submission in enumerate(submissions):
                 loaded.running.remove(submission)
                 if index not in ended:
                     self._thread.cancel(submission)
             self._metrics.count(running)
+
+    def break_off(self) -> None:
+        """End every request that runs with an error: the server stops."""
+        for running in self._running:
+            error = APIError(503, "the server is being stopped; try again later")
+            running.events.put_nowait((0, Failed(error)))
 
     def _settings(self, loaded: LoadedModel, job: Job, prompt: ServedPrompt) -> Mapping[str, JSON]:
         room = loaded.context - prompt.positions

@@ -19,7 +19,7 @@ from lolama_serve.options import ServeOptions
 
 _log = logging.getLogger("lolama.serve.access")
 
-PUBLIC_PATHS = frozenset({"/", "/health", "/v1/health"})
+PUBLIC_PATHS = frozenset({"/", "/page.css", "/health", "/v1/health"})
 """What needs no key: a page that says nothing of models, and whether the server is ready."""
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -164,25 +164,63 @@ def decoded(body: bytes, struct: type[Body]) -> Body:
         raise APIError(400, "the body is nested too deeply") from None
 
 
-def endpoint(
-    path: str,
-    function: Callable[[Request], Awaitable[Response]],
-    *,
-    methods: tuple[str, ...] = ("POST",),
-) -> Route:
-    """A route whose errors are told as its API tells them, and whose work ends when its client leaves."""
+class Endpoint(Route):
+    """A route of an API, with what is told of it in the server's description.
+
+    Attributes:
+        about: What it does, in a line.
+        body: What its body has to be; None if it takes none.
+    """
+
+    about: str = ""
+    body: type[msgspec.Struct] | None = None
+
+
+def get(path: str, function: Callable[[Request], Awaitable[Response]], about: str) -> Endpoint:
+    """A route that is asked without a body; see `post`."""
 
     async def answer(request: Request) -> Response:
-        try:
-            if "POST" in methods:
-                await request.body()
-            response = await until_gone(request.receive, function(request))
-        except Exception as error:
-            _note(error)
-            return error_response(request.url.path, api_error(error))
-        return Response(status_code=499) if response is None else response
+        return await _answered(request, function(request))
 
-    return Route(path, answer, methods=list(methods))
+    made = Endpoint(path, answer, methods=["GET"])
+    made.about = about
+    return made
+
+
+def post(
+    path: str, body: type[Body], function: Callable[[Body], Awaitable[Response]], about: str
+) -> Endpoint:
+    """A route whose errors are told as its API tells them, and whose work ends when its client leaves.
+
+    Args:
+        path: Its path.
+        body: What the request's body has to be.
+        function: Answers a body.
+        about: What it does, in a line.
+    """
+
+    async def answer(request: Request) -> Response:
+        async def work() -> Response:
+            return await function(decoded(content, body))
+
+        try:
+            content = await request.body()
+        except APIError as error:  # too large, or too slow
+            return error_response(request.url.path, error)
+        return await _answered(request, work())
+
+    made = Endpoint(path, answer, methods=["POST"])
+    made.about, made.body = about, body
+    return made
+
+
+async def _answered(request: Request, work: Awaitable[Response]) -> Response:
+    try:
+        response = await until_gone(request.receive, work)
+    except Exception as error:
+        _note(error)
+        return error_response(request.url.path, api_error(error))
+    return Response(status_code=499) if response is None else response
 
 
 def error_response(path: str, error: APIError) -> Response:

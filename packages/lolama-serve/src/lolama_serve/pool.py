@@ -54,11 +54,17 @@ class ModelPool:
     def __init__(self, host: ModelHost, options: ServeOptions, thread: EngineThread) -> None:
         self.host, self._options, self._thread = host, options, thread
         self.loaded: dict[str, LoadedModel] = {}
-        self.state: State = "ready"
+        self._state: State = "ready"
+        self._preloading = bool(options.models)
         self.waiting = 0
         """Requests that have come and have not ended, of all models."""
         self._changed = asyncio.Condition()
         self._loading = asyncio.Lock()
+
+    @property
+    def state(self) -> State:
+        """Whether requests can be answered at once."""
+        return "loading" if self._preloading else self._state
 
     async def preload(self) -> None:
         """Load the models that the server was started with.
@@ -67,11 +73,11 @@ class ModelPool:
             LolamaError: if one cannot be loaded.
             APIError: if all together are larger than they may be.
         """
-        self.state = "loading"
+        self._preloading = True
         for name in self._options.models:
             async with self.use(name):
                 pass
-        self.state = "ready"
+        self._preloading = False
 
     def name_of(self, asked: str | None) -> str:
         """The name of the model that a request means.
@@ -128,7 +134,7 @@ class ModelPool:
     async def _load(self, name: str) -> None:
         served = await asyncio.to_thread(self.host.find, name)
         await self._make_room(served)
-        sleeping, self.state = self.state == "sleeping", "loading"
+        sleeping, self._state = self._state == "sleeping", "loading"
         try:
             options = self._options
 
@@ -139,9 +145,9 @@ class ModelPool:
                 return LoadedModel(served, model, engine, context)
 
             self.loaded[name] = await asyncio.to_thread(load)
-            self.state = "ready"
+            self._state = "ready"
         except BaseException:
-            self.state = "sleeping" if sleeping else "ready"
+            self._state = "sleeping" if sleeping else "ready"
             raise
 
     async def _make_room(self, served: ServedName) -> None:
@@ -176,7 +182,7 @@ class ModelPool:
         """Let all models leave once none has been used for as long as the options say."""
         limit = self._options.sleep_idle
         loaded = [*self.loaded.values()]
-        if limit is None or not loaded or self.state == "loading":
+        if limit is None or not loaded or self._state == "loading":
             return
         if all(not one.users and now() - one.used >= limit for one in loaded):
             async with self._loading:
@@ -184,4 +190,4 @@ class ModelPool:
                     if not one.users:
                         await self._unload(one)
             if not self.loaded:
-                self.state = "sleeping"
+                self._state = "sleeping"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.serving import ModelHost
-from lolama_serve.app import make_app
+from lolama_serve.app import Server, make_app
 from lolama_serve.options import ServeOptions
 
-GRACE = 3
-"""Seconds that answers have to end in once the server is told to."""
+_PATIENCE = 2.0
+"""Seconds that answers have to end in by themselves, once the server is told to stop."""
+
+_GRACE = 2
+"""Seconds after that until connections are cut."""
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -22,7 +28,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 def serve(
     host: ModelHost, options: ServeOptions, *, listening: Callable[[str], None] = print
 ) -> None:
-    """Serve until SIGINT or SIGTERM comes.
+    """Serve until SIGINT or SIGTERM comes; then every answer that runs gets an end.
 
     Args:
         host: Where models come from.
@@ -31,6 +37,7 @@ def serve(
 
     Raises:
         UsageError: for an address that cannot be listened on, or one that others reach and that has no key.
+        LolamaError: if a model that the options name cannot be loaded.
     """
     addresses = [address.strip().strip("[]") for address in options.host.split(",")]
     open_ones = [address for address in addresses if address not in _LOOPBACK]
@@ -41,24 +48,82 @@ def serve(
     for address in addresses:
         sockets.append(_bound(address, port))
         port = port or sockets[0].getsockname()[1]
+    app = make_app(host, options)
     config = uvicorn.Config(
-        make_app(host, options),
+        app,
         log_config=None,
         access_log=False,
-        lifespan="on",
         server_header=False,
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=_GRACE,
         timeout_keep_alive=75,
     )
-    server = uvicorn.Server(config)
-    for address in addresses:
-        shown = f"[{address}]" if ":" in address else address
-        listening(f"http://{shown}:{port}")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    own: Server = app.state.server
+    shown = [f"[{address}]" if ":" in address else address for address in addresses]
+
+    def started() -> None:
+        for one in shown:
+            listening(f"http://{one}:{port}")
+
+    server = _UntilSignal(config, own, started)
     server.run(sockets=sockets)
+    if own.failure is not None:
+        raise own.failure
+
+
+class _UntilSignal(uvicorn.Server):
+    """uvicorn's server, which gives answers an end before it stops.
+
+    Args:
+        config: uvicorn's settings.
+        own: The parts of lolama's server.
+        started: Called once requests can come.
+    """
+
+    def __init__(self, config: uvicorn.Config, own: Server, started: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._own, self._told = own, started
+        own.stop = self._stop
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept requests, and tell so."""
+        await super().startup(sockets)
+        if self.started:
+            self._told()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more requests, wait for those that run, and end those that take too long."""
+        for server in self.servers:
+            server.close()
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        while self._own.pool.waiting and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.02)
+        self._own.generator.break_off()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at a signal. It has done its work then: unlike uvicorn's, the process is not killed by it."""
+        before = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _bound(address: str, port: int) -> socket.socket:
+    """A socket of that address.
+
+    Raises:
+        UsageError: if there is none to be had.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         made = socket.socket(family, socket.SOCK_STREAM)
@@ -68,5 +133,4 @@ def _bound(address: str, port: int) -> socket.socket:
         reason = getattr(error, "strerror", None) or str(error)
         remedy = "choose another port or address"
         raise UsageError(f"{address}:{port}", f"cannot be listened on: {reason}", remedy) from None
-    made.set_inheritable(True)
     return made

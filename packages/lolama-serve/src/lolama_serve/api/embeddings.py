@@ -8,13 +8,11 @@ import struct
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from lolama_serve.api.openai_completions import Texts, one_by_one, prompt_of
 from lolama_serve.errors import APIError, ContextExceeded
-from lolama_serve.http import JSONResponse, decoded, endpoint
+from lolama_serve.http import Endpoint, JSONResponse, post
 
 if TYPE_CHECKING:
     from lolama_serve.app import Server
@@ -33,11 +31,10 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     user: str | None = None
 
 
-def routes(server: Server) -> list[Route]:
+def routes(server: Server) -> list[Endpoint]:
     """The endpoint."""
 
-    async def answer(request: Request) -> Response:
-        body = decoded(await request.body(), EmbeddingRequest)
+    async def answer(body: EmbeddingRequest) -> Response:
         texts = one_by_one(body.input, "input")
         if not 1 <= len(texts) <= MOST_TEXTS:
             raise APIError(400, f"input: give 1 to {MOST_TEXTS} texts", param="input")
@@ -62,7 +59,8 @@ def routes(server: Server) -> list[Route]:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return JSONResponse({"object": "list", "model": name, "data": data, "usage": usage})
 
-    return [endpoint("/v1/embeddings", answer), endpoint("/embeddings", answer)]
+    paths = ("/v1/embeddings", "/embeddings")
+    return [post(path, EmbeddingRequest, answer, "A vector for each text.") for path in paths]
 
 
 def _encoded(vector: list[float], body: EmbeddingRequest) -> list[float] | str:

@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from lolama_core.protocols.generation import TokenLogprobs
 from lolama_core.protocols.serving import ServedPrompt
@@ -19,7 +17,7 @@ from lolama_serve.api.timings import timings_facts
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
 from lolama_serve.generation import Answer, Job, Piece, PromptProgress, Running
-from lolama_serve.http import JSONResponse, Stream, decoded, endpoint
+from lolama_serve.http import Endpoint, JSONResponse, Stream, post
 from lolama_serve.pool import LoadedModel
 
 if TYPE_CHECKING:
@@ -51,11 +49,10 @@ class NativeRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     id_slot: int | None = None
 
 
-def routes(server: Server) -> list[Route]:
+def routes(server: Server) -> list[Endpoint]:
     """The endpoint, under both of its paths."""
 
-    async def answer(request: Request) -> Response:
-        body = decoded(await request.body(), NativeRequest)
+    async def answer(body: NativeRequest) -> Response:
         async with AsyncExitStack() as stack:
             loaded = await stack.enter_async_context(server.generator.model(body.model))
             job = await server.in_thread(_job, loaded, body)
@@ -69,7 +66,8 @@ def routes(server: Server) -> list[Route]:
             whole = [told.whole(one, running) for one in await running.all()]
             return JSONResponse(whole if _is_batch(body.prompt) else whole[0])
 
-    return [endpoint(path, answer) for path in ("/completion", "/completions")]
+    about = "Continue texts, as llama.cpp's server does."
+    return [post(path, NativeRequest, answer, about) for path in ("/completion", "/completions")]
 
 
 def _is_batch(prompt: Any) -> bool:

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from lolama_core.protocols.serving import ServedName
 from lolama_serve.errors import APIError
-from lolama_serve.http import JSONResponse, endpoint
+from lolama_serve.http import Endpoint, JSONResponse, get
 
 if TYPE_CHECKING:
     from lolama_serve.app import Server
 
 
-def routes(server: Server) -> list[Route]:
+def routes(server: Server) -> list[Endpoint]:
     """The list of the models, and each by its name."""
 
     async def all(request: Request) -> Response:
@@ -31,9 +30,9 @@ def routes(server: Server) -> list[Route]:
         raise APIError(404, f"there is no model {name!r:.200} here", code="model_not_found")
 
     return [
-        endpoint("/v1/models", all, methods=("GET",)),
-        endpoint("/models", all, methods=("GET",)),
-        endpoint("/v1/models/{name:path}", one, methods=("GET",)),
+        get("/v1/models", all, "The models that are here."),
+        get("/models", all, "The models that are here."),
+        get("/v1/models/{name:path}", one, "One of them."),
     ]
 
 

@@ -9,9 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from lolama_core.protocols.serving import ReplyPart, ServedPrompt, ToolChoice
 from lolama_serve.api.events import ENDED, event
@@ -22,7 +20,7 @@ from lolama_serve.api.timings import timings_facts, usage
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
 from lolama_serve.generation import Answer, Job, Piece, PromptProgress, Running
-from lolama_serve.http import JSONResponse, Stream, decoded, endpoint
+from lolama_serve.http import Endpoint, JSONResponse, Stream, post
 from lolama_serve.pool import LoadedModel
 from lolama_serve.version import FINGERPRINT
 
@@ -84,14 +82,14 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     id_slot: int | None = None
 
 
-def routes(server: Server) -> list[Route]:
+def routes(server: Server) -> list[Endpoint]:
     """The endpoint, under both of its paths."""
 
-    async def answer(request: Request) -> Response:
-        body = decoded(await request.body(), ChatRequest)
+    async def answer(body: ChatRequest) -> Response:
         return await chat(server, body)
 
-    return [endpoint(path, answer) for path in ("/v1/chat/completions", "/chat/completions")]
+    paths = ("/v1/chat/completions", "/chat/completions")
+    return [post(path, ChatRequest, answer, "Answer a chat.") for path in paths]
 
 
 async def chat(server: Server, body: ChatRequest) -> Response:

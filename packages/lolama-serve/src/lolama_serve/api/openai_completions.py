@@ -8,9 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from lolama_core.protocols.generation import Generation, TokenLogprobs
 from lolama_core.protocols.serving import ServedModel, ServedPrompt
@@ -22,7 +20,7 @@ from lolama_serve.api.timings import timings_facts, usage
 from lolama_serve.api.token_texts import completion_logprobs
 from lolama_serve.errors import APIError
 from lolama_serve.generation import Answer, Job, Piece, Running
-from lolama_serve.http import JSONResponse, Stream, decoded, endpoint
+from lolama_serve.http import Endpoint, JSONResponse, Stream, post
 from lolama_serve.pool import LoadedModel
 from lolama_serve.version import FINGERPRINT
 
@@ -56,11 +54,10 @@ class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     id_slot: int | None = None
 
 
-def routes(server: Server) -> list[Route]:
+def routes(server: Server) -> list[Endpoint]:
     """The endpoint."""
 
-    async def answer(request: Request) -> Response:
-        body = decoded(await request.body(), CompletionRequest)
+    async def answer(body: CompletionRequest) -> Response:
         async with AsyncExitStack() as stack:
             loaded = await stack.enter_async_context(server.generator.model(body.model))
             job = await server.in_thread(_job, loaded, body)
@@ -81,7 +78,7 @@ def routes(server: Server) -> list[Route]:
                 }
             )
 
-    return [endpoint("/v1/completions", answer)]
+    return [post("/v1/completions", CompletionRequest, answer, "Continue texts.")]
 
 
 def one_by_one(given: Texts, name: str) -> list[str | list[int]]:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from lolama_serve.errors import APIError
-from lolama_serve.http import JSONResponse, endpoint
+from lolama_serve.http import Endpoint, JSONResponse, get
 from lolama_serve.pool import LoadedModel
 from lolama_serve.version import FINGERPRINT
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def routes(server: Server) -> list[Route]:
+def routes(server: Server) -> list[Endpoint]:
     """The endpoints."""
 
     async def health(request: Request) -> Response:
@@ -48,11 +47,11 @@ def routes(server: Server) -> list[Route]:
             return JSONResponse(_slots(server, loaded))
 
     return [
-        endpoint("/health", health, methods=("GET",)),
-        endpoint("/v1/health", health, methods=("GET",)),
-        endpoint("/metrics", metrics, methods=("GET",)),
-        endpoint("/props", props, methods=("GET",)),
-        endpoint("/slots", slots, methods=("GET",)),
+        get("/health", health, "Whether the server is ready."),
+        get("/v1/health", health, "Whether the server is ready."),
+        get("/metrics", metrics, "Counters, as Prometheus reads them."),
+        get("/props", props, "The model and its settings."),
+        get("/slots", slots, "The requests that run."),
     ]
 
 

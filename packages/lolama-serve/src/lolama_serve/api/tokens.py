@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from lolama_core.protocols import Tokenizer
 from lolama_serve.api.messages import ChatMessage, Tool, conversation
 from lolama_serve.errors import APIError
-from lolama_serve.http import JSONResponse, decoded, endpoint
+from lolama_serve.http import Endpoint, JSONResponse, post
 
 if TYPE_CHECKING:
     from lolama_serve.app import Server
@@ -43,11 +41,10 @@ class TemplateRequest(msgspec.Struct, forbid_unknown_fields=True):
     model: str | None = None
 
 
-def routes(server: Server) -> list[Route]:
+def routes(server: Server) -> list[Endpoint]:
     """The endpoints."""
 
-    async def tokenize(request: Request) -> Response:
-        body = decoded(await request.body(), TokenizeRequest)
+    async def tokenize(body: TokenizeRequest) -> Response:
         async with server.pool.use(body.model) as loaded:
             tokenizer = loaded.model.tokenizer
             ids = await server.in_thread(
@@ -59,8 +56,7 @@ def routes(server: Server) -> list[Route]:
         tokens = [_piece(tokenizer, one) for one in ids] if body.with_pieces else ids
         return JSONResponse({"tokens": tokens})
 
-    async def detokenize(request: Request) -> Response:
-        body = decoded(await request.body(), DetokenizeRequest)
+    async def detokenize(body: DetokenizeRequest) -> Response:
         async with server.pool.use(body.model) as loaded:
             tokenizer = loaded.model.tokenizer
             wrong = next((i for i in body.tokens if not 0 <= i < tokenizer.vocab_size), None)
@@ -70,8 +66,7 @@ def routes(server: Server) -> list[Route]:
             text = await server.in_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)
         return JSONResponse({"content": text})
 
-    async def apply_template(request: Request) -> Response:
-        body = decoded(await request.body(), TemplateRequest)
+    async def apply_template(body: TemplateRequest) -> Response:
         async with server.pool.use(body.model) as loaded:
             model = loaded.model
             turns, _ = conversation(body.messages, sees_pictures=model.sees_pictures)
@@ -80,9 +75,9 @@ def routes(server: Server) -> list[Route]:
         return JSONResponse({"prompt": text})
 
     return [
-        endpoint("/tokenize", tokenize),
-        endpoint("/detokenize", detokenize),
-        endpoint("/apply-template", apply_template),
+        post("/tokenize", TokenizeRequest, tokenize, "A text as token ids."),
+        post("/detokenize", DetokenizeRequest, detokenize, "Token ids as a text."),
+        post("/apply-template", TemplateRequest, apply_template, "A chat as its prompt."),
     ]
 
 
