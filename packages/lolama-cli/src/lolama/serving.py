@@ -270,7 +270,7 @@ class LocalModel:
     ) -> tuple[list[int], Mapping[str, Any]]:
         if not self.tokenizer.has_chat_template:
             reason = f"{self.name} has no chat template"
-            raise UsageError("messages", reason, "use /v1/completions, or give `template`")
+            raise UsageError("messages", reason, "use /v1/completions, or start the server with a chat template")
         if tools:
             raise UsageError("tools", "come with the next commit", "leave them out")
         turns = check_messages(messages)

@@ -17,6 +17,7 @@ STILL_THINKING = (
 """What to say of a reply that never began."""
 
 OPTIONS = {
+    "api_key": "--api-key",
     "cache_bytes": "--cache-memory",
     "cache_dtype": "--cache-dtype",
     "calibration text": "--calibrate",
@@ -26,6 +27,7 @@ OPTIONS = {
     "draft": "--draft",
     "dtype": "--dtype",
     "force": "--force",
+    "host": "--host",
     "generate": "--raw",  # in Python, what continues a text without a chat template
     "images": "--image",
     "logprobs": "--logprobs",

@@ -15,10 +15,10 @@ from lolama_serve.__about__ import __version__ as __version__
 
 if TYPE_CHECKING:
     from lolama_serve.app import make_app as make_app
+    from lolama_serve.listening import serve as serve
     from lolama_serve.options import ServeOptions as ServeOptions
-    from lolama_serve.serve import serve as serve
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
-        {".app": ["make_app"], ".options": ["ServeOptions"], ".serve": ["serve"]},
+        {".app": ["make_app"], ".options": ["ServeOptions"], ".listening": ["serve"]},
     )

@@ -86,7 +86,7 @@ class ContextExceeded(APIError):
     def __init__(self, length: int, context: int) -> None:
         message = (
             f"the prompt has {length:,} tokens, and the context has room for {context:,}; "
-            "shorten it, or start the server with a larger --context"
+            "shorten it, or start the server with a larger context"
         )
         super().__init__(
             400,

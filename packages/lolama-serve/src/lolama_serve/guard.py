@@ -95,12 +95,12 @@ class Guard:
             return
         host = urlsplit(f"//{headers.get('host', '')}").hostname
         if host is None or host.lower() not in self._hosts:
-            raise APIError(403, "the header Host names another server; see --allowed-host")
+            raise APIError(403, "the header Host names another server")
 
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
         if origin is not None and not self._may_use(origin):
-            raise APIError(403, "pages of this origin may not use the server; see --cors-origin")
+            raise APIError(403, "pages of this origin may not use the server")
 
     def _may_use(self, origin: str) -> bool:
         if "*" in self._options.cors_origins or origin in self._options.cors_origins:

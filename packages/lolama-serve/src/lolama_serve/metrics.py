@@ -6,14 +6,12 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from lolama_serve.generation import Running
+from lolama_serve.job import Running
 
 # They have llama.cpp's names, so that what watches a server of llama.cpp can watch this one.
 _COUNTERS = {

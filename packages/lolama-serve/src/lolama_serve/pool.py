@@ -159,7 +159,7 @@ class ModelPool:
             raise APIError(
                 503,
                 f"{served.name} takes {served.bytes:,} bytes, and models may take {most:,} "
-                "altogether; start the server with a larger --model-memory",
+                "altogether; start the server with more memory for models",
             )
         async with self._changed:
             while sum(one.served.bytes for one in self.loaded.values()) + served.bytes > most:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 from starlette.responses import Response
@@ -13,9 +13,7 @@ from starlette.responses import Response
 from lolama_serve.api.openai_completions import Texts, one_by_one, prompt_of
 from lolama_serve.errors import APIError, ContextExceeded
 from lolama_serve.http import Endpoint, JSONResponse, post
-
-if TYPE_CHECKING:
-    from lolama_serve.app import Server
+from lolama_serve.server import Server
 
 MOST_TEXTS = 2_048
 """Texts of one request: OpenAI's limit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.responses import Response
 
@@ -16,12 +16,10 @@ from lolama_serve.api.sampling import Sampling, answer_length, checked_logprobs
 from lolama_serve.api.timings import timings_facts
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
-from lolama_serve.generation import Answer, Job, Piece, PromptProgress, Running
 from lolama_serve.http import Endpoint, JSONResponse, Stream, post
+from lolama_serve.job import Answer, Job, Piece, PromptProgress, Running
 from lolama_serve.pool import LoadedModel
-
-if TYPE_CHECKING:
-    from lolama_serve.app import Server
+from lolama_serve.server import Server
 
 _STOP_TYPES = {"eos": "eos", "stop": "word", "length": "limit"}
 # lolama's name of a setting → llama.cpp's, in what an answer tells of its settings.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,9 +10,7 @@ from starlette.responses import Response
 from lolama_core.protocols.serving import ServedName
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, JSONResponse, get
-
-if TYPE_CHECKING:
-    from lolama_serve.app import Server
+from lolama_serve.server import Server
 
 
 def routes(server: Server) -> list[Endpoint]:

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from starlette.responses import Response
@@ -19,13 +19,11 @@ from lolama_serve.api.sampling import Sampling, answer_length, checked_logprobs,
 from lolama_serve.api.timings import timings_facts, usage
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
-from lolama_serve.generation import Answer, Job, Piece, PromptProgress, Running
 from lolama_serve.http import Endpoint, JSONResponse, Stream, post
+from lolama_serve.job import Answer, Job, Piece, PromptProgress, Running
 from lolama_serve.pool import LoadedModel
+from lolama_serve.server import Server
 from lolama_serve.version import FINGERPRINT
-
-if TYPE_CHECKING:
-    from lolama_serve.app import Server
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from starlette.responses import Response
 
@@ -19,14 +19,11 @@ from lolama_serve.api.sampling import Sampling, answer_length, checked_logprobs,
 from lolama_serve.api.timings import timings_facts, usage
 from lolama_serve.api.token_texts import completion_logprobs
 from lolama_serve.errors import APIError
-from lolama_serve.generation import Answer, Job, Piece, Running
 from lolama_serve.http import Endpoint, JSONResponse, Stream, post
+from lolama_serve.job import Answer, Job, Piece, Running
 from lolama_serve.pool import LoadedModel
+from lolama_serve.server import Server
 from lolama_serve.version import FINGERPRINT
-
-if TYPE_CHECKING:
-    from lolama_serve.app import Server
-
 
 Texts: TypeAlias = str | list[str | int | list[int]]
 """A text, several, or the ids of one or several."""

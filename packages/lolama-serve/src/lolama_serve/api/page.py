@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, get
-
-if TYPE_CHECKING:
-    from lolama_serve.app import Server
+from lolama_serve.server import Server
 
 _POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 

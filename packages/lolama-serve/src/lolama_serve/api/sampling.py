@@ -28,7 +28,6 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 # What APIs call a setting → what lolama calls it. A name that is missing is the same.
 _NAMES = {
     "repeat_penalty": "repetition_penalty",
-    "dry_penalty_last_n": "dry_penalty_last_n",
     "min_tokens": "min_new_tokens",
 }
 _SETTINGS = (
@@ -95,13 +94,12 @@ class Sampling(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         given: dict[str, Any] = {}
         for name in _SETTINGS:
             value = getattr(self, name)
-            if value is None or (
-                name == "seed" and value == -1
-            ):  # llama.cpp's clients: a random one
+            if (name, value) == ("seed", -1):  # llama.cpp's clients mean a random one
                 continue
-            if name == "top_k" and value < 0:  # likewise: off
+            if name == "top_k" and value is not None and value < 0:  # and none at all
                 value = 0
-            given[_NAMES.get(name, name)] = value
+            if value is not None:
+                given[_NAMES.get(name, name)] = value
         if self.stop is not None:
             given["stop"] = checked_stop(self.stop)
         if self.logit_bias is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,10 +11,8 @@ from starlette.responses import Response
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, JSONResponse, get
 from lolama_serve.pool import LoadedModel
+from lolama_serve.server import Server
 from lolama_serve.version import FINGERPRINT
-
-if TYPE_CHECKING:
-    from lolama_serve.app import Server
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lolama_serve.engine_thread import Timings
-from lolama_serve.generation import Answer
+from lolama_serve.job import Answer
 
 
 def timings_facts(timings: Timings, cached: int = 0) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -11,9 +11,7 @@ from lolama_core.protocols import Tokenizer
 from lolama_serve.api.messages import ChatMessage, Tool, conversation
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, JSONResponse, post
-
-if TYPE_CHECKING:
-    from lolama_serve.app import Server
+from lolama_serve.server import Server
 
 
 class TokenizeRequest(msgspec.Struct, forbid_unknown_fields=True):

@@ -13,8 +13,9 @@ import uvicorn
 
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.serving import ModelHost
-from lolama_serve.app import Server, make_app
+from lolama_serve.app import make_app
 from lolama_serve.options import ServeOptions
+from lolama_serve.server import Server
 
 _PATIENCE = 2.0
 """Seconds that answers have to end in by themselves, once the server is told to stop."""
