@@ -75,6 +75,8 @@ if TYPE_CHECKING:
     from lolama_core.runtime.runner import Runner as Runner
     from lolama_core.runtime.runner import forget as forget
     from lolama_core.runtime.runner import runner_of as runner_of
+    from lolama_core.text.token_bytes import TokenBytes as TokenBytes
+    from lolama_core.text.token_bytes import token_bytes as token_bytes
     from lolama_core.text.tokenizer import Tokenizer as Tokenizer
     from lolama_core.text.tokenizer_loading import load_tokenizer as load_tokenizer
     from lolama_core.text.vocabulary import vocabulary_difference as vocabulary_difference
@@ -125,6 +127,7 @@ else:
             ".generation.speculation": ["Drafting"],
             ".generation.text_stream": ["TextStream"],
             ".generation.token_stream": ["TokenStream"],
+            ".text.token_bytes": ["TokenBytes", "token_bytes"],
             ".text.tokenizer": ["Tokenizer"],
             ".text.vocabulary": ["vocabulary_difference"],
         },

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lolama_core import Generation, GenerationConfig, Llama, TextGenerator, Tokenizer
 from lolama_core.generation.engine import Engine
-from lolama_core.protocols import Constraint
+from lolama_core.protocols import Constraint, ForcingConstraint
 from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, UsageError
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.runner import Runner
@@ -76,6 +76,31 @@ def only(
         return kept
 
     return process
+
+
+class Forces(Allows):
+    """Allows one token at most places, and knows these before.
+
+    Attributes:
+        asked: The number of tokens so far, at each time that it was asked what comes next.
+    """
+
+    def __init__(self, spans: Callable[[list[int]], Sequence[int]] | None = None) -> None:
+        super().__init__(self._allowed)
+        self._spans = spans or self._known
+        self.asked: list[int] = []
+
+    def _allowed(self, tokens: list[int]) -> range:
+        place = len(tokens)
+        return EVEN if place % 6 == 5 else range(7 + place % 6, 8 + place % 6)
+
+    def _known(self, tokens: list[int]) -> list[int]:
+        place = len(tokens) % 6
+        return [7 + after for after in range(place, 5)] if place < 5 else []
+
+    def forced(self) -> Sequence[int]:
+        self.asked.append(len(self.accepted))
+        return self._spans(self.accepted)
 
 
 def finished(engine: Engine[None]) -> dict[int, Generation[None] | LolamaError]:
@@ -441,6 +466,137 @@ def test_a_text_is_one_of_the_grammars(tiny_llama: MakeLlama, byte_level: Tokeni
         assert result.finish_reason == "eos"
         said.add(result.text)
     assert said == {"yes", "no", "never"}
+
+
+# ------------------------------------------------------------------------------------ forced tokens
+
+
+def counted_passes(
+    model: Llama, constraint: Constraint, patch: pytest.MonkeyPatch, **settings: Any
+) -> tuple[Generation[None], int]:
+    """What comes of it, and how many passes that took."""
+    passes: list[int] = []
+    forward = Runner.forward_embeds
+
+    def counting(self: Runner, embeds: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        passes.append(embeds.shape[1])
+        return forward(self, embeds, *arguments, **options)
+
+    with patch.context() as patched:
+        patched.setattr(Runner, "forward_embeds", counting)
+        result = TextGenerator(model, draft="off").generate([5], constraint=constraint, **settings)
+    return result, len(passes)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0},
+    "drawn": {"temperature": 1.0, "top_k": 0, "top_p": 1.0},
+    "penalties": {"repetition_penalty": 1.5, "frequency_penalty": 1.0, "temperature": 0.8},
+    "logprobs": {"temperature": 1.0, "logprobs": 3},
+    "never ends early": {"min_new_tokens": 20, "temperature": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_forced_tokens_run_in_one_pass_and_change_no_text(
+    tiny_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model = tiny_llama()
+    settings = {"max_new_tokens": 30, "seed": 5, **SETTINGS[name]}
+    knowing = Forces()
+    plain, one_by_one = counted_passes(model, Allows(Forces()._allowed), monkeypatch, **settings)
+    result, passes = counted_passes(model, knowing, monkeypatch, **settings)
+    assert result.ids == plain.ids and len(result.ids) == 30
+    assert result.text is None and result.finish_reason == plain.finish_reason
+    assert (result.drafted_tokens, result.accepted_tokens) == (0, 0)  # nothing was guessed
+    if name == "logprobs":
+        assert result.logprobs is not None and plain.logprobs is not None
+        for one, other in zip(result.logprobs, plain.logprobs, strict=True):
+            assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+    # The prompt's pass, and one for each free token with those that it was chosen behind: the logits of the
+    # last of these choose it.
+    assert one_by_one == 30
+    assert passes == 1 + 5
+
+
+def test_forced_tokens_beside_rows_that_are_free(tiny_llama: MakeLlama) -> None:
+    model = tiny_llama()
+    alone = TextGenerator(model, draft="off")
+    config = GenerationConfig.sampling(max_new_tokens=40, seed=3)
+    makers: list[Callable[[], Allows | None]] = [
+        Forces,
+        lambda: None,
+        lambda: Allows(even_then_odd),
+        Forces,
+    ]
+    expected = [
+        alone.generate([row + 1] * 9, config, constraint=make()).ids
+        for row, make in enumerate(makers)
+    ]
+    for draft in ("off", "lookup"):
+        engine = Engine(model, draft=draft)
+        tickets = [
+            engine.submit([row + 1] * 9, config, constraint=make())
+            for row, make in enumerate(makers)
+        ]
+        results = finished(engine)
+        found = [results[ticket] for ticket in tickets]
+        assert [one.ids for one in found if isinstance(one, Generation)] == expected
+
+
+def test_tokens_that_are_wrongly_forced_change_no_text(
+    tiny_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_llama()
+    settings = {"max_new_tokens": 30, "seed": 5}
+    plain, one_by_one = counted_passes(model, Allows(Forces()._allowed), monkeypatch, **settings)
+    for wrong in (lambda tokens: [3] * 9, lambda tokens: [*range(7, 16)]):
+        result, passes = counted_passes(model, Forces(wrong), monkeypatch, **settings)
+        assert result.ids == plain.ids
+        assert passes <= one_by_one
+
+
+def test_forced_tokens_end_where_the_text_does(
+    tiny_llama: MakeLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its limit, and by an end token among them."""
+    model = tiny_llama()
+    short, _ = counted_passes(model, Forces(), monkeypatch, max_new_tokens=4)
+    assert (short.ids, short.finish_reason) == ((7, 8, 9, 10), "length")
+    model.generation_defaults = replace(model.generation_defaults, eos_ids=frozenset({10}))
+    ended, _ = counted_passes(model, Forces(), monkeypatch, max_new_tokens=30)
+    assert (ended.ids, ended.finish_reason) == ((7, 8, 9), "eos")
+
+
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        (fail(KeyError("no such rule")), "constraint: failed: KeyError: 'no such rule'"),
+        (
+            lambda: [1, VOCABULARY],
+            "constraint: forces 400, which is no token; return ids below 400",
+        ),
+        (lambda: ["a"], "constraint: forces 'a', which is no token; return ids below 400"),
+        (lambda: None, "constraint: failed: TypeError: "),
+    ],
+)
+def test_forcing_that_fails_ends_its_own_text_alone(
+    tiny_llama: MakeLlama, spans: Callable[[], Any], message: str
+) -> None:
+    model = tiny_llama()
+    engine = Engine(model, draft="off")
+    bad = engine.submit([5], GREEDY, constraint=Forces(lambda tokens: spans()))
+    good = [engine.submit([6], GREEDY), engine.submit([7], GREEDY, constraint=Forces())]
+    results = finished(engine)
+    assert isinstance(results[bad], UsageError) and message in str(results[bad])
+    alone = TextGenerator(model)
+    assert results[good[0]] == alone.generate([6], GREEDY)
+    assert results[good[1]] == alone.generate([7], GREEDY, constraint=Forces())
+
+
+def test_what_forces_is_a_constraint() -> None:
+    assert isinstance(Forces(), ForcingConstraint) and isinstance(Forces(), Constraint)
+    assert not isinstance(Allows(lambda _: EVEN), ForcingConstraint)
 
 
 FORKED = """

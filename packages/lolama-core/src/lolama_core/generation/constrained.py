@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from lolama_core.protocols import Constraint
+from lolama_core.protocols import Constraint, ForcingConstraint
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import LolamaError, UsageError
 
 _REMEDY = "correct the constraint, or generate without it"
@@ -24,12 +27,32 @@ class Constrained:
 
     def __init__(self, constraint: Constraint) -> None:
         self._constraint = constraint
+        self._forcing = constraint if isinstance(constraint, ForcingConstraint) else None
         self._mask: Future[Tensor | None] | None = None
+        self._broken: LolamaError | None = None
 
     def prepare(self) -> None:
         """Let another thread make the mask of the next token, unless it does already."""
         if self._mask is None:
             self._mask = _executor().submit(self._constraint.mask)
+
+    def forced(self, most: int, vocab_size: int) -> Sequence[int]:
+        """Up to ``most`` tokens that the constraint says come next; none while its mask is made.
+
+        What it raises is raised by the next call, since other rows choose their tokens meanwhile.
+        """
+        if self._forcing is None or self._mask is not None or most < 1:
+            return ()
+        try:
+            tokens = [*islice(self._forcing.forced(), most)]
+            strange = [i for i in tokens if not isinstance(i, int) or not 0 <= i < vocab_size]
+            if not strange:
+                return tokens
+            reason = f"forces {shown(strange[0])}, which is no token"
+            self._broken = UsageError("constraint", reason, f"return ids below {vocab_size}")
+        except Exception as error:
+            self._broken = _failure(error)
+        return ()
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores (1, V) with -inf for what may not come next; see `LogitsProcessor`.
@@ -37,6 +60,8 @@ class Constrained:
         Raises:
             UsageError: if the constraint fails, allows nothing, or gives what is no mask.
         """
+        if self._broken is not None:
+            raise self._broken
         try:
             mask = self._constraint.mask() if self._mask is None else self._mask.result()
         except Exception as error:

@@ -269,7 +269,8 @@ class Engine(Generic[Text]):
             self._schedule.make_room(runner)
             chunk = self._chunk or self._schedule.chunk(self.costs)
             parts = self._schedule.next_parts(chunk)
-            parts = self.speculation.ahead(parts, memory)
+            measure = not chunk and bool(self._schedule.half_run)
+            parts = self.speculation.ahead(parts, memory, measure=measure)
             counts, started = counted(parts), self.costs.clock()
             for together in passes(parts, memory):
                 logits = run_pass(together, runner, memory)

@@ -5,7 +5,7 @@ runs the tokens that are guessed to come next (a draft) beside its last token. T
 by token, as it always does: by the logits of each position, with its own settings and random numbers. The
 logits behind a guess are right as long as the request chooses what was guessed. A draft changes how fast a
 text comes, and not which text. (Leviathan et al., "Fast Inference from Transformers via Speculative
-Decoding", 2023, accept guesses by chance instead.)
+Decoding", 2023, accept guesses by chance instead.) What a constraint forces is a draft, too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 from lolama_core.generation.draft_model import MOST_ROWS, DraftModel, MemoryOf
 from lolama_core.generation.pass_costs import MOST_POSITIONS, PassCosts
 from lolama_core.generation.prompt_lookup import PromptLookup
+from lolama_core.generation.request import Request
 from lolama_core.generation.scheduled import NO_DRAFT, Draft, Part, Scheduled
 from lolama_core.model.kv_cache import own_cache
 from lolama_core.protocols import CausalLM
@@ -42,6 +43,12 @@ text can change by it: where native kernels give a position the same bits whatev
 
 MOST_DRAFTED = 8
 """Tokens that a row tries ahead at most."""
+
+MOST_FORCED = 16
+"""Tokens that a constraint forces and that run in one pass, at most: each has logits of its own, (V,)."""
+
+_FORCED = -1
+"""The kind of drafts that constraints force. They are no guesses, so nobody counts how many are right."""
 
 _UNMEASURED = 2
 """Tokens that a row tries ahead as long as nobody knows what they cost."""
@@ -144,37 +151,62 @@ class Speculation:
         self._by_itself, self.costs = drafting == "auto", costs
         self._rates: dict[int, _Rate] = {}
         self._active = self._measures = False
+        self._vocab_size = 0
 
     def start(self, runner: CausalLM) -> None:
         """Look at the models as they are now."""
+        self._vocab_size = runner.vocab_size
         self._measures = isinstance(runner, Runner) and runner.fixed_order
         self._active = self._drafter is not None and (self._measures or not self._by_itself)
         if self._active and self._drafter is not None:
             self._drafter.start(runner)
 
-    def ahead(self, parts: list[Part], memory: RowMemory) -> list[Part]:
-        """The parts of a pass, with what rows try ahead: nothing where prompts run beside them."""
+    def ahead(self, parts: list[Part], memory: RowMemory, *, measure: bool = False) -> list[Part]:
+        """The parts of a pass, with what rows try ahead: nothing where prompts run beside them.
+
+        Args:
+            parts: What runs in any case.
+            memory: Where the rows are.
+            measure: Whether prompts wait for the time of a step, so that nothing else is to run in it.
+        """
         rows = [one for one, _ in parts]
         # A row whose earlier positions change as it grows cannot be cut back.
-        if not self._active or memory.rows_run_alone or any(one.to_run for one in rows):
+        if measure or memory.rows_run_alone or any(one.to_run for one in rows):
             return parts
-        # A step without drafts is measured now and then. A prompt that comes runs beside rows whose step is
-        # known, and steps with drafts tell nothing of it.
-        if not self.costs.knows_step(len(rows)):
-            return parts
-        assert self._drafter is not None
-        most = [min(MOST_DRAFTED, one.request.limit - len(one.request.tokens) - 1) for one in rows]
-        begin = self.costs.clock()
-        may_read = self.costs.draft_chunk(len(rows)) if self._measures else MOST_POSITIONS
-        worth = partial(self._worth, len(rows))
-        drafts = self._drafter.draft(rows, most, worth, may_read)
-        self.costs.note_drafting(self.costs.clock() - begin, self._drafter.read)
+        drafts = [self._forced(one) for one in rows]
+        # A step without drafts is measured now and then: steps with drafts tell nothing of it.
+        if self._active and self.costs.knows_step(len(rows)):
+            self._guess(rows, drafts)
         counts = [1 + len(draft.tokens) for draft in drafts]
         if max(counts, default=1) == 1 or not memory.has_room([one.row for one in rows], counts):
             return parts
         for one, draft in zip(rows, drafts, strict=True):
             one.draft = draft
         return [*zip(rows, counts, strict=True)]
+
+    def _forced(self, one: Scheduled) -> Draft:
+        """What the constraint of a row says comes next, whether or not drafts are asked for."""
+        constrained = one.request.constrained
+        if constrained is None:
+            return NO_DRAFT
+        most = min(MOST_FORCED, _may_try(one))
+        return Draft(constrained.forced(most, self._vocab_size), _FORCED)
+
+    def _guess(self, rows: Sequence[Scheduled], drafts: list[Draft]) -> None:
+        """Drafts of the rows that nothing is forced of."""
+        free = [place for place, draft in enumerate(drafts) if not draft.tokens]
+        if not free:
+            return
+        assert self._drafter is not None
+        asked = [rows[place] for place in free]
+        most = [min(MOST_DRAFTED, _may_try(one)) for one in asked]
+        begin = self.costs.clock()
+        may_read = self.costs.draft_chunk(len(rows)) if self._measures else MOST_POSITIONS
+        worth = partial(self._worth, len(rows))
+        guesses = self._drafter.draft(asked, most, worth, may_read)
+        self.costs.note_drafting(self.costs.clock() - begin, self._drafter.read)
+        for place, draft in zip(free, guesses, strict=True):
+            drafts[place] = draft
 
     def _worth(self, rows: int, kind: int) -> int:
         """How many tokens of a draft are worth it."""
@@ -201,10 +233,20 @@ class Speculation:
             emission = one.request.step(logits[place : place + 1])
         if tokens:
             memory.cut_back(one.row, len(tokens) - place)
-            self._rates[kind].note(place, min(place + 1, len(tokens)))
-            one.request.drafted_tokens += len(tokens)
-            one.request.accepted_tokens += place
+            self._note(one.request, kind, place, len(tokens))
         yield emission
+
+    def _note(self, request: Request, kind: int, right: int, tried: int) -> None:
+        """Learn how many tokens of a draft were right, unless they were no guesses."""
+        if kind != _FORCED:
+            self._rates[kind].note(right, min(right + 1, tried))
+            request.drafted_tokens += tried
+            request.accepted_tokens += right
+
+
+def _may_try(one: Scheduled) -> int:
+    """Tokens that a row may have behind the next one."""
+    return one.request.limit - len(one.request.tokens) - 1
 
 
 def speculation_of(

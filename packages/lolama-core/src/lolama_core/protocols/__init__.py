@@ -5,7 +5,7 @@ tests for each protocol; a package that implements one subclasses the suite.
 """
 
 from lolama_core.protocols.checkpoint import Checkpoint, CheckpointIO, GGUFHeader, TensorHeader
-from lolama_core.protocols.constraint import Constraint
+from lolama_core.protocols.constraint import Constraint, ForcingConstraint
 from lolama_core.protocols.decoder_kernel import DecoderKernel, DecoderStep
 from lolama_core.protocols.family import ModelFamily
 from lolama_core.protocols.image import ImageProcessor
@@ -24,6 +24,7 @@ __all__ = [
     "Constraint",
     "DecoderKernel",
     "DecoderStep",
+    "ForcingConstraint",
     "GGUFHeader",
     "HasTextModel",
     "ImageProcessor",

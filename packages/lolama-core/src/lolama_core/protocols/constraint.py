@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -29,4 +31,17 @@ class Constraint(Protocol):
 
     def rollback(self, count: int) -> None:
         """Forget the last ``count`` tokens."""
+        ...
+
+
+@runtime_checkable
+class ForcingConstraint(Constraint, Protocol):
+    """A constraint that knows some tokens before the model does, such as the names in a JSON schema.
+
+    An engine runs these in one pass. Each is then chosen as any other token is: by the mask, the settings and
+    the random numbers of its text. So a wrong one costs a little time, and changes no text.
+    """
+
+    def forced(self) -> Sequence[int]:
+        """The tokens that come next whatever the model says, as far as they are known; maybe none."""
         ...

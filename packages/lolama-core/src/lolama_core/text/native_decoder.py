@@ -38,8 +38,9 @@ class Decoder:
     def __init__(
         self, native: tokenizers.Tokenizer, vocabulary: Mapping[str, int], source: str
     ) -> None:
-        self._native, self._source = native, source
+        self._native, self._source, self.vocabulary = native, source, vocabulary
         steps = list(opened_steps(native.decoder))
+        self.kinds = [step["type"] for step in steps]
         if any("Regex" in step.get("pattern", {}) for step in steps):
             raise ModelError(source, "has a decoder with a pattern", "use another tokenizer.json")
         # The library panics where a token is shorter than what is to be taken from its end. No other step

@@ -45,6 +45,8 @@ class Tokenizer(ThinkingChats):
     Attributes:
         tokenizer_json, chat_template: As given.
         block: The other arguments, as a checkpoint's configuration has them.
+        decoder: Ids → text.
+        controls: Ids of control tokens, but for words of the vocabulary that are merely called one.
 
     Raises:
         ModelError: if the file is damaged or contradicts itself.
@@ -80,7 +82,7 @@ class Tokenizer(ThinkingChats):
         )
         self._vocab_size = max(vocabulary.values()) + 1
         added = native.get_added_tokens_decoder()
-        self._decoder = Decoder(native, vocabulary, source)
+        self.decoder = Decoder(native, vocabulary, source)
         self.bos_token, self.eos_token = bos_token, eos_token
         named = {"bos_token": bos_token, "eos_token": eos_token, **special_tokens}
         self._names = {name: token for name, token in named.items() if token is not None}
@@ -93,6 +95,8 @@ class Tokenizer(ThinkingChats):
         controls = {i: t for i, t in added.items() if i in self._specials or t.content in called}
         # A word of the vocabulary that is called ``pad_token`` is still decoded.
         words -= {bos_token, eos_token}
+        named_words = {i for i, token in controls.items() if token.content in words}
+        self.controls = frozenset(controls.keys() - (named_words - self._specials))
         self._stand_ins = StandIns(controls)
         add_past_vocabulary(
             native, vocabulary, self._stand_ins.added_tokens(), tokenizer_json, source
@@ -121,11 +125,8 @@ class Tokenizer(ThinkingChats):
         if not token:
             return None
         if token not in vocabulary:
-            raise ModelError(
-                self._source,
-                f"does not contain the control token {token!r:.40}",
-                "fetch the files again",
-            )
+            reason = f"does not contain the control token {token!r:.40}"
+            raise ModelError(self._source, reason, "fetch the files again")
         return vocabulary[token]
 
     @property
@@ -154,7 +155,7 @@ class Tokenizer(ThinkingChats):
 
     def is_byte(self, token_id: SupportsIndex) -> bool:
         """Whether the id's text depends on the ids around it, as that of a single byte (``<0xE2>``) does."""
-        return whole_number(token_id) not in self._decoder.independent
+        return whole_number(token_id) not in self.decoder.independent
 
     def encode_ids(
         self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
@@ -246,7 +247,7 @@ class Tokenizer(ThinkingChats):
         if skip_special_tokens:
             # The library itself does not leave out control tokens that a normalizer changes.
             known = [i for i in known if i not in self._specials]
-        return self._decoder.decode(known)
+        return self.decoder.decode(known)
 
     def render_chat(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = True
