@@ -30,6 +30,7 @@ from lolama_core.protocols.serving import (
 )
 from lolama_core.protocols.types import JSON, Message, ModelFiles
 from lolama_serve import ServeOptions as ServeOptions
+from lolama_serve import log_to as log_to
 from lolama_serve import serve as serve
 
 if TYPE_CHECKING:
@@ -270,7 +271,9 @@ class LocalModel:
     ) -> tuple[list[int], Mapping[str, Any]]:
         if not self.tokenizer.has_chat_template:
             reason = f"{self.name} has no chat template"
-            raise UsageError("messages", reason, "use /v1/completions, or start the server with a chat template")
+            raise UsageError(
+                "messages", reason, "use /v1/completions, or start the server with a chat template"
+            )
         if tools:
             raise UsageError("tools", "come with the next commit", "leave them out")
         turns = check_messages(messages)

@@ -16,9 +16,15 @@ from lolama_serve.__about__ import __version__ as __version__
 if TYPE_CHECKING:
     from lolama_serve.app import make_app as make_app
     from lolama_serve.listening import serve as serve
+    from lolama_serve.logs import log_to as log_to
     from lolama_serve.options import ServeOptions as ServeOptions
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
-        {".app": ["make_app"], ".options": ["ServeOptions"], ".listening": ["serve"]},
+        {
+            ".app": ["make_app"],
+            ".options": ["ServeOptions"],
+            ".listening": ["serve"],
+            ".logs": ["log_to"],
+        },
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import queue
 import threading
 import time
@@ -14,8 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from lolama_core.protocols.errors import LolamaError, ResourceError
 from lolama_core.protocols.generation import Emission, Generation
 from lolama_core.protocols.serving import RequestEngine
-
-_log = logging.getLogger("lolama.serve")
+from lolama_serve.logs import logger
 
 _FAILED_STEPS = 3
 """Steps in a row that may fail for lack of memory before the request that came last has to go."""
@@ -199,7 +197,7 @@ class EngineThread:
             return
         except Exception as error:
             # The engine cannot be trusted any more with what it has: all of it ends, and says so.
-            _log.exception("a step of the engine failed")
+            logger.exception("a step of the engine failed")
             for submission in [*here.values()]:
                 self._events.append((submission, Failed(error)))
                 self._leave(submission)
@@ -270,7 +268,7 @@ class EngineThread:
         try:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:  # the loop has ended, and nobody waits any more
-            _log.debug("the event loop has ended before the engine")
+            logger.debug("the event loop has ended before the engine")
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

@@ -19,6 +19,7 @@ from lolama_serve.engine_thread import (
 )
 from lolama_serve.errors import APIError, ContextExceeded
 from lolama_serve.job import Job, Running
+from lolama_serve.logs import logger
 from lolama_serve.metrics import Metrics
 from lolama_serve.options import ServeOptions
 from lolama_serve.pool import LoadedModel, ModelPool
@@ -115,6 +116,22 @@ class Generator:
                 if index not in ended:
                     self._thread.cancel(submission)
             self._metrics.count(running)
+            logger.info(self._told(running, job))
+
+    def _told(self, running: Running, job: Job) -> dict[str, Any]:
+        """What the log tells of a job; texts only if whoever started the server wants them there."""
+        facts: dict[str, Any] = {
+            "event": "answers",
+            "model": running.loaded.served.name,
+            "prompt_tokens": [prompt.positions for prompt in job.prompts],
+            "tokens": [one.timings.tokens for one in running.submissions],
+            "ends": {one.index: one.finish_reason for one in running.in_order},
+        }
+        if self._options.log_texts:
+            decode = running.loaded.model.tokenizer.decode
+            prompts = [decode([*one.ids], skip_special_tokens=False) for one in job.prompts]
+            facts["prompts"], facts["texts"] = prompts, [one.text() for one in running.in_order]
+        return facts
 
     def break_off(self) -> None:
         """End every request that runs with an error: the server stops."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,9 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lolama_serve.errors import APIError
+from lolama_serve.logs import logger, request_id
 from lolama_serve.options import ServeOptions
-
-_log = logging.getLogger("lolama.serve.access")
 
 PUBLIC_PATHS = frozenset({"/", "/page.css", "/health", "/v1/health"})
 """What needs no key: a page that says nothing of models, and whether the server is ready."""
@@ -52,28 +50,28 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        own_id = uuid.uuid4().hex
+        request_id.set(own_id)
         started, status = time.monotonic(), 0
 
         async def reply(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._add_headers(MutableHeaders(scope=message), headers, request_id)
+                self._add_headers(MutableHeaders(scope=message), headers, own_id)
             await send(message)
 
         try:
             await self._answer(scope, headers, receive, reply)
         finally:
             facts = {
-                "request": request_id,
+                "event": "request",
                 "method": scope["method"],
                 "path": scope["path"][:200],
                 "status": status,
                 "seconds": round(time.monotonic() - started, 4),
             }
-            _log.info("%s", json.dumps(facts))
+            logger.info(facts)
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         try:
@@ -150,8 +148,8 @@ class Guard:
 
         return limited
 
-    def _add_headers(self, answer: MutableHeaders, asked: Headers, request_id: str) -> None:
-        answer["X-Request-Id"] = request_id
+    def _add_headers(self, answer: MutableHeaders, asked: Headers, own_id: str) -> None:
+        answer["X-Request-Id"] = own_id
         answer["X-Content-Type-Options"] = "nosniff"
         answer["Cache-Control"] = "no-store"
         origin = asked.get("origin")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
@@ -16,8 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from lolama_serve.errors import APIError, api_error
 from lolama_serve.guard import error_body
-
-_log = logging.getLogger("lolama.serve")
+from lolama_serve.logs import logger
 
 T = TypeVar("T")
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -233,4 +231,4 @@ def error_response(path: str, error: APIError) -> Response:
 def _note(error: Exception) -> None:
     """Log what nobody has foreseen."""
     if api_error(error).status == 500:
-        _log.error("a request failed", exc_info=error)
+        logger.error("a request failed", exc_info=error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -58,7 +57,6 @@ def serve(
         timeout_graceful_shutdown=_GRACE,
         timeout_keep_alive=75,
     )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     own: Server = app.state.server
     shown = [f"[{address}]" if ":" in address else address for address in addresses]
 

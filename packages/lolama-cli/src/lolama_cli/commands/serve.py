@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import fields
 from typing import Annotated, Any
 
@@ -149,10 +150,11 @@ def serve(
         raise UsageError("--sleep-idle", f"is {sleep_idle}", "give seconds, 0 or more")
     if any(not key for key in api_key or ()):
         raise UsageError("--api-key", "is empty", "give a key, or leave it out")
-    from lolama.serving import Loading, LocalModels, ServeOptions, serve
+    from lolama.serving import Loading, LocalModels, ServeOptions, log_to, serve
 
     settings: Settings = context.obj
-    _log_to_stderr(settings)
+    if sys.stderr is not None:
+        log_to(sys.stderr, logging.DEBUG if settings.verbose else logging.INFO)
     given = _given_settings(asked)
     chosen = ServeOptions(
         host=host,
@@ -210,10 +212,3 @@ def _size(text: str | None, option: str) -> int | None:
 def _given_settings(asked: RequestedSettings) -> dict[str, Any]:
     values = {row.name: getattr(asked.config, row.name) for row in fields(asked.config)}
     return {name: values[name] for name in asked.given}
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    """Structured lines on standard error: each request with -v, and failures always."""
-    logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.WARNING)
-    if settings.verbose:
-        logging.getLogger("lolama.serve").setLevel(logging.INFO)
