@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand
@@ -62,8 +62,23 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     Args:
         command: Its first parameter is the context. It has a parameter ``asked``, a `RequestedSettings`.
     """
+    return _with_options(command, {key: _option(key, row) for key, row in SETTINGS.items()})
+
+
+def with_settings_of_requests(command: Callable[..., None]) -> Callable[..., None]:
+    """`with_settings` for a command that has no defaults of its own: requests and models have them."""
+    options = {}
+    for key, row in SETTINGS.items():
+        option = _option(key, row)
+        [kind, told] = get_args(option.annotation)
+        options[key] = option.replace(annotation=Annotated[kind | None, told], default=None)
+    return _with_options(command, options)
+
+
+def _with_options(
+    command: Callable[..., None], options: Mapping[str, inspect.Parameter]
+) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
-    options = {key: _option(key, row) for key, row in SETTINGS.items()}
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         if parameter.name == "asked":

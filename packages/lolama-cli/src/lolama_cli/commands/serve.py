@@ -13,7 +13,7 @@ from lolama_cli import options
 from lolama_cli.console import Output
 from lolama_cli.errors import Settings
 from lolama_cli.quantize_option import Quantize
-from lolama_cli.setting_options import RequestedSettings, with_settings
+from lolama_cli.setting_options import RequestedSettings, with_settings_of_requests
 from lolama_cli.sizes import read_size
 from lolama_core.protocols.errors import UsageError
 
@@ -26,7 +26,7 @@ Examples:
 """
 
 
-@with_settings
+@with_settings_of_requests
 def serve(
     context: typer.Context,
     *,
