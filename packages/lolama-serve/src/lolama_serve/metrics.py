@@ -79,7 +79,7 @@ class Metrics:
                 self.counts["llamacpp:prompt_seconds"] += timings.prompt_seconds
             self.counts["llamacpp:tokens_predicted"] += timings.tokens
             self.counts["llamacpp:tokens_predicted_seconds"] += timings.decode_seconds
-            self.ends["broken off" if answer is None else answer.finish_reason] += 1
+            self.ends["broken_off" if answer is None else answer.finish_reason] += 1
 
     def seconds_until_room(self) -> int:
         """In how many seconds a request may find room: as long as one takes on average."""
