@@ -63,6 +63,13 @@ class Options:
         return self.lm_head if self.bits == 8 else self.embedding_bits != self.lm_head_bits
 
     @property
+    def are_usual(self) -> bool:
+        """Whether ``--quantize`` looks for a model with these embeddings, ``lm_head`` and outliers."""
+        if self.bits == 8:
+            return not self.lm_head and self.outliers == 0
+        return (self.embedding_bits, self.lm_head_bits) == (EMBEDDING_BITS[0], LM_HEAD_BITS[0])
+
+    @property
     def text_digest(self) -> str | None:
         """What tells a text from others; None for what the model writes itself, or no text."""
         return None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()

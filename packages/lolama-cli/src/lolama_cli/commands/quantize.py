@@ -39,7 +39,7 @@ def quantize(
         typer.Option(
             "-o",
             "--output",
-            help="Folder to write. Without it the model is kept where generate --quantize finds it.",
+            help="Folder to write. Without it the model is kept for generate --quantize.",
             metavar="DIR",
         ),
     ] = None,
@@ -165,6 +165,9 @@ def quantize(
         else:
             files = keep(source, chosen, force=force, tell=note, steps=steps)
     saved = describe(source, files)
+    if output is None and not chosen.are_usual:
+        used = f"these are used by -m {saved.directory}"
+        note(f"--quantize uses {bits} bits as they usually are; {used}")
     quality = _measure(source, files) if report else None
     if as_json:
         QUANTIZE.write(stdout, _as_json(saved, quality, bits))
