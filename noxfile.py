@@ -396,7 +396,8 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.run", *arguments)
 
 
-# The parts of the session `fuzz`: which tests, and with what. Each ends in half an hour on two busy cores.
+# The parts of the session `fuzz`: which tests, and with what. Each ends in half an hour on two busy cores;
+# the engines' may take longer.
 # How much of it an ordinary run does is each test's default.
 FUZZ = {
     "files": {
@@ -418,10 +419,10 @@ FUZZ = {
     },
     # The number of prompts, which run in 120 ways each.
     "engine": {
-        "packages/lolama-core/tests/generation/test_engine.py": {"LOLAMA_FUZZ_CASES": "60"},
+        "packages/lolama-core/tests/generation/test_engine.py": {"LOLAMA_FUZZ_CASES": "200"},
     },
     "engine-int8": {
-        "packages/lolama-quant/tests/cpu/test_engine_texts.py": {"LOLAMA_FUZZ_CASES": "100"},
+        "packages/lolama-quant/tests/cpu/test_engine_texts.py": {"LOLAMA_FUZZ_CASES": "200"},
     },
     "operations": {
         "packages/lolama-core/tests/generation/test_engine_bookkeeping.py": {
@@ -545,7 +546,7 @@ def promises(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("part", [nox.param(name, id=name) for name in FUZZ])
 def fuzz(session: nox.Session, part: str) -> None:
-    """Read damaged files and odd texts, ask an oracle, run engines (half an hour a part at most)."""
+    """Read damaged files and odd texts, ask an oracle (half an hour a part at most); run engines."""
     run_long(session, FUZZ[part])
 
 

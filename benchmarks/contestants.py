@@ -68,7 +68,7 @@ _INT4, _Q4_0, _Q4_K_M, _Q6_K = 0.5 + 2 / 32 + 4 / 256, 18 / 32, 0.604, 210 / 256
 
 FOUR_BITS = [
     Contestant("lolama int4", "lolama", "int4-kept", item=_INT4, head_item=1),
-    Contestant("lolama int4, lm_head too", "lolama", "int4-head", item=_INT4, head_item=_INT4),
+    Contestant("lolama int4, lm_head int4", "lolama", "int4-head", item=_INT4, head_item=_INT4),
     Contestant("lolama Q4_K_M", "lolama", "gguf-q4_k_m", item=_Q4_K_M, head_item=_Q6_K),
     Contestant("lolama int8", "lolama", "int8-kept", item=1),
     Contestant("lolama int8, lm_head too", "lolama", "int8-head", item=1, head_item=1),

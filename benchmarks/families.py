@@ -43,7 +43,7 @@ COMPARED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "int4": {
         "lolama int4": ("llama.cpp Q4_0", "llama.cpp Q4_K_M", _INT8_HEAD, "lolama int8"),
-        "lolama int4, lm_head too": ("llama.cpp Q4_0", "llama.cpp Q4_K_M", _INT8_HEAD),
+        "lolama int4, lm_head int4": ("llama.cpp Q4_0", "llama.cpp Q4_K_M", _INT8_HEAD),
         "lolama Q4_K_M": ("llama.cpp Q4_K_M",),
     },
 }

@@ -26,7 +26,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
-from benchmarks.contestants import EIGHT_BITS, SIXTEEN_BITS, Contestant, PeerProcess
+from benchmarks.contestants import (
+    EIGHT_BITS,
+    FOUR_BITS,
+    SIXTEEN_BITS,
+    Contestant,
+    PeerProcess,
+)
 from benchmarks.make_model import model_path
 from benchmarks.measure import BATCH_CONTEXT, Plan
 from benchmarks.run import processor
@@ -41,7 +47,7 @@ TextJobs: TypeAlias = dict[str, tuple[int, int, int, int, int]]
 """Name → which number of the answers of `benchmarks.text_peer`, the least of how many of them, and a job."""
 
 HERE = Path(__file__).resolve().parents[1]
-ROWS = ("lolama bf16 (core + quant)", "lolama bf16 (core alone)", "lolama int8")
+ROWS = ("lolama bf16 (core + quant)", "lolama bf16 (core alone)", "lolama int8", "lolama int4")
 DEMO_TEXTS: TextJobs = {"4 tokens": (2, 20, 1, 5, 4), "200 tokens": (2, 3, 1, 5, 200)}
 STARTS = {
     "start: --version": ["--version"],
@@ -188,6 +194,12 @@ def planned_texts(plan: Plan) -> TextJobs:
     return asked | {f"{n} rows": (1, 1, n, BATCH_CONTEXT, plan.steps) for n in plan.rows}
 
 
+def contestants() -> list[Contestant]:
+    """Those that `ROWS` names, of whatever weights."""
+    known = {each.label: each for each in (*SIXTEEN_BITS, *EIGHT_BITS, *FOUR_BITS)}
+    return [known[label] for label in ROWS]
+
+
 def peer_jobs(
     versions: tuple[Version, Version], contestant: Contestant, shape: str, path: Path, plan: Plan
 ) -> tuple[Jobs, list[PeerProcess]]:
@@ -252,13 +264,12 @@ def main() -> None:
             process.communicate()
     for shape in dict.fromkeys((arguments.shape, "stories260k")):
         plan = Plan((128, 512), (128, 1024), (4, 16), STEPS[shape], 1, 1, 1)
-        for contestant in (*SIXTEEN_BITS, *EIGHT_BITS):
-            if contestant.label in ROWS:
-                path = model_path(shape, contestant.layout, root)
-                measured, peers = peer_jobs(versions, contestant, shape, path, plan)
-                rows += pairs(measured, arguments.pairs, arguments.only)
-                for peer in peers:
-                    peer.close()
+        for contestant in contestants():
+            path = model_path(shape, contestant.layout, root)
+            measured, peers = peer_jobs(versions, contestant, shape, path, plan)
+            rows += pairs(measured, arguments.pairs, arguments.only)
+            for peer in peers:
+                peer.close()
     print(processor(), f"{arguments.pairs} pairs", sep="; ")
     print(markdown(head, rows))
 

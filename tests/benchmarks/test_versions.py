@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.versions import Version, differences, interval, pairs
+from benchmarks.versions import ROWS, Version, contestants, differences, interval, pairs
 
 
 def test_the_interval_of_a_median_is_that_of_the_sign_test() -> None:
@@ -47,6 +47,12 @@ def test_differences_are_named(tmp_path: Path) -> None:
     assert differences(this, other) == (3, ["greedy"])
     with pytest.raises(AssertionError):
         differences(this, saying(tmp_path, "less", {"greedy": [1, 2]}))
+
+
+def test_every_row_has_one_contestant_of_its_weights() -> None:
+    assert tuple(each.label for each in contestants()) == ROWS
+    layouts = [each.layout for each in contestants()]
+    assert layouts == ["hf-bf16", "hf-bf16", "int8-kept", "int4-kept"]
 
 
 def test_another_version_that_fails_is_an_error(tmp_path: Path) -> None:

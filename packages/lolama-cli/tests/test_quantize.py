@@ -144,6 +144,8 @@ def test_bits_of_the_ends_are_checked_and_kept_apart() -> None:
         quantize_model_int4(model, lm_head_bits=5)
     with pytest.raises(UsageError, match=r"embedding_bits: 8 is not one of 4 and 16"):
         quantize_model_int4(model, embedding_bits=8)
+    with pytest.raises(UsageError, match=r"lm_head_bits: 0 is not one of 4, 8 and 16"):
+        quantize.Options(bits=4, lm_head_bits=0)
     kept = [
         quantize.keep(names.resolve("demo"), quantize.Options(bits=4, calibration=False, **ends))  # type: ignore[arg-type]
         for ends in ({}, {"lm_head_bits": 4}, {"embedding_bits": 16})
@@ -209,7 +211,8 @@ def test_four_bits_are_fitted_to_text_that_the_model_writes_or_to_a_file(
     ],
 )
 def test_bits_that_there_are_not(options: tuple[str, ...], reason: str) -> None:
-    run("quantize", "-m", "demo", *options).refused(2, reason)
+    # Before anybody looks for the model.
+    run("quantize", "-m", "./not-there", *options).refused(2, reason)
 
 
 def test_generate_keeps_the_int8_model_and_uses_it_again(tmp_path: Path, home: Path) -> None:

@@ -127,6 +127,48 @@ def test_row_413_four_bits_that_are_fitted_to_a_file_are_found(
     assert len([*(home / "int8").iterdir()]) == 1
 
 
+@pytest.mark.parametrize(
+    ("bits", "asked"),
+    [
+        ("8", ("--lm-head",)),
+        ("8", ("--outliers", "2")),
+        ("4", ("--no-calibration", "--lm-head-bits", "4")),
+        ("4", ("--no-calibration", "--embedding-bits", "16")),
+    ],
+)
+def test_row_469_unusual_bits_that_are_kept_are_used_by_their_folder(
+    home: Path, bits: str, asked: tuple[str, ...]
+) -> None:
+    env = {"LOLAMA_HOME": str(home)}
+    made = run("quantize", "-m", "demo", "--bits", bits, *asked, env=env)
+    [kept] = (home / "int8").iterdir()
+    words = f"--quantize uses {bits} bits as they usually are; these are used by -m {kept}"
+    assert made.code == 0 and words in made.err.splitlines()
+    options = ("--temperature", "0", "--max-tokens", "2", "a")
+    used = run("-v", "generate", "-m", kept, *options, env=env)
+    assert used.code == 0 and f"read {kept}" in used.err and "quantiz" not in used.err
+    others = run("-v", "generate", "-m", "demo", *options, f"--quantize={bits}", env=env)
+    assert others.code == 0 and f"read {kept}" not in others.err
+    assert f"quantizing demo to int{bits}, to be kept in " in others.err
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--bits", "8"),
+        ("--bits", "8", "--lm-head", "-o", "made"),
+        ("--bits", "4", "--no-calibration", "--embedding-bits", "4", "--lm-head-bits", "8"),
+        ("--bits", "4", "--no-calibration", "--lm-head-bits", "4", "-o", "made"),
+    ],
+)
+def test_row_469_usual_bits_and_a_folder_of_the_user_need_no_word(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = run("quantize", "-m", "demo", *asked, env={"LOLAMA_HOME": str(home)})
+    assert made.code == 0 and "--quantize uses" not in made.err
+
+
 def test_a_model_that_has_other_bits_already_says_so(home: Path, tmp_path: Path) -> None:
     env = {"LOLAMA_HOME": str(home)}
     assert run("quantize", "-m", "demo", "-o", tmp_path / "int8", env=env).code == 0

@@ -47,6 +47,9 @@ class Options:
         text: That text. None: the model writes one itself.
 
     A model from a GGUF file that is quantized in part is fitted to no text.
+
+    Raises:
+        UsageError: for a number of bits that the embedding or ``lm_head`` cannot have.
     """
 
     bits: int = 8
@@ -57,10 +60,21 @@ class Options:
     calibration: bool = True
     text: str | None = None
 
+    def __post_init__(self) -> None:
+        # Before the model is fetched.
+        _formats(self.embedding_bits, self.lm_head_bits)
+
     @property
     def unties(self) -> bool:
         """Whether ``lm_head`` has other numbers than an embedding that it is tied to."""
         return self.lm_head if self.bits == 8 else self.embedding_bits != self.lm_head_bits
+
+    @property
+    def are_usual(self) -> bool:
+        """Whether ``--quantize`` looks for a model with these embeddings, ``lm_head`` and outliers."""
+        if self.bits == 8:
+            return not self.lm_head and self.outliers == 0
+        return (self.embedding_bits, self.lm_head_bits) == (EMBEDDING_BITS[0], LM_HEAD_BITS[0])
 
     @property
     def text_digest(self) -> str | None:
@@ -89,32 +103,24 @@ def int4_scheme(embedding_bits: int, lm_head_bits: int) -> QuantizationScheme:
     Raises:
         UsageError: for a number of bits that they cannot have.
     """
-    for name, bits, known in (
-        ("embedding_bits", embedding_bits, EMBEDDING_BITS),
-        ("lm_head_bits", lm_head_bits, LM_HEAD_BITS),
-    ):
-        check_bits(name, bits, known)
     formats = _formats(embedding_bits, lm_head_bits)
     skipped = ("lm_head",) if lm_head_bits == 16 else ()
     return QuantizationScheme(name="int4", skipped=skipped, formats=formats)
 
 
-def check_bits(name: str, bits: int, known: Sequence[int]) -> None:
-    """Refuse a number of bits that is not among ``known``.
+def _formats(embedding_bits: int, lm_head_bits: int) -> dict[str, str]:
+    """Name → format, of those of a model's two ends that are quantized; checks the numbers of bits."""
+    _check_bits("embedding_bits", embedding_bits, EMBEDDING_BITS)
+    _check_bits("lm_head_bits", lm_head_bits, LM_HEAD_BITS)
+    bits = {"embed_tokens": embedding_bits, "lm_head": lm_head_bits}
+    return {name: f"int{count}" for name, count in bits.items() if count != 16}
 
-    Raises:
-        UsageError: naming the setting.
-    """
+
+def _check_bits(name: str, bits: int, known: Sequence[int]) -> None:
     if bits not in known:
         *most, last = map(str, sorted(known))
         reason = f"{bits} is not one of {', '.join(most)} and {last}"
         raise UsageError(name, reason, "use one of them")
-
-
-def _formats(embedding_bits: int, lm_head_bits: int) -> dict[str, str]:
-    """Name → format, of those of a model's two ends that are quantized."""
-    bits = {"embed_tokens": embedding_bits, "lm_head": lm_head_bits}
-    return {name: f"int{count}" for name, count in bits.items() if count != 16}
 
 
 def scheme_of(files: ModelFiles, options: Options, steps: Steps | None) -> QuantizationScheme:

@@ -26,10 +26,12 @@ OPTIONS = {
     "directory": "-o",
     "draft": "--draft",
     "dtype": "--dtype",
+    "embedding_bits": "--embedding-bits",
     "force": "--force",
     "host": "--host",
     "generate": "--raw",  # in Python, what continues a text without a chat template
     "images": "--image",
+    "lm_head_bits": "--lm-head-bits",
     "logprobs": "--logprobs",
     "mode": "--image-mode",
     "outtype": "--outtype",

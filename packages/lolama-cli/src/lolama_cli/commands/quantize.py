@@ -39,7 +39,7 @@ def quantize(
         typer.Option(
             "-o",
             "--output",
-            help="Folder to write. Without it the model is kept where generate --quantize finds it.",
+            help="Folder to write. Without it the model is kept for generate --quantize.",
             metavar="DIR",
         ),
     ] = None,
@@ -67,7 +67,11 @@ def quantize(
         ),
     ] = None,
     lm_head: Annotated[
-        bool, typer.Option("--lm-head", help="With 8 bits: the output projection gets 8, too.")
+        bool,
+        typer.Option(
+            "--lm-head",
+            help="The output projection gets 8 bits, too; with 4 bits it usually does.",
+        ),
     ] = False,
     embedding_bits: Annotated[
         int | None,
@@ -133,25 +137,20 @@ def quantize(
     stdout = Output()
     from lolama import names
     from lolama.quantize import Options, describe, keep, save
-    from lolama.quantize_options import EMBEDDING_BITS, LM_HEAD_BITS, check_bits
+    from lolama.quantize_options import EMBEDDING_BITS, LM_HEAD_BITS
     from lolama.requantize import about
 
-    if embedding_bits is not None:
-        check_bits("--embedding-bits", embedding_bits, EMBEDDING_BITS)
-    if lm_head_bits is not None:
-        check_bits("--lm-head-bits", lm_head_bits, LM_HEAD_BITS)
-
-    with transfer_bars() as bars:
-        source = names.resolve(model, confirm=yes or None, progress=bars)
     chosen = Options(
         bits=bits,
         lm_head=lm_head,
-        embedding_bits=embedding_bits or EMBEDDING_BITS[0],
-        lm_head_bits=lm_head_bits or LM_HEAD_BITS[0],
+        embedding_bits=EMBEDDING_BITS[0] if embedding_bits is None else embedding_bits,
+        lm_head_bits=LM_HEAD_BITS[0] if lm_head_bits is None else lm_head_bits,
         outliers=outliers,
         calibration=not no_calibration,
         text=text,
     )
+    with transfer_bars() as bars:
+        source = names.resolve(model, confirm=yes or None, progress=bars)
     if output is None and chosen.is_done(source):
         raise UsageError(source.name, "is quantized already", "use it as it is")
     if "quantization" in source.config and (outliers or text is not None):
@@ -165,6 +164,9 @@ def quantize(
         else:
             files = keep(source, chosen, force=force, tell=note, steps=steps)
     saved = describe(source, files)
+    if output is None and not chosen.are_usual:
+        used = f"these are used by -m {saved.directory}"
+        note(f"--quantize uses {bits} bits as they usually are; {used}")
     quality = _measure(source, files) if report else None
     if as_json:
         QUANTIZE.write(stdout, _as_json(saved, quality, bits))

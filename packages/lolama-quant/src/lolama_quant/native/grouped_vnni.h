@@ -21,9 +21,9 @@ VNNI static inline __m512i vnni_wide(const int8_t *from) {
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)from));
 }
 
-/* Numbers `first` and `first + 1` of sixteen, in each lane of a half. */
-VNNI static inline __m512i vnni_spread(__m512i sixteen, int first) {
-    const __m512i halves = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(1), 1);
+/* Numbers `first` and `first + apart` of sixteen, in each lane of a half. */
+VNNI static inline __m512i vnni_spread(__m512i sixteen, int first, int apart) {
+    const __m512i halves = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(apart), 1);
     return _mm512_permutexvar_epi32(_mm512_add_epi32(halves, _mm512_set1_epi32(first)), sixteen);
 }
 
@@ -42,8 +42,7 @@ VNNI static inline void vnni_halves(const __m512i *v, __m128i *two) {
 /* Sums of products of bytes, and of these times the scales of groups `first` and `first + 2`, added to `sums`. Four products
  * fit into sixteen bits, and are multiplied with the scale of their group as the lower half of a pair. */
 VNNI static inline __m512i vnni_scaled(__m512i sums, __m512i codes, __m512i row, __m512i scales, int first) {
-    const __m512i halves = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(2), 1);
-    const __m512i spread = _mm512_permutexvar_epi32(_mm512_add_epi32(halves, _mm512_set1_epi32(first)), scales);
+    const __m512i spread = vnni_spread(scales, first, 2);
     return _mm512_dpwssd_epi32(sums, _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, row), spread);
 }
 
@@ -92,7 +91,7 @@ VNNI static inline __m128i vnni_wholes_int8_16(const RowBlock *b, const BlockRow
         acc[s] = _mm512_setzero_si512();
         UNROLL for (int i = 64 * c; i < 64 * c + 64; i += 32) {
             /* Each scale twice in a lane. */
-            const __m512i one = vnni_spread(scales, i / 16), both = _mm512_packs_epi32(one, one);
+            const __m512i one = vnni_spread(scales, i / 16, 1), both = _mm512_packs_epi32(one, one);
             const __m512i codes = _mm512_mullo_epi16(vnni_wide((const int8_t *)codes_of(b, s) + i), both);
             acc[s] = _mm512_dpwssd_epi32(acc[s], codes, LOAD512(values + i));
         }
