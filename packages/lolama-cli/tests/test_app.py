@@ -47,7 +47,6 @@ def test_version() -> None:
         (("ls",), ("did you mean models?",)),
         (("show", "demo"), ("did you mean info?",)),
         (("ps",), ("no model runs", "models")),
-        (("serve",), ("there is no server",)),
         (("generate", "--seed"), ("--seed", "requires an argument", "lolama generate --help")),
         (("rm",), ("model: is missing; see lolama rm --help",)),
         (("config", "set"), ("key: is missing; see lolama config set --help",)),

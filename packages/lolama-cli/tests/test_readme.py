@@ -28,7 +28,7 @@ if not README.is_file():
     pytest.skip("this is not the repository", allow_module_level=True)
 
 # What sets up an environment, or runs these very tests.
-_NOT_RUN = ("pip", "python3")
+_NOT_RUN = ("pip", "python3", "lolama serve")  # which ends when it is told to: test_serve.py
 _DOWNLOADED = (
     *('lolama generate "The capital', "lolama pull tinyllama"),
     "lolama generate -m qwen3:0.6b",

@@ -35,6 +35,7 @@ OPTIONS = {
     "logprobs": "--logprobs",
     "mode": "--image-mode",
     "outtype": "--outtype",
+    "port": "--port",
     "quantize": "--quantize",
     "thinking": "--no-think",
     **{row.name: option_of(key) for key, row in SETTINGS.items()},

@@ -130,6 +130,6 @@ def _bound(address: str, port: int) -> socket.socket:
         made.bind((address, port))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        remedy = "choose another port or address"
-        raise UsageError(f"{address}:{port}", f"cannot be listened on: {reason}", remedy) from None
+        problem = f"{port} of {address} cannot be listened on ({reason})"
+        raise UsageError("port", problem, "choose another one, or another address") from None
     return made
