@@ -731,6 +731,7 @@ def test_stop_texts_anywhere_leak_nothing(tokenizer: Tokenizer) -> None:
             result = check_streams(generator, prompt, config)
             before = TEXT[: TEXT.find(stop)]
             assert (result.text, result.finish_reason) == (before, "stop"), stop
+            assert result.stop_text == stop
             given = tokenizer.decode(result.ids)
             assert before.startswith(given.rstrip("\ufffd")), stop
             assert list(result.ids) == ids[: len(result.ids)]

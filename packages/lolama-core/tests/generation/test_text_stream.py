@@ -196,6 +196,36 @@ def test_the_first_of_two_stop_texts_in_one_token(tokenizer: Tokenizer) -> None:
     check_stop(tokenizer, [longest], [text[1:3], text[3:]], text[:1])
 
 
+@pytest.mark.parametrize(
+    ("stop", "met"),
+    [
+        (["three", "two"], "two"),
+        (["two three", "two"], "two"),  # the shorter one is complete first
+        (["t", "one two"], "t"),
+        (["never", "ne"], "ne"),
+    ],
+)
+def test_it_tells_which_stop_text_was_met(
+    byte_level: Tokenizer, stop: Sequence[str], met: str
+) -> None:
+    stream = TextStream(byte_level, (), stop)
+    for character in "one two three":
+        stream.push(byte_level.encode(character, add_special_tokens=False)[0])
+    assert stream.stop_text == met
+
+
+def test_of_two_stop_texts_at_one_place_in_one_token_it_tells_the_shorter(
+    tokenizer: Tokenizer,
+) -> None:
+    texts = {i: tokenizer.decode([i]) for i in range(tokenizer.vocab_size)}
+    longest = max((i for i in texts if BROKEN not in texts[i]), key=lambda i: len(texts[i]))
+    text = texts[longest]
+    for stop in ([text[1:3], text[1:4]], [text[1:4], text[1:3]]):
+        stream = TextStream(tokenizer, (), stop)
+        stream.push(longest)
+        assert stream.stop_text == text[1:3]
+
+
 def test_a_stop_text_that_does_not_come(tokenizer: Tokenizer) -> None:
     """What looked like its beginning is given out after all."""
     text = "tell me: st sto stopp sto"
@@ -204,7 +234,7 @@ def test_a_stop_text_that_does_not_come(tokenizer: Tokenizer) -> None:
     pieces = [*map(stream.push, ids)]
     assert "".join(pieces) == text.removesuffix("sto")
     assert stream.finish() == "sto"
-    assert not stream.stopped
+    assert not stream.stopped and stream.stop_text is None
 
 
 def test_a_stop_text_in_bytes_that_only_the_end_makes_certain(byte_fallback: Tokenizer) -> None:

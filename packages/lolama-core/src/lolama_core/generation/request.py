@@ -144,10 +144,11 @@ class Request:
     def result(self) -> Generation[str | None]:
         """What came of it, once ``finish_reason`` is set."""
         assert self.finish_reason is not None
-        read = self.prompt_reader
+        read, stream = self.prompt_reader, self.text_stream
         return Generation(
             ids=tuple(self._ids),
-            text=None if self.text_stream is None else self._text,
+            text=None if stream is None else self._text,
+            stop_text=None if stream is None else stream.stop_text,
             finish_reason=self.finish_reason,
             context_full=self.context_full,
             cached_tokens=self.cached_tokens,

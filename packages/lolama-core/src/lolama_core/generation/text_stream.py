@@ -49,8 +49,13 @@ class TextStream:
         """Characters decoded for good so far, whether given out or held back."""
         self.emitted = 0
         """Characters given out so far."""
-        self.stopped = False
+        self.stop_text: str | None = None
+        """The stop text that was met; None so far. Of two that begin at one place it is the shorter one."""
+
+    @property
+    def stopped(self) -> bool:
         """Whether a stop text was met; nothing is given out after that."""
+        return self.stop_text is not None
 
     @property
     def pending(self) -> bool:
@@ -126,10 +131,10 @@ class TextStream:
             self._complete.append((known, self.decoded))
         self._incomplete = []
         pending = self._held + new
-        found = [at for at in (pending.find(text) for text in self._stop) if at >= 0]
+        found = [(pending.find(text), len(text), text) for text in self._stop if text in pending]
         if found:
-            self.stopped = True
-            pending = pending[: min(found)]
+            at, _, self.stop_text = min(found)
+            pending = pending[:at]
         keep = 0 if last or found else self._possible_stop(pending)
         self._held = pending[len(pending) - keep :]
         safe = pending[: len(pending) - keep]

@@ -35,6 +35,7 @@ class Generation(Generic[Text]):
         ids: New tokens, without the end token and without any that touch a stop text.
         text: Their text after the prompt's; None if the generator has no tokenizer.
         finish_reason: ``eos`` the model ended it, ``stop`` a stop text did, ``length`` there was no room.
+        stop_text: With ``stop``: the stop text that ended it.
         context_full: With ``length``: the model's context was full before ``max_new_tokens``.
         cached_tokens: Positions of the prompt that were not run again, since another text begins like it: one
             of the same engine or batch, or one that a `PrefixCache` holds.
@@ -58,6 +59,7 @@ class Generation(Generic[Text]):
     logprobs: tuple[TokenLogprobs, ...] | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     thinking: str | None = None
+    stop_text: str | None = None
 
     def __str__(self) -> str:
         return repr(self) if self.text is None else self.text
