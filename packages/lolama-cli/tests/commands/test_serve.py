@@ -112,7 +112,9 @@ def test_settings_of_the_command_hold_where_a_request_gives_none(tmp_path: Path)
 def test_a_port_that_is_taken_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        run("serve", "--port", str(port)).refused(2, f"--port: {port} of 127.0.0.1", "choose another")
+        run("serve", "--port", str(port)).refused(
+            2, f"--port: {port} of 127.0.0.1", "choose another"
+        )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lolama_core.generation.request_factory import too_long
+from lolama_core.generation.request_factory import RequestFactory, too_long
 from lolama_core.model.cache_slots import reserve
 from lolama_core.model.device import memory_errors
 from lolama_core.model.llama import Llama
@@ -24,15 +24,15 @@ def hidden_states(model: CausalLM, ids: Sequence[int]) -> Tensor:
         ids: T token ids.
 
     Raises:
-        UsageError: for no ids, more than the model can attend over, or a model that is no `Llama` inside.
+        UsageError: for no ids, more than the model can attend over, what is no id of it, or a model that is
+            no `Llama` inside.
         ResourceError: if the memory does not suffice.
     """
     inner = model.text_model() if isinstance(model, HasTextModel) else model
     if not isinstance(inner, Llama):
         reason = "does not tell its hidden states"
         raise UsageError("model", reason, "use a model that lolama builds")
-    if not ids:
-        raise UsageError("input_ids", "is empty", "give some text")
+    ids = RequestFactory(model, None).ids(ids)
     if len(ids) > inner.max_seq_len:
         raise too_long(len(ids), inner.max_seq_len)
     text: Llama = inner

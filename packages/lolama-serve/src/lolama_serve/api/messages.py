@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -21,7 +21,7 @@ MOST_PICTURE_BYTES = 20_000_000
 """Bytes of one picture's file."""
 
 _DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,")
-_ROLES = ("system", "developer", "user", "assistant", "tool")
+Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 _BETWEEN_PARTS = "\n\n"
 """What stands between the texts of a message that has several, for a model that reads one."""
 
@@ -70,7 +70,7 @@ class ToolCall(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class ChatMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """One turn of a chat."""
 
-    role: str
+    role: Role
     content: str | list[TextPart | ImagePart | RefusalPart] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
@@ -123,9 +123,6 @@ def conversation(
     turns: list[Message] = []
     for number, message in enumerate(messages):
         place = f"messages[{number}]"
-        if message.role not in _ROLES:
-            reason = f"{message.role!r:.50} is none of {', '.join(_ROLES)}"
-            raise APIError(400, f"{place}.role: {reason}", param=f"{place}.role")
         turn: dict[str, Any] = {
             "role": "system" if message.role == "developer" else message.role,
             "content": _content(message, place, pictures, sees_pictures=sees_pictures),
