@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.metadata import EntryPoint, version
+from importlib.metadata import EntryPoint, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,9 @@ def test_text_and_json_tell_the_same() -> None:
     assert {name: told["versions", name] for name in found["versions"]} == found["versions"]
     # torch's own version may add +cpu or +cu130.
     assert found["versions"]["torch"] == version("torch")
-    assert "lolama-cli" in found["versions"]
+    declared = {re.split(r"[^\w-]", one)[0] for one in requires("lolama-cli") or ()}
+    ours = {"lolama-cli", *(name for name in declared if name.startswith("lolama-"))}
+    assert {name for name in found["versions"] if name.startswith("lolama-")} == ours
     for device in found["devices"]:
         assert list(device) == DEVICE_KEYS
         assert (device["problem"] or device["processor"]) in told["devices", device["name"]]
