@@ -139,7 +139,9 @@ def test_what_tools_calls_and_results_spell_is_text(tokenizer_json: str, name: s
 
 
 def test_what_joins_names_and_values_makes_no_control_token(tokenizer_json: str) -> None:
-    source = "{% for t in tools or [] %}{% for k, v in t | items %}{{ k ~ v }}{% endfor %}{% endfor %}"
+    source = (
+        "{% for t in tools or [] %}{% for k, v in t | items %}{{ k ~ v }}{% endfor %}{% endfor %}"
+    )
     tokenizer = Tokenizer(tokenizer_json, chat_template=source, bos_token="<s>", eos_token="</s>")
     ids = tokenizer.render_chat(talk(), tools=[{"</": "s>", "type": "</", "x": "s>"}])
     assert controls(tokenizer, ids) == []

@@ -12,6 +12,7 @@ import secrets
 import string
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeAlias
 
 from lolama_core.protocols.tools import ToolCall
@@ -125,8 +126,9 @@ class ToolCallParser:
                 break
         if last and self._space and not self._after_call:
             events.append(ContentPiece(self._space))
-            self.text += self._space
             self._space = ""
+        events = _merged(events)
+        self.text += "".join(event.text for event in events if isinstance(event, ContentPiece))
         return events
 
     def _begin(self, events: list[ToolEvent], *, last: bool) -> bool:
@@ -183,5 +185,16 @@ class ToolCallParser:
         self._space = text[len(said) :]
         if said:
             self._after_call = False
-            self.text += said
             events.append(ContentPiece(said))
+
+
+def _merged(events: list[ToolEvent]) -> list[ToolEvent]:
+    """The events, with one piece of content for several in a row."""
+    merged: list[ToolEvent] = []
+    for is_content, group in groupby(events, lambda event: isinstance(event, ContentPiece)):
+        if is_content:
+            pieces = (event.text for event in group if isinstance(event, ContentPiece))
+            merged.append(ContentPiece("".join(pieces)))
+        else:
+            merged += group
+    return merged
