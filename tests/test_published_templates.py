@@ -178,7 +178,7 @@ def oracle(source: str, messages: Talk, **settings: Any) -> str | None:
 def outcomes(source: str, conversations: list[Talk] = CONVERSATIONS) -> Iterator[str]:
     """What came of each conversation with a template: equal, refused by both, or how they differ."""
     template = ChatTemplate(source)
-    cases = [(messages, None) for messages in conversations]
+    cases: list[tuple[Talk, Talk | None]] = [(messages, None) for messages in conversations]
     cases += [(messages, TOOLS) for messages in WITH_TOOLS]
     # Tags of a thought are ordinary tokens to published tokenizers.
     tokens = sorted({*_TOKEN.findall(source), *NAMES.values()} - {*TAGS})
@@ -191,7 +191,8 @@ def outcomes(source: str, conversations: list[Talk] = CONVERSATIONS) -> Iterator
             settings[switch] = thinking
         theirs = oracle(source, messages, **settings)
         if mine != theirs:
-            yield f"{messages}, tools {tools is not None}, prompt {prompt}, thinking {thinking}: {mine!a}, expected {theirs!a}"
+            way = f"tools {tools is not None}, prompt {prompt}, thinking {thinking}"
+            yield f"{messages}, {way}: {mine!a}, expected {theirs!a}"
         else:
             yield "refused by both" if mine is None else "equal"
 
