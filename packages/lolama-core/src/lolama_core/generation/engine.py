@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import sleep
 from typing import Any, ClassVar, Generic, TypeAlias, Unpack, overload
@@ -158,7 +158,6 @@ class Engine(Generic[Text]):
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
         constraint: Constraint | None = None,
-        visible_ids: Collection[int] = (),
         **settings: Unpack[Keywords],
     ) -> int:
         """Add a prompt; arguments as for `TextGenerator.generate_stream`. It joins at the next step.
@@ -170,12 +169,7 @@ class Engine(Generic[Text]):
             UsageError: for settings, ids or inputs that make no sense.
         """
         [prepared] = self.prepare(
-            [input_ids],
-            [config],
-            logits_processors,
-            settings,
-            constraint=constraint,
-            visible_ids=visible_ids,
+            [input_ids], [config], logits_processors, settings, constraint=constraint
         )
         return self.add(prepared)
 

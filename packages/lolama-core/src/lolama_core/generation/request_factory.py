@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -101,11 +102,9 @@ class RequestFactory:
         if constraint is not None and len(prompts) * n > 1:
             reason = f"is for one text, and {len(prompts) * n} are asked for"
             raise UsageError("constraint", reason, "give each request one of its own")
+        make = partial(self._request, processors, constraint, visible_ids)
         requests = [
-            [
-                self._request(ids, each, processors, constraint, visible_ids)
-                for each in _varied(config, n)
-            ]
+            [make(ids, each) for each in _varied(config, n)]
             for ids, config in zip(all_ids, chosen, strict=True)
         ]
         lengths = [len(ids) for ids in all_ids]
@@ -212,11 +211,11 @@ class RequestFactory:
 
     def _request(
         self,
-        prompt_ids: list[int],
-        config: GenerationConfig,
         processors: Sequence[LogitsProcessor],
         constraint: Constraint | None,
         visible_ids: Collection[int],
+        prompt_ids: list[int],
+        config: GenerationConfig,
     ) -> Request:
         defaults, device = self.model.generation_defaults, self.model.device
         stream = None

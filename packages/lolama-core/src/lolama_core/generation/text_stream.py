@@ -81,7 +81,8 @@ class TextStream:
         [token_id] = token_ids([token_id])
         self._window.append(token_id)
         self._incomplete.append(token_id)
-        if self.stopped or self._tokenizer.is_byte(token_id) or self._is_hidden(token_id):
+        waits = self._tokenizer.is_byte(token_id) or self._is_hidden(token_id)
+        if self.stopped or waits:
             return [], ""
         text = self._decode(self._window)
         if text.endswith(_BROKEN):
