@@ -409,6 +409,7 @@ FUZZ = {
     "texts": {
         "packages/lolama-core/tests/generation/test_text_stream.py": {"LOLAMA_FUZZ_CASES": "50000"},
         "packages/lolama-core/tests/text/test_tokenizer.py": {"LOLAMA_FUZZ_CASES": "50000"},
+        "packages/lolama-core/tests/text/test_tool_calls.py": {"LOLAMA_FUZZ_CASES": "50000"},
         # The number of cases of each of its four kinds.
         "tests/test_mutations.py": {"LOLAMA_FUZZ_CASES": "500"},
     },

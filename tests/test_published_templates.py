@@ -100,6 +100,53 @@ OTHERS: list[Talk] = [
     ],
     [{"role": "developer", "content": "Be kind."}, *talk("Hi")],
 ]
+TOOLS: Talk = [
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "description": "Adds <b>two</b> numbers: 'a' & \"é\".",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "a": {"type": "integer", "description": "The first."},
+                    "b": {"type": ["array", "null"], "items": {"type": "string"}, "default": None},
+                    "c": {"type": "object", "properties": {"d": {"type": "boolean"}}},
+                    "e": {"type": "string", "enum": ["x", "y"]},
+                },
+                "required": ["a"],
+            },
+        },
+    },
+    {
+        "type": "function",
+        "function": {
+            "name": "now",
+            "description": "The time.",
+            "parameters": {"type": "object", "properties": {}},
+        },
+    },
+]
+_BOTH = [
+    {"id": f"call0000{n}", "type": "function", "function": call}
+    for n, call in enumerate([_CALL, {"name": "now", "arguments": {}}])
+]
+WITH_TOOLS: list[Talk] = [
+    *TEXTS[:5],
+    *OTHERS[3:4],
+    [
+        *talk("q"),
+        {
+            "role": "assistant",
+            "content": "Both.",
+            "reasoning_content": "hm",
+            "tool_calls": _BOTH,
+        },
+        {"role": "tool", "name": "add", "tool_call_id": "call00000", "content": "3"},
+        {"role": "tool", "name": "now", "tool_call_id": "call00001", "content": '{"hour": 1}'},
+    ],
+]
+"""Conversations with a model that is told `TOOLS`."""
 CONVERSATIONS = [*TEXTS, *map(in_parts, filter(None, TEXTS)), *OTHERS]
 
 
@@ -131,16 +178,21 @@ def oracle(source: str, messages: Talk, **settings: Any) -> str | None:
 def outcomes(source: str, conversations: list[Talk] = CONVERSATIONS) -> Iterator[str]:
     """What came of each conversation with a template: equal, refused by both, or how they differ."""
     template = ChatTemplate(source)
+    cases: list[tuple[Talk, Talk | None]] = [(messages, None) for messages in conversations]
+    cases += [(messages, TOOLS) for messages in WITH_TOOLS]
     # Tags of a thought are ordinary tokens to published tokenizers.
     tokens = sorted({*_TOKEN.findall(source), *NAMES.values()} - {*TAGS})
     switch = template.switch
-    ways = product(conversations, (True, False), (None, False, True) if switch else (None,))
-    for messages, prompt, thinking in ways:
-        settings = {} if switch is None or thinking is None else {switch: thinking}
-        theirs = oracle(source, messages, add_generation_prompt=prompt, **settings)
-        mine = rendered(template, messages, tokens, add_generation_prompt=prompt, thinking=thinking)
+    ways = product(cases, (True, False), (None, False, True) if switch else (None,))
+    for (messages, tools), prompt, thinking in ways:
+        settings: dict[str, Any] = {"add_generation_prompt": prompt, "tools": tools}
+        mine = rendered(template, messages, tokens, thinking=thinking, **settings)
+        if switch is not None and thinking is not None:
+            settings[switch] = thinking
+        theirs = oracle(source, messages, **settings)
         if mine != theirs:
-            yield f"{messages}, prompt {prompt}, thinking {thinking}: {mine!a}, expected {theirs!a}"
+            way = f"tools {tools is not None}, prompt {prompt}, thinking {thinking}"
+            yield f"{messages}, {way}: {mine!a}, expected {theirs!a}"
         else:
             yield "refused by both" if mine is None else "equal"
 

@@ -11,6 +11,9 @@ import torch
 
 from lolama_core import TextStream, Tokenizer
 from lolama_core.protocols.errors import UsageError
+from lolama_core.testing import tiny
+from lolama_core.text.tool_calls import ToolCallParser
+from lolama_core.text.tool_formats import FORMATS
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 LONG = "Once upon a time, naïve 漢字 🙂👍🏽 café – the end.\n\n  And “so” on."
@@ -284,3 +287,56 @@ def test_row_125_ids_of_any_kind_make_the_same_text(tokenizer: Tokenizer) -> Non
 def test_row_125_what_is_no_row_of_ids_is_not_decoded(byte_level: Tokenizer, ids: Any) -> None:
     with pytest.raises(UsageError, match=r"^input_ids: "):
         byte_level.decode(ids)
+
+
+MARKS = ["<s>", "</s>", "[TOOL_CALLS]", "[ARGS]"]
+
+
+@pytest.fixture(scope="module", params=["bytes", "pieces"])
+def calling(request: pytest.FixtureRequest) -> Tokenizer:
+    """A tokenizer in which a call begins with control tokens."""
+    characters = sorted({*LONG, *'[{"name": 1}]'})
+    if request.param == "bytes":
+        vocabulary = {token: n for n, token in enumerate(tiny.byte_characters())}
+        made = tiny.byte_level(vocabulary, specials=MARKS)
+    else:
+        spelled = ["<unk>", "▁", *(f"<0x{byte:02X}>" for byte in range(256)), *characters]
+        pieces = {token: n for n, token in enumerate(dict.fromkeys(spelled))}
+        made = tiny.with_pieces(pieces, specials=MARKS, byte_fallback=True)
+    return Tokenizer(made, bos_token="<s>", eos_token="</s>")
+
+
+def test_visible_control_tokens_are_text(calling: Tokenizer) -> None:
+    visible = calling.control_ids(MARKS[2:])
+    call = "[TOOL_CALLS]now[ARGS]{}"
+    ids = [*calling.encode("Hm 🙂", add_special_tokens=False), *calling.encode_ids(call)]
+    ids += calling.control_ids(["</s>"]).values()
+    assert len(visible) == 2
+
+    def run(*options: Any, **visible_ids: Any) -> str:
+        stream = TextStream(calling, *options, **visible_ids)
+        return "".join([*map(stream.push, ids), stream.finish()])
+
+    assert run() == calling.decode(ids)
+    assert "[" not in run()
+    shown = run(visible_ids=visible.values())
+    assert shown.replace(" ", "") == "Hm🙂" + call
+    assert run((), ["[ARGS]"], visible_ids=visible.values()) == shown.partition("[ARGS]")[0]
+    parser = ToolCallParser(FORMATS["mistral"], ["now"])
+    parser.push(shown)
+    assert (parser.text, [call.name for call in parser.calls]) == ("Hm 🙂", ["now"])
+
+
+def test_streamed_text_with_visible_control_tokens_is_the_whole_text(calling: Tokenizer) -> None:
+    marks = calling.control_ids(MARKS)
+    visible = calling.control_ids(MARKS[2:]).values()
+    hidden = {*marks.values()} - {*visible}
+    likely = calling.encode(LONG, add_special_tokens=False)
+    for seed in range(SEQUENCES // 10):
+        draw = random.Random(seed)
+        ids = mixed(draw, calling, likely) + draw.choices([*marks.values(), *likely[:3]], k=3)
+        draw.shuffle(ids)
+        stream = TextStream(calling, visible_ids=visible)
+        pieces = [*map(stream.push, ids), stream.finish()]
+        shown = [token_id for token_id in ids if token_id not in hidden]
+        assert "".join(pieces) == calling.decode(shown, skip_special_tokens=False), ids

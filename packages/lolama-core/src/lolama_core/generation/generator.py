@@ -22,7 +22,7 @@ text ends, and what of it may be given out. `TextGenerator` makes engines, and w
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from functools import partial
 from typing import Generic, Unpack, overload
 
@@ -123,6 +123,7 @@ class TextGenerator(Generic[Text]):
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
         constraint: Constraint | None = None,
+        visible_ids: Collection[int] = (),
         **settings: Unpack[Keywords],
     ) -> Generation[Text]:
         """Continue one prompt to its end. Arguments as for `generate_stream`."""
@@ -131,6 +132,7 @@ class TextGenerator(Generic[Text]):
             config,
             logits_processors=logits_processors,
             constraint=constraint,
+            visible_ids=visible_ids,
             **settings,
         )
         for _ in stream:
@@ -145,6 +147,7 @@ class TextGenerator(Generic[Text]):
         *,
         logits_processors: Sequence[LogitsProcessor] = (),
         constraint: Constraint | None = None,
+        visible_ids: Collection[int] = (),
         **settings: Unpack[Keywords],
     ) -> TokenStream[Text]:
         """Continue one prompt, giving out tokens as they come.
@@ -155,6 +158,7 @@ class TextGenerator(Generic[Text]):
             config: Settings.
             logits_processors: Further processors, run before those of the settings.
             constraint: Says which tokens may come next, such as those of a grammar. It serves one text.
+            visible_ids: Control tokens that are part of the text, such as those that begin a call of a tool.
             **settings: Settings by name; anything else goes to the model (``pixel_values``, ...). Some names
                 of other libraries are understood, such as ``max_tokens`` and ``eos_token_id=None``.
 
@@ -164,7 +168,12 @@ class TextGenerator(Generic[Text]):
             ResourceError: while iterating, if memory runs out.
         """
         [prepared] = self._factory.requests(
-            [input_ids], [config], logits_processors, settings, constraint=constraint
+            [input_ids],
+            [config],
+            logits_processors,
+            settings,
+            constraint=constraint,
+            visible_ids=visible_ids,
         )
         return TokenStream(prepared[0], self._emissions(prepared))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -62,6 +63,7 @@ class RequestFactory:
         *,
         n: int = 1,
         constraint: Constraint | None = None,
+        visible_ids: Collection[int] = (),
     ) -> list[tuple[Request, Prompt]]:
         """``n`` requests for each prompt, and the prompt as the model reads it: one row, without padding.
 
@@ -74,6 +76,7 @@ class RequestFactory:
             keywords: Settings, laid over all configs, and inputs of the model; see `Keywords`.
             n: With a seed, each request of a prompt has the next one.
             constraint: What the text may be, if there is one prompt and one request.
+            visible_ids: Control tokens that are part of the text; see `TextStream`.
 
         Raises:
             UsageError: for settings, ids or inputs that make no sense.
@@ -99,8 +102,9 @@ class RequestFactory:
         if constraint is not None and len(prompts) * n > 1:
             reason = f"is for one text, and {len(prompts) * n} are asked for"
             raise UsageError("constraint", reason, "give each request one of its own")
+        make = partial(self._request, processors, constraint, visible_ids)
         requests = [
-            [self._request(ids, each, processors, constraint) for each in _varied(config, n)]
+            [make(ids, each) for each in _varied(config, n)]
             for ids, config in zip(all_ids, chosen, strict=True)
         ]
         lengths = [len(ids) for ids in all_ids]
@@ -207,15 +211,16 @@ class RequestFactory:
 
     def _request(
         self,
-        prompt_ids: list[int],
-        config: GenerationConfig,
         processors: Sequence[LogitsProcessor],
         constraint: Constraint | None,
+        visible_ids: Collection[int],
+        prompt_ids: list[int],
+        config: GenerationConfig,
     ) -> Request:
         defaults, device = self.model.generation_defaults, self.model.device
         stream = None
         if self.tokenizer is not None:
-            stream = TextStream(self.tokenizer, prompt_ids, config.stop)
+            stream = TextStream(self.tokenizer, prompt_ids, config.stop, visible_ids)
         eos_ids = end_ids(defaults, self.tokenizer, config)
         sampler = Sampler.from_config(
             config,

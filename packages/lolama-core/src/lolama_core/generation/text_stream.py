@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import SupportsIndex
 
 from lolama_core.protocols import Tokenizer
@@ -28,6 +28,8 @@ class TextStream:
         tokenizer: What decodes.
         prompt_ids: What comes before, already shown: decides the leading space, and is never given out.
         stop: Texts that end the stream. Neither they nor any part of them is ever given out.
+        visible_ids: Control tokens whose text is given out all the same, such as those that begin a call of a
+            tool. Others have no text.
 
     Example:
         >>> stream = TextStream(tokenizer, prompt_ids)
@@ -35,12 +37,17 @@ class TextStream:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: TokenIds = (), stop: Sequence[str] = ()
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: TokenIds = (),
+        stop: Sequence[str] = (),
+        visible_ids: Collection[int] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
+        self._visible = frozenset(visible_ids)
         self._window = self._anchored_tail(token_ids(prompt_ids))
-        self._shown = tokenizer.decode(self._window)
+        self._shown = self._decode(self._window)
         self._incomplete: list[int] = []
         # Complete ids, each with the length of the text up to its end.
         self._complete: deque[tuple[StreamedId, int]] = deque()
@@ -79,25 +86,22 @@ class TextStream:
         [token_id] = token_ids([token_id])
         self._window.append(token_id)
         self._incomplete.append(token_id)
-        if (
-            self.stopped
-            or self._tokenizer.is_byte(token_id)
-            or self._tokenizer.is_special(token_id)
-        ):
+        waits = self._tokenizer.is_byte(token_id) or self._is_hidden(token_id)
+        if self.stopped or waits:
             return [], ""
-        text = self._tokenizer.decode(self._window)
+        text = self._decode(self._window)
         if text.endswith(_BROKEN):
             return [], ""
         new = self._unseen(text)
         self._window = [token_id]
-        self._shown = self._tokenizer.decode(self._window)
+        self._shown = self._decode(self._window)
         return self._give_out(new, last=False)
 
     def end(self) -> tuple[list[StreamedId], str]:
         """End the stream; return all ids and text still held back, apart from those of a stop text."""
         if self.stopped:
             return [], ""
-        text = self._tokenizer.decode(self._window)
+        text = self._decode(self._window)
         new = self._unseen(text)
         self._shown = text
         return self._give_out(new, last=True)
@@ -113,12 +117,22 @@ class TextStream:
             seen += 1
         return text[seen:]
 
+    def _is_hidden(self, token_id: int) -> bool:
+        """Whether an id is a control token without a text."""
+        return token_id not in self._visible and self._tokenizer.is_special(token_id)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        if self._visible.isdisjoint(ids):
+            return self._tokenizer.decode(ids)
+        shown = [token_id for token_id in ids if not self._is_hidden(token_id)]
+        return self._tokenizer.decode(shown, skip_special_tokens=False)
+
     def _anchored_tail(self, ids: list[int]) -> list[int]:
         """The end of ``ids`` from the last anchor on; all of them if there is none."""
         for index in range(len(ids) - 1, -1, -1):
-            if self._tokenizer.is_special(ids[index]) or self._tokenizer.is_byte(ids[index]):
+            if self._is_hidden(ids[index]) or self._tokenizer.is_byte(ids[index]):
                 continue
-            if not self._tokenizer.decode([ids[index]]).endswith(_BROKEN):
+            if not self._decode([ids[index]]).endswith(_BROKEN):
                 return ids[index:]
         return ids
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from lolama_core.protocols.tools import ToolDefinition
 from lolama_core.protocols.types import Message
 
 
@@ -94,4 +95,44 @@ class ThinkingTokenizer(Tokenizer, Protocol):
 
     def opens_thought(self, ids: Sequence[int]) -> bool:
         """Whether a prompt that `render_chat` made ends within a thought, which the template begins."""
+        ...
+
+
+@runtime_checkable
+class ToolTokenizer(Tokenizer, Protocol):
+    """A tokenizer whose chat template may tell the model which tools there are."""
+
+    @property
+    def hears_tools(self) -> bool:
+        """Whether it does."""
+        ...
+
+    @property
+    def tool_format(self) -> str:
+        """How its model writes calls: ``hermes``, ``llama``, ``mistral`` or ``mistral-args``.
+
+        ``generic`` where the template tells of no tools, or of a format that is not read here.
+        """
+        ...
+
+    def control_ids(self, spellings: Iterable[str]) -> Mapping[str, int]:
+        """Those of ``spellings`` that are control tokens, with their ids."""
+        ...
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[ToolDefinition] | None = None,
+    ) -> list[int]:
+        """A conversation → ids, by the model's chat template, which is told the tools.
+
+        Definitions of tools, calls and their results are text as messages are: what they spell is no control
+        token. For text without any the result equals transformers' ``apply_chat_template(tools=...)``.
+
+        Raises:
+            ModelError: if there is no template, or it misbehaves.
+            UsageError: if tools or messages nest too deep.
+        """
         ...

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypeAlias, TypedDict
 
 from lolama_core.protocols.moved_modules import moved_names
+from lolama_core.protocols.tools import ToolCallBlock
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,10 +27,19 @@ class ContentPart(TypedDict):
 
 
 class Message(TypedDict):
-    """One turn of a conversation. ``role`` is ``system``, ``user`` or ``assistant``."""
+    """One turn of a conversation. ``role`` is ``system``, ``user``, ``assistant`` or ``tool``.
+
+    ``content``: None in a message of the assistant that is calls alone. ``tool_calls``: which functions it
+    calls. ``tool_call_id``, ``name``: which call a message of the role ``tool`` answers, and its function.
+    ``reasoning_content``: what the assistant thought before it replied.
+    """
 
     role: str
-    content: str | list[ContentPart]
+    content: str | list[ContentPart] | None
+    tool_calls: NotRequired[list[ToolCallBlock]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
+    reasoning_content: NotRequired[str]
 
 
 class GenerationBlock(TypedDict, total=False):

@@ -2,26 +2,40 @@
 
 A template comes with a model, so it is run in Jinja's sandbox, with the little it needs and a budget of
 characters and seconds. Two groups of its inputs are kept apart: control tokens that the *template* writes
-become placeholders; the same characters in a *message* stay text.
+become placeholders; the same characters in a *message*, or in what describes a tool, stay text.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.tools import ToolDefinition
 from lolama_core.protocols.types import Message
 from lolama_core.protocols.utf8 import is_unicode
 from lolama_core.text.template_budget import BudgetExceeded, NotSupported
 from lolama_core.text.template_sandbox import TemplateRefusal, metered_environment
 from lolama_core.text.thinking import TAGS, thinking_switch
+from lolama_core.text.tool_messages import (
+    PROBE,
+    template_tools,
+    template_turns,
+    texts_in,
+    tool_names,
+)
 
 _MAX_SOURCE = 1_000_000
 _NONE: Mapping[str, str] = MappingProxyType({})
+_CHOSEN = ("role", "type")
+# What a template asks tools and calls for; a name of a parameter is marked like any text.
+_STRUCTURE = frozenset(
+    "role type content text name id function arguments tool_calls tool_call_id reasoning_content description "
+    "parameters properties required items enum anyOf return default".split()
+)
 
 
 class ChatTemplate:
@@ -48,6 +62,7 @@ class ChatTemplate:
             self._environment = metered_environment()
             self._template = self._environment.from_string(source)
             self.switch = thinking_switch(source, self._environment)
+            self._tool_names = tool_names(source, self._environment)
         except (
             TemplateError,
             RecursionError,
@@ -67,6 +82,7 @@ class ChatTemplate:
         control_tokens: Mapping[str, str],
         special_tokens: Mapping[str, str] = _NONE,
         thinking: bool | None = None,
+        tools: Sequence[ToolDefinition] | None = None,
     ) -> str:
         """The conversation as text, with each control token that the template wrote replaced.
 
@@ -77,11 +93,14 @@ class ChatTemplate:
             special_tokens: What the template calls ``bos_token``, ``pad_token`` and so on. A name that is not
                 here is undefined, as in transformers.
             thinking: What `switch` is set to; None to leave it undefined.
+            tools: Functions that the model may call; their text is taken literally, too.
 
         Raises:
             ModelError: if the template fails, refuses the conversation, or goes past its budget.
+            UsageError: if tools or calls hold what no JSON could.
         """
-        every_text = "".join(_texts(messages))
+        turns, known = template_turns(messages), template_tools(tools)
+        every_text = "".join(texts_in([turns, known]))
         mark = next(
             c for c in map(chr, range(0xF0000, 0xFFFFE)) if not _spelled(c).search(every_text)
         )
@@ -90,14 +109,14 @@ class ChatTemplate:
         settings: dict[str, Any] = {
             **special_tokens,
             "add_generation_prompt": add_generation_prompt,
-            "tools": None,
             "documents": None,
         }
         if thinking is not None and self.switch is not None:
             settings[self.switch] = thinking
-        text = self._run(guard.protect(list(messages)), settings)
-        wary = guard.protect(list(messages), wary=True)
-        if wary is not None:
+        inputs = guard.protected(turns, known)
+        text = self._run(inputs, settings)
+        wary = guard.protected(turns, known, wary=True)
+        if wary != inputs:
             # A template may cut and join: "<" and "/s>" from two parts, or around a piece it takes out.
             safe = self._run(wary, settings)
             if guard.found(safe) != guard.found(text):
@@ -106,11 +125,35 @@ class ChatTemplate:
             raise _refused("writes text that is not Unicode")
         return guard.restore(text)
 
-    def _run(self, messages: Any, settings: Mapping[str, Any]) -> str:
+    def hears_tools(self, special_tokens: Mapping[str, str] = _NONE) -> bool:
+        """Whether the template tells the model which tools there are: some leave them out."""
+        if not self._tool_names:
+            return False
+        asked: list[Message] = [{"role": "user", "content": "?"}]
+        texts = []
+        for tools in (None, [PROBE]):
+            try:
+                text = self.render(
+                    asked,
+                    add_generation_prompt=True,
+                    control_tokens=_NONE,
+                    special_tokens=special_tokens,
+                    tools=tools,
+                )
+            except ModelError:
+                text = ""
+            texts.append(text)
+        without, told = texts
+        return PROBE["function"]["name"] in told and told != without
+
+    def _run(self, inputs: tuple[Any, Any], settings: Mapping[str, Any]) -> str:
         from jinja2 import TemplateError
 
+        messages, tools = inputs
+        # As in transformers, ``tools`` is None where there are none; other names are undefined then.
+        named = {"tools": tools} | ({} if tools is None else dict.fromkeys(self._tool_names, tools))
         try:
-            pieces = self._template.generate({**settings, "messages": messages})
+            pieces = self._template.generate({**settings, **named, "messages": messages})
             return "".join(self._environment.budget.pieces(pieces))
         except TemplateRefusal as error:
             raise _refused(f"refuses this conversation: {error}") from None
@@ -128,18 +171,6 @@ def _refused(reason: str) -> ModelError:
     return ModelError(
         "chat template", " ".join(reason.split())[:300], "use `generate` to do without it"
     )
-
-
-def _texts(value: object) -> Iterator[str]:
-    """All strings in a value made of lists and mappings."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _texts(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _texts(part)
 
 
 def _spelled(mark: str) -> re.Pattern[str]:
@@ -170,23 +201,34 @@ class _Guard:
         firsts = {re.escape(spelling[0]) for spelling in spellings}
         self._firsts = re.compile("|".join(firsts) or "(?!)")
 
-    def protect(self, messages: list[Any], *, wary: bool = False) -> list[Any] | None:
-        """A copy with the marks put in; None if being wary makes no difference."""
+    def protected(
+        self, messages: list[Any], tools: list[Any] | None, *, wary: bool = False
+    ) -> tuple[Any, Any]:
+        """Copies with the marks put in."""
         pattern = self._firsts if wary else self._starts
-        changed: list[Any] = self._marked(messages, pattern)
-        return None if wary and changed == self._marked(messages, self._starts) else changed
+        return self._marked(messages, pattern, _CHOSEN), self._marked(tools, pattern, ())
 
-    def _marked(self, value: Any, pattern: re.Pattern[str]) -> Any:
+    def _marked(self, value: Any, pattern: re.Pattern[str], chosen: Collection[str]) -> Any:
+        """A copy with the marks put in.
+
+        Args:
+            value: What lists and mappings are made of.
+            pattern: Behind what a mark goes.
+            chosen: Keys of values from which a template builds tokens (roles), or by which it chooses
+                (types): being wary changes none.
+        """
         if isinstance(value, str):
             return pattern.sub(lambda match: match[0] + self._mark, value)
         if isinstance(value, Mapping):
-            # A template builds tokens from roles, and chooses by types.
-            return {
-                key: self._marked(part, self._starts if key in ("role", "type") else pattern)
-                for key, part in value.items()
-            }
+            copy = {}
+            for key, part in value.items():
+                # Names of parameters are anybody's; those that a template asks for spell no control token.
+                name = self._marked(key, pattern, ()) if key not in _STRUCTURE else key
+                kind = self._starts if key in chosen else pattern
+                copy[name] = self._marked(part, kind, () if key == "tool_calls" else chosen)
+            return copy
         if isinstance(value, list | tuple):
-            return [self._marked(part, pattern) for part in value]
+            return [self._marked(part, pattern, chosen) for part in value]
         return value
 
     def found(self, text: str) -> list[str]:

@@ -38,6 +38,8 @@ class StandIns:
             control.content: f"{self._first}{token_id}|>" for token_id, control in controls.items()
         }
         """Text of a control token → what to write for it."""
+        self.ids = {control.content: token_id for token_id, control in controls.items()}
+        """Text of a control token → its id."""
         self._pattern = re.compile(re.escape(self._first) + r"(\d+)\|>")
         self._ids: dict[int, int] = {}
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal, SupportsIndex, cast, overload
 
 from lolama_core.files.untrusted import read_text
 from lolama_core.protocols.errors import ModelError
-from lolama_core.protocols.types import AddedTokenBlock, Message, TokenizerBlock
+from lolama_core.protocols.types import AddedTokenBlock, TokenizerBlock
 from lolama_core.text.chat_template import ChatTemplate
+from lolama_core.text.chats import Chats
 from lolama_core.text.encoder import Encoder
 from lolama_core.text.native_decoder import Decoder
 from lolama_core.text.native_tokenizer import add_past_vocabulary, read_native
@@ -18,7 +19,6 @@ from lolama_core.text.plain_numbers import whole_number
 from lolama_core.text.stacked_ids import stacked_ids
 from lolama_core.text.stand_ins import StandIns
 from lolama_core.text.streamed_id import known_text
-from lolama_core.text.thinking_chats import ThinkingChats
 from lolama_core.text.token_ids import TokenIds, token_ids
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
-class Tokenizer(ThinkingChats):
+class Tokenizer(Chats):
     """A tokenizer in the format of the ``tokenizers`` library, with its chat template.
 
     Args:
@@ -248,53 +248,3 @@ class Tokenizer(ThinkingChats):
             # The library itself does not leave out control tokens that a normalizer changes.
             known = [i for i in known if i not in self._specials]
         return self.decoder.decode(known)
-
-    def render_chat(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = True
-    ) -> list[int]:
-        """A conversation → ids, by the chat template; see `lolama_core.protocols.Tokenizer`."""
-        text = self._render(messages, add_generation_prompt)
-        return self._stand_ins.encode(
-            text, lambda spelled: self._encoder.encode(spelled, False, True), self._source
-        )
-
-    def apply_chat_template(
-        self,
-        conversation: Sequence[Message],
-        *,
-        add_generation_prompt: bool = False,
-        tokenize: bool = True,
-        return_tensors: Literal["pt"] | None = None,
-    ) -> list[int] | Tensor | str:
-        """`render_chat` with the names and defaults of Hugging Face tokenizers.
-
-        What a message says is never taken for a control token, as with ``sanitize_control_tokens`` there. The
-        ids come as a list (``return_dict=False`` there).
-
-        Args:
-            conversation: The messages.
-            add_generation_prompt: End where the assistant's reply begins.
-            tokenize: Return ids; otherwise the text.
-            return_tensors: ``"pt"`` for a (1, T) int64 tensor.
-
-        Raises:
-            UsageError: for another value of ``return_tensors``.
-            ModelError: if there is no template, or it misbehaves.
-        """
-        if not tokenize:
-            return self._stand_ins.plain(self._render(conversation, add_generation_prompt))
-        ids = self.render_chat(conversation, add_generation_prompt=add_generation_prompt)
-        return ids if return_tensors is None else stacked_ids([ids], return_tensors)
-
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        """The conversation as text, with stand-ins in place of the template's control tokens."""
-        if self._template is None:
-            reason = "the model has no chat template"
-            raise ModelError(self._source, reason, "use `generate`, or encode the text")
-        return self._template.render(
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            control_tokens=self._stand_ins.spellings,
-            special_tokens=self._names,
-            thinking=self._thinking,
-        )
