@@ -129,7 +129,11 @@ def ask(port: int, load: Load) -> tuple[int, str, int]:
 
 
 def run(port: int, pid: int, loads: list[Load], clients: int) -> tuple[Tally, float]:
-    """All requests, by so many clients at a time; what came of them, and the seconds that it took."""
+    """Send all requests, by so many clients at a time.
+
+    Returns:
+        What came of them, and the seconds that it took.
+    """
     tally, todo, lock = Tally(), queue.SimpleQueue[int](), threading.Lock()
     for number in range(len(loads)):
         todo.put(number)
