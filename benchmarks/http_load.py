@@ -129,7 +129,7 @@ def ask(port: int, load: Load) -> tuple[int, str, int]:
 
 
 def run(port: int, pid: int, loads: list[Load], clients: int) -> tuple[Tally, float]:
-    """Send all requests, by so many clients at a time.
+    """Send all requests, by a number of clients at a time.
 
     Returns:
         What came of them, and the seconds that it took.
