@@ -18,8 +18,8 @@ from spelled import Speller, of_bytes, of_pieces
 import lolama
 from lolama import grammar as module
 from lolama.grammar import Grammar, GrammarCompiler
-from lolama_core import token_bytes
-from lolama_core.protocols.errors import UsageError
+from lolama_core import Generation, Tokenizer, token_bytes
+from lolama_core.protocols.errors import LolamaError, UsageError
 
 PERSON: Mapping[str, Any] = {
     "type": "object",
@@ -71,7 +71,7 @@ TEXTS: list[tuple[Grammar, list[str], list[str]]] = [
     ),
 ]
 
-MAKERS: dict[str, Callable[[], lolama.LanguageModel | Any]] = {
+MAKERS: dict[str, Callable[[], Tokenizer]] = {
     "demo": lambda: lolama.load_tokenizer("demo"),
     "bytes": of_bytes,
     "pieces": of_pieces,
@@ -230,7 +230,7 @@ def test_rows_with_grammars_of_their_own_are_as_alone() -> None:
         engine.submit("Tell me.", constraint=constraint(grammar), **settings)
         for grammar in grammars
     ]
-    results = {}
+    results: dict[int, Generation | LolamaError] = {}
     while engine.busy:
         engine.step()
         results |= engine.collect()

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from lolama.grammar_text import checked_gbnf, checked_schema, most_bytes
+from lolama.grammar_text import checked_gbnf, checked_schema, kind_of_grammar, most_bytes
 from lolama_core.protocols.checks import shown, words_of
 from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
 from lolama_core.protocols.locks import while_locked
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+    from llguidance._lib import JsonCompileOptions
 
     from lolama_core import Tokenizer
     from lolama_core.protocols import ForcingConstraint
@@ -37,23 +38,22 @@ MOST_SECONDS = 5.0
 """A grammar that takes longer to compile is refused. The limits below end hostile ones far earlier."""
 
 _STACK_BYTES = 256 << 20
-"""The stack of the thread that compiles. llguidance calls itself for each rule that stands in another, and takes
+"""The stack of the thread that compiles. llguidance calls itself for each rule that stands in another, with
 some 4 kB each time. The 9,000 rules of 64 kB overflow an ordinary stack, which ends the process."""
 
 _KEPT = 16
 """Compiled grammars that are kept: a server is asked for the same few again and again."""
 
-_LIMITS = {
-    # A state takes 1 to 2 kB, so a text has up to 40 MB of them. The default admits 500 MB.
-    "max_lexer_states": 20_000,
-    # A fifth of the default. 64 kB of any published schema need less than a tenth of it.
-    "max_grammar_size": 100_000,
-    # What one mask may take: a quarter of the default, some 4 ms.
-    "step_lexer_fuel": 50_000,
-}
-"""How much work a grammar may be. What is not named here has llguidance's own limit."""
+_MOST_STATES = 20_000
+"""States of a lexer: one takes 1 to 2 kB, so a text has up to 40 MB of them. The default admits 500 MB."""
 
-_JSON = {
+_MOST_SYMBOLS = 100_000
+"""Symbols of a grammar: a fifth of the default. A list of 4,000 values has fewer."""
+
+_MOST_FUEL = 50_000
+"""What one mask may take of a lexer: a quarter of the default, some 4 ms."""
+
+_JSON: JsonCompileOptions = {
     # A model that feels done writes blanks to the end, where a grammar admits any number of them.
     "whitespace_flexible": False,
     # Otherwise what llguidance does not know would be left out, and what is no answer be accepted.
@@ -117,6 +117,16 @@ class Grammar:
             UsageError: if it is too long, or has too many rules.
         """
         return cls("gbnf", checked_gbnf(text))
+
+    @classmethod
+    def by_first_rule(cls, text: str) -> Grammar:
+        """`gbnf` for a text with a rule ``root ::=``, and `lark` for one with a rule ``start:``.
+
+        Raises:
+            UsageError: if it has neither, or as these do.
+        """
+        kind = kind_of_grammar(text)
+        return cls.gbnf(text) if kind == "gbnf" else cls.lark(text)
 
 
 class GrammarCompiler:
@@ -193,7 +203,12 @@ def _compiled(grammar: Grammar, vocabulary: LLTokenizer) -> LLMatcher:
     else:
         lark = grammar.source if grammar.kind == "lark" else lark_of_gbnf(grammar.source)
         text = LLMatcher.grammar_from_lark(lark)
-    limits = LLParserLimits(verbose_errors=False, **_LIMITS)
+    limits = LLParserLimits(
+        max_lexer_states=_MOST_STATES,
+        max_grammar_size=_MOST_SYMBOLS,
+        step_lexer_fuel=_MOST_FUEL,
+        verbose_errors=False,
+    )
     matcher = LLMatcher(vocabulary, text, log_level=0, limits=limits)
     matcher.compute_bitmask()  # some grammars turn out to have no text only here
     if problem := matcher.get_error():

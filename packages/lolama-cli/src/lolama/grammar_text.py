@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 from lolama_core.protocols.checks import kind_of, shown, words_of
 from lolama_core.protocols.errors import UsageError
@@ -87,6 +88,25 @@ def _plain(schema: object) -> object:
         return {key: plain(inner, level + 1) for key, inner in value.items()}
 
     return plain(schema, 0)
+
+
+_ROOT = re.compile(r"^\s*root\s*::=", re.MULTILINE)
+_START = re.compile(r"^\s*start\s*:(?!:)", re.MULTILINE)
+
+
+def kind_of_grammar(text: str) -> Literal["lark", "gbnf"]:
+    """What a grammar is written in, by its first rule.
+
+    Raises:
+        UsageError: if it has none that either knows.
+    """
+    most_bytes(text, "grammar")
+    if _ROOT.search(text):
+        return "gbnf"
+    if _START.search(text):
+        return "lark"
+    reason = "has neither a rule start: of Lark nor a rule root ::= of GBNF"
+    raise UsageError("grammar", reason, "give one of them")
 
 
 def checked_gbnf(text: str) -> str:
