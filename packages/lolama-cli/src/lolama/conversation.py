@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
+from lolama.answers import AnswerKeywords
 from lolama.memory import context_bytes
 from lolama.prompts import check_messages, message_content
 from lolama.reply_stream import ReplyStream
@@ -16,8 +17,9 @@ from lolama_core.protocols.types import Message
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from lolama.answers import Constraints
     from lolama.vision import ImageSource
-    from lolama_core import GenerationConfig, Keywords, Tokenizer
+    from lolama_core import GenerationConfig, Tokenizer
     from lolama_core.protocols import CausalLM
 
 
@@ -32,6 +34,11 @@ class EncodesChats(Protocol):
     @property
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer."""
+        ...
+
+    @property
+    def constraints(self) -> Constraints:
+        """Makes constraints of grammars."""
         ...
 
     def encode_chat(
@@ -87,7 +94,7 @@ class Conversation:
         config: GenerationConfig | None = None,
         *,
         images: ImageSource | Sequence[ImageSource] = (),
-        **settings: Unpack[Keywords],
+        **settings: Unpack[AnswerKeywords],
     ) -> Generation:
         """The reply to ``question``. Arguments and errors are those of `LanguageModel.chat`."""
         stream = self.stream(question, config, images=images, **settings)
@@ -102,7 +109,7 @@ class Conversation:
         config: GenerationConfig | None = None,
         *,
         images: ImageSource | Sequence[ImageSource] = (),
-        **settings: Unpack[Keywords],
+        **settings: Unpack[AnswerKeywords],
     ) -> ReplyStream:
         """`ask`, piece by piece as the text comes."""
         check_messages([{"role": "user", "content": question}])
@@ -112,8 +119,10 @@ class Conversation:
         ids, inputs = self._llm.encode_chat(
             [*self._messages, asked], [*self._pictures, *pictures], thinking=self._thinking
         )
-        tokens = self._generator.generate_stream(ids, config, **settings, **inputs)
-        splitter = ThoughtSplitter(thought_format(self._llm.tokenizer, ids))
+        thoughts = thought_format(self._llm.tokenizer, ids)
+        asked_for = self._llm.constraints.settings(settings, thoughts)
+        tokens = self._generator.generate_stream(ids, config, **asked_for, **inputs)
+        splitter = ThoughtSplitter(thoughts)
         pieces = splitter.replies(tokens.text())
         return ReplyStream(tokens, self._remembered(asked, pictures, pieces), splitter)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from lolama import names, wiring
+from lolama.answers import AnswerKeywords, Constraints
 from lolama.bits import Quantize, number_of_bits
 from lolama.conversation import Conversation
 from lolama.downloads import Confirm
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lolama.vision import ImageSource
-    from lolama_core import CausalLMModule, GenerationConfig, Keywords, Tokenizer
+    from lolama_core import CausalLMModule, GenerationConfig, Tokenizer
     from lolama_core.protocols import ImageProcessor, LogitsProcessor
 
 
@@ -77,11 +78,13 @@ class LanguageModel:
         tokenizer: Text to ids and back.
         generator: Generates from ids, and for many prompts at a time (`TextGenerator`).
         processor: Prepares pictures; None for a text model.
+        constraints: Makes constraints of grammars, for the `generator`.
     """
 
     def __init__(self, files: ModelFiles, model: CausalLMModule, tokenizer: Tokenizer) -> None:
         self.name, self.model, self.tokenizer = files.name, model, tokenizer
         self.generator = TextGenerator(model, tokenizer)
+        self.constraints = Constraints(model, tokenizer)
         self.processor: ImageProcessor | None = processor_of(files)
         self._picture_ids = [] if self.processor is None else picture_ids(files)
         self._image_id = None if self.processor is None else image_token_id(files)
@@ -97,7 +100,7 @@ class LanguageModel:
         *,
         images: ImageSource | Sequence[ImageSource] = (),
         logits_processors: Sequence[LogitsProcessor] = (),
-        **settings: Unpack[Keywords],
+        **settings: Unpack[AnswerKeywords],
     ) -> Generation:
         """Continue ``text``; printing the result prints what came after it.
 
@@ -110,17 +113,19 @@ class LanguageModel:
             images: Paths of pictures, or pictures that PIL opened. They stand before the text, unless it
                 spells an ``<image>`` for each, or what a model has in its place.
             logits_processors: Functions of (ids so far, scores) that return other scores.
-            **settings: Settings by name.
+            **settings: Settings by name; also ``schema``, ``regex`` or ``grammar``: what the text may be, see
+                `AnswerKeywords`.
 
         Raises:
-            UsageError: for settings that make no sense, a text that is too long, or pictures that the model
-                does not see.
+            UsageError: for settings that make no sense, a text that is too long, pictures that the model does
+                not see, or a grammar that cannot be used.
             ModelError: for a picture that cannot be used, or logits that are not finite.
             ResourceError: if memory runs out.
         """
         ids, inputs = self._continued(text, images)
+        asked = self.constraints.settings(settings)
         return self.generator.generate(
-            ids, config, logits_processors=logits_processors, **settings, **inputs
+            ids, config, logits_processors=logits_processors, **asked, **inputs
         )
 
     def stream(
@@ -130,7 +135,7 @@ class LanguageModel:
         *,
         images: ImageSource | Sequence[ImageSource] = (),
         logits_processors: Sequence[LogitsProcessor] = (),
-        **settings: Unpack[Keywords],
+        **settings: Unpack[AnswerKeywords],
     ) -> ReplyStream:
         """`generate`, piece by piece as the text comes.
 
@@ -139,9 +144,10 @@ class LanguageModel:
             ...     print(piece, end="", flush=True)
         """
         ids, inputs = self._continued(text, images)
+        asked = self.constraints.settings(settings)
         return ReplyStream(
             self.generator.generate_stream(
-                ids, config, logits_processors=logits_processors, **settings, **inputs
+                ids, config, logits_processors=logits_processors, **asked, **inputs
             )
         )
 
@@ -155,7 +161,7 @@ class LanguageModel:
         stream: Literal[False] = ...,
         thinking: bool | None = ...,
         logits_processors: Sequence[LogitsProcessor] = ...,
-        **settings: Unpack[Keywords],
+        **settings: Unpack[AnswerKeywords],
     ) -> Generation: ...
     @overload
     def chat(
@@ -167,7 +173,7 @@ class LanguageModel:
         stream: Literal[True],
         thinking: bool | None = ...,
         logits_processors: Sequence[LogitsProcessor] = ...,
-        **settings: Unpack[Keywords],
+        **settings: Unpack[AnswerKeywords],
     ) -> ReplyStream: ...
     def chat(
         self,
@@ -178,7 +184,7 @@ class LanguageModel:
         stream: bool = False,
         thinking: bool | None = None,
         logits_processors: Sequence[LogitsProcessor] = (),
-        **settings: Unpack[Keywords],
+        **settings: Unpack[AnswerKeywords],
     ) -> Generation | ReplyStream:
         """The reply to a conversation, in the model's own chat template.
 
@@ -199,9 +205,11 @@ class LanguageModel:
         """
         stream = truth("stream", stream)
         ids, inputs = self.encode_chat(messages, images, thinking=thinking)
-        splitter = ThoughtSplitter(thought_format(self.tokenizer, ids))
+        thoughts = thought_format(self.tokenizer, ids)
+        splitter = ThoughtSplitter(thoughts)
         run = self.generator.generate_stream if stream else self.generator.generate
-        begun = run(ids, config, logits_processors=logits_processors, **settings, **inputs)
+        asked = self.constraints.settings(settings, thoughts)
+        begun = run(ids, config, logits_processors=logits_processors, **asked, **inputs)
         if isinstance(begun, TokenStream):
             return ReplyStream(begun, splitter.replies(begun.text()), splitter)
         return splitter.apart(begun)
