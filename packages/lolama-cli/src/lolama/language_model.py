@@ -12,15 +12,16 @@ from lolama.conversation import Conversation
 from lolama.downloads import Confirm
 from lolama.prompts import (
     check_messages,
+    check_system,
     empty_prompt,
-    hears_system,
-    render,
     sees_none,
     with_pictures,
     without_template,
 )
 from lolama.reply_stream import ReplyStream
 from lolama.thinking import ThoughtSplitter, thought_format, with_thinking
+from lolama.tool_use import ReplySplitter, ToolUse
+from lolama.tools import Tool, tool_definitions
 from lolama.vision import image_token_id, open_pictures, picture_ids, processor_of
 from lolama_core import Generation, TextGenerator, TokenStream
 from lolama_core.protocols.arguments import truth
@@ -154,6 +155,7 @@ class LanguageModel:
         images: ImageSource | Sequence[ImageSource] = ...,
         stream: Literal[False] = ...,
         thinking: bool | None = ...,
+        tools: Sequence[Tool] = ...,
         logits_processors: Sequence[LogitsProcessor] = ...,
         **settings: Unpack[Keywords],
     ) -> Generation: ...
@@ -166,6 +168,7 @@ class LanguageModel:
         images: ImageSource | Sequence[ImageSource] = ...,
         stream: Literal[True],
         thinking: bool | None = ...,
+        tools: Sequence[Tool] = ...,
         logits_processors: Sequence[LogitsProcessor] = ...,
         **settings: Unpack[Keywords],
     ) -> ReplyStream: ...
@@ -177,6 +180,7 @@ class LanguageModel:
         images: ImageSource | Sequence[ImageSource] = (),
         stream: bool = False,
         thinking: bool | None = None,
+        tools: Sequence[Tool] = (),
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Unpack[Keywords],
     ) -> Generation | ReplyStream:
@@ -191,6 +195,8 @@ class LanguageModel:
             stream: Return the pieces as they come, a `ReplyStream`.
             thinking: Have a model that can think do so before it replies, or not; None for the default of its
                 template. What it thinks is the result's ``thinking``, and no part of its ``text``.
+            tools: Functions with type hints and docstrings, or dicts in OpenAI's shape. Which ones the model
+                asks for is the result's ``tool_calls``; nothing calls them by itself.
 
         Raises:
             UsageError: as `generate`; also for a system message that the template leaves out, or ``thinking``
@@ -198,10 +204,21 @@ class LanguageModel:
             ModelError: as `generate`; also if the model has no chat template, or it cannot be used.
         """
         stream = truth("stream", stream)
-        ids, inputs = self.encode_chat(messages, images, thinking=thinking)
-        splitter = ThoughtSplitter(thought_format(self.tokenizer, ids))
+        known = tool_definitions(tools)
+        ids, inputs = self.encode_chat(messages, images, thinking=thinking, tools=known)
+        use = ToolUse.of(self.tokenizer, known)
+        thought = thought_format(self.tokenizer, ids)
+        splitter = ReplySplitter(thought, use) if known else ThoughtSplitter(thought)
+        visible = use.visible_ids if known else frozenset()
         run = self.generator.generate_stream if stream else self.generator.generate
-        begun = run(ids, config, logits_processors=logits_processors, **settings, **inputs)
+        begun = run(
+            ids,
+            config,
+            logits_processors=logits_processors,
+            visible_ids=visible,
+            **settings,
+            **inputs,
+        )
         if isinstance(begun, TokenStream):
             return ReplyStream(begun, splitter.replies(begun.text()), splitter)
         return splitter.apart(begun)
@@ -228,6 +245,7 @@ class LanguageModel:
         images: ImageSource | Sequence[ImageSource] = (),
         *,
         thinking: bool | None = None,
+        tools: Sequence[Tool] = (),
     ) -> tuple[list[int], Mapping[str, Any]]:
         """The prompt of `chat`, for the `generator`: ids, and what the model is given beside them.
 
@@ -242,10 +260,8 @@ class LanguageModel:
         if self.processor is not None:
             turns = with_pictures(turns, len(pictures))
         tokenizer = with_thinking(self.tokenizer, thinking)
-        if turns and turns[0]["role"] == "system" and not hears_system(tokenizer, turns):
-            reason = f"the chat template of {self.name} leaves system messages out"
-            raise UsageError("messages", reason, "say it in a message of the user")
-        return render(tokenizer, turns), inputs
+        check_system(tokenizer, turns, self.name)
+        return ToolUse.of(tokenizer, tool_definitions(tools)).render(tokenizer, turns), inputs
 
     def _continued(
         self, text: str, images: ImageSource | Sequence[ImageSource]
