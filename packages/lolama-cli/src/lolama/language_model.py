@@ -13,15 +13,16 @@ from lolama.conversation import Conversation
 from lolama.downloads import Confirm
 from lolama.prompts import (
     check_messages,
+    check_system,
     empty_prompt,
-    hears_system,
-    render,
     sees_none,
     with_pictures,
     without_template,
 )
 from lolama.reply_stream import ReplyStream
 from lolama.thinking import ThoughtSplitter, thought_format, with_thinking
+from lolama.tool_use import ReplySplitter, ToolUse
+from lolama.tools import Tool, tool_definitions
 from lolama.vision import image_token_id, open_pictures, picture_ids, processor_of
 from lolama_core import Generation, TextGenerator, TokenStream
 from lolama_core.protocols.arguments import truth
@@ -160,6 +161,7 @@ class LanguageModel:
         images: ImageSource | Sequence[ImageSource] = ...,
         stream: Literal[False] = ...,
         thinking: bool | None = ...,
+        tools: Sequence[Tool] = ...,
         logits_processors: Sequence[LogitsProcessor] = ...,
         **settings: Unpack[AnswerKeywords],
     ) -> Generation: ...
@@ -172,6 +174,7 @@ class LanguageModel:
         images: ImageSource | Sequence[ImageSource] = ...,
         stream: Literal[True],
         thinking: bool | None = ...,
+        tools: Sequence[Tool] = ...,
         logits_processors: Sequence[LogitsProcessor] = ...,
         **settings: Unpack[AnswerKeywords],
     ) -> ReplyStream: ...
@@ -183,6 +186,7 @@ class LanguageModel:
         images: ImageSource | Sequence[ImageSource] = (),
         stream: bool = False,
         thinking: bool | None = None,
+        tools: Sequence[Tool] = (),
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Unpack[AnswerKeywords],
     ) -> Generation | ReplyStream:
@@ -197,6 +201,8 @@ class LanguageModel:
             stream: Return the pieces as they come, a `ReplyStream`.
             thinking: Have a model that can think do so before it replies, or not; None for the default of its
                 template. What it thinks is the result's ``thinking``, and no part of its ``text``.
+            tools: Functions with type hints and docstrings, or dicts in OpenAI's shape. Which ones the model
+                asks for is the result's ``tool_calls``; nothing calls them by itself.
 
         Raises:
             UsageError: as `generate`; also for a system message that the template leaves out, or ``thinking``
@@ -204,12 +210,21 @@ class LanguageModel:
             ModelError: as `generate`; also if the model has no chat template, or it cannot be used.
         """
         stream = truth("stream", stream)
-        ids, inputs = self.encode_chat(messages, images, thinking=thinking)
+        known = tool_definitions(tools)
+        ids, inputs = self.encode_chat(messages, images, thinking=thinking, tools=known)
+        use = ToolUse.of(self.tokenizer, known)
         thoughts = thought_format(self.tokenizer, ids)
-        splitter = ThoughtSplitter(thoughts)
+        splitter = ReplySplitter(thoughts, use) if known else ThoughtSplitter(thoughts)
+        visible = use.visible_ids if known else frozenset()
         run = self.generator.generate_stream if stream else self.generator.generate
-        asked = self.constraints.settings(settings, thoughts)
-        begun = run(ids, config, logits_processors=logits_processors, **asked, **inputs)
+        begun = run(
+            ids,
+            config,
+            logits_processors=logits_processors,
+            visible_ids=visible,
+            **self.constraints.settings(settings, thoughts),
+            **inputs,
+        )
         if isinstance(begun, TokenStream):
             return ReplyStream(begun, splitter.replies(begun.text()), splitter)
         return splitter.apart(begun)
@@ -236,6 +251,7 @@ class LanguageModel:
         images: ImageSource | Sequence[ImageSource] = (),
         *,
         thinking: bool | None = None,
+        tools: Sequence[Tool] = (),
     ) -> tuple[list[int], Mapping[str, Any]]:
         """The prompt of `chat`, for the `generator`: ids, and what the model is given beside them.
 
@@ -250,10 +266,8 @@ class LanguageModel:
         if self.processor is not None:
             turns = with_pictures(turns, len(pictures))
         tokenizer = with_thinking(self.tokenizer, thinking)
-        if turns and turns[0]["role"] == "system" and not hears_system(tokenizer, turns):
-            reason = f"the chat template of {self.name} leaves system messages out"
-            raise UsageError("messages", reason, "say it in a message of the user")
-        return render(tokenizer, turns), inputs
+        check_system(tokenizer, turns, self.name)
+        return ToolUse.of(tokenizer, tool_definitions(tools)).render(tokenizer, turns), inputs
 
     def _continued(
         self, text: str, images: ImageSource | Sequence[ImageSource]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
+from lolama_core import told_turns
 from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError, UsageError
@@ -44,10 +45,10 @@ def with_pictures(messages: Sequence[Message], pictures: int) -> list[Message]:
     turns: list[Message] = []
     places = 0
     for message in messages:
-        content = message["content"]
+        content = message["content"] or ""
         parts = message_content(content, parts=True) if isinstance(content, str) else content
         places += sum(part["type"] == "image" for part in cast("list[ContentPart]", parts))
-        turns.append({"role": message["role"], "content": parts})
+        turns.append({**message, "content": parts})
     if places == pictures:
         return turns
     asked = [number for number, message in enumerate(turns) if message["role"] == "user"]
@@ -74,6 +75,11 @@ def check_messages(messages: Sequence[Mapping[str, object]]) -> list[Message]:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise UsageError("messages", f"{shown(message)} is no message", _MESSAGE)
         content = message.get("content")
+        calls = message.get("tool_calls")
+        if calls is not None:
+            _check_calls(message["role"], calls)
+        if content is None and (calls or message["role"] == "tool"):
+            continue
         if not isinstance(content, str) and not (
             isinstance(content, list | tuple) and all(map(_is_part, content))
         ):
@@ -97,6 +103,20 @@ def _is_part(part: object) -> bool:
     return isinstance(part, Mapping) and isinstance(part.get("type"), str)
 
 
+def _check_calls(role: str, calls: object) -> None:
+    """Refuse calls in another shape than OpenAI's, and those of others than the assistant."""
+    remedy = 'write [{"id": ..., "type": "function", "function": {"name": ..., "arguments": ...}}]'
+    if role != "assistant":
+        reason = f"a message of the role {shown(role)} has tool_calls"
+        raise UsageError("messages", reason, "only the assistant calls tools")
+    for call in calls if isinstance(calls, list | tuple) else [calls]:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        given = function if isinstance(function, Mapping) else {}
+        named = isinstance(given.get("name"), str)
+        if not named or not isinstance(given.get("arguments"), str | Mapping):
+            raise UsageError("messages", f"tool_calls hold {shown(call)}", remedy)
+
+
 def _check_parts(parts: Sequence[Mapping[str, object]]) -> None:
     """Refuse what a template would write a token for and nothing could be shown for, such as a video."""
     for part in parts:
@@ -116,6 +136,20 @@ def hears_system(tokenizer: Tokenizer, messages: Sequence[Message]) -> bool:
         return ids != tokenizer.render_chat(messages[1:])
     except ModelError:  # a template that insists on a system message
         return True
+
+
+def check_system(tokenizer: Tokenizer, messages: Sequence[Message], name: str) -> None:
+    """Refuse a system message that a model would never see.
+
+    Raises:
+        UsageError: if the chat template leaves it out.
+        ModelError: if the chat template cannot be used.
+    """
+    # What the template makes of calls and results is not asked here: it may know of none.
+    turns = told_turns(messages, ())
+    if turns and turns[0]["role"] == "system" and not hears_system(tokenizer, turns):
+        reason = f"the chat template of {name} leaves system messages out"
+        raise UsageError("messages", reason, "say it in a message of the user")
 
 
 def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:

@@ -79,6 +79,13 @@ if TYPE_CHECKING:
     from lolama_core.text.token_bytes import token_bytes as token_bytes
     from lolama_core.text.tokenizer import Tokenizer as Tokenizer
     from lolama_core.text.tokenizer_loading import load_tokenizer as load_tokenizer
+    from lolama_core.text.tool_calls import ContentPiece as ContentPiece
+    from lolama_core.text.tool_calls import ToolCallParser as ToolCallParser
+    from lolama_core.text.tool_formats import ToolFormat as ToolFormat
+    from lolama_core.text.tool_formats import tool_format_of as tool_format_of
+    from lolama_core.text.tool_grammars import function_names as function_names
+    from lolama_core.text.tool_grammars import tool_lark as tool_lark
+    from lolama_core.text.tool_prompts import told_turns as told_turns
     from lolama_core.text.vocabulary import vocabulary_difference as vocabulary_difference
 else:
     __getattr__, __dir__, __all__ = lazy_names(
@@ -129,6 +136,10 @@ else:
             ".generation.token_stream": ["TokenStream"],
             ".text.token_bytes": ["TokenBytes", "token_bytes"],
             ".text.tokenizer": ["Tokenizer"],
+            ".text.tool_calls": ["ContentPiece", "ToolCallParser"],
+            ".text.tool_formats": ["ToolFormat", "tool_format_of"],
+            ".text.tool_grammars": ["function_names", "tool_lark"],
+            ".text.tool_prompts": ["told_turns"],
             ".text.vocabulary": ["vocabulary_difference"],
         },
     )

@@ -7,6 +7,8 @@ from typing import Generic, Literal, NamedTuple
 
 from typing_extensions import TypeVar
 
+from lolama_core.protocols.tools import ToolCall
+
 FinishReason = Literal["eos", "stop", "length"]
 
 Text = TypeVar("Text", bound=str | None, default=str, covariant=True)
@@ -35,6 +37,8 @@ class Generation(Generic[Text]):
         ids: New tokens, without the end token and without any that touch a stop text.
         text: Their text after the prompt's; None if the generator has no tokenizer.
         finish_reason: ``eos`` the model ended it, ``stop`` a stop text did, ``length`` there was no room.
+        tool_calls: Functions that the model asks for, where the caller takes them out of ``text``, as a chat
+            with tools does.
         stop_text: With ``stop``: the stop text that ended it.
         context_full: With ``length``: the model's context was full before ``max_new_tokens``.
         cached_tokens: Positions of the prompt that were not run again, since another text begins like it: one
@@ -59,6 +63,7 @@ class Generation(Generic[Text]):
     logprobs: tuple[TokenLogprobs, ...] | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     stop_text: str | None = None
 
     def __str__(self) -> str:
