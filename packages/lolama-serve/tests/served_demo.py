@@ -180,7 +180,9 @@ class DemoModel:
         ids = self.chat_prompt(messages, tools=tools).ids
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
-    def constraint(self, kind: GrammarKind, source: JSON) -> Callable[[], Constraint]:
+    def constraint(
+        self, kind: GrammarKind, source: JSON, prompt: ServedPrompt | None = None
+    ) -> Callable[[], Constraint]:
         """See `ServedModel`. It is noted, and keeps replies within nothing."""
         self.host.grammars.append((kind, source))
         return Unbound

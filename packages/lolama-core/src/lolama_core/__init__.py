@@ -79,8 +79,11 @@ if TYPE_CHECKING:
     from lolama_core.text.token_bytes import token_bytes as token_bytes
     from lolama_core.text.tokenizer import Tokenizer as Tokenizer
     from lolama_core.text.tokenizer_loading import load_tokenizer as load_tokenizer
+    from lolama_core.text.tool_calls import CallArguments as CallArguments
+    from lolama_core.text.tool_calls import CallBegin as CallBegin
     from lolama_core.text.tool_calls import ContentPiece as ContentPiece
     from lolama_core.text.tool_calls import ToolCallParser as ToolCallParser
+    from lolama_core.text.tool_calls import ToolEvent as ToolEvent
     from lolama_core.text.tool_formats import ToolFormat as ToolFormat
     from lolama_core.text.tool_formats import tool_format_of as tool_format_of
     from lolama_core.text.tool_grammars import function_names as function_names
@@ -136,7 +139,13 @@ else:
             ".generation.token_stream": ["TokenStream"],
             ".text.token_bytes": ["TokenBytes", "token_bytes"],
             ".text.tokenizer": ["Tokenizer"],
-            ".text.tool_calls": ["ContentPiece", "ToolCallParser"],
+            ".text.tool_calls": [
+                "CallArguments",
+                "CallBegin",
+                "ContentPiece",
+                "ToolCallParser",
+                "ToolEvent",
+            ],
             ".text.tool_formats": ["ToolFormat", "tool_format_of"],
             ".text.tool_grammars": ["function_names", "tool_lark"],
             ".text.tool_prompts": ["told_turns"],

@@ -157,7 +157,9 @@ def _prepare(
 ) -> list[Any]:
     """Every request for one prompt, as the engine takes it."""
     make = job.constraint or prompt.constraint
-    prepare = partial(loaded.engine.prepare, [list(prompt.ids)], [None], ())
+    prepare = partial(
+        loaded.engine.prepare, [list(prompt.ids)], [None], (), visible_ids=prompt.visible_ids
+    )
     if make is None:
         return prepare({**settings, **prompt.inputs}, n=job.n)
     seed, made = settings.get("seed"), []

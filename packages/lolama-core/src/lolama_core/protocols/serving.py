@@ -115,6 +115,8 @@ class ServedPrompt:
         inputs: What the model is given beside them, such as pictures.
         parser: Makes what tells the parts of its reply apart; None for a reply that is text alone.
         constraint: Makes what its reply is kept within; None for nothing.
+        visible_ids: Control tokens that are part of the reply, such as those that begin a call.
+        thinks: Whether the reply may begin with a thought.
     """
 
     ids: Sequence[int]
@@ -122,6 +124,8 @@ class ServedPrompt:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     parser: Callable[[], ReplyParser] | None = None
     constraint: Callable[[], Constraint] | None = None
+    visible_ids: frozenset[int] = frozenset()
+    thinks: bool = False
 
 
 @runtime_checkable
@@ -211,8 +215,15 @@ class ServedModel(Protocol):
         """The text of `chat_prompt`, control tokens included."""
         ...
 
-    def constraint(self, kind: GrammarKind, source: JSON) -> Callable[[], Constraint]:
+    def constraint(
+        self, kind: GrammarKind, source: JSON, prompt: ServedPrompt | None = None
+    ) -> Callable[[], Constraint]:
         """What keeps replies within a grammar; it is compiled here, within limits.
+
+        Args:
+            kind: What the grammar is written in.
+            source: The grammar; None for ``json_object``.
+            prompt: That of the replies, which may begin with a thought: that may be anything.
 
         Raises:
             UsageError: for a grammar that cannot be used, or takes too long.

@@ -212,14 +212,15 @@ def chat_job(loaded: LoadedModel, body: ChatRequest) -> Job:
     settings = body.settings(model.tokenizer)
     settings |= answer_length(body.max_completion_tokens, body.max_tokens, body.n_predict)
     settings |= _logprobs(body)
+    prompt = chat_prompt(loaded, body)
     format, constraint = body.response_format, None
     kind = grammar_of(format, body.json_schema, body.regex, body.grammar, body.lark)
     if kind is not None:
         if body.tools and body.tool_choice != "none":
             raise APIError(400, "tools and a grammar are given; give one of them", param="tools")
-        constraint = model.constraint(*kind)
+        constraint = model.constraint(*kind, prompt)
     return Job(
-        prompts=[chat_prompt(loaded, body)],
+        prompts=[prompt],
         settings=settings,
         n=checked_n(body.n),
         constraint=constraint,
