@@ -425,6 +425,10 @@ FUZZ = {
     "engine-int8": {
         "packages/lolama-quant/tests/cpu/test_engine_texts.py": {"LOLAMA_FUZZ_CASES": "200"},
     },
+    # The number of random schemas; with LOLAMA_STORIES=FOLDER a small real model is asked as well.
+    "schemas": {
+        "packages/lolama-cli/tests/test_fuzz_schemas.py": {"LOLAMA_FUZZ_CASES": "500"},
+    },
     "operations": {
         "packages/lolama-core/tests/generation/test_engine_bookkeeping.py": {
             "LOLAMA_FUZZ_CASES": "100000",
@@ -467,12 +471,14 @@ LLAMA_CPP_HASH = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a
 LLAMA_CPP_MODELS = "vendor/llama.cpp/models"
 
 
-def fetch_archive(session: nox.Session) -> Path:
-    """The sources of llama-cpp-python, those of llama.cpp among them."""
+def fetch_archive(
+    session: nox.Session, wanted: str = LLAMA_CPP_FROM, digest: str = LLAMA_CPP_HASH
+) -> Path:
+    """The sources of a package, with what lies beside them: llama.cpp in llama-cpp-python's."""
     place = Path(session.create_tmp())
     requirements = place / "requirements.txt"
-    requirements.write_text(f"{LLAMA_CPP_FROM} --hash=sha256:{LLAMA_CPP_HASH}\n")
-    name = LLAMA_CPP_FROM.partition("=")[0]
+    requirements.write_text(f"{wanted} --hash=sha256:{digest}\n")
+    name = wanted.partition("=")[0]
     session.run(
         *("python", "-m", "pip", "download", "--no-deps", "--no-binary", name),
         *("--require-hashes", "-r", str(requirements), "-d", str(place)),
@@ -520,6 +526,24 @@ def llama_cpp(session: nox.Session) -> None:
     install(session, *editable(PACKAGES), *requirements, "pip")
     session.install(str(fetch_archive(session)), env=pip_settings_for_uv())
     run_tests(session, ROOT / "tests" / "test_llama_cpp.py", requirements)
+
+
+JSONSCHEMA_FROM = "jsonschema==4.26.0"
+JSONSCHEMA_HASH = "0c26707e2efad8aa1bfc5b7ce170f3fccc2e4918ff85989ba9ffa9facb2be326"
+
+
+@nox.session(name="json-schema-suite")
+def json_schema_suite(session: nox.Session) -> None:
+    """Hold the official JSON-Schema-Test-Suite against the grammars of schemas (a minute; fetches it)."""
+    requirements = group("test", directory("lolama-cli"))
+    install(session, *editable(PACKAGES), *requirements, "pip")
+    archive = fetch_archive(session, JSONSCHEMA_FROM, JSONSCHEMA_HASH)
+    shutil.unpack_archive(archive, archive.parent, filter="data")
+    (suite,) = archive.parent.glob("*/json")
+    numbers = {"LOLAMA_JSON_SCHEMA_SUITE": str(suite)}
+    report = f"--junitxml={RESULTS / 'json-schema-suite.xml'}"
+    tests = directory("lolama-cli") / "tests" / "test_json_schema_suite.py"
+    run_tests(session, tests, requirements, numbers, [report])
 
 
 @nox.session

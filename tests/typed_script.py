@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,10 +19,18 @@ import lolama_quant
 import lolama_vision
 from lolama import Conversation, Generation, GenerationConfig, LlamaConfig, PrefixCache, ReplyStream
 from lolama.data import load_llava_model, load_model, load_tokenizer
+from lolama.grammar import Grammar, GrammarCompiler
 from lolama.model import get_model_size_mb, quantize_model_int4, quantize_model_int8
 from lolama.vision import CLIPImageProcessor
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "pictures" / "4.png"
+
+
+@dataclass
+class Yes:
+    """What an answer may be."""
+
+    yes: bool
 
 
 def use_the_object(name: str) -> str:
@@ -32,6 +41,11 @@ def use_the_object(name: str) -> str:
     talk: Conversation = llm.conversation("You are short.") if not name else llm.conversation()
     reply = talk.ask("What is two plus three?", temperature=0)
     text = result.text.strip() + "".join(pieces) + reply.text + llm.chat("Hello.", top_k=1).text
+    text += llm.chat("Is it?", regex="yes|no").text + talk.ask("Is it?", schema=Yes).text
+    rolled = Grammar.gbnf("root ::= [1-6]")
+    ends, size = llm.model.generation_defaults.eos_ids, llm.model.vocab_size
+    constraint = GrammarCompiler(llm.tokenizer, ends | llm.tokenizer.eos_ids, size).compile(rolled)
+    text += llm.generator.generate("Rolled:", constraint=constraint).text
     with tempfile.TemporaryDirectory() as folder:
         lolama.save(llm, Path(folder) / "copy")
     return text.upper()

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lolama.thinking import ThoughtFormat
-    from lolama_core import Tokenizer
-    from lolama_core.protocols import ForcingConstraint
+    from lolama_core.protocols import ForcingConstraint, Tokenizer
 
 _TAG_TOKENS = 16
 """Tokens that are searched for the tag at the end of a thought."""

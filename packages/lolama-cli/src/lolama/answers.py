@@ -14,8 +14,7 @@ from lolama_core.protocols.locks import while_locked
 
 if TYPE_CHECKING:
     from lolama.thinking import ThoughtFormat
-    from lolama_core import Tokenizer
-    from lolama_core.protocols import CausalLM, Constraint
+    from lolama_core.protocols import CausalLM, Constraint, Tokenizer
 
 KINDS = ("schema", "regex", "grammar")
 """The keywords that say what a text may be."""

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
     from llguidance._lib import JsonCompileOptions
 
-    from lolama_core import Tokenizer
-    from lolama_core.protocols import ForcingConstraint
+    from lolama_core.protocols import ForcingConstraint, Tokenizer
 
 Kind: TypeAlias = Literal["schema", "regex", "lark", "gbnf"]
 """What a grammar is written in."""

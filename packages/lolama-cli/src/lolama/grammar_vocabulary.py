@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from lolama_core import token_bytes
+from lolama_core import Tokenizer, token_bytes
+from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import LolamaError, UsageError
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
-    from lolama_core import Tokenizer
+    from lolama_core import protocols
 
 _LONGEST = 1000
 """Characters of a forced text that are encoded as the model would. No more of them count for the next token,
@@ -21,7 +22,9 @@ _BEFORE = ("\x02", "\n", "|", "a")
 """What may stand before a text, so that no step takes the text for the beginning of one."""
 
 
-def vocabulary_of(tokenizer: Tokenizer, eos_ids: Iterable[int], vocab_size: int) -> LLTokenizer:
+def vocabulary_of(
+    tokenizer: protocols.Tokenizer, eos_ids: Iterable[int], vocab_size: int
+) -> LLTokenizer:
     """The vocabulary of a model with ``vocab_size`` logits.
 
     Raises:
@@ -29,6 +32,9 @@ def vocabulary_of(tokenizer: Tokenizer, eos_ids: Iterable[int], vocab_size: int)
     """
     from llguidance import LLTokenizer, TokenizerWrapper
 
+    if not isinstance(tokenizer, Tokenizer):
+        reason = f"{shown(tokenizer)} does not tell the bytes of its tokens"
+        raise UsageError("tokenizer", reason, "give what load_tokenizer() returns")
     ends = sorted({end for end in eos_ids if 0 <= end < vocab_size})
     if not ends:
         reason = "has no token that ends a text, so a grammar's text could not end"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from lolama.thinking import is_cut_off, is_thought
+from lolama_cli.answer_options import BROKEN_OFF
 from lolama_cli.command_words import STILL_THINKING
 from lolama_cli.console import Output, note, progress
 from lolama_cli.draft import tried_ahead
@@ -18,9 +19,10 @@ from lolama_cli.settings import SETTINGS, to_json
 
 if TYPE_CHECKING:
     from lolama import Drafting, Generation, GenerationConfig, PrefixCache
+    from lolama.grammar import Grammar
     from lolama.thinking import ThoughtFormat
     from lolama_cli.pictures import PreparedImages
-    from lolama_core.protocols import CausalLM, Tokenizer
+    from lolama_core.protocols import CausalLM, Constraint, Tokenizer
 
 _WHY = {"eos": "the model ended it", "stop": "a stop text came", "length": "at the limit"}
 
@@ -31,6 +33,20 @@ def with_seed(config: GenerationConfig) -> GenerationConfig:
     Of 32 bits, since some readers of JSON keep 53 of an integer's.
     """
     return config if config.seed is not None else replace(config, seed=secrets.randbits(32))
+
+
+def constraint_of(
+    grammar: Grammar | None,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    thoughts: ThoughtFormat | None,
+) -> Constraint | None:
+    """A constraint for one text of a grammar; none without one."""
+    if grammar is None:
+        return None
+    from lolama.answers import Constraints
+
+    return Constraints(model, tokenizer).make(grammar, thoughts)
 
 
 @dataclass
@@ -47,6 +63,7 @@ class GenerationRun:
         draft: What tries tokens ahead.
         cache_dtype: What keys and values are stored in; None for the dtype of the model.
         thoughts: How a reply begins with a thought; None if it does not, or is to stay as it is.
+        grammar: What the text may be.
     """
 
     model: CausalLM
@@ -59,6 +76,7 @@ class GenerationRun:
     draft: Drafting = "auto"
     cache_dtype: Literal["int8"] | None = None
     thoughts: ThoughtFormat | None = None
+    grammar: Grammar | None = None
 
     def generate(self, *, write: bool, stream: bool) -> None:
         """Generate to the end.
@@ -81,10 +99,14 @@ class GenerationRun:
             cache_dtype=self.cache_dtype,
             draft=self.draft,
         )
+        constraint = constraint_of(self.grammar, self.model, self.tokenizer, self.thoughts)
         images = self.images
         with progress(images.progress if images is not None else ""):
             stream_of = generator.generate_stream(
-                self.ids, self.config, **(images.model_inputs if images is not None else {})
+                self.ids,
+                self.config,
+                constraint=constraint,
+                **(images.model_inputs if images is not None else {}),
             )
         try:
             with stream_of as tokens:
@@ -135,6 +157,8 @@ class GenerationRun:
             )
         if is_cut_off(self.result):
             note(f"note: {STILL_THINKING}")
+        elif self.grammar is not None and self.result.finish_reason == "length":
+            note(f"note: {BROKEN_OFF}")
         if not verbose:
             return
         new = len(self.result.ids)

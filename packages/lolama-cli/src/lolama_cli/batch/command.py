@@ -24,6 +24,7 @@ from lolama_cli.sizes import read_size
 from lolama_core.protocols.errors import LolamaError, UsageError
 
 if TYPE_CHECKING:
+    from lolama.grammar import Grammar
     from lolama_cli.pictures import PreparedImages
 
 CACHE_MEMORY = "--cache-memory"
@@ -98,6 +99,7 @@ def generate_batch(
     logprobs: int | None,
     *,
     image_mode: str | None,
+    grammar: Grammar | None,
     verbose: bool,
 ) -> None:
     """Answer a file of prompts.
@@ -110,6 +112,7 @@ def generate_batch(
         stdout: Takes answers that go nowhere else.
         system, raw, logprobs: As for `generate`.
         image_mode: How pictures are prepared; None as the model was trained.
+        grammar: What answers of lines may be that do not say otherwise.
         verbose: Tell how fast it was.
 
     Raises:
@@ -127,9 +130,10 @@ def generate_batch(
         **({} if image_mode is None else {"image_mode": image_mode}),
         **({"thinking": False} if chosen.no_think else {}),
         **({} if chosen.stored is None else {"cache_dtype": chosen.stored}),
+        **({} if grammar is None else {"grammar": [grammar.kind, grammar.source]}),
     }
     config = replace(with_models_own(asked.config, files, asked.given), logprobs=logprobs)
-    common = BatchSettings(config, system, raw, identity)
+    common = BatchSettings(config, system, raw, identity, grammar)
     lines = read_lines(source, common)
     # No file of answers is made for prompts that cannot be read.
     first = next(lines, None)

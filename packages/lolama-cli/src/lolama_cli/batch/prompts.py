@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from lolama_cli.answer_options import KEYS as ANSWER_KEYS
+from lolama_cli.answer_options import grammar_of_line
 from lolama_cli.batch.messages import (
     GIVE_TEXT,
     check_images,
@@ -29,9 +31,10 @@ from lolama_core.protocols.utf8 import decode_utf8
 
 if TYPE_CHECKING:
     from lolama import GenerationConfig
+    from lolama.grammar import Grammar
     from lolama_core.protocols.types import Message
 
-_KEYS = ("prompt", "messages", "images", "id", "system", *SETTINGS)
+_KEYS = ("prompt", "messages", "images", "id", "system", *ANSWER_KEYS, *SETTINGS)
 # Settings that the key of a line always holds. Others came later than the first files of answers. The key
 # holds them only if they are not at their defaults, so that such files go on.
 _ALWAYS_IN_KEYS = {
@@ -52,12 +55,14 @@ class BatchSettings:
         system: What the model is told before the prompt.
         raw: Whether chat templates are left aside.
         identity: Identifies the model and everything else that shapes the answers, for the lines' keys.
+        grammar: What answers may be.
     """
 
     config: GenerationConfig
     system: str | None
     raw: bool
     identity: Mapping[str, object]
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,14 @@ class BatchPrompt:
         alone: Whether that is so: then it needs no chat template.
         images: Paths of the pictures that are shown with the last message.
         config: How to answer it.
+        grammar: What the answer may be.
     """
 
     messages: Sequence[Message]
     alone: bool
     images: tuple[str, ...]
     config: GenerationConfig
+    grammar: Grammar | None
 
 
 def read_lines(source: Path | None, common: BatchSettings) -> Iterator[Line]:
@@ -166,6 +173,7 @@ def parse(line: Line, common: BatchSettings) -> BatchPrompt:
             "messages" not in values,
             check_images(values.get("images", [])),
             generation_config(**settings),
+            grammar_of_line(values) or common.grammar,
         )
     except UsageError as error:
         reason = f"{error.subject.removeprefix('--').replace('-', '_')} {error.reason}"

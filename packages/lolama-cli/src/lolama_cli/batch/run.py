@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from lolama.thinking import thought_format
@@ -22,6 +23,7 @@ from lolama_core.protocols.errors import LolamaError
 
 if TYPE_CHECKING:
     from lolama import BatchGenerator, Drafting, Generation, GenerationConfig
+    from lolama.answers import Constraints
     from lolama.thinking import ThoughtFormat
     from lolama_cli.pictures import PreparedImages
     from lolama_core.protocols import CausalLM, Tokenizer
@@ -91,6 +93,13 @@ class Batch:
     draft: Drafting
     cache_dtype: Literal["int8"] | None
 
+    @cached_property
+    def constraints(self) -> Constraints:
+        """Makes those of lines that say what their answers may be."""
+        from lolama.answers import Constraints
+
+        return Constraints(self.model, self.tokenizer)
+
     def run(self, lines: Iterator[Line], answers: Answers, tally: Tally) -> None:
         """Answer every line.
 
@@ -147,7 +156,10 @@ class Batch:
                 pending.thoughts = thought_format(self.tokenizer, ids)
             pending.config = with_seed(prompt.config)
             inputs = {} if images is None else images.model_inputs
-            ticket = batch.submit(ids, pending.config, **inputs)
+            constraint = None
+            if prompt.grammar is not None:
+                constraint = self.constraints.make(prompt.grammar, pending.thoughts)
+            ticket = batch.submit(ids, pending.config, constraint=constraint, **inputs)
             running[ticket] = pending
         except LolamaError as error:
             pending.answer = error

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lolama_cli import options
+from lolama_cli.answer_options import GrammarOption, JsonSchemaOption, RegexOption, read_grammar
 from lolama_cli.batch.command import CACHE_MEMORY, BatchOptions, generate_batch
 from lolama_cli.console import Output
 from lolama_cli.draft import DraftChoice, DraftOption
@@ -31,6 +32,7 @@ Examples:
   lolama generate -m demo-vision --image drawing.png "What is in the picture?"
   lolama generate -m ./my-model --temperature 0 "The capital of France is"
   lolama generate -m demo --json --logprobs 3 --max-tokens 5 "Once upon a time"
+  lolama generate -m demo --json-schema person.json "Describe a person as JSON."
   lolama generate -m demo --batch prompts.jsonl -o answers.jsonl
   echo "Explain transformers" | lolama generate -m ./my-model
   cat book.txt | lolama generate -m ./my-model --prompt-cache book.cache "Who is the hero?"
@@ -71,6 +73,9 @@ def generate(
     ] = False,
     *,
     asked: RequestedSettings,
+    json_schema: JsonSchemaOption = None,
+    regex: RegexOption = None,
+    grammar: GrammarOption = None,
     no_stream: options.NoStream = False,
     prompt_cache: PromptCacheOption = None,
     draft: DraftOption = "auto",
@@ -139,6 +144,7 @@ def generate(
     if mode and not pictures and batch is None:
         raise UsageError("--image-mode", "there is no picture to prepare", "give one with --image")
     check_logprobs(logprobs, as_json=as_json or batch is not None)
+    wanted = read_grammar(json_schema, regex, grammar)
     system_message = options.check_system(system, raw=raw)
     options.check_no_think(no_think, raw=raw)
     chosen = ModelChoice(
@@ -164,6 +170,7 @@ def generate(
         generate_batch(
             *(together, chosen, drafts, asked, stdout, system_message, raw, logprobs),
             image_mode=mode,
+            grammar=wanted,
             verbose=settings.verbose,
         )
         return
@@ -185,6 +192,7 @@ def generate(
         run = GenerationRun(
             *(loaded, tokenizer, ids, config, stdout, images, prefixes, tried, chosen.stored),
             thoughts=None if raw else thought_format(tokenizer, ids),
+            grammar=wanted,
         )
         run.generate(write=not as_json, stream=not no_stream)
         if as_json:
