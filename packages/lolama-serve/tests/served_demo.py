@@ -6,6 +6,7 @@ What it is asked is noted, and its replies can be told as a test wants them: as 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any, cast
@@ -22,6 +23,13 @@ from lolama_core.protocols.serving import (
     ToolChoice,
 )
 from lolama_core.protocols.types import JSON, Message
+from lolama_core.text.chat_template import ChatTemplate
+
+THINKS = "{{- '<think></think>' if false else '' -}}"
+"""The end of a template whose model may think, and has no switch for that."""
+
+SWITCH = "{{- '<think></think>' if enable_thinking and false else '' -}}"
+"""The end of a template that is told whether the model is to think. It writes nothing in either case."""
 
 
 @lru_cache(maxsize=1)
@@ -39,7 +47,7 @@ class DemoHost:
         parts: What each reply is told as, one at each step and the rest at its end; None for its text.
         failure: Raised at the second step of each reply.
         sees_pictures: Whether it says that it is shown pictures. They change no reply.
-        has_switch: Whether thinking can be turned on and off. That changes no reply.
+        template_end: More of its chat template, such as `SWITCH`.
         asked: The arguments of each `ServedModel.chat_prompt`, in order.
         grammars: Those of each `ServedModel.constraint`.
         loads: Names that were loaded, in order.
@@ -50,7 +58,7 @@ class DemoHost:
     parts: Sequence[ReplyPart] | None = None
     failure: Exception | None = None
     sees_pictures: bool = False
-    has_switch: bool = False
+    template_end: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     grammars: list[tuple[GrammarKind, JSON]] = field(default_factory=list)
     loads: list[str] = field(default_factory=list)
@@ -89,14 +97,27 @@ class DemoModel:
 
     def __init__(self, name: str, host: DemoHost) -> None:
         self.name, self.host = name, host
-        self.model, self.tokenizer = demo()
-        self.sees_pictures = host.sees_pictures
+        self.model, self._tokenizer = demo()
         self.facts: Mapping[str, JSON] = {
             **FACTS,
             "path": "/models/demo/model.safetensors",
             "device": "cpu",
-            "chat_template": self.tokenizer.chat_template,
+            "chat_template": self._tokenizer.chat_template,
         }
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """See `ServedModel`."""
+        if not self.host.template_end:
+            return self._tokenizer
+        tokenizer = copy(self._tokenizer)
+        tokenizer._template = ChatTemplate((tokenizer.chat_template or "") + self.host.template_end)
+        return tokenizer
+
+    @property
+    def sees_pictures(self) -> bool:
+        """See `ServedModel`."""
+        return self.host.sees_pictures
 
     @property
     def context_length(self) -> int:
@@ -140,13 +161,14 @@ class DemoModel:
             "continues": continues,
         }
         self.host.asked.append(asked)
-        if thinking is not None and not self.host.has_switch:
-            raise UsageError("thinking", "the template has no switch for it", "leave it out")
+        tokenizer = self.tokenizer
+        if thinking is not None:
+            tokenizer = tokenizer.with_thinking(thinking)
         turns = [_plain(message) for message in messages]
         if tools:
             turns.insert(0, {"role": "system", "content": str(tools)})
         last = turns.pop()["content"] if continues else ""
-        ids = self.tokenizer.ensure_bos(self.tokenizer.render_chat(turns))
+        ids = tokenizer.ensure_bos(tokenizer.render_chat(turns))
         begun = {"add_special_tokens": False, "split_special_tokens": True}
         ids += self.tokenizer.encode_ids(str(last), **begun) if last else []
         return ServedPrompt(ids=ids, positions=len(ids), parser=self._parser())

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from lolama_core.protocols.serving import ModelHost
 from lolama_serve.api import (
+    anthropic,
     embeddings,
     llama_cpp,
     models,
@@ -50,7 +51,17 @@ def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
         reason = reasons.get(error.status_code, str(error.detail))
         return error_response(request.url.path, APIError(error.status_code, reason))
 
-    parts = (openai_chat, openai_completions, llama_cpp, embeddings, models, tokens, status, page)
+    parts = (
+        openai_chat,
+        openai_completions,
+        anthropic,
+        llama_cpp,
+        embeddings,
+        models,
+        tokens,
+        status,
+        page,
+    )
     endpoints = [endpoint for part in parts for endpoint in part.routes(server)]
     app = Starlette(
         routes=[*endpoints, description(endpoints)],

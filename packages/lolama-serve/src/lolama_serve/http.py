@@ -147,19 +147,41 @@ def decoded(body: bytes, struct: type[Body]) -> Body:
     try:
         return msgspec.json.decode(body, type=struct)
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-        field = place.rstrip("`").lstrip(".")
-        unknown = "unknown field `"
-        if unknown in reason:
-            name = reason.split("`")[1]
-            field = f"{field}.{name}".lstrip(".")
-            reason = "is not a parameter that this server knows"
-        subject = f"{field}: " if field else "the body: "
-        raise APIError(400, f"{subject}{reason[:300]}", param=field[:100] or None) from None
+        raise _wrong(error, "") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise APIError(400, f"the body is not JSON: {str(error)[:200]}") from None
     except RecursionError:
         raise APIError(400, "the body is nested too deeply") from None
+
+
+def converted(value: Any, struct: type[Body], place: str) -> Body:
+    """A part of a body as the struct that describes it.
+
+    Args:
+        value: The part, as JSON has it.
+        struct: What it has to be.
+        place: Where it stands, such as ``tools[0]``.
+
+    Raises:
+        APIError: naming the field that is wrong.
+    """
+    try:
+        return msgspec.convert(value, struct)
+    except msgspec.ValidationError as error:
+        raise _wrong(error, place) from None
+
+
+def _wrong(error: msgspec.ValidationError, within: str) -> APIError:
+    """What is wrong with the part of a body that lies at ``within``."""
+    reason, _, place = str(error).partition(" - at `$")
+    field = (within + place.rstrip("`")).lstrip(".")
+    unknown = "unknown field `"
+    if unknown in reason:
+        name = reason.split("`")[1]
+        field = f"{field}.{name}".lstrip(".")
+        reason = "is not a parameter that this server knows"
+    subject = f"{field}: " if field else "the body: "
+    return APIError(400, f"{subject}{reason[:300]}", param=field[:100] or None)
 
 
 class Endpoint(Route):

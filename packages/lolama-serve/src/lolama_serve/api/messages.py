@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,18 +10,11 @@ from typing import Any, Literal, TypeAlias, cast
 import msgspec
 
 from lolama_core.protocols.types import ContentPart, Message
+from lolama_serve.api.pictures import Pictures
 from lolama_serve.errors import APIError
-
-MOST_PICTURES = 16
-"""Pictures that one request may show."""
-
-MOST_PICTURE_BYTES = 20_000_000
-"""Bytes of one picture's file."""
 
 _DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,")
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
-_BETWEEN_PARTS = "\n\n"
-"""What stands between the texts of a message that has several, for a model that reads one."""
 
 
 class TextPart(msgspec.Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
@@ -119,13 +110,13 @@ def conversation(
     """
     if not messages:
         raise APIError(400, "messages: is empty; give at least one", param="messages")
-    pictures: list[bytes] = []
+    pictures = Pictures(seen=sees_pictures)
     turns: list[Message] = []
     for number, message in enumerate(messages):
         place = f"messages[{number}]"
         turn: dict[str, Any] = {
             "role": "system" if message.role == "developer" else message.role,
-            "content": _content(message, place, pictures, sees_pictures=sees_pictures),
+            "content": _content(message, place, pictures),
         }
         if message.tool_calls:
             turn["tool_calls"] = [
@@ -140,12 +131,10 @@ def conversation(
         if before["role"] == after["role"] == "assistant":
             reason = "two messages of the assistant follow each other; make them one"
             raise APIError(400, f"messages: {reason}", param="messages")
-    return turns, pictures
+    return turns, pictures.files
 
 
-def _content(
-    message: ChatMessage, place: str, pictures: list[bytes], *, sees_pictures: bool
-) -> str | list[ContentPart]:
+def _content(message: ChatMessage, place: str, pictures: Pictures) -> str | list[ContentPart]:
     content = message.content
     if content is None:
         if message.role not in ("assistant", "tool"):
@@ -161,41 +150,14 @@ def _content(
             parts.append({"type": "text", "text": part.refusal})
         else:
             where = f"{place}.content[{number}].image_url"
-            if not sees_pictures:
-                reason = "this model is shown no pictures; use a vision model"
-                raise APIError(400, f"{where}: {reason}", param=where)
-            if len(pictures) == MOST_PICTURES:
-                raise APIError(400, f"{where}: is one picture more than {MOST_PICTURES}")
-            pictures.append(picture_bytes(part.image_url.url, where))
-            parts.append({"type": "image"})
-    if sees_pictures:
-        return parts
-    return _BETWEEN_PARTS.join(part["text"] for part in parts)
+            parts.append(pictures.show(_data(part.image_url.url, where), where))
+    return pictures.content(parts)
 
 
-def picture_bytes(url: str, where: str) -> bytes:
-    """The file of a picture that a ``data:`` URL holds.
-
-    Raises:
-        APIError: for any other address, which would have to be opened; for what is too large or no base64.
-    """
+def _data(url: str, where: str) -> str:
+    """The base64 that a ``data:`` URL of a picture holds. Any other address would have to be opened."""
     found = _DATA_URL.match(url)
     if found is None:
         reason = "is no data:image/...;base64, URL, and no other address is opened"
         raise APIError(400, f"{where}: {reason}", param=where)
-    return decoded_picture(url[found.end() :], where)
-
-
-def decoded_picture(text: str, where: str) -> bytes:
-    """The file of a picture in base64.
-
-    Raises:
-        APIError: for what is too large, or no base64.
-    """
-    if len(text) * 3 // 4 > MOST_PICTURE_BYTES:  # before anything is decoded
-        reason = f"is larger than the {MOST_PICTURE_BYTES:,} bytes that a picture may have"
-        raise APIError(413, f"{where}: {reason}", param=where)
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise APIError(400, f"{where}: is not base64: {error}", param=where) from None
+    return url[found.end() :]
