@@ -238,11 +238,9 @@ class Unbound:
 
 def _plain(message: Message) -> Message:
     """What the built-in model's template can write of a message."""
-    content = message["content"]
+    content = message["content"] or ""
     if not isinstance(content, str):
         content = "".join(part.get("text", "") for part in content)
-    calls = cast("dict[str, Any]", message).get("tool_calls")
-    thought = cast("dict[str, Any]", message).get("reasoning_content", "")
-    text = f"{thought}{content}{calls or ''}"
+    text = f"{message.get('reasoning_content', '')}{content}{message.get('tool_calls', '')}"
     role = message["role"]
     return {"role": "user" if role == "tool" else role, "content": text}

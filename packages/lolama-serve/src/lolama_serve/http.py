@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -22,6 +22,9 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 
 KEEP_ALIVE = 10.0
 """Seconds without an event after which a stream gives a sign of life: some proxies end what is silent."""
+
+NOT_KEPT = "X-Lolama-Not-Kept"
+"""A header of answers: fields of the request that ask for what this server does not promise."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -241,6 +244,13 @@ async def _answered(request: Request, work: Awaitable[Response]) -> Response:
         _note(error)
         return error_response(request.url.path, api_error(error))
     return Response(status_code=499) if response is None else response
+
+
+def with_not_kept(response: Response, fields: Iterable[str]) -> Response:
+    """The answer, with the names of the fields that it does not keep in its header."""
+    if names := ", ".join(fields):
+        response.headers[NOT_KEPT] = names
+    return response
 
 
 def error_response(path: str, error: APIError) -> Response:

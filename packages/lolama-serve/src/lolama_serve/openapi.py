@@ -33,7 +33,7 @@ def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     _, components = msgspec.json.schema_components(bodies, ref_template=_REF)
     paths: dict[str, Any] = {}
     for one in endpoints:
-        method = "get" if one.body is None else "post"
+        [method] = {name.lower() for name in one.methods or ()} - {"head"}
         path = one.path.replace(":path}", "}")
         paths.setdefault(path, {})[method] = _operation(one, path)
     return {

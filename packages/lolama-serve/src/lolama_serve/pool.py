@@ -178,6 +178,15 @@ class ModelPool:
 
         await self._thread.run(close)
 
+    async def unload(self, name: str) -> None:
+        """Let a model leave now, unless a request still holds it."""
+        async with self._loading:
+            one = self.loaded.get(name)
+            if one is not None and not one.users:
+                await self._unload(one)
+                async with self._changed:
+                    self._changed.notify_all()
+
     async def unload_idle(self, *, now: Callable[[], float] = time.monotonic) -> None:
         """Let all models leave once none has been used for as long as the options say."""
         limit = self._options.sleep_idle

@@ -19,6 +19,7 @@ QUESTION: dict[str, Any] = {
 }
 ANSWER = "Two plus three is five."
 TOOL = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
+CALL = {"type": "tool_use", "id": "a", "name": "look", "input": {}}
 PARTS = [
     ReplyPart("thought", "hm, "),
     ReplyPart("thought", "so"),
@@ -246,15 +247,7 @@ def test_a_schema_is_kept_to(client: TestClient, host: DemoHost) -> None:
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name: is missing"),
         ({"top_p": 7}, "top_p"),
         (
-            {
-                "messages": [
-                    {"role": "user", "content": "hi"},
-                    {
-                        "role": "assistant",
-                        "content": [{"type": "tool_use", "id": "a", "name": "b", "input": {}}],
-                    },
-                ]
-            },
+            {"messages": [{"role": "assistant", "content": [CALL]}]},
             "messages: the last one calls a tool",
         ),
     ],
@@ -290,12 +283,11 @@ def test_tokens_are_counted_as_an_answer_counts_them(client: TestClient) -> None
 
 def test_earlier_thoughts_are_counted(client: TestClient) -> None:
     result = {"type": "tool_result", "tool_use_id": "a", "content": "main.py"}
-    call = {"type": "tool_use", "id": "a", "name": "look", "input": {}}
     counts = []
     for thoughts in ([], [{"type": "thinking", "thinking": "First I look around."}]):
         messages = [
             {"role": "user", "content": "Mend it."},
-            {"role": "assistant", "content": [*thoughts, call]},
+            {"role": "assistant", "content": [*thoughts, CALL]},
             {"role": "user", "content": [result]},
         ]
         answer = client.post("/v1/messages/count_tokens", json={"messages": messages})

@@ -18,13 +18,10 @@ from lolama_serve.api.pictures import Pictures
 from lolama_serve.api.sampling import checked_stop
 from lolama_serve.api.thinking import thinking_switch
 from lolama_serve.errors import APIError
-from lolama_serve.http import Endpoint, JSONResponse, Stream, post
+from lolama_serve.http import Endpoint, JSONResponse, Stream, post, with_not_kept
 from lolama_serve.job import Answer, Job, Piece, Running
 from lolama_serve.pool import LoadedModel
 from lolama_serve.server import Server
-
-NOT_KEPT = "X-Lolama-Not-Kept"
-"""A header of answers: fields of the request that ask for what this server cannot promise."""
 
 _TARGETS = "thinking.budget_tokens", "output_config.effort"
 
@@ -104,9 +101,7 @@ def routes(server: Server) -> list[Endpoint]:
             else:
                 [whole] = await running.all()
                 response = JSONResponse(told.whole(whole))
-            if targets := _not_kept(body):
-                response.headers[NOT_KEPT] = ", ".join(targets)
-            return response
+            return with_not_kept(response, _not_kept(body))
 
     async def count(body: CountRequest) -> Response:
         async with server.pool.use(body.model) as loaded:
@@ -132,11 +127,10 @@ def _job(loaded: LoadedModel, body: MessagesRequest) -> Job:
     if format and body.tools:
         reason = "is given beside tools; give one of them"
         raise APIError(400, f"output_config.format: {reason}", param="output_config.format")
-    return Job(
-        prompts=[_prompt(loaded, body)],
-        settings=settings,
-        constraint=loaded.model.constraint("json_schema", format.schema) if format else None,
-    )
+    prompt, constraint = _prompt(loaded, body), None
+    if format:
+        constraint = loaded.model.constraint("json_schema", format.schema, prompt)
+    return Job(prompts=[prompt], settings=settings, constraint=constraint)
 
 
 def _prompt(loaded: LoadedModel, body: CountRequest) -> ServedPrompt:

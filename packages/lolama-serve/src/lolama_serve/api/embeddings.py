@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import struct
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from lolama_serve.api.openai_completions import Texts, one_by_one, prompt_of
 from lolama_serve.errors import APIError, ContextExceeded
 from lolama_serve.http import Endpoint, JSONResponse, post
+from lolama_serve.pool import LoadedModel
 from lolama_serve.server import Server
 
 MOST_TEXTS = 2_048
@@ -33,23 +34,10 @@ def routes(server: Server) -> list[Endpoint]:
     """The endpoint."""
 
     async def answer(body: EmbeddingRequest) -> Response:
-        texts = one_by_one(body.input, "input")
-        if not 1 <= len(texts) <= MOST_TEXTS:
-            raise APIError(400, f"input: give 1 to {MOST_TEXTS} texts", param="input")
         async with server.generator.model(body.model) as loaded:
-            found, tokens = [], 0
-            for text in texts:
-                prompt = await server.in_thread(prompt_of, loaded.model, text)
-                if not prompt.ids:
-                    raise APIError(400, "input: holds an empty text", param="input")
-                if prompt.positions > loaded.context:
-                    raise ContextExceeded(prompt.positions, loaded.context)
-                found.append(await asyncio.to_thread(loaded.model.embedding, prompt.ids))
-                tokens += prompt.positions
+            found, tokens = await embedded(server, loaded, one_by_one(body.input, "input"))
             name = loaded.served.name
-        if body.dimensions not in (None, len(found[0])):
-            reason = f"this model has {len(found[0])}"
-            raise APIError(400, f"dimensions: {reason}", param="dimensions")
+        check_dimensions(body.dimensions, found)
         data = [
             {"object": "embedding", "index": index, "embedding": _encoded(vector, body)}
             for index, vector in enumerate(found)
@@ -59,6 +47,34 @@ def routes(server: Server) -> list[Endpoint]:
 
     paths = ("/v1/embeddings", "/embeddings")
     return [post(path, EmbeddingRequest, answer, "A vector for each text.") for path in paths]
+
+
+async def embedded(
+    server: Server, loaded: LoadedModel, texts: Sequence[str | list[int]]
+) -> tuple[list[list[float]], int]:
+    """A vector for each text, and how many tokens all of them have.
+
+    Raises:
+        APIError: for too many texts, an empty one, or one that is longer than the context.
+    """
+    if not 1 <= len(texts) <= MOST_TEXTS:
+        raise APIError(400, f"input: give 1 to {MOST_TEXTS} texts", param="input")
+    found, tokens = [], 0
+    for text in texts:
+        prompt = await server.in_thread(prompt_of, loaded.model, text)
+        if not prompt.ids:
+            raise APIError(400, "input: holds an empty text", param="input")
+        if prompt.positions > loaded.context:
+            raise ContextExceeded(prompt.positions, loaded.context)
+        found.append(await server.in_thread(loaded.model.embedding, prompt.ids))
+        tokens += prompt.positions
+    return found, tokens
+
+
+def check_dimensions(asked: int | None, found: Sequence[Sequence[float]]) -> None:
+    """Refuse another number of dimensions than the model has."""
+    if asked not in (None, len(found[0])):
+        raise APIError(400, f"dimensions: this model has {len(found[0])}", param="dimensions")
 
 
 def _encoded(vector: list[float], body: EmbeddingRequest) -> list[float] | str:

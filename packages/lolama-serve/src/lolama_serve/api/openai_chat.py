@@ -15,7 +15,7 @@ from lolama_core.protocols.serving import ReplyPart, ServedPrompt, ToolChoice
 from lolama_serve.api.events import ENDED, event
 from lolama_serve.api.grammars import grammar_of
 from lolama_serve.api.messages import ChatMessage, NamedTool, Tool, conversation
-from lolama_serve.api.sampling import Sampling, answer_length, checked_logprobs, checked_n
+from lolama_serve.api.sampling import Sampling, answer_length, checked_n, logprob_settings
 from lolama_serve.api.timings import timings_facts, usage
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
@@ -211,7 +211,7 @@ def chat_job(loaded: LoadedModel, body: ChatRequest) -> Job:
     model = loaded.model
     settings = body.settings(model.tokenizer)
     settings |= answer_length(body.max_completion_tokens, body.max_tokens, body.n_predict)
-    settings |= _logprobs(body)
+    settings |= logprob_settings(body.logprobs, body.top_logprobs)
     prompt = chat_prompt(loaded, body)
     format, constraint = body.response_format, None
     kind = grammar_of(format, body.json_schema, body.regex, body.grammar, body.lark)
@@ -264,11 +264,3 @@ def _continues(body: ChatRequest) -> bool:
         reason = "the last message is not the assistant's"
         raise APIError(400, f"continue_final_message: {reason}", param="continue_final_message")
     return last == "assistant" and body.continue_final_message is not False
-
-
-def _logprobs(body: ChatRequest) -> dict[str, Any]:
-    if body.top_logprobs is not None and not body.logprobs:
-        raise APIError(400, "top_logprobs: needs logprobs: true", param="top_logprobs")
-    if not body.logprobs:
-        return {}
-    return {"logprobs": checked_logprobs(body.top_logprobs or 0, "top_logprobs")}

@@ -171,6 +171,21 @@ def checked_logprobs(count: int, name: str) -> int:
     return count
 
 
+def logprob_settings(wanted: bool | None, best: int | None) -> dict[str, JSON]:
+    """The setting of a chat that may ask for log-probabilities.
+
+    Args:
+        wanted: ``logprobs`` of the request.
+        best: Its ``top_logprobs``.
+
+    Raises:
+        APIError: for too many, or a number without the wish.
+    """
+    if best is not None and not wanted:
+        raise APIError(400, "top_logprobs: needs logprobs: true", param="top_logprobs")
+    return {"logprobs": checked_logprobs(best or 0, "top_logprobs")} if wanted else {}
+
+
 def checked_n(n: int | None) -> int:
     """How many answers a request asks for; one if it does not say.
 

@@ -7,6 +7,11 @@ from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.text import ThinkingTokenizer
 
 
+def thinks(tokenizer: Tokenizer) -> bool:
+    """Whether a model may think before it answers."""
+    return isinstance(tokenizer, ThinkingTokenizer) and tokenizer.thought_tags is not None
+
+
 def thinking_switch(tokenizer: Tokenizer, wanted: bool | None) -> bool | None:
     """What `ServedModel.chat_prompt` is told; None where there is nothing to turn on or off.
 
@@ -19,9 +24,7 @@ def thinking_switch(tokenizer: Tokenizer, wanted: bool | None) -> bool | None:
     Raises:
         UsageError: if the model is to answer without a thought, and its chat template cannot tell it so.
     """
-    if wanted is None or not isinstance(tokenizer, ThinkingTokenizer):
-        return None
-    if tokenizer.thought_tags is None:
+    if wanted is None or not isinstance(tokenizer, ThinkingTokenizer) or not thinks(tokenizer):
         return None
     try:
         tokenizer.with_thinking(wanted)
