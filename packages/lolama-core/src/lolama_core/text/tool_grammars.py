@@ -17,6 +17,20 @@ _NAME = re.compile(r"[\w.\-/]{1,256}")
 _NO_IDS: Mapping[str, int] = MappingProxyType({})
 _NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 
+_JSON = {
+    "x-guidance": {
+        # A model that is at a loss writes blanks to the end, where a grammar admits any number of them.
+        "whitespace_flexible": False,
+        # As chat templates write JSON, so that the model meets what it was trained on.
+        "item_separator": ", ",
+        "key_separator": ": ",
+        # Else what is not known would be left out, and what is no call be accepted.
+        "lenient": False,
+        "coerce_one_of": False,
+    }
+}
+"""How llguidance reads the schemas, whatever they say of it themselves."""
+
 
 def function_names(tools: Sequence[ToolDefinition]) -> list[str]:
     """The names of tools, in order.
@@ -91,7 +105,9 @@ def tool_lark(
         schema = function.get("parameters") or _NO_PARAMETERS
         middle = literal(json.dumps(function["name"], ensure_ascii=False)[1:-1] + form.middle)
         rules.append(f"call_{number}: {middle} arguments_{number} {literal(form.after)}")
-        rules.append(f"arguments_{number}: %json {json.dumps({'type': 'object', **schema})}")
+        rules.append(
+            f"arguments_{number}: %json {json.dumps({'type': 'object', **schema, **_JSON})}"
+        )
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(chosen))))
     more = f"({literal(form.between + form.before)} call)*" if parallel and form.several else ""
     rest = f"call {more} {literal(form.last)}"
