@@ -105,9 +105,10 @@ def tool_lark(
         schema = function.get("parameters") or _NO_PARAMETERS
         middle = literal(json.dumps(function["name"], ensure_ascii=False)[1:-1] + form.middle)
         rules.append(f"call_{number}: {middle} arguments_{number} {literal(form.after)}")
-        rules.append(
-            f"arguments_{number}: %json {json.dumps({'type': 'object', **schema, **_JSON})}"
-        )
+        # A function cannot do anything with an argument that is not described.
+        closed = {"additionalProperties": False} if "properties" in schema else {}
+        known = {"type": "object", **closed, **schema, **_JSON}
+        rules.append(f"arguments_{number}: %json {json.dumps(known)}")
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(chosen))))
     more = f"({literal(form.between + form.before)} call)*" if parallel and form.several else ""
     rest = f"call {more} {literal(form.last)}"
