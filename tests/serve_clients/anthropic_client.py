@@ -79,7 +79,11 @@ class Checks:
             extra_body=GREEDY,
             messages=QUESTION,
             tools=[WEATHER],
-            tool_choice={"type": "tool", "name": "get_weather"},
+            tool_choice={
+                "type": "tool",
+                "name": "get_weather",
+                "disable_parallel_tool_use": True,
+            },
         )
         assert answer.stop_reason == "tool_use"
         [use] = [block for block in answer.content if block.type == "tool_use"]
