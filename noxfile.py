@@ -469,6 +469,24 @@ SOAK = {
 LLAMA_CPP_FROM = "llama-cpp-python==0.3.36"
 LLAMA_CPP_HASH = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 LLAMA_CPP_MODELS = "vendor/llama.cpp/models"
+LLAMA_CPP_SERVER_TESTS = "vendor/llama.cpp/tools/server/tests"
+# Those of its files of which any case can pass with one small model and no network.
+SERVER_TESTS = (
+    "test_basic.py",
+    "test_chat_completion.py",
+    "test_compat_anthropic.py",
+    "test_compat_oai_responses.py",
+    "test_completion.py",
+    "test_ctx_shift.py",
+    "test_ignore_eos.py",
+    "test_kv_keep_only_active.py",
+    "test_metrics.py",
+    "test_security.py",
+    "test_sleep.py",
+    "test_template.py",
+    "test_tokenize.py",
+    "test_tool_call.py",
+)
 
 
 def fetch_archive(
@@ -487,11 +505,11 @@ def fetch_archive(
     return archive
 
 
-def fetch_llama_cpp(session: nox.Session) -> Path:
-    """The folder of llama.cpp's vocabularies, in which is one of chat templates."""
+def fetch_llama_cpp(session: nox.Session, part: str = LLAMA_CPP_MODELS) -> Path:
+    """A folder of llama.cpp: that of its vocabularies, in which is one of chat templates, or another."""
     archive = fetch_archive(session)
     shutil.unpack_archive(archive, archive.parent, filter="data")
-    (folder,) = archive.parent.glob(f"*/{LLAMA_CPP_MODELS}")
+    (folder,) = archive.parent.glob(f"*/{part}")
     return folder
 
 
@@ -544,6 +562,32 @@ def json_schema_suite(session: nox.Session) -> None:
     report = f"--junitxml={RESULTS / 'json-schema-suite.xml'}"
     tests = directory("lolama-cli") / "tests" / "test_json_schema_suite.py"
     run_tests(session, tests, requirements, numbers, [report])
+
+
+@nox.session(name="llama-cpp-server-tests")
+def llama_cpp_server_tests(session: nox.Session) -> None:
+    """Run llama.cpp's own tests of its server against `lolama serve` (half an hour; fetches them).
+
+    ``LOLAMA_STORIES260K`` names the folder of the model that they use, in Hugging Face's layout. A run of all
+    of them makes docs/llama-cpp-tests.md; what follows ``--`` goes to pytest.
+    """
+    stories = os.environ.get("LOLAMA_STORIES260K")
+    if stories is None or not (Path(stories) / "config.json").is_file():
+        session.error("LOLAMA_STORIES260K has to name the folder of the model stories260K")
+    # Of the suite's requirements those that its files above import.
+    imported = ["filelock", "openai>=2.14", "pytest>=9", "pytest-xdist>=3.8", "requests", "wget"]
+    install(session, *editable(PACKAGES), *imported, "pip")
+    folder = fetch_llama_cpp(session, LLAMA_CPP_SERVER_TESTS)
+    model = Path(session.create_tmp()).resolve() / "stories260K.gguf"
+    session.run("lolama", "convert", str(Path(stories).resolve()), str(model), "--force")
+    plugin = ROOT / "tests" / "llama_cpp_server"
+    env = {**TEST_ENV, "PYTHONPATH": str(plugin), "LOLAMA_STORIES_GGUF": str(model)}
+    page = ["--page", str(ROOT / "docs" / "llama-cpp-tests.md")] if not session.posargs else []
+    files = [f"unit/{name}" for name in SERVER_TESTS]
+    session.chdir(folder)
+    workers = ["-n", str(min(4, os.cpu_count() or 1))]
+    arguments = ["-p", "known_cases", "-m", "not slow", "-q", *workers, *page]
+    session.run("pytest", *arguments, *(session.posargs or files), env=env)
 
 
 @nox.session

@@ -48,6 +48,8 @@ class DemoHost:
         failure: Raised at the second step of each reply.
         sees_pictures: Whether it says that it is shown pictures. They change no reply.
         template_end: More of its chat template, such as `SWITCH`.
+        aliases: Names that the first of them has besides.
+        tags: What is told of it.
         asked: The arguments of each `ServedModel.chat_prompt`, in order.
         grammars: Those of each `ServedModel.constraint`.
         loads: Names that were loaded, in order.
@@ -59,6 +61,8 @@ class DemoHost:
     failure: Exception | None = None
     sees_pictures: bool = False
     template_end: str = ""
+    aliases: Sequence[str] = ()
+    tags: Sequence[str] = ()
     asked: list[dict[str, Any]] = field(default_factory=list)
     grammars: list[tuple[GrammarKind, JSON]] = field(default_factory=list)
     loads: list[str] = field(default_factory=list)
@@ -70,9 +74,19 @@ class DemoHost:
 
     def find(self, name: str) -> ServedName:
         """See `ModelHost`."""
+        if name in self.aliases:
+            name = self.known[0]
         if name not in self.known:
             raise UsageError("model", "is not here", f"use one of {', '.join(self.known)}")
-        return ServedName(name=name, bytes=1_000, created=1_700_000_000, facts=FACTS)
+        first = name == self.known[0]
+        return ServedName(
+            name=name,
+            aliases=self.aliases if first else (),
+            tags=self.tags if first else (),
+            bytes=1_000,
+            created=1_700_000_000,
+            facts=FACTS,
+        )
 
     def load(self, name: str) -> DemoModel:
         """See `ModelHost`."""
@@ -118,6 +132,11 @@ class DemoModel:
     def sees_pictures(self) -> bool:
         """See `ServedModel`."""
         return self.host.sees_pictures
+
+    @property
+    def token_bytes(self) -> Sequence[bytes] | None:
+        """See `ServedModel`."""
+        return lolama_core.token_bytes(self.tokenizer).texts
 
     @property
     def context_length(self) -> int:
@@ -174,11 +193,18 @@ class DemoModel:
         return ServedPrompt(ids=ids, positions=len(ids), parser=self._parser())
 
     def render(
-        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, JSON]] = ()
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, JSON]] = (),
+        reply: bool = True,
     ) -> str:
         """See `ServedModel`."""
-        ids = self.chat_prompt(messages, tools=tools).ids
-        return self.tokenizer.decode(ids, skip_special_tokens=False)
+        turns = [_plain(message) for message in messages]
+        written = self.tokenizer.apply_chat_template(
+            turns, add_generation_prompt=reply, tokenize=False
+        )
+        return str(written)
 
     def constraint(
         self, kind: GrammarKind, source: JSON, prompt: ServedPrompt | None = None

@@ -161,6 +161,18 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     return tokenizer.ensure_bos(tokenizer.render_chat(messages))
 
 
+def going_on(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> list[int]:
+    """The ids of a text that goes on behind ``ids``, without the space that would begin another text."""
+
+    def encoded(text: str) -> list[int]:
+        return tokenizer.encode_ids(text, add_special_tokens=False, split_special_tokens=True)
+
+    line, both = encoded("\n"), encoded(f"\n{text}")
+    # Behind a control token a text begins, and a few tokenizers join a line's end and what follows it.
+    begins = not ids or tokenizer.is_special(ids[-1]) or both[: len(line)] != line
+    return encoded(text) if begins else both[len(line) :]
+
+
 def without_template(
     text: str,
     tokenizer: Tokenizer,

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import lolama_core
-from lolama import memory, names
 from lolama.answers import Constraints
 from lolama.grammar import Grammar
-from lolama.prompts import check_messages, hears_system, render, sees_none, with_pictures
-from lolama.reply_parts import ReplyParts
-from lolama.thinking import (
-    ThoughtFormat,
-    thought_format,
-    with_thinking,
+from lolama.prompts import (
+    check_messages,
+    going_on,
+    hears_system,
+    render,
+    sees_none,
+    with_pictures,
 )
+from lolama.reply_parts import ReplyParts
+from lolama.served_loading import Loading, facts_of
+from lolama.thinking import ThoughtFormat, thought_format, with_thinking
 from lolama.tool_use import ToolUse
 from lolama.tools import tool_definitions
 from lolama.vision import count_positions, processor_of
-from lolama_core import (
-    Engine,
-    GenerationConfig,
-)
+from lolama_core import Engine, GenerationConfig
 from lolama_core.protocols.errors import ModelError, UsageError
 from lolama_core.protocols.serving import GrammarKind, ServedPrompt, ToolChoice
 from lolama_core.protocols.types import JSON, Message, ModelFiles
@@ -32,42 +32,7 @@ from lolama_core.protocols.types import JSON, Message, ModelFiles
 if TYPE_CHECKING:
     from lolama_core import CausalLMModule, Drafting, Tokenizer
     from lolama_core.protocols import Constraint, ImageProcessor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loading:
-    """How models of a server are loaded; see `lolama.load`.
-
-    Attributes:
-        bits: 8 or 4 for quantized weights; 0 as they are.
-        device, dtype: Where, and as what.
-        cache_dtype: What keys and values are stored in.
-        template: Source of a chat template in the place of the model's own.
-        draft: What tries tokens ahead: ``auto``, ``lookup``, ``off``, or the name of a model.
-    """
-
-    bits: int = 0
-    device: str | None = None
-    dtype: str | None = None
-    cache_dtype: Literal["int8"] | None = None
-    template: str | None = None
-    draft: str = "auto"
-
-
-def facts_of(files: ModelFiles) -> dict[str, JSON]:
-    """What is told of a model without loading it."""
-    paths = sorted({str(location.path.name) for location in files.tensors.values()})
-    scheme = files.config.get("quantization", {}).get("name")
-    return {
-        "family": files.family,
-        "parameters": memory.parameters(files),
-        "bytes": sum(path.stat().st_size for path in {one.path for one in files.tensors.values()}),
-        "dtype": files.config["dtype"],
-        "scheme": scheme,
-        "context_length": names.context_length(files),
-        "files": cast("list[JSON]", paths),
-        "vision": names.text_shape(files) is not files.config["model"],
-    }
+    from lolama_core.protocols import Tokenizer as AnyTokenizer
 
 
 class LocalModel:
@@ -95,6 +60,14 @@ class LocalModel:
         self._files, self._model, self._loading, self._draft = files, model, loading, draft
         self._processor: ImageProcessor | None = processor_of(files)
         self._constraints = Constraints(model, tokenizer)
+
+    @cached_property
+    def token_bytes(self) -> Sequence[bytes] | None:
+        """What each token adds to others; see `ServedModel`."""
+        try:
+            return lolama_core.token_bytes(self.tokenizer).texts
+        except UsageError:
+            return None
 
     @property
     def context_length(self) -> int:
@@ -173,13 +146,22 @@ class LocalModel:
         )
 
     def render(
-        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, JSON]] = ()
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, JSON]] = (),
+        reply: bool = True,
     ) -> str:
-        """The text of `chat_prompt`, control tokens included."""
-        known = tool_definitions(tools)
-        use = ToolUse.of(self.tokenizer, known) if known else None
-        ids, _ = self._encode(messages, (), use, None, continues=False)
-        return self.tokenizer.decode(ids, skip_special_tokens=False)
+        """What the chat template writes; see `ServedModel`."""
+        known, turns = tool_definitions(tools), self._turns(messages)
+        told = None
+        if known:
+            turns, told = ToolUse.of(self.tokenizer, known).told_to(self.tokenizer, turns)
+        tokenizer = cast("Tokenizer", self._thinking(None))
+        text = tokenizer.apply_chat_template(
+            turns, told, add_generation_prompt=reply, tokenize=False
+        )
+        return str(text)
 
     def constraint(
         self, kind: GrammarKind, source: JSON, prompt: ServedPrompt | None = None
@@ -246,27 +228,38 @@ class LocalModel:
         *,
         continues: bool,
     ) -> tuple[list[int], Mapping[str, Any]]:
-        if not self.tokenizer.has_chat_template:
-            reason = f"{self.name} has no chat template"
-            raise UsageError(
-                "messages", reason, "use /v1/completions, or start the server with a chat template"
-            )
-        turns = check_messages(messages)
+        turns = self._turns(messages)
         last = turns.pop()["content"] if continues else ""
         if not turns:
             raise UsageError("messages", "have nothing to answer", "give a message of the user")
         inputs = self._shown(pictures)
         if self._processor is not None:
             turns = with_pictures(turns, len(pictures))
-        tokenizer = with_thinking(self.tokenizer, thinking)
+        tokenizer = self._thinking(thinking)
         if turns[0]["role"] == "system" and not hears_system(tokenizer, turns):
             reason = f"the chat template of {self.name} leaves system messages out"
             raise UsageError("messages", reason, "say it in a message of the user")
         ids = render(tokenizer, turns) if use is None else use.render(tokenizer, turns)
         if isinstance(last, str) and last:
-            begun = {"add_special_tokens": False, "split_special_tokens": True}
-            ids += tokenizer.encode_ids(last, **begun)
+            ids += going_on(tokenizer, ids, last)
         return ids, inputs
+
+    def _turns(self, messages: Sequence[Message]) -> list[Message]:
+        if not self.tokenizer.has_chat_template:
+            reason = f"{self.name} has no chat template"
+            raise UsageError(
+                "messages", reason, "use /v1/completions, or start the server with a chat template"
+            )
+        return check_messages(messages)
+
+    def _thinking(self, asked: bool | None) -> AnyTokenizer:
+        """The tokenizer whose template has the model think or not, as a request asks."""
+        if asked is not None:
+            return with_thinking(self.tokenizer, asked)
+        try:
+            return with_thinking(self.tokenizer, self._loading.thinking)
+        except UsageError:  # a server may have several models, and not all have a switch
+            return self.tokenizer
 
     def _shown(self, pictures: Sequence[bytes]) -> Mapping[str, Any]:
         if not pictures:
@@ -285,11 +278,7 @@ class LocalModel:
 
 
 def _grammar(kind: GrammarKind, source: JSON) -> Grammar:
-    """The grammar of a request.
-
-    Raises:
-        UsageError: for a source of another type.
-    """
+    """The grammar of a request; an error for a source of another type."""
     if kind == "json_object":
         return Grammar.json_object()
     if kind == "json_schema":

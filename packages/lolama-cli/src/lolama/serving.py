@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 import lolama_core
 from lolama import memory, names, wiring
 from lolama.drafts import check_draft, check_tried
-from lolama.served_model import Loading as Loading
-from lolama.served_model import LocalModel, facts_of
+from lolama.served_loading import Loading as Loading
+from lolama.served_loading import facts_of
+from lolama.served_model import LocalModel
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.serving import ServedName
 from lolama_core.protocols.types import ModelFiles
@@ -30,10 +31,25 @@ class LocalModels:
     Args:
         given: Names and paths of models that were named at the start.
         loading: How they are loaded.
+        aliases: What requests call the first of them in the place of its name, which is not told then.
+        tags: Words that are told of it.
     """
 
-    def __init__(self, given: Sequence[str] = (), loading: Loading | None = None) -> None:
+    def __init__(
+        self,
+        given: Sequence[str] = (),
+        loading: Loading | None = None,
+        *,
+        aliases: Sequence[str] = (),
+        tags: Sequence[str] = (),
+    ) -> None:
         self._given, self._loading = tuple(given), loading or Loading()
+        self._aliases, self._tags = tuple(dict.fromkeys(aliases)), tuple(dict.fromkeys(tags))
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What requests call the models that were named at the start."""
+        return (*self._aliases[:1], *self._given[1:]) if self._aliases else self._given
 
     def names(self) -> list[ServedName]:
         """The models that are here."""
@@ -41,6 +57,8 @@ class LocalModels:
 
     def find(self, name: str) -> ServedName:
         """The model of that name; see `ModelHost`."""
+        if name in self._aliases:
+            name = self._aliases[0]
         known = self._known()
         if name not in known:
             raise UsageError("model", "is not here", f"use one of {', '.join(known)[:500]}")
@@ -50,7 +68,7 @@ class LocalModels:
         """Load it; see `ModelHost`."""
         if name not in self._known():
             raise UsageError("model", f"{name!r:.200} is not here", "see GET /v1/models")
-        files = names.resolve(name, fetch=False)
+        files = self._files(name)
         wiring.check(files)
         loading = self._loading
         asked = files
@@ -70,17 +88,29 @@ class LocalModels:
         complete = {one.repo for one in stored if one.complete}
         aliases = [one for one in source.list() if one.repo in complete]
         aliased = {one.repo for one in aliases}
-        found = [*self._given, *names.builtin_models(), *(one.alias for one in aliases)]
+        found = [*self.given, *names.builtin_models(), *(one.alias for one in aliases)]
         return dict.fromkeys([*found, *sorted(complete - aliased)])
 
+    def _files(self, name: str) -> ModelFiles:
+        aliased = self._aliases[:1] == (name,)
+        return names.resolve(self._given[0] if aliased else name, fetch=False)
+
     def _served(self, name: str) -> ServedName:
-        files = names.resolve(name, fetch=False)
+        files = self._files(name)
         loading = self._loading
         dtype = loading.dtype or files.config["dtype"]
         need = memory.needed(files, context=1, dtype=dtype, bits=loading.bits)
         paths = {location.path for location in files.tensors.values()}
         created = int(max((path.stat().st_mtime for path in paths), default=0))
-        return ServedName(name=name, bytes=need.weights, created=created, facts=facts_of(files))
+        first = name in self.given[:1]
+        return ServedName(
+            name=name,
+            aliases=self._aliases[1:] if first else (),
+            tags=self._tags if first else (),
+            bytes=need.weights,
+            created=created,
+            facts=facts_of(files),
+        )
 
     def _draft(self, files: ModelFiles, tokenizer: Tokenizer) -> Drafting:
         name = self._loading.draft

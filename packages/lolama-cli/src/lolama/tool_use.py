@@ -57,14 +57,27 @@ class ToolUse:
         Raises:
             ModelError: if there is no chat template, or it cannot be used.
         """
+        turns, told = self.told_to(tokenizer, messages)
+        if told is not None and isinstance(tokenizer, ToolTokenizer):
+            return tokenizer.ensure_bos(tokenizer.render_chat(turns, tools=told))
+        return render(tokenizer, turns)
+
+    def told_to(
+        self, tokenizer: Tokenizer, messages: Sequence[Message]
+    ) -> tuple[list[Message], Sequence[ToolDefinition] | None]:
+        """What a model is told: messages, and the tools for its template; without these they tell of tools.
+
+        Raises:
+            ModelError: if the chat template cannot be used.
+        """
         if self.format.told and isinstance(tokenizer, ToolTokenizer):
-            return tokenizer.ensure_bos(tokenizer.render_chat(messages, tools=self.tools))
+            return [*messages], self.tools
         probe: list[Message] = [
             {"role": "system", "content": "?"},
             {"role": "user", "content": "?"},
         ]
         system = bool(self.tools) and hears_system(tokenizer, probe)
-        return render(tokenizer, told_turns(messages, self.tools, system=system))
+        return [*told_turns(messages, self.tools, system=system)], None
 
 
 class ReplySplitter(ThoughtSplitter):

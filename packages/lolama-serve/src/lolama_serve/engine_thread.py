@@ -20,8 +20,15 @@ _FAILED_STEPS = 3
 
 
 class Progress(NamedTuple):
-    """How far a prompt is: positions that have been run or were found, and all of them."""
+    """How far a prompt is.
 
+    Attributes:
+        found: Positions that were found, and need not run.
+        done: Those, and the ones that have run.
+        total: All of them.
+    """
+
+    found: int
     done: int
     total: int
 
@@ -87,6 +94,10 @@ class Submission:
         prepared: What the engine's ``prepare`` made of it.
         deliver: Receives its events, in the thread of the event loop.
         reports_progress: Whether it wants to know how far its prompt is.
+        timings: When it was where.
+        told: How many positions of its prompt were reported as done.
+        ticket: What the engine knows it by.
+        gone: Whether nobody waits for it any more.
     """
 
     engine: RequestEngine
@@ -94,6 +105,7 @@ class Submission:
     deliver: Callable[[Event], None]
     reports_progress: bool = False
     timings: Timings = field(default_factory=lambda: Timings(time.monotonic()))
+    told: int | None = None
     ticket: int | None = None
     gone: bool = False
 
@@ -202,6 +214,9 @@ class EngineThread:
                 self._events.append((submission, Failed(error)))
                 self._leave(submission)
             return
+        for submission in here.values():
+            if submission.reports_progress and not submission.timings.first:
+                self._report_progress(submission)  # ahead of the first token
         now, rows = time.monotonic(), set()
         for ticket, emission in emitted:
             one = here.get(ticket)
@@ -213,9 +228,6 @@ class EngineThread:
             timings.last = now
             timings.tokens += 1
             self._events.append((one, emission))
-        for submission in here.values():
-            if submission.reports_progress and not submission.timings.first:
-                self._report_progress(submission)
         self._collect(engine)
         self._stepped(len(rows))
 
@@ -248,9 +260,17 @@ class EngineThread:
         assert submission.ticket is not None
         if not submission.reports_progress:
             return
-        found = submission.engine.prompt_progress(submission.ticket)
-        if found is not None:
-            self._events.append((submission, Progress(*found)))
+        facts = submission.engine.prompt_progress(submission.ticket)
+        if facts is None:
+            return
+        progress = Progress(*facts)
+        if submission.told is None:
+            submission.told = progress.found
+            begun = progress._replace(done=progress.found)
+            self._events.append((submission, begun))
+        if progress.done > submission.told:
+            submission.told = progress.done
+            self._events.append((submission, progress))
 
     def _deliver(self) -> None:
         if not self._events:

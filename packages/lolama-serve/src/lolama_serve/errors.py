@@ -85,8 +85,8 @@ class ContextExceeded(APIError):
 
     def __init__(self, length: int, context: int) -> None:
         message = (
-            f"the prompt has {length:,} tokens, and the context has room for {context:,}; "
-            "shorten it, or start the server with a larger context"
+            f"the prompt has {length:,} tokens, which exceeds the available context size of "
+            f"{context:,}; shorten it, or start the server with a larger context"
         )
         super().__init__(
             400,

@@ -157,10 +157,16 @@ class Guard:
             return
         answer["Vary"] = "Origin"
         if self._may_use(origin):
-            answer["Access-Control-Allow-Origin"] = origin
-            answer["Access-Control-Allow-Credentials"] = "true"
-            answer["Access-Control-Allow-Methods"] = _METHODS
-            answer["Access-Control-Allow-Headers"] = "*"
+            # Spelled as they mostly are, for clients that take them for names with cases.
+            answer.raw.extend(
+                (name, value.encode("latin-1"))
+                for name, value in (
+                    (b"Access-Control-Allow-Origin", origin),
+                    (b"Access-Control-Allow-Credentials", "true"),
+                    (b"Access-Control-Allow-Methods", _METHODS),
+                    (b"Access-Control-Allow-Headers", "*"),
+                )
+            )
 
 
 def _too_large(limit: int) -> APIError:

@@ -81,9 +81,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class PromptProgress:
-    """How far the prompt of an answer is."""
+    """How far the prompt of an answer is; see `lolama_serve.engine_thread.Progress`."""
 
     index: int
+    found: int
     done: int
     total: int
     timings: Timings

@@ -44,12 +44,14 @@ class Metrics:
         counts: Counter → its value.
         ends: Why answers ended → how many did.
         rows: Texts that steps have added to, all steps together.
+        started: When they began to count, in seconds since 1970.
     """
 
     def __init__(self) -> None:
         self.counts: dict[str, float] = dict.fromkeys(_COUNTERS, 0)
         self.ends: Counter[str] = Counter()
         self.rows = 0
+        self.started = time.time()
         self._durations: list[float] = []
 
     def stepped(self, rows: int) -> None:

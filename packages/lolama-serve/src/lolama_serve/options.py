@@ -34,6 +34,9 @@ class ServeOptions:
         cors_origins: Pages of these origins may use the server, beside those on this machine; "*" for all.
         log_texts: Write what is asked and answered into the log.
         page: Show a page at ``/`` that says how to use the server.
+        metrics: Answer ``/metrics``.
+        slots: Answer ``/slots``.
+        show_prompts: Tell with each answer of a chat what the model was given, as ``__verbose``.
         max_body: Bytes of a request's body.
     """
 
@@ -54,4 +57,7 @@ class ServeOptions:
     cors_origins: Sequence[str] = ()
     log_texts: bool = False
     page: bool = True
+    metrics: bool = True
+    slots: bool = True
+    show_prompts: bool = False
     max_body: int = MAX_BODY

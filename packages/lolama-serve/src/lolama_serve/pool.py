@@ -109,6 +109,14 @@ class ModelPool:
                 code="model_not_found",
             ) from None
 
+    async def peek(self, asked: str | None) -> LoadedModel | None:
+        """The model of that name if it is in memory. To look at it is no use of it.
+
+        Raises:
+            APIError: if it is not here.
+        """
+        return self.loaded.get(await asyncio.to_thread(self.name_of, asked))
+
     @asynccontextmanager
     async def use(self, asked: str | None) -> AsyncIterator[LoadedModel]:
         """The model of that name, which stays in memory until the block ends.

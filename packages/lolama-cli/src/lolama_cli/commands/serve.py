@@ -40,6 +40,22 @@ def serve(
             autocompletion=options.model_names,
         ),
     ] = None,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--alias",
+            help="What requests call the first model; may be repeated, and answers have the first.",
+            metavar="TEXT",
+        ),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            help="Word that /v1/models tells of the first model; may be repeated.",
+            metavar="TEXT",
+        ),
+    ] = None,
     host: Annotated[
         str,
         typer.Option(
@@ -124,6 +140,24 @@ def serve(
         bool, typer.Option("--log-texts", help="Write prompts and answers into the log.")
     ] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help="Show no page at /.")] = False,
+    no_metrics: Annotated[
+        bool, typer.Option("--no-metrics", help="Do not answer /metrics.")
+    ] = False,
+    no_slots: Annotated[bool, typer.Option("--no-slots", help="Do not answer /slots.")] = False,
+    show_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--show-prompts", help="Tell with each answer of a chat what the model was given."
+        ),
+    ] = False,
+    think: Annotated[
+        bool | None,
+        typer.Option(
+            "--think/--no-think",
+            help="Whether models think before they reply, where a request does not say.",
+            show_default=False,
+        ),
+    ] = None,
     asked: RequestedSettings,
     template: options.Template = None,
     draft: Annotated[
@@ -150,16 +184,30 @@ def serve(
         raise UsageError("--sleep-idle", f"is {sleep_idle}", "give seconds, 0 or more")
     if any(not key for key in api_key or ()):
         raise UsageError("--api-key", "is empty", "give a key, or leave it out")
+    if (alias or tag) and not model:
+        raise UsageError("--alias" if alias else "--tag", "names no model", "give one with -m")
+    if any(not name for name in alias or ()):
+        raise UsageError("--alias", "is empty", "give a name, or leave it out")
     from lolama.serving import Loading, LocalModels, ServeOptions, log_to, serve
 
     settings: Settings = context.obj
     if sys.stderr is not None:
         log_to(sys.stderr, logging.DEBUG if settings.verbose else logging.INFO)
     given = _given_settings(asked)
+    loading = Loading(
+        bits=int(quantize),
+        device=None if device == "auto" else device,
+        dtype=None if dtype == "auto" else dtype,
+        cache_dtype=None if cache_dtype == "auto" else cache_dtype,
+        template=options.read_template(template),
+        draft=draft,
+        thinking=think,
+    )
+    models = LocalModels(tuple(model or ()), loading, aliases=alias or (), tags=tag or ())
     chosen = ServeOptions(
         host=host,
         port=port,
-        models=tuple(model or ()),
+        models=models.given,
         api_keys=tuple(api_key or ()),
         parallel=parallel,
         context=context_length,
@@ -174,16 +222,10 @@ def serve(
         cors_origins=tuple(cors_origin or ()),
         log_texts=log_texts,
         page=not no_page,
+        metrics=not no_metrics,
+        slots=not no_slots,
+        show_prompts=show_prompts,
     )
-    loading = Loading(
-        bits=int(quantize),
-        device=None if device == "auto" else device,
-        dtype=None if dtype == "auto" else dtype,
-        cache_dtype=None if cache_dtype == "auto" else cache_dtype,
-        template=options.read_template(template),
-        draft=draft,
-    )
-    models = LocalModels(chosen.models, loading)
     for name in chosen.models:
         models.find(name)  # before anything listens
     output = Output()

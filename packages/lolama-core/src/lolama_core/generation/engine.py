@@ -140,16 +140,16 @@ class Engine(Generic[Text]):
         """Bytes kept of requests that have ended, for prompts that begin alike. Others may take them."""
         return 0 if self.memory is None else self.memory.idle_bytes
 
-    def prompt_progress(self, ticket: int) -> tuple[int, int] | None:
-        """How many positions of a request's prompt have been run or were found, and how many it has.
+    def prompt_progress(self, ticket: int) -> tuple[int, int, int] | None:
+        """Positions of a request's prompt that were found, that were found or have run, and all of them.
 
-        None once the request is not here any more.
+        None while the request waits, and once it is not here any more.
         """
         one = self._schedule.requests.get(ticket)
-        if one is None:
+        if one is None or not one.begun:
             return None
         count = one.prompt.lengths[0]
-        return (count - min(one.to_run, count) if one.begun else 0), count
+        return one.request.cached_tokens, count - min(one.to_run, count), count
 
     def submit(
         self,

@@ -68,10 +68,10 @@ class RequestEngine(Protocol):
         """Ticket → result of each request that ended since the last call; the error, if it failed."""
         ...
 
-    def prompt_progress(self, ticket: int) -> tuple[int, int] | None:
-        """How many positions of a request's prompt have been run, and how many it has.
+    def prompt_progress(self, ticket: int) -> tuple[int, int, int] | None:
+        """Positions of a request's prompt that were found, that were found or have run, and all of them.
 
-        None once the request is not here any more.
+        None while the request waits, and once it is not here any more.
         """
         ...
 
@@ -143,6 +143,11 @@ class ServedModel(Protocol):
         ...
 
     @property
+    def token_bytes(self) -> Sequence[bytes] | None:
+        """What each token adds to others; b"" for a control token, None where that depends on these."""
+        ...
+
+    @property
     def context_length(self) -> int:
         """Positions that it can attend over."""
         ...
@@ -210,9 +215,19 @@ class ServedModel(Protocol):
         ...
 
     def render(
-        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, JSON]] = ()
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, JSON]] = (),
+        reply: bool = True,
     ) -> str:
-        """The text of `chat_prompt`, control tokens included."""
+        """What the chat template writes of a conversation, control tokens included.
+
+        Args:
+            messages: What was said.
+            tools: Functions that the model may call.
+            reply: End where the model's reply begins.
+        """
         ...
 
     def constraint(
@@ -244,13 +259,17 @@ class ServedName:
     """A model that can be served.
 
     Attributes:
-        name: What requests call it.
+        name: What requests call it, and what answers do.
+        aliases: What requests may call it, too.
+        tags: Words that whoever serves it chose to tell of it.
         bytes: What its weights take once it is loaded.
         created: When its files were written, in seconds since 1970.
         facts: What is told of it without loading it, as `ServedModel.facts`.
     """
 
     name: str
+    aliases: Sequence[str] = ()
+    tags: Sequence[str] = ()
     bytes: int = 0
     created: int = 0
     facts: Mapping[str, JSON] = field(default_factory=dict)

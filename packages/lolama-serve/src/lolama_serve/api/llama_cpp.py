@@ -8,12 +8,13 @@ from typing import Any
 
 from starlette.responses import Response
 
+from lolama_core.protocols import Tokenizer
 from lolama_core.protocols.generation import TokenLogprobs
 from lolama_core.protocols.serving import ServedPrompt
 from lolama_serve.api.events import event
 from lolama_serve.api.grammars import grammar_of
 from lolama_serve.api.sampling import Sampling, answer_length, checked_logprobs
-from lolama_serve.api.timings import timings_facts
+from lolama_serve.api.timings import progress_facts, timings_facts
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, JSONResponse, Stream, post
@@ -119,7 +120,8 @@ class _Told:
 
     def __init__(self, loaded: LoadedModel, body: NativeRequest, job: Job) -> None:
         self.body, self._prompts = body, job.prompts
-        self._name, self._tokenizer = loaded.served.name, loaded.model.tokenizer
+        self._loaded, self._tokenizer = loaded, loaded.model.tokenizer
+        self._wanted = job.settings.get("max_new_tokens")
 
     def whole(self, answer: Answer, running: Running) -> dict[str, Any]:
         """An answer that is not streamed."""
@@ -142,25 +144,35 @@ class _Told:
             "content": "",
             "tokens": [],
             "stop": True,
-            "model": self._name,
+            "model": self._loaded.served.name,
             "tokens_predicted": answer.timings.tokens,
             "tokens_evaluated": answer.timings.prompt,
             "tokens_cached": result.cached_tokens,
-            "generation_settings": _settings(running.settings),
+            "generation_settings": _settings(running.settings, self._tokenizer),
             "prompt": self._tokenizer.decode(ids, skip_special_tokens=False),
             "has_new_line": "\n" in answer.text(),
-            "truncated": False,
+            "truncated": self._is_cut(answer),
             "stop_type": _STOP_TYPES[result.finish_reason],
             "timings": timings_facts(answer.timings, result.cached_tokens),
         }
 
+    def _is_cut(self, answer: Answer) -> bool:
+        """Whether the context was full before the answer had the length that the request wants."""
+        timings = answer.timings
+        full = timings.prompt + timings.tokens >= self._loaded.context
+        return full and answer.finish_reason == "length" and timings.tokens != self._wanted
+
     def probabilities(self, found: Sequence[TokenLogprobs]) -> list[dict[str, Any]]:
         """Log-probabilities of tokens."""
-        return chat_logprobs(found, self._tokenizer)
+        return chat_logprobs(found, self._loaded.model)
 
 
-def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {_NAMES.get(name, name): value for name, value in settings.items()}
+def _settings(settings: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    found = {_NAMES.get(name, name): value for name, value in settings.items()}
+    biases = [{"token": one, "bias": bias} for one, bias in settings["logit_bias"].items()]
+    if settings["ignore_eos"]:  # JSON has no infinity
+        biases += [{"token": one, "bias": None} for one in sorted(tokenizer.eos_ids)]
+    return {**found, "logit_bias": biases}
 
 
 def _chosen(facts: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
@@ -184,8 +196,8 @@ async def _chunks(told: _Told, running: Running) -> AsyncIterator[bytes]:
             yield event(told.end(step, running))
             continue
         if isinstance(step, PromptProgress):
-            progress = {"total": step.total, "cache": 0, "processed": step.done}
-            if step.done == 0:
+            progress = progress_facts(step)
+            if step.done == step.found:
                 timings = running.submissions[step.index].not_begun()
             yield event({**common, "prompt_progress": progress, "timings": timings_facts(timings)})
             continue

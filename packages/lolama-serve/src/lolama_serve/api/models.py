@@ -23,7 +23,7 @@ def routes(server: Server) -> list[Endpoint]:
     async def one(request: Request) -> Response:
         name = request.path_params["name"]
         for found in await served_names(server):
-            if found.name == name:
+            if name == found.name or name in found.aliases:
                 return JSONResponse(_facts(found))
         raise APIError(404, f"there is no model {name!r:.200} here", code="model_not_found")
 
@@ -47,5 +47,7 @@ def _facts(one: ServedName) -> dict[str, Any]:
         "object": "model",
         "created": one.created,
         "owned_by": "lolama",
+        "aliases": [one.name, *one.aliases],
+        "tags": [*one.tags],
         "meta": dict(one.facts),
     }

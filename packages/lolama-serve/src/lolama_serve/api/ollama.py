@@ -198,7 +198,7 @@ class _Told:
         name = self._loaded.served.name
         facts = {"model": name, "created_at": now, **self._said(joined(parts))}
         if self._body.logprobs:
-            facts["logprobs"] = chat_logprobs(logprobs, self._loaded.model.tokenizer)
+            facts["logprobs"] = chat_logprobs(logprobs, self._loaded.model)
         return {**facts, "done": False, **more}
 
     def end(self, answer: Answer) -> dict[str, Any]:

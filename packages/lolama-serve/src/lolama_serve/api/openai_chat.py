@@ -16,7 +16,7 @@ from lolama_serve.api.events import ENDED, event
 from lolama_serve.api.grammars import grammar_of
 from lolama_serve.api.messages import ChatMessage, NamedTool, Tool, conversation
 from lolama_serve.api.sampling import Sampling, answer_length, checked_n, logprob_settings
-from lolama_serve.api.timings import timings_facts, usage
+from lolama_serve.api.timings import progress_facts, timings_facts, usage
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, JSONResponse, Stream, post
@@ -70,6 +70,7 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     continue_final_message: bool | None = None
     timings_per_token: bool = False
     return_progress: bool = False
+    verbose: bool | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
@@ -86,8 +87,16 @@ def routes(server: Server) -> list[Endpoint]:
     async def answer(body: ChatRequest) -> Response:
         return await chat(server, body)
 
+    async def count(body: ChatRequest) -> Response:
+        async with server.pool.use(body.model) as loaded:
+            prompt = await server.in_thread(chat_prompt, loaded, body)
+        return JSONResponse({"object": "response.input_tokens", "input_tokens": prompt.positions})
+
     paths = ("/v1/chat/completions", "/chat/completions")
-    return [post(path, ChatRequest, answer, "Answer a chat.") for path in paths]
+    return [
+        *(post(path, ChatRequest, answer, "Answer a chat.") for path in paths),
+        *(post(f"{path}/input_tokens", ChatRequest, count, "Count its tokens.") for path in paths),
+    ]
 
 
 async def chat(server: Server, body: ChatRequest) -> Response:
@@ -96,7 +105,8 @@ async def chat(server: Server, body: ChatRequest) -> Response:
         loaded = await stack.enter_async_context(server.generator.model(body.model))
         job = await server.in_thread(chat_job, loaded, body)
         running = await stack.enter_async_context(server.generator.run(loaded, job))
-        head = _Head(loaded, body)
+        shows = server.options.show_prompts if body.verbose is None else body.verbose
+        head = _Head(loaded, body, job.prompts[0] if shows else None)
         if body.stream:
             held = stack.pop_all()
             pieces = _chunks(head, running)
@@ -107,8 +117,8 @@ async def chat(server: Server, body: ChatRequest) -> Response:
 class _Head:
     """What all parts of an answer have in common."""
 
-    def __init__(self, loaded: LoadedModel, body: ChatRequest) -> None:
-        self.loaded, self.body, self.n = loaded, body, body.n or 1
+    def __init__(self, loaded: LoadedModel, body: ChatRequest, shown: ServedPrompt | None) -> None:
+        self.loaded, self.body, self.n, self._shown = loaded, body, body.n or 1, shown
         self.facts = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -124,7 +134,16 @@ class _Head:
             "choices": [self._choice(answer) for answer in answers],
             "usage": usage(answers, self.n),
             "timings": timings_facts(answers[0].timings, answers[0].result.cached_tokens),
+            **self.verbose(running),
         }
+
+    def verbose(self, running: Running) -> dict[str, Any]:
+        """What the model was given, if it is to be shown."""
+        if self._shown is None:
+            return {}
+        ids, tokenizer = [*self._shown.ids], self.loaded.model.tokenizer
+        prompt = tokenizer.decode(ids, skip_special_tokens=False)
+        return {"__verbose": {"prompt": prompt, "generation_settings": dict(running.settings)}}
 
     def _choice(self, answer: Answer) -> dict[str, Any]:
         calls = [part for part in answer.parts if part.kind == "call"]
@@ -145,7 +164,7 @@ class _Head:
         """Log-probabilities of tokens, if the request asked for them."""
         if not self.body.logprobs:
             return None
-        return {"content": chat_logprobs(found, self.loaded.model.tokenizer), "refusal": None}
+        return {"content": chat_logprobs(found, self.loaded.model), "refusal": None}
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         """One event of a stream."""
@@ -160,7 +179,7 @@ async def _chunks(head: _Head, running: Running) -> AsyncIterator[bytes]:
     calls: dict[int, int] = {}
     async for step in running:
         if isinstance(step, PromptProgress):
-            yield head.chunk([_delta(step.index, {})], prompt_progress=_progress(step))
+            yield head.chunk([_delta(step.index, {})], prompt_progress=progress_facts(step))
         elif isinstance(step, Piece):
             more = {}
             if head.body.timings_per_token:
@@ -173,10 +192,12 @@ async def _chunks(head: _Head, running: Running) -> AsyncIterator[bytes]:
         else:
             facts = timings_facts(step.timings, step.result.cached_tokens)
             choice = _delta(step.index, {}, step.finish_reason)
-            yield head.chunk([choice], timings=facts)
+            yield head.chunk([choice], timings=facts, **head.verbose(running))
     options = head.body.stream_options
     if options is not None and options.include_usage:
-        yield head.chunk([], usage=usage(running.in_order, head.n))
+        first = running.in_order[0]
+        facts = timings_facts(first.timings, first.result.cached_tokens)
+        yield head.chunk([], usage=usage(running.in_order, head.n), timings=facts)
     yield ENDED
 
 
@@ -196,10 +217,6 @@ def _call(part: ReplyPart) -> dict[str, Any]:
 
 def _delta(index: int, delta: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
     return {"index": index, "delta": delta, "finish_reason": reason}
-
-
-def _progress(step: PromptProgress) -> dict[str, Any]:
-    return {"total": step.total, "cache": 0, "processed": step.done}
 
 
 def chat_job(loaded: LoadedModel, body: ChatRequest) -> Job:

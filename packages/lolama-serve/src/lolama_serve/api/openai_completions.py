@@ -35,6 +35,7 @@ class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     prompt: Texts
     model: str | None = None
     max_tokens: int | None = None
+    n_predict: int | None = None
     n: int | None = None
     echo: bool = False
     logprobs: int | None = None
@@ -111,7 +112,7 @@ def _job(loaded: LoadedModel, body: CompletionRequest) -> Job:
     prompts = one_by_one(body.prompt, "prompt")
     if not prompts:
         raise APIError(400, "prompt: is empty; give at least one", param="prompt")
-    settings = {**body.settings(model.tokenizer), **answer_length(body.max_tokens)}
+    settings = {**body.settings(model.tokenizer), **answer_length(body.max_tokens, body.n_predict)}
     if body.logprobs is not None:
         settings["logprobs"] = checked_logprobs(body.logprobs, "logprobs")
         if body.echo:
@@ -130,7 +131,8 @@ class _Told:
 
     def __init__(self, loaded: LoadedModel, body: CompletionRequest, job: Job) -> None:
         self.body, self.n, self._prompts = body, job.n, job.prompts
-        self._tokenizer, self._texts = loaded.model.tokenizer, one_by_one(body.prompt, "prompt")
+        self._model, self._tokenizer = loaded.model, loaded.model.tokenizer
+        self._texts = one_by_one(body.prompt, "prompt")
         self.facts = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -163,7 +165,7 @@ class _Told:
 
     def logprobs(self, found: Sequence[TokenLogprobs], start: int) -> dict[str, Any]:
         """Log-probabilities of tokens whose text begins ``start`` characters into the answer."""
-        return completion_logprobs(found, self._tokenizer, start)
+        return completion_logprobs(found, self._model, start)
 
     def _of_prompt(self, index: int, result: Generation[str]) -> dict[str, Any]:
         """Those of a prompt's tokens. The first has none; a control token in front is left out."""

@@ -26,6 +26,8 @@ def routes(server: Server) -> list[Endpoint]:
         return JSONResponse({"status": "ok"})
 
     async def metrics(request: Request) -> Response:
+        if not server.options.metrics:
+            raise APIError(501, "this server does not tell its metrics")
         loaded = [*server.pool.loaded.values()]
         running = sum(len(one.running) for one in loaded)
         processing = sum(min(len(one.running), server.options.parallel) for one in loaded)
@@ -35,14 +37,19 @@ def routes(server: Server) -> list[Endpoint]:
             sum(one.engine.used_cache_bytes for one in loaded),
             sum(one.engine.kept_cache_bytes for one in loaded),
         )
-        return Response(text, headers={"Content-Type": _PROMETHEUS})
+        response = Response(text, headers={"Content-Type": _PROMETHEUS})
+        started = str(int(server.metrics.started)).encode()
+        response.raw_headers.append((b"Process-Start-Time-Unix", started))
+        return response
 
     async def props(request: Request) -> Response:
         return JSONResponse(await _props(server, request.query_params.get("model")))
 
     async def slots(request: Request) -> Response:
-        async with server.pool.use(request.query_params.get("model")) as loaded:
-            return JSONResponse(_slots(server, loaded))
+        if not server.options.slots:
+            raise APIError(501, "this server does not tell what runs")
+        loaded = await _looked_at(server, request.query_params.get("model"))
+        return JSONResponse(_slots(server, loaded))
 
     return [
         get("/health", health, "Whether the server is ready."),
@@ -56,20 +63,29 @@ def routes(server: Server) -> list[Endpoint]:
 async def _props(server: Server, name: str | None) -> dict[str, Any]:
     if server.pool.state == "sleeping":
         return {"is_sleeping": True, "total_slots": server.options.parallel}
-    async with server.pool.use(name) as loaded:
-        model = loaded.model
-        settings = {**model.settings(server.options.settings)}
-        return {
-            "is_sleeping": False,
-            "total_slots": server.options.parallel,
-            "model_alias": loaded.served.name,
-            "model_path": str(model.facts.get("path", "")),
-            "chat_template": model.facts.get("chat_template") or "",
-            "modalities": {"vision": model.sees_pictures, "audio": False},
-            "default_generation_settings": {"n_ctx": loaded.context, "params": settings},
-            "build_info": FINGERPRINT,
-            "model": dict(model.facts),
-        }
+    loaded = await _looked_at(server, name)
+    model = loaded.model
+    settings = {**model.settings(server.options.settings)}
+    return {
+        "is_sleeping": False,
+        "total_slots": server.options.parallel,
+        "model_alias": loaded.served.name,
+        "model_path": str(model.facts.get("path", "")),
+        "chat_template": model.facts.get("chat_template") or "",
+        "modalities": {"vision": model.sees_pictures, "audio": False},
+        "default_generation_settings": {"n_ctx": loaded.context, "params": settings},
+        "build_info": FINGERPRINT,
+        "model": dict(model.facts),
+    }
+
+
+async def _looked_at(server: Server, name: str | None) -> LoadedModel:
+    """A model to tell something of. Whoever asks again and again keeps none from leaving the memory."""
+    loaded = await server.pool.peek(name)
+    if loaded is None:
+        async with server.pool.use(name) as loaded:
+            pass
+    return loaded
 
 
 def _slots(server: Server, loaded: LoadedModel) -> list[dict[str, Any]]:

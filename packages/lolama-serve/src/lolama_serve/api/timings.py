@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lolama_serve.engine_thread import Timings
-from lolama_serve.job import Answer
+from lolama_serve.job import Answer, PromptProgress
 
 
 def timings_facts(timings: Timings, cached: int = 0) -> dict[str, Any]:
@@ -25,6 +25,11 @@ def timings_facts(timings: Timings, cached: int = 0) -> dict[str, Any]:
         "predicted_per_token_ms": decode_ms / steps if steps else 0.0,
         "predicted_per_second": 1e3 * steps / decode_ms if decode_ms else 0.0,
     }
+
+
+def progress_facts(step: PromptProgress) -> dict[str, Any]:
+    """The ``prompt_progress`` of llama.cpp."""
+    return {"total": step.total, "cache": step.found, "processed": step.done}
 
 
 def usage(answers: Sequence[Answer], n: int = 1) -> dict[str, Any]:

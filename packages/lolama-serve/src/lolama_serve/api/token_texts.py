@@ -6,16 +6,35 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lolama_core.protocols import Tokenizer
 from lolama_core.protocols.generation import TokenLogprobs
+from lolama_core.protocols.serving import ServedModel
 
 _LOWEST = -9999.0
 """What is told of a token that cannot come: JSON has no infinity, and OpenAI's clients want a number."""
 
 
-def token_text(tokenizer: Tokenizer, token_id: int) -> str:
-    """The text of one token, control tokens as they are spelled."""
-    return tokenizer.decode([token_id]) or tokenizer.decode([token_id], skip_special_tokens=False)
+def token_text(model: ServedModel, token_id: int) -> str:
+    """The text that one token adds to others, control tokens as they are spelled.
+
+    A token of an answer knows its own: at the beginning of a text a word has no space before it.
+    """
+    known = _known_bytes(model, token_id)
+    if type(token_id) is int and known:
+        return known.decode("utf-8", "replace")
+    tokenizer, ids = model.tokenizer, [token_id]
+    return tokenizer.decode(ids) or tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def token_bytes(model: ServedModel, token_id: int, text: str) -> list[int]:
+    """The bytes of a token that adds ``text``; those of a part of a character are no text by themselves."""
+    known, whole = _known_bytes(model, token_id), text.encode()
+    return [*(whole if known in (b"", whole, b" " + whole) else known)]
+
+
+def _known_bytes(model: ServedModel, token_id: int) -> bytes:
+    """The bytes of a token; none if they are not known."""
+    known = model.token_bytes
+    return b"" if known is None or token_id >= len(known) else known[token_id]
 
 
 def number(logprob: float) -> float:
@@ -23,22 +42,22 @@ def number(logprob: float) -> float:
     return logprob if math.isfinite(logprob) else _LOWEST
 
 
-def chat_logprobs(logprobs: Sequence[TokenLogprobs], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def chat_logprobs(logprobs: Sequence[TokenLogprobs], model: ServedModel) -> list[dict[str, Any]]:
     """What ``logprobs.content`` of a chat completion holds."""
     return [
         {
-            **_entry(tokenizer, one.id, one.logprob),
-            "top_logprobs": [_entry(tokenizer, *pair) for pair in one.best],
+            **_entry(model, one.id, one.logprob),
+            "top_logprobs": [_entry(model, *pair) for pair in one.best],
         }
         for one in logprobs
     ]
 
 
 def completion_logprobs(
-    logprobs: Sequence[TokenLogprobs], tokenizer: Tokenizer, start: int
+    logprobs: Sequence[TokenLogprobs], model: ServedModel, start: int
 ) -> dict[str, Any]:
     """The ``logprobs`` of a completion whose text begins ``start`` characters into its answer."""
-    texts = [token_text(tokenizer, one.id) for one in logprobs]
+    texts = [token_text(model, one.id) for one in logprobs]
     offsets = []
     for text in texts:
         offsets.append(start)
@@ -47,17 +66,17 @@ def completion_logprobs(
         "tokens": texts,
         "token_logprobs": [number(one.logprob) for one in logprobs],
         "top_logprobs": [
-            {token_text(tokenizer, i): number(value) for i, value in one.best} for one in logprobs
+            {token_text(model, i): number(value) for i, value in one.best} for one in logprobs
         ],
         "text_offset": offsets,
     }
 
 
-def _entry(tokenizer: Tokenizer, token_id: int, logprob: float) -> dict[str, Any]:
-    text = token_text(tokenizer, token_id)
+def _entry(model: ServedModel, token_id: int, logprob: float) -> dict[str, Any]:
+    text = token_text(model, token_id)
     return {
         "id": token_id,
         "token": text,
         "logprob": number(logprob),
-        "bytes": [*text.encode()],
+        "bytes": token_bytes(model, token_id, text),
     }

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from lolama_core.protocols import Tokenizer
+from lolama_core.protocols.serving import ServedModel
 from lolama_serve.api.messages import ChatMessage, Tool, conversation
+from lolama_serve.api.token_texts import token_bytes, token_text
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, JSONResponse, post
 from lolama_serve.server import Server
@@ -36,6 +37,7 @@ class TemplateRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     messages: list[ChatMessage]
     tools: list[Tool] | None = None
+    add_generation_prompt: bool = True
     model: str | None = None
 
 
@@ -51,7 +53,7 @@ def routes(server: Server) -> list[Endpoint]:
                 add_special_tokens=body.add_special,
                 split_special_tokens=not body.parse_special,
             )
-        tokens = [_piece(tokenizer, one) for one in ids] if body.with_pieces else ids
+            tokens = [_piece(loaded.model, one) for one in ids] if body.with_pieces else ids
         return JSONResponse({"tokens": tokens})
 
     async def detokenize(body: DetokenizeRequest) -> Response:
@@ -69,7 +71,8 @@ def routes(server: Server) -> list[Endpoint]:
             model = loaded.model
             turns, _ = conversation(body.messages, sees_pictures=model.sees_pictures)
             tools = [msgspec.to_builtins(tool) for tool in body.tools or ()]
-            text = await server.in_thread(model.render, turns, tools=tools)
+            reply = body.add_generation_prompt
+            text = await server.in_thread(model.render, turns, tools=tools, reply=reply)
         return JSONResponse({"prompt": text})
 
     return [
@@ -79,8 +82,8 @@ def routes(server: Server) -> list[Endpoint]:
     ]
 
 
-def _piece(tokenizer: Tokenizer, token_id: int) -> dict[str, Any]:
-    text = tokenizer.decode([token_id], skip_special_tokens=False)
+def _piece(model: ServedModel, token_id: int) -> dict[str, Any]:
+    text = token_text(model, token_id)
     # A token that is a part of a character has bytes, and no text.
-    piece: Any = [*text.encode()] if "\N{REPLACEMENT CHARACTER}" in text else text
-    return {"id": token_id, "piece": piece}
+    whole = "\N{REPLACEMENT CHARACTER}" not in text
+    return {"id": token_id, "piece": text if whole else token_bytes(model, token_id, text)}
