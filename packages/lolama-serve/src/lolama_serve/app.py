@@ -51,7 +51,9 @@ def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
         assert isinstance(error, HTTPException)
         reasons = {404: "there is nothing at this address; see GET / for what there is"}
         reason = reasons.get(error.status_code, str(error.detail))
-        return error_response(request.url.path, APIError(error.status_code, reason))
+        answer = error_response(request.scope["path"], APIError(error.status_code, reason))
+        answer.headers.update(error.headers or {})  # such as Allow
+        return answer
 
     parts = (
         openai_chat,

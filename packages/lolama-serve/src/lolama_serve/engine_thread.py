@@ -169,13 +169,31 @@ class EngineThread:
                     command = self._commands.get(block=not busy and not self._events)
                     if command is None:
                         return
-                    command()
+                    try:
+                        command()
+                    except Exception:
+                        logger.exception("a request could not join or leave its engine")
+                    del command  # which holds a request
                     busy = [engine for engine, here in self._here.items() if here]
             except queue.Empty:
                 pass
             for engine in busy:
-                self._step(engine)
+                try:
+                    self._step(engine)
+                except Exception as error:
+                    # The engine cannot be trusted any more with what it has: all of it ends, and says so.
+                    logger.exception("a step of the engine failed")
+                    self._fail_all(engine, error)
             self._deliver()
+
+    def _fail_all(self, engine: RequestEngine, error: Exception) -> None:
+        for submission in [*self._here.pop(engine, {}).values()]:
+            self._events.append((submission, Failed(error)))
+            assert submission.ticket is not None
+            try:
+                engine.cancel(submission.ticket)
+            except Exception:
+                logger.exception("the engine does not let go of a request")
 
     def _add(self, submission: Submission) -> None:
         if submission.gone:
@@ -206,13 +224,6 @@ class EngineThread:
             self._failures.pop(engine, None)
         except ResourceError as error:
             self._memory_is_short(engine, error)
-            return
-        except Exception as error:
-            # The engine cannot be trusted any more with what it has: all of it ends, and says so.
-            logger.exception("a step of the engine failed")
-            for submission in [*here.values()]:
-                self._events.append((submission, Failed(error)))
-                self._leave(submission)
             return
         for submission in here.values():
             if submission.reports_progress and not submission.timings.first:

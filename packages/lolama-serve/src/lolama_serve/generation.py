@@ -18,14 +18,11 @@ from lolama_serve.engine_thread import (
     Submission,
 )
 from lolama_serve.errors import APIError, ContextExceeded
-from lolama_serve.job import Job, Running
+from lolama_serve.job import Job, Running, check_choices
 from lolama_serve.logs import logger
 from lolama_serve.metrics import Metrics
 from lolama_serve.options import ServeOptions
 from lolama_serve.pool import LoadedModel, ModelPool
-
-MOST_CHOICES = 128
-"""Answers that one request may ask for."""
 
 
 class Generator:
@@ -76,12 +73,7 @@ class Generator:
             UsageError: for settings or inputs that make no sense, before anything has run.
             ContextExceeded: for a prompt that is too long.
         """
-        if len(job.prompts) * job.n > MOST_CHOICES:
-            raise APIError(
-                400,
-                f"asks for {len(job.prompts) * job.n} answers; ask for {MOST_CHOICES} at most",
-                param="n",
-            )
+        check_choices(len(job.prompts) * job.n)
         prepared: list[Any] = []
         settings: Mapping[str, JSON] = {}
         for prompt in job.prompts:

@@ -25,6 +25,9 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _BODY_PATIENCE = 30.0
 """Seconds between two pieces of a body. A client that is slower is sent away, or it would hold its place."""
 
+_MOST_HEADERS = 32 * 1024
+"""Bytes of all headers of a request. uvicorn's limit counts only where they come in several pieces."""
+
 _METHODS = "GET, POST, DELETE, OPTIONS"
 
 
@@ -91,7 +94,10 @@ class Guard:
         """Refuse names that are not this server's: a page elsewhere may have let its own name point here."""
         if self._any_host:
             return
-        host = urlsplit(f"//{headers.get('host', '')}").hostname
+        try:
+            host = urlsplit(f"//{headers.get('host', '')}").hostname
+        except ValueError:  # a bracket without its other one
+            host = None
         if host is None or host.lower() not in self._hosts:
             raise APIError(403, "the header Host names another server")
 
@@ -116,12 +122,15 @@ class Guard:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             given = token.strip()
-        # Every key is compared, in a time that tells nothing of them.
-        right = [hmac.compare_digest(given.encode("utf-8", "replace"), key) for key in self._keys]
+        # Every key is compared, in a time that tells nothing of them. Headers are bytes, which Starlette
+        # reads as Latin-1; those of a key with other letters are UTF-8.
+        right = [hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys]
         if not any(right):
             raise APIError(401, "give a key, as Authorization: Bearer KEY or X-Api-Key: KEY")
 
     def _check_length(self, headers: Headers) -> None:
+        if sum(len(name) + len(value) for name, value in headers.raw) > _MOST_HEADERS:
+            raise APIError(431, f"the headers have more than {_MOST_HEADERS:,} bytes")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > self._options.max_body:
             raise _too_large(self._options.max_body)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -228,8 +228,10 @@ def post(
 
         try:
             content = await request.body()
+        except ClientDisconnect:  # with a part of the body unsent: nobody reads an answer
+            return Response(status_code=499)
         except APIError as error:  # too large, or too slow
-            return error_response(request.url.path, error)
+            return error_response(request.scope["path"], error)
         return await _answered(request, work())
 
     made = Endpoint(path, answer, methods=["POST"])
@@ -242,7 +244,7 @@ async def _answered(request: Request, work: Awaitable[Response]) -> Response:
         response = await until_gone(request.receive, work)
     except Exception as error:
         _note(error)
-        return error_response(request.url.path, api_error(error))
+        return error_response(request.scope["path"], api_error(error))
     return Response(status_code=499) if response is None else response
 
 

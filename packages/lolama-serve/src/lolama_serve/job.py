@@ -12,7 +12,21 @@ from lolama_core.protocols.generation import Generation, TokenLogprobs
 from lolama_core.protocols.serving import ReplyParser, ReplyPart, ServedPrompt
 from lolama_core.protocols.types import JSON
 from lolama_serve.engine_thread import Ended, Event, Failed, Progress, Submission, Timings
+from lolama_serve.errors import APIError
 from lolama_serve.pool import LoadedModel
+
+MOST_CHOICES = 128
+"""Answers that one request may ask for."""
+
+
+def check_choices(count: int) -> None:
+    """Check how many answers a request asks for, before anything of it takes time.
+
+    Raises:
+        APIError: if they are too many.
+    """
+    if count > MOST_CHOICES:
+        raise APIError(400, f"asks for {count} answers; ask for {MOST_CHOICES} at most", param="n")
 
 
 @dataclass(frozen=True, kw_only=True)

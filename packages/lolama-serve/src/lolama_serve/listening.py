@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.applications import Starlette
 
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.serving import ModelHost
 from lolama_serve.app import make_app
+from lolama_serve.connections import Connection
 from lolama_serve.options import ServeOptions
 from lolama_serve.server import Server
 
@@ -49,14 +51,7 @@ def serve(
         sockets.append(_bound(address, port))
         port = port or sockets[0].getsockname()[1]
     app = make_app(host, options)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE,
-        timeout_keep_alive=75,
-    )
+    config = make_config(app)
     own: Server = app.state.server
     shown = [f"[{address}]" if ":" in address else address for address in addresses]
 
@@ -64,13 +59,27 @@ def serve(
         for one in shown:
             listening(f"http://{one}:{port}")
 
-    server = _UntilSignal(config, own, started)
+    server = UntilSignal(config, own, started)
     server.run(sockets=sockets)
     if own.failure is not None:
         raise own.failure
 
 
-class _UntilSignal(uvicorn.Server):
+def make_config(app: Starlette) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+        timeout_keep_alive=75,
+    )
+
+
+class UntilSignal(uvicorn.Server):
     """uvicorn's server, which gives answers an end before it stops.
 
     Args:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar, cast
 
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.serving import ModelHost, RequestEngine, ServedModel, ServedName
 from lolama_serve.engine_thread import EngineThread, Submission
 from lolama_serve.errors import APIError
+from lolama_serve.logs import logger
 from lolama_serve.options import ServeOptions
 
+T = TypeVar("T")
 State: TypeAlias = Literal["loading", "ready", "sleeping"]
 
 
@@ -29,7 +33,7 @@ class LoadedModel:
         engine: What runs it.
         context: Positions that a request may take.
         running: Requests of it that have not ended, in the order in which they came.
-        users: How many requests hold it.
+        users: How many requests hold it, those included that waited for it.
         used: When the last one let go of it, in seconds of a clock that never goes back.
     """
 
@@ -58,6 +62,10 @@ class ModelPool:
         self._preloading = bool(options.models)
         self.waiting = 0
         """Requests that have come and have not ended, of all models."""
+        self._holders: Counter[str] = (
+            Counter()
+        )  # requests of each model, those that wait for it included
+        self._coming: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
         self._loading = asyncio.Lock()
 
@@ -125,25 +133,47 @@ class ModelPool:
             APIError: if it is not here, or cannot be while others are in use.
             LolamaError: if it cannot be loaded.
         """
-        name = await asyncio.to_thread(self.name_of, asked)
-        while (loaded := self.loaded.get(name)) is None:
-            async with self._loading:
-                if name not in self.loaded:
-                    await self._load(name)
-        loaded.users += 1
+        if asked is None or asked in self.loaded:
+            name = self.name_of(asked)
+        else:
+            name = await asyncio.to_thread(self.name_of, asked)
+        self._hold(name, 1)
         try:
+            while (loaded := self.loaded.get(name)) is None:
+                # Others may wait for it, too: it is loaded to the end, whoever leaves meanwhile.
+                await asyncio.shield(self._load_once(name))
             yield loaded
         finally:
-            loaded.users -= 1
-            loaded.used = time.monotonic()
+            self._hold(name, -1)
             async with self._changed:
                 self._changed.notify_all()
 
+    def _hold(self, name: str, change: int) -> None:
+        self._holders[name] += change
+        if (loaded := self.loaded.get(name)) is not None:
+            loaded.users, loaded.used = self._holders[name], time.monotonic()
+
+    def _load_once(self, name: str) -> asyncio.Task[None]:
+        task = self._coming.get(name)
+        if task is None:
+            task = self._coming[name] = asyncio.create_task(self._load(name))
+
+            def done(task: asyncio.Task[None]) -> None:
+                del self._coming[name]
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    logger.warning({"event": "load", "model": name, "error": str(error)})
+
+            task.add_done_callback(done)
+        return task
+
     async def _load(self, name: str) -> None:
-        served = await asyncio.to_thread(self.host.find, name)
-        await self._make_room(served)
-        sleeping, self._state = self._state == "sleeping", "loading"
-        try:
+        async with self._loading:
+            try:
+                served = await asyncio.to_thread(self.host.find, name)
+            except UsageError as error:
+                raise APIError(404, str(error), param="model", code="model_not_found") from None
+            await self._make_room(served)
+            sleeping, self._state = self._state == "sleeping", "loading"
             options = self._options
 
             def load() -> LoadedModel:
@@ -152,11 +182,13 @@ class ModelPool:
                 context = min(options.context or model.context_length, model.context_length)
                 return LoadedModel(served, model, engine, context)
 
-            self.loaded[name] = await asyncio.to_thread(load)
-            self._state = "ready"
-        except BaseException:
-            self._state = "sleeping" if sleeping else "ready"
-            raise
+            try:
+                self.loaded[name] = await in_own_thread(load)
+                self._hold(name, 0)
+                self._state = "ready"
+            except BaseException:
+                self._state = "sleeping" if sleeping else "ready"
+                raise
 
     async def _make_room(self, served: ServedName) -> None:
         """Let idle models leave until there is memory for another one; wait for busy ones."""
@@ -204,7 +236,34 @@ class ModelPool:
         if all(not one.users and now() - one.used >= limit for one in loaded):
             async with self._loading:
                 for one in loaded:
-                    if not one.users:
+                    # While this waited, it may have left to make room, or have come to be used.
+                    if self.loaded.get(one.served.name) is one and not one.users:
                         await self._unload(one)
             if not self.loaded:
                 self._state = "sleeping"
+
+
+async def in_own_thread(function: Callable[[], T]) -> T:
+    """Call what may take minutes, in a thread that nobody waits for when the process ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast("T", result))
+
+    def call() -> None:
+        result, failure = None, None
+        try:
+            result = function()
+        except BaseException as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=call, name="lolama-load", daemon=True).start()
+    return await future

@@ -18,7 +18,7 @@ from lolama_serve.api.timings import progress_facts, timings_facts
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, JSONResponse, Stream, post
-from lolama_serve.job import Answer, Job, Piece, PromptProgress, Running
+from lolama_serve.job import Answer, Job, Piece, PromptProgress, Running, check_choices
 from lolama_serve.pool import LoadedModel
 from lolama_serve.server import Server
 
@@ -77,6 +77,9 @@ def _is_batch(prompt: Any) -> bool:
 def _job(loaded: LoadedModel, body: NativeRequest) -> Job:
     model, given = loaded.model, body.prompt
     prompts = given if isinstance(given, list) and _is_batch(given) else [given]
+    if not prompts:
+        raise APIError(400, "prompt: is empty; give at least one", param="prompt")
+    check_choices(len(prompts))
     settings = {
         **body.settings(model.tokenizer),
         **answer_length(body.n_predict, body.max_tokens),

@@ -13,6 +13,9 @@ from lolama_core.protocols.types import ContentPart, Message
 from lolama_serve.api.pictures import Pictures
 from lolama_serve.errors import APIError
 
+MOST_MESSAGES = 4_096
+"""Messages of one request; a template looks at each of them."""
+
 _DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,")
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -110,6 +113,9 @@ def conversation(
     """
     if not messages:
         raise APIError(400, "messages: is empty; give at least one", param="messages")
+    if len(messages) > MOST_MESSAGES:
+        reason = f"{len(messages):,} messages are too many; give {MOST_MESSAGES:,} at most"
+        raise APIError(400, f"messages: {reason}", param="messages")
     pictures = Pictures(seen=sees_pictures)
     turns: list[Message] = []
     for number, message in enumerate(messages):

@@ -20,7 +20,7 @@ from lolama_serve.api.timings import timings_facts, usage
 from lolama_serve.api.token_texts import completion_logprobs
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, JSONResponse, Stream, post
-from lolama_serve.job import Answer, Job, Piece, Running
+from lolama_serve.job import Answer, Job, Piece, Running, check_choices
 from lolama_serve.pool import LoadedModel
 from lolama_serve.server import Server
 from lolama_serve.version import FINGERPRINT
@@ -112,6 +112,7 @@ def _job(loaded: LoadedModel, body: CompletionRequest) -> Job:
     prompts = one_by_one(body.prompt, "prompt")
     if not prompts:
         raise APIError(400, "prompt: is empty; give at least one", param="prompt")
+    check_choices(len(prompts) * n)
     settings = {**body.settings(model.tokenizer), **answer_length(body.max_tokens, body.n_predict)}
     if body.logprobs is not None:
         settings["logprobs"] = checked_logprobs(body.logprobs, "logprobs")

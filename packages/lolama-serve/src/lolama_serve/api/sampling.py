@@ -137,7 +137,7 @@ def biases(
             raise APIError(400, "logit_bias: true is no bias", param="logit_bias")
         value = -1e6 if bias is False else float(bias)
         if isinstance(token, int) or token.isdecimal():
-            ids = [int(token)]
+            ids = [int(token if isinstance(token, int) else token[:20])]  # no id has more digits
         else:
             ids = tokenizer.encode_ids(token, add_special_tokens=False, split_special_tokens=True)
         for token_id in ids:

@@ -53,17 +53,13 @@ def routes(server: Server) -> list[Endpoint]:
                 add_special_tokens=body.add_special,
                 split_special_tokens=not body.parse_special,
             )
-            tokens = [_piece(loaded.model, one) for one in ids] if body.with_pieces else ids
+            tokens = await server.in_thread(_pieces, loaded.model, ids) if body.with_pieces else ids
         return JSONResponse({"tokens": tokens})
 
     async def detokenize(body: DetokenizeRequest) -> Response:
         async with server.pool.use(body.model) as loaded:
             tokenizer = loaded.model.tokenizer
-            wrong = next((i for i in body.tokens if not 0 <= i < tokenizer.vocab_size), None)
-            if wrong is not None:
-                limit = tokenizer.vocab_size
-                raise APIError(400, f"tokens: {wrong} is no id below {limit}", param="tokens")
-            text = await server.in_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)
+            text = await server.in_thread(_text, tokenizer, body.tokens)
         return JSONResponse({"content": text})
 
     async def apply_template(body: TemplateRequest) -> Response:
@@ -80,6 +76,18 @@ def routes(server: Server) -> list[Endpoint]:
         post("/detokenize", DetokenizeRequest, detokenize, "Token ids as a text."),
         post("/apply-template", TemplateRequest, apply_template, "A chat as its prompt."),
     ]
+
+
+def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
+    wrong = next((one for one in ids if not 0 <= one < tokenizer.vocab_size), None)
+    if wrong is not None:
+        limit = tokenizer.vocab_size
+        raise APIError(400, f"tokens: {wrong} is no id below {limit}", param="tokens")
+    return tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def _pieces(model: ServedModel, ids: list[int]) -> list[dict[str, Any]]:
+    return [_piece(model, one) for one in ids]
 
 
 def _piece(model: ServedModel, token_id: int) -> dict[str, Any]:
