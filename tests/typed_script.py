@@ -32,6 +32,12 @@ def use_the_object(name: str) -> str:
     talk: Conversation = llm.conversation("You are short.") if not name else llm.conversation()
     reply = talk.ask("What is two plus three?", temperature=0)
     text = result.text.strip() + "".join(pieces) + reply.text + llm.chat("Hello.", top_k=1).text
+
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    for call in llm.chat("Two and three?", tools=[add], max_new_tokens=4).tool_calls:
+        text += f"{call.id} {call.name} {dict(call.arguments)}"
     with tempfile.TemporaryDirectory() as folder:
         lolama.save(llm, Path(folder) / "copy")
     return text.upper()
