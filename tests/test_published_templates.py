@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from tests.mutated_templates import ROOT
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from lolama_core.protocols.errors import ModelError
+from lolama_core.protocols.types import Message
 from lolama_core.text.chat_template import ChatTemplate
+from lolama_core.text.taught_format import taught_format
 from lolama_core.text.template_sandbox import metered_environment
 from lolama_core.text.thinking import TAGS
+from lolama_core.text.tool_messages import PROBE
 
 OWN = ROOT / "packages/lolama-core/tests/text/chat_templates"
 FOLDER = Path(os.environ.get("LOLAMA_TEMPLATES", OWN))
@@ -37,6 +40,24 @@ REFUSED_FOR_TOOLS = frozenset(
     }
 )
 """Published templates that fail without tools, here and in transformers."""
+
+FORMATS = {
+    "hermes": (
+        "Bielik-11B-v3.0-Instruct MiMo-VL NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use "
+        "NousResearch-Hermes-3-Llama-3.1-8B-tool_use Qwen-QwQ-32B Qwen-Qwen2.5-7B-Instruct Qwen-Qwen3-0.6B "
+        "Reka-Edge ibm-granite-granite-4.0 ibm-granite-granite-4.1 hermes-tools smol-tools"
+    ),
+    "llama": (
+        "meta-llama-Llama-3.1-8B-Instruct meta-llama-Llama-3.2-3B-Instruct "
+        "meta-llama-Llama-3.3-70B-Instruct llama-3-tools"
+    ),
+    "mistral": "mistralai-Mistral-Nemo-Instruct-2407 mistral-tools",
+    "mistral-args": (
+        "Mistral-Small-3.2-24B-Instruct-2506 mistralai-Ministral-3-14B-Reasoning-2512 "
+        "unsloth-mistral-Devstral-Small-2507 mistral-args"
+    ),
+}
+"""Templates by the format in which they have tools called. All others teach none, or another one."""
 
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
 _TOKEN = re.compile(r"<[^\s<>'\"{}]+>|\[/?[A-Z_]+\]")
@@ -209,6 +230,24 @@ def test_row_354_a_template_writes_what_it_writes_in_transformers(
     print(f"{path.stem}: {equal} equal, {refused} refused by both")
     record_property("conversations", f"{equal} equal, {refused} refused by both")
     assert bool(equal) != (path.stem in REFUSED_FOR_TOOLS)
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_a_template_is_asked_how_it_has_tools_called(path: Path) -> None:
+    template = ChatTemplate(path.read_text("utf-8"))
+
+    def render(messages: Sequence[Message], prompt: bool) -> str:
+        return template.render(
+            messages,
+            add_generation_prompt=prompt,
+            control_tokens={},
+            special_tokens=NAMES,
+            tools=[PROBE],
+        )
+
+    hears = template.hears_tools(NAMES)
+    expected = [name for name, stems in FORMATS.items() if path.stem in stems.split()]
+    assert [taught_format(render) if hears else "generic"] == (expected or ["generic"])
 
 
 def constructs(source: str) -> set[str]:

@@ -46,6 +46,12 @@ def use_the_object(name: str) -> str:
     ends, size = llm.model.generation_defaults.eos_ids, llm.model.vocab_size
     constraint = GrammarCompiler(llm.tokenizer, ends | llm.tokenizer.eos_ids, size).compile(rolled)
     text += llm.generator.generate("Rolled:", constraint=constraint).text
+
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    for call in llm.chat("Two and three?", tools=[add], max_new_tokens=4).tool_calls:
+        text += f"{call.id} {call.name} {dict(call.arguments)}"
     with tempfile.TemporaryDirectory() as folder:
         lolama.save(llm, Path(folder) / "copy")
     return text.upper()

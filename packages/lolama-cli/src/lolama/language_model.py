@@ -215,13 +215,12 @@ class LanguageModel:
         use = ToolUse.of(self.tokenizer, known)
         thoughts = thought_format(self.tokenizer, ids)
         splitter = ReplySplitter(thoughts, use) if known else ThoughtSplitter(thoughts)
-        visible = use.visible_ids if known else frozenset()
         run = self.generator.generate_stream if stream else self.generator.generate
         begun = run(
             ids,
             config,
             logits_processors=logits_processors,
-            visible_ids=visible,
+            visible_ids=use.visible_ids,
             **self.constraints.settings(settings, thoughts),
             **inputs,
         )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from lolama_core import Generation
     from lolama_core.protocols import Tokenizer
+    from lolama_core.protocols.tools import ToolCall
 
 
 class Thought(str):
@@ -95,6 +96,11 @@ class ThoughtSplitter:
     def thinking(self) -> str | None:
         """The thought so far; None if there is none."""
         return "".join(self._thought) or None
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """Calls of tools so far: none, where nothing looks for them."""
+        return ()
 
     def apart(self, result: Generation) -> Generation:
         """A whole generation, its thought in ``thinking`` and the reply alone in ``text``."""

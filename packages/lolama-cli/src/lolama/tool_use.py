@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lolama.prompts import hears_system, render
-from lolama.thinking import ThoughtFormat, ThoughtSplitter
+from lolama.thinking import ThoughtFormat, ThoughtSplitter, is_thought
 from lolama_core import (
     ContentPiece,
     ToolCallParser,
@@ -21,7 +21,7 @@ from lolama_core.protocols.text import ToolTokenizer
 if TYPE_CHECKING:
     from lolama_core import Generation
     from lolama_core.protocols import Tokenizer
-    from lolama_core.protocols.tools import ToolDefinition
+    from lolama_core.protocols.tools import ToolCall, ToolDefinition
     from lolama_core.protocols.types import Message
 
 
@@ -43,8 +43,10 @@ class ToolUse:
     def of(cls, tokenizer: Tokenizer, tools: Sequence[ToolDefinition]) -> ToolUse:
         """The tools of a chat with the model of a tokenizer."""
         form = tool_format_of(tokenizer)
-        ids = tokenizer.control_ids(form.markers) if isinstance(tokenizer, ToolTokenizer) else {}
-        return cls(form, tuple(tools), dict(ids))
+        ids: dict[str, int] = {}
+        if tools and isinstance(tokenizer, ToolTokenizer):
+            ids |= tokenizer.control_ids(form.markers)
+        return cls(form, tuple(tools), ids)
 
     @property
     def visible_ids(self) -> frozenset[int]:
@@ -105,10 +107,18 @@ class ReplySplitter(ThoughtSplitter):
             tool_calls=self._parser.calls,
         )
 
-    def replies(self, pieces: Iterator[str]) -> Iterator[str]:
-        """The pieces of the reply alone."""
-        for piece in super().replies(pieces):
-            yield from self._said(piece)
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls so far."""
+        return self._parser.calls
+
+    def parts(self, pieces: Iterator[str]) -> Iterator[str]:
+        """The pieces of a whole text without its calls; those of a thought as `Thought`."""
+        for piece in super().parts(pieces):
+            if is_thought(piece):
+                yield piece
+            else:
+                yield from self._said(piece)
         yield from self._said(None)
 
     def _said(self, piece: str | None) -> Iterator[str]:

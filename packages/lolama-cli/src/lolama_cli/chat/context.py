@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from lolama_cli.chat.conversation import Conversation, PictureFile
+from lolama_cli.chat.conversation import Conversation, PictureFile, ToolStep
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def fitted(
     longest_reply: int,
     again: bool,
     notice: Callable[[str], None],
+    steps: Sequence[ToolStep] = (),
 ) -> tuple[ChatPrompt, Conversation]:
     """The prompt, and the conversation of which it was made once the context has room for it.
 
@@ -44,20 +45,21 @@ def fitted(
         longest_reply: Tokens that a reply may have.
         again: Whether the question was asked before.
         notice: Is told what is forgotten.
+        steps: Calls of tools that followed the question.
 
     Raises:
         UsageError: if it does not fit, with both counts.
         ModelError: as `ChatModel.prompt`.
     """
     limit = model.max_seq_len
-    prompt = model.prompt(before, question, pictures)
+    prompt = model.prompt(before, question, pictures, steps=steps)
     share = _KEPT_FOR_REPLY_AGAIN if again else _KEPT_FOR_REPLY
     room = min(longest_reply, int(limit * share))
     if overflow == "slide" and prompt.positions + room > limit:
         first = before.first
         while first < len(before.exchanges):
             first += 1
-            prompt = model.prompt(before, question, pictures, first=first)
+            prompt = model.prompt(before, question, pictures, first=first, steps=steps)
             if prompt.positions + room <= limit * _KEPT_BY_SLIDE:
                 break
         if first > before.first and prompt.positions < limit:

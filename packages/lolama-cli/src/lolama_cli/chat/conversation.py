@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from lolama.prompts import message_content
-from lolama_core.protocols.types import Message
+from lolama_core.protocols.tools import ToolCall
+from lolama_core.protocols.types import ContentPart, Message
 
 INTERRUPTED = "interrupted"
 """`Exchange.finish_reason` of a reply that somebody stopped; the others are those of `Generation`."""
@@ -27,12 +28,28 @@ class PictureFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToolStep:
+    """Calls of tools, which a model asked for before its reply, and what came of them.
+
+    Attributes:
+        text: What it said beside them.
+        calls: The calls.
+        results: The result of each, as text.
+    """
+
+    text: str
+    calls: tuple[ToolCall, ...]
+    results: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exchange:
     """A question and the reply to it.
 
     Attributes:
         question: What the user said.
         pictures: What was shown with it.
+        steps: Calls of tools before the reply.
         reply: What the model said; of a reply that was stopped, what it had said.
         finish_reason: ``eos``, ``stop``, ``length`` or ``interrupted``.
         model: The name of the model that replied.
@@ -41,6 +58,7 @@ class Exchange:
 
     question: str
     pictures: tuple[PictureFile, ...] = ()
+    steps: tuple[ToolStep, ...] = ()
     reply: str
     finish_reason: str
     model: str = ""
@@ -82,6 +100,7 @@ def messages(
     question: str,
     pictures: int = 0,
     *,
+    steps: Sequence[ToolStep] = (),
     parts: bool = False,
 ) -> list[Message]:
     """The conversation as a chat template takes it, up to a question that is not answered yet.
@@ -91,6 +110,7 @@ def messages(
         exchanges: What was said before.
         question: What the user says now.
         pictures: How many are shown with it.
+        steps: Calls of tools that followed.
         parts: Write each message as a list of parts, as templates of vision models expect.
     """
     content = partial(message_content, parts=parts)
@@ -100,9 +120,36 @@ def messages(
     for exchange in exchanges:
         asked = content(exchange.question, len(exchange.pictures))
         turns.append({"role": "user", "content": asked})
+        turns += _told(exchange.steps, content)
         turns.append({"role": "assistant", "content": content(exchange.reply)})
     turns.append({"role": "user", "content": content(question, pictures)})
-    return turns
+    return [*turns, *_told(steps, content)]
+
+
+def _told(
+    steps: Sequence[ToolStep], content: Callable[[str], str | list[ContentPart]]
+) -> Iterator[Message]:
+    """Calls and their results as messages."""
+    for step in steps:
+        yield {
+            "role": "assistant",
+            "content": content(step.text),
+            "tool_calls": [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in step.calls
+            ],
+        }
+        for call, result in zip(step.calls, step.results, strict=True):
+            yield {
+                "role": "tool",
+                "tool_call_id": call.id,
+                "name": call.name,
+                "content": content(result),
+            }
 
 
 def continued_text(exchanges: Sequence[Exchange], question: str) -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lolama.files import expanded
 from lolama.memory import kept_bytes
-from lolama.prompts import hears_system, render, sees_none, without_template
-from lolama.thinking import thought_format
+from lolama.prompts import hears_system, sees_none, without_template
+from lolama.thinking import ThoughtSplitter, thought_format
+from lolama.tool_use import ReplySplitter, ToolUse
 from lolama_cli.chat.conversation import (
     Conversation,
-    Exchange,
     PictureFile,
+    ToolStep,
     continued_text,
     messages,
 )
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lolama import Drafting, PrefixCache, TextGenerator
     from lolama.thinking import ThoughtFormat
     from lolama_core.protocols import CausalLM, ImageProcessor, Tokenizer
+    from lolama_core.protocols.tools import ToolDefinition
     from lolama_core.protocols.types import ImageInputs, ModelFiles
 
 
@@ -56,9 +58,10 @@ class ChatModel:
         image_mode: ``crop`` or ``pad``, instead of what the model was trained with.
         draft: What tries tokens ahead, once the weights are there.
         cache_dtype: What keys and values are stored in; None for the dtype of the model.
+        tools: What it may call.
 
     Raises:
-        UsageError: for an ``image_mode`` that the model does not take.
+        UsageError: for an ``image_mode`` that the model does not take, or tools without a chat template.
     """
 
     def __init__(
@@ -71,12 +74,17 @@ class ChatModel:
         image_mode: str | None = None,
         draft: Callable[[], Drafting] = lambda: "auto",
         cache_dtype: Literal["int8"] | None = None,
+        tools: Sequence[ToolDefinition] = (),
     ) -> None:
         from lolama.vision import processor_of
 
         self.files, self.tokenizer, self._load, self._draft = files, tokenizer, load, draft
         self._cache_dtype = cache_dtype
         self.continues_text = raw or not tokenizer.has_chat_template
+        if tools and self.continues_text:
+            reason = "without a chat template there is no place for tools"
+            raise UsageError("--tools", reason, "leave it out, or use another model")
+        self.use = ToolUse.of(tokenizer, tools)
         self.processor: ImageProcessor | None = processor_of(files, image_mode)
         self._prepared: dict[PictureFile, ImageInputs] = {}
 
@@ -122,6 +130,11 @@ class ChatModel:
     def thought_format(self, prompt: ChatPrompt) -> ThoughtFormat | None:
         """How the reply to a prompt begins with a thought; None if it does not."""
         return None if self.continues_text else thought_format(self.tokenizer, prompt.ids)
+
+    def splitter(self, prompt: ChatPrompt) -> ThoughtSplitter:
+        """What takes a thought, and calls of tools, out of the reply to a prompt."""
+        thought = self.thought_format(prompt)
+        return ReplySplitter(thought, self.use) if self.use.tools else ThoughtSplitter(thought)
 
     def read_picture(self, name: str) -> tuple[PictureFile, Image, str]:
         """Read a picture and prepare it for the model.
@@ -183,6 +196,7 @@ class ChatModel:
         pictures: Sequence[PictureFile] = (),
         *,
         first: int | None = None,
+        steps: Sequence[ToolStep] = (),
     ) -> ChatPrompt:
         """What is to be run for a question.
 
@@ -191,6 +205,7 @@ class ChatModel:
             question: What the user says now.
             pictures: What is shown with it.
             first: Read from this exchange on, instead of the conversation's own.
+            steps: Calls of tools that followed the question.
 
         Raises:
             UsageError: if pictures and model do not go together, or the question is far too long.
@@ -204,7 +219,10 @@ class ChatModel:
             text = continued_text(exchanges, question)
             ids = without_template(text, self.tokenizer)
         else:
-            ids = self._render(conversation.system, exchanges, question, len(pictures))
+            parts = self.processor is not None
+            system, shown = conversation.system, len(pictures)
+            turns = messages(system, exchanges, question, shown, steps=steps, parts=parts)
+            ids = self.use.render(self.tokenizer, turns)
         inputs = self._inputs(sent)
         if inputs is None:
             return ChatPrompt(ids, len(ids), {})
@@ -212,12 +230,6 @@ class ChatModel:
 
         count = count_positions(self.files, ids, inputs)
         return ChatPrompt(ids, count, cast("Mapping[str, Any]", inputs) if sent else {})
-
-    def _render(
-        self, system: str | None, exchanges: Sequence[Exchange], question: str, pictures: int
-    ) -> list[int]:
-        turns = messages(system, exchanges, question, pictures, parts=self.processor is not None)
-        return render(self.tokenizer, turns)
 
     def _inputs(self, sent: Sequence[PictureFile]) -> ImageInputs | None:
         """The pictures in order; None for a model that sees none. What is not sent any more is let go."""

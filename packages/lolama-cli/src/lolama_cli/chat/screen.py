@@ -57,6 +57,12 @@ class Screen:
         else:
             self._output.write("\n")
 
+    def pause(self) -> None:
+        """End what is shown of a reply that goes on after something else."""
+        if self.styled:
+            self._output.stream_styled(self._markdown.finish())
+        self._output.end_line()
+
     def leave(self) -> None:
         """Bring a terminal back from whatever was being shown, at once."""
         if self.styled:

@@ -8,9 +8,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from lolama.thinking import ThoughtSplitter, is_cut_off, is_thought
+from lolama.thinking import is_cut_off, is_thought
 from lolama_cli.chat.context import NEARLY_FULL, Overflow, fitted, full, nearly_full
-from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
+from lolama_cli.chat.conversation import (
+    INTERRUPTED,
+    Conversation,
+    Exchange,
+    PictureFile,
+    ToolStep,
+)
+from lolama_cli.chat.functions import MOST_STEPS, ChatTools
 from lolama_cli.chat.timings import Timings, Totals
 from lolama_cli.command_words import STILL_THINKING
 from lolama_cli.setting_options import with_models_own
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
 
     from lolama import GenerationConfig
     from lolama_cli.chat.model import ChatModel
+    from lolama_core.protocols.tools import ToolCall
 
 
 @dataclass
@@ -45,6 +53,8 @@ class Session:
         leave: Is told which model another takes the place of, before it does.
         interruptible: Entered around what takes long and may be broken off by KeyboardInterrupt at any
             moment; nothing is changed inside.
+        tools: What the model may call; None for nothing. Breaking a call off leaves the question unanswered.
+        pause: Is called before tools are: what was shown so far of the reply ends there.
         last: Timings of the last reply.
         totals: The sums over all replies.
     """
@@ -61,6 +71,8 @@ class Session:
     remarks: list[str] = field(default_factory=list)
     leave: Callable[[ChatModel], None] = lambda model: None
     interruptible: Callable[[], AbstractContextManager[None]] = nullcontext
+    tools: ChatTools | None = None
+    pause: Callable[[], None] = lambda: None
     last: Timings | None = None
     totals: Totals = field(default_factory=Totals)
 
@@ -180,65 +192,82 @@ class Session:
         seed = None if self.config.seed is None else self.config.seed + self.totals.replies
         config = self.config.with_settings(seed=seed)
         config = with_models_own(config, self.model.files, self.given)
-        with self.interruptible():
-            prompt, before = fitted(
-                self.model,
-                before,
-                question,
-                pictures,
-                overflow=self.overflow,
-                longest_reply=config.max_new_tokens,
-                again=not asked_anew,
-                notice=self.notice,
-            )
-            stream = self.model.generator.generate_stream(prompt.ids, config, **prompt.inputs)
-        splitter = ThoughtSplitter(self.model.thought_format(prompt))
-        said: list[str] = []
+        steps: tuple[ToolStep, ...] = ()
         first: float | None = None
-        reason: str | None = INTERRUPTED
-        try:
-            with stream:
-                pieces = splitter.parts(stream.text())
-                while True:
-                    with self.interruptible():
-                        piece = next(pieces, None)
-                    if piece is None:
-                        break
-                    if first is None:
-                        first = time.perf_counter() - started
-                    if not is_thought(piece):
-                        said.append(piece)
-                    yield piece
-            assert stream.result is not None
-            reason = stream.result.finish_reason
-        except Exception:
-            reason = None
-            raise
-        finally:
-            if reason is not None and (said or reason != INTERRUPTED):
-                self.conversation = before.plus(
-                    Exchange(
-                        question=question,
-                        pictures=pictures,
-                        reply="".join(said),
-                        finish_reason=reason,
-                        model=self.model.name,
-                        seed=seed,
+        spent = [0, 0, 0]
+        while True:
+            with self.interruptible():
+                prompt, before = fitted(
+                    self.model,
+                    before,
+                    question,
+                    pictures,
+                    overflow=self.overflow,
+                    longest_reply=config.max_new_tokens,
+                    again=not asked_anew,
+                    notice=self.notice,
+                    steps=steps,
+                )
+                stream = self.model.generator.generate_stream(
+                    prompt.ids, config, visible_ids=self.model.use.visible_ids, **prompt.inputs
+                )
+            splitter = self.model.splitter(prompt)
+            said: list[str] = []
+            reason: str | None = INTERRUPTED
+            calls: tuple[ToolCall, ...] = ()
+            try:
+                with stream:
+                    pieces = splitter.parts(stream.text())
+                    while True:
+                        with self.interruptible():
+                            piece = next(pieces, None)
+                        if piece is None:
+                            break
+                        if first is None:
+                            first = time.perf_counter() - started
+                        if not is_thought(piece):
+                            said.append(piece)
+                        yield piece
+                assert stream.result is not None
+                reason = stream.result.finish_reason
+                if self.tools is not None and len(steps) < MOST_STEPS and splitter.calls:
+                    calls, reason = splitter.calls, None
+            except Exception:
+                reason = None
+                raise
+            finally:
+                more = (stream.new_tokens, stream.drafted_tokens, stream.accepted_tokens)
+                spent = [a + b for a, b in zip(spent, more, strict=True)]
+                if reason is not None and (said or reason != INTERRUPTED):
+                    self.conversation = before.plus(
+                        Exchange(
+                            question=question,
+                            pictures=pictures,
+                            steps=steps,
+                            reply="".join(said),
+                            finish_reason=reason,
+                            model=self.model.name,
+                            seed=seed,
+                        )
                     )
-                )
-                self.unanswered = None
-                if asked_anew:
-                    self.attached = ()
-                self.last = Timings(
-                    prompt=prompt.positions,
-                    cached=stream.cached_tokens,
-                    new=stream.new_tokens,
-                    drafted=stream.drafted_tokens,
-                    accepted=stream.accepted_tokens,
-                    first=first,
-                    seconds=time.perf_counter() - started,
-                )
-                self.totals.add(self.last)
+                    self.unanswered = None
+                    if asked_anew:
+                        self.attached = ()
+                    self.last = Timings(
+                        prompt=prompt.positions,
+                        cached=stream.cached_tokens,
+                        new=spent[0],
+                        drafted=spent[1],
+                        accepted=spent[2],
+                        first=first,
+                        seconds=time.perf_counter() - started,
+                    )
+                    self.totals.add(self.last)
+            if not calls:
+                break
+            steps = (*steps, self._called("".join(said), calls))
+        if splitter.calls:
+            self.remarks.append(f"the model has called tools {MOST_STEPS} times; it ends here")
         if is_cut_off(splitter.apart(stream.result)):
             self.remarks.append(STILL_THINKING)
         used, limit = prompt.positions + stream.new_tokens, self.model.max_seq_len
@@ -247,6 +276,16 @@ class Session:
         elif self._fills_for_the_first_time(used):
             self.remarks.append(nearly_full(used, limit, self.overflow))
         self.is_nearly_full = used >= NEARLY_FULL * limit
+
+    def _called(self, text: str, calls: tuple[ToolCall, ...]) -> ToolStep:
+        """Run the calls of a model, one after another."""
+        assert self.tools is not None
+        results = []
+        self.pause()
+        for call in calls:
+            with self.interruptible():
+                results.append(self.tools.run(call))
+        return ToolStep(text=text, calls=calls, results=tuple(results))
 
     def _fills_for_the_first_time(self, used: int) -> bool:
         """Whether the user has to be told; not after a slide, which was told."""

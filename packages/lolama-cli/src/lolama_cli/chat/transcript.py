@@ -9,8 +9,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-from lolama_cli.chat.conversation import INTERRUPTED, Conversation, Exchange, PictureFile
+from lolama_cli.chat.conversation import (
+    INTERRUPTED,
+    Conversation,
+    Exchange,
+    PictureFile,
+    ToolStep,
+)
 from lolama_cli.regular_files import check_regular
 from lolama_core.protocols.checks import is_integer
 from lolama_core.protocols.errors import (
@@ -20,6 +27,7 @@ from lolama_core.protocols.errors import (
     UsageError,
     exists_already,
 )
+from lolama_core.protocols.tools import ToolCall
 from lolama_core.protocols.types import JSON
 from lolama_core.protocols.utf8 import is_unicode
 from lolama_core.protocols.whole_file import write_whole
@@ -59,6 +67,8 @@ def to_json(transcript: Transcript) -> dict[str, JSON]:
             "model": exchange.model,
             "seed": exchange.seed,
         }
+        if exchange.steps:
+            replied["tool_steps"] = [_step(step) for step in exchange.steps]
         turns += [asked, replied]
     return {
         "schema": SCHEMA,
@@ -67,6 +77,19 @@ def to_json(transcript: Transcript) -> dict[str, JSON]:
         "system": transcript.conversation.system,
         "turns": turns,
     }
+
+
+def _step(step: ToolStep) -> JSON:
+    calls: list[JSON] = [
+        {
+            "id": call.id,
+            "name": call.name,
+            "arguments": cast("dict[str, JSON]", dict(call.arguments)),
+            "result": result,
+        }
+        for call, result in zip(step.calls, step.results, strict=True)
+    ]
+    return {"text": step.text, "calls": calls}
 
 
 def from_json(data: Mapping[str, JSON], subject: str) -> Transcript:
@@ -127,8 +150,7 @@ class _Reader:
         return value
 
     def turn(self, value: JSON, role: str, place: str) -> dict[str, JSON]:
-        if not isinstance(value, dict):
-            raise self.refused(f"{place} is no object")
+        value = self.object(value, place)
         if value.get("role") != role:
             raise self.refused(f"{place} has the role {value.get('role')!r:.40}, expected {role!r}")
         return value
@@ -149,15 +171,38 @@ class _Reader:
             pictures=tuple(
                 self.picture(value, f"{first}.pictures[{n}]") for n, value in enumerate(pictures)
             ),
+            steps=tuple(
+                self.step(value, f"{second}.tool_steps[{n}]")
+                for n, value in enumerate(
+                    self.list_of(reply.get("tool_steps", []), f"{second}.tool_steps")
+                )
+            ),
             reply=self.text(reply.get("text"), f"{second}.text"),
             finish_reason=reason,
             model=self.text(reply.get("model", ""), f"{second}.model"),
             seed=seed,
         )
 
-    def picture(self, value: JSON, place: str) -> PictureFile:
+    def step(self, value: JSON, place: str) -> ToolStep:
+        step = self.object(value, place)
+        calls, results = [], []
+        for n, each in enumerate(self.list_of(step.get("calls"), f"{place}.calls")):
+            where = f"{place}.calls[{n}]"
+            call = self.object(each, where)
+            names = [self.text(call.get(key), f"{where}.{key}") for key in ("id", "name", "result")]
+            given = self.object(call.get("arguments"), f"{where}.arguments")
+            calls.append(ToolCall(names[0], names[1], given))
+            results.append(names[2])
+        text = self.text(step.get("text"), f"{place}.text")
+        return ToolStep(text=text, calls=tuple(calls), results=tuple(results))
+
+    def object(self, value: JSON, place: str) -> dict[str, JSON]:
         if not isinstance(value, dict):
             raise self.refused(f"{place} is no object")
+        return value
+
+    def picture(self, value: JSON, place: str) -> PictureFile:
+        value = self.object(value, place)
         path = self.text(value.get("path"), f"{place}.path")
         digest = self.text(value.get("sha256"), f"{place}.sha256")
         return PictureFile(path=path, digest=digest)

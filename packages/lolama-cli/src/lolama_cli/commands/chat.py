@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,9 +24,11 @@ from lolama_cli.setting_options import RequestedSettings, with_settings
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
+    from lolama_cli.chat.functions import ChatTools
     from lolama_cli.chat.loop import Reader
     from lolama_cli.chat.model import ChatModel
     from lolama_core.protocols import CausalLM
+    from lolama_core.protocols.tools import ToolDefinition
 
 _DEFAULT_MODEL = "tinyllama"
 
@@ -79,6 +82,22 @@ def chat(
     *,
     asked: RequestedSettings,
     no_stream: options.NoStream = False,
+    tools: Annotated[
+        Path | None,
+        typer.Option(
+            "--tools",
+            help="Python file whose public functions the model may call. Each call is asked about.",
+            metavar="FILE",
+        ),
+    ] = None,
+    yes_tools: Annotated[
+        bool,
+        typer.Option(
+            "--yes-tools",
+            help="Run every call of --tools without asking.",
+            show_default=False,
+        ),
+    ] = False,
     prompt_cache: PromptCacheOption = None,
     draft: DraftOption = "auto",
     quantize: Quantize = False,
@@ -113,6 +132,7 @@ def chat(
     if saved is not None and saved.model and "model" not in given:
         model = saved.model
     person = sys.stdin is not None and sys.stdin.isatty()
+    functions = _functions(tools, ask=not yes_tools, person=person)
 
     from lolama_cli.chat.screen import Screen
 
@@ -142,6 +162,7 @@ def chat(
             image_mode=None if image_mode == "auto" else image_mode,
             raw=raw,
             verbose=settings.verbose,
+            tools=[] if functions is None else functions.definitions,
         )
 
     from lolama_cli.chat.commands import Commands, described
@@ -157,6 +178,8 @@ def chat(
         overflow,
         given=asked.given,
         notice=lambda text: note(f"note: {text}"),
+        tools=functions,
+        pause=screen.pause,
     )
     if kept is not None:
         kept.check(session.model.files, chosen.stored)
@@ -205,6 +228,22 @@ def _given(context: typer.Context) -> list[str]:
     ]
 
 
+def _functions(path: Path | None, *, ask: bool, person: bool) -> ChatTools | None:
+    """The functions of ``--tools``.
+
+    Raises:
+        UsageError: if there are none, or nobody could be asked about a call.
+    """
+    if path is None:
+        return None
+    if ask and not person:
+        reason = "each call is asked about, and nobody is at a terminal"
+        raise UsageError("--tools", reason, "give --yes-tools to run every call")
+    from lolama_cli.chat.functions import ChatTools, ask_on_terminal, load_functions
+
+    return ChatTools(load_functions(path), ask_on_terminal if ask else None, note)
+
+
 def _load(
     chosen: ModelChoice,
     draft: DraftChoice,
@@ -212,6 +251,7 @@ def _load(
     image_mode: str | None,
     raw: bool,
     verbose: bool,
+    tools: Sequence[ToolDefinition],
 ) -> ChatModel:
     from lolama_cli.chat.model import ChatModel
 
@@ -232,6 +272,7 @@ def _load(
         image_mode=image_mode,
         draft=draft.load,
         cache_dtype=chosen.stored,
+        tools=tools,
     )
 
 
