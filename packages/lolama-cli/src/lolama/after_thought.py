@@ -49,7 +49,8 @@ class AfterThought:
         begin = tokenizer.encode_ids(thoughts.begin, add_special_tokens=False)
         self._begin = begin[0] if len(begin) == 1 and begin[0] < vocab_size else None
         self._tokens: list[int] = []
-        self._reply_at: int | None = None  # so many tokens come before it; None within a thought
+        # How many tokens come before the reply; None until it begins.
+        self._reply_at: int | None = None
 
     def mask(self) -> Tensor | None:
         """(V,) bool: see `Constraint`."""
