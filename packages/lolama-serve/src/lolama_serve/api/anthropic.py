@@ -208,9 +208,7 @@ class _Told:
             reason = "stop_sequence"
         elif result.finish_reason == "eos":
             reason = "tool_use" if answer.finish_reason == "tool_calls" else "end_turn"
-        elif (
-            timings.tokens < self._most and timings.prompt + timings.tokens >= self._context
-        ):  # there was room for less than the request wanted
+        elif timings.tokens < self._most and timings.prompt + timings.tokens >= self._context:
             reason = "model_context_window_exceeded"
         else:
             reason = "max_tokens"
