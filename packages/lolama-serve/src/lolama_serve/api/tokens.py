@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
+from lolama_core.protocols import Tokenizer
 from lolama_core.protocols.serving import ServedModel
 from lolama_serve.api.messages import ChatMessage, Tool, conversation
 from lolama_serve.api.token_texts import token_bytes, token_text
