@@ -63,7 +63,7 @@ def test_what_is_known_of_a_model_is_shown(client: TestClient, host: DemoHost) -
     shown = client.post("/api/show", json={"model": "demo:latest", "verbose": True}).json()
     assert shown["details"] == DETAILS
     assert shown["template"].startswith("{{- bos_token -}}")
-    assert shown["capabilities"] == ["completion", "thinking"]
+    assert shown["capabilities"] == ["completion", "tools", "thinking"]
     assert shown["model_info"] == {
         "general.architecture": "llama",
         "general.parameter_count": 2_000,

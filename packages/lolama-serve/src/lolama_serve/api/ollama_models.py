@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lolama_core.protocols.serving import ServedName
-from lolama_core.protocols.text import ToolTokenizer
 from lolama_core.protocols.types import JSON
 from lolama_serve.__about__ import __version__
 from lolama_serve.api.models import served_names
@@ -119,7 +118,7 @@ def _shown(served: ServedName, loaded: LoadedModel | None) -> dict[str, Any]:
     can = {
         "completion": True,
         "vision": bool(facts.get("vision")),
-        "tools": isinstance(tokenizer, ToolTokenizer) and tokenizer.hears_tools,
+        "tools": bool(template),  # one that knows of none is told of them in messages
         "thinking": tokenizer is not None and thinks(tokenizer),
     }
     return {
