@@ -90,7 +90,7 @@ def test_requirement_01_a_client_that_leaves_in_prefill_is_not_read_to_the_end(l
     with streaming(live, **ENDLESS):
         live.host.steps.let(2)
         reading = live.raw(request(CHAT, chat_body(LONG, **ENDLESS)))
-        until(lambda: live.own.pool.waiting == 2)
+        until(lambda: len(live.own.pool.loaded["demo"].running) == 2)
         live.host.steps.let(5)
         ticket, done = max(live.host.taken[-1].progress.items())
         assert 0 < done < 276

@@ -229,7 +229,7 @@ class LocalModel:
         continues: bool,
     ) -> tuple[list[int], Mapping[str, Any]]:
         turns = self._turns(messages)
-        last = turns.pop()["content"] if continues else ""
+        last = _text(turns.pop()) if continues else ""
         if not turns:
             raise UsageError("messages", "have nothing to answer", "give a message of the user")
         inputs = self._shown(pictures)
@@ -239,8 +239,12 @@ class LocalModel:
         if turns[0]["role"] == "system" and not hears_system(tokenizer, turns):
             reason = f"the chat template of {self.name} leaves system messages out"
             raise UsageError("messages", reason, "say it in a message of the user")
-        ids = render(tokenizer, turns) if use is None else use.render(tokenizer, turns)
-        if isinstance(last, str) and last:
+        use = use or (ToolUse.of(tokenizer, ()) if any(map(_is_of_tools, turns)) else None)
+        try:
+            ids = render(tokenizer, turns) if use is None else use.render(tokenizer, turns)
+        except ModelError as error:  # what the template refuses is what the request gave
+            raise UsageError("messages", f"{error.subject} {error.reason}", "") from None
+        if last:
             ids += going_on(tokenizer, ids, last)
         return ids, inputs
 
@@ -275,6 +279,19 @@ class LocalModel:
             except ModelError as error:  # which is what the request gave, and no model
                 raise UsageError(error.subject, error.reason, error.remedy) from None
         return cast("Mapping[str, Any]", self._processor.preprocess(read))
+
+
+def _is_of_tools(message: Message) -> bool:
+    """Whether a message is a result of a tool, or calls one."""
+    return message["role"] == "tool" or bool(message.get("tool_calls"))
+
+
+def _text(message: Message) -> str:
+    """What a message says, its parts joined."""
+    content = message["content"] or ""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
 
 
 def _grammar(kind: GrammarKind, source: JSON) -> Grammar:

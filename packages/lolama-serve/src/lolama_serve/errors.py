@@ -87,8 +87,8 @@ class ContextExceeded(APIError):
 
     def __init__(self, length: int, context: int) -> None:
         message = (
-            f"the prompt has {length:,} tokens, which exceeds the available context size of "
-            f"{context:,}; shorten it, or start the server with a larger context"
+            f"the prompt has {length:,} tokens, and with one of the answer exceeds the available context "
+            f"size of {context:,}; shorten it, or start the server with a larger context"
         )
         super().__init__(
             400,
