@@ -20,8 +20,8 @@ from lolama.prompts import (
     without_template,
 )
 from lolama.reply_stream import ReplyStream
-from lolama.thinking import ThoughtSplitter, thought_format, with_thinking
-from lolama.tool_use import ReplySplitter, ToolUse
+from lolama.thinking import thought_format, with_thinking
+from lolama.tool_use import ToolUse
 from lolama.tools import Tool, tool_definitions
 from lolama.vision import image_token_id, open_pictures, picture_ids, processor_of
 from lolama_core import Generation, TextGenerator, TokenStream
@@ -193,8 +193,7 @@ class LanguageModel:
         """The reply to a conversation, in the model's own chat template.
 
         Args:
-            messages: ``{"role": "system" | "user" | "assistant", "content": text}`` in turn; a text alone is
-                one message of the user.
+            messages: ``{"role": "user", "content": text}`` and so on; a text alone is one of the user.
             config, logits_processors, settings: As for `generate`.
             images: As for `generate`. They are shown with the last message of the user, unless the messages
                 say where each stands: ``"content": [{"type": "image"}, {"type": "text", "text": ...}]``.
@@ -205,17 +204,15 @@ class LanguageModel:
                 asks for is the result's ``tool_calls``; nothing calls them by itself.
 
         Raises:
-            UsageError: as `generate`; also for a system message that the template leaves out, or ``thinking``
-                if the template has no switch for it.
+            UsageError: as `generate`; also for what the template has no place for: a system message, a switch
+                for ``thinking``.
             ModelError: as `generate`; also if the model has no chat template, or it cannot be used.
         """
-        stream = truth("stream", stream)
-        known = tool_definitions(tools)
-        ids, inputs = self.encode_chat(messages, images, thinking=thinking, tools=known)
-        use = ToolUse.of(self.tokenizer, known)
+        use = ToolUse.of(self.tokenizer, tool_definitions(tools))
+        ids, inputs = self.encode_chat(messages, images, thinking=thinking, tools=use.tools)
         thoughts = thought_format(self.tokenizer, ids)
-        splitter = ReplySplitter(thoughts, use) if known else ThoughtSplitter(thoughts)
-        run = self.generator.generate_stream if stream else self.generator.generate
+        splitter = use.splitter(thoughts)
+        run = self.generator.generate_stream if truth("stream", stream) else self.generator.generate
         begun = run(
             ids,
             config,

@@ -53,6 +53,14 @@ class ToolUse:
         """The control tokens that a stream has to show."""
         return frozenset(self.control_ids.values())
 
+    def splitter(self, thought: ThoughtFormat | None) -> ThoughtSplitter:
+        """What takes a thought, and calls of these tools, out of a reply.
+
+        Args:
+            thought: Where the thought stands; None for a model that does not think.
+        """
+        return ReplySplitter(thought, self) if self.tools else ThoughtSplitter(thought)
+
     def render(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
         """The ids of a conversation up to the reply, with the tools told by the template, or in a message.
 

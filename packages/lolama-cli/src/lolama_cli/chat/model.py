@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from lolama.files import expanded
 from lolama.memory import kept_bytes
 from lolama.prompts import hears_system, sees_none, without_template
-from lolama.thinking import ThoughtSplitter, thought_format
-from lolama.tool_use import ReplySplitter, ToolUse
+from lolama.thinking import thought_format
+from lolama.tool_use import ToolUse
 from lolama_cli.chat.conversation import (
     Conversation,
     PictureFile,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lolama import Drafting, PrefixCache, TextGenerator
-    from lolama.thinking import ThoughtFormat
+    from lolama.thinking import ThoughtFormat, ThoughtSplitter
     from lolama_core.protocols import CausalLM, ImageProcessor, Tokenizer
     from lolama_core.protocols.tools import ToolDefinition
     from lolama_core.protocols.types import ImageInputs, ModelFiles
@@ -133,8 +133,7 @@ class ChatModel:
 
     def splitter(self, prompt: ChatPrompt) -> ThoughtSplitter:
         """What takes a thought, and calls of tools, out of the reply to a prompt."""
-        thought = self.thought_format(prompt)
-        return ReplySplitter(thought, self.use) if self.use.tools else ThoughtSplitter(thought)
+        return self.use.splitter(self.thought_format(prompt))
 
     def read_picture(self, name: str) -> tuple[PictureFile, Image, str]:
         """Read a picture and prepare it for the model.
