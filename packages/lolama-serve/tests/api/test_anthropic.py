@@ -165,7 +165,7 @@ def test_it_tells_where_the_context_has_ended(
 
 def test_a_prompt_that_is_too_long_is_refused(client: TestClient) -> None:
     message = refused(client, messages=[{"role": "user", "content": "two " * 600}])
-    assert "the context has room for 512" in message
+    assert "exceeds the available context size of 512" in message
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_context_is_a_limit_and_never_more_than_there_is(client: TestClient) -
     both = {**options, "num_predict": 2}
     assert asked(client, "/api/chat", CHAT, options=both)["eval_count"] == 2
     assert "512" in refused(client, "/api/chat", CHAT, options={"num_ctx": 513})
-    assert "has room for 9" in refused(client, "/api/chat", CHAT, options={"num_ctx": 9})
+    assert "available context size of 9" in refused(client, "/api/chat", CHAT, options={"num_ctx": 9})
 
 
 @pytest.mark.parametrize(
@@ -218,4 +218,4 @@ def test_texts_have_vectors(client: TestClient) -> None:
     assert one["embeddings"] == vectors[:1]
     assert 0 < one["prompt_eval_count"] < answer["prompt_eval_count"]
     assert "dimensions" in refused(client, "/api/embed", body, dimensions=3)
-    assert "has room for 512" in refused(client, "/api/embed", body, input="two " * 600)
+    assert "available context size of 512" in refused(client, "/api/embed", body, input="two " * 600)
