@@ -21,7 +21,7 @@ from lolama.prompts import (
 from lolama.reply_parts import ReplyParts
 from lolama.served_loading import Loading, facts_of
 from lolama.thinking import ThoughtFormat, thought_format, with_thinking
-from lolama.tool_use import ToolUse
+from lolama.tool_use import ToolUse, speaks_of_tools
 from lolama.tools import tool_definitions
 from lolama.vision import count_positions, processor_of
 from lolama_core import Engine, GenerationConfig
@@ -239,7 +239,7 @@ class LocalModel:
         if turns[0]["role"] == "system" and not hears_system(tokenizer, turns):
             reason = f"the chat template of {self.name} leaves system messages out"
             raise UsageError("messages", reason, "say it in a message of the user")
-        use = use or (ToolUse.of(tokenizer, ()) if any(map(_is_of_tools, turns)) else None)
+        use = use or (ToolUse.of(tokenizer, ()) if any(map(speaks_of_tools, turns)) else None)
         try:
             ids = render(tokenizer, turns) if use is None else use.render(tokenizer, turns)
         except ModelError as error:  # what the template refuses is what the request gave
@@ -279,11 +279,6 @@ class LocalModel:
             except ModelError as error:  # which is what the request gave, and no model
                 raise UsageError(error.subject, error.reason, error.remedy) from None
         return cast("Mapping[str, Any]", self._processor.preprocess(read))
-
-
-def _is_of_tools(message: Message) -> bool:
-    """Whether a message is a result of a tool, or calls one."""
-    return message["role"] == "tool" or bool(message.get("tool_calls"))
 
 
 def _text(message: Message) -> str:

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from lolama_core.protocols.types import Message
 
 
+def speaks_of_tools(message: Message) -> bool:
+    """Whether a message is a result of a tool, or calls one."""
+    return message["role"] == "tool" or bool(message.get("tool_calls"))
+
+
 @dataclass(frozen=True)
 class ToolUse:
     """The tools of a chat with a model.
