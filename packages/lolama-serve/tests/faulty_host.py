@@ -48,7 +48,7 @@ class Gate:
             self._permits = 0
 
     def let(self, count: int) -> None:
-        """Let so many through, and wait until they are and the next one waits."""
+        """Let through that many, and wait until the next one waits."""
         with self._changed:
             assert self._permits is not None
             self._permits += count
@@ -209,7 +209,7 @@ class WatchedEngine:
             raise self._host.failures.pop(0)
         emitted = self._engine.step()
         tickets = range(1, 1 + self._engine._tickets)
-        progress = {t: p[0] for t in tickets if (p := self._engine.prompt_progress(t)) is not None}
+        progress = {t: p[1] for t in tickets if (p := self._engine.prompt_progress(t)) is not None}
         self._host.taken.append(Step(tuple(ticket for ticket, _ in emitted), progress))
         return emitted
 
@@ -217,7 +217,7 @@ class WatchedEngine:
         """See `RequestEngine`."""
         return self._engine.collect()
 
-    def prompt_progress(self, ticket: int) -> tuple[int, int] | None:
+    def prompt_progress(self, ticket: int) -> tuple[int, int, int] | None:
         """See `RequestEngine`."""
         return self._engine.prompt_progress(ticket)
 
