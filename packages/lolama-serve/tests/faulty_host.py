@@ -48,7 +48,7 @@ class Gate:
             self._permits = 0
 
     def let(self, count: int) -> None:
-        """Let so many through, and wait until they are and the next one waits."""
+        """Let through that many, and wait until the next one waits."""
         with self._changed:
             assert self._permits is not None
             self._permits += count

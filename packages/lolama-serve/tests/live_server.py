@@ -48,6 +48,11 @@ class Live:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def running(self) -> int:
+        """Answers that its engines have been told of and that have not ended."""
+        return sum(len(one.running) for one in self.own.pool.loaded.values())
+
     def get(self, path: str, **more: Any) -> httpx2.Response:
         """Ask for a page."""
         return httpx2.get(self.address + path, timeout=PATIENCE, **more)

@@ -61,10 +61,8 @@ def test_requirement_17_only_pages_of_known_origins_use_the_server(
 ) -> None:
     headers = {"Origin": origin, "Authorization": f"Bearer {KEY}"}
     expected = origin if allowed else None
-    asked = {
-        "Access-Control-Request-Method": "POST",
-        "Origin": origin,
-    }  # without the key, as browsers do
+    # Browsers ask without the key.
+    asked = {"Access-Control-Request-Method": "POST", "Origin": origin}
     with TestClient(
         make_app(locked.host, locked.own.options), base_url="http://127.0.0.1"
     ) as client:

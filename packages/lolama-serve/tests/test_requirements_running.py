@@ -74,7 +74,7 @@ def test_requirement_01_a_client_that_leaves_while_it_waits_is_never_run(live: L
     with streaming(live, **ENDLESS), streaming(live, "Two", **ENDLESS):
         live.host.steps.let(2)
         waiting = live.raw(request(CHAT, chat_body("Three", **ENDLESS)))
-        until(lambda: live.own.pool.waiting == 3)
+        until(lambda: live.running == 3)
         live.host.steps.let(2)
         waiting.close()
         until(lambda: left(live) > before)
@@ -90,7 +90,7 @@ def test_requirement_01_a_client_that_leaves_in_prefill_is_not_read_to_the_end(l
     with streaming(live, **ENDLESS):
         live.host.steps.let(2)
         reading = live.raw(request(CHAT, chat_body(LONG, **ENDLESS)))
-        until(lambda: len(live.own.pool.loaded["demo"].running) == 2)
+        until(lambda: live.running == 2)
         live.host.steps.let(5)
         ticket, done = max(live.host.taken[-1].progress.items())
         assert 0 < done < 276
@@ -127,7 +127,7 @@ def test_requirement_03_decoding_never_stalls_behind_a_prompt() -> None:
         with streaming(live, **ENDLESS):
             live.host.steps.let(3)
             with live.raw(request(CHAT, chat_body(LONG, max_tokens=1))):
-                until(lambda: live.own.pool.waiting == 2)
+                until(lambda: live.running == 2)
                 live.host.steps.let(12)
                 first = live.host.taken[0].emitted[0]
                 beside = [step for step in live.host.taken if len(step.progress) == 2]
@@ -141,7 +141,7 @@ def test_requirement_03_a_prompt_that_came_later_and_is_short_passes_a_long_one(
     with live.raw(request(CHAT, chat_body("Now: " + LONG, **ENDLESS))):
         live.host.steps.let(2)
         with live.raw(request(CHAT, chat_body("Hi", **ENDLESS))):
-            until(lambda: live.own.pool.waiting == 2)
+            until(lambda: live.running == 2)
             live.host.steps.let(6)
             first, second = sorted(live.host.taken[-1].progress)
             assert live.host.taken[-1].progress[first] < 276
@@ -193,8 +193,7 @@ def test_requirement_05_a_full_queue_is_answered_with_429_and_when_to_come_again
     refused = live.metric("lolama:requests_refused_total")
     live.host.steps.close()
     held = [live.raw(request(CHAT, chat_body(**ENDLESS))) for _ in range(5)]
-    until(lambda: live.own.pool.waiting == 5)
-    until(lambda: len(live.own.pool.loaded["demo"].running) == 5)
+    until(lambda: live.running == 5)
     answer = live.chat()
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) >= 1
@@ -211,7 +210,7 @@ def test_requirement_05_who_came_first_runs_first(live: Live) -> None:
     waiting: list[socket.socket] = []
     for number in range(5):
         waiting.append(live.raw(request(CHAT, chat_body(f"{number}", max_tokens=2))))
-        until(lambda count=number + 1: live.own.pool.waiting == count)  # type: ignore[misc]
+        until(lambda count=number + 1: live.running == count)  # type: ignore[misc]
     live.host.steps.let(1)  # those that came before the thread looked again
     mark = len(live.host.taken)
     live.host.steps.open()

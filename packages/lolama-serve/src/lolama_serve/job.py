@@ -11,9 +11,10 @@ from lolama_core.protocols import Constraint
 from lolama_core.protocols.generation import Generation, TokenLogprobs
 from lolama_core.protocols.serving import ReplyParser, ReplyPart, ServedPrompt
 from lolama_core.protocols.types import JSON
-from lolama_serve.engine_thread import Ended, Event, Failed, Progress, Submission, Timings
+from lolama_serve.engine_thread import Ended, Event, Failed, Progress, Submission
 from lolama_serve.errors import APIError
 from lolama_serve.pool import LoadedModel
+from lolama_serve.request_timings import Timings
 
 MOST_CHOICES = 128
 """Answers that one request may ask for."""

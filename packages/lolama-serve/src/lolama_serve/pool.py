@@ -62,9 +62,8 @@ class ModelPool:
         self._preloading = bool(options.models)
         self.waiting = 0
         """Requests that have come and have not ended, of all models."""
-        self._holders: Counter[str] = (
-            Counter()
-        )  # requests of each model, those that wait for it included
+        # Requests of each model, those that wait for it included.
+        self._holders: Counter[str] = Counter()
         self._coming: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
         self._loading = asyncio.Lock()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lolama_serve.engine_thread import Timings
 from lolama_serve.job import Answer, PromptProgress
+from lolama_serve.request_timings import Timings
 
 
 def timings_facts(timings: Timings, cached: int = 0) -> dict[str, Any]:
