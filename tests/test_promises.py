@@ -24,6 +24,7 @@ CLOCKS = {
     "packages/lolama-cli/tests/test_quantize.py": "the moments at which a process is killed",
     "packages/lolama-cli/tests/test_start_up.py": "processor time, for a promise",
     "packages/lolama-core/tests/test_imports.py": "the time of an import, for a promise",
+    "packages/lolama-serve/tests/conftest.py": "the end of waiting",
     "packages/lolama-serve/tests/live_server.py": "the end of waiting",
     "tests/captures.py": "the end of a capture",
     "tests/test_promises.py": "the names of clocks",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from itertools import chain
 from typing import Any
 
@@ -56,15 +55,13 @@ def refused(client: TestClient, path: str, body: dict[str, Any], **more: Any) ->
 
 
 def test_a_chat_as_a_whole(client: TestClient) -> None:
-    began = time.monotonic()
     answer = asked(client, "/api/chat", CHAT)
-    took = (time.monotonic() - began) * 1e9
     assert answer["message"] == {"role": "assistant", "content": ANSWER}
     assert (answer["model"], answer["done"], answer["done_reason"]) == ("demo", True, "stop")
     assert (answer["prompt_eval_count"], answer["eval_count"]) == (9, 7)
     parts = [answer[f"{part}_duration"] for part in ("load", "prompt_eval", "eval")]
     assert all(isinstance(part, int) and part >= 0 for part in parts)
-    assert sum(parts) <= answer["total_duration"] <= took
+    assert sum(parts) <= answer["total_duration"]
 
 
 @pytest.mark.parametrize(
