@@ -1,4 +1,4 @@
-"""What a start takes: commands that need no model, a refusal and a first token, beside ``import torch``.
+"""What a start takes: commands that need no model, a refusal, first tokens, beside ``import torch``.
 
     python -m benchmarks.start --json benchmarks/results/start.json
     python -m benchmarks.start --rounds 1
@@ -20,7 +20,8 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -84,6 +85,42 @@ def programs() -> list[Start]:
         code = 2 if "nosuch" in command else 0
         found.append(Start(f"lolama {command}", ("-m", "lolama_cli", *command.split()), code))
     return found
+
+
+def through_a_server(address: str) -> Start:
+    """A first token of a model that a running server has.
+
+    Args:
+        address: That of the server.
+    """
+    words = f"generate -m demo --server {address} --max-tokens 1 x".split()
+    return Start("first token through a running server", ("-m", "lolama_cli", *words))
+
+
+@contextmanager
+def serving(env: Mapping[str, str]) -> Iterator[str]:
+    """The address of a server of `demo`, which has answered once.
+
+    Args:
+        env: As for `measure`.
+    """
+    command = [sys.executable, "-m", "lolama_cli", "serve", "-m", "demo", "--port", "0"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=env,
+        cwd=env["LOLAMA_HOME"],
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().split()[-1]
+            start(through_a_server(address), env)
+            yield address
+        finally:
+            process.terminate()
 
 
 def start(program: Start, env: Mapping[str, str]) -> tuple[float, int, int]:
@@ -182,7 +219,13 @@ def main() -> None:
         # Nothing of what whoever measures has downloaded or set, and no network.
         mine = {name: value for name, value in os.environ.items() if not name.startswith("LOLAMA_")}
         alone = {"LOLAMA_HOME": folder, "HF_HOME": folder, "HF_HUB_OFFLINE": "1"}
-        measure(found, options.rounds, {**mine, **alone, "LOLAMA_CONFIG": f"{folder}/config.toml"})
+        env = {**mine, **alone, "LOLAMA_CONFIG": f"{folder}/config.toml"}
+        measure(found, options.rounds, env)
+        # After all others: what the server has mapped cannot be dropped.
+        with serving(env) as address:
+            asked = through_a_server(address)
+            measure([asked], options.rounds, env)
+            found.append(asked)
     from benchmarks.run import processor, versions
     from benchmarks.tables import start_table
 

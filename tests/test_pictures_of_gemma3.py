@@ -13,12 +13,12 @@ from PIL import Image
 
 import lolama
 from lolama import LanguageModel
+from lolama.command_prompts import PreparedImages
 from lolama.model import quantize_model_int8
 from lolama.names import resolve
 from lolama.prompts import message_content
 from lolama.vision import count_positions, processor_of
 from lolama.wiring import load_files, tokenizer_of
-from lolama_cli.pictures import PreparedImages
 from lolama_cli.prompts import encode_prompt
 from lolama_core import Engine, GenerationConfig, Tokenizer
 from lolama_core.protocols.types import Message, ModelFiles

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lolama.command_prompts import PreparedImages
 from lolama.names import resolve
 from lolama.prompts import message_content
 from lolama.vision import processor_of
 from lolama.wiring import tokenizer_of
-from lolama_cli.pictures import PreparedImages
 from lolama_cli.prompts import encode_prompt
 from lolama_core.protocols.types import Message, ModelFiles
 from lolama_core.testing import tiny

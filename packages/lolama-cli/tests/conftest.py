@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,3 +77,12 @@ def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import known_model
 
     return known_model.write(tmp_path_factory.mktemp("models") / "overflowing", scale=1e38)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of a server of the built-in models."""
+    from served import serving
+
+    with serving("-m", "demo", "-m", "demo-vision") as address:
+        yield address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,19 @@ def model(name: str | Path = "demo", *, raw: bool = False) -> ChatModel:
     return ChatModel(files, tokenizer, load, raw=raw)
 
 
-def session(name: str | Path = "demo", *, raw: bool = False, **fields: Any) -> Session:
+@dataclass
+class LocalSession(Session):
+    """A session with a model of this process."""
+
+    model: ChatModel
+
+
+def session(name: str | Path = "demo", *, raw: bool = False, **fields: Any) -> LocalSession:
     """A new one; what an earlier one ran is forgotten."""
     chosen = model(name, raw=raw)
     assert chosen.generator.prefix_cache is not None
     chosen.generator.prefix_cache.clear()
-    return Session(**{"model": chosen, "config": GREEDY, **fields})
+    return LocalSession(**{"model": chosen, "config": GREEDY, **fields})
 
 
 def say(chat: Session, text: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lolama_core
 from lolama.answers import Constraints
+from lolama.command_serving import CommandAnswers
 from lolama.grammar import Grammar
 from lolama.prompts import (
     check_messages,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from lolama_core.protocols import Tokenizer as AnyTokenizer
 
 
-class LocalModel:
+class LocalModel(CommandAnswers):
     """A loaded model; see `lolama_core.protocols.serving.ServedModel`.
 
     Args:
@@ -57,7 +58,7 @@ class LocalModel:
         draft: Drafting,
     ) -> None:
         self.name, self.tokenizer = name, tokenizer
-        self._files, self._model, self._loading, self._draft = files, model, loading, draft
+        self.files, self._model, self._loading, self._draft = files, model, loading, draft
         self._processor: ImageProcessor | None = processor_of(files)
         self._constraints = Constraints(model, tokenizer)
 
@@ -82,9 +83,9 @@ class LocalModel:
     @cached_property
     def facts(self) -> Mapping[str, JSON]:
         """What is told of it."""
-        paths = sorted({str(location.path) for location in self._files.tensors.values()})
+        paths = sorted({str(location.path) for location in self.files.tensors.values()})
         return {
-            **facts_of(self._files),
+            **facts_of(self.files),
             "path": paths[0] if paths else "",
             "device": str(self._model.device),
             "dtype": str(self._model.dtype).removeprefix("torch."),
@@ -131,7 +132,7 @@ class LocalModel:
         thoughts = None if continues else thought_format(self.tokenizer, ids)
         positions = len(ids)
         if inputs:
-            positions = count_positions(self._files, ids, cast("Any", inputs))
+            positions = count_positions(self.files, ids, cast("Any", inputs))
         constraint = None
         if use is not None:
             constraint = self._calls(use, tool_choice, parallel_calls, thoughts)
@@ -170,9 +171,9 @@ class LocalModel:
         thoughts = None
         if prompt is not None and prompt.thinks:
             thoughts = thought_format(self.tokenizer, prompt.ids)
-        return self._constraint(_grammar(kind, source), thoughts)
+        return self.constraint_of(_grammar(kind, source), thoughts)
 
-    def _constraint(
+    def constraint_of(
         self, grammar: Grammar, thoughts: ThoughtFormat | None = None
     ) -> Callable[[], Constraint]:
         """Makes a constraint for each text of a grammar, which is compiled at once."""
@@ -207,7 +208,7 @@ class LocalModel:
             thought=None if thoughts is None else (thoughts.begin, thoughts.end),
             opened=thoughts is not None and thoughts.opened,
         )
-        return self._constraint(Grammar.lark(lark))
+        return self.constraint_of(Grammar.lark(lark))
 
     def embedding(self, ids: Sequence[int]) -> list[float]:
         """The mean of the last hidden states of a text, of length 1."""

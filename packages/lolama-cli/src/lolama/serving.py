@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import lolama_core
 from lolama import memory, names, wiring
+from lolama.command_serving import CommandNames
 from lolama.drafts import check_draft, check_tried
 from lolama.served_loading import Loading as Loading
 from lolama.served_loading import facts_of
 from lolama.served_model import LocalModel
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.serving import ServedName
-from lolama_core.protocols.types import ModelFiles
+from lolama_core.protocols.types import JSON, ModelFiles
 from lolama_serve import ServeOptions as ServeOptions
 from lolama_serve import log_to as log_to
 from lolama_serve import serve as serve
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from lolama_core import Drafting, Tokenizer
 
 
-class LocalModels:
+class LocalModels(CommandNames):
     """The models of this machine, for a server; see `lolama_core.protocols.serving.ModelHost`.
 
     Those that are built in or were downloaded, and those that whoever started the server named. A request
@@ -53,22 +54,22 @@ class LocalModels:
 
     def names(self) -> list[ServedName]:
         """The models that are here."""
-        return [self._served(name) for name in self._known()]
+        return [self._served(name) for name in self.known()]
 
     def find(self, name: str) -> ServedName:
         """The model of that name; see `ModelHost`."""
         if name in self._aliases:
             name = self._aliases[0]
-        known = self._known()
+        known = self.known()
         if name not in known:
             raise UsageError("model", "is not here", f"use one of {', '.join(known)[:500]}")
         return self._served(name)
 
     def load(self, name: str) -> LocalModel:
         """Load it; see `ModelHost`."""
-        if name not in self._known():
+        if name not in self.known():
             raise UsageError("model", f"{name!r:.200} is not here", "see GET /v1/models")
-        files = self._files(name)
+        files = self.files_of(name)
         wiring.check(files)
         loading = self._loading
         asked = files
@@ -81,7 +82,7 @@ class LocalModels:
         wiring.suit_threads(model)
         return LocalModel(name, used, model, tokenizer, loading, draft)
 
-    def _known(self) -> dict[str, None]:
+    def known(self) -> dict[str, None]:
         """Names in the order in which they are told; a dictionary, to look them up."""
         source = lolama_core.installed_source()
         stored = source.stored(lolama_core.FileCheckpointIO())
@@ -91,12 +92,28 @@ class LocalModels:
         found = [*self.given, *names.builtin_models(), *(one.alias for one in aliases)]
         return dict.fromkeys([*found, *sorted(complete - aliased)])
 
-    def _files(self, name: str) -> ModelFiles:
+    @property
+    def named(self) -> Mapping[str, str]:
+        """What commands call the models that were named at the start; see `CommandNames`."""
+        return dict(zip(self._given, self.given, strict=True))
+
+    def loaded_as(self) -> Mapping[str, JSON]:
+        """What models are loaded as; see `CommandNames`."""
+        loading = self._loading
+        return {
+            "bits": loading.bits,
+            "dtype": loading.dtype or "auto",
+            "template": loading.template,
+            "cache_dtype": loading.cache_dtype,
+        }
+
+    def files_of(self, name: str) -> ModelFiles:
+        """The files of a model, by what requests call it; see `CommandNames`."""
         aliased = self._aliases[:1] == (name,)
         return names.resolve(self._given[0] if aliased else name, fetch=False)
 
     def _served(self, name: str) -> ServedName:
-        files = self._files(name)
+        files = self.files_of(name)
         loading = self._loading
         dtype = loading.dtype or files.config["dtype"]
         need = memory.needed(files, context=1, dtype=dtype, bits=loading.bits)

@@ -37,6 +37,9 @@ OPTIONS = {
     "outtype": "--outtype",
     "port": "--port",
     "quantize": "--quantize",
+    "server": "--server",
+    "system": "--system",
+    "template": "--template",
     "thinking": "--no-think",
     **{row.name: option_of(key) for key, row in SETTINGS.items()},
 }

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from lolama_cli import options
+from lolama_cli import options, server_option
 from lolama_cli.regular_files import check_regular
 from lolama_cli.setting_options import generation_config
 from lolama_cli.settings import SETTINGS
@@ -116,6 +116,8 @@ class Key:
             raise UsageError("--model", "is empty", "give a name or a folder")
         elif self.name == "system":
             options.check_system(str(value))
+        elif self.name == "server":
+            server_option.checked_address(str(value))
         elif self.kind in (int, float):
             generation_config(**{SETTINGS[self.parameter].name: value})
 
@@ -141,6 +143,7 @@ def _keys() -> Iterator[Key]:
         if row.kind in _OF_SETTINGS:
             yield Key(name.replace("_", "-"), _OF_SETTINGS[row.kind])
     yield _key(options.NoStream)
+    yield _key(options.Server)
 
 
 KEYS: Mapping[str, Key] = {key.name: key for key in _keys()}
@@ -219,7 +222,11 @@ def of_environment() -> dict[str, Value]:
 
 def misspelled_variables() -> dict[str, str]:
     """Variables that set nothing → the variables that were meant, it seems."""
-    known = [key.variable for key in KEYS.values()] + ["LOLAMA_CONFIG", "LOLAMA_HOME"]
+    known = [key.variable for key in KEYS.values()] + [
+        "LOLAMA_CONFIG",
+        "LOLAMA_HOME",
+        server_option.KEY,
+    ]
     bare = {_bare(name): name for name in known}
     found = {}
     for name in sorted(os.environ):

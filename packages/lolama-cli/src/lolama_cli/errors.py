@@ -68,7 +68,9 @@ def report(error: BaseException, settings: Settings) -> int:
     reported = about_options(_as_lolama_error(error))
     origin = settings.origins.get(reported.subject)
     if origin is not None:  # nobody typed that option
+        code = reported.exit_code
         reported = UsageError(origin, f"{reported.subject} {reported.reason}", reported.remedy)
+        reported.exit_code = code
     elif settings.default_model and settings.default_model in reported.subject:
         where = f"{settings.origins['--model']} sets that model"
         remedy = f"{reported.remedy}; {where}" if reported.remedy else where

@@ -93,6 +93,15 @@ NoStream = Annotated[
     bool, typer.Option("--no-stream", help="Disable streaming (wait for full response).")
 ]
 
+Server = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        help="Have a running lolama serve at this address answer; none answers here (docs/serve.md).",
+        metavar="URL",
+    ),
+]
+
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 _MOST_TEMPLATE_BYTES = 1_000_000
 

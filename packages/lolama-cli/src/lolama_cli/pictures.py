@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from lolama.prompts import sees_none
 from lolama_cli.console import note
@@ -15,6 +14,9 @@ from lolama_cli.standard_input import read_standard_input
 from lolama_core.protocols.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lolama.command_prompts import PreparedImages
     from lolama_core.protocols import ImageProcessor
     from lolama_core.protocols.types import ImageInputs, ModelFiles
 
@@ -46,53 +48,6 @@ def check_names(names: Sequence[str], *, prompt_from_stdin: bool) -> None:
         raise UsageError(OPTION, f"{len(names)} pictures, more than {_MOST}", "give fewer")
 
 
-@dataclass(frozen=True)
-class PreparedImages:
-    """The pictures of a prompt, ready for the model.
-
-    Attributes:
-        files: The model's files.
-        inputs: What its image processor made of them.
-    """
-
-    files: ModelFiles
-    inputs: ImageInputs
-
-    @property
-    def count(self) -> int:
-        """Number of pictures."""
-        return len(self.inputs["tokens_per_image"])
-
-    @property
-    def model_inputs(self) -> Mapping[str, Any]:
-        """What the model is given beside ids: nothing, if nothing is shown."""
-        return cast("Mapping[str, Any]", self.inputs) if self.count else {}
-
-    @property
-    def progress(self) -> str:
-        """What there is to wait for."""
-        return (
-            f"encoding {self.count} picture{'' if self.count == 1 else 's'}" if self.count else ""
-        )
-
-    @property
-    def marks(self) -> list[list[int]]:
-        """The ids that stand for each of them in a prompt without a template."""
-        from lolama.vision import picture_ids
-
-        return [picture_ids(self.files)] * self.count
-
-    def count_positions(self, ids: Sequence[int]) -> int:
-        """Positions of the prompt, pictures included.
-
-        Raises:
-            UsageError: if image tokens and pictures do not go together.
-        """
-        from lolama.vision import count_positions
-
-        return count_positions(self.files, ids, self.inputs)
-
-
 def prepare_images(
     files: ModelFiles, names: Sequence[str], mode: str | None
 ) -> PreparedImages | None:
@@ -102,6 +57,7 @@ def prepare_images(
         UsageError: for pictures, or a mode of preparing them, with a text model.
         ModelError: naming the picture that cannot be used.
     """
+    from lolama.command_prompts import PreparedImages
     from lolama.vision import processor_of
 
     processor = processor_of(files, mode if names else None)
@@ -113,21 +69,33 @@ def prepare_images(
     return PreparedImages(files, _prepare(processor, names))
 
 
-def _prepare(processor: ImageProcessor, names: Sequence[str]) -> ImageInputs:
+def read_pictures(names: Sequence[str]) -> Iterator[tuple[str, bytes, Image]]:
+    """Pictures one after another: what errors call it, its file, and its pixels.
+
+    Raises:
+        UsageError: if standard input has none.
+        ModelError: naming the picture that cannot be used.
+    """
+    if not names:  # which spares importing Pillow
+        return
     from lolama.vision import read_picture
 
-    images = []
     for name in names:
         subject = "standard input" if name == "-" else name
-        picture = read_picture(_standard_input() if name == "-" else Path(name), subject)
+        source = _standard_input() if name == "-" else Path(name)
+        picture = read_picture(source, subject)
         if picture.notice:
             note(f"note: {picture.notice}")
-        images.append(picture.image)
+        yield subject, source if isinstance(source, bytes) else source.read_bytes(), picture.image
+
+
+def _prepare(processor: ImageProcessor, names: Sequence[str]) -> ImageInputs:
+    read = [(subject, image) for subject, _, image in read_pictures(names)]
     try:
-        return processor.preprocess(images)
+        return processor.preprocess([image for _, image in read])
     except ModelError as error:
-        subjects = ["standard input" if name == "-" else name for name in names]
-        raise ModelError(", ".join(subjects), error.reason, error.remedy) from None
+        subjects = ", ".join(subject for subject, _ in read)
+        raise ModelError(subjects, error.reason, error.remedy) from None
 
 
 def _standard_input() -> bytes:

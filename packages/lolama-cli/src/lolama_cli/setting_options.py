@@ -18,7 +18,7 @@ from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.settings import OF_COMMANDS, Kind, Setting
 
 if TYPE_CHECKING:
-    from lolama_core.protocols.types import ModelFiles
+    from lolama_core.protocols.types import JSON, ModelFiles
 
 SECTION = "More settings of sampling"
 """Where the help of a command has the settings that few people use."""
@@ -158,7 +158,13 @@ def with_models_own(
     Raises:
         ModelError: for what makes no sense.
     """
-    recommended = files.config["generation"].get("sampling", {})
+    return with_recommended(config, files.config["generation"].get("sampling", {}), given)
+
+
+def with_recommended(
+    config: GenerationConfig, recommended: Mapping[str, JSON], given: Collection[str]
+) -> GenerationConfig:
+    """`with_models_own` for settings that are known without the model's files."""
     return config.with_recommended(recommended, but={*OF_COMMANDS, *given})
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from drawings import circle, encoded
-from talk import GREEDY, model, say, session
+from talk import GREEDY, LocalSession, model, say, session
 
 from lolama import TextGenerator
 from lolama_cli.chat.conversation import INTERRUPTED, continued_text, messages
@@ -35,7 +35,7 @@ INTERRUPTS = int(os.environ.get("LOLAMA_INTERRUPTS", "8"))
 MEMORY_TURNS = int(os.environ.get("LOLAMA_CHAT_TURNS", "60"))
 
 
-def fresh(chat: Session, question: str) -> str:
+def fresh(chat: LocalSession, question: str) -> str:
     """The reply to the whole text, run from its beginning by a generator that remembers nothing."""
     prompt = chat.model.prompt(chat.conversation, question, chat.attached)
     generator = TextGenerator(chat.model.model, chat.model.tokenizer)

@@ -21,6 +21,7 @@ from lolama_serve.api import (
     ollama_models,
     openai_chat,
     openai_completions,
+    own,
     page,
     status,
     tokens,
@@ -66,6 +67,7 @@ def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
         ollama_models,
         tokens,
         status,
+        own,
         page,
     )
     endpoints = [endpoint for part in parts for endpoint in part.routes(server)]

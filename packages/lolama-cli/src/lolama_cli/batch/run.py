@@ -5,32 +5,61 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
-from lolama.thinking import thought_format
 from lolama_cli.batch.answers import Answers
 from lolama_cli.batch.prompts import BatchPrompt, BatchSettings, Line, line_id, parse
 from lolama_cli.command_words import in_options
 from lolama_cli.console import note
 from lolama_cli.draft import tried_ahead
-from lolama_cli.generation import answer_facts, with_seed
+from lolama_cli.generation import with_seed
 from lolama_cli.schemas import BATCH
 from lolama_core.protocols.errors import LolamaError
 
 if TYPE_CHECKING:
-    from lolama import BatchGenerator, Drafting, Generation, GenerationConfig
-    from lolama.answers import Constraints
-    from lolama.thinking import ThoughtFormat
-    from lolama_cli.pictures import PreparedImages
-    from lolama_core.protocols import CausalLM, Tokenizer
+    from lolama import GenerationConfig
 
 # Prompts are read ahead of the first that has no answer yet, for this many times the rows: that answer may
 # be a long one, and the others should not wait for it.
 _WINDOW = 16
+
+
+class Answering(Protocol):
+    """What answers prompts, several at a time.
+
+    Attributes:
+        rows: How many at the same time.
+    """
+
+    rows: int
+
+    def submit(self, prompt: BatchPrompt, config: GenerationConfig) -> int:
+        """Take a prompt on; its ticket.
+
+        Raises:
+            LolamaError: if it makes no sense.
+        """
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        ...
+
+    def step(self) -> None:
+        """Go on a little.
+
+        Raises:
+            LolamaError: if nothing can be answered any more.
+        """
+        ...
+
+    def collect(self) -> Mapping[int, Mapping[str, object] | LolamaError]:
+        """Ticket → answer, as `answer_facts` tells it, of each that ended since the last call."""
+        ...
 
 
 @dataclass
@@ -38,10 +67,7 @@ class _PendingPrompt:
     """A prompt whose answer is not written yet; ``answer`` once there is one."""
 
     line: Line
-    prompt_length: int = 0
-    config: GenerationConfig | None = None
-    thoughts: ThoughtFormat | None = None
-    answer: Generation | LolamaError | None = None
+    answer: Mapping[str, object] | LolamaError | None = None
 
 
 @dataclass
@@ -75,30 +101,12 @@ class Batch:
     """Everything that answers have in common.
 
     Attributes:
-        model, tokenizer: What answers.
-        encode: A prompt → its ids, checked, and its pictures; None for a text model.
+        answering: What answers.
         common: What holds for every line.
-        rows: Prompts that run at the same time.
-        cache_bytes: Bytes that their keys and values may take; None for the default of `BatchGenerator`.
-        draft: What tries tokens ahead.
-        cache_dtype: What keys and values are stored in; None for the dtype of the model.
     """
 
-    model: CausalLM
-    tokenizer: Tokenizer
-    encode: Callable[[BatchPrompt], tuple[Sequence[int], PreparedImages | None]]
+    answering: Answering
     common: BatchSettings
-    rows: int
-    cache_bytes: int | None
-    draft: Drafting
-    cache_dtype: Literal["int8"] | None
-
-    @cached_property
-    def constraints(self) -> Constraints:
-        """Makes those of lines that say what their answers may be."""
-        from lolama.answers import Constraints
-
-        return Constraints(self.model, self.tokenizer)
 
     def run(self, lines: Iterator[Line], answers: Answers, tally: Tally) -> None:
         """Answer every line.
@@ -110,31 +118,23 @@ class Batch:
 
         Raises:
             ResourceError: if memory or disk do not suffice. What was written stays.
+            LolamaError: if nothing is answered any more.
         """
-        from lolama import BatchGenerator
-
-        batch = BatchGenerator(
-            self.model,
-            self.tokenizer,
-            rows=self.rows,
-            cache_bytes=self.cache_bytes,
-            cache_dtype=self.cache_dtype,
-            draft=self.draft,
-        )
+        batch, rows = self.answering, self.answering.rows
         waiting: deque[_PendingPrompt] = deque()
         running: dict[int, _PendingPrompt] = {}
         more = True
         with _progress(tally, answers) as show:
             while True:
-                while more and len(running) < 2 * self.rows and len(waiting) < _WINDOW * self.rows:
+                while more and len(running) < 2 * rows and len(waiting) < _WINDOW * rows:
                     line = next(lines, None)
                     more = line is not None
                     if line is not None:
-                        waiting.append(self._submit(line, batch, running))
+                        waiting.append(self._submit(line, running))
                 for ticket, result in batch.collect().items():
                     running.pop(ticket).answer = result
                 while waiting and waiting[0].answer is not None:
-                    answer = self._facts(waiting.popleft())
+                    answer = _facts(waiting.popleft())
                     answers.write(BATCH.line(answer))
                     tally.add(answer)
                     show()
@@ -143,39 +143,26 @@ class Batch:
                 elif not more and not waiting:
                     return
 
-    def _submit(
-        self, line: Line, batch: BatchGenerator, running: dict[int, _PendingPrompt]
-    ) -> _PendingPrompt:
+    def _submit(self, line: Line, running: dict[int, _PendingPrompt]) -> _PendingPrompt:
         """Submit a line; one that makes no sense has its answer at once."""
         pending = _PendingPrompt(line)
         try:
             prompt = parse(line, self.common)
-            ids, images = self.encode(prompt)
-            pending.prompt_length = len(ids) if images is None else images.count_positions(ids)
-            if not self.common.raw:
-                pending.thoughts = thought_format(self.tokenizer, ids)
-            pending.config = with_seed(prompt.config)
-            inputs = {} if images is None else images.model_inputs
-            constraint = None
-            if prompt.grammar is not None:
-                constraint = self.constraints.make(prompt.grammar, pending.thoughts)
-            ticket = batch.submit(ids, pending.config, constraint=constraint, **inputs)
-            running[ticket] = pending
+            running[self.answering.submit(prompt, with_seed(prompt.config))] = pending
         except LolamaError as error:
             pending.answer = error
         return pending
 
-    def _facts(self, pending: _PendingPrompt) -> dict[str, Any]:
-        facts = {"line": pending.line.number, **line_id(pending.line), "key": pending.line.key}
-        result = pending.answer
-        if isinstance(result, LolamaError):
-            # A line's keys are called as in Python.
-            reported = type(result)(result.subject, result.reason, in_options(result.remedy))
-            return {**facts, "error": {"message": str(reported), "exit_code": result.exit_code}}
-        assert result is not None and pending.config is not None
-        if pending.thoughts is not None:
-            result = pending.thoughts.apart(result)
-        return facts | answer_facts(result, pending.prompt_length, pending.config, self.tokenizer)
+
+def _facts(pending: _PendingPrompt) -> dict[str, Any]:
+    facts = {"line": pending.line.number, **line_id(pending.line), "key": pending.line.key}
+    result = pending.answer
+    if isinstance(result, LolamaError):
+        # A line's keys are called as in Python.
+        reported = type(result)(result.subject, result.reason, in_options(result.remedy))
+        return {**facts, "error": {"message": str(reported), "exit_code": result.exit_code}}
+    assert result is not None
+    return {**facts, **result}
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from lolama_core.protocols.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lolama_cli.chat.model import ChatModel
+    from lolama_cli.chat.partner import ChatPartner
     from lolama_cli.chat.screen import Screen
     from lolama_cli.chat.session import Session
 
@@ -43,7 +43,7 @@ class Commands:
         self,
         session: Session,
         screen: Screen,
-        load_model: Callable[[str], ChatModel],
+        load_model: Callable[[str], ChatPartner],
         file: Path | None = None,
     ) -> None:
         self._session, self._screen, self._load_model, self._file = (
@@ -242,7 +242,7 @@ class Commands:
         raise Leave
 
 
-def described(model: ChatModel) -> str:
+def described(model: ChatPartner) -> str:
     """A model in one line."""
     kind = "sees pictures" if model.sees else "text"
     line = f"{model.name}: {kind}, {model.max_seq_len:,} tokens of context"

@@ -10,7 +10,7 @@ from lolama_cli.chat.conversation import Conversation, PictureFile, ToolStep
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
-    from lolama_cli.chat.model import ChatModel, ChatPrompt
+    from lolama_cli.chat.partner import ChatPartner, Prompt
 
 Overflow = Literal["error", "slide"]
 
@@ -25,7 +25,7 @@ _KEPT_BY_SLIDE = 0.75
 
 
 def fitted(
-    model: ChatModel,
+    model: ChatPartner,
     before: Conversation,
     question: str,
     pictures: tuple[PictureFile, ...],
@@ -35,12 +35,12 @@ def fitted(
     again: bool,
     notice: Callable[[str], None],
     steps: Sequence[ToolStep] = (),
-) -> tuple[ChatPrompt, Conversation]:
+) -> tuple[Prompt, Conversation]:
     """The prompt, and the conversation of which it was made once the context has room for it.
 
     Args:
         model: Its context is what there is room in.
-        before, question, pictures: As for `ChatModel.prompt`.
+        before, question, pictures: As for `ChatPartner.prompt`.
         overflow: What to do if there is no room.
         longest_reply: Tokens that a reply may have.
         again: Whether the question was asked before.
@@ -49,7 +49,7 @@ def fitted(
 
     Raises:
         UsageError: if it does not fit, with both counts.
-        ModelError: as `ChatModel.prompt`.
+        ModelError: as `ChatPartner.prompt`.
     """
     limit = model.max_seq_len
     prompt = model.prompt(before, question, pictures, steps=steps)

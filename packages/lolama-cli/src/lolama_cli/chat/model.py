@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from lolama.files import expanded
 from lolama.memory import kept_bytes
-from lolama.prompts import hears_system, sees_none, without_template
+from lolama.prompts import hears_system, without_template
 from lolama.thinking import thought_format
 from lolama.tool_use import ToolUse
 from lolama_cli.chat.conversation import (
@@ -19,16 +19,17 @@ from lolama_cli.chat.conversation import (
     continued_text,
     messages,
 )
-from lolama_cli.prompts import check_length
+from lolama_cli.chat.partner import ChatPartner, Prompt
+from lolama_cli.setting_options import with_models_own
 from lolama_core.protocols.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lolama import Drafting, PrefixCache, TextGenerator
-    from lolama.thinking import ThoughtFormat, ThoughtSplitter
+    from lolama import Drafting, Generation, GenerationConfig, PrefixCache, TextGenerator
+    from lolama.thinking import ThoughtSplitter
     from lolama_core.protocols import CausalLM, ImageProcessor, Tokenizer
-    from lolama_core.protocols.tools import ToolDefinition
+    from lolama_core.protocols.tools import ToolCall, ToolDefinition
     from lolama_core.protocols.types import ImageInputs, ModelFiles
 
 
@@ -47,7 +48,65 @@ class ChatPrompt:
     inputs: Mapping[str, Any]
 
 
-class ChatModel:
+class LocalReply:
+    """A reply of a model of this process; see `Reply`.
+
+    Args:
+        model: Replies.
+        prompt: To this.
+        config: With these settings.
+    """
+
+    def __init__(self, model: ChatModel, prompt: ChatPrompt, config: GenerationConfig) -> None:
+        self._stream = model.generator.generate_stream(
+            prompt.ids, config, visible_ids=model.use.visible_ids, **prompt.inputs
+        )
+        self._splitter = model.splitter(prompt)
+
+    def __enter__(self) -> Self:
+        self._stream.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.close()
+
+    def parts(self) -> Iterator[str]:
+        """Its pieces."""
+        return self._splitter.parts(self._stream.text())
+
+    @property
+    def result(self) -> Generation | None:
+        """The whole; None before its end."""
+        found = self._stream.result
+        return None if found is None else self._splitter.apart(found)
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls of tools so far."""
+        return self._splitter.calls
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens so far."""
+        return self._stream.new_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """Positions of the prompt that were not run again."""
+        return self._stream.cached_tokens
+
+    @property
+    def drafted_tokens(self) -> int:
+        """Tokens that were tried ahead of their turn."""
+        return self._stream.drafted_tokens
+
+    @property
+    def accepted_tokens(self) -> int:
+        """Those of them that were right."""
+        return self._stream.accepted_tokens
+
+
+class ChatModel(ChatPartner):
     """A model, and how it is asked. Its weights are loaded when they are first used.
 
     Args:
@@ -86,6 +145,7 @@ class ChatModel:
             raise UsageError("--tools", reason, "leave it out, or use another model")
         self.use = ToolUse.of(tokenizer, tools)
         self.processor: ImageProcessor | None = processor_of(files, image_mode)
+        self.is_vision = self.processor is not None
         self._prepared: dict[PictureFile, ImageInputs] = {}
 
     @property
@@ -105,10 +165,13 @@ class ChatModel:
 
         return names.context_length(self.files) or self.model.max_seq_len
 
-    @property
-    def sees(self) -> bool:
-        """Whether it can be shown pictures here."""
-        return self.processor is not None and not self.continues_text
+    def ready(self) -> None:
+        """Load its weights, if they are not there yet."""
+        _ = self.model
+
+    def settings(self, config: GenerationConfig, given: Collection[str]) -> GenerationConfig:
+        """The settings of a reply, with those that the model's authors recommend."""
+        return with_models_own(config, self.files, given)
 
     @cached_property
     def prefixes(self) -> PrefixCache:
@@ -127,24 +190,18 @@ class ChatModel:
             self.model, self.tokenizer, prefix_cache=self.prefixes, draft=self._draft()
         )
 
-    def thought_format(self, prompt: ChatPrompt) -> ThoughtFormat | None:
-        """How the reply to a prompt begins with a thought; None if it does not."""
-        return None if self.continues_text else thought_format(self.tokenizer, prompt.ids)
+    def reply(self, prompt: Prompt, config: GenerationConfig) -> LocalReply:
+        """Answer what `prompt` made."""
+        assert isinstance(prompt, ChatPrompt)
+        return LocalReply(self, prompt, config)
 
     def splitter(self, prompt: ChatPrompt) -> ThoughtSplitter:
         """What takes a thought, and calls of tools, out of the reply to a prompt."""
-        return self.use.splitter(self.thought_format(prompt))
+        thought = None if self.continues_text else thought_format(self.tokenizer, prompt.ids)
+        return self.use.splitter(thought)
 
     def read_picture(self, name: str) -> tuple[PictureFile, Image, str]:
-        """Read a picture and prepare it for the model.
-
-        Returns:
-            What to remember of it, its pixels, and what its reader should be told (often nothing).
-
-        Raises:
-            UsageError: if the model sees nothing.
-            ModelError: if it cannot be used.
-        """
+        """Read a picture and prepare it for the model."""
         from lolama.vision import read_picture
 
         self.check_sees(1)
@@ -158,35 +215,14 @@ class ChatModel:
             raise ModelError(name, error.reason, error.remedy) from None
         return remembered, picture.image, picture.notice
 
-    def check_sees(self, count: int) -> None:
-        """Refuse pictures for a model that sees none.
+    def forget_picture(self, picture: PictureFile) -> None:
+        """Let go of what `read_picture` prepared."""
+        del self._prepared[picture]
 
-        Raises:
-            UsageError: with the number of pictures, and what to do.
-        """
-        if not count or self.sees:
-            return
-        if self.processor is None:
-            remedy = "use a vision model, as in /model demo-vision"
-            raise sees_none("/image", count, self.name, remedy)
-        pictures = f"{count} picture{'' if count == 1 else 's'}"
-        reason = f"{pictures}, and without a chat template there is no place for them"
-        raise UsageError("/image", reason, "leave out --raw")
-
-    def check_system(self, system: str) -> None:
-        """Refuse a system message that the model would never see.
-
-        Raises:
-            UsageError: if there is no place for it.
-            ModelError: if the template refuses it.
-        """
-        if self.continues_text:
-            reason = "without a chat template there is no place for a system message"
-            raise UsageError("/system", reason, "say it as a message")
+    def hears(self, system: str) -> bool:
+        """Whether the model's chat template has a place for a system message."""
         turns = messages(system, (), "?", parts=self.processor is not None)
-        if not hears_system(self.tokenizer, turns):
-            reason = f"the chat template of {self.name} leaves system messages out"
-            raise UsageError("/system", reason, "say it as a message")
+        return hears_system(self.tokenizer, turns)
 
     def prompt(
         self,
@@ -197,19 +233,9 @@ class ChatModel:
         first: int | None = None,
         steps: Sequence[ToolStep] = (),
     ) -> ChatPrompt:
-        """What is to be run for a question.
+        """What is to be run for a question."""
+        from lolama.command_prompts import check_length
 
-        Args:
-            conversation: What was said before.
-            question: What the user says now.
-            pictures: What is shown with it.
-            first: Read from this exchange on, instead of the conversation's own.
-            steps: Calls of tools that followed the question.
-
-        Raises:
-            UsageError: if pictures and model do not go together, or the question is far too long.
-            ModelError: if the chat template, or a picture, cannot be used.
-        """
         exchanges = conversation.exchanges[conversation.first if first is None else first :]
         check_length(question, self.tokenizer, self.max_seq_len)
         sent = [p for exchange in exchanges for p in exchange.pictures] + list(pictures)
@@ -236,23 +262,11 @@ class ChatModel:
             return None
         for picture in sent:
             if picture not in self._prepared:
-                self._read_again(picture)
+                self.read_again(picture)
         self._prepared = {picture: self._prepared[picture] for picture in sent}
         if not sent:
             return self.processor.preprocess([])
         return _joined([self._prepared[picture] for picture in sent])
-
-    def _read_again(self, picture: PictureFile) -> None:
-        """What another model was shown, or an earlier session.
-
-        Raises:
-            ModelError: if it is gone, or not what was shown.
-        """
-        found, _, _ = self.read_picture(picture.path)
-        if found != picture:
-            del self._prepared[found]
-            reason = "is not the picture any more that was shown in this conversation"
-            raise ModelError(picture.path, reason, "put it back, or /undo what was said of it")
 
 
 def _joined(pictures: Sequence[ImageInputs]) -> ImageInputs:

@@ -20,14 +20,13 @@ from lolama_cli.chat.conversation import (
 from lolama_cli.chat.functions import MOST_STEPS, ChatTools
 from lolama_cli.chat.timings import Timings, Totals
 from lolama_cli.command_words import STILL_THINKING
-from lolama_cli.setting_options import with_models_own
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lolama import GenerationConfig
-    from lolama_cli.chat.model import ChatModel
+    from lolama_cli.chat.partner import ChatPartner
     from lolama_core.protocols.tools import ToolCall
 
 
@@ -59,7 +58,7 @@ class Session:
         totals: The sums over all replies.
     """
 
-    model: ChatModel
+    model: ChatPartner
     config: GenerationConfig
     overflow: Overflow = "error"
     given: frozenset[str] = frozenset()
@@ -69,7 +68,7 @@ class Session:
     unanswered: str | None = None
     notice: Callable[[str], None] = lambda text: None
     remarks: list[str] = field(default_factory=list)
-    leave: Callable[[ChatModel], None] = lambda model: None
+    leave: Callable[[ChatPartner], None] = lambda model: None
     interruptible: Callable[[], AbstractContextManager[None]] = nullcontext
     tools: ChatTools | None = None
     pause: Callable[[], None] = lambda: None
@@ -144,7 +143,7 @@ class Session:
         self.attached = (*self.attached, picture)
         return image
 
-    def use(self, model: ChatModel) -> None:
+    def use(self, model: ChatPartner) -> None:
         """Go on with another model.
 
         Raises:
@@ -155,7 +154,7 @@ class Session:
             model.prompt(self.conversation, "?", self.attached)
             if self.conversation.system is not None:
                 model.check_system(self.conversation.system)
-            _ = model.model  # weights last: they take longest
+            model.ready()  # weights last: they take longest
         self.leave(self.model)
         self.model = model
 
@@ -191,7 +190,7 @@ class Session:
             self.unanswered = question
         seed = None if self.config.seed is None else self.config.seed + self.totals.replies
         config = self.config.with_settings(seed=seed)
-        config = with_models_own(config, self.model.files, self.given)
+        config = self.model.settings(config, self.given)
         steps: tuple[ToolStep, ...] = ()
         first: float | None = None
         spent = [0, 0, 0]
@@ -208,16 +207,13 @@ class Session:
                     notice=self.notice,
                     steps=steps,
                 )
-                stream = self.model.generator.generate_stream(
-                    prompt.ids, config, visible_ids=self.model.use.visible_ids, **prompt.inputs
-                )
-            splitter = self.model.splitter(prompt)
+                stream = self.model.reply(prompt, config)
             said: list[str] = []
             reason: str | None = INTERRUPTED
             calls: tuple[ToolCall, ...] = ()
             try:
                 with stream:
-                    pieces = splitter.parts(stream.text())
+                    pieces = stream.parts()
                     while True:
                         with self.interruptible():
                             piece = next(pieces, None)
@@ -230,8 +226,8 @@ class Session:
                         yield piece
                 assert stream.result is not None
                 reason = stream.result.finish_reason
-                if self.tools is not None and len(steps) < MOST_STEPS and splitter.calls:
-                    calls, reason = splitter.calls, None
+                if self.tools is not None and len(steps) < MOST_STEPS and stream.calls:
+                    calls, reason = stream.calls, None
             except Exception:
                 reason = None
                 raise
@@ -266,9 +262,9 @@ class Session:
             if not calls:
                 break
             steps = (*steps, self._called("".join(said), calls))
-        if splitter.calls:
+        if stream.calls:
             self.remarks.append(f"the model has called tools {MOST_STEPS} times; it ends here")
-        if is_cut_off(splitter.apart(stream.result)):
+        if is_cut_off(stream.result):
             self.remarks.append(STILL_THINKING)
         used, limit = prompt.positions + stream.new_tokens, self.model.max_seq_len
         if stream.result.context_full:

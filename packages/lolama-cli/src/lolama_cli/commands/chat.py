@@ -20,6 +20,7 @@ from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names
 from lolama_cli.prompt_cache import PromptCacheFile, PromptCacheOption, writing
 from lolama_cli.quantize_option import Quantize
+from lolama_cli.server_option import HERE, server_of
 from lolama_cli.setting_options import RequestedSettings, with_settings
 from lolama_core.protocols.errors import UsageError
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lolama_cli.chat.functions import ChatTools
     from lolama_cli.chat.loop import Reader
     from lolama_cli.chat.model import ChatModel
+    from lolama_cli.chat.partner import ChatPartner
     from lolama_core.protocols import CausalLM
     from lolama_core.protocols.tools import ToolDefinition
 
@@ -38,6 +40,7 @@ Examples:
   lolama chat -m demo-vision --image drawing.png
   lolama chat -m ./my-model --system "You answer in one sentence." --overflow slide
   lolama chat --load chat.json
+  lolama chat -m demo --server http://127.0.0.1:8080
   printf 'What is two plus three?\\nAnd four plus four?\\n' | lolama chat -m demo
 """
 
@@ -105,6 +108,7 @@ def chat(
     dtype: options.Dtype = "auto",
     cache_dtype: options.CacheDtype = "auto",
     yes: options.Yes = False,
+    server: options.Server = HERE,
 ) -> None:
     """Talk with a model. Streams by default.
 
@@ -112,6 +116,10 @@ def chat(
     output is the replies and nothing else. A model without a chat template continues the text.
     """
     # From here on in the order of what things cost: options, small files, and only then weights.
+    address = server_of(context, server)
+    if address is not None and tools is not None:
+        reason = "is for a model of this process, so far"
+        raise UsageError("--tools", reason, "leave it out, or give --server none")
     options.check_device(device)
     pictures = image or []
     if "-" in pictures:
@@ -152,7 +160,17 @@ def chat(
     )
     drafts = DraftChoice(draft, chosen)
 
-    def load_model(name: str) -> ChatModel:
+    def load_model(name: str) -> ChatPartner:
+        if address is not None:
+            from lolama_cli.chat.served_model import ServedChatModel
+            from lolama_cli.server_run import ServedChoice
+
+            return ServedChatModel(
+                ServedChoice.at(address, name, no_think=no_think),
+                raw=raw,
+                image_mode=None if image_mode == "auto" else image_mode,
+                needs_switch=name == model,
+            )
         return _load(
             # What the options said of the first model is no reason to refuse another.
             chosen
@@ -182,7 +200,7 @@ def chat(
         pause=screen.pause,
     )
     if kept is not None:
-        kept.check(session.model.files, chosen.stored)
+        kept.check(_here(session.model).files, chosen.stored)
     commands = Commands(session, screen, load_model)
     if saved is not None:
         assert load is not None
@@ -192,10 +210,11 @@ def chat(
     if pictures:
         commands.show(pictures)
     reader = _reader(person=person, editing=person and not plain)
-    _ = session.model.model  # weights last: they take longest
+    session.model.ready()  # weights last: they take longest
     if kept is not None:
-        kept.read(session.model.prefixes, session.model.model)
-        session.leave = lambda model: kept.write(model.prefixes, model.model)
+        mine = _here(session.model)
+        kept.read(mine.prefixes, mine.model)
+        session.leave = lambda model: kept.write(_here(model).prefixes, _here(model).model)
     if person:
         note(f"{described(session.model)}; /help for help")
     elif session.model.continues_text and not raw:
@@ -217,6 +236,14 @@ def chat(
         code = talk.run()
     if code:
         raise typer.Exit(code)
+
+
+def _here(model: ChatPartner) -> ChatModel:
+    """A model of this process, of which alone prompts are kept."""
+    from lolama_cli.chat.model import ChatModel
+
+    assert isinstance(model, ChatModel)
+    return model
 
 
 def _given(context: typer.Context) -> list[str]:

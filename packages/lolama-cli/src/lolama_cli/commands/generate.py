@@ -10,11 +10,16 @@ import typer
 
 from lolama_cli import options
 from lolama_cli.answer_options import GrammarOption, JsonSchemaOption, RegexOption, read_grammar
-from lolama_cli.batch.command import CACHE_MEMORY, BatchOptions, generate_batch
+from lolama_cli.batch.command import (
+    CACHE_MEMORY,
+    BatchOptions,
+    generate_batch,
+    generate_batch_served,
+)
 from lolama_cli.console import Output
 from lolama_cli.draft import DraftChoice, DraftOption
 from lolama_cli.errors import Settings
-from lolama_cli.generation import GenerationRun, with_seed
+from lolama_cli.generation import GenerationRun, TextRun, with_seed
 from lolama_cli.logprobs import check_logprobs
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
 from lolama_cli.pictures import check_names, prepare_images
@@ -22,6 +27,7 @@ from lolama_cli.prompt_cache import OPTION as PROMPT_CACHE
 from lolama_cli.prompt_cache import PromptCacheFile, PromptCacheOption, kept_prefixes
 from lolama_cli.prompts import encode_prompt
 from lolama_cli.quantize_option import Quantize
+from lolama_cli.server_option import HERE, server_of
 from lolama_cli.setting_options import RequestedSettings, with_models_own, with_settings
 from lolama_cli.standard_input import NO_STDIN, read_prompt
 from lolama_core.protocols.errors import UsageError
@@ -38,6 +44,7 @@ Examples:
   cat book.txt | lolama generate -m ./my-model --prompt-cache book.cache "Who is the hero?"
   lolama generate -m ./my-model --draft ./my-small-model "Once upon a time"
   cat notes.txt | lolama generate -m ./my-model "Summarize this:"
+  lolama generate -m demo --server http://127.0.0.1:8080 "Once upon a time"
 """
 
 
@@ -127,6 +134,7 @@ def generate(
     dtype: options.Dtype = "auto",
     cache_dtype: options.CacheDtype = "auto",
     yes: options.Yes = False,
+    server: options.Server = HERE,
 ) -> None:
     """Generate text from a prompt. Streams by default.
 
@@ -135,6 +143,7 @@ def generate(
     output is the new text and nothing else.
     """
     # From here on in the order of what things cost: options, the prompt, small files, and only then weights.
+    address = server_of(context, server)
     options.check_device(device)
     pictures = image or []
     check_names(pictures, prompt_from_stdin=prompt in (None, "-"))
@@ -166,6 +175,22 @@ def generate(
     kept = None if prompt_cache is None else PromptCacheFile(prompt_cache, settings.verbose)
     stdout = Output()
     drafts = DraftChoice(draft, chosen)
+    if address is not None:
+        from lolama_cli.server_run import ServedChoice, ServedPrompt, answer
+
+        question = ServedPrompt(system_message, raw, mode, logprobs, wanted)
+        if together.prompts is not None:
+            served = ServedChoice.at(address, model, no_think=no_think)
+            generate_batch_served(
+                together, served, question, asked, stdout, verbose=settings.verbose
+            )
+            return
+        text = read_prompt(prompt, leave_stdin=no_stdin or "-" in pictures)
+        served = ServedChoice.at(address, model, no_think=no_think)
+        answered = answer(served, question, text, pictures, asked, stdout, seeded=as_json)
+        _run(answered, model, as_json=as_json, stream=not no_stream)
+        answered.tell(verbose=settings.verbose)
+        return
     if together.prompts is not None:
         generate_batch(
             *(together, chosen, drafts, asked, stdout, system_message, raw, logprobs),
@@ -193,8 +218,14 @@ def generate(
             *(loaded, tokenizer, ids, config, stdout, images, prefixes, tried, chosen.stored),
             thoughts=None if raw else thought_format(tokenizer, ids),
             grammar=wanted,
+            load_seconds=chosen.load_seconds + drafts.load_seconds,
         )
-        run.generate(write=not as_json, stream=not no_stream)
-        if as_json:
-            run.write_json(model, chosen.load_seconds + drafts.load_seconds)
+        _run(run, model, as_json=as_json, stream=not no_stream)
     run.tell(verbose=settings.verbose)
+
+
+def _run(run: TextRun, model: str, *, as_json: bool, stream: bool) -> None:
+    """Generate to the end, and write what was asked for."""
+    run.generate(write=not as_json, stream=stream)
+    if as_json:
+        run.write_json(model)

@@ -48,7 +48,7 @@ class Pictures:
             raise APIError(400, f"{where}: {reason}", param=where)
         if len(self.files) == MOST_PICTURES:
             raise APIError(400, f"{where}: is one picture more than {MOST_PICTURES}", param=where)
-        self.files.append(_decoded(data, where))
+        self.files.append(decoded_picture(data, where))
         return {"type": "image"}
 
     def content(self, parts: Sequence[ContentPart]) -> str | list[ContentPart]:
@@ -58,7 +58,12 @@ class Pictures:
         return BETWEEN_PARTS.join(part["text"] for part in parts)
 
 
-def _decoded(text: str, where: str) -> bytes:
+def decoded_picture(text: str, where: str) -> bytes:
+    """The file of a picture in base64.
+
+    Raises:
+        APIError: for what is too large, or no base64.
+    """
     if len(text) * 3 // 4 > MOST_PICTURE_BYTES:  # before anything is decoded
         reason = f"is larger than the {MOST_PICTURE_BYTES:,} bytes that a picture may have"
         raise APIError(413, f"{where}: {reason}", param=where)
