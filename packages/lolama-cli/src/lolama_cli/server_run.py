@@ -204,8 +204,9 @@ class ServedRun(TextRun):
             elif "model" in event:  # from here on it is there, and the clock of the prompt runs
                 self._model = event["model"]
                 self.context_length = self._model["context"]
-                self.started = time.perf_counter()
-                self.load_seconds = self.started - asked
+                # As the server tells it: what it sent since then may have come together with this.
+                self.load_seconds = self._model["waited"]
+                self.started = asked + self.load_seconds
             elif "prompt" in event:
                 self.prompt_length = event["prompt"]
             elif "end" in event:

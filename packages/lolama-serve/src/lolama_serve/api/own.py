@@ -7,6 +7,7 @@ at once, so that a model may take its time to load: what goes wrong then is a li
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Literal
@@ -165,11 +166,14 @@ async def _events(
     """What happens to a request, as far as it wants to go."""
     called = await server.in_thread(host.called, body.model, body.place)
     async with AsyncExitStack() as stack:
+        begun = time.monotonic()
         loaded = await stack.enter_async_context(server.generator.model(called.name))
         model = loaded.model
         assert isinstance(model, CommandModel)
         run_on = {name: model.facts[name] for name in ("device", "dtype")}
-        yield {"model": {**model.command_facts, **run_on, "context": loaded.context}}
+        waited = time.monotonic() - begun
+        facts = {**model.command_facts, **run_on, "context": loaded.context, "waited": waited}
+        yield {"model": facts}
         if body.until == "model":
             return
         prompt = await server.in_thread(_prompt, loaded, model, body)
