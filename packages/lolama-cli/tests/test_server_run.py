@@ -97,13 +97,17 @@ def test_pictures_and_what_is_piped_in(server: str, tmp_path: Path) -> None:
     there.refused(3, "none.png")
 
 
-def test_a_folder_is_the_same_model_wherever_the_server_was_started(chatty: Path) -> None:
+def test_a_folder_is_the_same_model_wherever_the_server_was_started(
+    chatty: Path, tmp_path: Path
+) -> None:
+    (tmp_path / chatty.name).symlink_to(chatty.parent)
     with serving("-m", chatty) as server:
         assert run("generate", "-m", chatty, "--server", server, "hello").out == b"As asked."
         elsewhere = ("generate", "-m", chatty.name, "--server", server, "hello")
         assert run(*elsewhere, folder=chatty.parent).out == b"As asked."
-        outcome = run(*elsewhere, folder=chatty)
-        outcome.refused(2, f"model '{chatty.name}'", "is not one that the server has")
+        for other in (chatty, tmp_path):  # no folder of that name, and one that is another
+            outcome = run(*elsewhere, folder=other)
+            outcome.refused(2, f"model '{chatty.name}'", "is not one that the server has")
         run("generate", "-m", "tinyllama", "--server", server, "hello").refused(
             2, "start the server with tinyllama", "--server none"
         )
