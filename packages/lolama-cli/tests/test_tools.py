@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
-from transformers.utils import get_json_schema
 
 from lolama.tools import definition_of, tool_definitions
 from lolama_core.protocols.errors import UsageError
@@ -64,26 +63,6 @@ def test_a_function_is_what_its_signature_and_docstring_say() -> None:
             },
         },
     }
-
-
-def test_names_and_descriptions_are_those_of_transformers() -> None:
-    def add(a: int, b: float, words: list[str], table: dict[str, int]) -> float:
-        """
-        Adds.
-
-        Args:
-            a: The first.
-            b: The second.
-            words: Some words.
-            table: A table.
-        """
-        return a + b + len(words) + len(table)
-
-    ours, theirs = definition_of(add), get_json_schema(add)
-    assert ours["type"] == theirs["type"]
-    expected: Any = theirs["function"]
-    expected.pop("return", None)
-    assert ours["function"] == expected
 
 
 def test_types() -> None:
