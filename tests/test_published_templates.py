@@ -210,6 +210,8 @@ def outcomes(source: str, conversations: list[Talk] = CONVERSATIONS) -> Iterator
         mine = rendered(template, messages, tokens, thinking=thinking, **settings)
         if switch is not None and thinking is not None:
             settings[switch] = thinking
+        if "xml_tools" in source:  # as whoever uses transformers hands tools to SmolLM3
+            settings["xml_tools"] = tools
         theirs = oracle(source, messages, **settings)
         if mine != theirs:
             way = f"tools {tools is not None}, prompt {prompt}, thinking {thinking}"
