@@ -425,12 +425,12 @@ FUZZ = {
     "engine-int8": {
         "packages/lolama-quant/tests/cpu/test_engine_texts.py": {"LOLAMA_FUZZ_CASES": "200"},
     },
-    # The number of random schemas; with LOLAMA_STORIES=FOLDER a small real model is asked as well.
     "operations": {
         "packages/lolama-core/tests/generation/test_engine_bookkeeping.py": {
             "LOLAMA_FUZZ_CASES": "100000",
         },
     },
+    # The number of random schemas; with LOLAMA_STORIES=FOLDER a small real model is asked as well.
     "schemas": {
         "packages/lolama-cli/tests/test_fuzz_schemas.py": {"LOLAMA_FUZZ_CASES": "500"},
     },
