@@ -23,9 +23,12 @@ def completion(client: TestClient, **body: Any) -> dict[str, Any]:
 def test_an_answer_is_truncated_where_the_context_is_full_before_its_length(
     client_of: Callable[..., TestClient], wanted: int, cut: bool
 ) -> None:
-    found = completion(client_of(context=16), n_predict=wanted, ignore_eos=True)
+    client = client_of(context=16)
+    found = completion(client, n_predict=wanted, ignore_eos=True)
     assert found["truncated"] is cut
     assert found["stop_type"] == "limit"
+    room = 16 - found["tokens_evaluated"]
+    assert completion(client, n_predict=room, ignore_eos=True)["truncated"] is False
 
 
 def test_end_tokens_that_are_ignored_have_a_bias_of_no_number(client: TestClient) -> None:

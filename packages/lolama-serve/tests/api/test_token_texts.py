@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import lolama_core
+from lolama_core.testing import tiny
+from lolama_serve.api.token_texts import token_bytes, token_text
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -18,3 +23,16 @@ def test_the_bytes_of_tokens_join_to_the_text_and_others_keep_their_space(
     assert "".join(one["token"] for one in told) == found["content"]
     best = [other["token"] for one in told for other in one["top_logprobs"]]
     assert any(text.startswith(" ") for text in best)
+
+
+def test_a_piece_keeps_the_space_that_a_text_would_lose_at_its_beginning() -> None:
+    vocabulary = {"<unk>": 0, "▁a": 1, "b": 2}
+    tokenizer = lolama_core.Tokenizer(tiny.with_pieces(vocabulary))
+    model: Any = SimpleNamespace(
+        tokenizer=tokenizer, token_bytes=lolama_core.token_bytes(tokenizer).texts
+    )
+    assert tokenizer.decode([1]) == "a"
+    assert [token_text(model, one) for one in (1, 2)] == [" a", "b"]
+    assert token_bytes(model, 1, " a") == [*b" a"]
+    model.token_bytes = None
+    assert token_text(model, 1) == "a"
