@@ -74,7 +74,8 @@ def test_ids_and_text_that_may_belong_to_a_stop_text_come_later(
         Emission(b, (), "", None),
         Emission(c, (), "", "stop"),
     ]
-    assert request.result() == Generation(ids=(x, a, b, x), text="xabx", finish_reason="stop")
+    whole = Generation(ids=(x, a, b, x), text="xabx", finish_reason="stop", stop_text="abc")
+    assert request.result() == whole
 
 
 def test_an_id_whose_text_is_incomplete_comes_with_those_that_complete_it(
