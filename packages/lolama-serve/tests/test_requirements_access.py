@@ -6,7 +6,7 @@ docs/serve-requirements.md tells where each requirement comes from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -73,6 +73,16 @@ def test_requirement_17_only_pages_of_known_origins_use_the_server(
         assert answer.status_code == (200 if allowed else 403)
         assert answer.headers.get("Access-Control-Allow-Origin") == expected
         assert answer.headers["Vary"] == "Origin"
+
+
+def test_requirement_17_a_page_of_any_origin_has_no_credentials(
+    client_of: Callable[..., TestClient],
+) -> None:
+    client = client_of(cors_origins=["*", "https://app.example"])
+    for origin, credentials in (("https://other.example", None), ("https://app.example", "true")):
+        answer = client.get("/health", headers={"Origin": origin})
+        assert answer.headers["Access-Control-Allow-Origin"] == origin
+        assert answer.headers.get("Access-Control-Allow-Credentials") == credentials
 
 
 @pytest.mark.parametrize(

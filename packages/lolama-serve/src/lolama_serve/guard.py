@@ -107,7 +107,11 @@ class Guard:
             raise APIError(403, "pages of this origin may not use the server")
 
     def _may_use(self, origin: str) -> bool:
-        if "*" in self._options.cors_origins or origin in self._options.cors_origins:
+        return "*" in self._options.cors_origins or self._is_known(origin)
+
+    def _is_known(self, origin: str) -> bool:
+        """Whether an origin is named, or on this machine."""
+        if origin in self._options.cors_origins:
             return True
         try:
             parts = urlsplit(origin)
@@ -167,15 +171,14 @@ class Guard:
         answer["Vary"] = "Origin"
         if self._may_use(origin):
             # Spelled as they mostly are, for clients that take them for names with cases.
-            answer.raw.extend(
-                (name, value.encode("latin-1"))
-                for name, value in (
-                    (b"Access-Control-Allow-Origin", origin),
-                    (b"Access-Control-Allow-Credentials", "true"),
-                    (b"Access-Control-Allow-Methods", _METHODS),
-                    (b"Access-Control-Allow-Headers", "*"),
-                )
-            )
+            told = [
+                (b"Access-Control-Allow-Origin", origin),
+                (b"Access-Control-Allow-Methods", _METHODS),
+                (b"Access-Control-Allow-Headers", "*"),
+            ]
+            if self._is_known(origin):  # what a browser keeps for this server is not for any page
+                told.append((b"Access-Control-Allow-Credentials", "true"))
+            answer.raw.extend((name, value.encode("latin-1")) for name, value in told)
 
 
 def _too_large(limit: int) -> APIError:
