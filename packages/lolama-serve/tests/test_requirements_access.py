@@ -78,7 +78,7 @@ def test_requirement_17_only_pages_of_known_origins_use_the_server(
 def test_requirement_17_a_page_of_any_origin_has_no_credentials(
     client_of: Callable[..., TestClient],
 ) -> None:
-    client = client_of(cors_origins=["*", "https://app.example"])
+    client = client_of(models=[], cors_origins=["*", "https://app.example"])
     for origin, credentials in (("https://other.example", None), ("https://app.example", "true")):
         answer = client.get("/health", headers={"Origin": origin})
         assert answer.headers["Access-Control-Allow-Origin"] == origin
