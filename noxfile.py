@@ -634,7 +634,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def fault_table(session: nox.Session) -> None:
-    """Run every test that bears the number of a fault or requirement, and make their pages of what they report.
+    """Run every test that bears the number of a fault or requirement, and make the pages of both.
 
     Reports that long runs left in ``results`` are added; other reports may be given after ``--``.
     """
