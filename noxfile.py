@@ -634,7 +634,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def fault_table(session: nox.Session) -> None:
-    """Run every test that bears the number of a fault, and make docs/faults.md of what they report.
+    """Run every test that bears the number of a fault or requirement, and make the pages of both.
 
     Reports that long runs left in ``results`` are added; other reports may be given after ``--``.
     """
@@ -650,7 +650,7 @@ def fault_table(session: nox.Session) -> None:
             "-c",
             str(ROOT / "pyproject.toml"),
             "-k",
-            "row",
+            "row or requirement",
             f"--junitxml={report}",
         ]
         session.run(*command, "-n", "2", str(tests), env=TEST_ENV, success_codes=[0, 1, 5])

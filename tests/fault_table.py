@@ -1,10 +1,11 @@
-"""Makes docs/faults.md of what tests reported.
+"""Makes docs/faults.md and docs/serve-requirements.md of what tests reported.
 
     pytest … --junitxml=results/faults-1.xml       (as often as it takes; long runs too)
     python tests/fault_table.py results/*.xml
 
-The rows are in fault_rows.toml; a test belongs to those whose numbers its name bears. A long run that no
-report tells of, or only its short variant, keeps its line.
+The rows are in fault_rows.toml and serve_requirements.toml; a test belongs to those whose numbers its name
+bears: ``test_row_28_…``, ``test_requirement_03_…``. A long run that no report tells of, or only its short
+variant, keeps its line.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from xml.etree import ElementTree
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "faults.md"
-_NUMBERS = re.compile(r"rows?_?(\d+(?:_(?:to_|and_)?\d+)*)(?=_|$|\[)")
+REQUIREMENTS = HERE.parent / "docs" / "serve-requirements.md"
+_NUMBERS = r"s?_?(\d+(?:_(?:to_|and_)?\d+)*)(?=_|$|\[)"
 
 HEAD = """# Faults, and what comes of them
 
@@ -33,6 +35,17 @@ on standard error that says what, why and what to do; in Python with a typed err
 This page is made by `tests/fault_table.py` of what the tests reported; `python3 noxfile.py -s fault_table`
 runs them and makes it anew. A row without a test is not known to hold. Times count on a machine that does
 nothing else; `python3 noxfile.py -s promises` measures them.
+"""
+
+
+REQUIREMENTS_HEAD = """# What a server has to do
+
+What users of other servers of language models asked for, ran into or were harmed by, the most important first,
+and the tests that hold [lolama serve](serve.md) to it. A source is an issue of the GitHub repository named before
+it, a CVE, or a test of the server named. [Faults](faults.md#the-server) has what else can go wrong, by number.
+
+This page is made by `tests/fault_table.py` of what the tests reported; `python3 noxfile.py -s fault_table`
+runs them and makes it anew. A line without a test is not known to hold.
 """
 
 
@@ -65,10 +78,10 @@ class Result:
         return ", ".join(f"{count} {what}" for count, what in parts if count)
 
 
-def rows_of(name: str) -> set[int]:
+def rows_of(name: str, word: str = "row") -> set[int]:
     """The numbers in a test's name: ``test_rows_22_and_65_…``, ``test_rows39_to_53_…``."""
     found: set[int] = set()
-    for match in _NUMBERS.finditer(name.partition("[")[0]):
+    for match in re.finditer(word + _NUMBERS, name.partition("[")[0]):
         last = 0
         for link, digits in re.findall(r"(to_)?(\d+)", match[1]):
             found |= set(range(last if link else int(digits), int(digits) + 1))
@@ -76,8 +89,15 @@ def rows_of(name: str) -> set[int]:
     return found
 
 
-def read(paths: Iterable[Path]) -> tuple[dict[int, Result], dict[str, list[tuple[int, int, str]]]]:
-    """Row → result, and what long runs went through: description → (first seed, last seed, date)."""
+def read(
+    paths: Iterable[Path], word: str = "row"
+) -> tuple[dict[int, Result], dict[str, list[tuple[int, int, str]]]]:
+    """Number → result, and what long runs went through: description → (first seed, last seed, date).
+
+    Args:
+        paths: Reports of pytest.
+        word: What stands before the numbers in the names of tests.
+    """
     rows: dict[int, Result] = defaultdict(Result)
     runs: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     for case, date in (case for path in paths for case in _cases(path)):
@@ -85,7 +105,7 @@ def read(paths: Iterable[Path]) -> tuple[dict[int, Result], dict[str, list[tuple
         outcome = {child.tag for child in case}
         failed = bool(outcome & {"failure", "error"})
         skipped = "skipped" in outcome
-        for row in rows_of(name):
+        for row in rows_of(name, word):
             result = rows[row]
             result.failed += failed
             result.skipped += skipped and not failed
@@ -144,6 +164,18 @@ def page(
     return "\n".join(lines)
 
 
+def requirements_page(results: dict[int, Result]) -> str:
+    """The text of docs/serve-requirements.md."""
+    table = tomllib.loads((HERE / "serve_requirements.toml").read_text("utf-8"))
+    lines = [REQUIREMENTS_HEAD, f"Python {platform.python_version()} on {platform.system()}.", ""]
+    lines += ["| | what | from | tests | where |", "|---|---|---|---|---|"]
+    for number, what, source in table["rows"]:
+        result = results.get(number, Result())
+        where = ", ".join(sorted(result.places))
+        lines.append(f"| {number} | {_cell(what)} | {_cell(source)} | {result} | {where} |")
+    return "\n".join([*lines, ""])
+
+
 def _runs_of(text: str) -> dict[str, tuple[int, str]]:
     """Description → how many, and the line, of the long runs on a page."""
     found = re.finditer(r"^\| ([^|]+) \| ([\d,]+) \| \d+ to \d+ \| [\d-]+ \|$", text, re.MULTILINE)
@@ -155,11 +187,14 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Write the page; ends with 1 if any test failed."""
-    rows, runs = read(map(Path, sys.argv[1:]))
+    """Write both pages; ends with 1 if any test failed."""
+    reports = [*map(Path, sys.argv[1:])]
+    rows, runs = read(reports)
+    requirements, _ = read(reports, "requirement")
+    REQUIREMENTS.write_text(requirements_page(requirements), encoding="utf-8")
     before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     PAGE.write_text(page(rows, runs, before), encoding="utf-8")
-    sys.exit(any(result.failed for result in rows.values()))
+    sys.exit(any(one.failed for one in (*rows.values(), *requirements.values())))
 
 
 if __name__ == "__main__":

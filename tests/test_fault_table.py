@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fault_table import page, read, rows_of
+from tests.fault_table import page, read, requirements_page, rows_of
 
 
 def test_numbers_in_names() -> None:
@@ -13,6 +13,7 @@ def test_numbers_in_names() -> None:
     assert rows_of("test_row_88_output_and_row_89_piped") == {88, 89}
     assert rows_of("test_row_37_a_header_of_300_000_tensors") == {37}
     assert rows_of("test_rowdy_10") == set()
+    assert rows_of("test_requirement_07_in_row_3", "requirement") == {7}
 
 
 def test_a_page_tells_what_passed_failed_and_is_missing(tmp_path: Path) -> None:
@@ -32,6 +33,22 @@ def test_a_page_tells_what_passed_failed_and_is_missing(tmp_path: Path) -> None:
     assert "| 3 | gated, token without access | 5, with the page to ask on | 1 passed |" in text
     assert "| kills | 10 | 0 to 9 | 2026-11-25 |" in text
     assert next(line for line in text.splitlines() if line.startswith("| 92 |")).count("no test")
+
+
+def test_requirements_have_a_page_of_their_own(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        '<testsuites><testsuite timestamp="2026-11-25T10:00:00">'
+        '<testcase classname="packages.lolama-serve.tests.test_x" name="test_requirement_01_a[1]"/>'
+        '<testcase classname="packages.lolama-serve.tests.test_x" name="test_requirement_01_b">'
+        '<failure/></testcase><testcase classname="tests.test_y" name="test_row_02_c"/>'
+        "</testsuite></testsuites>"
+    )
+    lines = requirements_page(read([report], "requirement")[0]).splitlines()
+    first = next(line for line in lines if line.startswith("| 1 |"))
+    assert "1 passed, 1 **FAILED** | lolama-serve: test_x |" in first
+    assert "| no test |" in next(line for line in lines if line.startswith("| 2 |"))
+    assert sum(line[2:3].isdigit() for line in lines) == 25
 
 
 def test_long_runs_keep_their_lines_until_runs_as_long_replace_them() -> None:

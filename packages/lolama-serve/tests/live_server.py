@@ -37,11 +37,18 @@ class Live:
         host: Its models.
         own: Its parts.
         port: Where it listens, on 127.0.0.1.
+        server: uvicorn's part of it.
     """
 
     host: FaultyHost
     own: Server
     port: int
+    server: UntilSignal
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self.server.server_state.connections)
 
     @property
     def address(self) -> str:
@@ -179,13 +186,14 @@ def serving(
     app = make_app(host, ServeOptions(**{"models": ["demo"], **options}))
     own: Server = app.state.server
     bound = socket.create_server(("127.0.0.1", 0))
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # so that little is under way
     server = _InThread(make_config(app), own, lambda: None)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     try:
         until(lambda: server.started or not thread.is_alive(), "the server does not start")
         assert thread.is_alive()
-        live = Live(host, own, bound.getsockname()[1])
+        live = Live(host, own, bound.getsockname()[1], server)
         if ready:
             until(lambda: own.pool.state != "loading", "the model does not load")
         yield live

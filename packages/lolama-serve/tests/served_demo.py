@@ -38,6 +38,12 @@ def demo() -> tuple[Llama, Tokenizer]:
     return lolama_core.load("demo", dtype="float32")
 
 
+@lru_cache(maxsize=1)
+def bytes_of_tokens() -> Sequence[bytes]:
+    """What each of its tokens adds to a text, which takes a while to find out."""
+    return lolama_core.token_bytes(demo()[1]).texts
+
+
 @dataclass
 class DemoHost:
     """Serves the built-in model under each of some names; see `lolama_core.protocols.serving.ModelHost`.
@@ -136,7 +142,7 @@ class DemoModel:
     @property
     def token_bytes(self) -> Sequence[bytes] | None:
         """See `ServedModel`."""
-        return lolama_core.token_bytes(self.tokenizer).texts
+        return bytes_of_tokens()
 
     @property
     def context_length(self) -> int:

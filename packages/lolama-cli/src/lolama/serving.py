@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import lolama_core
@@ -12,7 +13,7 @@ from lolama.drafts import check_draft, check_tried
 from lolama.served_loading import Loading as Loading
 from lolama.served_loading import facts_of
 from lolama.served_model import LocalModel
-from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.errors import LolamaError, UsageError
 from lolama_core.protocols.serving import ServedName
 from lolama_core.protocols.types import JSON, ModelFiles
 from lolama_serve import ServeOptions as ServeOptions
@@ -53,8 +54,12 @@ class LocalModels(CommandNames):
         return (*self._aliases[:1], *self._given[1:]) if self._aliases else self._given
 
     def names(self) -> list[ServedName]:
-        """The models that are here."""
-        return [self._served(name) for name in self.known()]
+        """The models that are here and can be read."""
+        found = []
+        for name in self.known():
+            with suppress(LolamaError):  # one that cannot be read does not take the others with it
+                found.append(self._served(name))
+        return found
 
     def find(self, name: str) -> ServedName:
         """The model of that name; see `ModelHost`."""

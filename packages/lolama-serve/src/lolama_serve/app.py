@@ -77,5 +77,8 @@ def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
         exception_handlers={HTTPException: refused},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = (
+        False  # a redirect would tell the client what its own header Host says
+    )
     app.state.server = server
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import ClassVar
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _FULL = (
@@ -24,11 +25,13 @@ class Connection(H11Protocol):
         head_patience: Seconds in which a connection has to bring the head of a request, once it is made or
             has begun with one. Between two requests uvicorn's ``timeout_keep_alive`` counts.
         read_patience: Seconds in which a client has to read something of an answer that waits for it.
+        ahead: Bytes that a client may send ahead of the answer to its last request.
         most: Connections of a server that are open at the same time.
     """
 
     head_patience: ClassVar[float] = 20.0
     read_patience: ClassVar[float] = 60.0
+    ahead: ClassVar[int] = 64 * 1024
     most: ClassVar[int] = 512
 
     _head_timer: asyncio.TimerHandle | None = None
@@ -45,6 +48,8 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes of a request, or of what its client sends after it was answered."""
         super().data_received(data)
+        if self.conn.their_state is h11.DONE and len(self.conn.trailing_data[0]) < self.ahead:
+            self.flow.resume_reading()  # or nobody would notice that the client leaves
         if self.cycle is not None and not self.cycle.response_complete:
             _end(self._head_timer)
             self._head_timer = None

@@ -24,6 +24,9 @@ _PATIENCE = 2.0
 _GRACE = 2
 """Seconds after that until connections are cut."""
 
+_BACKLOG = 1_024
+"""Connections that wait to be accepted."""
+
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -48,7 +51,7 @@ def serve(
         raise UsageError("host", reason, "give an `api_key`")
     sockets, port = [], options.port
     for address in addresses:
-        sockets.append(_bound(address, port))
+        sockets.append(_bound(address, port, only=len(addresses) == 1))
         port = port or sockets[0].getsockname()[1]
     app = make_app(host, options)
     config = make_config(app)
@@ -126,8 +129,13 @@ class UntilSignal(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _bound(address: str, port: int) -> socket.socket:
-    """A socket of that address.
+def _bound(address: str, port: int, *, only: bool) -> socket.socket:
+    """A socket that listens on that address, before anything is loaded.
+
+    Args:
+        address: An address or a name.
+        port: The port; 0 for a free one.
+        only: Whether there is no other one: ``::`` means IPv4, too, if nobody else has its port.
 
     Raises:
         UsageError: if there is none to be had.
@@ -136,7 +144,10 @@ def _bound(address: str, port: int) -> socket.socket:
     try:
         made = socket.socket(family, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and not only:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind((address, port))
+        made.listen(_BACKLOG)  # two servers can have one port until one of them listens
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         problem = f"{port} of {address} cannot be listened on ({reason})"

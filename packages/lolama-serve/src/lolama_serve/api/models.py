@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lolama_core.protocols.errors import LolamaError
 from lolama_core.protocols.serving import ServedName
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, JSONResponse, get
@@ -37,8 +39,17 @@ def routes(server: Server) -> list[Endpoint]:
 async def served_names(server: Server) -> list[ServedName]:
     """The models that the server was started with, or else all that are here."""
     if server.options.models:
-        return [await server.in_thread(server.host.find, name) for name in server.options.models]
+        return await server.in_thread(_found, server)
     return [*await server.in_thread(server.host.names)]
+
+
+def _found(server: Server) -> list[ServedName]:
+    """Those of the start. One that has vanished since then does not take the others with it."""
+    found = []
+    for name in server.options.models:
+        with suppress(LolamaError):
+            found.append(server.host.find(name))
+    return found
 
 
 def _facts(one: ServedName) -> dict[str, Any]:
