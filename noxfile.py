@@ -581,7 +581,8 @@ def llama_cpp_server_tests(session: nox.Session) -> None:
     model = Path(session.create_tmp()).resolve() / "stories260K.gguf"
     session.run("lolama", "convert", str(Path(stories).resolve()), str(model), "--force")
     plugin = ROOT / "tests" / "llama_cpp_server"
-    env = {**TEST_ENV, "PYTHONPATH": str(plugin), "LOLAMA_STORIES_GGUF": str(model)}
+    paths = os.pathsep.join([str(plugin), str(folder.resolve())])
+    env = {**TEST_ENV, "PYTHONPATH": paths, "LOLAMA_STORIES_GGUF": str(model)}
     page = ["--page", str(ROOT / "docs" / "llama-cpp-tests.md")] if not session.posargs else []
     files = [f"unit/{name}" for name in SERVER_TESTS]
     session.chdir(folder)

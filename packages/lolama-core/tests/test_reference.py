@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from lolama_core import Llama, LlamaConfig, TextGenerator, load, reference
-from lolama_core.testing.decoder_kernel import SHAPE, SHAPES
+from lolama_core import TextGenerator, load, reference
+from lolama_core.testing.decoder_kernel import SHAPES
+from lolama_core.testing.random_model import random_llama
 
 LENGTH = 40
 STRETCHED: dict[str, dict[str, Any]] = {
@@ -21,25 +22,16 @@ STRETCHED: dict[str, dict[str, Any]] = {
 CASES = {**SHAPES, **STRETCHED, "tied": {"tie_word_embeddings": True}}
 
 
-def random_model(**shape: Any) -> Llama:
-    """No weight of it is trivial."""
-    torch.manual_seed(3)
-    model = Llama(LlamaConfig(**{**SHAPE, **shape})).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        parameter.normal_(1.0 if parameter.dim() == 1 else 0.0, 0.3)
-    return model
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_the_models_logits(name: str) -> None:
-    model = random_model(**CASES[name])
+    model = random_llama(**CASES[name])
     ids = torch.randint(0, model.vocab_size, (LENGTH,))
     expected = reference.logits(model.state_dict(), model.config, ids.tolist())
     assert (model(ids[None])[0] - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_a_position_does_not_see_what_follows() -> None:
-    model = random_model()
+    model = random_llama()
     ids = torch.randint(0, model.vocab_size, (LENGTH,)).tolist()
     whole = reference.logits(model.state_dict(), model.config, ids)
     part = reference.logits(model.state_dict(), model.config, ids[:17])
@@ -49,7 +41,7 @@ def test_a_position_does_not_see_what_follows() -> None:
 
 
 def test_weights_of_sixteen_bits_are_computed_with_in_float32() -> None:
-    model = random_model().to(torch.bfloat16)
+    model = random_llama().to(torch.bfloat16)
     found = reference.logits(model.state_dict(), model.config, [1, 2, 3])
     expected = reference.logits(model.float().state_dict(), model.config, [1, 2, 3])
     assert found.dtype == torch.float32 and torch.equal(found, expected)
@@ -65,7 +57,7 @@ def test_the_built_in_model_writes_the_same_text() -> None:
 
 
 def test_greedy_ends_with_the_context() -> None:
-    model = random_model(max_seq_len=20)
+    model = random_llama(max_seq_len=20)
     ids = list(reference.greedy(model.state_dict(), model.config, [1, 2, 3]))
     assert len(ids) == 17
 

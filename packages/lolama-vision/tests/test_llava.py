@@ -31,7 +31,9 @@ from lolama_core import (
     LlamaConfig,
     PrefixCache,
     TextGenerator,
+    ablate,
     build_module,
+    observe,
 )
 from lolama_core.model.family import LlamaFamily
 from lolama_core.protocols import CausalLM, ModelFamily
@@ -500,3 +502,19 @@ def test_row_104_bytes_are_those_of_the_values() -> None:
     expected = struct.pack("<6f", *values.flatten().tolist())
     assert bytes_of(values) == bytes_of(torch._neg_view(-values)) == expected
     assert bytes_of(values.t().contiguous().t()) == expected
+
+
+def test_a_model_with_pictures_is_observed_and_ablated_as_its_text_model_is() -> None:
+    model = ours_of(reference_llava())
+    given = pixels(*pictures(1))
+    prompt = model.embed_prompt(torch.tensor([ROWS[1]]), [len(ROWS[1])], **given)
+    expected = model.forward_embeds(prompt.embeds, logits="all")
+    with observe(model) as seen:
+        close(model.forward_embeds(prompt.embeds, logits="all"), expected)
+    (found,) = seen.passes
+    close(seen.logits_after(found, -1), expected)
+    # What stands behind a picture looks at its positions.
+    assert found.layers[0].attention.shape[-1] == FEATURES + len(ROWS[1]) - 1
+    assert (found.layers[0].attention[0, :, -1, 2 : 2 + FEATURES] > 0).all()
+    with ablate(model, layers=[0]):
+        assert not torch.allclose(model.forward_embeds(prompt.embeds, logits="all"), expected)

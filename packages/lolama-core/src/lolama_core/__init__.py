@@ -57,6 +57,13 @@ if TYPE_CHECKING:
     from lolama_core.model.kv_cache import KVCache as KVCache
     from lolama_core.model.llama import Llama as Llama
     from lolama_core.model.rope_scaling import RopeScaling as RopeScaling
+    from lolama_core.observation.ablation import ablate as ablate
+    from lolama_core.observation.observed import ObservedLayer as ObservedLayer
+    from lolama_core.observation.observed import ObservedPass as ObservedPass
+    from lolama_core.observation.observer import Observer as Observer
+    from lolama_core.observation.observer import observe as observe
+    from lolama_core.observation.sampling_steps import SamplingStep as SamplingStep
+    from lolama_core.observation.sampling_steps import sampling_steps as sampling_steps
     from lolama_core.plugins import PluginAttempt as PluginAttempt
     from lolama_core.plugins import installed_families as installed_families
     from lolama_core.plugins import installed_family as installed_family
@@ -116,6 +123,10 @@ else:
             ".loading": ["build_module", "load", "load_model", "use_kernels_"],
             ".loading_parts": ["build_unloaded", "read_part"],
             ".generation.prefix_cache": ["PrefixCache"],
+            ".observation.ablation": ["ablate"],
+            ".observation.observed": ["ObservedLayer", "ObservedPass"],
+            ".observation.observer": ["Observer", "observe"],
+            ".observation.sampling_steps": ["SamplingStep", "sampling_steps"],
             ".plugins": [
                 "PluginAttempt",
                 "installed_families",

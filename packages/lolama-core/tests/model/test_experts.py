@@ -280,3 +280,11 @@ def test_row_337_steps_that_ask_the_host_which_experts_run_are_not_recorded() ->
     assert can_be_recorded(cast(CausalLM, ModuleOnCuda(FeedForward(config()))))
     assert not can_be_recorded(cast(CausalLM, ModuleOnCuda(experts())))
     assert not can_be_recorded(runner_of(Llama(config())))
+
+
+def test_steps_with_a_hook_are_not_recorded() -> None:
+    whole = ModuleOnCuda(FeedForward(config()))
+    handle = whole.part.register_forward_hook(lambda *_: None)
+    assert not can_be_recorded(cast(CausalLM, whole))
+    handle.remove()
+    assert can_be_recorded(cast(CausalLM, whole))

@@ -64,10 +64,13 @@ class Attention(nn.Module):
             keys, values = cache.update(self.layer, keys, values, plan.slots)  # (B, K, L, hd)
         if plan.first_key:
             keys, values = keys[:, :, plan.first_key :], values[:, :, plan.first_key :]
-        how = plan.mask, plan.causal, self.scale, self.softcap
-        attended = attend(queries, keys, values, *how)  # (B, Q, H hd)
+        attended = self.attend(queries, keys, values, plan)  # (B, Q, H hd)
         output: Tensor = self.o_proj(attended.to(x.dtype))
         return output
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, plan: PassPlan) -> Tensor:
+        """(B, H, Q, hd) over (B, K, L, hd) → (B, Q, H · hd). An observer puts its own in the place."""
+        return attend(queries, keys, values, plan.mask, plan.causal, self.scale, self.softcap)
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(B, T, heads · hd) → (B, heads, T, hd)."""

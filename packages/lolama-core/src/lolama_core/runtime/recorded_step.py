@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lolama_core.model.experts import Experts
 from lolama_core.protocols import CausalLM
+from lolama_core.protocols.look import is_as_written
 from lolama_core.runtime.paged_cache import FixedPagedCache, PagedCache, Row
 from lolama_core.runtime.pages import Pages
 from lolama_core.runtime.runner import Runner
@@ -23,10 +24,15 @@ _LEAST_PAGES = 64
 
 
 def can_be_recorded(model: CausalLM) -> bool:
-    """Whether it runs on CUDA and nothing in its steps depends on the host, as which experts run does."""
+    """Whether it runs on CUDA and nothing in its steps needs the host.
+
+    Which experts run depends on it, and a hook runs there.
+    """
     whole = model.model if isinstance(model, Runner) else model
     parts = whole.modules() if isinstance(whole, nn.Module) else ()
-    return model.device.type == "cuda" and not any(isinstance(part, Experts) for part in parts)
+    return model.device.type == "cuda" and not any(
+        isinstance(part, Experts) or not is_as_written(part) for part in parts
+    )
 
 
 class RecordedSteps:
