@@ -77,7 +77,7 @@ class Checks:
         """errors: an unknown model, and one that is to be pulled"""
         unknown = raised(ResponseError, lambda: self.client.chat(model="llama9", messages=QUESTION))
         assert unknown.status_code == 404
-        assert raised(ResponseError, lambda: self.client.pull("llama9")).status_code == 501
+        assert raised(ResponseError, lambda: self.client.pull("llama9")).status_code == 403
 
     def leaving(self) -> None:
         """a client that leaves a stream frees its row"""

@@ -8,6 +8,7 @@ from lolama.prompts import going_on
 from lolama.serving import Loading, LocalModels
 from lolama_core import Tokenizer
 from lolama_core.protocols.errors import UsageError
+from lolama_core.protocols.types import Message
 from lolama_core.testing import tiny
 
 SWITCH = (
@@ -43,6 +44,30 @@ def test_the_default_for_thinking_needs_no_switch_and_a_request_does() -> None:
     assert "Hello" in model.render(hello)  # type: ignore[arg-type] # a message
     with pytest.raises(UsageError, match="no switch"):
         model.chat_prompt(hello, thinking=False)  # type: ignore[arg-type] # likewise
+
+
+def test_a_chat_is_shown_as_it_is_answered_also_with_results_of_tools() -> None:
+    model = LocalModels(["demo"]).load("demo")
+    turns: list[Message] = [
+        {"role": "user", "content": "Hello"},
+        {"role": "tool", "content": "4 degrees", "tool_call_id": "1"},
+    ]
+    shown = model.render(turns)
+    assert "4 degrees" in shown
+    assert model.tokenizer.encode_ids(shown, add_special_tokens=False) == [
+        *model.chat_prompt(turns).ids
+    ]
+
+
+def test_what_a_template_refuses_is_the_fault_of_the_request() -> None:
+    refusing = Loading(template="{{ raise_exception('no') }}")
+    model = LocalModels(["demo"], refusing).load("demo")
+    hello: list[Message] = [{"role": "user", "content": "Hello"}]
+    for ask in (model.render, model.chat_prompt):
+        with pytest.raises(
+            UsageError, match="messages: chat template refuses this conversation: no"
+        ):
+            ask(hello)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
@@ -159,6 +160,15 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
         ModelError: if there is no chat template, or it cannot be used.
     """
     return tokenizer.ensure_bos(tokenizer.render_chat(messages))
+
+
+@contextmanager
+def refused_messages() -> Iterator[None]:
+    """What a chat template refuses here is the fault of the messages, and not of the model."""
+    try:
+        yield
+    except ModelError as error:
+        raise UsageError("messages", f"{error.subject} {error.reason}", "") from None
 
 
 def going_on(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> list[int]:

@@ -15,6 +15,7 @@ from lolama.prompts import (
     check_messages,
     going_on,
     hears_system,
+    refused_messages,
     render,
     sees_none,
     with_pictures,
@@ -156,12 +157,13 @@ class LocalModel(CommandAnswers):
         """What the chat template writes; see `ServedModel`."""
         known, turns = tool_definitions(tools), self._turns(messages)
         told = None
-        if known:
+        if known or any(map(speaks_of_tools, turns)):
             turns, told = ToolUse.of(self.tokenizer, known).told_to(self.tokenizer, turns)
         tokenizer = cast("Tokenizer", self._thinking(None))
-        text = tokenizer.apply_chat_template(
-            turns, told, add_generation_prompt=reply, tokenize=False
-        )
+        with refused_messages():
+            text = tokenizer.apply_chat_template(
+                turns, told, add_generation_prompt=reply, tokenize=False
+            )
         return str(text)
 
     def constraint(
@@ -241,10 +243,8 @@ class LocalModel(CommandAnswers):
             reason = f"the chat template of {self.name} leaves system messages out"
             raise UsageError("messages", reason, "say it in a message of the user")
         use = use or (ToolUse.of(tokenizer, ()) if any(map(speaks_of_tools, turns)) else None)
-        try:
+        with refused_messages():
             ids = render(tokenizer, turns) if use is None else use.render(tokenizer, turns)
-        except ModelError as error:  # what the template refuses is what the request gave
-            raise UsageError("messages", f"{error.subject} {error.reason}", "") from None
         if last:
             ids += going_on(tokenizer, ids, last)
         return ids, inputs

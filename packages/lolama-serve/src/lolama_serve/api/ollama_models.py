@@ -71,7 +71,7 @@ def routes(server: Server) -> list[Endpoint]:
 def _refused(path: str, method: str) -> Endpoint:
     async def answer(request: Request) -> Response:
         reason = "no request changes which models are here; run `lolama pull` or `lolama rm` there"
-        return error_response(path, APIError(501, reason))
+        return error_response(path, APIError(403, reason))
 
     made = Endpoint(path, answer, methods=[method])
     made.about = "Refused: no request changes which models are here."
