@@ -78,6 +78,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+if __name__ == "__main__":
+    sys.argv[1:1] = ["--noxfile", __file__]
+    nox.main()  # which imports this file, and exits: sessions are registered just once
+
 # Each of them adds its sessions to nox. They import nox, so they come after it.
 from nox_sessions import (  # noqa: E402
     distributions,
@@ -90,7 +94,3 @@ from nox_sessions import (  # noqa: E402
 )
 
 __all__ = ["distributions", "linting", "long_runs", "published", "serving", "speed", "unit_tests"]
-
-if __name__ == "__main__":
-    sys.argv[1:1] = ["--noxfile", __file__]
-    nox.main()
