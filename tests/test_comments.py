@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("packages/*/src", "packages/*/tests", "tests", "benchmarks", "training")
+FOLDERS = ("packages/*/src", "packages/*/tests", "tests", "benchmarks", "training", "nox_sessions")
 FOR_TOOLS = re.compile(r"# *(fmt:|type:|noqa|pragma:|pyright:)")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,28 +14,35 @@ from unittest.mock import MagicMock
 
 import pytest
 
-NOXFILE = Path(__file__).resolve().parents[1] / "noxfile.py"
+ROOT = Path(__file__).resolve().parents[1]
+OURS = {"noxfile", "nox_sessions"}
 
 
 @pytest.fixture
-def noxfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The noxfile as a module, with one package in ``tmp_path`` and a stand-in for nox, which is not here."""
+def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The modules that the noxfile puts together, with a stand-in for nox, which is not here."""
     monkeypatch.setitem(sys.modules, "nox", MagicMock())
+    monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # the noxfile removes it
+    importlib.import_module("noxfile")
+    yield sys.modules["nox_sessions"]
+    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def environments(sessions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module that installs, with one package in ``tmp_path``."""
     for name in ("CC", "LOLAMA_NO_NATIVE"):
         monkeypatch.delenv(name, raising=False)
-    spec = importlib.util.spec_from_file_location("noxfile", NOXFILE)
-    assert spec and spec.loader
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(sessions.packages, "ROOT", tmp_path)
     native = tmp_path / "packages" / "lolama-quant" / "src" / "lolama_quant" / "native"
     native.mkdir(parents=True)
     for path in (native / "a.c", native / "lolama.so", native.parent / "__about__.py"):
         path.touch()
     for name in ("pyproject.toml", "README.md", "hatch_build.py"):
         (tmp_path / "packages" / "lolama-quant" / name).touch()
-    return module
+    return sessions.environments
 
 
 @pytest.fixture
@@ -44,7 +51,9 @@ def metadata(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def installs(noxfile: Any, tmp_path: Path, metadata: Path) -> Callable[..., bool]:
+def installs(
+    sessions: Any, environments: Any, tmp_path: Path, metadata: Path
+) -> Callable[..., bool]:
     """Call `install`, and tell whether it ran an installer."""
     calls: list[tuple[str, ...]] = []
 
@@ -59,7 +68,8 @@ def installs(noxfile: Any, tmp_path: Path, metadata: Path) -> Callable[..., bool
         session = SimpleNamespace(
             venv_backend="virtualenv", virtualenv=environment, log=print, install=installer
         )
-        noxfile.install(session, *noxfile.editable(["lolama-quant"]), *requirements)
+        editable = sessions.packages.editable(["lolama-quant"])
+        environments.install(session, *editable, *requirements)
         return len(calls) > before
 
     return run
@@ -154,22 +164,21 @@ def test_an_installation_that_failed_does_not_count(installs: Callable[..., bool
     assert installs("pytest>=9") and not installs("pytest>=9")
 
 
-def test_each_test_that_counts_its_cases_has_one_part_of_the_session_fuzz(noxfile: Any) -> None:
-    root = NOXFILE.parent
+def test_each_test_that_counts_its_cases_has_one_part_of_the_session_fuzz(sessions: Any) -> None:
     found = [
-        path.relative_to(root).as_posix()
-        for folder in (root / "tests", *root.glob("packages/*/tests"))
+        path.relative_to(ROOT).as_posix()
+        for folder in (ROOT / "tests", *ROOT.glob("packages/*/tests"))
         for path in folder.rglob("test_*.py")
         if re.search(
             r'^\w+ = .*"LOLAMA_FUZZ_CASES"', path.read_text(encoding="utf-8"), re.MULTILINE
         )
     ]
-    parts = [file for files in noxfile.FUZZ.values() for file in files]
+    parts = [file for files in sessions.long_runs.FUZZ.values() for file in files]
     assert sorted(parts) == sorted(found)
 
 
 @pytest.mark.parametrize("file", ["CONTRIBUTING.md", ".github/workflows/nightly.yml"])
-def test_every_part_of_the_session_fuzz_is_named(noxfile: Any, file: str) -> None:
-    text = (NOXFILE.parent / file).read_text(encoding="utf-8")
+def test_every_part_of_the_session_fuzz_is_named(sessions: Any, file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
     named = re.findall(r'"fuzz\(([\w-]+)\)"', text)
-    assert [*dict.fromkeys(named)] == [*noxfile.FUZZ]
+    assert [*dict.fromkeys(named)] == [*sessions.long_runs.FUZZ]

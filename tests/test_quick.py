@@ -1,4 +1,4 @@
-"""The session ``quick`` of the noxfile stays quick: no processes, no files damaged at random."""
+"""The session ``quick`` of nox stays quick: no processes, no files damaged at random."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ ROOT = Path(__file__).resolve().parents[1]
 STARTS_PROCESSES = re.compile(r"\b(subprocess|run_in_child|multiprocessing|os\.fork)\b")
 
 
-def constants(*names: str) -> list[list[str]]:
-    """What is assigned to names in the noxfile, which only nox can import; of a dictionary the keys."""
-    module = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
-    found = {
-        target.id: [*ast.literal_eval(statement.value)]
+def constant(file: str, name: str) -> list[str]:
+    """What a file that only nox can import assigns to a name; the keys of a dictionary."""
+    module = ast.parse((ROOT / "nox_sessions" / file).read_text(encoding="utf-8"))
+    [value] = (
+        statement.value
         for statement in module.body
         if isinstance(statement, ast.Assign)
         for target in statement.targets
-        if isinstance(target, ast.Name) and target.id in names
-    }
-    return [found[name] for name in names]
+        if isinstance(target, ast.Name) and target.id == name
+    )
+    return [*ast.literal_eval(value)]
 
 
-QUICK, NOT_QUICK, FAULTS = constants("QUICK", "NOT_QUICK", "FAULTS")
+QUICK, NOT_QUICK = constant("unit_tests.py", "QUICK"), constant("unit_tests.py", "NOT_QUICK")
+FAULTS = constant("long_runs.py", "FAULTS")
 
 
 def files_of(places: list[str]) -> set[Path]:

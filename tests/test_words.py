@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("packages/*/src", "packages/*/tests", "tests", "benchmarks", "training")
+FOLDERS = ("packages/*/src", "packages/*/tests", "tests", "benchmarks", "training", "nox_sessions")
 WRONG = re.compile(
     r"^(# )?Of\b"  # a sentence that begins in the middle
     r"|^ +[\w, ]+: Of\b"  # an argument that is "of" something, and not said what

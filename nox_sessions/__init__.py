@@ -1,0 +1,1 @@
+"""The sessions of nox, a module for each kind; `noxfile.py` puts them together."""
