@@ -38,7 +38,8 @@ def test_the_numbers_of_the_reference(name: str) -> None:
     for layer, block in enumerate(found.layers):
         name = f"layers.{layer}"
         normed = reference.rms_norm(x, weights[f"{name}.attention_norm.weight"], config.eps)
-        close(block.cos[0], torch.cat((cos, cos), dim=-1))
+        close(block.cos[0], cos)
+        close(block.sin[0], sin)
         queries = reference.linear(weights, f"{name}.attention.q_proj", normed)
         turned = reference.rotate(queries.view(LENGTH, config.num_heads, -1), cos, sin)
         close(block.queries[0], turned.transpose(0, 1))

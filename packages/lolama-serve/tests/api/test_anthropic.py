@@ -273,6 +273,16 @@ def test_a_failure_after_the_start_is_an_event(client: TestClient, host: DemoHos
     assert "the test wants it" not in last["error"]["message"]
 
 
+@pytest.mark.parametrize("messages", [[], [{"role": "user", "content": []}]])
+def test_messages_that_say_nothing_are_refused(
+    client: TestClient, messages: list[dict[str, Any]]
+) -> None:
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        limit = {"max_tokens": 2} if path == "/v1/messages" else {}
+        refused = client.post(path, json={"messages": messages, **limit})
+        assert (refused.status_code, "messages" in refused.text) == (400, True)
+
+
 def test_tokens_are_counted_as_an_answer_counts_them(client: TestClient) -> None:
     body = {"messages": QUESTION["messages"], "system": "Be brief."}
     counted = client.post("/v1/messages/count_tokens", json=body).json()

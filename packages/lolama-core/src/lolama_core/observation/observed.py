@@ -16,7 +16,7 @@ class ObservedLayer:
     """What one block computed in one pass: float32 tensors on the CPU.
 
     Attributes:
-        cos, sin: (B or 1, T, hd), the angles by which RoPE turned the pairs of queries and keys.
+        cos, sin: (B or 1, T, hd / 2), of the angles by which RoPE turned the pairs of queries and keys.
         queries: (B, H, T, hd), turned.
         keys, values: (B, K, L, hd) of all positions so far, keys turned. A block with a sliding window has
             no more positions than its queries see.

@@ -95,7 +95,9 @@ class Observer:
         if layer == 0:
             self._embeds, self._positions, self._layers = kept(x), plan.positions.cpu(), []
         own = plan.of_kind(self._blocks[layer].attention.kind)
-        self._parts = {"cos": kept(own.cos[:, 0]), "sin": kept(own.sin[:, 0])}
+        pairs = own.cos.shape[-1] // 2
+        # Both halves have the same angles; `rotate` takes the first half of sin with a minus sign.
+        self._parts = {"cos": kept(own.cos[:, 0, :, pairs:]), "sin": kept(own.sin[:, 0, :, pairs:])}
 
     def _keep_input(self, name: str) -> Any:
         def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -137,6 +137,8 @@ def _prompt(loaded: LoadedModel, body: CountRequest) -> ServedPrompt:
     model, choice = loaded.model, body.tool_choice or ChosenTool(type="auto")
     pictures = Pictures(seen=model.sees_pictures)
     turns = turns_of(body.system, body.messages, pictures)
+    if not turns:
+        raise APIError(400, "messages: say nothing; give one of the user", param="messages")
     continues = turns[-1]["role"] == "assistant"
     if continues and "tool_calls" in turns[-1]:
         reason = "the last one calls a tool; give its result"
