@@ -80,6 +80,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["--regex", "a", "--json-schema", "s.json", "--grammar", "g"],
         "error: --regex: does not go with --json-schema",
     ),
+    "itself": (
+        ["--json-schema", json.dumps(SCHEMA)],
+        "error: --json-schema: is a schema itself; write it to a file, and name that",
+    ),
     "none": (["--json-schema", "none.json"], "none.json: there is no such file; give another file"),
     "folder": (["--grammar", "."], "is not a regular file; give another file to --grammar"),
     "no JSON": (["--json-schema", "g"], "g: is not JSON (Expecting value"),

@@ -87,6 +87,8 @@ def test_row_513_other_methods_are_refused_with_those_that_there_are(
     head, _, body = answer.partition(b"\r\n\r\n")
     assert (b"\r\nallow: " in head.lower()) is (status == 405)
     assert (method == "HEAD") is (body == b"")
+    assert body == b"" or b"GET /openapi.json" in body
+    assert (f"does not take {method};".encode() in body) is (status == 405 and method != "HEAD")
 
 
 @pytest.mark.parametrize(

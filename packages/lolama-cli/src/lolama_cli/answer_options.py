@@ -67,6 +67,8 @@ def read_grammar(schema: Path | None, regex: str | None, grammar: Path | None) -
         return _named(lambda: Grammar.regex(regex), "--regex")
     path = schema or grammar
     assert path is not None
+    if schema is not None and str(schema).lstrip().startswith("{"):  # as other programs take it
+        raise UsageError("--json-schema", "is a schema itself", "write it to a file, and name that")
     text = read_text(path, f"give another file to {given[0]}", MOST_BYTES)
     if schema is not None:
         return _named(lambda: Grammar.json_schema(_from_json(text)), str(path))

@@ -34,6 +34,7 @@ OPTIONS = {
     "lm_head_bits": "--lm-head-bits",
     "logprobs": "--logprobs",
     "mode": "--image-mode",
+    "model_bytes": "--model-memory",
     "outtype": "--outtype",
     "port": "--port",
     "quantize": "--quantize",

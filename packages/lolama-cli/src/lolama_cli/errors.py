@@ -143,7 +143,8 @@ _COMMANDS_ELSEWHERE = {
     "list": "did you mean models?",
     "ls": "did you mean models?",
     "show": "did you mean info?",
-    "ps": "no model runs between commands; did you mean models?",
+    "ps": "a server tells it at /api/ps; did you mean models?",
+    "stop": "a server lets models leave by --sleep-idle, and ends by Ctrl-C",
     "delete": "did you mean rm?",
     "download": "did you mean pull?",
 }
@@ -156,6 +157,9 @@ _OPTIONS_ELSEWHERE = {
     "-t": ("--temperature", "did you mean --temp?"),
     "--predict": ("--max-tokens", "did you mean --max-tokens?"),
     "--n-predict": ("--max-tokens", "did you mean --max-tokens?"),
+    "-c": ("--context", "did you mean --context?"),
+    "--ctx-size": ("--context", "did you mean --context?"),
+    "--model-draft": ("--draft", "did you mean --draft?"),
 }
 
 

@@ -130,6 +130,7 @@ def test_a_port_that_is_taken_is_one_line() -> None:
         (("--sleep-idle", "nan"), ("--sleep-idle",)),
         (("--cache-memory", "much"), ("--cache-memory", "2GB")),
         (("--api-key", ""), ("--api-key", "empty")),
+        (("--model-memory", "1MB", "-m", "demo"), ("--model-memory: allows 1,000,000", "demo")),
         (("-m", "nothing-like-it"), ("nothing-like-it",)),
         (("--temperature", "-1"), ("--temp",)),
     ],

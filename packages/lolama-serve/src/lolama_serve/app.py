@@ -50,7 +50,10 @@ def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        reasons = {404: "there is nothing at this address; see GET / for what there is"}
+        reasons = {
+            404: "there is nothing at this address; GET /openapi.json lists all that there are",
+            405: f"this address does not take {request.method:.20}; GET /openapi.json says what it takes",
+        }
         reason = reasons.get(error.status_code, str(error.detail))
         answer = error_response(request.scope["path"], APIError(error.status_code, reason))
         answer.headers.update(error.headers or {})  # such as Allow

@@ -99,12 +99,16 @@ class Guard:
         except ValueError:  # a bracket without its other one
             host = None
         if host is None or host.lower() not in self._hosts:
-            raise APIError(403, "the header Host names another server")
+            raise APIError(
+                403, "the header Host names another server; --allowed-host allows its name"
+            )
 
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
         if origin is not None and not self._may_use(origin):
-            raise APIError(403, "pages of this origin may not use the server")
+            raise APIError(
+                403, "pages of this origin may not use the server; --cors-origin allows them"
+            )
 
     def _may_use(self, origin: str) -> bool:
         return "*" in self._options.cors_origins or self._is_known(origin)

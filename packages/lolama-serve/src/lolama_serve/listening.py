@@ -41,7 +41,8 @@ def serve(
         listening: Told each address, once requests can come.
 
     Raises:
-        UsageError: for an address that cannot be listened on, or one that others reach and that has no key.
+        UsageError: for an address that cannot be listened on, or one that others reach and that has no key;
+            for a model that is larger than all may be.
         LolamaError: if a model that the options name cannot be loaded.
     """
     addresses = [address.strip().strip("[]") for address in options.host.split(",")]
@@ -49,6 +50,7 @@ def serve(
     if open_ones and not options.api_keys:
         reason = f"{open_ones[0]} can be reached from other machines, and there is no key"
         raise UsageError("host", reason, "give an `api_key`")
+    _check_memory(host, options)
     sockets, port = [], options.port
     for address in addresses:
         sockets.append(_bound(address, port, only=len(addresses) == 1))
@@ -66,6 +68,16 @@ def serve(
     server.run(sockets=sockets)
     if own.failure is not None:
         raise own.failure
+
+
+def _check_memory(host: ModelHost, options: ServeOptions) -> None:
+    """Refuse models that could never be loaded."""
+    most = options.model_bytes
+    for name in options.models:
+        size = host.find(name).bytes
+        if most is not None and size > most:
+            reason = f"allows {most:,} bytes, and {name} takes {size:,}"
+            raise UsageError("model_bytes", reason, "allow more, or leave the model out")
 
 
 def make_config(app: Starlette) -> uvicorn.Config:

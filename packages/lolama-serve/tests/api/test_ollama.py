@@ -1,4 +1,4 @@
-"""`/api/chat`, `/api/generate` and `/api/embed`, over the built-in model."""
+"""`/api/chat`, `/api/generate`, `/api/embed` and `/api/embeddings`, over the built-in model."""
 
 from __future__ import annotations
 
@@ -218,5 +218,7 @@ def test_texts_have_vectors(client: TestClient) -> None:
     one = client.post("/api/embed", json={**body, "input": "one", "truncate": True}).json()
     assert one["embeddings"] == vectors[:1]
     assert 0 < one["prompt_eval_count"] < answer["prompt_eval_count"]
+    old = client.post("/api/embeddings", json={"model": "demo:latest", "prompt": "one"}).json()
+    assert old == {"embedding": vectors[0]}
     assert "dimensions" in refused(client, "/api/embed", body, dimensions=3)
     assert "context size of 512" in refused(client, "/api/embed", body, input="two " * 600)

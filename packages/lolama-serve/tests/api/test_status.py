@@ -42,3 +42,15 @@ def test_who_looks_at_a_model_keeps_it_not_from_leaving(
     assert pool.loaded["demo"].used == before
     client.post("/tokenize", json={"content": "Once"})
     assert pool.loaded["demo"].used > before
+
+
+@pytest.mark.parametrize(("most", "told"), [(None, -1), (20, 20)])
+def test_props_tell_settings_by_llama_cpps_names(
+    client_of: Callable[..., TestClient], most: int | None, told: int
+) -> None:
+    client = client_of(max_tokens=most, settings={"repetition_penalty": 1.3})
+    params = client.get("/props").json()["default_generation_settings"]["params"]
+    assert (params["n_predict"], params["repeat_penalty"]) == (told, 1.3)
+    body = {"prompt": "Once", "n_predict": 1}
+    answered = client.post("/completion", json=body).json()["generation_settings"]
+    assert params.keys() == answered.keys()

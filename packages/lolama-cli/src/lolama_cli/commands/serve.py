@@ -81,7 +81,7 @@ def serve(
         int | None,
         typer.Option(
             "--context",
-            help="Positions of a prompt and its answer; the model's own number if not given.",
+            help="Positions of a prompt and its answer; the model's own number at most, and if not given.",
             metavar="INT",
         ),
     ] = None,

@@ -151,7 +151,7 @@ class _Told:
             "tokens_predicted": answer.timings.tokens,
             "tokens_evaluated": answer.timings.prompt,
             "tokens_cached": result.cached_tokens,
-            "generation_settings": _settings(running.settings, self._tokenizer),
+            "generation_settings": named_settings(running.settings, self._tokenizer),
             "prompt": self._tokenizer.decode(ids, skip_special_tokens=False),
             "has_new_line": "\n" in answer.text(),
             "truncated": self._is_cut(answer),
@@ -170,7 +170,8 @@ class _Told:
         return chat_logprobs(found, self._loaded.model)
 
 
-def _settings(settings: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+def named_settings(settings: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Settings of sampling by llama.cpp's names, as JSON can hold them."""
     found = {_NAMES.get(name, name): value for name, value in settings.items()}
     biases = [{"token": one, "bias": bias} for one, bias in settings["logit_bias"].items()]
     if settings["ignore_eos"]:  # JSON has no infinity

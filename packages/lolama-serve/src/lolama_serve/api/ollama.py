@@ -1,4 +1,4 @@
-"""``/api/chat``, ``/api/generate`` and ``/api/embed`` of ollama."""
+"""``/api/chat``, ``/api/generate``, ``/api/embed`` and ``/api/embeddings`` of ollama."""
 
 from __future__ import annotations
 
@@ -48,6 +48,14 @@ class EmbedRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     keep_alive: float | str | None = None
 
 
+class OldEmbedRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of a request for the vector of one text, as ollama's clients sent it before ``/api/embed``."""
+
+    model: str
+    prompt: str
+    keep_alive: float | str | None = None
+
+
 def routes(server: Server) -> list[Endpoint]:
     """The endpoints."""
 
@@ -73,10 +81,16 @@ def routes(server: Server) -> list[Endpoint]:
         took = {"total_duration": _since(began), "load_duration": _nanoseconds(load)}
         return with_not_kept(JSONResponse({**facts, **took}), _not_kept(body.keep_alive))
 
+    async def embed_one(body: OldEmbedRequest) -> Response:
+        async with _model(server, body.model, body.keep_alive) as loaded:
+            [vector], _ = await embedded(server, loaded, [body.prompt])
+        return with_not_kept(JSONResponse({"embedding": vector}), _not_kept(body.keep_alive))
+
     return [
         post("/api/chat", OllamaChatRequest, chat, "Answer a chat, as ollama does."),
         post("/api/generate", GenerateRequest, generate, "Answer a question, as ollama does."),
         post("/api/embed", EmbedRequest, embed, "A vector for each text, as ollama does."),
+        post("/api/embeddings", OldEmbedRequest, embed_one, "A vector, as ollama once gave it."),
     ]
 
 

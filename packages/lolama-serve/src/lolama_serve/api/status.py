@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lolama_serve.api.llama_cpp import named_settings
 from lolama_serve.errors import APIError
 from lolama_serve.http import Endpoint, JSONResponse, get
 from lolama_serve.pool import LoadedModel
@@ -65,7 +66,11 @@ async def _props(server: Server, name: str | None) -> dict[str, Any]:
         return {"is_sleeping": True, "total_slots": server.options.parallel}
     loaded = await _looked_at(server, name)
     model = loaded.model
-    settings = {**model.settings(server.options.settings)}
+    settings = named_settings(model.settings(server.options.settings), model.tokenizer)
+    if server.options.max_tokens is None:  # an answer may be as long as the context has room for
+        settings["n_predict"] = -1
+    else:
+        settings["n_predict"] = server.options.max_tokens
     return {
         "is_sleeping": False,
         "total_slots": server.options.parallel,
