@@ -17,7 +17,7 @@ from .questions import (
     ability,
     bigger,
     body,
-    colour,
+    color,
     fixed,
     group,
     nature,
@@ -28,7 +28,7 @@ from .questions import (
 )
 from .smalltalk import DECLINE, DECLINE_STORY, TALK, invented_word, unknown_question
 from .stories import Story, make_story
-from .world import ANIMALS, BOYS, COLOURS, FEMALE_PETS, GIRLS, MALE_PETS, THINGS, an
+from .world import ANIMALS, BOYS, COLORS, FEMALE_PETS, GIRLS, MALE_PETS, THINGS, an
 
 Message = dict[str, str]
 
@@ -127,18 +127,18 @@ def remember(rng: random.Random) -> tuple[Exchange, Exchange]:
             Exchange(asked, f"Your name is {name}.", f"remember/{asked}/{name}"),
         )
     if choice < 0.75:
-        colour_name = rng.choice(COLOURS)
+        color_name = rng.choice(COLORS)
         word = rng.choice(("colour", "color"))
         return (
             Exchange(
-                f"My favourite {word} is {colour_name}.",
-                f"{sentence(colour_name)} is a lovely colour.",
-                f"tell/{colour_name}",
+                f"My favourite {word} is {color_name}.",
+                f"{sentence(color_name)} is a lovely colour.",
+                f"tell/{color_name}",
             ),
             Exchange(
                 f"What is my favourite {word}?",
-                f"Your favourite colour is {colour_name}.",
-                f"remember/{word}/{colour_name}",
+                f"Your favourite colour is {color_name}.",
+                f"remember/{word}/{color_name}",
             ),
         )
     pet = rng.choice(ANIMALS)
@@ -159,7 +159,7 @@ def remember(rng: random.Random) -> tuple[Exchange, Exchange]:
 
 # Each maker with its weight among single exchanges.
 MAKERS: dict[Callable[[random.Random], Exchange], int] = {
-    colour: 8,
+    color: 8,
     body: 7,
     nature: 10,
     opposite: 4,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-COLOUR_OF = {
+COLOR_OF = {
     "the sky": "blue",
     "grass": "green",
     "snow": "white",

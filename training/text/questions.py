@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import knowledge as know
 from .stories import Story, is_held_out
-from .world import COLOURS, an
+from .world import COLORS, an
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ def _ask(rng: random.Random, kind: str, item: str, forms: str, answer: str) -> E
     return Exchange(question, sentence(an(answer)), f"{kind}/{form}/{item}")
 
 
-def colour(rng: random.Random) -> Exchange:
-    thing, right = rng.choice(list(know.COLOUR_OF.items()))
+def color(rng: random.Random) -> Exchange:
+    thing, right = rng.choice(list(know.COLOR_OF.items()))
     word = rng.choice(("colour", "color"))
     if rng.random() < 0.4:
-        guess = right if rng.random() < 0.5 else rng.choice(COLOURS)
+        guess = right if rng.random() < 0.5 else rng.choice(COLORS)
         yes = "Yes" if guess == right else "No"
         return Exchange(
             f"Is {thing} {guess}?", f"{yes}, {thing} is {right}.", f"colour/is/{thing}/{guess}"

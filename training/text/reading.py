@@ -6,7 +6,7 @@ import random
 
 from .knowledge import NUMBER_WORDS
 from .smalltalk import invented_word
-from .world import BOYS, COLOURS, GIRLS, HIDING_PLACES, THINGS, Thing, an
+from .world import BOYS, COLORS, GIRLS, HIDING_PLACES, THINGS, Thing, an
 
 
 def _person(rng: random.Random, taken: str = "") -> tuple[str, str]:
@@ -25,7 +25,7 @@ def make_reading(rng: random.Random) -> tuple[str, str, str]:
     if rng.random() < 0.2:
         other = invented_word(rng, 2).capitalize()
     thing, thing2 = rng.sample(THINGS, 2)
-    look, look2 = rng.sample(COLOURS, 2)
+    look, look2 = rng.sample(COLORS, 2)
     n, k = rng.randint(2, 10), rng.randint(1, 5)
     kind = rng.choice(
         ("count", "count_two", "colour", "who", "where", "give", "more", "both", "like", "first")

@@ -57,7 +57,7 @@ class Scene(Words):
     def look_of(self, thing: Thing) -> str:
         if thing.food:
             return self.pick(world.FOOD_QUALITIES)
-        return self.pick(world.COLOURS if self.rng.random() < 0.6 else world.TOY_QUALITIES)
+        return self.pick(world.COLORS if self.rng.random() < 0.6 else world.TOY_QUALITIES)
 
     def say(self, templates: Sequence[str]) -> None:
         """Add one sentence (or quoted exchange) from interchangeable templates."""

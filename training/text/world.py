@@ -69,7 +69,7 @@ TOYS = _things(
 )
 THINGS = FOODS + TOYS
 
-COLOURS = "red blue green yellow white purple orange pink brown black grey golden".split()
+COLORS = "red blue green yellow white purple orange pink brown black grey golden".split()
 TOY_QUALITIES = "shiny smooth tiny old pretty round new big small lovely strange beautiful".split()
 FOOD_QUALITIES = "sweet fresh ripe big small round tasty soft little yellow red lovely".split()
 

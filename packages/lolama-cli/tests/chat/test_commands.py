@@ -121,7 +121,7 @@ def test_set() -> None:
     assert chat("/set temperature") == ["temperature 0.5"]
     chat("/set overflow slide")
     assert chat.session.overflow == "slide"
-    for wrong in ("temperature -1", "temperature hot", "colour red", "overflow sideways"):
+    for wrong in ("temperature -1", "temperature hot", "flavor red", "overflow sideways"):
         with pytest.raises(UsageError):
             chat(f"/set {wrong}")
     assert chat("/set temperature") == ["temperature 0.5"]

@@ -171,7 +171,7 @@ NAMES: dict[str, str] = {
     "do_sample": "here it is temperature=0 for False",
     "logits_processors": "here it is an argument of generate, beside its config",
     "temprature": r"did you mean temperature\? known are .*xtc_threshold",
-    "colour": "known are bad_words_ids, ",
+    "flavor": "known are bad_words_ids, ",
 }
 
 

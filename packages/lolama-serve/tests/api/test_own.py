@@ -233,9 +233,9 @@ def test_what_makes_no_sense_is_refused(
 
 
 def test_an_unknown_field_is_refused_by_its_name(client: TestClient) -> None:
-    answer = client.post("/lolama/generate", json={**ASKED, "colour": 1})
+    answer = client.post("/lolama/generate", json={**ASKED, "flavor": 1})
     assert answer.status_code == 400
-    assert "colour" in answer.json()["error"]["message"]
+    assert "flavor" in answer.json()["error"]["message"]
 
 
 def test_pictures_come_with_their_names(client: TestClient, host: CommandDemoHost) -> None:

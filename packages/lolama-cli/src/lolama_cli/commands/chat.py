@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,7 +14,7 @@ from lolama_cli import options
 from lolama_cli.console import note
 from lolama_cli.draft import DraftChoice, DraftOption
 from lolama_cli.errors import Settings
-from lolama_cli.model_choice import ModelChoice, tell_unsupported
+from lolama_cli.model_choice import ModelChoice
 from lolama_cli.pictures import check_names
 from lolama_cli.prompt_cache import PromptCacheFile, PromptCacheOption, writing
 from lolama_cli.quantize_option import Quantize
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from lolama_cli.chat.loop import Reader
     from lolama_cli.chat.model import ChatModel
     from lolama_cli.chat.partner import ChatPartner
-    from lolama_core.protocols import CausalLM
-    from lolama_core.protocols.tools import ToolDefinition
 
 _DEFAULT_MODEL = "tinyllama"
 
@@ -160,28 +156,17 @@ def chat(
     )
     drafts = DraftChoice(draft, chosen)
 
-    def load_model(name: str) -> ChatPartner:
-        if address is not None:
-            from lolama_cli.chat.served_model import ServedChatModel
-            from lolama_cli.server_run import ServedChoice
+    from lolama_cli.chat.models import ChatModels
 
-            return ServedChatModel(
-                ServedChoice.at(address, name, no_think=no_think),
-                raw=raw,
-                image_mode=None if image_mode == "auto" else image_mode,
-                needs_switch=name == model,
-            )
-        return _load(
-            # What the options said of the first model is no reason to refuse another.
-            chosen
-            if name == model
-            else replace(chosen, name=name, template=None, needs_switch=False),
-            drafts,
-            image_mode=None if image_mode == "auto" else image_mode,
-            raw=raw,
-            verbose=settings.verbose,
-            tools=[] if functions is None else functions.definitions,
-        )
+    models = ChatModels(
+        chosen,
+        drafts,
+        address,
+        image_mode=None if image_mode == "auto" else image_mode,
+        raw=raw,
+        verbose=settings.verbose,
+        tools=[] if functions is None else functions.definitions,
+    )
 
     from lolama_cli.chat.commands import Commands, described
     from lolama_cli.chat.interrupts import Interrupts
@@ -191,7 +176,7 @@ def chat(
     if overflow == "auto":
         overflow = "slide" if person else "error"
     session = Session(
-        load_model(model),
+        models.open(model),
         asked.config,
         overflow,
         given=asked.given,
@@ -201,7 +186,7 @@ def chat(
     )
     if kept is not None:
         kept.check(_here(session.model).files, chosen.stored)
-    commands = Commands(session, screen, load_model)
+    commands = Commands(session, screen, models.open)
     if saved is not None:
         assert load is not None
         commands.resume(load, saved, keep=given)
@@ -269,38 +254,6 @@ def _functions(path: Path | None, *, ask: bool, person: bool) -> ChatTools | Non
     from lolama_cli.chat.functions import ChatTools, ask_on_terminal, load_functions
 
     return ChatTools(load_functions(path), ask_on_terminal if ask else None, note)
-
-
-def _load(
-    chosen: ModelChoice,
-    draft: DraftChoice,
-    *,
-    image_mode: str | None,
-    raw: bool,
-    verbose: bool,
-    tools: Sequence[ToolDefinition],
-) -> ChatModel:
-    from lolama_cli.chat.model import ChatModel
-
-    files, tokenizer = chosen.open()
-    draft.open(files, tokenizer)
-
-    def weights() -> CausalLM:
-        tell_unsupported(files)
-        model = chosen.load(files, verbose=verbose)
-        draft.load(verbose=verbose)
-        return model
-
-    return ChatModel(
-        files,
-        tokenizer,
-        weights,
-        raw=raw,
-        image_mode=image_mode,
-        draft=draft.load,
-        cache_dtype=chosen.stored,
-        tools=tools,
-    )
 
 
 def _reader(*, person: bool, editing: bool) -> Reader:

@@ -12,8 +12,8 @@ from lolama_core.protocols import Tokenizer
 from lolama_core.protocols.generation import TokenLogprobs
 from lolama_core.protocols.serving import ServedPrompt
 from lolama_serve.api.events import event
-from lolama_serve.api.grammars import grammar_of
-from lolama_serve.api.sampling import Sampling, answer_length, checked_logprobs
+from lolama_serve.api.generation_request import GenerationRequest
+from lolama_serve.api.sampling import answer_length, checked_logprobs
 from lolama_serve.api.timings import progress_facts, timings_facts
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
@@ -27,25 +27,16 @@ _STOP_TYPES = {"eos": "eos", "stop": "word", "length": "limit"}
 _NAMES = {"max_new_tokens": "n_predict", "repetition_penalty": "repeat_penalty"}
 
 
-class NativeRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
-    """The body of ``/completion``. ``cache_prompt`` and ``id_slot`` change no answer."""
+class NativeRequest(GenerationRequest, kw_only=True, forbid_unknown_fields=True):
+    """The body of ``/completion``."""
 
     prompt: str | list[Any] | dict[str, Any]
-    model: str | None = None
-    n_predict: int | None = None
-    max_tokens: int | None = None
     stream: bool = False
     return_tokens: bool = False
     n_probs: int | None = None
-    json_schema: dict[str, Any] | bool | None = None
-    regex: str | None = None
-    grammar: str | None = None
-    lark: str | None = None
     response_fields: list[str] | None = None
     timings_per_token: bool = False
     return_progress: bool = False
-    cache_prompt: bool | None = None
-    id_slot: int | None = None
 
 
 def routes(server: Server) -> list[Endpoint]:
@@ -86,7 +77,7 @@ def _job(loaded: LoadedModel, body: NativeRequest) -> Job:
     }
     if body.n_probs:
         settings["logprobs"] = checked_logprobs(body.n_probs, "n_probs")
-    kind = grammar_of(None, body.json_schema, body.regex, body.grammar, body.lark)
+    kind = body.asked_grammar()
     return Job(
         prompts=[_prompt(loaded, one) for one in prompts],
         settings=settings,

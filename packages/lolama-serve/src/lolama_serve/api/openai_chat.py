@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from lolama_core.protocols.serving import ReplyPart, ServedPrompt, ToolChoice
 from lolama_serve.api.events import ENDED, event
-from lolama_serve.api.grammars import grammar_of
+from lolama_serve.api.generation_request import GenerationRequest
 from lolama_serve.api.messages import ChatMessage, NamedTool, Tool, conversation
-from lolama_serve.api.sampling import Sampling, answer_length, checked_n, logprob_settings
+from lolama_serve.api.sampling import answer_length, checked_n, logprob_settings
 from lolama_serve.api.timings import progress_facts, timings_facts, usage
 from lolama_serve.api.token_texts import chat_logprobs
 from lolama_serve.errors import APIError
@@ -39,28 +39,21 @@ class TemplateOptions(msgspec.Struct, forbid_unknown_fields=True):
     enable_thinking: bool | None = None
 
 
-class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
+class ChatRequest(GenerationRequest, kw_only=True, forbid_unknown_fields=True):
     """The body of a chat completion.
 
-    ``user``, ``metadata``, ``store``, ``service_tier``, ``safety_identifier``, ``prompt_cache_key``,
-    ``cache_prompt`` and ``id_slot`` change no answer, and are not looked at.
+    ``user``, ``metadata``, ``store``, ``service_tier``, ``safety_identifier`` and ``prompt_cache_key``
+    change no answer, and are not looked at.
     """
 
     messages: list[ChatMessage]
-    model: str | None = None
-    max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    n_predict: int | None = None
     n: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     response_format: dict[str, Any] | None = None
-    json_schema: dict[str, Any] | bool | None = None
-    regex: str | None = None
-    grammar: str | None = None
-    lark: str | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
@@ -77,8 +70,6 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    cache_prompt: bool | None = None
-    id_slot: int | None = None
 
 
 def routes(server: Server) -> list[Endpoint]:
@@ -230,8 +221,7 @@ def chat_job(loaded: LoadedModel, body: ChatRequest) -> Job:
     settings |= answer_length(body.max_completion_tokens, body.max_tokens, body.n_predict)
     settings |= logprob_settings(body.logprobs, body.top_logprobs)
     prompt = chat_prompt(loaded, body)
-    format, constraint = body.response_format, None
-    kind = grammar_of(format, body.json_schema, body.regex, body.grammar, body.lark)
+    kind, constraint = body.asked_grammar(body.response_format), None
     if kind is not None:
         if body.tools and body.tool_choice != "none":
             raise APIError(400, "tools and a grammar are given; give one of them", param="tools")

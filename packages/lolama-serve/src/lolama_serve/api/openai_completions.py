@@ -13,9 +13,9 @@ from starlette.responses import Response
 from lolama_core.protocols.generation import Generation, TokenLogprobs
 from lolama_core.protocols.serving import ServedModel, ServedPrompt
 from lolama_serve.api.events import ENDED, event
-from lolama_serve.api.grammars import grammar_of
+from lolama_serve.api.generation_request import GenerationRequest
 from lolama_serve.api.openai_chat import StreamOptions
-from lolama_serve.api.sampling import Sampling, answer_length, checked_logprobs, checked_n
+from lolama_serve.api.sampling import answer_length, checked_logprobs, checked_n
 from lolama_serve.api.timings import timings_facts, usage
 from lolama_serve.api.token_texts import completion_logprobs
 from lolama_serve.errors import APIError
@@ -29,27 +29,18 @@ Texts: TypeAlias = str | list[str | int | list[int]]
 """A text, several, or the ids of one or several."""
 
 
-class CompletionRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
-    """The body of a completion. ``user``, ``cache_prompt`` and ``id_slot`` change no answer."""
+class CompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fields=True):
+    """The body of a completion. ``user`` changes no answer."""
 
     prompt: Texts
-    model: str | None = None
-    max_tokens: int | None = None
-    n_predict: int | None = None
     n: int | None = None
     echo: bool = False
     logprobs: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: dict[str, Any] | None = None
-    json_schema: dict[str, Any] | bool | None = None
-    regex: str | None = None
-    grammar: str | None = None
-    lark: str | None = None
     best_of: int | None = None
     user: str | None = None
-    cache_prompt: bool | None = None
-    id_slot: int | None = None
 
 
 def routes(server: Server) -> list[Endpoint]:
@@ -118,7 +109,7 @@ def _job(loaded: LoadedModel, body: CompletionRequest) -> Job:
         settings["logprobs"] = checked_logprobs(body.logprobs, "logprobs")
         if body.echo:
             settings["prompt_logprobs"] = body.logprobs
-    kind = grammar_of(body.response_format, body.json_schema, body.regex, body.grammar, body.lark)
+    kind = body.asked_grammar(body.response_format)
     return Job(
         prompts=[prompt_of(model, one) for one in prompts],
         settings=settings,
