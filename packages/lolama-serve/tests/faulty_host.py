@@ -37,22 +37,34 @@ class Gate:
         with self._changed:
             self._held += 1
             self._changed.notify_all()
-            assert self._changed.wait_for(lambda: self._permits != 0, PATIENCE), "nobody opens it"
+            opened = self._changed.wait_for(lambda: self._permits != 0, PATIENCE)
             self._held -= 1
+            assert opened, "nobody opens it"
             if self._permits is not None:
                 self._permits -= 1
+
+    @property
+    def holds(self) -> bool:
+        """Whether somebody waits."""
+        with self._changed:
+            return self._held > 0
 
     def close(self) -> None:
         """Let nobody through from now on."""
         with self._changed:
             self._permits = 0
 
-    def let(self, count: int) -> None:
-        """Let through that many, and wait until the next one waits."""
+    def allow(self, count: int) -> None:
+        """Let through that many, if they come."""
         with self._changed:
             assert self._permits is not None
             self._permits += count
             self._changed.notify_all()
+
+    def let(self, count: int) -> None:
+        """Let through that many, and wait until the next one waits."""
+        with self._changed:
+            self.allow(count)
             done = self._changed.wait_for(lambda: self._permits == 0 and self._held > 0, PATIENCE)
             assert done, "nobody comes"
 
@@ -155,11 +167,12 @@ class WatchedEngine:
 
     def __init__(self, engine: Engine[str], model: FaultyModel) -> None:
         self._engine, self._host, self._model = engine, model.host, model
+        self._steps = False
 
     @property
     def busy(self) -> bool:
         """See `RequestEngine`."""
-        return self._engine.busy
+        return self._steps or self._engine.busy
 
     @property
     def used_cache_bytes(self) -> int:
@@ -207,10 +220,16 @@ class WatchedEngine:
         self._host.steps.pass_through()
         if self._host.failures:
             raise self._host.failures.pop(0)
-        emitted = self._engine.step()
-        tickets = range(1, 1 + self._engine._tickets)
-        progress = {t: p[1] for t in tickets if (p := self._engine.prompt_progress(t)) is not None}
-        self._host.taken.append(Step(tuple(ticket for ticket, _ in emitted), progress))
+        self._steps = True  # until the step is told, or a test would count too few
+        try:
+            emitted = self._engine.step()
+            known = range(1, 1 + self._engine._tickets)
+            progress = {
+                t: p[1] for t in known if (p := self._engine.prompt_progress(t)) is not None
+            }
+            self._host.taken.append(Step(tuple(ticket for ticket, _ in emitted), progress))
+        finally:
+            self._steps = False
         return emitted
 
     def collect(self) -> dict[int, Generation[str] | LolamaError]:
