@@ -40,9 +40,10 @@ nothing else; `python3 noxfile.py -s promises` measures them.
 
 REQUIREMENTS_HEAD = """# What a server has to do
 
-What users of other servers of language models asked for, ran into or were harmed by, the most important first,
-and the tests that hold [lolama serve](serve.md) to it. A source is an issue of the GitHub repository named before
-it, a CVE, or a test of the server named. [Faults](faults.md#the-server) has what else can go wrong, by number.
+What users of other servers of language models asked for, ran into or were harmed by, the most important
+first, and the tests that hold [lolama serve](serve.md) to it. A source is an issue of the GitHub repository
+named before it, a CVE, or a test of the server named. [Faults](faults.md#the-server) has what else can go
+wrong, by number.
 
 This page is made by `tests/fault_table.py` of what the tests reported; `python3 noxfile.py -s fault_table`
 runs them and makes it anew. A line without a test is not known to hold.

@@ -1,4 +1,7 @@
-"""Fixtures: a server of the built-in model, within this process (`client_of`) or on a port (`listening`)."""
+"""Fixtures: a server of the built-in model, within this process (`client_of`) or on a port.
+
+`live` is started as for users, and is well after each test; `listening` starts uvicorn's own server.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
+    from live_server import Live
     from served_demo import DemoHost
     from starlette.testclient import TestClient
 
@@ -59,6 +63,23 @@ def listening(host: DemoHost) -> Iterator[Callable[..., str]]:
     """Starts a server on a free port, in a thread; the function gives its address."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(_served(host, options))
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Live]:
+    """The server of `live`, the same for all tests of a file; a file may have one of its own."""
+    from faulty_host import FaultyHost
+    from live_server import serving
+
+    with serving(FaultyHost(sees_pictures=True), parallel=2) as started:
+        yield started
+
+
+@pytest.fixture
+def live(shared: Live) -> Iterator[Live]:
+    """A server with nothing in it, which is well afterwards."""
+    yield shared
+    shared.well()
 
 
 @contextmanager

@@ -37,22 +37,34 @@ class Gate:
         with self._changed:
             self._held += 1
             self._changed.notify_all()
-            assert self._changed.wait_for(lambda: self._permits != 0, PATIENCE), "nobody opens it"
+            opened = self._changed.wait_for(lambda: self._permits != 0, PATIENCE)
             self._held -= 1
+            assert opened, "nobody opens it"
             if self._permits is not None:
                 self._permits -= 1
+
+    @property
+    def holds(self) -> bool:
+        """Whether somebody waits."""
+        with self._changed:
+            return self._held > 0
 
     def close(self) -> None:
         """Let nobody through from now on."""
         with self._changed:
             self._permits = 0
 
-    def let(self, count: int) -> None:
-        """Let through that many, and wait until the next one waits."""
+    def allow(self, count: int) -> None:
+        """Let through that many, if they come."""
         with self._changed:
             assert self._permits is not None
             self._permits += count
             self._changed.notify_all()
+
+    def let(self, count: int) -> None:
+        """Let through that many, and wait until the next one waits."""
+        with self._changed:
+            self.allow(count)
             done = self._changed.wait_for(lambda: self._permits == 0 and self._held > 0, PATIENCE)
             assert done, "nobody comes"
 

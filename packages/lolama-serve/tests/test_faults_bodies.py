@@ -1,4 +1,4 @@
-"""Bodies that make no sense, and keys, models and templates that nobody gave."""
+"""Bodies that make no sense, and templates that nobody may give."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from faulty_host import FaultyHost
 from live_server import (
     CHAT,
     Live,
@@ -32,19 +31,12 @@ EVERY = (
 )
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Live]:
-    with serving(FaultyHost(sees_pictures=True), parallel=2) as started:
-        yield started
-
-
 @pytest.fixture
-def live(shared: Live) -> Iterator[Live]:
-    """A server that is well afterwards, and in which nothing has run."""
-    taken = len(shared.host.taken)
-    yield shared
-    assert len(shared.host.taken) == taken, "something has run"
-    shared.well()
+def live(live: Live) -> Iterator[Live]:
+    """A server in which nothing has run."""
+    taken = len(live.host.taken)
+    yield live
+    assert len(live.host.taken) == taken, "something has run"
 
 
 def status(live: Live, path: str, body: bytes, *lines: str) -> int:

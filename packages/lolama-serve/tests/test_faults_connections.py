@@ -10,6 +10,7 @@ from faulty_host import FaultyHost
 from live_server import (
     CHAT,
     Live,
+    chat_body,
     everything,
     read_until,
     request,
@@ -30,13 +31,6 @@ CLOSE = "Connection: close"
 def shared() -> Iterator[Live]:
     with serving(FaultyHost(), parallel=2, max_body=1_000_000) as started:
         yield started
-
-
-@pytest.fixture
-def live(shared: Live) -> Iterator[Live]:
-    """A server that is well afterwards."""
-    yield shared
-    shared.well()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +83,7 @@ def test_row_504_a_body_that_stops_coming_is_not_waited_for(
     live: Live, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "_BODY_PATIENCE", 0.05)
-    head = request(CHAT, b"", "Content-Length: 500", CLOSE)
+    head = request(CHAT, b"", "Content-Length: 500")
     assert status_of(live.said(head + sent)) == 408
 
 
@@ -148,14 +142,31 @@ def test_row_509_a_client_that_reads_nothing_does_not_keep_its_place(
         until(lambda: live.connections == 0, "it may keep its place")
 
 
+def test_row_509_its_row_is_free_too(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "read_patience", 0.05)
+    until(lambda: live.connections == 0)
+    live.host.steps.close()
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        deaf.connect(("127.0.0.1", live.port))
+        large = {"logprobs": True, "top_logprobs": 20, "max_tokens": 450, "ignore_eos": True}
+        deaf.sendall(request(CHAT, chat_body(stream=True, **large)))
+        live.host.steps.allow(400)  # which do not end it
+        until(lambda: live.connections == 0, "it may keep its place")
+        until(lambda: live.running == 0, "it may keep its row")
+
+
 def test_row_510_one_connection_too_many_is_told_so(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Connection, "most", 3)
-    held = [live.raw(b"GET") for _ in range(3)]
-    with live.raw() as refused:
-        answer = everything(refused)
-    assert status_of(answer) == 503 and b"Retry-After: 1" in answer
+    until(lambda: live.connections == 0)
+    with streaming(live, **ENDLESS) as stream:
+        held = [live.raw(b"GET") for _ in range(2)]
+        with live.raw() as refused:
+            answer = everything(refused)
+        assert status_of(answer) == 503 and b"Retry-After: 1" in answer
+        assert b"[DONE]" in everything(stream)
     for one in held:
         one.close()
     until(lambda: live.said(request("/health", None, CLOSE, method="GET"))[9:12] == b"200")

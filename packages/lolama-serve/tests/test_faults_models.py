@@ -212,6 +212,7 @@ def test_row_548_a_server_ends_while_a_model_is_being_loaded(
         host.loading.close()
         [waiting] = ask(together, live, "second")
         host.loading.wait_until_held()
+    assert host.loading.holds
     with suppress(httpx2.TransportError):  # cut off, or told so
         assert waiting.result().status_code >= 499
     host.loading.open()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
-import threading
-from contextlib import suppress
 
 import httpx2
 import pytest
 from faulty_host import PATIENCE, FaultyHost
-from live_server import CHAT, chat_body, everything, request, until
+from live_server import CHAT, chat_body, everything, request
 from served_process import open_streams, port_of, slow_process
 
 from lolama_core.protocols.errors import UsageError
-from lolama_serve import ServeOptions, serve
+from lolama_serve import ServeOptions, listening, serve
 from lolama_serve.listening import UntilSignal
 
 
@@ -76,45 +74,36 @@ def test_row_559_of_several_addresses_each_is_listened_on_or_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     host = FaultyHost()
-    with pytest.raises(UsageError, match=r"203\.0\.113\.7 cannot be listened on"):
-        serve(
-            host,
-            ServeOptions(host="127.0.0.1,203.0.113.7", port=0, api_keys=["k"], models=["demo"]),
-        )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ServeOptions(host="127.0.0.1,203.0.113.7", port=port, api_keys=["k"], models=["demo"])
+    with pytest.raises(UsageError, match=r"203\.0\.113\.7 cannot be listened on") as caught:
+        serve(host, options)
     assert host.loads == []
+    socket.create_server(("127.0.0.1", port)).close()  # which is let go of
+    del caught
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    servers: list[UntilSignal] = []
-    told: list[str] = []
+    reached: list[list[int]] = []
 
     def run(server: UntilSignal, sockets: list[socket.socket]) -> None:
-        servers.append(server)
-        for one in sockets:
-            assert one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            one.close()
+        port = sockets[0].getsockname()[1]
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, port), PATIENCE).close()
+        reached.append([one.getsockname()[1] - port for one in sockets])
 
     monkeypatch.setattr(UntilSignal, "run", run)
-    serve(host, ServeOptions(host="127.0.0.1, ::1", port=0, models=["demo"]), listening=told.append)
-    serve(host, ServeOptions(host="0.0.0.0,::", port=0, api_keys=["k"]), listening=told.append)
-    assert len(servers) == 2
+    for both in ("127.0.0.1, ::1", "0.0.0.0,::"):
+        serve(host, ServeOptions(host=both, port=0, api_keys=["k"], models=["demo"]))
+    assert reached == [[0, 0], [0, 0]]
 
 
 def test_row_558_two_servers_that_start_together_do_not_share_a_port() -> None:
     """An address can be bound twice until somebody listens on it."""
-    from lolama_serve import listening
-
-    held = listening._bound("127.0.0.1", 0, only=True)
-    port = held.getsockname()[1]
-    results: list[object] = []
-
-    def take() -> None:
-        with suppress(UsageError):
-            results.append(listening._bound("127.0.0.1", port, only=True))
-
-    thread = threading.Thread(target=take)
-    thread.start()
-    until(lambda: not thread.is_alive())
-    held.close()
-    assert results == []
+    with (
+        listening._bound("127.0.0.1", 0, only=True) as held,
+        pytest.raises(UsageError, match="cannot be listened on"),
+    ):
+        listening._bound("127.0.0.1", held.getsockname()[1], only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from faulty_host import FaultyHost
@@ -18,6 +19,8 @@ from live_server import (
     until,
 )
 
+from lolama_serve.connections import Connection
+
 ENDLESS = {"max_tokens": 100, "ignore_eos": True, "temperature": 0}
 CLOSE = "Connection: close"
 
@@ -26,13 +29,6 @@ CLOSE = "Connection: close"
 def shared() -> Iterator[Live]:
     with serving(FaultyHost(), parallel=2, max_body=1_000_000) as started:
         yield started
-
-
-@pytest.fixture
-def live(shared: Live) -> Iterator[Live]:
-    """A server that is well afterwards."""
-    yield shared
-    shared.well()
 
 
 def test_row_511_requests_that_come_ahead_are_answered_in_turn(live: Live) -> None:
@@ -52,6 +48,36 @@ def test_row_511_who_leaves_takes_what_came_ahead_along(live: Live) -> None:
     live.host.steps.open()
     live.well()
     assert len(live.host.taken) - taken < 20
+
+
+def test_row_511_nothing_is_answered_after_what_is_said_to_be_the_last(
+    live: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    live.host.steps.close()
+    with live.raw(request(CHAT, chat_body(stream=True, **ENDLESS), CLOSE)) as said:
+        read_until(said, b'"role"')
+        said.sendall(request("/health", None, method="GET"))
+        live.host.steps.open()
+        told = everything(said)
+    assert told.endswith(b"0\r\n\r\n") and b"HTTP/1.1" not in told
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_row_511_so_much_is_taken_ahead_and_no_more(live: Live) -> None:
+    until(lambda: live.connections == 0)
+    live.host.steps.close()
+    with live.raw(request(CHAT, chat_body(stream=True, **ENDLESS))) as eager:
+        eager.setblocking(False)
+        [connection] = live.server.server_state.connections
+        assert isinstance(connection, Connection)
+
+        def waits() -> bool:
+            with suppress(BlockingIOError):
+                eager.send(request("/health", None, method="GET") * 1_000)
+            return connection.flow.read_paused
+
+        until(waits, "there is no end to it")
+        assert len(connection.conn.trailing_data[0]) < 2**20
 
 
 def test_row_512_a_client_that_waits_for_100_is_told_to_go_on_or_refused(live: Live) -> None:
@@ -110,6 +136,18 @@ def test_row_514_what_is_no_request_is_refused_and_its_connection_ended(
     with live.raw(data) as connection:
         answer = everything(connection)
     assert answer == b"" or 400 <= status_of(answer) < 500
+
+
+def test_row_514_the_rest_of_a_refused_body_may_be_nonsense(
+    live: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = request(CHAT, None, "Transfer-Encoding: chunked")
+    with live.raw(head + b"10000\r\n" + b"a" * 65_536 + b"\r\n") as sending:
+        sending.sendall((b"10000\r\n" + b"a" * 65_536 + b"\r\n") * 15)
+        assert status_of(read_until(sending, b"}}")) == 413
+        sending.sendall(b"no length\r\n")
+        assert everything(sending) == b""
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_row_515_two_lengths_of_one_body_smuggle_nothing(live: Live) -> None:

@@ -6,37 +6,20 @@ docs/serve-requirements.md tells where each requirement comes from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
-from faulty_host import FaultyHost
 from live_server import (
     CHAT,
     Live,
     chat_body,
     refused,
     request,
-    serving,
     status_of,
 )
 
 from lolama_serve.api.openai_chat import ChatRequest
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Live]:
-    with serving(FaultyHost(sees_pictures=True), parallel=2) as started:
-        yield started
-
-
-@pytest.fixture
-def live(shared: Live) -> Iterator[Live]:
-    """A server with nothing in it, which is well afterwards."""
-    yield shared
-    shared.well()
-
 
 BEYOND: list[dict[str, Any]] = [
     {"n": 0},

@@ -8,11 +8,9 @@ from __future__ import annotations
 import base64
 import builtins
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from faulty_host import FaultyHost
 from live_server import (
     CHAT,
     Live,
@@ -20,24 +18,10 @@ from live_server import (
     everything,
     refused,
     request,
-    serving,
     status_of,
 )
 
 from lolama_serve.api import pictures
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Live]:
-    with serving(FaultyHost(sees_pictures=True), parallel=2) as started:
-        yield started
-
-
-@pytest.fixture
-def live(shared: Live) -> Iterator[Live]:
-    """A server with nothing in it, which is well afterwards."""
-    yield shared
-    shared.well()
 
 
 def shown(url: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 from faulty_host import FaultyHost
@@ -21,19 +20,6 @@ from live_server import (
 )
 
 from lolama_serve.logs import JSONLines
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Live]:
-    with serving(FaultyHost(sees_pictures=True), parallel=2) as started:
-        yield started
-
-
-@pytest.fixture
-def live(shared: Live) -> Iterator[Live]:
-    """A server with nothing in it, which is well afterwards."""
-    yield shared
-    shared.well()
 
 
 def test_requirement_25_health_tells_loading_and_ready() -> None:

@@ -77,8 +77,7 @@ def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
         exception_handlers={HTTPException: refused},
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = (
-        False  # a redirect would tell the client what its own header Host says
-    )
+    # A redirect would be made of the client's own header Host.
+    app.router.redirect_slashes = False
     app.state.server = server
     return app

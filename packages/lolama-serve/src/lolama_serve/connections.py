@@ -47,6 +47,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of a request, or of what its client sends after it was answered."""
+        if self.conn.their_state is h11.MUST_CLOSE:
+            return  # it has said that its request is the last one
         super().data_received(data)
         if self.conn.their_state is h11.DONE and len(self.conn.trailing_data[0]) < self.ahead:
             self.flow.resume_reading()  # or nobody would notice that the client leaves
@@ -55,6 +57,13 @@ class Connection(H11Protocol):
             self._head_timer = None
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_patience, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request; or end the connection, where an answer to another one has begun."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
 
     def pause_writing(self) -> None:
         """The client has stopped reading."""

@@ -62,6 +62,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self._add_headers(MutableHeaders(scope=message), headers, own_id)
+                if status == 408:  # what still comes of the body is no request
+                    MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
         try:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,9 +23,6 @@ _PATIENCE = 2.0
 
 _GRACE = 2
 """Seconds after that until connections are cut."""
-
-_BACKLOG = 1_024
-"""Connections that wait to be accepted."""
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -49,21 +46,21 @@ def serve(
     if open_ones and not options.api_keys:
         reason = f"{open_ones[0]} can be reached from other machines, and there is no key"
         raise UsageError("host", reason, "give an `api_key`")
-    sockets, port = [], options.port
-    for address in addresses:
-        sockets.append(_bound(address, port, only=len(addresses) == 1))
-        port = port or sockets[0].getsockname()[1]
     app = make_app(host, options)
-    config = make_config(app)
     own: Server = app.state.server
     shown = [f"[{address}]" if ":" in address else address for address in addresses]
+    port = options.port
 
     def started() -> None:
         for one in shown:
             listening(f"http://{one}:{port}")
 
-    server = UntilSignal(config, own, started)
-    server.run(sockets=sockets)
+    with ExitStack() as held:
+        sockets: list[socket.socket] = []
+        for address in addresses:
+            sockets.append(held.enter_context(_bound(address, port, only=len(addresses) == 1)))
+            port = sockets[0].getsockname()[1]
+        UntilSignal(make_config(app), own, started).run(sockets=sockets)
     if own.failure is not None:
         raise own.failure
 
@@ -141,15 +138,17 @@ def _bound(address: str, port: int, *, only: bool) -> socket.socket:
         UsageError: if there is none to be had.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6 and not only:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind((address, port))
-        made.listen(_BACKLOG)  # two servers can have one port until one of them listens
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        problem = f"{port} of {address} cannot be listened on ({reason})"
-        raise UsageError("port", problem, "choose another one, or another address") from None
+    with ExitStack() as undone:
+        try:
+            made = undone.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6 and not only:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind((address, port))
+            made.listen()  # two servers can have one port until one of them listens
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            problem = f"{port} of {address} cannot be listened on ({reason})"
+            raise UsageError("port", problem, "choose another one, or another address") from None
+        undone.pop_all()
     return made
