@@ -167,11 +167,12 @@ class WatchedEngine:
 
     def __init__(self, engine: Engine[str], model: FaultyModel) -> None:
         self._engine, self._host, self._model = engine, model.host, model
+        self._steps = False
 
     @property
     def busy(self) -> bool:
         """See `RequestEngine`."""
-        return self._engine.busy
+        return self._steps or self._engine.busy
 
     @property
     def used_cache_bytes(self) -> int:
@@ -219,10 +220,16 @@ class WatchedEngine:
         self._host.steps.pass_through()
         if self._host.failures:
             raise self._host.failures.pop(0)
-        emitted = self._engine.step()
-        tickets = range(1, 1 + self._engine._tickets)
-        progress = {t: p[1] for t in tickets if (p := self._engine.prompt_progress(t)) is not None}
-        self._host.taken.append(Step(tuple(ticket for ticket, _ in emitted), progress))
+        self._steps = True  # until the step is told, or a test would count too few
+        try:
+            emitted = self._engine.step()
+            known = range(1, 1 + self._engine._tickets)
+            progress = {
+                t: p[1] for t in known if (p := self._engine.prompt_progress(t)) is not None
+            }
+            self._host.taken.append(Step(tuple(ticket for ticket, _ in emitted), progress))
+        finally:
+            self._steps = False
         return emitted
 
     def collect(self) -> dict[int, Generation[str] | LolamaError]:
