@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from tests.fault_table import page, read, requirements_page, rows_of
+import pytest
+from tests.fault_table import PAGE, REQUIREMENTS, page, read, requirements_page, rows_of
 
 
 def test_numbers_in_names() -> None:
@@ -57,3 +59,19 @@ def test_long_runs_keep_their_lines_until_runs_as_long_replace_them() -> None:
     assert "| kills | 50 | 0 to 49 | 2026-01-01 |" in text
     assert "| fuzz | 20 | 10 to 29 | 2026-01-02 |" in text
     assert text.count("| kills |") == text.count("| fuzz |") == 1
+
+
+RESULT = re.compile(r"(?m)^(\| \d+ \| .*) \| (no test|[^|]*) \| ([^|]*) \|$")
+
+
+@pytest.mark.parametrize("path", [PAGE, REQUIREMENTS], ids=lambda path: path.stem)
+def test_a_page_has_the_lines_of_its_table_and_a_result_for_each(path: Path) -> None:
+    """What the results are, only a run of all tests can say; `fault_table` of the noxfile makes one."""
+    text = path.read_text(encoding="utf-8")
+    made = page({}, {}, text) if path == PAGE else requirements_page({})
+    without = [RESULT.sub(r"\1", each) for each in (text, made)]
+    without = [re.sub(r"(?m)^Python [\d.]+ on \w+\.$", "", each) for each in without]
+    assert without[0] == without[1], "make it anew: python3 noxfile.py -s fault_table"
+    results = [match[2] for match in RESULT.finditer(text)]
+    assert [one for one in results if "FAILED" in one or one == "no test"] == []
+    assert len(results) >= 25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -182,9 +183,8 @@ def test_row_519_streams_of_others_go_on_through_all_of_this(live: Live) -> None
         ):
             for _ in range(5):
                 with live.raw(data) as bad:
-                    bad.setsockopt(
-                        socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
-                    )  # a reset
+                    # It ends with a reset.
+                    bad.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         told = everything(good).decode()
     pieces = [
         line.split('"content":"')[1].split('"')[0]

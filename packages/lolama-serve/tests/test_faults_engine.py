@@ -20,7 +20,6 @@ from live_server import (
     streaming,
     until,
 )
-from served_demo import DemoModel
 
 from lolama_core.protocols.errors import ModelError, ResourceError
 
@@ -83,14 +82,17 @@ def test_row_550_a_client_leaves_before_its_request_has_joined_the_engine(
     live: Live, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preparing, goes_on = threading.Event(), threading.Event()
-    real = DemoModel.settings
+    real = vars(WatchedEngine)["prepare"]
 
-    def held(model: DemoModel, given: Any) -> Any:
-        preparing.set()
-        assert goes_on.wait(PATIENCE)
-        return real(model, given)
+    def held(engine: WatchedEngine) -> Any:
+        def prepare(*arguments: Any, **named: Any) -> Any:
+            preparing.set()
+            assert goes_on.wait(PATIENCE)
+            return real.fget(engine)(*arguments, **named)
 
-    monkeypatch.setattr(DemoModel, "settings", held)
+        return prepare
+
+    monkeypatch.setattr(WatchedEngine, "prepare", property(held))
     taken = len(live.host.taken)
     leaving = live.raw(request(CHAT, chat_body(stream=stream, **ENDLESS)))
     assert preparing.wait(PATIENCE)

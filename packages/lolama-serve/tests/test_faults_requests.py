@@ -70,6 +70,7 @@ def test_row_511_so_much_is_taken_ahead_and_no_more(live: Live) -> None:
     live.host.steps.close()
     with live.raw(request(CHAT, chat_body(stream=True, **ENDLESS))) as eager:
         eager.setblocking(False)
+        until(lambda: live.connections == 1)
         [connection] = live.server.server_state.connections
         assert isinstance(connection, Connection)
 
