@@ -188,12 +188,14 @@ def test_a_schema_and_a_grammar_go_along(server: str, tmp_path: Path) -> None:
 
 def test_a_key_is_asked_for_and_taken() -> None:
     arguments = ("generate", "-m", "demo", "--seed", "5", TALE)
-    with serving("-m", "demo", "--api-key", "right") as server:
+    with serving("-m", "demo", "--api-key", "right", "--api-key", "schlüssel") as server:
         asked = (*arguments, "--server", server)
         run(*asked).refused(5, "needs a key", "LOLAMA_API_KEY")
         run(*asked, env={"LOLAMA_API_KEY": "wrong"}).refused(5, "refuses the key")
+        run(*asked, env={"LOLAMA_API_KEY": "clé日"}).refused(5, "refuses the key")
         right = run(*asked, env={"LOLAMA_API_KEY": "right"})
-    assert right == run(*arguments, *HERE)
+        other = run(*asked, env={"LOLAMA_API_KEY": "schlüssel"})
+    assert right == other == run(*arguments, *HERE)
 
 
 @contextmanager

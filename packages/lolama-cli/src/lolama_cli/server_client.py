@@ -68,10 +68,10 @@ class ServerClient:
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         self.address, self._path = address, parts.path.rstrip("/")
         self._connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=_CONNECT)
-        self._headers = {"Content-Type": "application/json"}
+        self._headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
         keys = os.environ.get(KEY, "").split()
-        if keys:
-            self._headers["Authorization"] = f"Bearer {keys[0]}"
+        if keys:  # as bytes: http.client would write text as Latin-1, and the server reads UTF-8
+            self._headers["Authorization"] = b"Bearer " + os.fsencode(keys[0])
 
     def another(self) -> ServerClient:
         """A connection of its own to the same server."""

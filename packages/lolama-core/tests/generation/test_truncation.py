@@ -133,6 +133,15 @@ def test_xtc_by_hand(threshold: float, expected: list[int]) -> None:
     assert kept(left) == expected == xtc_as_it_is_told(probabilities, threshold)
 
 
+def test_xtc_leaves_a_choice_where_others_have_excluded_tokens() -> None:
+    excluded = 0.0  # its score is minus infinity
+    scores = logits(excluded, 0.2, 0.3, 0.5)
+    left = truncation.xtc(
+        NO_HISTORY, scores, probability=1.0, threshold=0.0, kept=[], generator=None
+    )
+    assert kept(left) == [1]
+
+
 def test_xtc_is_what_is_told_of_it() -> None:
     generator = torch.Generator().manual_seed(2)
     for threshold in (0.01, 0.05, 0.1, 0.3):

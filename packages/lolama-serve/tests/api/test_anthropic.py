@@ -244,7 +244,9 @@ def test_a_schema_is_kept_to(client: TestClient, host: DemoHost) -> None:
     [
         ({"max_tokens": 0}, "max_tokens: is 0"),
         ({"container": "x"}, "container: is not a parameter"),
-        ({"tool_choice": {"type": "tool"}}, "tool_choice.name: is missing"),
+        ({"tool_choice": {"type": "tool"}, "tools": [TOOL]}, "tool_choice.name: is missing"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice: wants a call, and no tools"),
+        ({"tool_choice": {"type": "tool", "name": "f"}, "tools": []}, "tool_choice: wants a call"),
         ({"top_p": 7}, "top_p"),
         (
             {"messages": [{"role": "assistant", "content": [CALL]}]},

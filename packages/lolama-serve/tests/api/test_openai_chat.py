@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx2
+import pytest
 from starlette.testclient import TestClient
 
 QUESTION: dict[str, Any] = {
@@ -43,3 +44,17 @@ def test_a_server_on_a_port_answers_the_same(
     here = client.post("/v1/chat/completions", json=QUESTION).json()
     there = httpx2.post(f"{listening()}/v1/chat/completions", json=QUESTION).json()
     assert there["choices"] == here["choices"]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+@pytest.mark.parametrize("tools", [None, []])
+def test_a_call_is_not_asked_for_where_there_are_no_tools(
+    client: TestClient, choice: Any, tools: list[Any] | None
+) -> None:
+    body = {**QUESTION, "tool_choice": choice, "tools": tools}
+    answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "tool_choice"
+    for harmless in ("none", "auto"):
+        body["tool_choice"] = harmless
+        assert client.post("/v1/chat/completions", json=body).status_code == 200

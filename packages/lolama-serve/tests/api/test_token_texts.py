@@ -6,8 +6,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import lolama_core
+from lolama_core.protocols.generation import TokenLogprobs
 from lolama_core.testing import tiny
-from lolama_serve.api.token_texts import token_bytes, token_text
+from lolama_serve.api.token_texts import completion_logprobs, token_bytes, token_text
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -36,3 +37,13 @@ def test_a_piece_keeps_the_space_that_a_text_would_lose_at_its_beginning() -> No
     assert token_bytes(model, 1, " a") == [*b" a"]
     model.token_bytes = None
     assert token_text(model, 1) == "a"
+
+
+def test_a_part_of_a_character_stands_where_the_character_begins() -> None:
+    pieces = [b"a", b"\xc3", b"\xa9", b"\xf0\x9f", b"\x98\x80b", b"c"]
+    model: Any = SimpleNamespace(tokenizer=None, token_bytes=pieces)
+    found = [TokenLogprobs(one, -1.0, ()) for one in range(len(pieces))]
+    told = completion_logprobs(found, model, 3)
+    text = "..." + b"".join(pieces).decode()
+    assert told["text_offset"] == [3, 4, 4, 5, 5, 7]
+    assert text[7] == "c"

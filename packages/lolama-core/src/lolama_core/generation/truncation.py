@@ -94,7 +94,9 @@ def xtc(
         generator: Where the numbers come from.
     """
     probabilities = scores.softmax(-1)
-    least = probabilities.masked_fill(probabilities < threshold, math.inf).amin(-1, keepdim=True)
+    # Others have excluded what is not probable at all: it is no choice, however low the threshold.
+    choices = (probabilities >= threshold) & (probabilities > 0)
+    least = probabilities.masked_fill(~choices, math.inf).amin(-1, keepdim=True)
     excluded = probabilities > least
     excluded[:, [token_id for token_id in kept if token_id < scores.shape[1]]] = False
     drawn = torch.rand((scores.shape[0], 1), generator=generator, device=scores.device)

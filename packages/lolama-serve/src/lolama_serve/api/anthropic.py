@@ -144,6 +144,10 @@ def _prompt(loaded: LoadedModel, body: CountRequest) -> ServedPrompt:
         reason = "the last one calls a tool; give its result"
         raise APIError(400, f"messages: {reason}", param="messages")
     tools = tools_of(body.tools)
+    if choice.type in ("any", "tool") and not tools:
+        raise APIError(
+            400, "tool_choice: wants a call, and no tools are given", param="tool_choice"
+        )
     return model.chat_prompt(
         turns,
         pictures=pictures.files,

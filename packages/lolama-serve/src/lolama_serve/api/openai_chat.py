@@ -240,6 +240,10 @@ def chat_prompt(loaded: LoadedModel, body: ChatRequest) -> ServedPrompt:
     model = loaded.model
     turns, pictures = conversation(body.messages, sees_pictures=model.sees_pictures)
     choice = body.tool_choice
+    if choice not in (None, "none", "auto") and not body.tools:
+        raise APIError(
+            400, "tool_choice: wants a call, and no tools are given", param="tool_choice"
+        )
     named: ToolChoice = (
         (choice.function.name,) if isinstance(choice, NamedTool) else choice or "auto"
     )

@@ -176,6 +176,8 @@ def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 
 async def _chunks(told: _Told, running: Running) -> AsyncIterator[bytes]:
     """The events of a stream."""
+    # The log-probabilities of a prompt are told with its answer, and those of the answer follow them.
+    whole = told.body.echo and told.body.logprobs is not None
     lengths: dict[int, int] = {}
     for index in range(len(running.submissions)):
         echo = told.echo(index)
@@ -184,6 +186,8 @@ async def _chunks(told: _Told, running: Running) -> AsyncIterator[bytes]:
             yield _chunk(told, index, echo)
     async for step in running:
         if isinstance(step, Piece):
+            if whole:
+                continue
             text = "".join(part.text for part in step.parts)
             logprobs = None
             if told.body.logprobs is not None:
@@ -192,6 +196,9 @@ async def _chunks(told: _Told, running: Running) -> AsyncIterator[bytes]:
             if text or step.logprobs:
                 yield _chunk(told, step.index, text, logprobs=logprobs)
         elif isinstance(step, Answer):
+            if whole:
+                choice = told.choice(step)
+                yield _chunk(told, step.index, choice["text"], logprobs=choice["logprobs"])
             yield _chunk(
                 told,
                 step.index,

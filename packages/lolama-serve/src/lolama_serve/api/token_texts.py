@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -58,10 +59,11 @@ def completion_logprobs(
 ) -> dict[str, Any]:
     """The ``logprobs`` of a completion whose text begins ``start`` characters into its answer."""
     texts = [token_text(model, one.id) for one in logprobs]
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     offsets = []
-    for text in texts:
-        offsets.append(start)
-        start += len(text)
+    for one, text in zip(logprobs, texts, strict=True):
+        offsets.append(start)  # of a part of a character: where that begins
+        start += len(decoder.decode(bytes(token_bytes(model, one.id, text))))
     return {
         "tokens": texts,
         "token_logprobs": [number(one.logprob) for one in logprobs],
