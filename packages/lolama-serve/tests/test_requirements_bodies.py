@@ -19,7 +19,7 @@ from live_server import (
     status_of,
 )
 
-from lolama_serve.api.openai_chat import ChatRequest
+from lolama_serve.api.sampling import Sampling
 
 BEYOND: list[dict[str, Any]] = [
     {"n": 0},
@@ -118,7 +118,7 @@ def test_requirement_22_each_setting_reaches_the_engine(live: Live) -> None:
     renamed = {"repeat_penalty": "repeat_penalty", "min_tokens": "min_new_tokens"}
     for field, value in GIVEN.items():
         assert settings[renamed.get(field, field)] in (value, (value,)), field
-    listed = {field.name for field in msgspec.structs.fields(ChatRequest.__mro__[1])}
+    listed = {field.name for field in msgspec.structs.fields(Sampling)}
     assert listed - {*GIVEN} == {"repetition_penalty", "logit_bias"}  # another name; below
     only = live.chat(logit_bias={"69": 1_000}, max_tokens=3, temperature=0).json()
     assert only["choices"][0]["message"]["content"] == "aaa"

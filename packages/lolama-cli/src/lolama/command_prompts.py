@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from lolama.prompts import hears_system, render, with_pictures, without_template
+from lolama.prompts import hears_system, render, text_of, with_pictures, without_template
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def encode_messages(
         UsageError: if it is longer than that, or needs a template that there is not.
         ModelError: if the chat template cannot be used.
     """
-    texts = [_text(message) for message in messages]
+    texts = [text_of(message) for message in messages]
     if most is not None:
         check_length("\n".join(texts), tokenizer, most)
     ids: Sequence[int]
@@ -110,13 +110,6 @@ def encode_messages(
     if most is not None and count > most:
         raise _too_long(f"{count:,}", most)
     return ids
-
-
-def _text(message: Message) -> str:
-    content = message["content"]
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content or ())
 
 
 def _in_template(

@@ -34,6 +34,14 @@ def message_content(text: str, pictures: int = 0, *, parts: bool) -> str | list[
     return [*images, {"type": "text", "text": text}]
 
 
+def text_of(message: Message) -> str:
+    """The text of a message, its parts joined; pictures have none."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content or ())
+
+
 def with_pictures(messages: Sequence[Message], pictures: int) -> list[Message]:
     """A conversation as the template of a vision model takes it: every message is a list of parts.
 

@@ -18,6 +18,7 @@ from lolama.prompts import (
     refused_messages,
     render,
     sees_none,
+    text_of,
     with_pictures,
 )
 from lolama.reply_parts import ReplyParts
@@ -232,7 +233,7 @@ class LocalModel(CommandAnswers):
         continues: bool,
     ) -> tuple[list[int], Mapping[str, Any]]:
         turns = self._turns(messages)
-        last = _text(turns.pop()) if continues else ""
+        last = text_of(turns.pop()) if continues else ""
         if not turns:
             raise UsageError("messages", "have nothing to answer", "give a message of the user")
         inputs = self._shown(pictures)
@@ -280,14 +281,6 @@ class LocalModel(CommandAnswers):
             except ModelError as error:  # which is what the request gave, and no model
                 raise UsageError(error.subject, error.reason, error.remedy) from None
         return cast("Mapping[str, Any]", self._processor.preprocess(read))
-
-
-def _text(message: Message) -> str:
-    """What a message says, its parts joined."""
-    content = message["content"] or ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content)
 
 
 def _grammar(kind: GrammarKind, source: JSON) -> Grammar:

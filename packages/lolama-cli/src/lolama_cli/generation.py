@@ -15,9 +15,9 @@ from lolama_cli.answer_options import BROKEN_OFF
 from lolama_cli.command_words import STILL_THINKING
 from lolama_cli.console import Output, note, progress
 from lolama_cli.draft import tried_ahead
-from lolama_cli.logprobs import logprob_facts
 from lolama_cli.schemas import GENERATE
 from lolama_cli.settings import SETTINGS, to_json
+from lolama_core.protocols.logprobs import logprob_facts
 
 if TYPE_CHECKING:
     from lolama import Drafting, Generation, GenerationConfig, PrefixCache

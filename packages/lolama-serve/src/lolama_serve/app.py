@@ -80,7 +80,7 @@ def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
         exception_handlers={HTTPException: refused},
         lifespan=lifespan,
     )
-    # A redirect would be made of the client's own header Host.
+    # A redirect would repeat to the client what its own header Host says.
     app.router.redirect_slashes = False
     app.state.server = server
     return app

@@ -47,7 +47,11 @@ class Ended(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A request has failed."""
+    """A request has failed.
+
+    Attributes:
+        error: What made it fail.
+    """
 
     error: Exception
 
@@ -64,7 +68,7 @@ class Submission:
         prepared: What the engine's ``prepare`` made of it.
         deliver: Receives its events, in the thread of the event loop.
         reports_progress: Whether it wants to know how far its prompt is.
-        timings: When it was where.
+        timings: When it reached each stage.
         told: How many positions of its prompt were reported as done.
         ticket: What the engine knows it by.
         gone: Whether nobody waits for it any more.
@@ -89,7 +93,7 @@ class EngineThread:
 
     Args:
         loop: Where events are delivered.
-        stepped: Told after each step how many rows it ran; for metrics.
+        stepped: Called after each step with the number of rows that it ran; for metrics.
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class EngineThread:
     ) -> None:
         self._loop, self._stepped = loop, stepped
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._here: dict[RequestEngine, dict[int, Submission]] = {}
+        self._submissions: dict[RequestEngine, dict[int, Submission]] = {}
         self._failures: dict[RequestEngine, int] = {}
         self._events: list[tuple[Submission, Event]] = []
         self._thread = threading.Thread(target=self._run, name="lolama-engine", daemon=True)
@@ -113,7 +117,11 @@ class EngineThread:
         self._commands.put(lambda: self._leave(submission))
 
     def run(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Call a function between two steps; for what must not run beside an engine."""
+        """Call a function between two steps; for what must not run beside an engine.
+
+        Returns:
+            A future with its result, or with the exception that it raised.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def call() -> None:
@@ -133,7 +141,7 @@ class EngineThread:
 
     def _run(self) -> None:
         while True:
-            busy = [engine for engine, here in self._here.items() if here]
+            busy = [engine for engine, submissions in self._submissions.items() if submissions]
             try:
                 while True:
                     command = self._commands.get(block=not busy and not self._events)
@@ -144,7 +152,9 @@ class EngineThread:
                     except Exception:
                         logger.exception("a request could not join or leave its engine")
                     del command  # which holds a request
-                    busy = [engine for engine, here in self._here.items() if here]
+                    busy = [
+                        engine for engine, submissions in self._submissions.items() if submissions
+                    ]
             except queue.Empty:
                 pass
             for engine in busy:
@@ -157,7 +167,7 @@ class EngineThread:
             self._deliver()
 
     def _fail_all(self, engine: RequestEngine, error: Exception) -> None:
-        for submission in [*self._here.pop(engine, {}).values()]:
+        for submission in [*self._submissions.pop(engine, {}).values()]:
             self._events.append((submission, Failed(error)))
             assert submission.ticket is not None
             try:
@@ -175,32 +185,32 @@ class EngineThread:
         except Exception as error:
             self._events.append((submission, Failed(error)))
             return
-        here = self._here.setdefault(submission.engine, {})
-        here[submission.ticket] = submission
+        submissions = self._submissions.setdefault(submission.engine, {})
+        submissions[submission.ticket] = submission
         self._report_progress(submission)
         self._collect(submission.engine)  # one that wants no token has ended
 
     def _leave(self, submission: Submission) -> None:
-        here = self._here.get(submission.engine, {})
-        if submission.ticket is not None and here.pop(submission.ticket, None) is not None:
+        submissions = self._submissions.get(submission.engine, {})
+        if submission.ticket is not None and submissions.pop(submission.ticket, None) is not None:
             submission.engine.cancel(submission.ticket)
-        if not here:
-            self._here.pop(submission.engine, None)
+        if not submissions:
+            self._submissions.pop(submission.engine, None)
 
     def _step(self, engine: RequestEngine) -> None:
-        here = self._here.get(engine, {})
+        submissions = self._submissions.get(engine, {})
         try:
             emitted = engine.step()
             self._failures.pop(engine, None)
         except ResourceError as error:
             self._memory_is_short(engine, error)
             return
-        for submission in here.values():
+        for submission in submissions.values():
             if submission.reports_progress and not submission.timings.first:
                 self._report_progress(submission)  # ahead of the first token
         now, rows = time.monotonic(), set()
         for ticket, emission in emitted:
-            one = here.get(ticket)
+            one = submissions.get(ticket)
             if one is None:
                 continue
             rows.add(ticket)
@@ -219,23 +229,23 @@ class EngineThread:
             time.sleep(0.05)
             return
         self._failures[engine] = 0
-        here = self._here[engine]
-        submission = here[max(here)]
+        submissions = self._submissions[engine]
+        submission = submissions[max(submissions)]
         self._events.append((submission, Failed(error)))
         self._leave(submission)
 
     def _collect(self, engine: RequestEngine) -> None:
-        here = self._here.get(engine, {})
+        submissions = self._submissions.get(engine, {})
         for ticket, result in engine.collect().items():
-            submission = here.pop(ticket, None)
+            submission = submissions.pop(ticket, None)
             if submission is None:
                 continue
             if isinstance(result, LolamaError):
                 self._events.append((submission, Failed(result)))
             else:
                 self._events.append((submission, Ended(result, submission.timings)))
-        if not here:
-            self._here.pop(engine, None)
+        if not submissions:
+            self._submissions.pop(engine, None)
 
     def _report_progress(self, submission: Submission) -> None:
         assert submission.ticket is not None

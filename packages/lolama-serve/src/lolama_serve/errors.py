@@ -1,7 +1,8 @@
-"""What is answered where a request cannot be."""
+"""Errors as the answers of each API tell them."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from lolama_core.protocols.errors import (
@@ -113,3 +114,14 @@ def api_error(error: Exception) -> APIError:
     if isinstance(error, ModelError | LolamaError):
         return APIError(500, str(error))
     return APIError(500, "the server failed at this request; its log says why")
+
+
+def error_body(path: str, error: APIError) -> bytes:
+    """The body of an error, in JSON, as the API to which ``path`` belongs has it."""
+    if path.startswith("/v1/messages"):
+        facts = error.as_anthropic()
+    elif path.startswith("/api/"):
+        facts = error.as_ollama()
+    else:
+        facts = error.as_openai()
+    return json.dumps(facts).encode()

@@ -1,4 +1,4 @@
-"""A request of any API on its way: admitted, prepared, run, and told piece by piece."""
+"""How a request of any API is admitted, prepared and run."""
 
 from __future__ import annotations
 
@@ -108,10 +108,10 @@ class Generator:
                 if index not in ended:
                     self._thread.cancel(submission)
             self._metrics.count(running)
-            logger.info(self._told(running, job))
+            logger.info(self._log_facts(running, job))
 
-    def _told(self, running: Running, job: Job) -> dict[str, Any]:
-        """What the log tells of a job; texts only if whoever started the server wants them there."""
+    def _log_facts(self, running: Running, job: Job) -> dict[str, Any]:
+        """What the log says of a job; its texts only with the option ``log_texts``."""
         facts: dict[str, Any] = {
             "event": "answers",
             "model": running.loaded.served.name,

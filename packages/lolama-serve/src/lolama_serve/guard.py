@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import time
 import uuid
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lolama_serve.errors import APIError
+from lolama_serve.errors import APIError, error_body
 from lolama_serve.logs import logger, request_id
 from lolama_serve.options import ServeOptions
 
@@ -44,7 +43,7 @@ class Guard:
         self._keys = [key.encode() for key in options.api_keys]
         hosts = [*_LOOPBACK, *options.allowed_hosts, *options.host.split(",")]
         self._hosts = {host.strip().lower().strip("[]") for host in hosts}
-        # Who listens on all addresses cannot know what they are called.
+        # A server that listens on all addresses does not know their names.
         self._any_host = bool(self._hosts & {"0.0.0.0", "::", "*"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -189,17 +188,6 @@ class Guard:
 
 def _too_large(limit: int) -> APIError:
     return APIError(413, f"the body is larger than the {limit:,} bytes that it may have")
-
-
-def error_body(path: str, error: APIError) -> bytes:
-    """The error as the API to which ``path`` belongs tells it."""
-    if path.startswith("/v1/messages"):
-        facts = error.as_anthropic()
-    elif path.startswith("/api/"):
-        facts = error.as_ollama()
-    else:
-        facts = error.as_openai()
-    return json.dumps(facts).encode()
 
 
 async def send_error(scope: Scope, send: Send, error: APIError) -> None:

@@ -13,8 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from lolama_serve.errors import APIError, api_error
-from lolama_serve.guard import error_body
+from lolama_serve.errors import APIError, api_error, error_body
 from lolama_serve.logs import logger
 
 T = TypeVar("T")
@@ -49,8 +48,8 @@ class Stream(Response):
 
     Args:
         pieces: What is sent. An error is sent as ``failed`` makes it: the answer has begun already.
-        held: What is let go of at the end, however it comes.
-        failed: Makes the last piece of an error.
+        held: Closed at the end, after an error and a client that leaves, too.
+        failed: Makes the last piece, after an error.
         media_type: The type of the whole.
         keep_alive: What is sent where nothing came for `KEEP_ALIVE` seconds.
     """
@@ -116,7 +115,7 @@ async def _with_signs_of_life(pieces: AsyncIterator[bytes], sign: bytes) -> Asyn
 
 
 async def until_gone(receive: Receive, work: Awaitable[T]) -> T | None:
-    """Do some work, unless the client leaves before it is done; then it is broken off.
+    """Do some work, and cancel it if the client leaves first.
 
     Returns:
         What came of the work; None if the client has left.
@@ -263,6 +262,6 @@ def error_response(path: str, error: APIError) -> Response:
 
 
 def _note(error: Exception) -> None:
-    """Log what nobody has foreseen."""
+    """Log an error that is the server's own, with its traceback."""
     if api_error(error).status == 500:
         logger.error("a request failed", exc_info=error)

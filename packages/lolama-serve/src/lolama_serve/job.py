@@ -116,6 +116,10 @@ class Running:
         loaded: The model.
         settings: All settings, by lolama's names.
         positions: Positions of each prompt.
+        submissions: The requests, one for each answer.
+        parsers: What tells the parts of each answer apart; None for an answer that is text alone.
+        events: Where the engine's thread puts (index of the answer, event).
+        answers: Those that have ended, in the order in which they did.
     """
 
     loaded: LoadedModel

@@ -1,4 +1,4 @@
-"""What the server writes down: one JSON object a line, with the id of the request that it is about."""
+"""The log of the server: one JSON object a line, with the id of the request that it is about."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class ServeOptions:
         metrics: Answer ``/metrics``.
         slots: Answer ``/slots``.
         show_prompts: Tell with each answer of a chat what the model was given, as ``__verbose``.
-        max_body: Bytes of a request's body.
+        max_body: The most bytes that a request's body may have.
     """
 
     host: str = "127.0.0.1"

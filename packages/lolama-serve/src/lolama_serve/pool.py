@@ -34,7 +34,7 @@ class LoadedModel:
         context: Positions that a request may take.
         running: Requests of it that have not ended, in the order in which they came.
         users: How many requests hold it, those included that waited for it.
-        used: When the last one let go of it, in seconds of a clock that never goes back.
+        used: When the last one let go of it, in seconds of `time.monotonic`.
     """
 
     served: ServedName
@@ -64,7 +64,7 @@ class ModelPool:
         """Requests that have come and have not ended, of all models."""
         # Requests of each model, those that wait for it included.
         self._holders: Counter[str] = Counter()
-        self._coming: dict[str, asyncio.Task[None]] = {}
+        self._load_tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
         self._loading = asyncio.Lock()
 
@@ -117,7 +117,7 @@ class ModelPool:
             ) from None
 
     async def peek(self, asked: str | None) -> LoadedModel | None:
-        """The model of that name if it is in memory. To look at it is no use of it.
+        """The model of that name if it is in memory. This does not count as a use of it.
 
         Raises:
             APIError: if it is not here.
@@ -153,12 +153,12 @@ class ModelPool:
             loaded.users, loaded.used = self._holders[name], time.monotonic()
 
     def _load_once(self, name: str) -> asyncio.Task[None]:
-        task = self._coming.get(name)
+        task = self._load_tasks.get(name)
         if task is None:
-            task = self._coming[name] = asyncio.create_task(self._load(name))
+            task = self._load_tasks[name] = asyncio.create_task(self._load(name))
 
             def done(task: asyncio.Task[None]) -> None:
-                del self._coming[name]
+                del self._load_tasks[name]
                 if not task.cancelled() and (error := task.exception()) is not None:
                     logger.warning({"event": "load", "model": name, "error": str(error)})
 

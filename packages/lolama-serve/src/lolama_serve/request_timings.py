@@ -1,4 +1,4 @@
-"""When a request was where on its way."""
+"""When a request reached each stage of its way."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass
 class Timings:
-    """When a request was where, in seconds of a clock that never goes back.
+    """When a request reached each stage, in seconds of `time.monotonic`; 0 for a stage that is to come.
 
     Attributes:
-        submitted: It came.
-        begun: It joined the engine.
-        first: Its first token was chosen.
-        last: Its last token was chosen.
+        submitted: When it came.
+        begun: When it joined the engine.
+        first: When its first token was chosen.
+        last: When its last token so far was chosen.
         prompt: Positions of its prompt.
         tokens: Tokens chosen so far.
     """
@@ -27,10 +27,10 @@ class Timings:
 
     @property
     def prompt_seconds(self) -> float:
-        """What the prompt took, with what it waited within the engine."""
+        """Seconds from joining the engine to the first token: the prompt's run, and its wait for that."""
         return max((self.first or self.last or self.begun) - self.begun, 0.0)
 
     @property
     def decode_seconds(self) -> float:
-        """What all tokens but the first took."""
+        """Seconds that all tokens but the first took."""
         return max(self.last - self.first, 0.0)

@@ -17,8 +17,8 @@ from lolama_serve.pool import ModelPool
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_LOOK = 0.5
-"""Seconds between two looks at how long the models have been idle."""
+_IDLE_CHECK = 0.5
+"""Seconds between two checks of how long the models have been idle."""
 
 
 class Server:
@@ -73,5 +73,5 @@ class Server:
 
     async def _watch_idle(self) -> None:
         while self.options.sleep_idle is not None:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_IDLE_CHECK)
             await self.pool.unload_idle()

@@ -1,4 +1,4 @@
-"""How the server calls itself."""
+"""The version of the server, as answers tell it."""
 
 from lolama_serve.__about__ import __version__
 

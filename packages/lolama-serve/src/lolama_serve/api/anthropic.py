@@ -89,18 +89,18 @@ def routes(server: Server) -> list[Endpoint]:
             loaded = await stack.enter_async_context(server.generator.model(body.model))
             job = await server.in_thread(_job, loaded, body)
             running = await stack.enter_async_context(server.generator.run(loaded, job))
-            told = _Told(loaded, body)
+            writer = _Writer(loaded, body)
             response: Response
             if body.stream:
                 response = Stream(
-                    _events(told, running),
+                    _events(writer, running),
                     held=stack.pop_all(),
                     failed=lambda error: _event(error.as_anthropic()),
                     keep_alive=_event({"type": "ping"}),
                 )
             else:
                 [whole] = await running.all()
-                response = JSONResponse(told.whole(whole))
+                response = JSONResponse(writer.whole(whole))
             return with_not_kept(response, _not_kept(body))
 
     async def count(body: CountRequest) -> Response:
@@ -185,8 +185,8 @@ def _not_kept(body: CountRequest) -> list[str]:
     return [name for name, value in zip(_TARGETS, (budget, effort), strict=True) if value]
 
 
-class _Told:
-    """What all parts of an answer have in common."""
+class _Writer:
+    """Writes one answer, whole or in parts, with what these have in common."""
 
     def __init__(self, loaded: LoadedModel, body: MessagesRequest) -> None:
         self._context, self._most = loaded.context, body.max_tokens
@@ -221,9 +221,9 @@ class _Told:
         return {"stop_reason": reason, "stop_sequence": result.stop_text}
 
 
-async def _events(told: _Told, running: Running) -> AsyncIterator[bytes]:
+async def _events(writer: _Writer, running: Running) -> AsyncIterator[bytes]:
     """The events of a stream: blocks one after another, each of one kind."""
-    yield _event({"type": "message_start", "message": told.start(running.positions[0])})
+    yield _event({"type": "message_start", "message": writer.start(running.positions[0])})
     yield _event({"type": "ping"})
     index, kind = -1, ""
     async for step in running:
@@ -238,7 +238,9 @@ async def _events(told: _Told, running: Running) -> AsyncIterator[bytes]:
         if isinstance(step, Answer):
             for end in _block_end(index, kind):
                 yield end
-            yield _event({"type": "message_delta", "delta": told.end(step), "usage": _usage(step)})
+            yield _event(
+                {"type": "message_delta", "delta": writer.end(step), "usage": _usage(step)}
+            )
     yield _event({"type": "message_stop"})
 
 

@@ -35,7 +35,7 @@ def routes(server: Server) -> list[Endpoint]:
 
     async def answer(body: EmbeddingRequest) -> Response:
         async with server.generator.model(body.model) as loaded:
-            found, tokens = await embedded(server, loaded, one_by_one(body.input, "input"))
+            found, tokens = await embed_texts(server, loaded, one_by_one(body.input, "input"))
             name = loaded.served.name
         check_dimensions(body.dimensions, found)
         data = [
@@ -49,7 +49,7 @@ def routes(server: Server) -> list[Endpoint]:
     return [post(path, EmbeddingRequest, answer, "A vector for each text.") for path in paths]
 
 
-async def embedded(
+async def embed_texts(
     server: Server, loaded: LoadedModel, texts: Sequence[str | list[int]]
 ) -> tuple[list[list[float]], int]:
     """A vector for each text, and how many tokens all of them have.

@@ -47,13 +47,13 @@ def routes(server: Server) -> list[Endpoint]:
             loaded = await stack.enter_async_context(server.generator.model(body.model))
             job = await server.in_thread(_job, loaded, body)
             running = await stack.enter_async_context(server.generator.run(loaded, job))
-            told = _Told(loaded, body, job)
+            writer = _Writer(loaded, body, job)
             if body.stream:
-                pieces = _chunks(told, running)
+                pieces = _chunks(writer, running)
                 return Stream(
                     pieces, held=stack.pop_all(), failed=lambda error: event(error.as_openai())
                 )
-            whole = [told.whole(one, running) for one in await running.all()]
+            whole = [writer.whole(one, running) for one in await running.all()]
             return JSONResponse(whole if _is_batch(body.prompt) else whole[0])
 
     about = "Continue texts, as llama.cpp's server does."
@@ -109,8 +109,8 @@ def _prompt(loaded: LoadedModel, given: Any) -> ServedPrompt:
     return ServedPrompt(ids=ids, positions=len(ids))
 
 
-class _Told:
-    """What all parts of an answer have in common."""
+class _Writer:
+    """Writes one answer, whole or in parts, with what these have in common."""
 
     def __init__(self, loaded: LoadedModel, body: NativeRequest, job: Job) -> None:
         self.body, self._prompts = body, job.prompts
@@ -182,13 +182,13 @@ def _chosen(facts: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-async def _chunks(told: _Told, running: Running) -> AsyncIterator[bytes]:
+async def _chunks(writer: _Writer, running: Running) -> AsyncIterator[bytes]:
     """The events of a stream."""
     async for step in running:
         timings = running.submissions[step.index].timings
         common: dict[str, Any] = {"index": step.index, "content": "", "tokens": [], "stop": False}
         if isinstance(step, Answer):
-            yield event(told.end(step, running))
+            yield event(writer.end(step, running))
             continue
         if isinstance(step, PromptProgress):
             progress = progress_facts(step)
@@ -202,8 +202,8 @@ async def _chunks(told: _Told, running: Running) -> AsyncIterator[bytes]:
             "content": "".join(part.text for part in step.parts),
             "tokens": [*step.ids],
         }
-        if told.body.n_probs and step.logprobs:
-            facts["completion_probabilities"] = told.probabilities(step.logprobs)
-        if told.body.timings_per_token:
+        if writer.body.n_probs and step.logprobs:
+            facts["completion_probabilities"] = writer.probabilities(step.logprobs)
+        if writer.body.timings_per_token:
             facts["timings"] = timings_facts(timings)
         yield event(facts)

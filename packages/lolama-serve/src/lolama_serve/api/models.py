@@ -18,11 +18,11 @@ from lolama_serve.server import Server
 def routes(server: Server) -> list[Endpoint]:
     """The list of the models, and each by its name."""
 
-    async def all(request: Request) -> Response:
+    async def list_models(request: Request) -> Response:
         found = await served_names(server)
         return JSONResponse({"object": "list", "data": [_facts(one) for one in found]})
 
-    async def one(request: Request) -> Response:
+    async def show_model(request: Request) -> Response:
         name = request.path_params["name"]
         for found in await served_names(server):
             if name == found.name or name in found.aliases:
@@ -30,9 +30,9 @@ def routes(server: Server) -> list[Endpoint]:
         raise APIError(404, f"there is no model {name!r:.200} here", code="model_not_found")
 
     return [
-        get("/v1/models", all, "The models that are here."),
-        get("/models", all, "The models that are here."),
-        get("/v1/models/{name:path}", one, "One of them."),
+        get("/v1/models", list_models, "The models that are here."),
+        get("/models", list_models, "The models that are here."),
+        get("/v1/models/{name:path}", show_model, "One of them."),
     ]
 
 

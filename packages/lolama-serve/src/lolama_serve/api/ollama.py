@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from lolama_core.protocols.generation import TokenLogprobs
 from lolama_core.protocols.serving import ReplyPart, ServedModel, ServedPrompt
-from lolama_serve.api.embeddings import check_dimensions, embedded
+from lolama_serve.api.embeddings import check_dimensions, embed_texts
 from lolama_serve.api.ollama_messages import (
     GenerateRequest,
     OllamaChatRequest,
@@ -60,21 +60,21 @@ def routes(server: Server) -> list[Endpoint]:
     """The endpoints."""
 
     async def chat(body: OllamaChatRequest) -> Response:
-        told = _Told(body, _message)
+        writer = _Writer(body, _message)
         prompt = prompt_of_chat if body.messages else None
-        return await _answer(server, body, told, prompt, tools=bool(body.tools))
+        return await _answer(server, body, writer, prompt, tools=bool(body.tools))
 
     async def generate(body: GenerateRequest) -> Response:
-        told = _Told(body, _response)
+        writer = _Writer(body, _response)
         prompt = prompt_of_question if body.prompt or body.images else None
-        return await _answer(server, body, told, prompt)
+        return await _answer(server, body, writer, prompt)
 
     async def embed(body: EmbedRequest) -> Response:
         began = time.monotonic()
         texts = [body.input] if isinstance(body.input, str) else body.input
         async with _model(server, body.model, body.keep_alive) as loaded:
             load = time.monotonic() - began
-            found, tokens = await embedded(server, loaded, texts)
+            found, tokens = await embed_texts(server, loaded, texts)
             name = loaded.served.name
         check_dimensions(body.dimensions, found)
         facts = {"model": name, "embeddings": found, "prompt_eval_count": tokens}
@@ -83,7 +83,7 @@ def routes(server: Server) -> list[Endpoint]:
 
     async def embed_one(body: OldEmbedRequest) -> Response:
         async with _model(server, body.model, body.keep_alive) as loaded:
-            [vector], _ = await embedded(server, loaded, [body.prompt])
+            [vector], _ = await embed_texts(server, loaded, [body.prompt])
         return with_not_kept(JSONResponse({"embedding": vector}), _not_kept(body.keep_alive))
 
     return [
@@ -121,7 +121,7 @@ def _not_kept(keep_alive: float | str | None) -> Sequence[str]:
 async def _answer(
     server: Server,
     body: Asked,
-    told: _Told,
+    writer: _Writer,
     prompt: Callable[[ServedModel, Asked], ServedPrompt] | None,
     *,
     tools: bool = False,
@@ -129,22 +129,22 @@ async def _answer(
     """Answer a request; one that asks nothing loads its model, or lets it leave."""
     async with AsyncExitStack() as stack:
         loaded = await stack.enter_async_context(_model(server, body.model, body.keep_alive))
-        told.begin(loaded)
+        writer.begin(loaded)
         response: Response
         if prompt is None:
             reason = "unload" if leaves(body.keep_alive) else "load"
-            response = JSONResponse(told.piece((), done=True, done_reason=reason))
+            response = JSONResponse(writer.piece((), done=True, done_reason=reason))
             return with_not_kept(response, _not_kept(body.keep_alive))
         job = await server.in_thread(_job, loaded, body, prompt, tools)
         running = await stack.enter_async_context(server.generator.run(loaded, job))
         if body.stream is False:
             [answer] = await running.all()
-            facts = told.end(answer)
+            facts = writer.end(answer)
             logprobs = answer.result.logprobs or ()
-            response = JSONResponse(told.piece(answer.parts, logprobs, **facts))
+            response = JSONResponse(writer.piece(answer.parts, logprobs, **facts))
         else:
             response = Stream(
-                _lines(told, running),
+                _lines(writer, running),
                 held=stack.pop_all(),
                 failed=lambda error: _line(error.as_ollama()),
                 media_type=_MEDIA_TYPE,
@@ -187,8 +187,8 @@ def _room(loaded: LoadedModel, context: int, prompt: ServedPrompt) -> int:
     return context - prompt.positions
 
 
-class _Told:
-    """What all parts of an answer have in common.
+class _Writer:
+    """Writes one answer, whole or in parts, with what these have in common.
 
     Args:
         body: The request.
@@ -230,13 +230,13 @@ class _Told:
         }
 
 
-async def _lines(told: _Told, running: Running) -> AsyncIterator[bytes]:
+async def _lines(writer: _Writer, running: Running) -> AsyncIterator[bytes]:
     """The lines of a stream."""
     async for step in running:
         if isinstance(step, Piece) and (step.parts or step.logprobs):
-            yield _line(told.piece(step.parts, step.logprobs))
+            yield _line(writer.piece(step.parts, step.logprobs))
         elif isinstance(step, Answer):
-            yield _line(told.piece((), **told.end(step)))
+            yield _line(writer.piece((), **writer.end(step)))
 
 
 def _message(parts: Sequence[ReplyPart]) -> dict[str, Any]:

@@ -97,16 +97,16 @@ async def chat(server: Server, body: ChatRequest) -> Response:
         job = await server.in_thread(chat_job, loaded, body)
         running = await stack.enter_async_context(server.generator.run(loaded, job))
         shows = server.options.show_prompts if body.verbose is None else body.verbose
-        head = _Head(loaded, body, job.prompts[0] if shows else None)
+        writer = _Writer(loaded, body, job.prompts[0] if shows else None)
         if body.stream:
             held = stack.pop_all()
-            pieces = _chunks(head, running)
+            pieces = _chunks(writer, running)
             return Stream(pieces, held=held, failed=lambda error: event(error.as_openai()))
-        return JSONResponse(head.whole(await running.all(), running))
+        return JSONResponse(writer.whole(await running.all(), running))
 
 
-class _Head:
-    """What all parts of an answer have in common."""
+class _Writer:
+    """Writes one answer, whole or in parts, with what these have in common."""
 
     def __init__(self, loaded: LoadedModel, body: ChatRequest, shown: ServedPrompt | None) -> None:
         self.loaded, self.body, self.n, self._shown = loaded, body, body.n or 1, shown
@@ -162,33 +162,33 @@ class _Head:
         return event({**self.facts, "object": "chat.completion.chunk", "choices": choices, **more})
 
 
-async def _chunks(head: _Head, running: Running) -> AsyncIterator[bytes]:
+async def _chunks(writer: _Writer, running: Running) -> AsyncIterator[bytes]:
     """The events of a stream: the role first, each piece, why it ended, and what it used."""
     for index in range(len(running.submissions)):
         delta = {"role": "assistant", "content": None}
-        yield head.chunk([_delta(index, delta)])
+        yield writer.chunk([_delta(index, delta)])
     calls: dict[int, int] = {}
     async for step in running:
         if isinstance(step, PromptProgress):
-            yield head.chunk([_delta(step.index, {})], prompt_progress=progress_facts(step))
+            yield writer.chunk([_delta(step.index, {})], prompt_progress=progress_facts(step))
         elif isinstance(step, Piece):
             more = {}
-            if head.body.timings_per_token:
+            if writer.body.timings_per_token:
                 more["timings"] = timings_facts(running.submissions[step.index].timings)
-            logprobs = head.logprobs(step.logprobs) if step.logprobs else None
+            logprobs = writer.logprobs(step.logprobs) if step.logprobs else None
             for part in step.parts or ([ReplyPart("text", "")] if logprobs else []):
                 choice = _delta(step.index, _part_delta(part, calls, step.index))
-                yield head.chunk([{**choice, "logprobs": logprobs}], **more)
+                yield writer.chunk([{**choice, "logprobs": logprobs}], **more)
                 logprobs = None  # they stand with the first part of their step
         else:
             facts = timings_facts(step.timings, step.result.cached_tokens)
             choice = _delta(step.index, {}, step.finish_reason)
-            yield head.chunk([choice], timings=facts, **head.verbose(running))
-    options = head.body.stream_options
+            yield writer.chunk([choice], timings=facts, **writer.verbose(running))
+    options = writer.body.stream_options
     if options is not None and options.include_usage:
         first = running.in_order[0]
         facts = timings_facts(first.timings, first.result.cached_tokens)
-        yield head.chunk([], usage=usage(running.in_order, head.n), timings=facts)
+        yield writer.chunk([], usage=usage(running.in_order, writer.n), timings=facts)
     yield ENDED
 
 

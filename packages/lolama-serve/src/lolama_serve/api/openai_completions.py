@@ -51,18 +51,18 @@ def routes(server: Server) -> list[Endpoint]:
             loaded = await stack.enter_async_context(server.generator.model(body.model))
             job = await server.in_thread(_job, loaded, body)
             running = await stack.enter_async_context(server.generator.run(loaded, job))
-            told = _Told(loaded, body, job)
+            writer = _Writer(loaded, body, job)
             if body.stream:
-                pieces = _chunks(told, running)
+                pieces = _chunks(writer, running)
                 return Stream(
                     pieces, held=stack.pop_all(), failed=lambda error: event(error.as_openai())
                 )
             answers = await running.all()
             return JSONResponse(
                 {
-                    **told.facts,
-                    "choices": [told.choice(one) for one in answers],
-                    "usage": usage(answers, told.n),
+                    **writer.facts,
+                    "choices": [writer.choice(one) for one in answers],
+                    "usage": usage(answers, writer.n),
                     "timings": timings_facts(answers[0].timings, answers[0].result.cached_tokens),
                 }
             )
@@ -118,8 +118,8 @@ def _job(loaded: LoadedModel, body: CompletionRequest) -> Job:
     )
 
 
-class _Told:
-    """What all parts of an answer have in common."""
+class _Writer:
+    """Writes one answer, whole or in parts, with what these have in common."""
 
     def __init__(self, loaded: LoadedModel, body: CompletionRequest, job: Job) -> None:
         self.body, self.n, self._prompts = body, job.n, job.prompts
@@ -174,45 +174,45 @@ def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     return {name: [*first[name], *second[name]] for name in first}
 
 
-async def _chunks(told: _Told, running: Running) -> AsyncIterator[bytes]:
+async def _chunks(writer: _Writer, running: Running) -> AsyncIterator[bytes]:
     """The events of a stream."""
     # The log-probabilities of a prompt are told with its answer, and those of the answer follow them.
-    whole = told.body.echo and told.body.logprobs is not None
+    whole = writer.body.echo and writer.body.logprobs is not None
     lengths: dict[int, int] = {}
     for index in range(len(running.submissions)):
-        echo = told.echo(index)
+        echo = writer.echo(index)
         lengths[index] = len(echo)
-        if echo and told.body.logprobs is None:
-            yield _chunk(told, index, echo)
+        if echo and writer.body.logprobs is None:
+            yield _chunk(writer, index, echo)
     async for step in running:
         if isinstance(step, Piece):
             if whole:
                 continue
             text = "".join(part.text for part in step.parts)
             logprobs = None
-            if told.body.logprobs is not None:
-                logprobs = told.logprobs(step.logprobs, lengths[step.index])
+            if writer.body.logprobs is not None:
+                logprobs = writer.logprobs(step.logprobs, lengths[step.index])
             lengths[step.index] += len(text)
             if text or step.logprobs:
-                yield _chunk(told, step.index, text, logprobs=logprobs)
+                yield _chunk(writer, step.index, text, logprobs=logprobs)
         elif isinstance(step, Answer):
             if whole:
-                choice = told.choice(step)
-                yield _chunk(told, step.index, choice["text"], logprobs=choice["logprobs"])
+                choice = writer.choice(step)
+                yield _chunk(writer, step.index, choice["text"], logprobs=choice["logprobs"])
             yield _chunk(
-                told,
+                writer,
                 step.index,
                 "",
                 step.finish_reason,
                 timings=timings_facts(step.timings, step.result.cached_tokens),
             )
-    if told.body.stream_options is not None and told.body.stream_options.include_usage:
-        yield event({**told.facts, "choices": [], "usage": usage(running.in_order, told.n)})
+    if writer.body.stream_options is not None and writer.body.stream_options.include_usage:
+        yield event({**writer.facts, "choices": [], "usage": usage(running.in_order, writer.n)})
     yield ENDED
 
 
 def _chunk(
-    told: _Told,
+    writer: _Writer,
     index: int,
     text: str,
     reason: str | None = None,
@@ -220,4 +220,4 @@ def _chunk(
     **more: Any,
 ) -> bytes:
     choice = {"index": index, "text": text, "finish_reason": reason, "logprobs": logprobs}
-    return event({**told.facts, "choices": [choice], **more})
+    return event({**writer.facts, "choices": [choice], **more})

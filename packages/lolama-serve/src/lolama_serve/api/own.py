@@ -1,14 +1,13 @@
 """What lolama's own commands ask: prompts as a command line has them, and answers as it tells them.
 
-An answer is a stream of JSON, an object a line; a blank line says that the server is at it still. It begins
-at once, so that a model may take its time to load: what goes wrong then is a line, too.
+An answer is a stream of JSON, an object a line. A blank line says that the server still works on it. The
+stream begins before the model is loaded, which may take minutes, so an error is a line of it, too.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Literal
 
@@ -16,7 +15,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lolama_core.protocols import Tokenizer
 from lolama_core.protocols.errors import (
     EXIT_AUTHORISATION,
     EXIT_RESOURCES,
@@ -24,7 +22,7 @@ from lolama_core.protocols.errors import (
     LolamaError,
     UsageError,
 )
-from lolama_core.protocols.generation import TokenLogprobs
+from lolama_core.protocols.logprobs import logprob_facts
 from lolama_core.protocols.serving_commands import (
     COMMAND_PROTOCOL,
     CommandGrammar,
@@ -248,7 +246,7 @@ def _end(answer: Answer, running: Running, body: OwnRequest) -> dict[str, Any]:
         "drafted_tokens": result.drafted_tokens,
         "accepted_tokens": result.accepted_tokens,
         "seed": running.settings["seed"],
-        "logprobs": _logprobs(result.logprobs, tokenizer),
+        "logprobs": logprob_facts(result.logprobs, tokenizer),
     }
 
 
@@ -268,23 +266,6 @@ def _no_room(body: OwnRequest, positions: int) -> dict[str, Any]:
         "seed": body.settings.get("seed"),
         "logprobs": logprobs,
     }
-
-
-def _logprobs(
-    found: Sequence[TokenLogprobs] | None, tokenizer: Tokenizer
-) -> list[dict[str, Any]] | None:
-    """Log-probabilities as ``--json`` tells them."""
-    if found is None:
-        return None
-
-    def entry(token_id: int, value: float) -> dict[str, Any]:
-        text = tokenizer.decode([token_id], skip_special_tokens=False)
-        return {"id": token_id, "text": text, "logprob": value if math.isfinite(value) else None}
-
-    return [
-        {**entry(token.id, token.logprob), "best": [entry(*pair) for pair in token.best]}
-        for token in found
-    ]
 
 
 def _line(event: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""How the server is: ``/health``, ``/metrics``, ``/props``, ``/slots``."""
+"""The state of the server: ``/health``, ``/metrics``, ``/props``, ``/slots``."""
 
 from __future__ import annotations
 

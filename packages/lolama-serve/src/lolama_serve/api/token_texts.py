@@ -38,8 +38,8 @@ def _known_bytes(model: ServedModel, token_id: int) -> bytes:
     return b"" if known is None or token_id >= len(known) else known[token_id]
 
 
-def number(logprob: float) -> float:
-    """A log-probability as JSON can hold it."""
+def json_logprob(logprob: float) -> float:
+    """A log-probability as JSON can hold it; `_LOWEST` for a token that cannot come."""
     return logprob if math.isfinite(logprob) else _LOWEST
 
 
@@ -66,9 +66,9 @@ def completion_logprobs(
         start += len(decoder.decode(bytes(token_bytes(model, one.id, text))))
     return {
         "tokens": texts,
-        "token_logprobs": [number(one.logprob) for one in logprobs],
+        "token_logprobs": [json_logprob(one.logprob) for one in logprobs],
         "top_logprobs": [
-            {token_text(model, i): number(value) for i, value in one.best} for one in logprobs
+            {token_text(model, i): json_logprob(value) for i, value in one.best} for one in logprobs
         ],
         "text_offset": offsets,
     }
@@ -79,6 +79,6 @@ def _entry(model: ServedModel, token_id: int, logprob: float) -> dict[str, Any]:
     return {
         "id": token_id,
         "token": text,
-        "logprob": number(logprob),
+        "logprob": json_logprob(logprob),
         "bytes": token_bytes(model, token_id, text),
     }
