@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from patience import LIMIT
 from program import environment, run
+from served import serving
 
 from lolama_cli import model_choice
 from lolama_core.protocols.errors import LolamaError
@@ -24,6 +25,23 @@ TIMED = ("-X", "importtime")
 HEAVY = {
     *("PIL", "httpx2", "huggingface_hub", "prompt_toolkit", "rich", "sentencepiece"),
     *("sympy", "transformers", "torch._dynamo", "torch._inductor"),
+}
+
+
+# None of them is needed to read a command line, or to ask a server.
+UNNEEDED = {
+    *HEAVY,
+    *(
+        "torch",
+        "tokenizers",
+        "jinja2",
+        "pydantic",
+        "asyncio",
+        "concurrent.futures",
+        "multiprocessing",
+    ),
+    *("importlib.metadata", "importlib.resources", "logging", "psutil", "ctypes"),
+    "lolama_core.protocols.decoder_kernel",
 }
 
 
@@ -53,6 +71,28 @@ def test_a_first_token_needs_little_but_torch() -> None:
     assert outcome.code == 0
     assert {"torch", "lolama_core.model.llama"} <= imported(outcome.err)
     assert not imported(outcome.err) & HEAVY
+
+
+def test_help_imports_no_command() -> None:
+    outcome = run("--help", python=TIMED)
+    assert outcome.code == 0
+    names = imported(outcome.err)
+    assert "lolama_cli.command_group" in names
+    assert names & UNNEEDED == set()
+    assert not {name for name in names if name.startswith(("lolama_cli.commands.", "http"))}
+
+
+def test_asking_a_server_imports_little() -> None:
+    with serving("-m", "demo") as server:
+        outcome = run("generate", "-m", "demo", "--server", server, "-n", "1", "z", python=TIMED)
+    assert outcome.code == 0, outcome.err
+    names = imported(outcome.err)
+    assert "lolama_cli.server_run" in names
+    assert names & UNNEEDED == set()
+    assert {name for name in names if name.startswith("lolama_cli.commands.")} == {
+        "lolama_cli.commands.generate"
+    }
+    assert "lolama_cli.batch.command" not in names
 
 
 @pytest.mark.promise

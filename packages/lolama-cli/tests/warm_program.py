@@ -45,6 +45,7 @@ with contextlib.suppress(UsageError):  # typer imports more once it parses
     lolama_cli.app.run(["generate", "--top-p", "2", "z"], Settings())
 # What takes half the time of a short run, and comes to the same in each.
 command, installed = lolama_cli.app.root_command(), importlib.metadata.entry_points()
+made = [*command.commands.values()]
 lolama_cli.app.root_command = lambda: command
 lolama_core.plugins.entry_points = installed.select
 # These read the environment as they are imported, so every run does that anew; what they need stays.

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
-from lolama_core import told_turns
 from lolama_core.protocols.arguments import listed
 from lolama_core.protocols.checks import shown
 from lolama_core.protocols.errors import ModelError, UsageError
@@ -155,6 +154,8 @@ def check_system(tokenizer: Tokenizer, messages: Sequence[Message], name: str) -
         ModelError: if the chat template cannot be used.
     """
     # What the template makes of calls and results is not asked here: it may know of none.
+    from lolama_core import told_turns
+
     turns = told_turns(messages, ())
     if turns and turns[0]["role"] == "system" and not hears_system(tokenizer, turns):
         reason = f"the chat template of {name} leaves system messages out"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +30,9 @@ def is_limited() -> bool:
     return sys.platform == "linux" and limit != resource.RLIM_INFINITY
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
+    # No importlib.abc.MetaPathFinder: importing that takes longer than the rest of this module.
+
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:

@@ -8,7 +8,6 @@ torch, or reads the weights, finds them there sooner, and whatever is wrong with
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from contextlib import suppress
@@ -43,6 +42,8 @@ def read_ahead(files: ModelFiles) -> None:
 
 
 def _load(folder: Path) -> None:
+    import ctypes
+
     # In the order and the way in which torch itself does: what its parts share comes first, for all to see.
     for name, mode in (
         ("libtorch_global_deps.so", ctypes.RTLD_GLOBAL),

@@ -6,33 +6,19 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from lolama import __version__
 from lolama_cli import defaults
-from lolama_cli.commands import (
-    bench,
-    chat,
-    config,
-    convert,
-    doctor,
-    eval,
-    gc,
-    generate,
-    info,
-    models,
-    pull,
-    quantize,
-    rm,
-    serve,
-)
+from lolama_cli.command_group import CommandGroup, CommandsOnUse, built
 from lolama_cli.console import closed_stdout, note, stdout_failed
 from lolama_cli.errors import Settings
 from lolama_cli.path_parameters import refuse_empty_path
+from lolama_cli.plain_values import read_plain_values
 from lolama_cli.quantize_option import completed
-from lolama_cli.setting_options import CommandInSections
 from lolama_core.protocols.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,26 +34,12 @@ Examples:
 
 app = typer.Typer(
     name="lolama",
+    cls=CommandGroup,
     help="Run LLaMA-family language models: from scratch, in readable PyTorch.",
     epilog=EXAMPLES,
     rich_markup_mode=None,  # half the start-up time, and plain text to everyone who reads it,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command(epilog=generate.EXAMPLES, cls=CommandInSections)(generate.generate)
-app.command(epilog=chat.EXAMPLES, cls=CommandInSections)(chat.chat)
-app.command(epilog=models.EXAMPLES)(models.models)
-app.command(epilog=info.EXAMPLES)(info.info)
-app.command(epilog=pull.EXAMPLES)(pull.pull)
-app.command(epilog=rm.EXAMPLES)(rm.rm)
-app.command(epilog=gc.EXAMPLES)(gc.gc)
-app.command(epilog=convert.EXAMPLES)(convert.convert)
-app.command(epilog=quantize.EXAMPLES)(quantize.quantize)
-app.command(epilog=bench.EXAMPLES)(bench.bench)
-app.command(epilog=eval.EXAMPLES)(eval.eval)
-app.command(epilog=serve.EXAMPLES, cls=CommandInSections)(serve.serve)
-app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
-app.add_typer(config.app, name="config")
-
 _EVERYWHERE = ("verbose", "debug")
 """Options that may stand before a command or behind it."""
 
@@ -76,18 +48,29 @@ COMPLETE = "_LOLAMA_COMPLETE"
 
 
 def root_command() -> TyperGroup:
-    """The command ``lolama``, with all others."""
+    """The command ``lolama``, with all others. Each of them is made when it is first asked for."""
     root = cast("TyperGroup", typer.main.get_command(app))
     everywhere = [option for option in root.params if option.name in _EVERYWHERE]
-    below = list(root.commands.values())
-    while below:
-        command = below.pop()
-        for parameter in command.params:
-            refuse_empty_path(parameter)
-        command.params += everywhere
-        _prepare_parsing(command)
-        below += getattr(command, "commands", {}).values()
+
+    def prepared(name: str) -> Any:
+        command = built(name)
+        _prepare(command, everywhere)
+        return command
+
+    read_plain_values(root)
+    root.commands = CommandsOnUse(prepared)  # type: ignore[assignment] # nobody adds to it
     return root
+
+
+def _prepare(command: Any, everywhere: Sequence[Any]) -> None:
+    """Give a command, and those below it, what all commands have."""
+    for parameter in command.params:
+        refuse_empty_path(parameter)
+    command.params += everywhere
+    read_plain_values(command)
+    _prepare_parsing(command)
+    for below in getattr(command, "commands", {}).values():
+        _prepare(below, everywhere)
 
 
 def _prepare_parsing(command: Any) -> None:

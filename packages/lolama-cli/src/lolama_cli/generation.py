@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,11 @@ def with_seed(config: GenerationConfig) -> GenerationConfig:
 
     Of 32 bits, since some readers of JSON keep 53 of an integer's.
     """
-    return config if config.seed is not None else replace(config, seed=secrets.randbits(32))
+    if config.seed is not None:
+        return config
+    import secrets
+
+    return replace(config, seed=secrets.randbits(32))
 
 
 def constraint_of(

@@ -9,7 +9,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand
 
 from lolama import GenerationConfig
 from lolama_cli.command_words import about_options
@@ -166,19 +165,3 @@ def with_recommended(
 ) -> GenerationConfig:
     """`with_models_own` for settings that are known without the model's files."""
     return config.with_recommended(recommended, but={*OF_COMMANDS, *given})
-
-
-class CommandInSections(TyperCommand):
-    """A command whose help has a section for each panel of its options."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write them, those of no panel first."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                panel = getattr(parameter, "rich_help_panel", None) or "Options"
-                sections.setdefault(panel, []).append(record)
-        for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)

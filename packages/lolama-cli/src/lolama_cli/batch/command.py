@@ -1,26 +1,23 @@
-"""``--batch`` and the options that go with it."""
+"""``--batch``: the lines of a file answered, here or by a server."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lolama_cli.batch.answers import AnswerFile, Answers, StandardOutput
 from lolama_cli.batch.local import LocalAnswers
 from lolama_cli.batch.messages import in_line
+from lolama_cli.batch.options import BatchOptions
 from lolama_cli.batch.prompts import BatchPrompt, BatchSettings, read_lines
 from lolama_cli.batch.run import Answering, Batch, Tally, answer_all
 from lolama_cli.console import Output, note
 from lolama_cli.draft import DraftChoice
 from lolama_cli.model_choice import ModelChoice, tell_unsupported
-from lolama_cli.pictures import OPTION as IMAGE
 from lolama_cli.pictures import prepare_images
 from lolama_cli.setting_options import RequestedSettings, with_models_own
-from lolama_cli.sizes import read_size
 from lolama_core.protocols.errors import LolamaError, UsageError
 
 if TYPE_CHECKING:
@@ -28,65 +25,7 @@ if TYPE_CHECKING:
     from lolama.grammar import Grammar
     from lolama_cli.server_run import ServedChoice, ServedPrompt
 
-CACHE_MEMORY = "--cache-memory"
 _ROWS = 16
-_MOST_ROWS = 1024
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """``--batch`` and the options that need it, as they were given."""
-
-    prompts: Path | None
-    output: Path | None
-    size: int | None
-    cache_memory: str | None
-
-    @property
-    def cache_bytes(self) -> int | None:
-        """Bytes that keys and values may take; None if the option is not given.
-
-        Raises:
-            UsageError: if the option is no size.
-        """
-        return None if self.cache_memory is None else read_size(self.cache_memory, CACHE_MEMORY)
-
-    def check(self, prompt: str | None, pictures: Sequence[str]) -> None:
-        """Refuse what does not go together.
-
-        Raises:
-            UsageError: naming the option.
-        """
-        if self.prompts is None:
-            for option, value in (
-                ("--output", self.output),
-                ("--batch-size", self.size),
-                (CACHE_MEMORY, self.cache_memory),
-            ):
-                if value is not None:
-                    raise UsageError(option, "is for --batch", "send a single text on with > FILE")
-            return
-        if prompt is not None:
-            raise UsageError("--batch", "goes without a prompt", "put it into the file")
-        if pictures:
-            raise UsageError(IMAGE, "does not go with --batch", "name pictures in images of a line")
-        if self.size is not None and not 1 <= self.size <= _MOST_ROWS:
-            reason = f"{self.size} is out of range"
-            raise UsageError("--batch-size", reason, f"use 1 to {_MOST_ROWS}")
-        # This refuses what is no size before anything is loaded.
-        _ = self.cache_bytes
-        if self.output is None:
-            return
-        try:
-            status = self.output.stat()
-        except FileNotFoundError:
-            return
-        except OSError as error:  # told before a model is opened
-            reason = f"cannot be written: {error.strerror}"
-            raise UsageError("--output", reason, "give another file") from None
-        if os.path.exists(self.prompts) and os.path.samestat(status, self.prompts.stat()):
-            reason = "is the file of the prompts"
-            raise UsageError("--output", reason, "give another for the answers")
 
 
 def generate_batch(

@@ -10,12 +10,7 @@ import typer
 
 from lolama_cli import options
 from lolama_cli.answer_options import GrammarOption, JsonSchemaOption, RegexOption, read_grammar
-from lolama_cli.batch.command import (
-    CACHE_MEMORY,
-    BatchOptions,
-    generate_batch,
-    generate_batch_served,
-)
+from lolama_cli.batch.options import CACHE_MEMORY, BatchOptions
 from lolama_cli.console import Output
 from lolama_cli.draft import DraftChoice, DraftOption
 from lolama_cli.errors import Settings
@@ -180,6 +175,8 @@ def generate(
 
         question = ServedPrompt(system_message, raw, mode, logprobs, wanted)
         if together.prompts is not None:
+            from lolama_cli.batch.command import generate_batch_served
+
             served = ServedChoice.at(address, model, no_think=no_think)
             generate_batch_served(
                 together, served, question, asked, stdout, verbose=settings.verbose
@@ -192,6 +189,8 @@ def generate(
         answered.tell(verbose=settings.verbose)
         return
     if together.prompts is not None:
+        from lolama_cli.batch.command import generate_batch
+
         generate_batch(
             *(together, chosen, drafts, asked, stdout, system_message, raw, logprobs),
             image_mode=mode,

@@ -22,14 +22,15 @@ def lazy_names(
         homes: Module → the names that come from it. A module that begins with a dot is one of the package.
 
     Returns:
-        Its ``__getattr__``, ``__dir__`` and ``__all__``. All three also know ``__version__``, which the
-        package itself imports.
+        Its ``__getattr__``, ``__dir__`` and ``__all__``. All three also know ``__version__`` if the package
+        itself has imported one by then.
 
     Example:
         >>> __getattr__, __dir__, __all__ = lazy_names(__name__, {".generator": ["TextGenerator"]})
     """
     home_of = {name: module for module, names in homes.items() for name in names}
-    public = sorted([*home_of, "__version__"])
+    version = [name for name in ("__version__",) if hasattr(sys.modules[package], name)]
+    public = sorted([*home_of, *version])
 
     def get(name: str) -> Any:
         if name not in home_of:

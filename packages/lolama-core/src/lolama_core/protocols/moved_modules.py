@@ -6,10 +6,17 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+
+    class _FinderAndLoader(MetaPathFinder, Loader): ...
+
+else:  # Python asks for their methods alone, and `importlib.abc` imports a dozen other modules
+    _FinderAndLoader = object
 
 
 def homes(package: str, rooms: Mapping[str, str]) -> dict[str, str]:
@@ -41,7 +48,7 @@ HOMES = homes("lolama_core", _ROOMS)
 """Old name → new name. What 0.1 had besides has other contents now."""
 
 
-class MovedModules(MetaPathFinder, Loader):
+class MovedModules(_FinderAndLoader):
     """Finds modules by the names that they had.
 
     A module that is found has one object for both names, so objects that were pickled by the old one load.

@@ -6,7 +6,6 @@ import fcntl
 import io
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,6 +49,8 @@ def whole_file(path: Path, *, replace: bool = True, mode: int = 0o666) -> Iterat
     Raises:
         OSError: as the system says; `FileExistsError` if the name is taken, unless ``replace``.
     """
+    import secrets
+
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
