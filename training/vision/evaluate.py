@@ -41,10 +41,10 @@ from lolama_vision import CLIPImageProcessor, LlavaFamily, VLMConfig, __version_
 
 from .build import DESTINATION
 from .questions import MAKERS, Exchange
-from .scene import COLORS, PLACES, SHAPES, SIZES, Scene, draw, scene_of
+from .scene import COLOURS, PLACES, SHAPES, SIZES, Scene, draw, scene_of
 
 RESULTS = Path(__file__).with_name("results.json")
-ATTRIBUTES = {"size": SIZES, "colour": tuple(COLORS), "shape": SHAPES, "place": PLACES}
+ATTRIBUTES = {"size": SIZES, "colour": tuple(COLOURS), "shape": SHAPES, "place": PLACES}
 _THING = re.compile(rf"an? (small|large) (\w+) (\w+) ({'|'.join(sorted(PLACES, key=len)[::-1])})")
 _AT_ONCE = 32
 
@@ -101,10 +101,10 @@ def confusions(scene: Scene, text: str, table: dict[str, Counter[tuple[str, str]
     if len(found) != len(scene):
         table["number"][str(len(scene)), str(len(found))] += 1
         return
-    for thing, (size, color, shape, place) in zip(scene, found, strict=True):
+    for thing, (size, colour, shape, place) in zip(scene, found, strict=True):
         for attribute, true, seen in (
             ("size", thing.size, size),
-            ("colour", thing.color, color),
+            ("colour", thing.colour, colour),
             ("shape", thing.shape, shape),
             ("place", thing.where, place),
         ):

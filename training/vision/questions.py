@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .scene import COLORS, PLACES, SHAPES, Scene, Thing
+from .scene import COLOURS, PLACES, SHAPES, Scene, Thing
 
 NUMBERS = ("no", "one", "two", "three", "four")
 
@@ -52,35 +52,35 @@ def count_shape(scene: Scene, rng: random.Random) -> Exchange:
     return Exchange("count shapes", asked, _there_are(number, shape))
 
 
-def count_color(scene: Scene, rng: random.Random) -> Exchange:
-    color = rng.choice([*COLORS, *(thing.color for thing in scene for _ in range(2))])
-    number = sum(thing.color == color for thing in scene)
+def count_colour(scene: Scene, rng: random.Random) -> Exchange:
+    colour = rng.choice([*COLOURS, *(thing.colour for thing in scene for _ in range(2))])
+    number = sum(thing.colour == colour for thing in scene)
     return Exchange(
         "count colours",
-        f"How many {color} shapes are there?",
-        _there_are(number, f"{color} shape"),
+        f"How many {colour} shapes are there?",
+        _there_are(number, f"{colour} shape"),
     )
 
 
-def color_of(scene: Scene, rng: random.Random) -> Exchange | None:
+def colour_of(scene: Scene, rng: random.Random) -> Exchange | None:
     thing = _only(scene, rng, lambda thing: thing.shape)
     if thing is None:
         return None
     return Exchange(
         "colour",
         f"What {rng.choice(('colour', 'color'))} is the {thing.shape}?",
-        f"The {thing.shape} is {thing.color}.",
+        f"The {thing.shape} is {thing.colour}.",
     )
 
 
 def shape_of(scene: Scene, rng: random.Random) -> Exchange | None:
-    thing = _only(scene, rng, lambda thing: thing.color)
+    thing = _only(scene, rng, lambda thing: thing.colour)
     if thing is None:
         return None
     return Exchange(
         "shape",
-        f"What is the {thing.color} shape?",
-        f"The {thing.color} shape is a {thing.shape}.",
+        f"What is the {thing.colour} shape?",
+        f"The {thing.colour} shape is a {thing.shape}.",
     )
 
 
@@ -115,10 +115,10 @@ def is_there(scene: Scene, rng: random.Random) -> Exchange:
         name = rng.choice(sorted(names))
     else:
         # Often nearly right: the color of one, the shape of another.
-        colors, shapes = [t.color for t in scene], [t.shape for t in scene]
+        colours, shapes = [t.colour for t in scene], [t.shape for t in scene]
         near = rng.random() < 0.6
         while (
-            name := f"{rng.choice([*(colors if near else COLORS), *COLORS])} "
+            name := f"{rng.choice([*(colours if near else COLOURS), *COLOURS])} "
             f"{rng.choice([*(shapes if near else SHAPES), *SHAPES])}"
         ) in names:
             pass
@@ -148,8 +148,8 @@ MAKERS: tuple[Callable[[Scene, random.Random], Exchange | None], ...] = (
     describe,
     count_all,
     count_shape,
-    count_color,
-    color_of,
+    count_colour,
+    colour_of,
     shape_of,
     size_of,
     where_is,

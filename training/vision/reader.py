@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .scene import COLORS, PLACES, SHAPES, SIZES, Scene
+from .scene import COLOURS, PLACES, SHAPES, SIZES, Scene
 
-KINDS = (SHAPES, tuple(COLORS), SIZES, PLACES)
+KINDS = (SHAPES, tuple(COLOURS), SIZES, PLACES)
 """Asked of a patch; 0 stands for a place without a thing. Where it is, each patch knows."""
 
 
@@ -49,7 +49,7 @@ def labels_of(scene: Scene, grid: int) -> Tensor:
     places = torch.zeros(len(PLACES), len(KINDS), dtype=torch.long)
     for place, name in enumerate(PLACES):
         thing = things.get(place)
-        values = (thing.shape, thing.color, thing.size) if thing else (None, None, None)
+        values = (thing.shape, thing.colour, thing.size) if thing else (None, None, None)
         places[place] = torch.tensor(
             [
                 0 if value is None else kind.index(value) + 1

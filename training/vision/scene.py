@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 SHAPES = ("circle", "square", "triangle", "star")
-COLORS = {
+COLOURS = {
     "red": (214, 38, 38),
     "orange": (245, 140, 20),
     "yellow": (240, 215, 40),
@@ -37,16 +37,16 @@ class Thing:
 
     place: int
     size: str
-    color: str
+    colour: str
     shape: str
 
     @property
     def name(self) -> str:
-        return f"{self.color} {self.shape}"
+        return f"{self.colour} {self.shape}"
 
     @property
     def full_name(self) -> str:
-        return f"{self.size} {self.color} {self.shape}"
+        return f"{self.size} {self.colour} {self.shape}"
 
     @property
     def where(self) -> str:
@@ -61,16 +61,16 @@ def make_scene(rng: random.Random, count: int) -> Scene:
     kinds: set[tuple[str, str]] = set()
     # Often two of a shape or color, so that neither alone tells which is meant.
     shapes = rng.sample(SHAPES, rng.randint(1, len(SHAPES)))
-    colors = rng.sample(sorted(COLORS), rng.randint(1, len(COLORS)))
-    while len(shapes) * len(colors) < count:
-        colors = rng.sample(sorted(COLORS), len(colors) + 1)
+    colours = rng.sample(sorted(COLOURS), rng.randint(1, len(COLOURS)))
+    while len(shapes) * len(colours) < count:
+        colours = rng.sample(sorted(COLOURS), len(colours) + 1)
     while len(kinds) < count:
-        kinds.add((rng.choice(colors), rng.choice(shapes)))
+        kinds.add((rng.choice(colours), rng.choice(shapes)))
     places = rng.sample(range(len(PLACES)), count)
     return tuple(
         sorted(
-            Thing(place, rng.choice(SIZES), color, shape)
-            for place, (color, shape) in zip(places, sorted(kinds), strict=True)
+            Thing(place, rng.choice(SIZES), colour, shape)
+            for place, (colour, shape) in zip(places, sorted(kinds), strict=True)
         )
     )
 
@@ -102,21 +102,21 @@ def draw(scene: Scene, rng: random.Random) -> Image.Image:
         slack = cell / 2 - radius - cell * 0.03
         x = (thing.place % 3 + 0.5) * cell + rng.uniform(-slack, slack)
         y = (thing.place // 3 + 0.5) * cell + rng.uniform(-slack, slack)
-        color = tuple(
-            max(0, min(255, channel + rng.randint(-18, 18))) for channel in COLORS[thing.color]
+        colour = tuple(
+            max(0, min(255, channel + rng.randint(-18, 18))) for channel in COLOURS[thing.colour]
         )
-        _draw_shape(pen, thing.shape, x, y, radius, color)
+        _draw_shape(pen, thing.shape, x, y, radius, colour)
     return picture.resize((side, side), Image.Resampling.BOX)
 
 
 def _draw_shape(
-    pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, radius: float, color: tuple[int, ...]
+    pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, radius: float, colour: tuple[int, ...]
 ) -> None:
     if shape == "circle":
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
     elif shape == "square":
         half = radius * 0.86
-        pen.rectangle((x - half, y - half, x + half, y + half), fill=color)
+        pen.rectangle((x - half, y - half, x + half, y + half), fill=colour)
     else:
         corners = 3 if shape == "triangle" else 10
         points = []
@@ -124,4 +124,4 @@ def _draw_shape(
             angle = -math.pi / 2 + 2 * math.pi * corner / corners
             reach = radius * (0.42 if shape == "star" and corner % 2 else 1.0)
             points.append((x + reach * math.cos(angle), y + reach * math.sin(angle)))
-        pen.polygon(points, fill=color)
+        pen.polygon(points, fill=colour)
