@@ -43,6 +43,7 @@ def test_requirement_25_metrics_are_the_sums_of_answers(live: Live) -> None:
         "llamacpp:tokens_predicted_total": "predicted_n",
     }
     before = {name: live.metric(name) for name in names}
+    longest = live.metric("llamacpp:n_tokens_max")
     told = [
         live.chat(f"{word} day", max_tokens=3 + len(word)).json()["timings"]
         for word in "a bcd".split()
@@ -50,6 +51,8 @@ def test_requirement_25_metrics_are_the_sums_of_answers(live: Live) -> None:
     told += [live.events("One", max_tokens=4)[-1]["timings"]]
     for name, field in names.items():
         assert live.metric(name) - before[name] == sum(timings[field] for timings in told)
+    lengths = [sum(timings[field] for field in names.values()) for timings in told]
+    assert live.metric("llamacpp:n_tokens_max") == max(longest, *lengths) > 0
     for line in live.get("/metrics").text.splitlines():
         assert line.startswith("#") or float(line.rpartition(" ")[2]) >= 0
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from lolama_core import Generation, GenerationConfig, Llama, TextGenerator, Tokenizer
 from lolama_core.generation.engine import Engine
 from lolama_core.protocols import Constraint, ForcingConstraint
-from lolama_core.protocols.errors import LolamaError, ModelError, ResourceError, UsageError
+from lolama_core.protocols.errors import LolamaError, ResourceError, UsageError
 from lolama_core.runtime.pages import PAGE
 from lolama_core.runtime.runner import Runner
 
@@ -359,8 +359,8 @@ def test_what_settings_forbid_of_all_that_is_allowed(tiny_llama: MakeLlama) -> N
     bad = engine.submit([5], GREEDY, constraint=Allows(lambda _: [8]), suppress_tokens=[8])
     good = engine.submit([6], GREEDY)
     results = finished(engine)
-    assert isinstance(results[bad], ModelError)
-    assert "leave non-finite logits at step 0" in str(results[bad])
+    assert isinstance(results[bad], UsageError)
+    assert "leave no token to choose at step 0" in str(results[bad])
     assert results[good] == TextGenerator(model).generate([6], GREEDY)
 
 

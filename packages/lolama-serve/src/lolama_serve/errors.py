@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from lolama_core.protocols.errors import (
     LolamaError,
-    ModelError,
     NotAvailableError,
     ResourceError,
     UsageError,
@@ -101,19 +101,29 @@ class ContextExceeded(APIError):
         )
 
 
+def being_stopped() -> APIError:
+    """The answer to a request that has not ended when the server does."""
+    return APIError(503, "the server is being stopped; try again later")
+
+
 def api_error(error: Exception) -> APIError:
     """The answer to a request that led to ``error``. What is unknown tells nothing of the machine."""
     if isinstance(error, APIError):
         return error
     if isinstance(error, NotAvailableError):
-        return APIError(501, str(error))
+        return APIError(501, _without_folders(error))
     if isinstance(error, UsageError):
         return APIError(400, str(error), param=error.subject)
     if isinstance(error, ResourceError):
-        return APIError(503, str(error), retry_after=10)
-    if isinstance(error, ModelError | LolamaError):
-        return APIError(500, str(error))
+        return APIError(503, _without_folders(error), retry_after=10)
+    if isinstance(error, LolamaError):
+        return APIError(500, _without_folders(error))
     return APIError(500, "the server failed at this request; its log says why")
+
+
+def _without_folders(error: LolamaError) -> str:
+    """The error with the last part of each path alone: where files lie on this machine is told to nobody."""
+    return re.sub(r"(?<![\w.:/])/(?:[^/\s]+/)+", "", str(error))
 
 
 def error_body(path: str, error: APIError) -> bytes:

@@ -17,7 +17,7 @@ from lolama_serve.engine_thread import (
     Failed,
     Submission,
 )
-from lolama_serve.errors import APIError, ContextExceeded
+from lolama_serve.errors import APIError, ContextExceeded, being_stopped
 from lolama_serve.job import Job, Running, check_choices
 from lolama_serve.logs import logger
 from lolama_serve.metrics import Metrics
@@ -128,8 +128,7 @@ class Generator:
     def break_off(self) -> None:
         """End every request that runs with an error: the server stops."""
         for running in self._running:
-            error = APIError(503, "the server is being stopped; try again later")
-            running.events.put_nowait((0, Failed(error)))
+            running.events.put_nowait((0, Failed(being_stopped())))
 
     def _settings(self, loaded: LoadedModel, job: Job, prompt: ServedPrompt) -> Mapping[str, JSON]:
         room = loaded.context - prompt.positions

@@ -121,6 +121,7 @@ class UntilSignal(uvicorn.Server):
         deadline = asyncio.get_running_loop().time() + _PATIENCE
         while self._own.pool.waiting and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.02)
+        self._own.pool.break_off()
         self._own.generator.break_off()
         await super().shutdown(sockets)
 

@@ -31,6 +31,7 @@ _GAUGES = {
     "llamacpp:requests_processing": "Answers that are being generated.",
     "llamacpp:requests_deferred": "Answers that wait for their turn.",
     "llamacpp:n_busy_slots_per_decode": "Texts that a step of the engine adds to, on average.",
+    "llamacpp:n_tokens_max": "Most tokens that a prompt and its text had together.",
     "lolama:cache_bytes": "Bytes of keys and values in use.",
     "lolama:cache_bytes_kept": "Bytes of keys and values kept for prompts that begin alike.",
 }
@@ -43,6 +44,7 @@ class Metrics:
     Attributes:
         counts: Counter → its value.
         ends: Why answers ended → how many did.
+        longest: Most tokens that a prompt and its text had together.
         rows: Texts that steps have added to, all steps together.
         started: When they began to count, in seconds since 1970.
     """
@@ -50,7 +52,7 @@ class Metrics:
     def __init__(self) -> None:
         self.counts: dict[str, float] = dict.fromkeys(_COUNTERS, 0)
         self.ends: Counter[str] = Counter()
-        self.rows = 0
+        self.rows = self.longest = 0
         self.started = time.time()
         self._durations: list[float] = []
 
@@ -79,6 +81,7 @@ class Metrics:
                 self.counts["llamacpp:prompt_tokens"] += timings.prompt - cached
                 self.counts["llamacpp:prompt_tokens_cached"] += cached
                 self.counts["llamacpp:prompt_seconds"] += timings.prompt_seconds
+                self.longest = max(self.longest, timings.prompt + timings.tokens)
             self.counts["llamacpp:tokens_predicted"] += timings.tokens
             self.counts["llamacpp:tokens_predicted_seconds"] += timings.decode_seconds
             self.ends["broken_off" if answer is None else answer.finish_reason] += 1
@@ -110,6 +113,7 @@ class Metrics:
             "llamacpp:requests_processing": processing,
             "llamacpp:requests_deferred": deferred,
             "llamacpp:n_busy_slots_per_decode": _rate(self.rows, steps),
+            "llamacpp:n_tokens_max": self.longest,
             "lolama:cache_bytes": cache_bytes,
             "lolama:cache_bytes_kept": kept_bytes,
         }

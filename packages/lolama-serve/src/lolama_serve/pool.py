@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, TypeVar, cast
 from lolama_core.protocols.errors import UsageError
 from lolama_core.protocols.serving import ModelHost, RequestEngine, ServedModel, ServedName
 from lolama_serve.engine_thread import EngineThread, Submission
-from lolama_serve.errors import APIError
+from lolama_serve.errors import APIError, being_stopped
 from lolama_serve.logs import logger
 from lolama_serve.options import ServeOptions
 
@@ -67,6 +67,7 @@ class ModelPool:
         self._load_tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
         self._loading = asyncio.Lock()
+        self._stopped = asyncio.Event()
 
     @property
     def state(self) -> State:
@@ -140,12 +141,23 @@ class ModelPool:
         try:
             while (loaded := self.loaded.get(name)) is None:
                 # Others may wait for it, too: it is loaded to the end, whoever leaves meanwhile.
-                await asyncio.shield(self._load_once(name))
+                load, stop = self._load_once(name), asyncio.create_task(self._stopped.wait())
+                try:
+                    await asyncio.wait([load, stop], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    stop.cancel()
+                if not load.done():
+                    raise being_stopped()
+                load.result()
             yield loaded
         finally:
             self._hold(name, -1)
             async with self._changed:
                 self._changed.notify_all()
+
+    def break_off(self) -> None:
+        """End every request that waits for a model with an error: the server stops."""
+        self._stopped.set()
 
     def _hold(self, name: str, change: int) -> None:
         self._holders[name] += change

@@ -201,9 +201,10 @@ class Sampler:
             step: How many tokens came before, for the message.
 
         Raises:
-            UsageError: naming the processor, if one returns anything but scores of the same shape.
-            ModelError: if the logits hold NaN or +inf, or leave nothing to choose. ``argmax`` would quietly
-                pick the NaN, and ``multinomial`` crash on it.
+            UsageError: naming the processor, if one returns anything but scores of the same shape; if all of
+                them together leave nothing to choose.
+            ModelError: if the logits hold NaN or +inf. ``argmax`` would quietly pick the NaN, and
+                ``multinomial`` crash on it.
         """
         # A model may not keep to float32, and ids travel in this dtype below.
         scores = scores.float()
@@ -271,7 +272,13 @@ def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
     return (probabilities / clocks).argmax(-1)
 
 
-def _non_finite(step: int, best: float, *, processed: bool) -> ModelError:
+def _non_finite(step: int, best: float, *, processed: bool) -> ModelError | UsageError:
+    if processed and best == -math.inf:
+        reason = f"leave no token to choose at step {step}"
+        remedy = (
+            "a constraint needs what is ruled out: leave out `min_new_tokens` or `suppress_tokens`"
+        )
+        return UsageError("settings and logits processors", reason, remedy)
     if processed:
         reason = f"leave non-finite logits at step {step} (the best is {best})"
         return ModelError("logits processors", reason, "leave at least one token a finite score")
