@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from lolama_core.protocols.utf8 import is_unicode
 
-# What both read alike: so few digits leave nothing to round.
+# Both read these alike. Numbers of this length need no rounding.
 _NUMBERS = {
     int: re.compile(r"-?[0-9]{1,9}"),
     float: re.compile(r"-?[0-9]{1,6}(\.[0-9]{1,9})?"),

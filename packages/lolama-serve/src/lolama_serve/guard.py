@@ -101,14 +101,16 @@ class Guard:
             host = None
         if host is None or host.lower() not in self._hosts:
             raise APIError(
-                403, "the header Host names another server; --allowed-host allows its name"
+                403,
+                "the header Host names another server; start the server with this name as an allowed host",
             )
 
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
         if origin is not None and not self._may_use(origin):
             raise APIError(
-                403, "pages of this origin may not use the server; --cors-origin allows them"
+                403,
+                "pages of this origin may not use the server; start it with this one as a CORS origin",
             )
 
     def _may_use(self, origin: str) -> bool:

@@ -121,9 +121,8 @@ def _head_sizes(text: Llama, layer: ObservedLayer, number: int) -> Tensor:
     """(H, T): the length of what ``o_proj`` makes of each head alone, its bias aside."""
     project = blocks_of(text)[number].attention.o_proj
     heads = layer.heads[0].to(text.device)  # (T, H, hd)
-    alone = torch.diag_embed(heads.transpose(1, 2)).permute(
-        0, 2, 3, 1
-    )  # (T, H, H, hd), one head each
+    apart = torch.diag_embed(heads.transpose(1, 2))  # (T, hd, H, H)
+    alone = apart.permute(0, 2, 3, 1)  # (T, H, H, hd), one head each
     nothing = project(alone.new_zeros(1, heads[0].numel()))
     added = project(alone.flatten(2)) - nothing  # (T, H, D)
     return cast("Tensor", added.float().norm(dim=-1).T.cpu())

@@ -70,7 +70,7 @@ class ExplainedLayer:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A text, and what a model computed for it.
+    """What a model computed for a text.
 
     Attributes:
         ids: (T,) token ids; -1 for a position of a picture.
@@ -79,7 +79,7 @@ class Explanation:
         heads, key_heads, head_dim, width, neurons, vocabulary: The shape of the model.
         cache_bytes: What a position takes in the cache, all layers together.
         layers: The blocks, in order.
-        logits: Of the token that follows, the best 2,000 at most: (id, logit), the best first.
+        logits: (id, logit) of the tokens that could follow, the best first, 2,000 at most.
         candidates: What these ids spell.
     """
 
