@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import lolama_core
 from lolama.answers import Constraints
 from lolama.command_serving import CommandAnswers
+from lolama.explaining import Explaining
 from lolama.grammar import Grammar
 from lolama.prompts import (
     check_messages,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from lolama_core.protocols import Tokenizer as AnyTokenizer
 
 
-class LocalModel(CommandAnswers):
+class LocalModel(CommandAnswers, Explaining):
     """A loaded model; see `lolama_core.protocols.serving.ServedModel`.
 
     Args:

@@ -15,6 +15,7 @@ from lolama_core.protocols.serving import ModelHost
 from lolama_serve.api import (
     anthropic,
     embeddings,
+    explain,
     llama_cpp,
     models,
     ollama,
@@ -71,6 +72,7 @@ def make_app(host: ModelHost, options: ServeOptions) -> Starlette:
         tokens,
         status,
         own,
+        explain,
         page,
     )
     endpoints = [endpoint for part in parts for endpoint in part.routes(server)]

@@ -53,10 +53,15 @@ def explain(model: CausalLM, tokenizer: Tokenizer, ids: Sequence[int]) -> Explan
     return run_inference(text.device, run)
 
 
-def second_view(model: Llama) -> Llama:
-    """Another model over the same weights: what watches or changes its parts leaves the first one alone."""
-    tensors = (*model.parameters(), *model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+def second_view(model: CausalLM) -> Llama:
+    """Another decoder over the weights of ``model``: whatever watches or changes its parts leaves that alone.
+
+    Raises:
+        UsageError: for a model that is no `Llama` inside.
+    """
+    text = observed_model(model)
+    tensors = (*text.parameters(), *text.buffers())
+    return copy.deepcopy(text, {id(tensor): tensor for tensor in tensors})
 
 
 def _explained(

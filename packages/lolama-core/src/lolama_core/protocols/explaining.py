@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,39 @@ class Explanation:
     layers: Sequence[ExplainedLayer]
     logits: Sequence[tuple[int, float]]
     candidates: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsOff:
+    """Parts of a model that are switched off; see `lolama_core.ablate`.
+
+    Attributes:
+        layers: Whole blocks.
+        heads: (layer, head), query heads.
+        neurons: (layer, neuron), neurons of feed-forward networks.
+    """
+
+    layers: Sequence[int] = ()
+    heads: Sequence[tuple[int, int]] = ()
+    neurons: Sequence[tuple[int, int]] = ()
+
+
+@runtime_checkable
+class ExplainedModel(Protocol):
+    """A loaded model that can be watched. Its methods may be called from several threads."""
+
+    def explain(self, text: str, off: PartsOff) -> Explanation:
+        """What it computes for a text.
+
+        Raises:
+            UsageError: for an empty text, one that is too long, or a part that it does not have.
+        """
+        ...
+
+    def continued(self, text: str, off: PartsOff, tokens: int) -> str:
+        """The most likely continuation of a text, of up to ``tokens`` tokens.
+
+        Raises:
+            UsageError: as `explain`.
+        """
+        ...
