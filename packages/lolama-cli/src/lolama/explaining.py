@@ -10,6 +10,7 @@ import lolama_core
 from lolama_core import GenerationConfig, TextGenerator
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from lolama_core import CausalLMModule, Llama, Tokenizer
@@ -27,6 +28,11 @@ class Explaining:
 
     tokenizer: Tokenizer
     _model: CausalLMModule
+
+    @property
+    def reference(self) -> Mapping[str, str]:
+        """The functions of `lolama_core.reference`; see `ExplainedModel`."""
+        return lolama_core.reference_sources()
 
     def explain(self, text: str, off: PartsOff) -> Explanation:
         """What it computes for a text; see `ExplainedModel`."""

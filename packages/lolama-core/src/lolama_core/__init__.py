@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from lolama_core.model.rope_scaling import RopeScaling as RopeScaling
     from lolama_core.observation.ablation import ablate as ablate
     from lolama_core.observation.explanation import explain as explain
+    from lolama_core.observation.explanation import reference_sources as reference_sources
     from lolama_core.observation.explanation import second_view as second_view
     from lolama_core.observation.observed import ObservedLayer as ObservedLayer
     from lolama_core.observation.observed import ObservedPass as ObservedPass
@@ -126,7 +127,7 @@ else:
             ".loading_parts": ["build_unloaded", "read_part"],
             ".generation.prefix_cache": ["PrefixCache"],
             ".observation.ablation": ["ablate"],
-            ".observation.explanation": ["explain", "second_view"],
+            ".observation.explanation": ["explain", "reference_sources", "second_view"],
             ".observation.observed": ["ObservedLayer", "ObservedPass"],
             ".observation.observer": ["Observer", "observe"],
             ".observation.sampling_steps": ["SamplingStep", "sampling_steps"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -18,6 +18,10 @@ TEXT = "Once upon a time"
 
 class Watched(DemoModel):
     """See `lolama_core.protocols.explaining.ExplainedModel`."""
+
+    @property
+    def reference(self) -> Mapping[str, str]:
+        return lolama_core.reference_sources()
 
     def explain(self, text: str, off: PartsOff) -> Explanation:
         model, tokenizer = demo()
@@ -100,3 +104,9 @@ def test_a_model_that_cannot_be_watched(client: TestClient) -> None:
     answer = client.post("/lolama/explain", json={"text": TEXT})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"] == "model: demo cannot be watched"
+
+
+def test_the_code_is_told(watched: TestClient) -> None:
+    sources = watched.get("/lolama/reference").json()
+    assert {"attention", "rotate", "feed_forward", "forward"} <= set(sources)
+    assert sources["attention"].startswith("def attention(")

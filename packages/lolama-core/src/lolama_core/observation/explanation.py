@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from lolama_core import reference
 from lolama_core.generation.request_factory import RequestFactory, too_long
 from lolama_core.model.llama import Llama
 from lolama_core.observation.observed import ObservedLayer, ObservedPass
@@ -51,6 +53,13 @@ def explain(model: CausalLM, tokenizer: Tokenizer, ids: Sequence[int]) -> Explan
         return _explained(text, tokenizer, ids, seen, seen.passes[-1])
 
     return run_inference(text.device, run)
+
+
+def reference_sources() -> dict[str, str]:
+    """Name of a function of `lolama_core.reference` → its lines."""
+    functions = inspect.getmembers(reference, inspect.isfunction)
+    own = (one for _, one in functions if one.__module__ == reference.__name__)
+    return {one.__name__: inspect.getsource(one) for one in own}
 
 
 def second_view(model: CausalLM) -> Llama:

@@ -6,7 +6,7 @@ decimals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -117,6 +117,11 @@ class PartsOff:
 @runtime_checkable
 class ExplainedModel(Protocol):
     """A loaded model that can be watched. Its methods may be called from several threads."""
+
+    @property
+    def reference(self) -> Mapping[str, str]:
+        """Name of a function of `lolama_core.reference` → its lines: the code of what is explained."""
+        ...
 
     def explain(self, text: str, off: PartsOff) -> Explanation:
         """What it computes for a text.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
 from lolama_core.protocols.explaining import ExplainedModel, PartsOff
 from lolama_serve.errors import APIError
-from lolama_serve.http import Endpoint, JSONResponse, post
+from lolama_serve.http import Endpoint, JSONResponse, get, post
 from lolama_serve.pool import LoadedModel
 from lolama_serve.server import Server
 
@@ -58,7 +59,12 @@ def routes(server: Server) -> list[Endpoint]:
             text = await server.in_thread(model.continued, body.text, off, body.tokens)
         return JSONResponse({"text": text})
 
+    async def reference(request: Request) -> Response:
+        async with server.pool.use(request.query_params.get("model")) as loaded:
+            return JSONResponse(_explained(loaded).reference)
+
     return [
+        get("/lolama/reference", reference, "The code, on a page, of what is explained."),
         post("/lolama/explain", ExplainRequest, explain, "What a model computes for a text."),
         post("/lolama/continue", ContinueRequest, go_on, "How a text goes on without some parts."),
     ]
