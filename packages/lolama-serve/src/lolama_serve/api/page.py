@@ -23,7 +23,7 @@ _POLICY = "; ".join(
 _EXAMPLE = "http://127.0.0.1:8080"
 """The address in the page's file. Whoever reads the page is told the one by which they came."""
 
-_FILES = {
+FILES = {
     "/": ("page.html", "text/html", "How to use the server."),
     "/page.css": ("page.css", "text/css", "The style of all pages."),
     "/inside": ("inside.html", "text/html", "A model at work, part by part."),
@@ -41,7 +41,7 @@ def routes(server: Server) -> list[Endpoint]:
     folder = files("lolama_serve").joinpath("pages")
 
     def endpoint(path: str) -> Endpoint:
-        name, media_type, about = _FILES[path]
+        name, media_type, about = FILES[path]
 
         async def show(request: Request) -> Response:
             if not server.options.page:
@@ -54,4 +54,4 @@ def routes(server: Server) -> list[Endpoint]:
 
         return get(path, show, about)
 
-    return [endpoint(path) for path in _FILES]
+    return [endpoint(path) for path in FILES]
