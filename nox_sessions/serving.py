@@ -6,7 +6,7 @@ import nox
 
 from nox_sessions.environments import install
 from nox_sessions.packages import PACKAGES, ROOT, editable
-from nox_sessions.running import TEST_ENV
+from nox_sessions.running import RESULTS, TEST_ENV
 
 
 @nox.session(name="serve-clients")
@@ -31,3 +31,10 @@ def serve_load(session: nox.Session) -> None:
     """Ask `lolama serve` by 64 clients at once, a third of whom leave (ten minutes)."""
     install(session, *editable(PACKAGES))
     session.run("python", "-m", "benchmarks.http_load", *session.posargs)
+
+
+@nox.session(name="serve-pages")
+def serve_pages(session: nox.Session) -> None:
+    """Use the pages of `lolama serve` in a Chromium of this machine; pictures go to results/pages (a minute)."""
+    install(session, *editable(PACKAGES), "playwright")
+    session.run("python", "-m", "tests.pages.inside_page", str(RESULTS / "pages"), env=TEST_ENV)

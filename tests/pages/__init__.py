@@ -1,0 +1,1 @@
+"""What one does on the server's pages, in a real browser."""
