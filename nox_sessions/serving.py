@@ -35,6 +35,6 @@ def serve_load(session: nox.Session) -> None:
 
 @nox.session(name="serve-pages")
 def serve_pages(session: nox.Session) -> None:
-    """Use the pages of `lolama serve` in a Chromium of this machine; pictures go to results/pages (a minute)."""
+    """Use the pages of `lolama serve` in a Chromium, and keep pictures of them in results/ (a minute)."""
     install(session, *editable(PACKAGES), "playwright")
     session.run("python", "-m", "tests.pages.inside_page", str(RESULTS / "pages"), env=TEST_ENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 from collections.abc import Sequence
 from typing import Any, cast
@@ -10,7 +11,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from lolama_core import reference
 from lolama_core.generation.request_factory import RequestFactory, too_long
 from lolama_core.model.llama import Llama
 from lolama_core.observation.observed import ObservedLayer, ObservedPass
@@ -57,6 +57,9 @@ def explain(model: CausalLM, tokenizer: Tokenizer, ids: Sequence[int]) -> Explan
 
 def reference_sources() -> dict[str, str]:
     """Name of a function of `lolama_core.reference` → its lines."""
+    reference = importlib.import_module(
+        "lolama_core.reference"
+    )  # its `main` imports the whole package
     functions = inspect.getmembers(reference, inspect.isfunction)
     own = (one for _, one in functions if one.__module__ == reference.__name__)
     return {one.__name__: inspect.getsource(one) for one in own}
