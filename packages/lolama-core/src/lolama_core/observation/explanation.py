@@ -57,9 +57,8 @@ def explain(model: CausalLM, tokenizer: Tokenizer, ids: Sequence[int]) -> Explan
 
 def reference_sources() -> dict[str, str]:
     """Name of a function of `lolama_core.reference` → its lines."""
-    reference = importlib.import_module(
-        "lolama_core.reference"
-    )  # its `main` imports the whole package
+    # Its `main` imports the whole package, which would close a circle.
+    reference = importlib.import_module("lolama_core.reference")
     functions = inspect.getmembers(reference, inspect.isfunction)
     own = (one for _, one in functions if one.__module__ == reference.__name__)
     return {one.__name__: inspect.getsource(one) for one in own}
