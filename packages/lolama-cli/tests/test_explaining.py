@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 import lolama_core
@@ -37,3 +40,13 @@ def test_texts_that_run_meanwhile_are_left_alone() -> None:
         engine.step()
         model.explain("Another", PartsOff(layers=[0, 1, 2]))
     assert engine.collect()[ticket] == alone
+
+
+def test_a_model_that_leaves_the_memory_takes_its_view_along() -> None:
+    model = LocalModels(["demo"]).load("demo")
+    model.explain(TEXT, PartsOff(layers=[0]))
+    model.continued(TEXT, PartsOff(), 2)
+    weights = weakref.ref(next(model._model.parameters()))
+    model.close()
+    gc.collect()
+    assert weights() is None

@@ -46,6 +46,12 @@ class Explaining:
         with _one_at_a_time, self._without(off):
             return TextGenerator(self._view, self.tokenizer).generate(text, config).text
 
+    def close_view(self) -> None:
+        """Let go of what explaining has made; its weights are those of the model."""
+        view = vars(self).pop("_view", None)
+        if view is not None:
+            lolama_core.forget(view)
+
     @cached_property
     def _view(self) -> Llama:
         return lolama_core.second_view(self._model)

@@ -221,6 +221,7 @@ class LocalModel(CommandAnswers, Explaining):
 
     def close(self) -> None:
         """Let go of its weights."""
+        self.close_view()
         lolama_core.forget(self._model)
         del self._model, self._draft, self._constraints
 
